@@ -1,0 +1,346 @@
+"""The command line: one class per command, each a few lines around a library call.
+
+Torch is imported by the commands that need it, so that `--help` answers at once.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import tyro
+from pydantic import ValidationError
+from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from diffaug.config import PRESETS, FitConfig, GenerateConfig, StudyConfig, config_from_values, explain, read_config
+from diffaug.errors import ConfigError, DiffaugError
+
+_preset = "default"  # chosen by --preset before the rest is parsed: it sets the defaults of all other options
+Preset = Annotated[str, arg(help=f"One of {', '.join(PRESETS)}: sets the defaults of the other options.")]
+Flat = arg(name="")
+
+
+class Command(Protocol):
+    """What every command can do."""
+
+    def run(self) -> None:
+        """Carry the command out."""
+        ...
+
+
+def _stage(name: str) -> Any:
+    """Return a field whose default is a stage of the chosen preset."""
+    return field(default_factory=lambda: getattr(PRESETS[_preset], name))
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+@dataclass
+class Demo:
+    """Run the whole loop on phantom images and print the path of the report.
+
+    Example: diffaug demo out/demo
+    """
+
+    out: Positional[Path] = Path("out/demo")  # folder of the run
+    seed: int = 0  # seeds every stage
+
+    def run(self) -> None:
+        """Run every stage of the preset `demo`."""
+        from diffaug.pipeline import run_pipeline
+
+        for report in run_pipeline(config_from_values({"out": self.out, "seed": self.seed}, "demo")):
+            print(report.absolute())
+
+
+@dataclass
+class DataImport:
+    """Copy public or own images into the folder format.
+
+    Example: diffaug data import kvasir-seg downloads/Kvasir-SEG data/kvasir
+    """
+
+    source: Positional[Literal["kvasir-seg", "folder"]]  # layout of the images: `folder` is any images/ and masks/
+    path: Positional[Path]  # folder that holds them
+    to: Positional[Path]  # data set to make
+    seed: int = 0  # seeds the split, where the images have none
+
+    def run(self) -> None:
+        """Import, and say what was converted."""
+        from diffaug.data.sources.folder import import_folder
+        from diffaug.data.sources.kvasir_seg import import_kvasir_seg
+
+        read = import_kvasir_seg if self.source == "kvasir-seg" else import_folder
+        dataset, notices = read(self.path, self.to, seed=self.seed, progress="importing")
+        for notice in notices:
+            print(notice, file=sys.stderr)
+        print(f"{len(dataset.cases)} cases in {self.to}")
+
+
+@dataclass
+class DataPhantom:
+    """Draw a data set of procedural endoscopy-like scenes.
+
+    Example: diffaug data phantom data/phantoms --train 60 --test 40
+    """
+
+    to: Positional[Path]  # data set to make
+    train: int = 60  # annotated training cases
+    val: int = 20
+    test: int = 40
+    unannotated: int = 40  # images without masks
+    size: int = 256  # px, side of a scene
+    seed: int = 0
+
+    def run(self) -> None:
+        """Draw the scenes."""
+        from diffaug.data.phantom import make_phantoms
+
+        counts = (self.train, self.val, self.test, self.unannotated)
+        dataset = make_phantoms(self.to, *counts, size=self.size, seed=self.seed, progress="phantoms")
+        print(f"{len(dataset.cases)} cases in {self.to}")
+
+
+@dataclass
+class DataInspect:
+    """Print a table of a data set, and draw a contact sheet of its cases.
+
+    Example: diffaug data inspect data/kvasir --out sheets/kvasir.png
+    """
+
+    data: Positional[Path]  # data set
+    out: Path | None = None  # PNG of the contact sheet
+
+    def run(self) -> None:
+        """Print the table."""
+        from diffaug.data.folder import read_dataset
+        from diffaug.data.inspect import inspect_dataset
+
+        print(inspect_dataset(read_dataset(self.data), self.out, progress="inspecting").text())
+
+
+@dataclass
+class DataSubset:
+    """Keep some training cases annotated; the rest lose their masks and become `unannotated`.
+
+    Example: diffaug data subset data/kvasir data/kvasir-100 --annotated 100 --draw 0
+    """
+
+    data: Positional[Path]  # full data set
+    to: Positional[Path]  # data set to make
+    annotated: int  # training cases that keep their masks
+    draw: int = 0  # which ones
+
+    def run(self) -> None:
+        """Make the subset."""
+        from diffaug.data.folder import read_dataset, subset_dataset
+
+        dataset = subset_dataset(read_dataset(self.data), self.to, self.annotated, self.draw)
+        counts = {name: len(dataset.split(name)) for name in ("train", "unannotated", "val", "test")}
+        print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" in {self.to}")
+
+
+DataCommand = (
+    Annotated[DataImport, subcommand("import")]
+    | Annotated[DataPhantom, subcommand("phantom")]
+    | Annotated[DataInspect, subcommand("inspect")]
+    | Annotated[DataSubset, subcommand("subset")]
+)
+
+
+@dataclass
+class Data:
+    """Make and look at data sets: import, phantom, inspect, subset.
+
+    Example: diffaug data inspect data/kvasir
+    """
+
+    command: DataCommand
+
+    def run(self) -> None:
+        """Hand on to the chosen command."""
+        self.command.run()
+
+
+@dataclass
+class Fit:
+    """Make painter, validators and thresholds from a data set's annotated and unannotated training images.
+
+    Example: diffaug fit data/kvasir-100 models/kvasir-100
+    """
+
+    data: Positional[Path]  # data set
+    model: Positional[Path]  # model folder to make
+    base: Literal["compact"] | Path = "compact"  # the shipped model, or a model folder to start from
+    from_scratch: bool = False  # train every part, codec included, from random weights
+    preset: Preset = "default"
+    seed: int = 0
+    dry_run: bool = False  # print the plan and stop
+    fit: Annotated[FitConfig, Flat] = _stage("fit")
+
+    def run(self) -> None:
+        """Fit, and print what was measured."""
+        if self.dry_run:
+            return _print_plan(self.fit)
+        from diffaug.training.fit import SHIPPED, fit
+
+        base = None if self.from_scratch else SHIPPED if self.base == "compact" else Path(self.base)
+        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed)
+        _print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
+        return None
+
+
+@dataclass
+class Generate:
+    """Paint lesions, check them while they are made, and keep those that are where their mask says.
+
+    Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
+    """
+
+    model: Positional[Path]  # model folder, made by `diffaug fit`
+    data: Positional[Path]  # the data set it was fitted on
+    out: Positional[Path]  # synthetic set to make
+    preset: Preset = "default"
+    seed: int = 0
+    dry_run: bool = False  # print the plan and stop
+    generate: Annotated[GenerateConfig, Flat] = _stage("generate")
+
+    def run(self) -> None:
+        """Generate, and print the funnel."""
+        if self.dry_run:
+            return _print_plan(self.generate)
+        from diffaug.synthesis.shards import generate
+
+        workers = self.generate.workers
+        _print_json(generate(self.model, self.data, self.out, self.generate, seed=self.seed, workers=workers))
+        return None
+
+
+@dataclass
+class Study:
+    """Train a segmentation model with and without synthetic cases and compare on held-out real images.
+
+    Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
+    """
+
+    data: Positional[Path]  # data set; its annotated training cases are what every arm sees
+    out: Positional[Path]  # study folder
+    synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
+    test: Literal["val", "test"] = "test"  # split to test on
+    oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
+    preset: Preset = "default"
+    seed: int = 0
+    device: str = "cpu"  # where to train
+    dry_run: bool = False  # print the plan and stop
+    study: Annotated[StudyConfig, Flat] = _stage("study")
+
+    def run(self) -> None:
+        """Run the study, and print its summary."""
+        if self.dry_run:
+            return _print_plan(self.study)
+        from diffaug.study.run import run_study
+
+        options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
+        _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))  # type: ignore[arg-type]
+        return None
+
+
+@dataclass
+class Report:
+    """Write one self-contained HTML page from a study and its synthetic set.
+
+    Example: diffaug report studies/kvasir-100 --synthetic synthetic/kvasir-100
+    """
+
+    study: Positional[Path]  # study folder
+    synthetic: Path | None = None  # synthetic set, for pictures and the funnel
+    to: Path | None = None  # HTML file; STUDY/report.html unless set
+
+    def run(self) -> None:
+        """Write the page and print its path."""
+        from diffaug.report.page import write_report
+
+        print(write_report(self.study, self.synthetic, self.to).absolute())
+
+
+@dataclass
+class Run:
+    """Run every stage from one YAML file, for each number of annotated cases and each draw.
+
+    Example: diffaug run runs/kvasir.yaml
+    """
+
+    config: Positional[Path]  # YAML file: `preset:` and the knobs that differ from it
+    dry_run: bool = False  # print the plan and stop
+
+    def run(self) -> None:
+        """Run the stages, and print the paths of the reports."""
+        config = read_config(self.config)
+        if self.dry_run:
+            return _print_plan(config)
+        from diffaug.pipeline import run_pipeline
+
+        for report in run_pipeline(config):
+            print(report.absolute())
+        return None
+
+
+def _print_plan(config: Any) -> None:
+    """Print the resolved knobs, the minutes they take on two cores, and the disk."""
+    from diffaug.pipeline import estimate
+
+    _print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config)})
+
+
+Commands = (
+    Annotated[Demo, subcommand("demo")]
+    | Annotated[Data, subcommand("data")]
+    | Annotated[Fit, subcommand("fit")]
+    | Annotated[Generate, subcommand("generate")]
+    | Annotated[Study, subcommand("study")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Run, subcommand("run")]
+)
+
+
+def _choose_preset(argv: list[str]) -> None:
+    """Read --preset ahead of everything else, since it sets the defaults of the other options."""
+    global _preset  # noqa: PLW0603
+    _preset = "default"
+    for word, value in zip(argv, [*argv[1:], ""], strict=True):
+        name = value if word == "--preset" else word.removeprefix("--preset=") if word.startswith("--preset=") else None
+        if name is not None:
+            if name not in PRESETS:
+                raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {name!r}")
+            _preset = name
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command; an expected error is one line on stderr and exit status 1."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        _choose_preset(words)
+        command: Command = tyro.cli(
+            Commands,  # type: ignore[arg-type]
+            prog="diffaug",
+            description="Paint lesions where annotations are scarce, and prove whether they help.",
+            args=words,
+            config=(OmitSubcommandPrefixes,),
+        )
+        command.run()
+    except ValidationError as error:
+        _fail(explain(error))
+    except DiffaugError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped; the same command resumes")
+
+
+def _fail(line: str) -> None:
+    print(f"diffaug: {line}", file=sys.stderr)
+    raise SystemExit(1)
+

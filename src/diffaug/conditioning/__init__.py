@@ -1,0 +1,1 @@
+"""What to paint and where: attributes, prompts, masks, placements and the requests made of them."""

@@ -1,0 +1,112 @@
+"""Words for measured attributes: the text that conditions the painter.
+
+A word stands for one attribute beyond one threshold; between two thresholds nothing is said, so that words mean
+extremes. The thresholds cut real colonoscopy lesions (the 600 training cases of Kvasir-SEG) into roughly the outer
+quarters or thirds. Nothing is claimed that a 2-D mask and its colours do not show: no millimetres, no histology.
+"""
+
+from collections.abc import Collection, Iterator
+from itertools import product
+
+from diffaug.conditioning.attributes import Attributes
+from diffaug.data.case import Case
+
+NORMAL_PROMPT = "normal mucosa"
+EMPTY_PROMPT = ""
+
+SMALL, LARGE = 0.05, 0.15  # relative area; under the first small, over the second large: the strata of the study
+IRREGULAR = 0.93  # solidity; under it irregular, whatever the eccentricity
+ROUND, ELONGATED = 0.6, 0.8  # eccentricity; axes closer than 4:5 are round, farther apart than 5:3 elongated
+REDDISH = 10.0  # a* against the ring; at least this is reddish, whatever the lightness
+PALE, DARK = 17.0, -10.0  # L* against the ring; a lesion is lighter than its surroundings as a rule, rarely darker
+LOW_CONTRAST, HIGH_CONTRAST = 10.0, 22.0  # CIELAB distance; LOW_CONTRAST <= REDDISH, PALE, -DARK: no faint vivid lesion
+INDISTINCT, SHARP = 6.5, 11.0  # L* per tenth of the diameter
+SMOOTH, TEXTURED = 0.9, 1.25  # roughness of the lesion over that of its ring
+
+ASPECTS = ("size", "contrast", "shape", "colour", "border", "surface")
+WORDS: dict[str, tuple[str, ...]] = {
+    "size": ("small", "medium", "large"),
+    "contrast": ("low-contrast", "high-contrast"),
+    "shape": ("round", "oval", "elongated", "irregular"),
+    "colour": ("pale", "dark", "reddish"),
+    "border": ("indistinct", "sharp"),
+    "surface": ("smooth", "textured"),
+}
+
+
+def size_bin(relative_area: float) -> str:
+    """Return small, medium or large for a lesion's share of the frame."""
+    return "small" if relative_area < SMALL else "large" if relative_area > LARGE else "medium"
+
+
+def shape_word(eccentricity: float, solidity: float) -> str:
+    """Return round, oval, elongated or irregular."""
+    if solidity < IRREGULAR:
+        return "irregular"
+    return _outer(eccentricity, ROUND, ELONGATED, "round", "elongated") or "oval"
+
+
+def words_of(attributes: Attributes) -> dict[str, str]:
+    """Return the word of each aspect, "" where the attribute is not extreme."""
+    a = attributes
+    return {
+        "size": size_bin(a.relative_area),
+        "contrast": _outer(a.colour_contrast, LOW_CONTRAST, HIGH_CONTRAST, "low-contrast", "high-contrast"),
+        "shape": shape_word(a.eccentricity, a.solidity),
+        "colour": "reddish"
+        if a.redness_contrast >= REDDISH
+        else _outer(a.lightness_contrast, DARK, PALE, "dark", "pale"),
+        "border": _outer(a.edge_sharpness, INDISTINCT, SHARP, "indistinct", "sharp"),
+        "surface": _outer(a.texture, SMOOTH, TEXTURED, "smooth", "textured"),
+    }
+
+
+def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str:
+    """Describe a lesion, such as "a small round pale lesion with indistinct borders and a smooth surface".
+
+    Args:
+        attributes: Measured in the whole frame: the size is a word about the frame, never about a window.
+        keep: The aspects to mention, some of ASPECTS; None mentions all.
+    """
+    return _phrase(words_of(attributes), ASPECTS if keep is None else keep, "lesion")
+
+
+def describe_words(words: dict[str, str], keep: Collection[str] | None = None) -> str:
+    """Describe a lesion by the word of each aspect; "" or a missing aspect says nothing."""
+    return _phrase(words, ASPECTS if keep is None else keep, "lesion")
+
+
+def describe_region(attributes: Attributes, keep: Collection[str] | None = None) -> str:
+    """Describe a region of tissue that is not known to be a lesion: an "area", without its size unless kept."""
+    return _phrase(words_of(attributes), ASPECTS[1:] if keep is None else keep, "area")
+
+
+def prompt_of_case(case: Case, attributes: Attributes) -> str:
+    """Return the user's own prompt, else the description of the attributes."""
+    return case.prompt or describe(attributes)
+
+
+def all_prompts() -> Iterator[str]:
+    """Yield every prompt of the grammar: the corpus of the tokenizer."""
+    yield NORMAL_PROMPT
+    choices = [("", *WORDS[aspect]) for aspect in ASPECTS]
+    for noun in ("lesion", "area"):
+        for words in product(*choices):
+            yield _phrase(dict(zip(ASPECTS, words, strict=True)), ASPECTS, noun)
+
+
+def _outer(value: float, low: float, high: float, below: str, above: str) -> str:
+    return below if value < low else above if value > high else ""
+
+
+def _phrase(words: dict[str, str], keep: Collection[str], noun: str) -> str:
+    said = {aspect: word for aspect, word in words.items() if aspect in keep and word}
+    adjectives = [said[aspect] for aspect in ("size", "contrast", "shape", "colour") if aspect in said]
+    start = " ".join([*adjectives, noun])
+    traits = []
+    if "border" in said:
+        traits.append(f"{said['border']} borders")
+    if "surface" in said:
+        traits.append(f"a {said['surface']} surface")
+    article = "an" if start[0] in "aeiou" else "a"
+    return f"{article} {start}" + (f" with {' and '.join(traits)}" if traits else "")

@@ -1,0 +1,247 @@
+"""Requests: what to paint, on which background, where, and from which seed.
+
+Request i is a pure function of the cases, the seed, the config and i: neither the number of requests nor the order in
+which they are drawn matters. Masks and backgrounds come from annotated training cases, and from the user's lesion-free
+images, which give backgrounds only.
+
+Size follows the data: the mask is drawn first, then a place for it is sought; a mask that is too large for the
+lesion-free parts of the backgrounds replaces a lesion of about its own size.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from typing import Any, Literal
+
+import numpy as np
+from scipy import ndimage
+
+from diffaug.conditioning.attributes import measure_attributes, shape_of
+from diffaug.conditioning.masks import (
+    EIGHT,
+    MaskBank,
+    MaskEntry,
+    MaskTransform,
+    check_train,
+    paste,
+    render,
+    transform_from_dict,
+)
+from diffaug.conditioning.placement import Terrain, place_free, place_replace, terrain_of
+from diffaug.conditioning.prompts import describe_words, shape_word, size_bin, words_of
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case, Mask
+from diffaug.errors import PlacementError
+
+TRIES = 12  # backgrounds per mask and placement
+MASKS = 40  # masks per request
+SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
+SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion: what is repainted is mostly new lesion
+REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
+
+Placement = Literal["free", "replace"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to paint: all that `masks_of_request` and the painter need, and nothing measured on the result."""
+
+    index: int
+    id: str
+    seed: int  # of the painter's noise; derived from the base seed and the index
+    background: str  # case id
+    mask_case: str  # case id
+    component: int  # of the mask case, 0 = the largest
+    placement: Placement
+    transform: MaskTransform
+    top: int  # px of the background's frame, of the transformed mask's bounding box
+    left: int
+    prompt: str
+    size_bin: str  # small, medium or large: the new mask's share of the background's frame
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name; the transform's fields stand among them."""
+        values = asdict(self)
+        return {**{name: value for name, value in values.items() if name != "transform"}, **values["transform"]}
+
+
+@dataclass(frozen=True)
+class RequestMasks:
+    """Masks of a request, each of shape (H, W) of the background's frame."""
+
+    new: Mask  # to be painted
+    old: Mask  # to be painted away; empty for `free`
+    label: Mask  # the final label: what stays of the old lesions, and the new one
+
+
+def request_from_dict(values: dict[str, Any]) -> Request:
+    """Return the request that `as_dict` wrote; other keys are ignored, so that a manifest row will do."""
+    texts = {name: str(values[name]) for name in ("id", "background", "mask_case", "prompt", "size_bin")}
+    numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
+    fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
+    return Request(**fields, transform=transform_from_dict(values))
+
+
+def seed_of_request(seed: int, index: int) -> int:
+    """Return a request's own seed, 63 bits of SHA-256 of the base seed and the index."""
+    digest = hashlib.sha256(f"diffaug request {seed} {index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def draw_requests(
+    cases: Sequence[Case], count: int, seed: int, config: GenerateConfig, normals: Sequence[Case] = ()
+) -> Iterator[Request]:
+    """Yield the first `count` requests.
+
+    Raises:
+        DataError: A case is of val or test, or an annotated case has no mask.
+        PlacementError: There is no usable mask, or no mask fits on any background.
+    """
+    drawer = RequestDrawer(cases, seed, config, normals)
+    for index in range(count):
+        yield drawer.draw(index)
+
+
+def masks_of_request(request: Request, bank: MaskBank, lesion: Mask) -> RequestMasks:
+    """Return where to paint and the final label.
+
+    Args:
+        request: What to paint.
+        bank: Holds the request's mask case.
+        lesion: Mask of the background, shape (H, W); empty for a lesion-free image. Every connected component that the
+            new mask touches is painted away.
+    """
+    shape = render(bank.entry(request.mask_case, request.component), request.transform, _frame(lesion))
+    new = paste(shape, request.top, request.left, _frame(lesion))
+    labels, _ = ndimage.label(lesion, structure=EIGHT)
+    touched = np.unique(labels[new & lesion])
+    old = np.isin(labels, touched[touched > 0])
+    return RequestMasks(new, old, (lesion & ~old) | new)
+
+
+class RequestDrawer:
+    """Draws requests by index; keeps what it has learnt of each background."""
+
+    def __init__(self, cases: Sequence[Case], seed: int, config: GenerateConfig, normals: Sequence[Case] = ()) -> None:
+        self.seed = seed
+        self.config = config
+        self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
+        self.normals = {check_train(case).id: case for case in sorted(normals, key=lambda case: case.id)}
+        self.bank = MaskBank.from_cases(cases)
+        self._terrains: dict[str, Terrain] = {}
+        self._words: dict[str, dict[str, str]] = {}
+        self._annotated = tuple(self.cases)
+        self._backgrounds = (*self.cases, *self.normals)
+
+    def draw(self, index: int) -> Request:
+        """Return request `index`.
+
+        Raises:
+            PlacementError: No mask fits on any of the backgrounds that were tried.
+        """
+        own_seed = seed_of_request(self.seed, index)
+        rng = np.random.default_rng(own_seed)
+        placement = self._draw_placement(rng)
+        for _ in range(MASKS):
+            entry, transform = self.bank.draw(rng)
+            found = self._place(entry, transform, placement, rng)
+            if found is not None:
+                return self._finish(replace(found, index=index, id=f"synth-{index:05d}", seed=own_seed), rng)
+        raise PlacementError(
+            f"a mask must fit on some background: none of {MASKS} drawn masks fitted one of "
+            f"{len(self._backgrounds)} backgrounds for request {index}; add images with more tissue, "
+            "or set place: mixed"
+        )
+
+    def lesion_of(self, background: str) -> Mask:
+        """Return the mask of a background, shape (H, W); empty for a lesion-free image."""
+        if background in self.cases:
+            return self.cases[background].read_mask()
+        return np.zeros(self.normals[background].read_image().shape[:2], dtype=bool)
+
+    def masks(self, request: Request) -> RequestMasks:
+        """Return the masks of a request of this drawer."""
+        return masks_of_request(request, self.bank, self.lesion_of(request.background))
+
+    def _draw_placement(self, rng: np.random.Generator) -> Placement:
+        free = rng.random() < self.config.free_share
+        if self.config.place != "mixed":
+            return self.config.place
+        return "free" if free else "replace"
+
+    def _place(
+        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
+    ) -> Request | None:
+        """Seek a place for a mask: as asked, then smaller, then, in a mix, the other way."""
+        if placement == "replace":
+            found = self._replace(entry, transform, rng)
+            return found or (self._free(entry, transform, rng) if self.config.place == "mixed" else None)
+        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
+        found = self._free(entry, transform, rng) or self._free(entry, smaller, rng)
+        return found or (self._replace(entry, transform, rng) if self.config.place == "mixed" else None)
+
+    def _free(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
+        shape_in = cache(partial(render, entry, transform))
+        for choice in rng.permutation(len(self._backgrounds))[:TRIES]:
+            background = self._backgrounds[int(choice)]
+            terrain = self._terrain(background)
+            if entry.relative_area * transform.scale**2 > terrain.room:
+                continue
+            shape = shape_in(terrain.frame)
+            place = place_free(terrain, shape, rng, self._margin(shape))
+            if place is not None:
+                return _partial(entry, transform, background, "free", place)
+        return None
+
+    def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
+        area = entry.relative_area * transform.scale**2
+        shape_in = cache(partial(render, entry, transform))
+        similar = [old for old in self.bank.entries if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
+        for choice in rng.permutation(len(similar))[:TRIES]:
+            old = similar[int(choice)]
+            shape = shape_in(old.frame)
+            margin = REPLACE_MARGIN * self._margin(shape)
+            place = place_replace(self._terrain(old.case), old.in_frame(), shape, margin)
+            if place is not None:
+                return _partial(entry, transform, old.case, "replace", place)
+        return None
+
+    def _finish(self, request: Request, rng: np.random.Generator) -> Request:
+        """Add the words: size and shape of the new mask itself, the others of a random training case."""
+        frame = self._terrain(request.background).frame
+        shape = render(self.bank.entry(request.mask_case, request.component), request.transform, frame)
+        area = float(np.count_nonzero(shape))
+        words = dict(self._words_of_case(self._annotated[int(rng.integers(len(self._annotated)))]))
+        words |= {"size": size_bin(area / (frame[0] * frame[1])), "shape": shape_word(*shape_of(shape))}
+        prompt = self.cases[request.mask_case].prompt or describe_words(words)
+        return replace(request, prompt=prompt, size_bin=words["size"])
+
+    def _margin(self, shape: Mask) -> float:
+        """Return px of tissue for the blending band."""
+        return max(2.0, self.config.band * float(max(shape.shape)))
+
+    def _terrain(self, background: str) -> Terrain:
+        if background not in self._terrains:
+            case = self.cases.get(background) or self.normals[background]
+            image = case.read_image()
+            lesion = case.read_mask() if background in self.cases else np.zeros(image.shape[:2], dtype=bool)
+            self._terrains[background] = terrain_of(image, lesion)
+        return self._terrains[background]
+
+    def _words_of_case(self, name: str) -> dict[str, str]:
+        if name not in self._words:
+            case = self.cases[name]
+            self._words[name] = words_of(measure_attributes(case.read_image(), case.read_mask()))
+        return self._words[name]
+
+
+def _partial(
+    entry: MaskEntry, transform: MaskTransform, background: str, placement: Placement, place: tuple[int, int]
+) -> Request:
+    """Return a request that has a place, but no number, seed and words yet."""
+    return Request(0, "", 0, background, entry.case, entry.component, placement, transform, *place, "", "")
+
+
+def _frame(mask: Mask) -> tuple[int, int]:
+    return int(mask.shape[0]), int(mask.shape[1])

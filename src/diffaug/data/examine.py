@@ -1,0 +1,141 @@
+"""Decode cases once, in threads, and keep what the rules of the folder format and the inspection ask for."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from diffaug.data.case import Case, Mask, orientation_of, rgb_from_file
+from diffaug.data.duplicates import Fingerprint, fingerprint
+from diffaug.errors import DataError
+
+Item = TypeVar("Item")
+
+# What a note says of several files; `counted` makes the singular.
+SENTENCES = {
+    "grey": "images are grey and were read as RGB",
+    "palette": "images are in palette colours and were read as RGB",
+    "16-bit": "images are of more than 8 bits and were scaled to 8",
+    "transparency": "images are transparent in parts and were read without transparency",
+    "turned": "images are turned by their EXIF orientation and were set upright",
+    "unturned-mask": "masks are without the EXIF orientation of their square images and were read as drawn upright",
+    "jpeg-mask": "masks are JPEG and were cut at 127",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What decoding a case showed. `area` is the lesion's share of the image, None without a mask."""
+
+    case: Case
+    height: int
+    width: int
+    area: float | None
+    lesions: int
+    fingerprint: Fingerprint
+    notes: tuple[str, ...]
+
+
+def examine_case(case: Case) -> Finding:
+    """Decode the image and the mask of a case.
+
+    Raises:
+        DataError: A file cannot be read, the mask has another size than the image, or it is empty.
+    """
+    pixels, conversion = rgb_from_file(case.image, case.id)
+    height, width = pixels.shape[:2]
+    notes = [conversion] if conversion else []
+    turned = orientation_of(case.image) != 1
+    if turned:
+        notes.append("turned")
+    area, lesions = None, 0
+    if case.mask is not None:
+        mask = case.read_mask()
+        _check_mask(case, mask, (height, width))
+        area, lesions = float(mask.mean()), count_lesions(mask)
+        if case.mask.suffix.lower() in (".jpg", ".jpeg"):
+            notes.append("jpeg-mask")
+        if turned and orientation_of(case.mask) == 1 and height == width:
+            notes.append("unturned-mask")
+    return Finding(case, height, width, area, lesions, fingerprint(pixels), tuple(notes))
+
+
+def _check_mask(case: Case, mask: Mask, size: tuple[int, int]) -> None:
+    if mask.shape != size:
+        raise DataError(
+            f"a mask must have the size of its image: case {case.id} ({case.mask}) has "
+            f"{mask.shape[1]} x {mask.shape[0]} for an image of {size[1]} x {size[0]}; "
+            "export the mask again at the image's size"
+        )
+    if not mask.any():
+        raise DataError(
+            f"a mask must hold a lesion: case {case.id} ({case.mask}) is empty; "
+            "annotate it, or move the image to `unannotated` or to the normal images"
+        )
+
+
+def count_lesions(mask: Mask) -> int:
+    """Return the number of lesions in a mask: 8-connected parts of 0.01 % of the image and more, and 1 at least."""
+    from scipy.ndimage import label
+
+    parts = label(mask, np.ones((3, 3)))[0]
+    sizes = np.bincount(parts.ravel())[1:]
+    return max(int((sizes >= 1e-4 * mask.size).sum()), int(mask.any()))
+
+
+def examine_cases(cases: Iterable[Case], progress: str = "") -> list[Finding]:
+    """Examine cases in parallel threads, in order.
+
+    Args:
+        cases: Cases to decode.
+        progress: What to call the work in a progress bar on stderr; empty for none.
+
+    Raises:
+        DataError: The first case, in order, that breaks a rule.
+    """
+    ordered = list(cases)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        findings = pool.map(examine_case, ordered)
+        try:
+            return list(tracked(findings, len(ordered), progress))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def tracked(items: Iterable[Item], total: int, progress: str) -> Iterable[Item]:
+    """Show a progress bar on stderr while the items are consumed; none where `progress` is empty."""
+    if not progress:
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, progress, total=total, console=Console(stderr=True), transient=True)
+
+
+def notices_of(findings: Sequence[Finding]) -> list[str]:
+    """Return one line for each kind of conversion, with its count."""
+    counts = Counter(note for finding in findings for note in finding.notes)
+    return [
+        counted(count, SENTENCES.get(note, f"images are {note} and were read as RGB"))
+        for note, count in sorted(counts.items())
+    ]
+
+
+def counted(count: int, sentence: str) -> str:
+    """Return a plural sentence behind its count, in the singular where the count is 1."""
+    if count != 1:
+        return f"{count} {sentence}"
+    singular = {
+        "images": "image",
+        "masks": "mask",
+        "are": "is",
+        "were": "was",
+        "their": "its",
+        "frames": "frame",
+    }
+    return f"1 {' '.join(singular.get(word, word) for word in sentence.split())}"

@@ -1,0 +1,291 @@
+"""The folder format: `images/`, `masks/` and `cases.csv`, read by every stage.
+
+`cases.csv` has the columns id, image, mask, group, split, prompt, then attributes (numbers). Paths are relative to the
+folder, with forward slashes. A synthetic set is such a folder too; its paths lead into `shards/`.
+"""
+
+import csv
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from diffaug.artifacts import make_folder, write_csv
+from diffaug.data.case import Case
+from diffaug.data.examine import examine_cases, notices_of
+from diffaug.data.split import shuffled
+from diffaug.errors import ConfigError, DataError
+
+TABLE = "cases.csv"
+COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
+SPLITS = ("train", "val", "test", "unannotated")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of a folder, in the order of its `cases.csv`."""
+
+    folder: Path
+    cases: tuple[Case, ...]
+
+    def split(self, name: str) -> tuple[Case, ...]:
+        """Return the cases of a split: train, val, test or unannotated.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        if name not in SPLITS:
+            raise DataError(f"a split must be one of {', '.join(SPLITS)}; got {name!r}")
+        return tuple(case for case in self.cases if case.split == name)
+
+    def case(self, name: str) -> Case:
+        """Return the case of an id.
+
+        Raises:
+            DataError: There is no such case.
+        """
+        for case in self.cases:
+            if case.id == name:
+                return case
+        raise DataError(f"an id must be in {self.folder / TABLE}: {name!r} is not; check the id")
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read `cases.csv` and check that its files exist; nothing is decoded.
+
+    Raises:
+        DataError: The folder or the table is missing, or a row breaks a rule of the format.
+    """
+    table = folder / TABLE
+    cases = tuple(_case_of_row(folder, number, row) for number, row in enumerate(_read_rows(table), start=2))
+    if not cases:
+        raise DataError(f"a data set needs cases: {table} lists none; import images first")
+    repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if repeated:
+        raise DataError(f"ids must be unique: {table} lists {repeated[0]} more than once; rename one of the cases")
+    for case in cases:
+        _check_files(case, table)
+    return Dataset(folder, cases)
+
+
+def _read_rows(table: Path) -> list[dict[str, str]]:
+    if not table.parent.is_dir():
+        raise DataError(f"a data set is a folder: {table.parent} does not exist; check the path")
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            rows = list(reader)
+    except FileNotFoundError:
+        raise DataError(f"a data set needs {TABLE}: {table.parent} has none; run `diffaug data import`") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} must be a CSV file in UTF-8: {error}; restore the file") from None
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise DataError(f"{table} needs the columns {','.join(COLUMNS)}: {missing[0]} is missing; add it")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise DataError(f"each row needs a cell for each column: {table} row {number} has not; mend the row")
+    return rows
+
+
+def _case_of_row(folder: Path, number: int, row: dict[str, str]) -> Case:
+    where = f"{folder / TABLE} row {number}"
+    name, split = row["id"].strip(), row["split"].strip()
+    if not name or not {"/", "\\", "\0"}.isdisjoint(name) or name in (".", ".."):
+        raise DataError(f"an id must be a name without slashes: {where} has {row['id']!r}; rename the case")
+    if split not in SPLITS:
+        raise DataError(f"a split must be one of {', '.join(SPLITS)}: case {name} has {split!r} ({where}); correct it")
+    if not row["image"]:
+        raise DataError(f"every case needs an image: case {name} has none ({where}); add its path")
+    if split == "unannotated" and row["mask"]:
+        raise DataError(
+            f"the split unannotated has no masks: case {name} has one ({where}); clear it or change the split"
+        )
+    if split != "unannotated" and not row["mask"]:
+        raise DataError(
+            f"every case of {split} needs a mask: case {name} has none ({where}); add it or make the split unannotated"
+        )
+    return Case(
+        id=name,
+        image=_path_of_cell(folder, row["image"], name),
+        mask=_path_of_cell(folder, row["mask"], name) if row["mask"] else None,
+        group=row["group"] or name,
+        split=split,
+        prompt=row["prompt"],
+        attributes={key: _number(row[key], key, name) for key in row if key not in COLUMNS and row[key].strip()},
+    )
+
+
+def _path_of_cell(folder: Path, cell: str, case: str) -> Path:
+    path = PurePosixPath(cell)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"paths in {TABLE} must lie inside the folder: case {case} has {cell!r}; copy the file into it")
+    return folder / path
+
+
+def _number(cell: str, column: str, case: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"an attribute must be a number: case {case} has {column} {cell!r}; correct it or clear the cell"
+        )
+    return value
+
+
+def _check_files(case: Case, table: Path) -> None:
+    for kind, path in (("image", case.image), ("mask", case.mask)):
+        if path is not None and not path.is_file():
+            raise DataError(
+                f"every path of {TABLE} must be a file: the {kind} of case {case.id} is missing ({path}); "
+                f"restore it or drop the row from {table}"
+            )
+
+
+def check_dataset(cases: Iterable[Case], progress: str = "") -> list[str]:
+    """Decode every image and mask, in threads.
+
+    Args:
+        cases: Cases to check.
+        progress: What to call the work in a progress bar on stderr; empty for none.
+
+    Returns:
+        One line for each kind of conversion, such as "12 images are grey and were read as RGB".
+
+    Raises:
+        DataError: A file cannot be decoded or is too large, or a mask is empty or of another size than its image.
+    """
+    return notices_of(examine_cases(cases, progress))
+
+
+def write_cases(folder: Path, cases: Sequence[Case]) -> None:
+    """Write `cases.csv`, atomically, for cases whose files lie inside the folder.
+
+    Attributes become columns in the order in which they first appear; what a case lacks stays empty.
+    """
+    attributes = list(dict.fromkeys(name for case in cases for name in case.attributes))
+    rows = [
+        {
+            "id": case.id,
+            "image": case.image.relative_to(folder).as_posix(),
+            "mask": case.mask.relative_to(folder).as_posix() if case.mask else "",
+            "group": case.group,
+            "split": case.split,
+            "prompt": case.prompt,
+            **{name: repr(float(value)) for name, value in case.attributes.items()},
+        }
+        for case in cases
+    ]
+    write_csv(folder / TABLE, rows, (*COLUMNS, *attributes))
+
+
+@contextmanager
+def new_dataset(to: Path) -> Iterator[Path]:
+    """Yield a folder beside `to` that takes its place when the block ends, and is removed when the block fails.
+
+    Where `to` already holds the same cases and files it stays as it is, so the same command again changes nothing.
+
+    Raises:
+        ConfigError: `to` holds something else, or its parent cannot be written to.
+    """
+    to = to.absolute()
+    make_folder(to.parent)
+    partial = to.with_name(f".{to.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+    try:
+        make_folder(partial)
+        yield partial
+        if not _is_empty(to):
+            _check_same(partial, to)
+        else:
+            partial.replace(to)
+    except OSError as error:
+        raise ConfigError(f"a data set must be writable: {to}: {error.strerror}; choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_occupied(to: Path) -> None:
+    """Raise before work starts where `to` holds something that is no data set.
+
+    Raises:
+        ConfigError: `to` is a file, or a folder that holds files but no `cases.csv`.
+    """
+    if not _is_empty(to) and not (to / TABLE).is_file():
+        raise ConfigError(f"a data set needs a new or empty folder: {to} holds other files; choose another folder")
+
+
+def _is_empty(to: Path) -> bool:
+    return not to.exists() or (to.is_dir() and not any(to.iterdir()))
+
+
+def _check_same(made: Path, old: Path) -> None:
+    """Check that a folder already holds every file that was made, byte by byte; files beside them do not matter."""
+    for path in sorted(made.rglob("*")):
+        twin = old / path.relative_to(made)
+        if path.is_file() and not (twin.is_file() and twin.read_bytes() == path.read_bytes()):
+            raise ConfigError(
+                f"a data set never replaces another: {old} already holds files and differs at "
+                f"{path.relative_to(made).as_posix()}; choose another folder or remove it"
+            )
+
+
+def copy_case(case: Case, folder: Path) -> Case:
+    """Copy the files of a case, byte by byte, to `images/ID` and `masks/ID`, and return the case that lies there."""
+    image = _copy(case.image, folder / "images", case.id)
+    mask = None if case.mask is None else _copy(case.mask, folder / "masks", case.id)
+    return replace(case, image=image, mask=mask)
+
+
+def _copy(path: Path, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(path, folder / f"{name}{path.suffix.lower()}"))
+
+
+def subset_dataset(data: Dataset, to: Path, annotated: int, draw: int) -> Dataset:
+    """Copy a data set in which only some training cases are annotated.
+
+    Whole groups are taken in seeded order while they fit; only where none fits any more is the last one cut. The rest
+    of `train` becomes `unannotated`, without masks. `val`, `test` and what was unannotated stay as they are.
+
+    Args:
+        data: The full data set.
+        to: A new folder.
+        annotated: How many training cases keep their masks.
+        draw: Which of them; the smaller of two subsets of one draw lies in the larger where groups have one case.
+
+    Raises:
+        DataError: There are fewer annotated training cases.
+        ConfigError: `to` holds something else, or cannot be written.
+    """
+    train = data.split("train")
+    if not 1 <= annotated <= len(train):
+        raise DataError(f"a subset keeps 1 to {len(train)} annotated training cases: got {annotated}; ask for fewer")
+    refuse_occupied(to)
+    kept = _draw_cases(train, annotated, draw)
+    with new_dataset(to) as partial:
+        cases = [
+            replace(case, split="unannotated", mask=None) if case.split == "train" and case.id not in kept else case
+            for case in data.cases
+        ]
+        write_cases(partial, [copy_case(case, partial) for case in cases])
+    return read_dataset(to)
+
+
+def _draw_cases(train: Sequence[Case], count: int, draw: int) -> set[str]:
+    members: dict[str, list[str]] = {}
+    for case in train:
+        members.setdefault(case.group, []).append(case.id)
+    kept: list[str] = []
+    order = shuffled(members, draw)
+    for group in order:
+        if len(kept) + len(members[group]) <= count:
+            kept += members[group]
+    rest = [name for group in order for name in shuffled(members[group], draw) if name not in kept]
+    return {*kept, *rest[: count - len(kept)]}

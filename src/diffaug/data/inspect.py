@@ -1,0 +1,214 @@
+"""What a data set holds: sizes, lesion areas, groups, repeated frames, and a sheet of its cases."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from diffaug.artifacts import atomic_path, make_folder
+from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.duplicates import duplicates_of_fingerprints
+from diffaug.data.examine import Finding, examine_cases, notices_of
+from diffaug.data.folder import SPLITS, Dataset
+from diffaug.data.split import shuffled
+
+SMALL, LARGE = 0.05, 0.15  # shares of the image; the strata of the study
+THUMBNAIL = 192  # px
+COLUMNS, ROWS = 8, 6
+OUTLINE = (64, 255, 64)
+SHEET = "contact-sheet.png"
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """The cases of one split.
+
+    `areas` are the least, lower quartile, median, upper quartile and largest lesion share of the image, None without
+    masks; `small` and `large` the shares of cases under 5 % and over 15 %; `lesions` the mean number a masked frame.
+    """
+
+    split: str
+    cases: int
+    groups: int
+    areas: tuple[float, ...] | None
+    small: float | None
+    large: float | None
+    lesions: float | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What decoding a data set showed.
+
+    `sizes` counts images by (width, height) in px, the most frequent first. `within` are pairs of repeated frames of
+    one split, `across` those of two; `divided` are the groups that lie in more than one of train, val and test.
+    """
+
+    folder: Path
+    splits: tuple[SplitSummary, ...]
+    sizes: tuple[tuple[tuple[int, int], int], ...]
+    within: tuple[tuple[str, str], ...]
+    across: tuple[tuple[str, str], ...]
+    divided: tuple[str, ...]
+    notices: tuple[str, ...]
+    sheet: Path | None
+
+    def lines(self) -> list[str]:
+        """Return the table and its remarks for a terminal, a line each."""
+        rows: list[tuple[str, ...]] = [
+            ("split", "cases", "groups", "lesion area of the image", "<5 %", ">15 %", "lesions")
+        ]
+        rows += [_row(summary) for summary in self.splits]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return [*table, "", *self._remarks()]
+
+    def text(self) -> str:
+        """Return the lines as one text."""
+        return "\n".join(self.lines())
+
+    def _remarks(self) -> list[str]:
+        shown = ", ".join(f"{width} x {height} ({count})" for (width, height), count in self.sizes[:4])
+        more = f", and {len(self.sizes) - 4} more sizes" if len(self.sizes) > 4 else ""
+        remarks = [f"image sizes: {shown}{more}"]
+        remarks.append(f"repeated frames within a split: {_pairs(self.within)}")
+        remarks.append(f"repeated frames across splits: {_pairs(self.across)}")
+        if self.divided:
+            remarks.append(
+                f"groups divided by train, val and test: {', '.join(self.divided[:5])} ({len(self.divided)})"
+            )
+        remarks += self.notices
+        if self.sheet:
+            remarks.append(f"contact sheet: {self.sheet}")
+        return remarks
+
+
+def inspect_dataset(data: Dataset, out: Path | None = None, progress: str = "") -> Inspection:
+    """Decode a data set and summarise it.
+
+    Args:
+        data: The data set.
+        out: Where the contact sheet goes: a PNG file, or a folder for `contact-sheet.png`; None for no sheet.
+        progress: What to call the work in a progress bar on stderr; empty for none.
+
+    Raises:
+        DataError: An image or a mask breaks a rule of the format.
+        ConfigError: `out` cannot be written.
+    """
+    if out is not None:
+        make_folder(_sheet_path(out).parent)
+    findings = examine_cases(data.cases, progress)
+    split_of = {case.id: case.split for case in data.cases}
+    pairs = duplicates_of_fingerprints({finding.case.id: finding.fingerprint for finding in findings})
+    sizes = Counter((finding.width, finding.height) for finding in findings)
+    return Inspection(
+        folder=data.folder,
+        splits=tuple(_summarise(split, findings) for split in SPLITS if data.split(split)),
+        sizes=tuple(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))),
+        within=tuple((a, b) for a, b in pairs if split_of[a] == split_of[b]),
+        across=tuple((a, b) for a, b in pairs if split_of[a] != split_of[b]),
+        divided=_divided_groups(data.cases),
+        notices=tuple(notices_of(findings)),
+        sheet=None if out is None else write_contact_sheet(data.cases, out),
+    )
+
+
+def _summarise(split: str, findings: Sequence[Finding]) -> SplitSummary:
+    inside = [finding for finding in findings if finding.case.split == split]
+    areas = np.array([finding.area for finding in inside if finding.area is not None])
+    groups = len({finding.case.group for finding in inside})
+    if not len(areas):
+        return SplitSummary(split, len(inside), groups, None, None, None, None)
+    return SplitSummary(
+        split=split,
+        cases=len(inside),
+        groups=groups,
+        areas=tuple(float(value) for value in np.quantile(areas, (0.0, 0.25, 0.5, 0.75, 1.0))),
+        small=float((areas < SMALL).mean()),
+        large=float((areas > LARGE).mean()),
+        lesions=float(np.mean([finding.lesions for finding in inside if finding.area is not None])),
+    )
+
+
+def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:
+    splits: dict[str, set[str]] = {}
+    for case in cases:
+        if case.split != "unannotated":
+            splits.setdefault(case.group, set()).add(case.split)
+    return tuple(sorted(group for group, found in splits.items() if len(found) > 1))
+
+
+def _row(summary: SplitSummary) -> tuple[str, ...]:
+    start = (summary.split, str(summary.cases), str(summary.groups))
+    if summary.areas is None or summary.small is None or summary.large is None:
+        return (*start, "no masks", "-", "-", "-")
+    least, lower, median, upper, largest = (100 * area for area in summary.areas)
+    areas = f"median {median:.1f} %, half {lower:.1f}-{upper:.1f}, all {least:.1f}-{largest:.1f}"
+    return (*start, areas, f"{100 * summary.small:.0f} %", f"{100 * summary.large:.0f} %", f"{summary.lesions:.2f}")
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{first} = {second}" for first, second in pairs[:6])
+    return f"{len(pairs)}{f' ({shown})' if shown else ''}"
+
+
+def write_contact_sheet(cases: Sequence[Case], out: Path) -> Path:
+    """Write thumbnails of up to 48 cases, drawn over all splits, with the outlines of their masks.
+
+    Args:
+        cases: Cases to draw from; the same cases are drawn every time.
+        out: A PNG file, or a folder for `contact-sheet.png`.
+
+    Returns:
+        The path of the sheet.
+
+    Raises:
+        ConfigError: `out` cannot be written.
+    """
+    path = _sheet_path(out)
+    make_folder(path.parent)
+    drawn = set(shuffled((case.id for case in cases), seed=0)[: COLUMNS * ROWS])
+    shown = [case for case in cases if case.id in drawn]
+    rows = -(-len(shown) // COLUMNS)
+    sheet = Image.new("RGB", (min(COLUMNS, len(shown)) * THUMBNAIL, rows * THUMBNAIL))
+    for index, case in enumerate(shown):
+        row, column = divmod(index, COLUMNS)
+        sheet.paste(_thumbnail(case), (column * THUMBNAIL, row * THUMBNAIL))
+    with atomic_path(path) as partial:
+        sheet.save(partial, format="PNG")
+    return path
+
+
+def _sheet_path(out: Path) -> Path:
+    return out if out.suffix.lower() == ".png" else out / SHEET
+
+
+def _thumbnail(case: Case) -> Image.Image:
+    """Return a square picture of a case, its mask outlined, its id in the corner."""
+    pixels = case.read_image()
+    small = _fit(Image.fromarray(pixels))
+    if case.mask is not None:
+        mask = np.asarray(_fit(Image.fromarray(case.read_mask().astype(np.uint8) * 255))) > 127
+        small = Image.fromarray(outlined(np.asarray(small), mask))
+    square = Image.new("RGB", (THUMBNAIL, THUMBNAIL))
+    square.paste(small, ((THUMBNAIL - small.width) // 2, (THUMBNAIL - small.height) // 2))
+    ImageDraw.Draw(square).text((4, 3), case.id, fill="white", stroke_width=1, stroke_fill="black", font_size=11)
+    return square
+
+
+def _fit(picture: Image.Image) -> Image.Image:
+    scale = THUMBNAIL / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+
+
+def outlined(pixels: Pixels, mask: Mask) -> Pixels:
+    """Return a copy of the pixels, shape (H, W, 3), with the outer rim of the mask, shape (H, W), drawn in green."""
+    from scipy.ndimage import binary_dilation
+
+    drawn = np.array(pixels)
+    drawn[binary_dilation(mask) & ~mask] = OUTLINE
+    return drawn

@@ -1,0 +1,1 @@
+"""Readers of published data sets: each turns one layout into the folder format."""

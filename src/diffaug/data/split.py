@@ -1,0 +1,106 @@
+"""Seeded divisions that never cut a group: splits by shares, and folds.
+
+Knows nothing of files: only names of cases and of their groups.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from diffaug.errors import DataError
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Return the distinct names in an order that depends on the names and the seed alone."""
+    ordered = sorted(set(names))
+    return [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
+
+
+def split_by_group(groups: Mapping[str, str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Divide cases into splits so that no group is on two sides.
+
+    Groups are dealt in seeded order, each to the split that is furthest below its share. A split exceeds its share by
+    less than the largest group, and no split of a positive share stays empty while there are groups enough.
+
+    Args:
+        groups: The group of each case, by case id.
+        shares: The wanted share of the cases of each split; positive, in any unit.
+        seed: Chooses the order.
+
+    Returns:
+        The split of each case, by case id, in the order of `groups`.
+
+    Raises:
+        DataError: A share is negative, or none is positive.
+    """
+    total = sum(shares.values())
+    if total <= 0 or min(shares.values()) < 0:
+        raise DataError(f"shares of a split must be positive: got {dict(shares)}; use such as 0.7, 0.1 and 0.2")
+    sizes = Counter(groups.values())
+    missing = {split: share / total * len(groups) for split, share in shares.items()}
+    dealt: dict[str, str] = {}
+    for group in shuffled(sizes, seed):
+        split = max(missing, key=lambda name: missing[name])
+        dealt[group] = split
+        missing[split] -= sizes[group]
+    _fill_empty(dealt, sizes, [split for split, share in shares.items() if share > 0])
+    return {case: dealt[group] for case, group in groups.items()}
+
+
+def _fill_empty(dealt: dict[str, str], sizes: Mapping[str, int], splits: list[str]) -> None:
+    """Give each empty split the smallest group of the split with the most groups."""
+    for empty in splits:
+        counts = Counter(dealt.values())
+        if counts[empty] or len(dealt) < len(splits):
+            continue
+        richest = max(splits, key=lambda split: counts[split])
+        smallest = min((group for group, split in dealt.items() if split == richest), key=lambda group: sizes[group])
+        dealt[smallest] = empty
+
+
+def folds_by_group(groups: Mapping[str, str], folds: int, seed: int) -> dict[str, int]:
+    """Divide cases into folds of nearly the same size so that no group is in two of them.
+
+    The largest groups are dealt first, equals in seeded order, each to the smallest fold: the sizes of two folds differ
+    by the largest group at most.
+
+    Args:
+        groups: The group of each case, by case id.
+        folds: How many folds, at least 2.
+        seed: Chooses the order.
+
+    Returns:
+        The fold of each case, 0 to folds - 1, by case id, in the order of `groups`.
+
+    Raises:
+        DataError: There are fewer groups than folds.
+    """
+    sizes = Counter(groups.values())
+    if not 2 <= folds <= len(sizes):
+        raise DataError(
+            f"folds need a group each, and 2 folds at least: {folds} folds of {len(sizes)} groups; use fewer"
+        )
+    filled = dict.fromkeys(range(folds), 0)
+    dealt: dict[str, int] = {}
+    for group in sorted(shuffled(sizes, seed), key=lambda name: -sizes[name]):
+        fold = min(filled, key=lambda index: filled[index])
+        dealt[group] = fold
+        filled[fold] += sizes[group]
+    return {case: dealt[group] for case, group in groups.items()}
+
+
+def connected(names: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return for each name the smallest name that it is linked to, directly or over others."""
+    root = {name: name for name in names}
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
+
+    for first, second in links:
+        low, high = sorted((find(first), find(second)))
+        root[high] = low
+    return {name: find(name) for name in root}

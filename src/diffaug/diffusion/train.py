@@ -1,0 +1,179 @@
+"""The one training loop: seeded by iteration, checkpointed, resumable.
+
+Knows modules and a loss; not what they mean. Codec, painter, validator and the study's segmentation network all use it.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl, write_jsonl
+from diffaug.errors import ModelError
+
+CHECKPOINT_SECONDS = 30.0
+Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
+
+
+def autocast(device: torch.device | str) -> torch.autocast:
+    """Return the mixed precision that is fastest on a device: bfloat16, where the hardware has it."""
+    kind = torch.device(device).type
+    native = kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    return torch.autocast(kind, torch.bfloat16, enabled=native)
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """Return a CPU generator that is a pure function of a tuple of integers (each below 2**31)."""
+    state = 0x9E3779B97F4A7C15
+    for part in key:  # SplitMix64 (Steele et al. 2014), so that neighbouring keys give unrelated streams
+        state = (state + 0x9E3779B97F4A7C15 + part) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state >> 1)
+
+
+def learning_rate_at(iteration: int, iterations: int, warmup: int = 100) -> float:
+    """Return the factor on the learning rate: linear warm-up, then half a cosine down to 2 %."""
+    warmup = min(warmup, max(1, iterations // 10))
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    done = (iteration - warmup) / max(1, iterations - warmup)
+    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar on stderr that disappears from logs which are no terminal."""
+    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
+
+
+class Average:
+    """Exponential moving average of parameters with a warm-up, so that short trainings are averaged too.
+
+    decay_i = min(decay, (1 + i) / (10 + i)), as in diffusers' EMAModel and TensorFlow's; kept by parameter name so that
+    it fits into one safetensors file next to the parameters.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: Mapping[str, Tensor], iteration: int) -> None:
+        """Move the average towards the parameters after an iteration."""
+        decay = min(self.decay, (1 + iteration) / (10 + iteration))
+        names = list(self.values)
+        torch._foreach_lerp_([self.values[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], iteration: int) -> None:
+    with atomic_path(path) as partial:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"iteration": str(iteration)})
+
+
+def _load(path: Path, targets: Mapping[str, Tensor]) -> int:
+    """Fill the target tensors in place and return the iteration that was saved."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            if names != set(targets):
+                raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
+            with torch.no_grad():
+                for name, target in targets.items():
+                    target.copy_(file.get_tensor(name))
+            return int(file.metadata()["iteration"])
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
+
+
+def optimise(
+    name: str,
+    modules: Mapping[str, nn.Module],
+    loss: Loss,
+    folder: Path,
+    *,
+    iterations: int,
+    learning_rate: float,
+    seed: int = 0,
+    average: float = 0.999,
+    weight_decay: float = 0.01,
+) -> None:
+    """Train modules in place; afterwards they hold the moving average of their parameters.
+
+    The randomness of iteration i is a pure function of (seed, i), so a run that is killed and started again does what
+    an unbroken run does. `folder` holds `NAME.safetensors` (the checkpoint) and `NAME.jsonl` (the log).
+
+    Args:
+        name: Names the files and the progress bar.
+        modules: What is trained; parameters that require no gradient are left alone.
+        loss: Maps (iteration, generator) to named scalars; "loss" is minimised, the others are logged.
+        folder: Where checkpoint and log are kept.
+        iterations: Optimiser updates in all.
+        learning_rate: Peak of the lr_schedule of `learning_rate_at`.
+        seed: Seeds every iteration.
+        average: Decay of the moving average.
+        weight_decay: AdamW's.
+
+    Raises:
+        ModelError: The checkpoint in `folder` belongs to another model, or the loss is not finite.
+    """
+    checkpoint, log = make_folder(folder) / f"{name}.safetensors", folder / f"{name}.jsonl"
+    params = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
+    moments = {kind: {n: torch.zeros_like(p) for n, p in params.items()} for kind in ("exp_avg", "exp_avg_sq")}
+    mean = Average(params, average)
+    optimiser = torch.optim.AdamW(params.values(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+
+    # Everything that a resumed run needs, by name.
+    state = {f"parameters/{n}": p for n, p in params.items()} | {f"average/{n}": p for n, p in mean.values.items()}
+    state |= {f"{kind}/{n}": p for kind, values in moments.items() for n, p in values.items()}
+    start = _load(checkpoint, state) if checkpoint.exists() else 0
+    for n, p in params.items():
+        optimiser.state[p] = {kind: values[n] for kind, values in moments.items()} | {
+            "step": torch.tensor(float(start))
+        }
+    write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] < start))
+
+    for module in modules.values():
+        module.train()
+    saved = logged = time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task(name, total=iterations, completed=start)
+        for i in range(start, iterations):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate * learning_rate_at(i, iterations)
+            terms = loss(i, generator_of(seed, i))
+            if not torch.isfinite(terms["loss"]):
+                raise ModelError(f"a loss must be finite: {name} iteration {i}; the log is in {log}; lower the rate")
+            optimiser.zero_grad(set_to_none=True)
+            cast("Callable[[], None]", terms["loss"].backward)()
+            nn.utils.clip_grad_norm_(list(params.values()), 1.0)
+            optimiser.step()
+            mean.update(params, i)
+
+            bar.update(task, completed=i + 1)
+            now = time.monotonic()
+            if now - logged > 5 or i + 1 == iterations:
+                append_jsonl(log, {"iteration": i, **{n: round(float(v.detach()), 6) for n, v in terms.items()}})
+                logged = now
+            if now - saved > CHECKPOINT_SECONDS:
+                _save(checkpoint, state, i + 1)
+                saved = now
+    if start < iterations:
+        _save(checkpoint, state, iterations)
+
+    with torch.no_grad():
+        for n, p in params.items():
+            p.copy_(mean.values[n])
+    for module in modules.values():
+        module.eval()

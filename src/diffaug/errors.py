@@ -1,0 +1,41 @@
+"""Every error that diffaug raises on purpose.
+
+    DiffaugError
+    ├── DataError         an image, a mask or cases.csv breaks a rule of the folder format
+    ├── ConfigError       an unknown knob, or a value outside its range
+    ├── ModelError        a model folder with a missing, altered or unsuitable part
+    ├── ShapeError        tensors whose shapes do not fit each other
+    ├── PlacementError    a mask that fits nowhere on any background
+    └── StudyError        a study that cannot be run or trusted
+
+Each message is one line: the rule, the value that breaks it, and the fix. The command line prints that line and exits
+with status 1; anything else that reaches the user is a bug.
+"""
+
+
+class DiffaugError(Exception):
+    """Base of the errors that a user can mend."""
+
+
+class DataError(DiffaugError):
+    """An image, a mask or cases.csv breaks a rule of the folder format."""
+
+
+class ConfigError(DiffaugError):
+    """An unknown knob, or a value outside its range."""
+
+
+class ModelError(DiffaugError):
+    """A model folder with a missing, altered or unsuitable part."""
+
+
+class ShapeError(DiffaugError):
+    """Tensors whose shapes do not fit each other."""
+
+
+class PlacementError(DiffaugError):
+    """A mask that fits nowhere on any background."""
+
+
+class StudyError(DiffaugError):
+    """A study that cannot be run or trusted."""

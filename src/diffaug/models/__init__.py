@@ -1,0 +1,1 @@
+"""The one latent inpainting model and the compact configurations of its parts."""

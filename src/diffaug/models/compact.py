@@ -1,0 +1,117 @@
+"""Small configurations of the diffusers and transformers classes, for a CPU.
+
+Legend: B batch, H = W window side (px), h = w latent side, Z latent channels, K classes, D text width, L text length.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from diffaug.config import CodecConfig, DenoiserConfig
+
+TEXT_LENGTH = 32  # tokens; the longest prompt of conditioning.prompts needs fewer
+SCALE_CHANNELS = 2  # window width over frame width, native pixels per latent cell
+
+
+def codec_of(config: CodecConfig) -> Any:
+    """Return an untrained AutoencoderKL that works on space-to-depth pixels.
+
+    `unshuffle` k turns (B, 3, H, W) into (B, 3 k^2, H/k, W/k), so no layer runs at full resolution, where most of the
+    time of a narrow codec goes.
+    """
+    stages = len(config.widths)
+    channels = 3 * config.unshuffle**2
+    return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * stages,
+        up_block_types=("UpDecoderBlock2D",) * stages,
+        block_out_channels=config.widths,
+        layers_per_block=config.layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=16,
+        sample_size=config.window // config.unshuffle,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def denoiser_of(config: DenoiserConfig, latent_channels: int, latent_side: int, classes: int = 1) -> Any:
+    """Return an untrained U-Net whose input is x_t, region, masked-image latents, class masks and scale.
+
+    Cross-attention sits at half the latent side and in the middle; at the full side it would cost as much as all else.
+    """
+    stages = len(config.widths)
+    attends = [level == 1 for level in range(stages)]
+    return UNet2DConditionModel(
+        sample_size=latent_side,
+        in_channels=2 * latent_channels + 1 + classes + SCALE_CHANNELS,
+        out_channels=latent_channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        block_out_channels=config.widths,
+        layers_per_block=config.layers,
+        cross_attention_dim=config.text_width,
+        attention_head_dim=tuple(max(1, width // 64) for width in config.widths),  # the NUMBER of heads, in fact
+        norm_num_groups=16,
+    )
+
+
+def tokenizer_of(corpus: Iterable[str]) -> Any:
+    """Return a CLIPTokenizer around a byte-pair encoding trained on a corpus of prompts.
+
+    Its alphabet holds every byte, so a user's own words are spelt out instead of lost.
+    """
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, show_progress=False, end_of_word_suffix="</w>", special_tokens=[start, end]
+    )
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.train_from_iterator(corpus, trainer)
+    learnt = json.loads(bpe.to_str())["model"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [start, end, *alphabet, *(f"{letter}</w>" for letter in alphabet)]
+    tokens += [token for token, _ in sorted(learnt["vocab"].items(), key=lambda item: item[1])]
+    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split()) for pair in learnt["merges"]]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_LENGTH)
+
+
+def text_encoder_of(config: DenoiserConfig, tokenizer: Any) -> Any:
+    """Return an untrained CLIPTextModel for a tokenizer's vocabulary."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_width,
+            intermediate_size=4 * config.text_width,
+            num_hidden_layers=config.text_layers,
+            num_attention_heads=max(1, config.text_width // 32),
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def scheduler_of() -> Any:
+    """Return a cosine schedule with zero terminal signal, predicting v.
+
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), Eq. 17, rescaled as in Lin et al. 2023 (arXiv:2305.08891), Alg. 1.
+    """
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )

@@ -1,0 +1,252 @@
+"""The one latent inpainting model: a diffusers-format folder, seen as a function to the clean latents.
+
+Legend: B batch, H = W window side (px), h = w latent side, Z latent channels, K classes, D text width, L text length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.diffusion.contract import Conditioning
+from diffaug.diffusion.schedule import Schedule
+from diffaug.diffusion.train import autocast
+from diffaug.errors import DataError, ModelError, ShapeError
+from diffaug.models.compact import SCALE_CHANNELS
+
+for _logging in (diffusers_logging, transformers_logging):  # their bars and advice are not for our users
+    _logging.set_verbosity_error()
+    _logging.disable_progress_bar()
+
+PARTS: dict[str, tuple[str, Any]] = {  # folder: library and class, as model_index.json names them
+    "vae": ("diffusers", AutoencoderKL),
+    "unet": ("diffusers", UNet2DConditionModel),
+    "text_encoder": ("transformers", CLIPTextModel),
+    "tokenizer": ("transformers", CLIPTokenizer),
+    "scheduler": ("diffusers", DDIMScheduler),
+}
+
+
+def unshuffle_factor(codec: Any) -> int:
+    """Return k of the space-to-depth step before a codec: 1 for a codec of RGB, 2 for one of 12 channels."""
+    return int(round((codec.config.in_channels / 3) ** 0.5))
+
+
+def encode_moments(codec: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and log variance of the raw latents: pixels (B, 3, H, W) => latents (B, Z, h, w), twice."""
+    distribution = codec.encode(F.pixel_unshuffle(image, unshuffle_factor(codec))).latent_dist
+    return distribution.mean, distribution.logvar
+
+
+def _statistics(codec: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the codec's raw latents, each broadcastable to (B, Z, h, w)."""
+    config = codec.config
+    if getattr(config, "latents_mean", None) is not None:
+        mean, std = like.new_tensor(config.latents_mean), like.new_tensor(config.latents_std)
+        return mean[None, :, None, None], std[None, :, None, None]
+    shift = getattr(config, "shift_factor", None) or 0.0
+    return like.new_tensor(shift), like.new_tensor(1.0 / config.scaling_factor)
+
+
+def encode(codec: Any, image: Tensor) -> Tensor:
+    """Return normalised latents: pixels (B, 3, H, W) in [-1, 1] => latents (B, Z, h, w), about unit-normal."""
+    raw = encode_moments(codec, image)[0].float()
+    mean, std = _statistics(codec, raw)
+    return (raw - mean) / std
+
+
+def decode(codec: Any, latents: Tensor, normalised: bool = True) -> Tensor:
+    """Return pixels: latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
+    if normalised:
+        mean, std = _statistics(codec, latents)
+        latents = latents * std + mean
+    return F.pixel_shuffle(codec.decode(latents).sample, unshuffle_factor(codec))
+
+
+@torch.no_grad()
+def with_statistics(codec: Any, images: Tensor) -> Any:
+    """Write the mean and standard deviation of each raw latent channel over `images` into the codec's config."""
+    raw = torch.cat([encode_moments(codec, batch)[0].float() for batch in images.split(32)])
+    mean = [round(float(v), 5) for v in raw.mean((0, 2, 3))]
+    std = [round(float(v), 5) for v in raw.std((0, 2, 3)).clamp_min(1e-4)]
+    codec.register_to_config(latents_mean=mean, latents_std=std)
+    return codec
+
+
+@dataclass
+class LatentInpainter:
+    """A latent diffusion inpainting model behind the denoiser contract.
+
+    Every part is a class of diffusers or transformers and loads with its own `from_pretrained`.
+    """
+
+    codec: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+    def __post_init__(self) -> None:
+        self.schedule = Schedule.of(self.scheduler)
+        self.latent_channels = int(self.codec.config.latent_channels)
+        extra = int(self.unet.config.in_channels) - 2 * self.latent_channels - 1
+        if extra != 0 and extra <= SCALE_CHANNELS:
+            raise ModelError(
+                f"an inpainting U-Net takes noisy latents, region and masked-image latents, {2 * self.latent_channels + 1} "
+                f"channels, and perhaps masks and scale; this one takes {self.unet.config.in_channels}; use an inpainting "
+                "checkpoint"
+            )
+        self.classes = max(0, extra - SCALE_CHANNELS)
+        self.latent_side = int(self.unet.config.sample_size)
+        self.cell = 2 ** (len(self.codec.config.block_out_channels) - 1) * unshuffle_factor(self.codec)
+        self.window = self.latent_side * self.cell
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the U-Net, which the other parts share."""
+        return torch.device(self.unet.device)
+
+    def to(self, device: torch.device | str) -> "LatentInpainter":
+        """Move every network to a device."""
+        for part in (self.codec, self.unet, self.text_encoder):
+            part.to(device)
+        return self
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Tokenise prompts: text => token ids (B, L), padded or cut to the length of the text encoder."""
+        ids: Tensor = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        return ids
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Embed token ids: (B, L) => (B, L, D)."""
+        embedded: Tensor = self.text_encoder(tokens.to(self.device)).last_hidden_state
+        return embedded
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Embed prompts: text => (B, L, D). An empty prompt asks for nothing."""
+        return self.embed_tokens(self.tokens(prompts))
+
+    def condition(self, image: Tensor, region: Tensor, mask: Tensor, scale: Tensor, text: Tensor) -> Conditioning:
+        """Encode what the painter is told: pixels => latents.
+
+        Args:
+            image: Windows, (B, 3, H, W) in [-1, 1].
+            region: Where it may paint, (B, 1, H, W), 0 or 1; removed from the image before encoding.
+            mask: Covered share per class, (B, K, H, W).
+            scale: See Conditioning, (B, 2).
+            text: Embedded prompts, (B, L, D).
+        """
+        if image.shape[-2:] != region.shape[-2:] or mask.shape[-2:] != region.shape[-2:]:
+            raise ShapeError(
+                f"image, region and mask need one size; got {tuple(image.shape)}, {tuple(region.shape)}, {tuple(mask.shape)}"
+            )
+        return Conditioning(
+            region=F.max_pool2d(region, self.cell),
+            mask=F.avg_pool2d(mask, self.cell),
+            masked_image_latents=encode(self.codec, image * (region < 0.5)),
+            scale=scale,
+            text=text,
+        )
+
+    def __call__(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return x0_hat, (B, Z, h, w), float32; see `diffusion.contract.Denoiser`."""
+        parts = [x_t, conditioning.region, conditioning.masked_image_latents]
+        if self.classes:
+            scale = conditioning.scale[:, :, None, None].expand(-1, -1, *x_t.shape[-2:])
+            parts += [conditioning.mask, scale]
+        with autocast(self.device):
+            output = self.unet(torch.cat(parts, dim=1), t, conditioning.text).sample
+        return self.schedule.x0_from_prediction(x_t, output.float(), t).to(x_t.dtype)
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Return unit normal latents, (B, Z, h, w): each row a pure function of its seed."""
+        shape = (1, self.latent_channels, self.latent_side, self.latent_side)
+        return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def save(self, folder: Path, half: bool = False) -> None:
+        """Write the diffusers-format folder; with `half`, weights as float16."""
+        make_folder(folder)
+        parts = {"vae": self.codec, "unet": self.unet, "text_encoder": self.text_encoder}
+        for name, part in parts.items():
+            dtype = part.dtype
+            part.to(torch.float16 if half else torch.float32).save_pretrained(folder / name, max_shard_size="15MB")
+            part.to(dtype)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        index: dict[str, Any] = {name: [library, part.__name__] for name, (library, part) in PARTS.items()}
+        write_json(folder / "model_index.json", {"_class_name": "LatentInpainter", **index})
+
+    @staticmethod
+    def load(folder: Path, device: torch.device | str = "cpu") -> "LatentInpainter":
+        """Load a diffusers-format folder of safetensors, as float32 and in evaluation mode.
+
+        Raises:
+            ModelError: A part is missing or is not what its name says.
+        """
+        loaded = {}
+        for name, (_, part) in PARTS.items():
+            if not (folder / name).is_dir():
+                raise ModelError(f"a model folder needs {', '.join(PARTS)}: {folder} has no {name}/; fit it again")
+            extra = {"use_safetensors": True} if name in ("vae", "unet", "text_encoder") else {}
+            try:
+                loaded[name] = part.from_pretrained(folder / name, local_files_only=True, **extra)
+            except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ModelError(f"every part of a model must load: {folder / name}: {reason}; fit it again") from None
+        networks = [loaded[name].float().eval().requires_grad_(False) for name in ("vae", "unet", "text_encoder")]
+        return LatentInpainter(*networks, loaded["tokenizer"], loaded["scheduler"]).to(device)
+
+
+def seal(folder: Path) -> str:
+    """Write `digests.json` over a finished model folder, last of all, and return the model digest.
+
+    Training logs (`training/`) are left out: they do not shape what the model does.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "digests.json")
+    kept = [path for path in files if path.relative_to(folder).parts[0] != "training"]
+    digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
+    write_json(folder / "digests.json", digests)
+    return digest_of_value(digests)
+
+
+def verify(folder: Path) -> str:
+    """Check a model folder against its `digests.json` and return the model digest.
+
+    Raises:
+        ModelError: The folder is unfinished, or a file is missing or altered.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} does not exist; fit one")
+    try:
+        digests = read_json(folder / "digests.json")
+    except DataError:
+        raise ModelError(f"a finished model has a digests.json: {folder} has none; run `diffaug fit` again") from None
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")
+        if digest_of_file(folder / name) != digest:
+            raise ModelError(f"a model's files must be as they were fitted: {folder / name} was altered; fit it again")
+    return digest_of_value(digests)
+
+
+def scale_of(side: int, frame: tuple[int, int], cells: int) -> tuple[float, float]:
+    """Return log2 of window width over frame width, and log2 of native pixels per latent cell / 8.
+
+    Args:
+        side: Window side, px of the frame.
+        frame: Height and width of the frame; its width is the root of its area.
+        cells: Latent cells across the window.
+    """
+    width = (frame[0] * frame[1]) ** 0.5
+    return float(torch.tensor(side / width).log2()), float(torch.tensor(side / cells / 8).log2())

@@ -1,0 +1,327 @@
+"""The report of a study: one HTML file that holds everything it shows and needs no network.
+
+Only reads files: the study folder, its synthetic set, and images of the data set for the worst cases.
+"""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffaug.artifacts import make_folder, read_json, read_jsonl, write_text
+from diffaug.data.case import read_image, read_mask
+from diffaug.data.folder import read_dataset
+from diffaug.errors import DataError, StudyError
+from diffaug.report import figures, pictures
+
+ACCEPTED, REFUSED, WORST = 8, 8, 8  # how many pictures of each kind
+STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
+CANDIDATES = ("selected", "validated", "fixed-threshold", "random-kept", "unfiltered", "copy-paste")
+
+
+def write_report(study: Path, synthetic: Path | None = None, to: Path | None = None) -> Path:
+    """Write the report of a finished study.
+
+    Args:
+        study: Study folder.
+        synthetic: Synthetic set to show; None takes the study's first, if it had one.
+        to: HTML file; None means STUDY/report.html.
+
+    Returns:
+        The file written.
+
+    Raises:
+        StudyError: The study is not finished.
+        DataError: A file of the study is damaged.
+    """
+    if not (study / "summary.json").is_file():
+        raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
+    plan, summary = read_json(study / "study.json"), read_json(study / "summary.json")
+    rows = read_cases(study / "cases.csv")
+    if synthetic is None and plan["synthetic"]:
+        synthetic = Path(plan["synthetic"][0])
+    summary = in_order(summary, plan["config"]["arms"])
+    strata = sorted(next(iter(summary["arms"].values()))["strata"], key=_stratum_order)
+    candidate = headline_arm(summary)
+    page = {
+        "plan": plan,
+        "summary": summary,
+        "strata": strata,
+        "candidate": candidate,
+        "verdict": verdict(summary, candidate),
+        "missed": missed_sentence(summary, candidate),
+        "figures": _figures(summary, strata, rows, candidate),
+        "set": _synthetic(synthetic),
+        "worst": _worst(study, Path(plan["data"]), rows, candidate or next(iter(summary["arms"]))),
+        "differences": difference_table(summary, strata),
+        "changed": _changed(rows, candidate),
+        "colours": figures.COLOURS,
+    }
+    to = to or study / "report.html"
+    make_folder(to.parent)
+    write_text(to, _render(page))
+    return to
+
+
+def _render(page: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("diffaug.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"fraction": fraction, "points": points, "percent": percent, "sure": is_sure}
+    return environment.get_template("page.html.j2").render(page)
+
+
+def read_cases(path: Path) -> list[dict[str, Any]]:
+    """Read a study's cases.csv: numbers as floats or None, `strata` as a list.
+
+    Raises:
+        DataError: The file is missing or has no such columns.
+    """
+    try:
+        rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        for row in rows:
+            row["strata"] = row["strata"].split(";") if row["strata"] else []
+            for column in ("dice", "iou", "area"):
+                row[column] = float(row[column]) if row[column] else None
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} must be a study's table: {error}; run `diffaug study` again") from None
+    return rows
+
+
+# numbers as text
+
+
+def fraction(interval: Mapping[str, float | None]) -> str:
+    """Write an interval of fractions, such as 0.785 [0.751, 0.812]; a dash where there is nothing."""
+    if interval["mean"] is None:
+        return "–"
+    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def percent(interval: Mapping[str, float | None]) -> str:
+    """Write an interval of shares in percent, such as 12.0 % [8.1, 15.5]."""
+    if interval["mean"] is None:
+        return "–"
+    low, high = interval["low"] or 0.0, interval["high"] or 0.0
+    return f"{100 * interval['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def points(interval: Mapping[str, float | None]) -> str:
+    """Write an interval of differences in points of a hundred, with signs, such as +1.2 [−0.3, +2.6]."""
+    if interval["mean"] is None:
+        return "–"
+    low, high = interval["low"] or 0.0, interval["high"] or 0.0
+    return f"{signed(interval['mean'])} [{signed(low)}, {signed(high)}]"
+
+
+def signed(value: float) -> str:
+    """Write a fraction in points with a sign; what rounds to zero has none."""
+    text = f"{abs(100 * value):.1f}"
+    return text if text == "0.0" else f"{'+' if value > 0 else '−'}{text}"
+
+
+def is_sure(interval: Mapping[str, float | None]) -> bool:
+    """Tell whether an interval lies on one side of zero."""
+    low, high = interval["low"], interval["high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def headline_arm(summary: Mapping[str, Any]) -> str | None:
+    """Return the arm that the page is about: the furthest along the pipeline that was compared with `real`."""
+    compared = [name.removesuffix(" - real") for name in summary["differences"]]
+    return next((arm for arm in CANDIDATES if arm in compared), compared[0] if compared else None)
+
+
+def in_order(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]:
+    """Return a summary whose arms and differences come in the order of `arms`; JSON files sort them by name."""
+    names = [name for name in arms if name in summary["arms"]]
+    differences = summary["differences"]
+    return {
+        **summary,
+        "arms": {name: summary["arms"][name] for name in names},
+        "differences": {f"{name} - real": differences[f"{name} - real"] for name in names if name != "real"}
+        if differences
+        else {},
+    }
+
+
+def difference_table(summary: Mapping[str, Any], strata: Sequence[str]) -> list[tuple[str, int, list[Any]]]:
+    """Return the rows of the table of differences: what is measured, on how many cases, and each arm's interval."""
+    differences = list(summary["differences"].values())
+    if not differences:
+        return []
+    count = next(iter(summary["arms"].values()))["n"]
+    rows = []
+    for label, metric in (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_negative_rate")):
+        rows.append((f"{label}, all", count, [one[metric] for one in differences]))
+        for stratum in strata:
+            found = [one["strata"][stratum] for one in differences]
+            rows.append((f"{label}, {stratum}", found[0]["n"], [one[metric] for one in found]))
+    return rows
+
+
+def verdict(summary: Mapping[str, Any], arm: str | None) -> dict[str, str]:
+    """Return the headline: what it shows ("gain", "loss", "none", "nothing"), in a few words and in one sentence."""
+    if arm is None:
+        return {
+            "kind": "nothing",
+            "title": "Nothing was compared",
+            "text": "This study has no arm beside real, or no arm real: it says how well a model does, not what helps.",
+        }
+    difference, one = summary["differences"][f"{arm} - real"]["dice"], summary["arms"][arm]
+    what = "Synthetic cases" if arm != "copy-paste" else "Pasted lesions"
+    kind = "none" if not is_sure(difference) else "gain" if difference["mean"] > 0 else "loss"
+    title = {
+        "gain": f"{what} helped",
+        "loss": f"{what} hurt",
+        "none": "No difference shown",
+    }[kind]
+    seeds = f"{one['seeds']} seeds" if one["seeds"] > 1 else "a single seed"
+    text = (
+        f"On {one['n']} held-out real cases and with {seeds}, the arm {arm} changed mean Dice by "
+        f"{signed(difference['mean'])} points against real (95 % interval {signed(difference['low'])} to "
+        f"{signed(difference['high'])})"
+    )
+    return {"kind": kind, "title": title, "text": f"{text}{'; the interval spans zero.' if kind == 'none' else '.'}"}
+
+
+def missed_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
+    """Say what happened to missed small lesions; empty where there were none."""
+    if arm is None or "real" not in summary["arms"]:
+        return ""
+    small, real = summary["arms"][arm]["strata"]["small"], summary["arms"]["real"]["strata"]["small"]
+    difference = summary["differences"][f"{arm} - real"]["missed_small"]
+    if difference["mean"] is None:
+        return "The test cases hold no small lesion, so nothing can be said about them."
+    return (
+        f"Of the small lesions (n = {small['n']}), {100 * real['missed']['mean']:.1f} % were missed by real and "
+        f"{100 * small['missed']['mean']:.1f} % by {arm}: {signed(difference['mean'])} points "
+        f"({signed(difference['low'])} to {signed(difference['high'])})"
+        f"{'.' if is_sure(difference) else '; no difference shown.'}"
+    )
+
+
+# figures and pictures
+
+
+def _figures(
+    summary: Mapping[str, Any], strata: Sequence[str], rows: Sequence[Mapping[str, Any]], candidate: str | None
+) -> dict[str, str]:
+    drawn = {"strata": figures.strata_figure(summary, strata), "differences": "", "cases": ""}
+    if candidate:
+        drawn["differences"] = figures.differences_figure(summary["differences"], strata)
+        pairs = [(real, other, "small" in row["strata"]) for row, real, other in _paired(rows, candidate)]
+        drawn["cases"] = figures.cases_figure(pairs, candidate)
+    return drawn
+
+
+def _mean_dice(rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, float]:
+    by_case: dict[str, list[float]] = {}
+    for row in rows:
+        if row["arm"] == arm:
+            by_case.setdefault(row["case"], []).append(row["dice"])
+    return {case: statistics.fmean(values) for case, values in by_case.items()}
+
+
+def _paired(rows: Sequence[Mapping[str, Any]], arm: str) -> list[tuple[Mapping[str, Any], float, float]]:
+    """Return each case's row with its mean Dice under `real` and under an arm."""
+    real, other = _mean_dice(rows, "real"), _mean_dice(rows, arm)
+    first = {row["case"]: row for row in reversed(rows) if row["arm"] == arm}
+    return [(first[case], real[case], other[case]) for case in real if case in other]
+
+
+def _changed(rows: Sequence[Mapping[str, Any]], arm: str | None) -> dict[str, int]:
+    """Count the cases whose mean Dice rose or fell by more than ten points."""
+    changes = [other - real for _, real, other in _paired(rows, arm)] if arm else []
+    return {"rescued": sum(change > 0.1 for change in changes), "lost": sum(change < -0.1 for change in changes)}
+
+
+def spread(rows: Sequence[Any], count: int) -> list[Any]:
+    """Return at most `count` rows, evenly spread over the list: an unchosen sample that is the same every time."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
+
+
+def _synthetic(folder: Path | None) -> dict[str, Any] | None:
+    """Return what the page shows of a synthetic set; None without one."""
+    if folder is None or not (folder / "manifest.jsonl").is_file():
+        return None
+    rows = read_jsonl(folder / "manifest.jsonl")
+    summary = read_json(folder / "summary.json")
+    kept = [row for row in rows if row["decision"] == "kept"]
+    refused = [row for row in rows if row["decision"] != "kept" and row.get("preview")]
+    stopped = [row for row in refused if row["decision"] == "stopped"]
+    rejected = [row for row in refused if row["decision"] == "rejected"]
+    half = max(REFUSED // 2, REFUSED - len(stopped))
+    return {
+        "name": folder.name,
+        "summary": summary,
+        "bins": [
+            *sorted(summary.get("by_size", {}).items(), key=lambda named: _stratum_order(named[0])),
+            ("all", summary),
+        ],
+        "figure": figures.funnel_figure(summary.get("by_size", {})),
+        "accepted": [_accepted(folder, row) for row in spread(kept, ACCEPTED)],
+        "refused": [
+            _refused(folder, row)
+            for row in spread(rejected, half) + spread(stopped, REFUSED - min(half, len(rejected)))
+        ],
+        "digests": {name: kept[0].get(name, "") for name in ("model", "validator", "config")} if kept else {},
+    }
+
+
+def _stratum_order(name: str) -> int:
+    return STRATA.index(name) if name in STRATA else len(STRATA)
+
+
+def _accepted(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    image, mask = read_image(folder / row["image"], row["id"]), read_mask(folder / row["mask"], row["id"])
+    return {
+        "row": row,
+        "frame": pictures.outlined(image, [(mask, pictures.REQUESTED)]),
+        "close": pictures.plain(pictures.close_up(image, mask)),
+        "mask": pictures.mask_picture(mask),
+        "check": row["checks"][-1] if row["checks"] else None,
+    }
+
+
+def _refused(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    path = folder / row["preview"]
+    image, mask = read_image(path, row["id"]), read_mask(path.with_name(f"{path.stem}_mask{path.suffix}"), row["id"])
+    return {
+        "row": row,
+        "frame": pictures.outlined(image, [(mask, pictures.REQUESTED)]),
+        "close": pictures.plain(image),
+        "mask": pictures.mask_picture(mask),
+        "check": row["checks"][-1] if row["checks"] else None,
+    }
+
+
+def _worst(study: Path, data: Path, rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
+    """Return the cases that an arm does worst, by its first seed, with both outlines."""
+    shown = sorted((row for row in rows if row["arm"] == arm and row["prediction"]), key=lambda row: row["dice"])
+    real = _mean_dice(rows, "real")
+    try:
+        cases = {case.id: case for case in read_dataset(data).cases}
+    except DataError:
+        return {"arm": arm, "cases": [], "data": str(data)}
+    found = []
+    for row in shown[:WORST]:
+        case = cases[row["case"]]
+        image, reference = case.read_image(), case.read_mask()
+        prediction = read_mask(study / row["prediction"], row["case"])
+        masks = [
+            (pictures.resized(prediction, reference.shape), pictures.PREDICTION),
+            (reference, pictures.REFERENCE),
+        ]
+        found.append({"row": row, "picture": pictures.outlined(image, masks), "real": real.get(row["case"])})
+    return {"arm": arm, "cases": found, "data": str(data)}

@@ -1,0 +1,220 @@
+"""From cases to batches: pixels in memory at the network's size, which of them are seen when, and how they are varied.
+
+Every draw depends on (seed, iteration) alone: a run that resumes, and another arm with the same seed, draw the same.
+
+Letters: B batch, S side of the network's square input in px, n cases, K candidate positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffaug.config import StudyConfig
+from diffaug.data.case import Case
+from diffaug.errors import StudyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffaug.study.arms import Arm
+
+CANDIDATES = 8  # positions tried for a pasted lesion
+TISSUE = 25 / 255  # a pixel without a channel over this is frame border, not tissue
+ON_TISSUE = 0.9  # share of a pasted lesion that should lie on tissue inside the frame
+REAL, POOL, PASTE = 1, 2, 3  # streams of draws that must not depend on each other
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Cases in memory: `images` uint8 (n, 3, S, S), `masks` uint8 (n, 1, S, S) of 0 and 1, `ids` in the same order."""
+
+    images: "Tensor"
+    masks: "Tensor"
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one iteration sees: `images` float (B, 3, S, S) in [0, 1], `masks` float (B, 1, S, S), and their cases."""
+
+    images: "Tensor"
+    masks: "Tensor"
+    ids: tuple[str, ...]
+
+
+def load_images(cases: Sequence[Case], size: int) -> "Tensor":
+    """Read whole frames, squashed to a square: uint8, shape (n, 3, S, S)."""
+    import torch
+    from PIL import Image
+
+    images = np.zeros((len(cases), size, size, 3), np.uint8)
+    for row, case in enumerate(cases):
+        images[row] = np.asarray(Image.fromarray(case.read_image()).resize((size, size), Image.Resampling.BOX))
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def load(cases: Sequence[Case], size: int) -> Pixels:
+    """Read cases at the network's size; a pixel of a mask is lesion where at least half of it is."""
+    import torch
+    from PIL import Image
+
+    masks = np.zeros((len(cases), 1, size, size), np.uint8)
+    for row, case in enumerate(cases):
+        picture = Image.fromarray(case.read_mask().astype(np.uint8) * 255)
+        masks[row, 0] = np.asarray(picture.resize((size, size), Image.Resampling.BOX)) >= 128
+    return Pixels(load_images(cases, size), torch.from_numpy(masks), tuple(case.id for case in cases))
+
+
+def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:
+    """Return `length` indices below `count`: one random permutation after the other.
+
+    Raises:
+        StudyError: There is nothing to draw from.
+    """
+    if count == 0:
+        raise StudyError("a training set needs at least one case; it has none; annotate or generate some")
+    rng = np.random.default_rng([seed, stream])
+    epochs = -(-length // count) or 1
+    return np.concatenate([rng.permutation(count) for _ in range(epochs)])[:length]
+
+
+class Batches:
+    """The batches of one run, each a pure function of its iteration.
+
+    `synthetic_share` of the rows are drawn from the arm's pool, or pasted; the rest are real cases, in an order that is
+    the same for every arm with the same seed and the same real cases.
+    """
+
+    def __init__(self, arm: "Arm", config: StudyConfig, seed: int) -> None:
+        augmented = bool(arm.pool) or arm.paste
+        self.pool_rows = round(config.batch_size * config.synthetic_share) if augmented else 0
+        self.real_rows = config.batch_size - self.pool_rows
+        self.seed = seed
+        self.real = load(arm.real, config.size)
+        self.pool = load(arm.pool, config.size) if arm.pool else None
+        others = len(arm.pool) if arm.pool else len(arm.real)
+        self.real_order = order(len(arm.real), self.real_rows * config.iterations, seed, REAL)
+        self.pool_order = order(others, self.pool_rows * config.iterations, seed, POOL)
+
+    def draw(self, iteration: int) -> Batch:
+        """Return the batch of an iteration, before classical augmentation."""
+        import torch
+
+        rows = torch.from_numpy(self._rows(self.real_order, self.real_rows, iteration))
+        batch = _take(self.real, rows)
+        if not self.pool_rows:
+            return batch
+        others = torch.from_numpy(self._rows(self.pool_order, self.pool_rows, iteration))
+        other = _take(self.pool, others) if self.pool else self._paste(others, iteration)
+        return Batch(
+            torch.cat([batch.images, other.images]), torch.cat([batch.masks, other.masks]), batch.ids + other.ids
+        )
+
+    @staticmethod
+    def _rows(indices: NDArray[np.int64], rows: int, iteration: int) -> NDArray[np.int64]:
+        return indices[iteration * rows : (iteration + 1) * rows]
+
+    def _paste(self, targets: "Tensor", iteration: int) -> Batch:
+        import torch
+
+        rng = np.random.default_rng([self.seed, PASTE, iteration])
+        sources = torch.from_numpy(rng.integers(0, len(self.real.ids), len(targets)))
+        onto, lesion = _take(self.real, targets), _take(self.real, sources)
+        images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng)
+        return Batch(images, masks, tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True)))
+
+
+def _take(pixels: Pixels, rows: "Tensor") -> Batch:
+    ids = tuple(pixels.ids[row] for row in rows.tolist())
+    return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), ids)
+
+
+def paste(
+    images: "Tensor", masks: "Tensor", lesion_images: "Tensor", lesion_masks: "Tensor", rng: np.random.Generator
+) -> tuple["Tensor", "Tensor"]:
+    """Blend lesions onto other frames, under random similarity transforms.
+
+    A lesion is turned, mirrored, scaled by 0.5 to 1.5 and put where it lies on tissue inside the frame: the first of
+    eight random positions where 90 % of it does, else the best of them. The seam is feathered over about 3 px of 128.
+
+    Args:
+        images: Frames to paste on, float in [0, 1], shape (B, 3, S, S).
+        masks: Their lesions, shape (B, 1, S, S).
+        lesion_images: Frames to take lesions from, shape (B, 3, S, S).
+        lesion_masks: What to take, shape (B, 1, S, S); an empty mask pastes nothing.
+        rng: Of the draws.
+
+    Returns:
+        The new frames and their labels, the unions of both lesions.
+
+    Source: Ghiasi et al. 2021 (arXiv:2012.07177), with one lesion a frame and feathered blending.
+    """
+    import torch
+    import torch.nn.functional as F
+    from kornia.filters import gaussian_blur2d
+
+    B, _, S, _ = images.shape
+    grids = torch.stack([_grids(mask[0].numpy(), rng) for mask in lesion_masks])  # (B, K, 2, 3)
+    tissue = (images.amax(1, keepdim=True) > TISSUE).float()
+    flat = F.affine_grid(grids.flatten(0, 1), [B * CANDIDATES, 1, S, S], align_corners=False)
+    moved = F.grid_sample(lesion_masks.repeat_interleave(CANDIDATES, 0), flat, align_corners=False)
+    moved = moved.view(B, CANDIDATES, S, S)
+    scale = torch.linalg.det(grids[..., :2]).abs().reciprocal()  # area of the moved lesion over its own, (B, K)
+    whole = (lesion_masks.sum((2, 3)) * scale).clamp(min=1)
+    fits = (moved * tissue).sum((2, 3)) / whole
+    chosen = torch.where((fits >= ON_TISSUE).any(1), (fits >= ON_TISSUE).int().argmax(1), fits.argmax(1))
+    rows = torch.arange(B)
+    lesion = F.grid_sample(
+        lesion_images, flat.view(B, CANDIDATES, S, S, 2)[rows, chosen], padding_mode="reflection", align_corners=False
+    )
+    label = (moved[rows, chosen, None] > 0.5).float()
+    alpha = gaussian_blur2d(label, (7, 7), (S / 96, S / 96))
+    return images + alpha * (lesion - images), torch.maximum(masks, label)
+
+
+def _grids(mask: NDArray[np.float32], rng: np.random.Generator) -> "Tensor":
+    """Return K affine maps from output to input coordinates in [-1, 1] that move a lesion, shape (K, 2, 3)."""
+    import torch
+
+    S = mask.shape[0]
+    rows, columns = np.nonzero(mask > 0.5)
+    centre = np.array([columns.mean(), rows.mean()]) if len(rows) else np.full(2, S / 2)
+    centre = (2 * centre + 1) / S - 1
+    angle, factor = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(np.log(0.5), np.log(1.5)))
+    mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = mirror @ turn / factor
+    positions = rng.uniform(-0.8, 0.8, size=(CANDIDATES, 2))
+    grids = [np.concatenate([matrix, (centre - matrix @ position)[:, None]], axis=1) for position in positions]
+    return torch.from_numpy(np.stack(grids).astype(np.float32))
+
+
+def classical_augmentation() -> Any:
+    """Return the classical augmentation that every arm gets, on images and masks together.
+
+    Flips, any rotation, scale 0.7-1.4, shear, shift; brightness, contrast, saturation, hue; blur; noise.
+    """
+    import kornia.augmentation as K
+
+    return K.AugmentationSequential(
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomVerticalFlip(p=0.5),
+        K.RandomAffine(180, (0.15, 0.15), (0.7, 1.4), (-10, 10, -10, 10), padding_mode="reflection", p=0.8),
+        K.ColorJitter(0.3, 0.3, 0.3, 0.03, p=0.8),
+        K.RandomGaussianBlur((5, 5), (0.2, 1.5), p=0.2),
+        K.RandomGaussianNoise(0.0, 0.03, p=0.2),
+        data_keys=["input", "mask"],
+    )
+
+
+def augment(augmentation: Any, batch: Batch, seed: int, iteration: int) -> Batch:
+    """Vary a batch; which variation depends on (seed, iteration) alone, and torch's own generator is left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1_000_003 + iteration)
+        images, masks = augmentation(batch.images, batch.masks)
+    return Batch(images.clamp(0, 1), (masks > 0.5).float(), batch.ids)

@@ -1,0 +1,72 @@
+"""Subgroups of test cases: by size, which divides them without rest, and by contrast, which cuts across.
+
+Knows masks and colours of single cases; knows no predictions.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from diffaug.data.case import Case
+
+SIZES = ("small", "medium", "large")
+STRATA = (*SIZES, "low-contrast")
+SMALL = 0.05  # a lesion under this share of the image is small
+LARGE = 0.15  # a lesion over this share of the image is large
+LOW = 1 / 3  # the share of training cases under the contrast cut
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What decides a case's strata: lesion area over image area, and lesion-to-ring colour difference in CIELAB."""
+
+    area: float
+    contrast: float | None
+
+
+def size_stratum(area: float) -> str:
+    """Return the size stratum of a lesion that covers `area` of its image, in [0, 1]."""
+    if area < SMALL:
+        return "small"
+    return "large" if area > LARGE else "medium"
+
+
+def strata_of(profile: Profile, cut: float | None) -> tuple[str, ...]:
+    """Return every stratum of a case; a lesion-free case has none.
+
+    Args:
+        profile: The case's measurements.
+        cut: Contrast under which a lesion is `low-contrast`; None when there is no such cut.
+    """
+    if profile.area == 0:
+        return ()
+    low = cut is not None and profile.contrast is not None and profile.contrast < cut
+    return (size_stratum(profile.area), "low-contrast") if low else (size_stratum(profile.area),)
+
+
+def profile(case: Case) -> Profile:
+    """Measure a case at the size of its files.
+
+    Raises:
+        DataError: The image or the mask cannot be read.
+    """
+    from diffaug.conditioning.attributes import measure_attributes
+
+    image, mask = case.read_image(), case.read_mask()
+    if not mask.any():
+        return Profile(area=0.0, contrast=None)
+    contrast = float(measure_attributes(image, mask).colour_contrast)
+    return Profile(area=float(mask.mean()), contrast=contrast or None)  # exactly 0: it has no ring to compare with
+
+
+def contrast_cut(profiles: Iterable[Profile]) -> float | None:
+    """Return the contrast under which the lowest third of training cases lie; None when none has a contrast."""
+    contrasts: Sequence[float] = [one.contrast for one in profiles if one.contrast is not None]
+    return float(np.quantile(contrasts, LOW)) if contrasts else None
+
+
+def record(profile: Profile, cut: float | None) -> dict[str, Any]:
+    """Return a profile and its strata as the columns of a per-case record."""
+    return {**asdict(profile), "strata": list(strata_of(profile, cut))}

@@ -1,0 +1,1 @@
+"""Requests become cases: windows, the slot engine, shards."""

@@ -1,0 +1,114 @@
+"""Put a painted window back: light and grain of the background, a blending band, nothing outside it.
+
+Everything is in native pixels of the frame.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from diffaug.data.case import Mask, Pixels
+from diffaug.synthesis.window import Window, resize
+
+Values = NDArray[np.float32]
+LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this
+GRAIN_SCALE = 1.0  # px; grain is what a Gaussian of this width removes
+
+
+def region_of(new: Mask, old: Mask, band: float) -> Mask:
+    """Return where a request may paint: both masks dilated by the blending band (px)."""
+    return np.asarray(ndimage.distance_transform_edt(~(new | old)) <= band)
+
+
+def band_width(mask: Mask, share: float) -> float:
+    """Return the blending band in px: a share of the longer side of the mask's bounding box, at least 2."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return max(2.0, share * float(max(np.ptp(rows), np.ptp(columns)) + 1))
+
+
+def blending_weight(region: Mask, band: float) -> Values:
+    """Return the painted share of each pixel, (H, W): 0 outside the region, 1 deeper inside it than the band.
+
+    A cubic step between, so that neither end shows an edge.
+    """
+    depth = np.clip(ndimage.distance_transform_edt(region) / (band + 1.0), 0.0, 1.0)
+    return (depth**2 * (3 - 2 * depth)).astype(np.float32)
+
+
+def compose(background: Pixels, painted: Tensor, window: Window, region: Mask, band: float, seed: int) -> Pixels:
+    """Return the frame with the painted window blended in.
+
+    Args:
+        background: Frame, (H, W, 3).
+        painted: Decoded window, (1, 3, side, side) in [-1, 1].
+        window: Where it belongs.
+        region: Where paint may show, (H, W).
+        band: Width of the blending band, px.
+        seed: Seeds the grain.
+
+    Returns:
+        A new frame; every pixel outside `region` is the background's, byte for byte.
+    """
+    inside = np.asarray(window.crop(region), dtype=bool)
+    real = np.asarray(window.crop(background), dtype=np.float32)
+    scaled = resize(painted.float(), window.side)[0].permute(1, 2, 0).numpy()
+    patch = (np.clip(scaled, -1, 1) + 1) * 127.5
+    patch = patch + light_difference(real, patch, inside)
+    patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed))
+
+    weight = blending_weight(region, band)
+    alpha = np.asarray(window.crop(weight), dtype=np.float32)[:, :, None]
+    mixed = np.clip(np.rint(real * (1 - alpha) + patch * alpha), 0, 255).astype(np.uint8)
+    frame = background.copy()
+    rows = slice(max(0, window.top), min(frame.shape[0], window.top + window.side))
+    columns = slice(max(0, window.left), min(frame.shape[1], window.left + window.side))
+    part = mixed[
+        rows.start - window.top : rows.stop - window.top, columns.start - window.left : columns.stop - window.left
+    ]
+    where = region[rows, columns]
+    frame[rows, columns][where] = part[where]
+    return frame
+
+
+def light_difference(real: Values, patch: Values, inside: Mask) -> Values:
+    """Return the smooth difference of the background from the painted window, carried into the region: (s, s, 3).
+
+    Normalised convolution (Knutsson & Westin 1993) of the difference known outside the region, at a fine scale near the
+    border and a coarse one deeper inside.
+    """
+    known = (~inside).astype(np.float32)
+    if not known.any():
+        return np.zeros_like(patch)
+    difference = (real - patch) * known[:, :, None]
+    total = np.zeros_like(patch)
+    weight = np.zeros_like(known)
+    for scale in (LIGHT_SCALE, 4 * LIGHT_SCALE):
+        sigma = scale * known.shape[0]
+        share = ndimage.gaussian_filter(known, sigma, mode="nearest")
+        smooth = ndimage.gaussian_filter(difference, (sigma, sigma, 0), mode="nearest") / (share[:, :, None] + 1e-4)
+        trust = (1 - weight) * np.clip(share * 4, 0, 1)
+        total += smooth * trust[:, :, None]
+        weight += trust
+    return total
+
+
+def missing_grain(real: Values, patch: Values, inside: Mask, rng: np.random.Generator) -> Values:
+    """Return grain that lifts the region's fine noise to that of the background: (s, s, 3).
+
+    The background's grain is what a narrow Gaussian removes outside the region, by its median absolute value, which
+    edges and highlights do not move; the painted window's is measured inside. Their powers differ by what is added.
+    """
+
+    def strength(values: Values, where: Mask) -> float:
+        grey = values.mean(axis=2)
+        fine = np.abs(grey - ndimage.gaussian_filter(grey, GRAIN_SCALE))
+        return float(np.median(fine[where])) / 0.6745 if where.any() else 0.0
+
+    lacking = strength(real, ~inside) ** 2 - strength(patch, inside) ** 2
+    if lacking <= 0 or not (~inside).any():
+        return np.zeros_like(patch)
+    noise = ndimage.gaussian_filter(rng.standard_normal(inside.shape), 0.5)  # JPEG softens real grain about as much
+    fine = noise - ndimage.gaussian_filter(noise, GRAIN_SCALE)
+    scaled = noise * (np.sqrt(lacking) / max(1e-6, float(fine.std())))
+    return np.repeat(scaled[:, :, None], 3, axis=2).astype(np.float32)

@@ -1,0 +1,406 @@
+"""Shards: the unit of work, of resuming and of distribution.
+
+A shard is a fixed list of requests. Its files are a pure function of (model digest, config, data, shard index); it is
+complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is missing is made again.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffaug.artifacts import (
+    digest_of_file,
+    digest_of_value,
+    make_folder,
+    read_json,
+    read_jsonl,
+    versions,
+    write_json,
+    write_jsonl,
+)
+from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case, Mask, Pixels, write_png
+from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
+from diffaug.diffusion.train import progress_bar
+from diffaug.errors import ConfigError, ModelError
+from diffaug.models.latent_inpainter import LatentInpainter, decode, scale_of, verify
+from diffaug.synthesis.compose import band_width, compose, region_of
+from diffaug.synthesis.engine import Painted, Prepared, paint
+from diffaug.synthesis.window import Window, window_around, window_image, window_mask
+from diffaug.validator.calibration import BINS, Calibration
+from diffaug.validator.gate import Gate, Target
+from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
+
+PREVIEWS = 3  # pictures of turned-down requests kept per shard
+PATIENCE = 20  # requests per wanted case before generation gives up
+DECISIONS = ("kept", "stopped", "rejected")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a shard's output depends on, besides its index."""
+
+    model: Path
+    data: Path
+    config: GenerateConfig
+    seed: int
+    model_digest: str
+    data_digest: str
+
+    def digest(self) -> str:
+        """Return the digest of the settings."""
+        return digest_of_value([self.config.model_dump(mode="json"), self.seed, self.data_digest])
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A request laid out on its background: native pixels, and the window to paint."""
+
+    request: Request
+    background: Pixels
+    masks: RequestMasks
+    region: Mask
+    band: float
+    window: Window
+
+
+class Studio:
+    """A loaded model and data set: prepares requests and finishes what was painted."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.dataset: Dataset = read_dataset(plan.data)
+        self.painter = LatentInpainter.load(plan.model)
+        self.calibration = Calibration.load(plan.model / "calibration.json")
+        folds = range(max(self.calibration.folds.values()) + 1)
+        self.gate = Gate([load_segmenter(plan.model / "validator" / str(k)) for k in folds], self.calibration)
+        train = fitted_cases(self.dataset, self.calibration)
+        self.drawer = RequestDrawer(train, plan.seed, plan.config)
+
+    def canvas(self, index: int) -> Canvas:
+        """Lay out request `index`: where it is painted, and the window around that."""
+        request = self.drawer.draw(index)
+        masks = self.drawer.masks(request)
+        background = self.dataset.case(request.background).read_image()
+        band = band_width(masks.new, self.plan.config.band)
+        region = region_of(masks.new, masks.old, band)
+        context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
+        whole = masks.new | masks.old
+        window = window_around(whole, float(context), least=max(32, int(_longer(region)) + 4))
+        return Canvas(request, background, masks, region, band, window)
+
+    def prepare(self, canvas: Canvas) -> Prepared:
+        """Encode what the painter and the gate need to know: pixels => latents."""
+        side, painter = self.painter.window, self.painter
+        region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
+        mask = window_mask(canvas.masks.new, canvas.window, side)
+        scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
+        with torch.no_grad():
+            text = painter.embed([canvas.request.prompt])
+            image = window_image(canvas.background, canvas.window, side)
+            told = painter.condition(image, region, mask, scale, text)
+        fine = painter.cell // UPSCALE
+        target = Target(
+            mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
+            region=torch.nn.functional.max_pool2d(region, fine)[0],
+            size_bin=canvas.request.size_bin,
+            fold=self.calibration.folds[canvas.request.mask_case],
+        )
+        return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
+
+    @torch.no_grad()
+    def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
+        """Decode a sample and blend it into its background: latents => pixels."""
+        window = decode(self.painter.codec, painted.latents)
+        seed = canvas.request.seed
+        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+
+
+def _longer(mask: Mask) -> int:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(max(np.ptp(rows), np.ptp(columns)) + 1)
+
+
+def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
+    """Return the annotated training cases, all of which the model must have been fitted on.
+
+    Raises:
+        ModelError: A case is unknown to the model: no validator is known that has not seen it.
+    """
+    train = list(dataset.split("train"))
+    unknown = [case.id for case in train if case.id not in calibration.folds]
+    if unknown or not train:
+        name = unknown[0] if unknown else "(none)"
+        raise ModelError(
+            f"a model paints for the training cases it was fitted on: {name} of {dataset.folder} is not one; "
+            "fit a model on this data set"
+        )
+    return train
+
+
+@lru_cache(maxsize=1)
+def studio_of(plan: Plan) -> Studio:
+    """Load a plan's model and data once per process.
+
+    One thread, since the order of additions inside a layer depends on the number of threads.
+    """
+    torch.set_num_threads(1)
+    return Studio(plan)
+
+
+def shard_folder(out: Path, shard: int) -> Path:
+    """Return the folder of a shard."""
+    return out / "shards" / f"{shard:05d}"
+
+
+def generate_shard(plan: Plan, out: Path, shard: int) -> int:
+    """Make one shard, unless it is complete, and return how many of its cases were kept."""
+    folder = shard_folder(out, shard)
+    if not (folder / "rows.jsonl").is_file():
+        started = time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+        studio, size = studio_of(plan), plan.config.shard_size
+        for name in ("images", "masks", "turned-down"):
+            make_folder(folder / name)
+        rows = sorted(_rows(studio, out, folder, range(shard * size, (shard + 1) * size)), key=lambda r: r["index"])
+        write_json(folder / "seconds.json", round(time.monotonic() - started, 3))
+        write_jsonl(folder / "rows.jsonl", rows)
+    return sum(row["decision"] == "kept" for row in read_jsonl(folder / "rows.jsonl"))
+
+
+def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+    canvases: dict[int, Canvas] = {}
+
+    def prepared() -> Iterator[Prepared]:
+        for index in requests:
+            canvases[index] = studio.canvas(index)
+            yield studio.prepare(canvases[index])
+
+    config, previews = studio.plan.config, Counter[str]()
+    samples = paint(
+        studio.painter,
+        studio.painter.schedule,
+        prepared(),
+        steps=studio.calibration.steps,
+        slots=config.slots,
+        gate=studio.gate if config.gate else None,
+    )
+    for sample in samples:
+        canvas = canvases.pop(sample.index)
+        row = _row(studio, canvas, sample)
+        if sample.decision == "kept":
+            row |= _write_case(folder, canvas, studio.finish(canvas, sample), out)
+        elif previews[sample.decision] < PREVIEWS:
+            previews[sample.decision] += 1
+            row["preview"] = _write_preview(folder, canvas, studio.finish(canvas, sample), out)
+        yield row
+
+
+def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
+    """Return all it takes to make a case again, and why it was kept or not; no times."""
+    request, last = canvas.request, sample.checks[-1] if sample.checks else None
+    reason = "kept without a gate" if last is None else "agrees with its mask"
+    if last is not None and sample.decision != "kept":
+        reason = f"soft IoU {last.score:.3f} under {last.threshold:.3f} after step {last.step}"
+    return {
+        **request.as_dict(),
+        "decision": sample.decision,
+        "reason": reason,
+        "steps": sample.steps,
+        "checks": [asdict(check) for check in sample.checks],
+        "sources": sorted({request.background, request.mask_case}),
+        "window": [canvas.window.top, canvas.window.left, canvas.window.side],
+        "model": studio.plan.model_digest,
+        "validator": studio.calibration.validator,
+        "config": studio.plan.digest(),
+        "image": "",
+        "mask": "",
+        "preview": "",
+    }
+
+
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[str, str]:
+    paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
+    write_png(paths["image"], image)
+    write_png(paths["mask"], canvas.masks.label.astype(np.uint8) * 255)
+    return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
+        f"{name}_digest": digest_of_file(path) for name, path in paths.items()
+    }
+
+
+def _write_preview(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> str:
+    """Write the window of a turned-down request, and beside it the requested mask."""
+    path = folder / "turned-down" / f"{canvas.request.id}.png"
+    write_png(path, np.asarray(canvas.window.crop(image), dtype=np.uint8))
+    mask = np.asarray(canvas.window.crop(canvas.masks.new), dtype=np.uint8) * 255
+    write_png(path.with_name(f"{path.stem}_mask.png"), mask)
+    return path.relative_to(out).as_posix()
+
+
+def generate(
+    model: Path, data: Path, out: Path, config: GenerateConfig, *, seed: int = 0, workers: int = 1
+) -> dict[str, Any]:
+    """Complete shards in order until `config.count` cases are kept, and write the synthetic set.
+
+    The same call again resumes; files are byte-identical to those of an unbroken run, whatever the number of workers.
+
+    Args:
+        model: A finished model folder.
+        data: The data set it was fitted on.
+        out: The synthetic set to make.
+        config: What to paint, and how much.
+        seed: Base seed of the requests.
+        workers: Processes, one thread each.
+
+    Returns:
+        The content of `summary.json`: the funnel by size bin and seconds per kept case.
+
+    Raises:
+        ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
+        ConfigError: `out` holds a set with other settings.
+    """
+    plan = make_plan(model, data, config, seed)
+    _write_settings(plan, out)
+    shards = _complete(plan, out, workers)
+    rows = _mark_surplus(
+        [row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], config
+    )
+    for extra in (out / "shards").iterdir():
+        if extra.name not in {shard_folder(out, shard).name for shard in shards}:
+            shutil.rmtree(extra)  # made ahead by another worker, and not needed
+
+    dataset = read_dataset(data)
+    kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
+    write_jsonl(out / "manifest.jsonl", rows)
+    write_cases(out, kept)
+    summary = funnel(rows) | {
+        "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
+    }
+    summary["seconds_per_kept"] = round(summary["seconds"] / max(1, summary["kept"]), 3)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
+    """Check model and data, and return everything that the shards depend on."""
+    model, data = model.absolute(), data.absolute()
+    digest = verify(model)
+    dataset = read_dataset(data)
+    train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
+    check_dataset(train)
+    files = [
+        [case.id, case.prompt, digest_of_file(case.image), digest_of_file(case.mask or case.image)] for case in train
+    ]
+    return Plan(model, data, config, seed, digest, digest_of_value(files))
+
+
+def _write_settings(plan: Plan, out: Path) -> None:
+    """Write `config.json` before work starts, or check that it is the same.
+
+    Raises:
+        ConfigError: The folder holds a set with other settings, or other files.
+    """
+    settings = {
+        "generate": plan.config.model_dump(mode="json"),
+        "seed": plan.seed,
+        "model": plan.model_digest,
+        "data": plan.data_digest,
+        "fit_cases": sorted(Calibration.load(plan.model / "calibration.json").folds),
+    }
+    path = out / "config.json"
+    if path.is_file():
+        old = read_json(path)
+        differs = [key for key in settings if old.get(key) != settings[key]]
+        if differs:
+            raise ConfigError(
+                f"a synthetic set has one config: {out} was started with another {differs[0]}; choose another folder"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError(
+            f"a synthetic set needs a new or empty folder: {out} holds other files; choose another folder"
+        )
+    make_folder(out)
+    write_json(path, {**settings, "versions": versions()})
+
+
+def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
+    """Complete shards in order until enough cases are kept; return their numbers.
+
+    Raises:
+        ModelError: Too few of very many requests are kept.
+    """
+    wanted, config = plan.config.count, plan.config
+    most = max(4, -(-PATIENCE * wanted // config.shard_size))
+    kept, shards = 0, []
+    with progress_bar() as bar, _pool(workers) as pool:
+        task = bar.add_task("kept cases", total=wanted)
+        ahead: dict[int, Future[int]] = {}
+        for shard in range(most):
+            if pool is None:
+                found = generate_shard(plan, out, shard)
+            else:
+                for number in range(shard, min(most, shard + workers)):
+                    if number not in ahead:
+                        ahead[number] = pool.submit(generate_shard, plan, out, number)
+                found = ahead.pop(shard).result()
+            kept += found
+            shards.append(shard)
+            bar.update(task, completed=min(kept, wanted))
+            if kept >= wanted:
+                return shards
+    raise ModelError(
+        f"a model must keep 1 of {PATIENCE} requests: {kept} of {most * config.shard_size} were kept; "
+        "fit it longer, annotate more cases, or raise --alpha of the fit"
+    )
+
+
+class _pool:  # noqa: N801
+    """Worker processes, or None where one process is enough."""
+
+    def __init__(self, workers: int) -> None:
+        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+
+    def __enter__(self) -> ProcessPoolExecutor | None:
+        return self.pool
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[dict[str, Any]]:
+    """Mark what was kept beyond the wanted count, so that `--count N` means N."""
+    kept = 0
+    for row in rows:
+        if row["decision"] == "kept":
+            kept += 1
+            if kept > config.count:
+                row["decision"], row["reason"] = "surplus", f"kept, beyond the {config.count} asked for"
+    return rows
+
+
+def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
+    group = dataset.case(row["background"]).group
+    return Case(row["id"], out / row["image"], out / row["mask"], group, "train", row["prompt"])
+
+
+def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Count requests by decision, in all and by size bin; surplus cases count as kept."""
+
+    def counted(some: Sequence[dict[str, Any]]) -> dict[str, int]:
+        found = Counter("kept" if row["decision"] == "surplus" else row["decision"] for row in some)
+        return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
+
+    return {**counted(rows), "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS}}

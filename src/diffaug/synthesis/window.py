@@ -1,0 +1,116 @@
+"""The square window around a region: crop it, paint in it, put it back.
+
+Every border here is named: pixels are native (the frame's) or window pixels (the model's side, such as 128).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffaug.data.case import Mask, Pixels
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of native pixels; it may reach beyond the frame, where the frame is mirrored.
+
+    Attributes:
+        top: First row, px of the frame; may be negative.
+        left: First column.
+        side: Height and width, px of the frame.
+    """
+
+    top: int
+    left: int
+    side: int
+
+    def crop(self, frame: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return the window's pixels, shape (side, side, ...), mirrored beyond the frame."""
+        rows = _mirrored(np.arange(self.top, self.top + self.side), frame.shape[0])
+        columns = _mirrored(np.arange(self.left, self.left + self.side), frame.shape[1])
+        return frame[rows[:, None], columns[None, :]]
+
+
+def _mirrored(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """Reflect indices into 0..size-1 without repeating the edge."""
+    period = max(1, 2 * (size - 1))
+    folded = np.abs((index + size - 1) % period - (size - 1)) if size > 1 else np.zeros_like(index)
+    return np.minimum(folded, size - 1)
+
+
+def window_around(mask: Mask, context: float, shift: tuple[float, float] = (0.0, 0.0), least: int = 32) -> Window:
+    """Return the square window around a mask's bounding box.
+
+    Args:
+        mask: Lesion mask of the frame, shape (H, W); not empty.
+        context: Side over the longer side of the bounding box.
+        shift: Offset of the centre, as a share of the free margin, each in [-1, 1].
+        least: Smallest side, px of the frame.
+
+    Returns:
+        A window moved inside the frame where it fits; a side longer than the frame is cut to the frame's longer side,
+        unless the mask needs more.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    (top, bottom), (left, right) = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
+    longer = max(bottom - top, right - left)
+    side = max(least, min(round(context * longer), max(mask.shape)), longer + 2)
+    row = (top + bottom - side) / 2 + shift[0] * (side - (bottom - top)) / 2
+    column = (left + right - side) / 2 + shift[1] * (side - (right - left)) / 2
+    return Window(_inside(row, side, mask.shape[0]), _inside(column, side, mask.shape[1]), int(side))
+
+
+def _inside(start: float, side: int, size: int) -> int:
+    """Move a span inside 0..size where it fits, else centre it."""
+    return round((size - side) / 2) if side >= size else int(np.clip(round(start), 0, size - side))
+
+
+def resize(values: Tensor, side: int | tuple[int, int]) -> Tensor:
+    """Resample (B, C, H, W): area average downwards, antialiased bicubic upwards and for small changes.
+
+    An area average keeps the mean and never overshoots, so a mask stays a share of each pixel.
+    """
+    target = (side, side) if isinstance(side, int) else side
+    if tuple(values.shape[-2:]) == target:
+        return values
+    return F.interpolate(values, target, mode="bicubic", antialias=True, align_corners=False)
+
+
+def resize_mask(values: Tensor, side: int) -> Tensor:
+    """Resample masks (B, K, H, W) in [0, 1] so that each output pixel holds its covered share."""
+    if values.shape[-1] == side:
+        return values
+    return F.interpolate(values, (side, side), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def tensor_from_pixels(pixels: Pixels) -> Tensor:
+    """Return (1, 3, H, W) float32 in [-1, 1] from (H, W, 3) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+
+
+def tensor_from_mask(mask: NDArray[np.generic]) -> Tensor:
+    """Return (1, 1, H, W) float32 in [0, 1] from (H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None, None]
+
+
+def pixels_from_tensor(image: Tensor) -> Pixels:
+    """Return (H, W, 3) uint8 from (3, H, W) in [-1, 1]."""
+    scaled = ((image.detach().float().clamp(-1, 1) + 1.0) * 127.5).round()
+    pixels: Pixels = scaled.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pixels
+
+
+def window_image(frame: Pixels, window: Window, side: int) -> Tensor:
+    """Return the window of a frame at the model's side: pixels => (1, 3, side, side) in [-1, 1]."""
+    return resize(tensor_from_pixels(np.asarray(window.crop(frame), dtype=np.uint8)), side).clamp(-1, 1)
+
+
+def window_mask(mask: Mask, window: Window, side: int) -> Tensor:
+    """Return the window of a mask at the model's side: (1, 1, side, side), covered share of each pixel."""
+    return resize_mask(tensor_from_mask(window.crop(mask)), side)

@@ -1,0 +1,1 @@
+"""A data set becomes a model folder: codec, painter, validators, calibration."""

@@ -1,0 +1,253 @@
+"""`diffaug fit`: a data set becomes a model folder with painter, validators and thresholds.
+
+Sees the cases of `train` and `unannotated` alone; val and test are never opened.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffaug.artifacts import digest_of_folder, digest_of_value, make_folder, read_json, versions, write_json
+from diffaug.conditioning.prompts import all_prompts
+from diffaug.config import FitConfig
+from diffaug.data.case import Case, Pixels
+from diffaug.data.folder import check_dataset, read_dataset
+from diffaug.data.split import folds_by_group
+from diffaug.diffusion.train import progress_bar
+from diffaug.errors import DataError, ModelError
+from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
+from diffaug.models.latent_inpainter import LatentInpainter, seal, verify
+from diffaug.training.codec import measure_codec, train_codec
+from diffaug.training.painter import train_painter
+from diffaug.training.validation import real_scores, train_validators
+from diffaug.training.windows import (
+    Annotated,
+    Rng,
+    Sketch,
+    drawn,
+    encode_windows,
+    lesion_window,
+    normal_window,
+    tissue_window,
+)
+from diffaug.validator.calibration import BINS, Calibration, calibrate, check_steps
+
+SHIPPED = Path(__file__).parent.parent / "weights" / "endoscopy"
+LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
+FEWEST_CASES = 6
+CONTEXT = (1.3, 2.2)  # window side over the lesion's longer side
+
+
+def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPPED, seed: int = 0) -> dict[str, Any]:
+    """Make a model folder from the annotated and unannotated training images of a data set.
+
+    The same call again resumes where a killed one stopped, and returns at once where one has finished.
+
+    Args:
+        data: A data set folder.
+        model: The folder to make.
+        config: Architecture and schedules; the architecture is the base's where there is one.
+        base: A model folder to start from, or None to train every part from scratch.
+        seed: Seeds every stage.
+
+    Returns:
+        What was measured: cases, lesions, codec PSNR, seconds of each stage.
+
+    Raises:
+        DataError: A case breaks a rule, or there are too few annotated ones.
+        ModelError: `model` was made with other settings, or the base is unsuitable.
+    """
+    if base is not None and not (base / "model_index.json").is_file():
+        if base != SHIPPED:
+            raise ModelError(f"a base must be a model folder: {base} has no model_index.json; check the path")
+        base = None
+    dataset = read_dataset(data)
+    annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
+    if len(annotated) < FEWEST_CASES:
+        raise DataError(
+            f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {len(annotated)}; annotate more"
+        )
+    plan = {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "data": digest_of_value([[c.id, c.image.stat().st_size] for c in (*annotated, *unannotated)]),
+        "base": digest_of_folder(base, ("*/*.safetensors",)) if base else "",
+    }
+    if finished(model, plan):
+        summary: dict[str, Any] = read_json(model / "training" / "summary.json")
+        return summary
+    notices = check_dataset((*annotated, *unannotated), "checking images")
+    make_folder(model / "training")
+    write_json(model / "fit.json", {**plan, "cases": [case.id for case in annotated]})
+    write_json(model / "training" / "versions.json", versions())
+
+    seconds: dict[str, float] = {}
+    clock = _Clock(seconds)
+    cases = [Annotated.of(case) for case in annotated]
+    images = [case.image for case in cases] + [case.read_image() for case in unannotated]
+    clock.note("read")
+
+    # Codec: pixels <=> latents.
+    painter = base_model(config, images, model / "training", base, seed)
+    fidelity = measure_codec(painter.codec, images, painter.window)
+    if base is not None and fidelity["psnr_db"] < LEAST_PSNR:
+        train_codec(images, config.codec, model / "training", seed, painter.codec)
+        fidelity = measure_codec(painter.codec, images, painter.window)
+    clock.note("codec")
+
+    # Painter: lesions where the mask says, and nothing where it is empty.
+    sources = painter_windows(painter, cases, unannotated, config, seed)
+    clock.note("windows")
+    train_painter(painter, sources, config.denoiser, model / "training", seed)
+    clock.note("painter")
+
+    # Validators, one per fold, and thresholds from the lesions that each has not seen.
+    folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
+    networks = train_validators(painter, cases, folds, config.validator, model / "training", seed)
+    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed)
+    clock.note("validators")
+
+    # The folder; digests last, which says that it is whole.
+    painter.save(model)
+    for fold, network in enumerate(networks):
+        network.save_pretrained(model / "validator" / str(fold))
+    groups, thresholds = calibrate(scores, config.validator.alpha)
+    counts = {name: len(next(iter(scores.get(name, {}).values()), [])) for name in BINS}
+    calibration = Calibration(
+        alpha=config.validator.alpha,
+        steps=config.steps,
+        checks=check_steps(config.checks, config.steps),
+        folds=folds,
+        groups=groups,
+        counts=counts,
+        thresholds=thresholds,
+        validator=digest_of_folder(model / "validator"),
+    )
+    calibration.save(model / "calibration.json")
+    for checkpoint in (model / "training").glob("*.safetensors"):
+        checkpoint.unlink()
+    summary = {
+        "annotated": len(annotated),
+        "unannotated": len(unannotated),
+        "lesions": counts,
+        "codec": fidelity,
+        "notices": notices,
+        "scores": scores,
+        "calibration": {key: value for key, value in asdict(calibration).items() if key != "folds"},
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    write_json(model / "training" / "summary.json", summary)
+    seal(model)
+    return summary
+
+
+class _Clock:
+    """Notes the seconds since the last note."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def note(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage], self.last = now - self.last, now
+
+
+def finished(model: Path, plan: dict[str, Any]) -> bool:
+    """Tell whether a model folder holds the finished fit of a plan.
+
+    Raises:
+        ModelError: It holds a fit of another plan.
+    """
+    if not (model / "fit.json").is_file():
+        if model.is_dir() and any(path.name != "training" for path in model.iterdir()):
+            raise ModelError(f"a model needs a new or empty folder: {model} holds other files; choose another folder")
+        return False
+    made = read_json(model / "fit.json")
+    differs = [key for key in plan if made.get(key) != plan[key]]
+    if differs:
+        raise ModelError(
+            f"a model folder holds one fit: {model} was fitted with another {differs[0]}; choose another folder"
+        )
+    if (model / "digests.json").is_file():
+        verify(model)
+        return True
+    return False
+
+
+def base_model(
+    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Path | None, seed: int
+) -> LatentInpainter:
+    """Load the base, or train a codec on the images and set untrained parts around it."""
+    if base is not None:
+        return LatentInpainter.load(base)
+    codec = train_codec(images, config.codec, folder, seed).requires_grad_(False)
+    torch.manual_seed(seed)
+    tokenizer = tokenizer_of(all_prompts())
+    cells = config.codec.window // (config.codec.unshuffle * 2 ** (len(config.codec.widths) - 1))
+    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
+    return LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
+
+
+def painter_windows(
+    model: LatentInpainter, cases: Sequence[Annotated], unannotated: Sequence[Case], config: FitConfig, seed: int
+) -> list[tuple[Any, float]]:
+    """Encode the windows a painter learns from, each kind with its share of a batch.
+
+    Lesions are to be painted where the mask says, lesion-free tissue where it is empty. Every case gives as many,
+    so large lesions do not drown small ones.
+    """
+    side, cells, each = model.window, model.latent_side, config.denoiser.windows_per_case
+
+    def lesion(number: int, rng: Rng) -> Sketch | None:
+        return lesion_window(cases[number // each], side, cells, CONTEXT, rng)
+
+    def normal(number: int, rng: Rng) -> Sketch | None:
+        return normal_window(cases[number // each], side, cells, rng)
+
+    count = len(cases) * each
+    with progress_bar() as bar:
+        task = bar.add_task("windows", total=2 * count)
+
+        def sketches(make: Any, kind: int) -> Any:
+            for number in range(count):
+                bar.advance(task)
+                sketch = make(number, np.random.default_rng((seed, kind, number)))
+                if sketch is not None:
+                    yield sketch
+
+        lesions = encode_windows(model, sketches(lesion, 1))
+        normals = encode_windows(model, sketches(normal, 2))
+    share = config.denoiser.normal_share
+    return [(lesions, 1 - share), (normals, share)]
+
+
+def train_prior(
+    images: Sequence[Pixels], folder: Path, config: FitConfig, codec: Any, *, windows: int, seed: int = 0
+) -> LatentInpainter:
+    """Train a painter on unannotated tissue: random regions, described by what is measured in them.
+
+    Args:
+        images: Frames, (H, W, 3); no annotation is used.
+        folder: Where checkpoint and log are kept.
+        config: Architecture and schedule.
+        codec: A trained codec.
+        windows: Windows drawn and encoded.
+        seed: Seeds windows, weights and iterations.
+    """
+    torch.manual_seed(seed)
+    tokenizer = tokenizer_of(all_prompts())
+    cells = config.codec.window // (config.codec.unshuffle * 2 ** (len(config.codec.widths) - 1))
+    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
+    model = LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
+
+    def tissue(rng: Rng) -> Sketch:
+        return tissue_window(images[int(rng.integers(len(images)))], model.window, cells, rng)
+
+    encoded = encode_windows(model, drawn(tissue, windows, seed))
+    train_painter(model, [(encoded, 1.0)], config.denoiser, folder, seed, name="prior")
+    return model

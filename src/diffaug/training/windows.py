@@ -1,0 +1,288 @@
+"""Training windows: cropped, augmented, encoded once and kept as tensors.
+
+Legend: N windows, H = W window side (px), h = w latent side, s = 4 h validator side, Z latent channels, K classes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffaug.conditioning.attributes import Attributes, measure_attributes
+from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region
+from diffaug.data.case import Case, Mask, Pixels
+from diffaug.diffusion.contract import Conditioning
+from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
+from diffaug.synthesis.window import Window, pixels_from_tensor, window_around, window_image, window_mask
+
+Rng = np.random.Generator
+VALIDATOR_UPSCALE = 4  # validator cells per latent cell
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """One window in pixels, before it is encoded.
+
+    Attributes:
+        image: (1, 3, H, W) in [-1, 1].
+        region: Where the painter may paint, (1, 1, H, W), 0 or 1.
+        mask: Covered share of the lesion that is to be painted, (1, K, H, W); zero for lesion-free windows.
+        label: Covered share of every annotated lesion in the window, (1, K, H, W): what a validator should find.
+        scale: See Conditioning.
+        prompt: Text.
+    """
+
+    image: Tensor
+    region: Tensor
+    mask: Tensor
+    label: Tensor
+    scale: tuple[float, float]
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Encoded windows, a row each.
+
+    Attributes:
+        x0: Clean latents, (N, Z, h, w).
+        region: (N, 1, h, w).
+        mask: (N, K, h, w).
+        masked: Masked-image latents, (N, Z, h, w).
+        scale: (N, 2).
+        tokens: Prompt tokens, (N, L).
+        fine_region: Region at the validator's side, (N, 1, s, s).
+        label: Annotated lesions at the validator's side, (N, K, s, s).
+        fine_mask: What was to be painted, at the validator's side, (N, K, s, s).
+    """
+
+    x0: Tensor
+    region: Tensor
+    mask: Tensor
+    masked: Tensor
+    scale: Tensor
+    tokens: Tensor
+    fine_region: Tensor
+    label: Tensor
+    fine_mask: Tensor
+
+    def __len__(self) -> int:
+        return int(self.x0.shape[0])
+
+    def rows(self, index: Tensor) -> "Windows":
+        """Return some rows."""
+        return Windows(**{name: value[index] for name, value in vars(self).items()})
+
+    def conditioning(self, text: Tensor) -> Conditioning:
+        """Return what the painter is told, given the embedded prompts."""
+        return Conditioning(self.region, self.mask, self.masked, self.scale, text)
+
+
+@torch.no_grad()
+def encode_windows(model: LatentInpainter, sketches: Iterable[Sketch], batch: int = 16) -> Windows:
+    """Encode windows: pixels => latents, a batch at a time so that memory holds latents only."""
+    done: list[Windows] = []
+    waiting: list[Sketch] = []
+    for sketch in sketches:
+        waiting.append(sketch)
+        if len(waiting) == batch:
+            done.append(_encoded(model, waiting))
+            waiting = []
+    if waiting:
+        done.append(_encoded(model, waiting))
+    return Windows(**{name: torch.cat([getattr(part, name) for part in done]) for name in Windows.__annotations__})
+
+
+def _encoded(model: LatentInpainter, sketches: Sequence[Sketch]) -> Windows:
+    image, region, mask, label = (
+        torch.cat([getattr(s, name) for s in sketches]) for name in ("image", "region", "mask", "label")
+    )
+    fine = model.cell // VALIDATOR_UPSCALE
+    scale = torch.tensor([s.scale for s in sketches])
+    told = model.condition(image, region, mask, scale, torch.zeros(len(sketches), 1, 1))
+    return Windows(
+        x0=encode(model.codec, image),
+        region=told.region,
+        mask=told.mask,
+        masked=told.masked_image_latents,
+        scale=scale,
+        tokens=model.tokens([s.prompt for s in sketches]),
+        fine_region=F.max_pool2d(region, fine),
+        label=F.avg_pool2d(label, fine),
+        fine_mask=F.avg_pool2d(mask, fine),
+    )
+
+
+def random_blob(side: int, rng: Rng, largest: float = 0.42) -> Tensor:
+    """Return a smooth random shape, (1, 1, side, side), 0 or 1.
+
+    Its radius is a short Fourier series of the angle; its centre leaves room for it.
+    """
+    radius = side * rng.uniform(0.12, largest)
+    centre = rng.uniform(0.75 * radius, side - 0.75 * radius, 2)
+    squeeze, turn = rng.uniform(0.55, 1.0), rng.uniform(0, np.pi)
+    y, x = np.mgrid[:side, :side] + 0.5 - centre[:, None, None]
+    along, across = np.cos(turn) * x + np.sin(turn) * y, (np.cos(turn) * y - np.sin(turn) * x) / squeeze
+    angle = np.arctan2(across, along)
+    waves = sum(
+        rng.normal(0, 0.22 / order**1.3) * np.cos(order * angle + rng.uniform(0, 2 * np.pi)) for order in range(2, 7)
+    )
+    return torch.from_numpy(np.hypot(along, across) < radius * (1 + waves))[None, None].float()
+
+
+def dilated(mask: Tensor, radius: float) -> Tensor:
+    """Return the pixels within `radius` of a mask (1, 1, H, W), 0 or 1."""
+    distance = ndimage.distance_transform_edt((mask[0, 0] <= 0.5).numpy())
+    return torch.from_numpy(distance <= radius)[None, None].float()
+
+
+def extent(mask: Tensor) -> float:
+    """Return the diameter of the disc with a mask's area, px."""
+    return float(2 * (mask.sum() / np.pi).sqrt())
+
+
+def _turned(sketch: Sketch, rng: Rng) -> Sketch:
+    """Rotate by quarters and mirror; what a prompt says stays true."""
+    turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
+
+    def turned(values: Tensor) -> Tensor:
+        values = torch.rot90(values, turn, (2, 3))
+        return values.flip(3) if mirror else values
+
+    moved = {name: turned(getattr(sketch, name)) for name in ("image", "region", "mask", "label")}
+    return Sketch(**moved, scale=sketch.scale, prompt=sketch.prompt)
+
+
+def _jittered(image: Tensor, rng: Rng) -> Tensor:
+    """Change brightness, contrast and colour balance a little, the same for lesion and surroundings."""
+    gain = torch.tensor(rng.uniform(0.93, 1.07, 3) * rng.uniform(0.9, 1.1), dtype=torch.float32).view(1, 3, 1, 1)
+    return ((image + 1) * gain - 1).clamp(-1, 1)
+
+
+def _some_aspects(rng: Rng) -> set[str]:
+    """Choose the aspects that a prompt mentions: usually most of them, so that each word is also learnt alone."""
+    return {aspect for aspect in ASPECTS if rng.random() < 0.8}
+
+
+def components(mask: Mask) -> list[Mask]:
+    """Return the lesions of a mask, largest first; specks under 0.05 % of the frame count as dirt unless alone."""
+    marked, count = ndimage.label(mask)
+    parts = sorted((marked == i for i in range(1, count + 1)), key=np.count_nonzero, reverse=True)
+    return [part for i, part in enumerate(parts) if i == 0 or part.sum() >= 0.0005 * mask.size]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A case held in memory: pixels, mask, its lesions and their measured attributes."""
+
+    case: Case
+    image: Pixels
+    mask: Mask
+    lesions: list[Mask]
+    attributes: list[Attributes]
+
+    @staticmethod
+    def of(case: Case) -> "Annotated":
+        """Read and measure a case."""
+        image, mask = case.read_image(), case.read_mask()
+        lesions = components(mask)
+        return Annotated(case, image, mask, lesions, [measure_attributes(image, lesion) for lesion in lesions])
+
+
+def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, float], rng: Rng) -> Sketch:
+    """Draw a window in which one lesion of a case is to be painted.
+
+    The region is the lesion dilated by at least the blending band, and often by more, so that its outline does not give
+    the mask away.
+    """
+    pick = int(rng.integers(len(case.lesions)))
+    lesion = case.lesions[pick]
+    shift = tuple(rng.uniform(-0.7, 0.7, 2))
+    window = window_around(lesion, float(rng.uniform(*context)), (float(shift[0]), float(shift[1])))
+    mask = window_mask(lesion, window, side)
+    region = dilated(mask, extent(mask) * rng.uniform(0.05, 0.25) + 1)
+    if rng.random() < 0.3:
+        region = torch.maximum(region, random_blob(side, rng))
+    prompt = case.case.prompt or describe(case.attributes[pick], _some_aspects(rng))
+    image = _jittered(window_image(case.image, window, side), rng)
+    label = window_mask(case.mask, window, side)
+    return _turned(Sketch(image, region, mask, label, scale_of(window.side, lesion.shape, cells), prompt), rng)
+
+
+def random_square(shape: tuple[int, int], rng: Rng, smallest: float = 0.2, largest: float = 1.0) -> Window:
+    """Return a random square of a frame; sides are shares of the frame's shorter side, log-uniform."""
+    shorter = min(shape)
+    side = round(shorter * float(np.exp(rng.uniform(np.log(smallest), np.log(largest)))))
+    top, left = int(rng.integers(shape[0] - side + 1)), int(rng.integers(shape[1] - side + 1))
+    return Window(top, left, side)
+
+
+def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int = 12) -> Sketch | None:
+    """Draw a window with a lesion-free region to fill, or None where the frame has no room for one."""
+    for _ in range(tries):
+        window = random_square(case.mask.shape, rng, largest=0.8)
+        label = window_mask(case.mask, window, side)
+        region = random_blob(side, rng)
+        if float((region * dilated(label, 2)).sum()) == 0 and _is_lit(case.image, window):
+            image = _jittered(window_image(case.image, window, side), rng)
+            empty, scale = torch.zeros_like(label), scale_of(window.side, case.mask.shape, cells)
+            return _turned(Sketch(image, region, empty, label, scale, NORMAL_PROMPT), rng)
+    return None
+
+
+def _is_lit(image: Pixels, window: Window) -> bool:
+    """Tell whether a window shows tissue rather than the black border."""
+    return float((np.asarray(window.crop(image)).max(axis=2) > 30).mean()) > 0.9
+
+
+def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free: bool) -> Sketch:
+    """Draw a window for a validator: anywhere in the frame, the lesion off-centre, cut, whole or absent.
+
+    Raises nothing: where no lesion-free window is found, one with a lesion is returned.
+    """
+    for _ in range(12):
+        window = random_square(case.mask.shape, rng)
+        if rng.random() < 0.35 and not lesion_free:
+            lesion = case.lesions[int(rng.integers(len(case.lesions)))]
+            shift = rng.uniform(-1.6, 1.6, 2)
+            window = window_around(lesion, float(rng.uniform(1.2, 3.0)), (float(shift[0]), float(shift[1])))
+        label = window_mask(case.mask, window, side)
+        if (float(label.mean()) > 0.01) != lesion_free and (not lesion_free or float(label.sum()) == 0):
+            break
+    region = torch.ones_like(label) if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
+    prompt = NORMAL_PROMPT if float(label.sum()) == 0 else ""
+    image = _jittered(window_image(case.image, window, side), rng)
+    return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
+
+
+def tissue_window(image: Pixels, side: int, cells: int, rng: Rng) -> Sketch:
+    """Draw a window of unannotated tissue with a random region, described by what is measured inside it.
+
+    No annotation is used: the words say how the region differs from its ring.
+    """
+    window = random_square(image.shape[:2], rng, smallest=0.25)
+    for _ in range(6):
+        if _is_lit(image, window):
+            break
+        window = random_square(image.shape[:2], rng, smallest=0.25)
+    mask = random_blob(side, rng)
+    pixels = _jittered(window_image(image, window, side), rng)
+    attributes = measure_attributes(pixels_from_tensor(pixels[0]), mask[0, 0].numpy() > 0.5)
+    region = dilated(mask, extent(mask) * rng.uniform(0.05, 0.25) + 1)
+    if rng.random() < 0.3:
+        region = torch.maximum(region, random_blob(side, rng))
+    prompt = describe_region(attributes, _some_aspects(rng) - {"size"})
+    label = torch.zeros_like(mask)
+    return _turned(Sketch(pixels, region, mask, label, scale_of(window.side, image.shape[:2], cells), prompt), rng)
+
+
+def drawn(make: Callable[[Rng], Sketch | None], count: int, seed: int) -> Iterator[Sketch]:
+    """Yield up to `count` sketches; each is a pure function of (seed, its number)."""
+    for number in range(count):
+        sketch = make(np.random.default_rng((seed, number)))
+        if sketch is not None:
+            yield sketch

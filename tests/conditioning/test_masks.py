@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.masks import (
+    MaskBank,
+    MaskEntry,
+    MaskTransform,
+    draw_transform,
+    entries_of,
+    paste,
+    render,
+    transform_from_dict,
+)
+from diffaug.data.case import write_png
+from diffaug.errors import DataError, PlacementError
+
+IDENTITY = MaskTransform()
+
+
+@pytest.fixture(scope="module")
+def bank(cases):
+    return MaskBank.from_cases(cases)
+
+
+def test_the_identity_returns_the_mask_itself(bank):
+    for entry in bank.entries:
+        np.testing.assert_array_equal(render(entry, IDENTITY, entry.frame), entry.shape)
+        if not entry.is_cut:
+            np.testing.assert_array_equal(entry.shape, entry.crop)
+
+
+def test_components_at_their_places_make_the_mask(bank, cases):
+    for case in cases:
+        whole = np.logical_or.reduce([entry.in_frame() for entry in bank.components(case.id)])
+        np.testing.assert_array_equal(whole, case.read_mask())
+
+
+def test_area_follows_scale_squared_at_any_angle(bank):
+    rng = np.random.default_rng(0)
+    for entry in bank.entries:
+        transform = draw_transform(rng)
+        area = np.count_nonzero(render(entry, transform, entry.frame))
+        assert area == pytest.approx(transform.scale**2 * np.count_nonzero(entry.shape), rel=0.05)
+
+
+@pytest.mark.parametrize("side", [64, 160, 480])
+def test_a_shape_keeps_its_share_of_a_frame_of_another_size(bank, side):
+    for entry in bank.entries:
+        share = np.count_nonzero(render(entry, IDENTITY, (side, side))) / side**2
+        assert share == pytest.approx(np.count_nonzero(entry.shape) / (160 * 160), rel=0.1)
+
+
+def test_a_rotation_keeps_the_shape(ellipse_in):
+    mask = ellipse_in((100, 100), (50, 50), (15, 35))
+    entry = MaskEntry("a", 0, mask[35:66, 15:86], 35, 15, (100, 100))
+    for angle in (30.0, 90.0, 200.0):
+        turned = render(entry, MaskTransform(1.0, angle), entry.frame)
+        assert shape_of(turned) == pytest.approx(shape_of(entry.crop), abs=0.02)
+
+
+def test_a_quarter_turn_is_counter_clockwise(ellipse_in):
+    crop = np.zeros((20, 30), bool)
+    crop[:, :10] = crop[15:] = True
+    entry = MaskEntry("a", 0, crop, 5, 5, (60, 60))
+    shape = MaskEntry("a", 0, entry.shape, 5, 5, (60, 60)).crop
+    turned = render(entry, MaskTransform(1.0, 90.0), (60, 60))
+    expected = np.rot90(shape)
+    assert turned.shape == pytest.approx(expected.shape, abs=1)
+    overlap = paste(turned, 0, 0, (40, 40)) & paste(expected, 0, 0, (40, 40))
+    assert np.count_nonzero(overlap) > 0.93 * np.count_nonzero(expected)
+
+
+def test_a_crop_is_tight_and_never_empty(bank):
+    rng = np.random.default_rng(1)
+    for entry in bank.entries:
+        shape = render(entry, replace(draw_transform(rng), scale=0.02), entry.frame)
+        assert shape[0].any() and shape[-1].any() and shape[:, 0].any() and shape[:, -1].any()
+
+
+def test_a_shape_cut_by_the_frame_gets_round_corners(ellipse_in):
+    mask = ellipse_in((120, 120), (60, 0), (40, 40))
+    (entry,) = entries_of_mask(mask)
+    assert entry.is_cut
+    assert not entry.shape[0, 0] and shape_of(entry.shape)[1] > 0.9
+    assert np.count_nonzero(entry.shape) == pytest.approx(np.count_nonzero(entry.crop), rel=0.1)
+
+
+def entries_of_mask(mask, folder=None):
+    from pathlib import Path
+
+    from diffaug.data.case import Case
+
+    return tuple(entries_of(Case("train-1", Path("a.png"), Path("b.png"), "1", "train"), mask))
+
+
+def test_specks_are_no_lesions_unless_nothing_else_is_there(ellipse_in):
+    mask = ellipse_in((200, 200), (60, 60), (20, 20))
+    mask[150:153, 150:153] = True
+    assert len(entries_of_mask(mask)) == 1
+    speck = mask & (np.arange(200) > 140)
+    assert [np.count_nonzero(entry.crop) for entry in entries_of_mask(speck)] == [9]
+
+
+def test_the_largest_component_comes_first(bank):
+    for entry in bank.entries:
+        areas = [np.count_nonzero(part.crop) for part in bank.components(entry.case)]
+        assert areas == sorted(areas, reverse=True)
+
+
+def test_the_bank_does_not_depend_on_the_order_of_the_cases(bank, cases):
+    names = [(entry.case, entry.component) for entry in MaskBank.from_cases(cases[::-1]).entries]
+    assert names == [(entry.case, entry.component) for entry in bank.entries]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_mask_from_val_or_test_is_refused(cases, split):
+    with pytest.raises(DataError, match="train-3 is of"):
+        MaskBank.from_cases([*cases[:3], replace(cases[3], split=split)])
+
+
+def test_a_bank_without_a_lesion_says_so_in_one_line(cases, tmp_path):
+    write_png(tmp_path / "empty.png", np.zeros((160, 160), np.uint8))
+    with pytest.raises(PlacementError) as error:
+        MaskBank.from_cases([replace(cases[0], mask=tmp_path / "empty.png")])
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_entry_names_its_case(bank):
+    with pytest.raises(DataError, match="train-99"):
+        bank.entry("train-99", 0)
+
+
+def test_a_transform_survives_a_dictionary():
+    transform = draw_transform(np.random.default_rng(3))
+    assert transform_from_dict(transform.as_dict()) == transform
+
+
+def test_paste_cuts_off_what_lies_outside():
+    crop = np.ones((4, 4), bool)
+    assert np.count_nonzero(paste(crop, -2, -2, (10, 10))) == 4
+    assert np.count_nonzero(paste(crop, 8, 3, (10, 10))) == 8
+    assert np.count_nonzero(paste(crop, 20, 3, (10, 10))) == 0
+    assert ndimage.center_of_mass(paste(crop, 3, 4, (10, 10))) == (4.5, 5.5)

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from diffaug.conditioning.masks import paste
+from diffaug.conditioning.placement import field_of_view, highlights, overlays, place_free, place_replace, terrain_of
+
+
+def test_the_field_of_view_leaves_out_black_corners_and_the_overlay_box(frame_of):
+    for seed in range(6):
+        image, _ = frame_of(seed)
+        view = field_of_view(image)
+        assert not view[0, 0] and not view[5, 80] and not view[128, 32]
+        assert not (view & (image.max(axis=2) < 20)).any()
+        assert view[80, 80] and view.mean() > 0.6
+
+
+def test_a_dark_lumen_inside_belongs_to_the_field_of_view(ellipse_in):
+    image = np.full((120, 120, 3), (180, 100, 90), np.uint8)
+    lumen = ellipse_in((120, 120), (60, 60), (20, 20))
+    image[lumen] = 5
+    assert field_of_view(image).all()
+
+
+def test_a_black_frame_has_no_field_of_view():
+    black = np.zeros((90, 90, 3), np.uint8)
+    assert not field_of_view(black).any()
+    terrain = terrain_of(black, np.zeros((90, 90), bool))
+    assert place_free(terrain, np.ones((4, 4), bool), np.random.default_rng(0)) is None
+
+
+def test_plain_tissue_is_all_field_of_view():
+    assert field_of_view(np.full((64, 90, 3), (170, 90, 80), np.uint8)).all()
+
+
+def test_light_text_on_black_is_no_tissue():
+    image = np.zeros((200, 260, 3), np.uint8)
+    image[:, 80:] = (170, 90, 80)
+    image[20:26, 10:60:4] = 230
+    assert not field_of_view(image)[:, :78].any()
+
+
+def test_an_overlay_is_a_filled_rectangle_of_a_colour_that_tissue_has_not(ellipse_in):
+    image = np.full((200, 200, 3), (180, 100, 90), np.uint8)
+    image[140:180, 20:70] = (10, 40, 200)
+    found = overlays(image)
+    assert found[140:180, 20:70].all() and found.mean() < 0.1
+    assert not overlays(np.full((50, 50, 3), 128, np.uint8)).any()
+
+
+def test_highlights_are_bright_without_colour(frame_of):
+    image, _ = frame_of(0)
+    image[70:76, 80:86] = 255
+    assert highlights(image)[70:76, 80:86].all()
+    assert highlights(image).mean() < 0.05
+
+
+@pytest.mark.parametrize("radius", [5, 9, 16])
+def test_a_free_mask_lies_in_the_field_of_view_and_off_the_lesions(frame_of, ellipse_in, radius):
+    shape = ellipse_in((2 * radius + 1, 2 * radius + 1), (radius, radius), (radius, 0.7 * radius))
+    placed = 0
+    for seed in range(40):
+        image, lesion = frame_of(seed)
+        terrain, view = terrain_of(image, lesion), field_of_view(image)
+        rng = np.random.default_rng(seed)
+        for _ in range(3):
+            place = place_free(terrain, shape, rng, margin=3.0)
+            if place is not None:
+                placed += 1
+                new = paste(shape, *place, terrain.frame)
+                assert np.count_nonzero(new) == np.count_nonzero(shape)
+                near = ndimage.distance_transform_edt(~new) < 3.0
+                assert view[near].all() and not lesion[near].any()
+    assert placed > 60
+
+
+def test_free_positions_cover_the_tissue(ellipse_in):
+    image = np.full((128, 128, 3), (170, 90, 80), np.uint8)
+    terrain = terrain_of(image, np.zeros((128, 128), bool))
+    rng = np.random.default_rng(0)
+    shape = ellipse_in((11, 11), (5, 5), (5, 5))
+    places = np.array([place_free(terrain, shape, rng) for _ in range(200)])
+    assert places.min() < 12 and places.max() > 104
+    assert np.abs(places.mean(axis=0) - 58.5).max() < 10
+
+
+def test_highlights_and_deep_shadow_are_avoided(ellipse_in):
+    image = np.full((128, 128, 3), (170, 90, 80), np.uint8)
+    image[:, :60] = (40, 20, 20)
+    image[:60, 60:] = 255
+    terrain = terrain_of(image, np.zeros((128, 128), bool))
+    shape = ellipse_in((21, 21), (10, 10), (10, 10))
+    for seed in range(20):
+        place = place_free(terrain, shape, np.random.default_rng(seed))
+        assert place is not None and place[0] > 55 and place[1] > 55
+
+
+def test_a_mask_larger_than_the_free_tissue_is_not_placed(frame_of):
+    image, lesion = frame_of(1)
+    assert place_free(terrain_of(image, lesion), np.ones((120, 120), bool), np.random.default_rng(0)) is None
+    assert place_free(terrain_of(image, lesion), np.ones((300, 4), bool), np.random.default_rng(0)) is None
+
+
+def test_a_replacing_mask_covers_most_of_the_old_lesion_and_touches_no_other(frame_of, ellipse_in):
+    placed = 0
+    for seed in range(30):
+        image, lesion = frame_of(seed)
+        labels, count = ndimage.label(lesion, structure=np.ones((3, 3)))
+        terrain, view = terrain_of(image, lesion), field_of_view(image)
+        for index in range(1, count + 1):
+            old = labels == index
+            radius = max(3, int(np.sqrt(np.count_nonzero(old) / np.pi)))
+            shape = ellipse_in((2 * radius + 1, 2 * radius + 1), (radius, radius), (radius, radius))
+            place = place_replace(terrain, old, shape)
+            if place is not None:
+                placed += 1
+                new = paste(shape, *place, terrain.frame)
+                assert view[new].all()
+                assert not (new & lesion & ~ndimage.binary_dilation(old, np.ones((3, 3)), iterations=4)).any()
+                assert np.count_nonzero(new & old) >= 0.65 * min(np.count_nonzero(old), np.count_nonzero(new))
+    assert placed > 20
+
+
+def test_frames_that_are_no_multiple_of_a_cell_are_handled(ellipse_in):
+    image = np.full((301, 443, 3), (170, 90, 80), np.uint8)
+    lesion = ellipse_in((301, 443), (150, 100), (40, 50))
+    terrain = terrain_of(image, lesion)
+    shape = ellipse_in((61, 61), (30, 30), (30, 30))
+    for seed in range(30):
+        place = place_free(terrain, shape, np.random.default_rng(seed), margin=5.0)
+        assert place is not None
+        new = paste(shape, *place, (301, 443))
+        assert np.count_nonzero(new) == np.count_nonzero(shape) and not (new & lesion).any()

@@ -1,0 +1,160 @@
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.placement import field_of_view
+from diffaug.conditioning.prompts import WORDS, shape_word, size_bin
+from diffaug.conditioning.requests import (
+    RequestDrawer,
+    draw_requests,
+    masks_of_request,
+    request_from_dict,
+    seed_of_request,
+)
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case, write_png
+from diffaug.errors import DataError, PlacementError
+
+CONFIG = GenerateConfig()
+
+
+@pytest.fixture(scope="module")
+def drawer(cases):
+    return RequestDrawer(cases, 0, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def requests(cases):
+    return list(draw_requests(cases, 60, 0, CONFIG))
+
+
+def test_a_request_depends_on_its_index_alone(cases, requests):
+    fresh = RequestDrawer(cases[::-1], 0, CONFIG)
+    assert [fresh.draw(index) for index in (59, 7, 30, 7)] == [requests[index] for index in (59, 7, 30, 7)]
+
+
+def test_more_requests_leave_the_first_ones_as_they_were(cases, requests):
+    assert list(draw_requests(cases, 10, 0, CONFIG)) == requests[:10]
+
+
+def test_another_seed_draws_other_requests(cases, requests):
+    other = list(draw_requests(cases, 10, 1, CONFIG))
+    assert not {request.seed for request in other} & {request.seed for request in requests}
+    assert [request.transform for request in other] != [request.transform for request in requests[:10]]
+
+
+def test_ids_and_seeds_are_unique(requests):
+    assert len({request.id for request in requests}) == len({request.seed for request in requests}) == 60
+    assert requests[12].id == "synth-00012"
+    assert requests[12].seed == seed_of_request(0, 12) < 2**63
+
+
+def test_a_request_survives_json(requests):
+    for request in requests:
+        row = json.loads(json.dumps(request.as_dict()))
+        assert request_from_dict({**row, "decision": "accept"}) == request
+
+
+def test_masks_stay_on_tissue_and_labels_are_consistent(drawer, requests):
+    for request in requests:
+        masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
+        view = field_of_view(drawer.cases[request.background].read_image())
+        assert view[masks.new].all()
+        np.testing.assert_array_equal(masks.label, (lesion & ~masks.old) | masks.new)
+        assert not (masks.old & ~lesion).any()
+        if request.placement == "free":
+            assert not (masks.new & lesion).any() and not masks.old.any()
+        else:
+            share = np.count_nonzero(masks.new) / np.count_nonzero(masks.old)
+            assert 0.6 < share < 1.6
+            assert not (masks.label & ~masks.new & masks.old).any()
+
+
+def test_a_prompt_is_true_of_the_mask(drawer, requests):
+    for request in requests:
+        new = drawer.masks(request).new
+        said = set(request.prompt.split())
+        assert said & set(WORDS["size"]) == {request.size_bin} == {size_bin(new.mean())}
+        assert said & set(WORDS["shape"]) == {shape_word(*shape_of(new))}
+
+
+def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
+    bank = MaskBank.from_cases(cases)
+    for request in requests[:5]:
+        again = masks_of_request(request_from_dict(request.as_dict()), bank, drawer.lesion_of(request.background))
+        np.testing.assert_array_equal(again.label, drawer.masks(request).label)
+
+
+def test_both_placements_occur_in_the_mix_and_one_when_asked(cases, requests):
+    assert {request.placement for request in requests} == {"free", "replace"}
+    for place in ("free", "replace"):
+        drawn = draw_requests(cases, 15, 0, GenerateConfig(place=place))
+        assert {request.placement for request in drawn} == {place}
+
+
+def test_sizes_follow_the_bank(drawer, cases):
+    real = np.mean([np.sqrt(entry.relative_area) for entry in drawer.bank.entries])
+    drawn = [np.sqrt(drawer.masks(drawer.draw(index)).new.mean()) for index in range(60)]
+    assert np.mean(drawn) == pytest.approx(real, rel=0.15)
+
+
+def test_nothing_comes_from_outside_the_cases(cases, requests):
+    names = {case.id for case in cases}
+    assert {request.background for request in requests} | {request.mask_case for request in requests} <= names
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_cases_of_val_and_test_are_refused(cases, split):
+    outside = replace(cases[0], split=split)
+    with pytest.raises(DataError, match="training cases only"):
+        RequestDrawer([*cases[1:], outside], 0, CONFIG)
+    with pytest.raises(DataError, match="training cases only"):
+        RequestDrawer(cases, 0, CONFIG, normals=[outside])
+
+
+def test_lesion_free_images_are_backgrounds_but_give_no_masks(cases, tmp_path):
+    write_png(tmp_path / "normal.png", np.full((120, 160, 3), (180, 100, 90), np.uint8))
+    normal = replace(cases[0], id="normal-1", image=tmp_path / "normal.png", mask=None, split="unannotated")
+    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(place="free"), normals=[normal])
+    drawn = [drawer.draw(index) for index in range(30)]
+    used = [request for request in drawn if request.background == "normal-1"]
+    assert used and all(request.mask_case != "normal-1" for request in drawn)
+    masks = drawer.masks(used[0])
+    assert masks.new.shape == (120, 160)
+    np.testing.assert_array_equal(masks.label, masks.new)
+
+
+def test_the_prompt_of_the_mask_case_wins(cases):
+    own = [replace(case, prompt=f"polyp of {case.id}") for case in cases]
+    for request in draw_requests(own, 8, 0, CONFIG):
+        assert request.prompt == f"polyp of {request.mask_case}"
+
+
+def test_a_mask_that_fits_nowhere_is_one_line(cases, tmp_path):
+    write_png(tmp_path / "black.png", np.zeros((160, 160, 3), np.uint8))
+    dark = [replace(case, image=tmp_path / "black.png") for case in cases[:2]]
+    with pytest.raises(PlacementError, match="request 0") as error:
+        list(draw_requests(dark, 1, 0, CONFIG))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif("DIFFAUG_DATA" not in os.environ, reason="needs real images: set DIFFAUG_DATA to their folder")
+def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that_stays():
+    folder = Path(os.environ["DIFFAUG_DATA"]) / "kvasir-seg" / "train"
+    images = sorted((folder / "images").iterdir())[:30]
+    masks = {path.stem: path for path in (folder / "masks").iterdir()}
+    real = [Case(f"train-{path.stem}", path, masks[path.stem], path.stem, "train") for path in images]
+    drawer = RequestDrawer(real, 0, CONFIG)
+    for index in range(40):
+        request = drawer.draw(index)
+        found, image = drawer.masks(request), drawer.cases[request.background].read_image().astype(int)
+        lesion = drawer.lesion_of(request.background)
+        black, green = image.max(axis=2) < 12, image[..., 1] > image[..., 0] + 40
+        for forbidden in (black, green, lesion & ~found.old):
+            assert np.count_nonzero(found.new & forbidden) <= 0.01 * np.count_nonzero(found.new)

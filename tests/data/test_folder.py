@@ -1,0 +1,241 @@
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffaug.data.case import Case
+from diffaug.data.folder import (
+    SPLITS,
+    Dataset,
+    check_dataset,
+    new_dataset,
+    read_dataset,
+    subset_dataset,
+    write_cases,
+)
+from diffaug.data.sources.folder import import_folder
+from diffaug.errors import ConfigError, DataError, DiffaugError
+
+Make = Callable[..., Path]
+
+
+def one_line(error: pytest.ExceptionInfo[DiffaugError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def data(make_source: Make, tmp_path: Path) -> Dataset:
+    return import_folder(make_source(20), tmp_path / "data")[0]
+
+
+def edit(folder: Path, row: int, **cells: str) -> None:
+    """Change cells of a row of cases.csv, counted from 0."""
+    with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows[row].update(cells)
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_cases_come_back_as_they_were_written(data: Dataset) -> None:
+    cases = [replace(case, prompt='red, "flat"\npolyp é', attributes={"area": 0.1 + 0.2}) for case in data.cases]
+    cases[3] = replace(cases[3], attributes={"contrast": -1e-17})
+    write_cases(data.folder, cases)
+    assert read_dataset(data.folder).cases == tuple(cases)
+
+
+def test_paths_in_the_table_are_relative_with_forward_slashes(data: Dataset) -> None:
+    with (data.folder / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["image"] for row in rows} == {f"images/{row['id']}.png" for row in rows}
+
+
+def test_splits_partition_the_cases(data: Dataset) -> None:
+    assert sorted(case.id for split in SPLITS for case in data.split(split)) == sorted(c.id for c in data.cases)
+    with pytest.raises(DataError, match="must be one of"):
+        data.split("validation")
+
+
+def test_a_case_is_found_by_its_id(data: Dataset) -> None:
+    assert data.case("c3").id == "c3"
+    with pytest.raises(DataError, match="'c99'"):
+        data.case("c99")
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"id": "c1"}, "ids must be unique"),
+        ({"id": ""}, "an id must be a name"),
+        ({"id": "../c0"}, "an id must be a name"),
+        ({"split": "validation"}, "a split must be one of"),
+        ({"mask": ""}, "needs a mask: case c0"),
+        ({"split": "unannotated"}, "has no masks: case c0"),
+        ({"image": ""}, "needs an image: case c0"),
+        ({"image": "images/none.png"}, "the image of case c0 is missing"),
+        ({"mask": "masks/none.png"}, "the mask of case c0 is missing"),
+        ({"image": "/etc/passwd"}, "inside the folder: case c0"),
+        ({"image": "../source/images/c0.png"}, "inside the folder: case c0"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_one_line_that_names_it(data: Dataset, cells: dict[str, str], message: str) -> None:
+    edit(data.folder, 0, **cells)
+    with pytest.raises(DataError) as error:
+        read_dataset(data.folder)
+    assert message in one_line(error)
+
+
+def test_an_attribute_that_is_no_number_is_refused(data: Dataset) -> None:
+    write_cases(data.folder, [replace(case, attributes={"area": 0.1}) for case in data.cases])
+    edit(data.folder, 2, area="wide")
+    with pytest.raises(DataError) as error:
+        read_dataset(data.folder)
+    assert "case c2 has area 'wide'" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, "needs cases.csv"),
+        ("id,image,group,split,prompt\n", "mask is missing"),
+        ("", "id is missing"),
+        ("id,image,mask,group,split,prompt\n", "lists none"),
+        ("id,image,mask,group,split,prompt\na,b\n", "a cell for each column"),
+        ("id,image,mask,group,split,prompt\na,b,c,d,train,,7\n", "a cell for each column"),
+        (b"\xff\xfe\x00", "must be a CSV file"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_line(tmp_path: Path, table: str | bytes | None, message: str) -> None:
+    if table is not None:
+        (tmp_path / "cases.csv").write_bytes(table.encode() if isinstance(table, str) else table)
+    with pytest.raises(DataError) as error:
+        read_dataset(tmp_path)
+    assert message in one_line(error)
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_dataset(tmp_path / "none")
+
+
+def test_a_table_with_a_byte_order_mark_is_read(data: Dataset) -> None:
+    table = data.folder / "cases.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert read_dataset(data.folder) == data
+
+
+def test_checking_counts_each_conversion_once(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, (8, 8, 3), dtype=np.uint8)
+    cases = []
+    for index, mode in enumerate(["L", "L", "P", "RGBA", "RGB"]):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / f"{index}.png")
+        Image.fromarray(pixels[:, :, 0]).save(tmp_path / f"{index}.jpg")
+        cases.append(Case(str(index), tmp_path / f"{index}.png", tmp_path / f"{index}.jpg", str(index), "train"))
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    cases.append(Case("deep", tmp_path / "deep.png", None, "deep", "unannotated"))
+    assert sorted(check_dataset(cases)) == [
+        "1 image is in palette colours and was read as RGB",
+        "1 image is of more than 8 bits and was scaled to 8",
+        "1 image is transparent in parts and was read without transparency",
+        "2 images are grey and were read as RGB",
+        "5 masks are JPEG and were cut at 127",
+    ]
+
+
+def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError), new_dataset(tmp_path / "data") as partial:
+        (partial / "cases.csv").write_text("half")
+        raise DataError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+    with new_dataset(tmp_path / "data") as partial:
+        name = partial.name
+        (partial / "cases.csv").write_text("whole")
+    (tmp_path / "data" / "cases.csv").unlink()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "left.png").write_text("left by a kill")
+    with new_dataset(tmp_path / "data") as partial:
+        (partial / "cases.csv").write_text("whole")
+    assert files_of(tmp_path) == {"data/cases.csv": b"whole"}
+
+
+def test_a_parent_that_cannot_be_written_is_one_line(tmp_path: Path, data: Dataset) -> None:
+    (tmp_path / "file").write_text("a file, no folder")
+    with pytest.raises(ConfigError) as error:
+        subset_dataset(data, tmp_path / "file" / "subset", 3, 0)
+    assert "choose another folder" in one_line(error)
+
+
+def test_a_subset_keeps_so_many_masks_and_every_image(data: Dataset, tmp_path: Path) -> None:
+    subset = subset_dataset(data, tmp_path / "subset", 5, draw=0)
+    assert len(subset.split("train")) == 5
+    assert len(subset.split("unannotated")) == len(data.split("train")) - 5
+    assert {case.id for case in subset.cases} == {case.id for case in data.cases}
+    assert [c.id for c in subset.split("test")] == [c.id for c in data.split("test")]
+    assert {path.stem for path in (subset.folder / "masks").iterdir()} == {c.id for c in subset.cases if c.mask}
+    assert all(case.mask is None for case in subset.split("unannotated"))
+    for case in subset.cases:
+        assert case.image.read_bytes() == data.case(case.id).image.read_bytes()
+
+
+def test_a_subset_depends_on_its_draw_alone(data: Dataset, tmp_path: Path) -> None:
+    one, two = (subset_dataset(data, tmp_path / name, 6, draw=3) for name in ("one", "two"))
+    other = subset_dataset(data, tmp_path / "other", 6, draw=4)
+    smaller = subset_dataset(data, tmp_path / "smaller", 3, draw=3)
+    assert files_of(one.folder) == files_of(two.folder)
+    assert {c.id for c in one.split("train")} != {c.id for c in other.split("train")}
+    assert {c.id for c in smaller.split("train")} < {c.id for c in one.split("train")}
+
+
+@pytest.mark.parametrize("draw", range(5))
+def test_a_subset_takes_whole_groups_while_they_fit(data: Dataset, tmp_path: Path, draw: int) -> None:
+    train = [replace(case, split="train", group=f"p{index // 4}") for index, case in enumerate(data.cases)]
+    write_cases(data.folder, train)
+    whole = read_dataset(data.folder)
+    kept = subset_dataset(whole, tmp_path / "eight", 8, draw).split("train")
+    assert len({case.group for case in kept}) == 2
+    cut = subset_dataset(whole, tmp_path / "nine", 9, draw).split("train")
+    assert len(cut) == 9
+    assert len({case.group for case in cut}) == 3
+
+
+@pytest.mark.parametrize("annotated", [0, 1000])
+def test_a_subset_of_more_than_there_are_is_refused_and_leaves_nothing(
+    data: Dataset, tmp_path: Path, annotated: int
+) -> None:
+    with pytest.raises(DataError) as error:
+        subset_dataset(data, tmp_path / "subset", annotated, 0)
+    assert str(annotated) in one_line(error)
+    assert not (tmp_path / "subset").exists()
+
+
+def test_the_same_subset_again_changes_nothing_and_another_is_refused(data: Dataset, tmp_path: Path) -> None:
+    subset_dataset(data, tmp_path / "subset", 5, 0)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "subset").rglob("*")}
+    subset_dataset(data, tmp_path / "subset", 5, 0)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "subset").rglob("*")} == before
+    with pytest.raises(ConfigError, match="never replaces another"):
+        subset_dataset(data, tmp_path / "subset", 6, 0)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "subset").rglob("*")} == before
+
+
+def test_a_folder_with_other_files_is_never_overwritten(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="other files"):
+        subset_dataset(data, tmp_path / "mine", 5, 0)
+    assert files_of(tmp_path / "mine") == {"notes.txt": b"keep"}

@@ -1,0 +1,96 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffaug.data.folder import Dataset, read_dataset, write_cases
+from diffaug.data.inspect import OUTLINE, inspect_dataset, outlined
+from diffaug.data.phantom import make_phantoms
+from diffaug.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_phantoms(tmp_path_factory.mktemp("phantoms") / "data", 10, 3, 4, 3, size=64)
+
+
+def test_the_table_counts_every_case_once(data: Dataset) -> None:
+    found = inspect_dataset(data)
+    assert {summary.split: summary.cases for summary in found.splits} == {
+        "train": 10,
+        "val": 3,
+        "test": 4,
+        "unannotated": 3,
+    }
+    assert found.sizes == (((64, 64), 20),)
+    assert found.within == found.across == found.divided == ()
+    assert found.sheet is None
+
+
+def test_areas_and_lesions_are_those_of_the_masks(data: Dataset) -> None:
+    train = inspect_dataset(data).splits[0]
+    areas = np.array([case.read_mask().mean() for case in data.split("train")])
+    assert train.areas == pytest.approx(np.quantile(areas, (0, 0.25, 0.5, 0.75, 1)))
+    assert train.small == pytest.approx((areas < 0.05).mean())
+    assert train.large == pytest.approx((areas > 0.15).mean())
+    assert train.lesions is not None
+    assert 1 <= train.lesions <= 2
+
+
+def test_repeated_frames_and_divided_groups_are_said(data: Dataset, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    cases = []
+    for name, split, old in (("a", "train", 0), ("b", "train", 0), ("c", "test", 0), ("d", "test", 1)):
+        case = data.case(f"train-{old}")
+        assert case.mask is not None
+        image, mask = tmp_path / "images" / f"{name}.png", tmp_path / "masks" / f"{name}.png"
+        image.write_bytes(case.image.read_bytes())
+        mask.write_bytes(case.mask.read_bytes())
+        cases.append(replace(case, id=name, image=image, mask=mask, split=split, group="p1"))
+    write_cases(tmp_path, cases)
+    found = inspect_dataset(read_dataset(tmp_path))
+    assert found.within == (("a", "b"),)
+    assert found.across == (("a", "c"), ("b", "c"))
+    assert found.divided == ("p1",)
+    assert "a = b" in found.text()
+    assert "p1" in found.text()
+
+
+def test_the_sheet_is_a_picture_with_outlines_and_the_same_each_time(data: Dataset, tmp_path: Path) -> None:
+    first = inspect_dataset(data, tmp_path / "one").sheet
+    second = inspect_dataset(data, tmp_path / "two" / "sheet.png").sheet
+    assert first is not None
+    assert second == tmp_path / "two" / "sheet.png"
+    assert first.read_bytes() == second.read_bytes()
+    pixels = np.asarray(Image.open(first).convert("RGB"))
+    assert (pixels == OUTLINE).all(axis=2).sum() > 1000
+    assert str(first) in inspect_dataset(data, tmp_path / "one").text()
+
+
+def test_an_outline_lies_around_the_mask_and_nowhere_else() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[3:6, 3:6] = True
+    changed = (outlined(np.zeros((9, 9, 3), np.uint8), mask) == OUTLINE).all(axis=2)
+    assert changed.sum() == 12
+    assert not (changed & mask).any()
+
+
+def test_a_sheet_that_cannot_be_written_is_one_line(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ConfigError, match="choose another folder"):
+        inspect_dataset(data, tmp_path / "file" / "sheets")
+
+
+def test_sizes_are_sorted_by_count(make_source: Callable[..., Path], tmp_path: Path) -> None:
+    from diffaug.data.sources.folder import import_folder
+
+    source = make_source(4)
+    Image.open(source / "images/c0.png").resize((20, 30)).save(source / "images/c0.png")
+    Image.fromarray(np.full((30, 20), 255, np.uint8)).save(source / "masks/c0.png")
+    found = inspect_dataset(import_folder(source, tmp_path / "data")[0])
+    assert found.sizes == (((48, 40), 3), ((20, 30), 1))
+    assert "48 x 40 (3), 20 x 30 (1)" in found.text()

@@ -1,0 +1,82 @@
+"""Small data sets and synthetic sets on disk, in the formats of the product."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
+
+COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
+
+
+def draw(path: Path, rng: np.random.Generator, size: tuple[int, int], radius: float) -> None:
+    """Write a pink frame with one redder ellipse, and its mask beside it in masks/."""
+    width, height = size
+    rows, columns = np.mgrid[:height, :width]
+    centre = rng.uniform(0.35, 0.65, 2) * (height, width)
+    inside = ((rows - centre[0]) / radius) ** 2 + ((columns - centre[1]) / (radius * 0.8)) ** 2 <= 1
+    image = np.full((height, width, 3), (190, 130, 120), np.int16)
+    image[inside] += rng.integers(5, 60, 3).astype(np.int16) * (1, -1, -1)
+    image += rng.integers(-8, 9, image.shape).astype(np.int16)
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path)
+    mask = path.parent.parent / "masks" / path.name
+    Image.fromarray(inside.astype(np.uint8) * 255).save(mask)
+
+
+def make_dataset(folder: Path, train: int = 6, test: int = 5, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rows = []
+    for split, count in (("train", train), ("test", test)):
+        for index in range(count):
+            name = f"{split}-{index}"
+            size = (48, 40) if index % 2 else (40, 56)
+            draw(folder / "images" / f"{name}.png", rng, size, (4, 9, 16)[index % 3])
+            rows.append({"id": name, "image": f"images/{name}.png", "mask": f"masks/{name}.png", "split": split})
+    write_csv(folder / "cases.csv", [{"group": row["id"], "prompt": "", **row} for row in rows], COLUMNS)
+    return folder
+
+
+def make_synthetic(folder: Path, kept: int = 4, sources: tuple[str, ...] = ("train-0", "train-1")) -> Path:
+    """Write a synthetic set in the format of `diffaug generate`: kept cases and one rejected request."""
+    rng = np.random.default_rng(7)
+    shard = folder / "shards" / "00000"
+    for name in ("images", "masks", "rejected"):
+        (shard / name).mkdir(parents=True)
+    rows, cases = [], []
+    for index in range(kept + 1):
+        name, decision = f"synth-{index:05d}", "kept" if index < kept else "rejected"
+        draw(shard / "images" / f"{name}.png", rng, (48, 40), 7)
+        image, mask = f"shards/00000/images/{name}.png", f"shards/00000/masks/{name}.png"
+        row = {
+            "index": index, "id": name, "decision": decision, "background": sources[0], "mask_case": sources[-1],
+            "reason": "" if decision == "kept" else "score under threshold", "placement": "free",
+            "prompt": "a small <flat> polyp", "seed": index, "size_bin": "medium", "sources": list(sources),
+            "checks": [{"step": 10, "t": 0, "score": 0.8 if decision == "kept" else 0.2, "threshold": 0.5}],
+            "model": "m", "validator": "v", "config": "c", "image": image, "mask": mask, "preview": "",
+            "image_digest": digest_of_file(folder / image), "mask_digest": digest_of_file(folder / mask),
+        }  # fmt: skip
+        if decision == "kept":
+            cases.append(
+                {
+                    "id": name,
+                    "image": image,
+                    "mask": mask,
+                    "group": sources[0],
+                    "split": "train",
+                    "prompt": row["prompt"],
+                }
+            )
+        else:
+            preview = f"shards/00000/rejected/{name}.png"
+            (folder / image).rename(folder / preview)
+            (folder / mask).rename(folder / preview.replace(".png", "_mask.png"))
+            row |= {"image": "", "mask": "", "preview": preview}
+        rows.append(row)
+    write_csv(folder / "cases.csv", cases, COLUMNS)
+    write_jsonl(folder / "manifest.jsonl", rows)
+    funnel = {"requested": kept + 1, "stopped": 0, "rejected": 1, "kept": kept}
+    write_json(folder / "summary.json", {**funnel, "by_size": {"medium": funnel}, "seconds": 9.0})
+    return folder

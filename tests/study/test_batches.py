@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from diffaug.config import StudyConfig
+from diffaug.data.folder import read_dataset
+from diffaug.errors import StudyError
+from diffaug.study.arms import Arm, read_synthetic
+from diffaug.study.batches import REAL, Batch, Batches, augment, classical_augmentation, load, order, paste
+
+CONFIG = StudyConfig(size=32, widths=(4, 8), iterations=6, batch_size=4, workers=1)
+
+
+@pytest.fixture
+def train(dataset):
+    return read_dataset(dataset).split("train")
+
+
+def test_every_case_is_seen_once_before_any_is_seen_twice():
+    indices = order(5, 23, 0, REAL)
+    assert len(indices) == 23
+    for start in range(0, 20, 5):
+        assert sorted(indices[start : start + 5]) == list(range(5))
+
+
+def test_an_empty_training_set_is_refused():
+    with pytest.raises(StudyError):
+        order(0, 4, 0, REAL)
+
+
+def test_frames_become_squares_and_masks_keep_their_share(train):
+    pixels = load(train, 32)
+    assert pixels.images.shape == (6, 3, 32, 32)
+    assert pixels.masks.shape == (6, 1, 32, 32)
+    for case, mask in zip(train, pixels.masks, strict=True):
+        assert mask.float().mean().item() == pytest.approx(case.read_mask().mean(), abs=0.02)
+
+
+def test_arms_with_one_seed_see_the_real_cases_in_the_same_order(train, synthetic):
+    pool = read_synthetic(synthetic).cases
+    arms = [Arm("real", train), Arm("copy-paste", train, paste=True), Arm("validated", train, pool=pool)]
+    real, pasted, validated = (
+        [
+            id_
+            for i in range(6)
+            for id_ in Batches(arm, CONFIG, 3).draw(i).ids
+            if id_.startswith("train") and " " not in id_
+        ]
+        for arm in arms
+    )
+    assert pasted == validated == real[: len(pasted)]
+    assert len(pasted) == len(real) / 2
+
+
+def test_a_batch_has_the_asked_share_of_synthetic_cases(train, synthetic):
+    arm = Arm("validated", train, pool=read_synthetic(synthetic).cases)
+    for share, expected in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
+        batch = Batches(arm, CONFIG.model_copy(update={"synthetic_share": share}), 0).draw(1)
+        assert sum(name.startswith("synth") for name in batch.ids) == expected
+        assert batch.images.shape == (4, 3, 32, 32)
+
+
+def test_a_batch_depends_on_seed_and_iteration_alone(train):
+    arm = Arm("copy-paste", train, paste=True)
+    one, two = Batches(arm, CONFIG, 5), Batches(arm, CONFIG, 5)
+    one.draw(0)
+    assert torch.equal(one.draw(4).images, two.draw(4).images)
+    assert not torch.equal(one.draw(4).images, Batches(arm, CONFIG, 6).draw(4).images)
+
+
+def test_pasting_adds_a_lesion_and_touches_nothing_far_from_it():
+    rng = np.random.default_rng(0)
+    images, masks = torch.full((5, 3, 64, 64), 0.6), torch.zeros(5, 1, 64, 64)
+    lesions, shapes = torch.full((5, 3, 64, 64), 0.2), torch.zeros(5, 1, 64, 64)
+    shapes[:, :, 28:36, 26:38] = 1
+    pasted, labels = paste(images, masks, lesions, shapes, rng)
+    assert (labels.sum((1, 2, 3)) > 0.25 * 0.9 * 96 - 12).all()
+    far = torch.nn.functional.max_pool2d(labels, 9, 1, 4) == 0
+    assert torch.equal(pasted[far.expand_as(pasted)], images[far.expand_as(images)])
+    inner = -torch.nn.functional.max_pool2d(-labels, 7, 1, 3) == 1
+    assert (pasted[inner.expand_as(pasted)] < 0.25).all()
+
+
+def test_the_label_of_a_paste_is_the_union_of_both_lesions():
+    masks = torch.zeros(3, 1, 64, 64)
+    masks[:, :, :10, :10] = 1
+    shapes = torch.zeros(3, 1, 64, 64)
+    shapes[:, :, 30:36, 30:36] = 1
+    _, labels = paste(torch.rand(3, 3, 64, 64), masks, torch.rand(3, 3, 64, 64), shapes, np.random.default_rng(1))
+    assert (labels >= masks).all()
+    assert set(labels.unique().tolist()) == {0.0, 1.0}
+
+
+def test_lesions_are_pasted_on_tissue_and_not_on_the_black_border():
+    images = torch.full((16, 3, 64, 64), 0.6)
+    images[..., :24] = 0
+    shapes = torch.zeros(16, 1, 64, 64)
+    shapes[:, :, 30:36, 30:36] = 1
+    _, labels = paste(images, torch.zeros_like(shapes), images, shapes, np.random.default_rng(2))
+    assert labels[..., :24].sum() < 0.12 * labels.sum()
+
+
+def test_augmentation_moves_image_and_mask_together_and_leaves_torchs_generator_alone():
+    masks = torch.zeros(8, 1, 64, 64)
+    masks[:, :, 16:40, 20:44] = 1
+    batch = Batch(masks.expand(8, 3, 64, 64).clone(), masks, ())
+    before = torch.random.get_rng_state()
+    varied = augment(classical_augmentation(), batch, 0, 1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert set(varied.masks.unique().tolist()) <= {0.0, 1.0}
+    assert not torch.equal(varied.masks, masks)
+    inside = varied.images.mean(1, keepdim=True)[varied.masks > 0]
+    outside = varied.images.mean(1, keepdim=True)[varied.masks == 0]
+    assert inside.mean() > outside.mean() + 0.4
+
+
+def test_the_same_iteration_is_augmented_the_same():
+    batch = Batch(torch.rand(4, 3, 32, 32), torch.zeros(4, 1, 32, 32), ())
+    one, two = (augment(classical_augmentation(), batch, 2, 7) for _ in range(2))
+    assert torch.equal(one.images, two.images)
+    assert not torch.equal(one.images, augment(classical_augmentation(), batch, 2, 8).images)

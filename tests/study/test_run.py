@@ -1,0 +1,191 @@
+"""Real studies of seconds; everything that imports MONAI is here."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffaug.artifacts import read_json, read_jsonl
+from diffaug.config import StudyConfig
+from diffaug.data.folder import read_dataset
+from diffaug.errors import ConfigError, StudyError
+from diffaug.study import segmenter
+from diffaug.study.arms import Arm
+from diffaug.study.batches import Batches
+from diffaug.study.run import read_cases, run_study
+from diffaug.study.segmenter import build_network, learning_rate, segmentation_loss, train
+from diffaug.study.strata import SIZES, STRATA
+
+CONFIG = StudyConfig(
+    seeds=2, size=32, widths=(8, 16, 16), iterations=6, batch_size=4, learning_rate=5e-3, bootstrap=50, workers=1
+)
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".log." not in path.name
+    }
+
+
+@pytest.fixture
+def study(tmp_path, dataset, synthetic):
+    run_study(dataset, tmp_path / "out", [synthetic], CONFIG)
+    return tmp_path / "out"
+
+
+def test_a_seed_gives_the_same_initial_weights_and_another_seed_others():
+    one, two, other = (build_network(CONFIG, seed).state_dict() for seed in (4, 4, 5))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_network_returns_one_logit_a_pixel():
+    assert build_network(StudyConfig(), 0)(torch.rand(2, 3, 128, 128)).shape == (2, 1, 128, 128)
+
+
+def test_the_loss_is_smallest_for_the_reference_itself():
+    masks = (torch.rand(2, 1, 16, 16) > 0.5).float()
+    right, wrong = segmentation_loss(40 * masks - 20, masks), segmentation_loss(20 - 40 * masks, masks)
+    assert 0 <= right < 0.01 < wrong
+
+
+def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero():
+    rates = [learning_rate(iteration, 200, 0.01) for iteration in range(200)]
+    assert max(rates) == pytest.approx(0.01)
+    assert rates.index(max(rates)) <= 10
+    assert rates[-1] < 1e-5
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_training_learns_lesions_it_has_not_seen(tmp_path, dataset):
+    config = CONFIG.model_copy(update={"iterations": 120, "arms": ("real",), "seeds": 1})
+    summary = run_study(dataset, tmp_path / "out", [], config)
+    assert summary["arms"]["real"]["dice"]["mean"] > 0.5
+
+
+def test_a_study_writes_what_it_ran_and_a_record_for_every_case(study, dataset):
+    summary = read_json(study / "summary.json")
+    assert set(summary["arms"]) == {"real", "copy-paste", "validated"}
+    assert set(summary["differences"]) == {"copy-paste - real", "validated - real"}
+    for arm in summary["arms"].values():
+        assert (arm["n"], arm["seeds"]) == (5, 2)
+        assert sum(arm["strata"][name]["n"] for name in SIZES) == 5
+        assert set(arm["strata"]) == set(STRATA)
+    rows = read_cases(study / "cases.csv")
+    assert len(rows) == 3 * 2 * 5
+    assert {row["case"] for row in rows} == {case.id for case in read_dataset(dataset).split("test")}
+    plan = read_json(study / "study.json")
+    assert plan["cases"] == {"train": 6, "unannotated": 0, "test": 5, "synthetic": [4], "full": 0}
+    assert plan["versions"]["torch"] == torch.__version__
+    assert not list(study.glob("runs/*.checkpoint"))
+
+
+def test_predictions_of_the_first_seed_are_kept_and_score_as_recorded(study, dataset):
+    cases = {case.id: case for case in read_dataset(dataset).cases}
+    rows = read_cases(study / "cases.csv")
+    assert {bool(row["prediction"]) for row in rows if row["seed"] == 0} == {True}
+    assert {bool(row["prediction"]) for row in rows if row["seed"] == 1} == {False}
+    for row in rows:
+        if row["prediction"]:
+            prediction = np.asarray(Image.open(study / row["prediction"])) > 0
+            reference = cases[row["case"]].read_mask()
+            both = (prediction & reference).sum()
+            assert row["dice"] == pytest.approx(2 * both / (prediction.sum() + reference.sum()))
+
+
+def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, dataset, synthetic, study, monkeypatch):
+    monkeypatch.setattr(segmenter, "CHECKPOINT_EVERY", 2)
+    broken = tmp_path / "broken"
+    calls = iter([9, 7, 3])  # iterations that live until each kill
+
+    def kill_after(left):
+        real_check = segmenter.check_finite
+
+        def check(*arguments):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            real_check(*arguments)
+
+        return check
+
+    for left in calls:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(segmenter, "check_finite", kill_after(left))
+            run_study(dataset, broken, [synthetic], CONFIG)
+        assert not (broken / "summary.json").exists()
+    run_study(dataset, broken, [synthetic], CONFIG)
+    assert files_of(broken) == files_of(study)
+
+
+def test_two_workers_write_what_one_writes(tmp_path, dataset, synthetic, study):
+    two = tmp_path / "two"
+    run_study(dataset, two, [synthetic], CONFIG.model_copy(update={"workers": 2}))
+    ours, theirs = files_of(study), files_of(two)
+    del ours["study.json"], theirs["study.json"]  # says how many workers
+    assert ours == theirs
+
+
+def test_a_finished_study_is_not_trained_again_and_may_grow(study, dataset, synthetic):
+    before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*.jsonl")}
+    run_study(dataset, study, [synthetic], CONFIG.model_copy(update={"seeds": 3}))
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert (study / "runs" / "real-2.jsonl").exists()
+    assert read_json(study / "summary.json")["arms"]["real"]["seeds"] == 3
+
+
+@pytest.mark.parametrize("change", [{"iterations": 7}, {"learning_rate": 1e-3}, {"size": 64}])
+def test_another_config_in_the_same_folder_is_refused_by_name(study, dataset, synthetic, change):
+    with pytest.raises(StudyError, match=f"made with {next(iter(change))} = .*choose another folder"):
+        run_study(dataset, study, [synthetic], CONFIG.model_copy(update=change))
+
+
+def test_other_images_in_the_same_folder_are_refused(study, dataset, synthetic):
+    shutil.copy(dataset / "masks" / "train-0.png", dataset / "masks" / "train-3.png")
+    with pytest.raises(StudyError, match="made with data"):
+        run_study(dataset, study, [synthetic], CONFIG)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases(tmp_path, dataset):
+    cases = read_dataset(dataset).split("train")
+    batches = Batches(Arm("real", cases), CONFIG, 0)
+    network = build_network(CONFIG, 0)
+    with torch.no_grad():
+        next(network.parameters()).fill_(math.nan)
+    with pytest.raises(StudyError, match=r"real-0 reached nan at iteration 1 on train-\d, train-\d") as caught:
+        train(network, batches, CONFIG, name="real-0", files=tmp_path / "real-0")
+    assert "\n" not in str(caught.value)
+    assert len(read_jsonl(tmp_path / "real-0.log.jsonl")[0]["cases"]) == 4
+
+
+def test_a_failure_in_a_worker_stops_the_study_with_its_one_line(tmp_path, dataset):
+    (dataset / "images" / "train-0.png").write_bytes(b"no image")
+    config = CONFIG.model_copy(update={"arms": ("real",), "workers": 2})
+    profiles = {case.id: {"area": 0.1, "contrast": 5.0} for case in read_dataset(dataset).cases}
+    out = tmp_path / "out"
+    with pytest.raises(Exception, match="train-0"):
+        run_study(dataset, out, [], config)
+    digest = read_json(out / "study.json")["identity"]["data"]
+    (out / "profiles.json").write_text(json.dumps({"data": digest, "profiles": profiles}))
+    with pytest.raises(Exception, match="train-0") as caught:
+        run_study(dataset, out, [], config)
+    assert type(caught.value).__name__ == "DataError"
+    assert not (out / "summary.json").exists()
+
+
+def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path, dataset):
+    with pytest.raises(ConfigError):
+        run_study(dataset, tmp_path / "out", [], CONFIG.model_copy(update={"arms": ("real", "magic")}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_that_the_network_cannot_halve_is_refused():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        StudyConfig(size=30, widths=(8, 8, 8))
