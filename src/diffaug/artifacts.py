@@ -41,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -88,12 +88,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: A line other than the last is not JSON.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []  # prompts may hold U+2028
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            rows.append(json.loads(line.decode()))
+        except (json.JSONDecodeError, UnicodeDecodeError):
             if number < len(lines):
                 raise DataError(f"{path} line {number} must be JSON; restore the file") from None
     return rows

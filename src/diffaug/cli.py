@@ -28,11 +28,6 @@ class Command(Protocol):
         ...
 
 
-def _stage(name: str) -> Any:
-    """Return a field whose default is a stage of the chosen preset."""
-    return field(default_factory=lambda: getattr(PRESETS[_preset], name))
-
-
 def _print_json(value: Any) -> None:
     import json
 
@@ -180,7 +175,7 @@ class Fit:
     preset: Preset = "default"
     seed: int = 0
     dry_run: bool = False  # print the plan and stop
-    fit: Annotated[FitConfig, Flat] = _stage("fit")
+    fit: Annotated[FitConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].fit)
 
     def run(self) -> None:
         """Fit, and print what was measured."""
@@ -207,7 +202,7 @@ class Generate:
     preset: Preset = "default"
     seed: int = 0
     dry_run: bool = False  # print the plan and stop
-    generate: Annotated[GenerateConfig, Flat] = _stage("generate")
+    generate: Annotated[GenerateConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].generate)
 
     def run(self) -> None:
         """Generate, and print the funnel."""
@@ -236,7 +231,7 @@ class Study:
     seed: int = 0
     device: str = "cpu"  # where to train
     dry_run: bool = False  # print the plan and stop
-    study: Annotated[StudyConfig, Flat] = _stage("study")
+    study: Annotated[StudyConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].study)
 
     def run(self) -> None:
         """Run the study, and print its summary."""
@@ -325,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _choose_preset(words)
         command: Command = tyro.cli(
-            Commands,  # type: ignore[arg-type]
+            Commands,
             prog="diffaug",
             description="Paint lesions where annotations are scarce, and prove whether they help.",
             args=words,
@@ -343,4 +338,3 @@ def main(argv: list[str] | None = None) -> None:
 def _fail(line: str) -> None:
     print(f"diffaug: {line}", file=sys.stderr)
     raise SystemExit(1)
-

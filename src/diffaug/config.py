@@ -15,6 +15,9 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+Width = Annotated[int, Field(gt=0, multiple_of=16)]  # channels, which every network normalises in 16 groups
+Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px, which the validator divides into 4 x 4
+Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
 class Knobs(BaseModel):
@@ -27,21 +30,21 @@ class CodecConfig(Knobs):
     """The autoencoder between pixels and latents."""
 
     window: Positive = 128  # px; the side of the square that the model paints
-    unshuffle: Positive = 4  # px; space-to-depth before the first layer, so that no layer runs at full resolution
-    latent_channels: Positive = 12
-    widths: tuple[Positive, ...] = (96, 160)  # one per resolution, from window / unshuffle down to the latents
-    layers: Positive = 1
-    iterations: Count = 6000
-    batch_size: Positive = 8
+    cell: Cell = 8  # px per latent cell; space-to-depth before the first layer, so that no layer runs above h x w
+    latent_channels: Positive = 16
+    width: Positive = 128
+    blocks: tuple[Positive, Positive] = (1, 6)  # of encoder and decoder
+    iterations: Count = 3000
+    batch_size: Positive = 16
     learning_rate: Rate = 1e-3
 
 
 class DenoiserConfig(Knobs):
     """The U-Net that paints, its text encoder, and their training."""
 
-    widths: tuple[Positive, ...] = (96, 160, 192)
+    widths: Widths = (96, 160, 192)
     layers: Positive = 1
-    text_width: Positive = 128
+    text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # 32 for each head
     text_layers: Positive = 2
     windows_per_case: Positive = 8  # augmented windows encoded once per case
     normal_share: Fraction = 0.35  # share of lesion-free windows in a batch
@@ -56,9 +59,9 @@ class ValidatorConfig(Knobs):
     """The latent segmentation networks, one per fold, and their calibration."""
 
     folds: Annotated[int, Field(ge=2)] = 3
-    widths: tuple[Positive, ...] = (64, 128)
-    iterations: Count = 500
-    batch_size: Positive = 32
+    widths: Widths = (64, 128)
+    iterations: Count = 400
+    batch_size: Positive = 16
     learning_rate: Rate = 1e-3
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05  # chance that a lesion as good as a real one is rejected
 
@@ -69,8 +72,20 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Positive = 10  # sampler steps; fixed here because the thresholds are calibrated at some of them
+    steps: Annotated[int, Field(gt=0, le=1000)] = 10  # of the sampler; the thresholds are calibrated at some of them
     checks: tuple[Fraction, ...] = (0.5, 0.8, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
+
+    @field_validator("validator")
+    @classmethod
+    def _fit_sides(cls, validator: ValidatorConfig, info: ValidationInfo) -> ValidatorConfig:
+        """Refuse a window whose latents cannot be halved as often as the networks halve them."""
+        if "codec" not in info.data or "denoiser" not in info.data:
+            return validator  # their own errors are told instead
+        codec, stages = info.data["codec"], max(len(info.data["denoiser"].widths), len(validator.widths))
+        if codec.window % (codec.cell * 2 ** (stages - 1)):
+            multiple = codec.cell * 2 ** (stages - 1)
+            raise ValueError(f"codec.window must be a multiple of {multiple}; it is {codec.window}")
+        return validator
 
 
 class GenerateConfig(Knobs):
@@ -78,7 +93,7 @@ class GenerateConfig(Knobs):
 
     count: Positive = 200  # kept cases
     place: Literal["mixed", "free", "replace"] = "mixed"
-    free_share: Fraction = 0.5  # share of `free` placements in the mix
+    free_share: Fraction = 0.3  # share of requests that first seek a lesion-free place; 0.5 gave 1.5 lesions a frame
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
@@ -86,29 +101,28 @@ class GenerateConfig(Knobs):
     gate: bool = True  # off: everything painted is kept
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 
+    @field_validator("context")
+    @classmethod
+    def _be_a_range(cls, context: tuple[float, float]) -> tuple[float, float]:
+        """Refuse a window smaller than its lesion, and a range that ends before it starts."""
+        if not 1.0 <= context[0] <= context[1] <= 100.0:
+            raise ValueError(f"context must rise from 1 or more to 100 or less; it is {context[0]} to {context[1]}")
+        return context
+
 
 class StudyConfig(Knobs):
     """`diffaug study`: arms, schedule and evaluation of the segmentation model."""
 
     arms: tuple[str, ...] = ("real", "copy-paste", "validated")
     seeds: Positive = 3
-    size: Positive = 128  # px; side of the square the segmentation network sees
-    widths: tuple[Positive, ...] = (16, 32, 64, 128, 192, 256)  # one per resolution, from size / 2 down
+    size: Annotated[int, Field(ge=64, multiple_of=32)] = 128  # px; side of the square the segmentation network sees
+    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / 4 down
     iterations: Positive = 1200
     batch_size: Positive = 16
     learning_rate: Rate = 2e-3
     synthetic_share: Fraction = 0.5  # share of synthetic or pasted cases in a batch
     bootstrap: Positive = 2000  # resamples of seeds and test cases
     workers: Positive = 2  # processes, one thread each
-
-    @field_validator("widths")
-    @classmethod
-    def _fit_size(cls, widths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        """Refuse more halvings than the input's side allows."""
-        size, multiple = info.data.get("size", 0), 2 ** (len(widths) - 1)
-        if len(widths) < 2 or size % multiple:
-            raise ValueError(f"two widths or more are needed, and size must be a multiple of {multiple}: it is {size}")
-        return widths
 
 
 class DataConfig(Knobs):
@@ -144,6 +158,7 @@ PRESETS: dict[str, Config] = {
     "demo": _preset(
         data={"source": "phantom", "phantoms": (72, 8, 48, 24), "annotated": (48,)},
         fit={
+            "codec": {"iterations": 250},
             "denoiser": {"iterations": 150, "windows_per_case": 6},
             "validator": {"iterations": 150, "folds": 2},
         },
@@ -170,6 +185,8 @@ def explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"only known knobs are allowed: {where} is none; see `diffaug run --help` for the names"
+    if first["type"] == "value_error":  # ours, which name the value
+        return f"{where}: {first['ctx']['error']}"
     return f"{where}: {first['msg']}; got {first['input']!r}"
 
 
@@ -183,7 +200,7 @@ def config_from_values(values: Any, preset: str = "default") -> Config:
     Raises:
         ConfigError: An unknown preset or knob, or an impossible value.
     """
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {preset!r}")
     if not isinstance(values, dict):
         raise ConfigError(f"a config must be a mapping of knobs; got {type(values).__name__}")

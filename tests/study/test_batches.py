@@ -8,7 +8,7 @@ from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import REAL, Batch, Batches, augment, classical_augmentation, load, order, paste
 
-CONFIG = StudyConfig(size=32, widths=(4, 8), iterations=6, batch_size=4, workers=1)
+CONFIG = StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, workers=1)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_batch_has_the_asked_share_of_synthetic_cases(train, synthetic):
     for share, expected in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
         batch = Batches(arm, CONFIG.model_copy(update={"synthetic_share": share}), 0).draw(1)
         assert sum(name.startswith("synth") for name in batch.ids) == expected
-        assert batch.images.shape == (4, 3, 32, 32)
+        assert batch.images.shape == (4, 3, 64, 64)
 
 
 def test_a_batch_depends_on_seed_and_iteration_alone(train):

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from study_folders import make_dataset, make_synthetic
 
 from diffaug.artifacts import read_json, read_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
-from diffaug.errors import ConfigError, StudyError
+from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.study import segmenter
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches
-from diffaug.study.run import read_cases, run_study
+from diffaug.study.run import read_inputs, run_study
 from diffaug.study.segmenter import build_network, learning_rate, segmentation_loss, train
 from diffaug.study.strata import SIZES, STRATA
 
 CONFIG = StudyConfig(
-    seeds=2, size=32, widths=(8, 16, 16), iterations=6, batch_size=4, learning_rate=5e-3, bootstrap=50, workers=1
+    seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, learning_rate=5e-3, bootstrap=50, workers=1
 )
 
 
@@ -33,10 +34,29 @@ def files_of(folder):
     }
 
 
+def records_of(study):
+    return [row for path in sorted(study.glob("runs/*-[0-9].jsonl")) for row in read_jsonl(path)]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A data set and a synthetic set that no test changes."""
+    root = tmp_path_factory.mktemp("inputs with späces")
+    return make_dataset(root / "data"), make_synthetic(root / "synthetic")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, inputs):
+    """A finished study that no test changes."""
+    dataset, synthetic = inputs
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run_study(dataset, out, [synthetic], CONFIG)
+    return out
+
+
 @pytest.fixture
-def study(tmp_path, dataset, synthetic):
-    run_study(dataset, tmp_path / "out", [synthetic], CONFIG)
-    return tmp_path / "out"
+def study(tmp_path, finished):
+    return shutil.copytree(finished, tmp_path / "study")
 
 
 def test_a_seed_gives_the_same_initial_weights_and_another_seed_others():
@@ -69,7 +89,8 @@ def test_training_learns_lesions_it_has_not_seen(tmp_path, dataset):
     assert summary["arms"]["real"]["dice"]["mean"] > 0.5
 
 
-def test_a_study_writes_what_it_ran_and_a_record_for_every_case(study, dataset):
+def test_a_study_writes_what_it_ran_and_a_record_for_every_case(finished, inputs):
+    dataset, study = inputs[0], finished
     summary = read_json(study / "summary.json")
     assert set(summary["arms"]) == {"real", "copy-paste", "validated"}
     assert set(summary["differences"]) == {"copy-paste - real", "validated - real"}
@@ -77,8 +98,9 @@ def test_a_study_writes_what_it_ran_and_a_record_for_every_case(study, dataset):
         assert (arm["n"], arm["seeds"]) == (5, 2)
         assert sum(arm["strata"][name]["n"] for name in SIZES) == 5
         assert set(arm["strata"]) == set(STRATA)
-    rows = read_cases(study / "cases.csv")
+    rows = records_of(study)
     assert len(rows) == 3 * 2 * 5
+    assert len((study / "cases.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(rows)
     assert {row["case"] for row in rows} == {case.id for case in read_dataset(dataset).split("test")}
     plan = read_json(study / "study.json")
     assert plan["cases"] == {"train": 6, "unannotated": 0, "test": 5, "synthetic": [4], "full": 0}
@@ -86,9 +108,9 @@ def test_a_study_writes_what_it_ran_and_a_record_for_every_case(study, dataset):
     assert not list(study.glob("runs/*.checkpoint"))
 
 
-def test_predictions_of_the_first_seed_are_kept_and_score_as_recorded(study, dataset):
-    cases = {case.id: case for case in read_dataset(dataset).cases}
-    rows = read_cases(study / "cases.csv")
+def test_predictions_of_the_first_seed_are_kept_and_score_as_recorded(finished, inputs):
+    cases = {case.id: case for case in read_dataset(inputs[0]).cases}
+    rows, study = records_of(finished), finished
     assert {bool(row["prediction"]) for row in rows if row["seed"] == 0} == {True}
     assert {bool(row["prediction"]) for row in rows if row["seed"] == 1} == {False}
     for row in rows:
@@ -99,7 +121,8 @@ def test_predictions_of_the_first_seed_are_kept_and_score_as_recorded(study, dat
             assert row["dice"] == pytest.approx(2 * both / (prediction.sum() + reference.sum()))
 
 
-def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, dataset, synthetic, study, monkeypatch):
+def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, inputs, finished, monkeypatch):
+    dataset, synthetic = inputs
     monkeypatch.setattr(segmenter, "CHECKPOINT_EVERY", 2)
     broken = tmp_path / "broken"
     calls = iter([9, 7, 3])  # iterations that live until each kill
@@ -122,18 +145,20 @@ def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, dataset, synthe
             run_study(dataset, broken, [synthetic], CONFIG)
         assert not (broken / "summary.json").exists()
     run_study(dataset, broken, [synthetic], CONFIG)
-    assert files_of(broken) == files_of(study)
+    assert files_of(broken) == files_of(finished)
 
 
-def test_two_workers_write_what_one_writes(tmp_path, dataset, synthetic, study):
+def test_two_workers_write_what_one_writes(tmp_path, inputs, finished):
+    dataset, synthetic = inputs
     two = tmp_path / "two"
     run_study(dataset, two, [synthetic], CONFIG.model_copy(update={"workers": 2}))
-    ours, theirs = files_of(study), files_of(two)
+    ours, theirs = files_of(finished), files_of(two)
     del ours["study.json"], theirs["study.json"]  # says how many workers
     assert ours == theirs
 
 
-def test_a_finished_study_is_not_trained_again_and_may_grow(study, dataset, synthetic):
+def test_a_finished_study_is_not_trained_again_and_may_grow(study, inputs):
+    dataset, synthetic = inputs
     before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*.jsonl")}
     run_study(dataset, study, [synthetic], CONFIG.model_copy(update={"seeds": 3}))
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -141,13 +166,15 @@ def test_a_finished_study_is_not_trained_again_and_may_grow(study, dataset, synt
     assert read_json(study / "summary.json")["arms"]["real"]["seeds"] == 3
 
 
-@pytest.mark.parametrize("change", [{"iterations": 7}, {"learning_rate": 1e-3}, {"size": 64}])
-def test_another_config_in_the_same_folder_is_refused_by_name(study, dataset, synthetic, change):
+@pytest.mark.parametrize("change", [{"iterations": 7}, {"learning_rate": 1e-3}, {"size": 96}])
+def test_another_config_in_the_same_folder_is_refused_by_name(study, inputs, change):
+    dataset, synthetic = inputs
     with pytest.raises(StudyError, match=f"made with {next(iter(change))} = .*choose another folder"):
         run_study(dataset, study, [synthetic], CONFIG.model_copy(update=change))
 
 
-def test_other_images_in_the_same_folder_are_refused(study, dataset, synthetic):
+def test_other_images_in_the_same_folder_are_refused(tmp_path, study, inputs):
+    dataset, synthetic = shutil.copytree(inputs[0], tmp_path / "data"), inputs[1]
     shutil.copy(dataset / "masks" / "train-0.png", dataset / "masks" / "train-3.png")
     with pytest.raises(StudyError, match="made with data"):
         run_study(dataset, study, [synthetic], CONFIG)
@@ -166,17 +193,17 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases(tmp_path,
 
 
 def test_a_failure_in_a_worker_stops_the_study_with_its_one_line(tmp_path, dataset):
-    (dataset / "images" / "train-0.png").write_bytes(b"no image")
-    config = CONFIG.model_copy(update={"arms": ("real",), "workers": 2})
-    profiles = {case.id: {"area": 0.1, "contrast": 5.0} for case in read_dataset(dataset).cases}
+    config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
     out = tmp_path / "out"
-    with pytest.raises(Exception, match="train-0"):
-        run_study(dataset, out, [], config)
-    digest = read_json(out / "study.json")["identity"]["data"]
-    (out / "profiles.json").write_text(json.dumps({"data": digest, "profiles": profiles}))
-    with pytest.raises(Exception, match="train-0") as caught:
-        run_study(dataset, out, [], config)
-    assert type(caught.value).__name__ == "DataError"
+    run_study(dataset, out, [], config)  # measures the lesions, so that the next study reads images in workers only
+    (dataset / "images" / "train-0.png").write_bytes(b"no image")
+    profiles = json.loads((out / "profiles.json").read_text())
+    shutil.rmtree(out)
+    out.mkdir()
+    profiles["data"] = read_inputs(dataset, [], "test").digests()["data"]
+    (out / "profiles.json").write_text(json.dumps(profiles))
+    with pytest.raises(DataError, match="train-0"):
+        run_study(dataset, out, [], config.model_copy(update={"seeds": 2, "workers": 2}))
     assert not (out / "summary.json").exists()
 
 
@@ -186,6 +213,12 @@ def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path, dataset)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_input_that_the_network_cannot_halve_is_refused():
-    with pytest.raises(ValueError, match="multiple of 4"):
-        StudyConfig(size=30, widths=(8, 8, 8))
+@pytest.mark.parametrize("size", [32, 100])
+def test_an_input_that_the_network_cannot_halve_is_refused(size):
+    with pytest.raises(ValueError, match="size"):
+        StudyConfig(size=size)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_every_allowed_input_comes_back_at_its_size(size):
+    assert build_network(CONFIG, 0).eval()(torch.rand(1, 3, size, size)).shape == (1, 1, size, size)

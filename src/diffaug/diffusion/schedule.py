@@ -110,9 +110,8 @@ class Schedule:
 
     def at(self, t: Tensor) -> Tensor:
         """Return alpha_bar of integer timesteps (B,); t = -1 is clean, alpha_bar 1."""
-        return torch.where(t < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[t.clamp_min(0).cpu()]).to(
-            t.device
-        )
+        now = t.cpu()
+        return torch.where(now < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[now.clamp_min(0)]).to(t.device)
 
     def x0_from_prediction(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """Return x0_hat from what the network predicts at timesteps t (B,)."""

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -85,14 +85,14 @@ def _load(path: Path, targets: Mapping[str, Tensor]) -> int:
     """Fill the target tensors in place and return the iteration that was saved."""
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if names != set(targets):
+            iteration = (file.metadata() or {}).get("iteration")
+            if iteration is None or set(file.keys()) != set(targets):
                 raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
             with torch.no_grad():
                 for name, target in targets.items():
                     target.copy_(file.get_tensor(name))
-            return int(file.metadata()["iteration"])
-    except (RuntimeError, OSError) as error:
+            return int(iteration)
+    except (RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
 
@@ -152,7 +152,9 @@ def optimise(
         for i in range(start, iterations):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * learning_rate_at(i, iterations)
-            terms = loss(i, generator_of(seed, i))
+            generator = generator_of(seed, i)
+            torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
+            terms = loss(i, generator)
             if not torch.isfinite(terms["loss"]):
                 raise ModelError(f"a loss must be finite: {name} iteration {i}; the log is in {log}; lower the rate")
             optimiser.zero_grad(set_to_none=True)

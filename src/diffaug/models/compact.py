@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -18,25 +18,21 @@ SCALE_CHANNELS = 2  # window width over frame width, native pixels per latent ce
 
 
 def codec_of(config: CodecConfig) -> Any:
-    """Return an untrained AutoencoderKL that works on space-to-depth pixels.
+    """Return an untrained AutoencoderTiny that works on space-to-depth pixels.
 
-    `unshuffle` k turns (B, 3, H, W) into (B, 3 k^2, H/k, W/k), so no layer runs at full resolution, where most of the
-    time of a narrow codec goes.
+    A cell of k px turns (B, 3, H, W) into (B, 3 k^2, H/k, W/k): no layer runs at full resolution, where most of the
+    time of a narrow codec goes. It has no normalisation layer, so brightness passes straight through, and it can start
+    as a principal component transform (`training.codec.start_from_components`).
     """
-    stages = len(config.widths)
-    channels = 3 * config.unshuffle**2
-    return AutoencoderKL(
+    channels, (encoder_blocks, decoder_blocks) = 3 * config.cell**2, config.blocks
+    return AutoencoderTiny(
         in_channels=channels,
         out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * stages,
-        up_block_types=("UpDecoderBlock2D",) * stages,
-        block_out_channels=config.widths,
-        layers_per_block=config.layers,
+        encoder_block_out_channels=(config.width,),
+        decoder_block_out_channels=(config.width,),
+        num_encoder_blocks=(encoder_blocks,),
+        num_decoder_blocks=(decoder_blocks,),
         latent_channels=config.latent_channels,
-        norm_num_groups=16,
-        sample_size=config.window // config.unshuffle,
-        mid_block_add_attention=False,
-        scaling_factor=1.0,
     )
 
 
@@ -104,7 +100,7 @@ def text_encoder_of(config: DenoiserConfig, tokenizer: Any) -> Any:
 def scheduler_of() -> Any:
     """Return a cosine schedule with zero terminal signal, predicting v.
 
-    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), Eq. 17, rescaled as in Lin et al. 2023 (arXiv:2305.08891), Alg. 1.
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), Eq. 17; Lin et al. 2023 (arXiv:2305.08891), Alg. 1, for the zero.
     """
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",

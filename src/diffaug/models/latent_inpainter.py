@@ -3,14 +3,18 @@
 Legend: B batch, H = W window side (px), h = w latent side, Z latent channels, K classes, D text width, L text length.
 """
 
+import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import __version__ as diffusers_version
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -34,51 +38,44 @@ PARTS: dict[str, tuple[str, Any]] = {  # folder: library and class, as model_ind
     "tokenizer": ("transformers", CLIPTokenizer),
     "scheduler": ("diffusers", DDIMScheduler),
 }
+CODECS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}  # Stable Diffusion's, and the compact one
+NETWORKS = ("vae", "unet", "text_encoder")
 
 
 def unshuffle_factor(codec: Any) -> int:
-    """Return k of the space-to-depth step before a codec: 1 for a codec of RGB, 2 for one of 12 channels."""
-    return int(round((codec.config.in_channels / 3) ** 0.5))
+    """Return k of the space-to-depth step before a codec: 1 for a codec of RGB, 8 for one of 192 channels."""
+    return round(math.sqrt(codec.config.in_channels / 3))
 
 
-def encode_moments(codec: Any, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and log variance of the raw latents: pixels (B, 3, H, W) => latents (B, Z, h, w), twice."""
-    distribution = codec.encode(F.pixel_unshuffle(image, unshuffle_factor(codec))).latent_dist
-    return distribution.mean, distribution.logvar
+def encode_raw(codec: Any, image: Tensor) -> Tensor:
+    """Return unscaled latents: pixels (B, 3, H, W) in [-1, 1] => (B, Z, h, w); of an AutoencoderKL the mean."""
+    output = codec.encode(F.pixel_unshuffle(image, unshuffle_factor(codec)))
+    raw: Tensor = output.latents if hasattr(output, "latents") else output.latent_dist.mean
+    return raw
 
 
-def _statistics(codec: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the codec's raw latents, each broadcastable to (B, Z, h, w)."""
-    config = codec.config
-    if getattr(config, "latents_mean", None) is not None:
-        mean, std = like.new_tensor(config.latents_mean), like.new_tensor(config.latents_std)
-        return mean[None, :, None, None], std[None, :, None, None]
-    shift = getattr(config, "shift_factor", None) or 0.0
-    return like.new_tensor(shift), like.new_tensor(1.0 / config.scaling_factor)
+def decode_raw(codec: Any, raw: Tensor) -> Tensor:
+    """Return pixels: unscaled latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
+    return F.pixel_shuffle(codec.decode(raw).sample, unshuffle_factor(codec))
 
 
 def encode(codec: Any, image: Tensor) -> Tensor:
-    """Return normalised latents: pixels (B, 3, H, W) in [-1, 1] => latents (B, Z, h, w), about unit-normal."""
-    raw = encode_moments(codec, image)[0].float()
-    mean, std = _statistics(codec, raw)
-    return (raw - mean) / std
+    """Return latents of about unit variance: pixels (B, 3, H, W) in [-1, 1] => latents (B, Z, h, w)."""
+    config = codec.config
+    return (encode_raw(codec, image).float() - (config.shift_factor or 0.0)) * config.scaling_factor
 
 
-def decode(codec: Any, latents: Tensor, normalised: bool = True) -> Tensor:
+def decode(codec: Any, latents: Tensor) -> Tensor:
     """Return pixels: latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
-    if normalised:
-        mean, std = _statistics(codec, latents)
-        latents = latents * std + mean
-    return F.pixel_shuffle(codec.decode(latents).sample, unshuffle_factor(codec))
+    config = codec.config
+    return decode_raw(codec, latents / config.scaling_factor + (config.shift_factor or 0.0))
 
 
 @torch.no_grad()
-def with_statistics(codec: Any, images: Tensor) -> Any:
-    """Write the mean and standard deviation of each raw latent channel over `images` into the codec's config."""
-    raw = torch.cat([encode_moments(codec, batch)[0].float() for batch in images.split(32)])
-    mean = [round(float(v), 5) for v in raw.mean((0, 2, 3))]
-    std = [round(float(v), 5) for v in raw.std((0, 2, 3)).clamp_min(1e-4)]
-    codec.register_to_config(latents_mean=mean, latents_std=std)
+def with_scale(codec: Any, images: Tensor) -> Any:
+    """Write the scale that gives the latents of `images` unit variance into the codec's config; return the codec."""
+    raw = torch.cat([encode_raw(codec, batch).float() for batch in images.split(32)])
+    codec.register_to_config(scaling_factor=round(float(1 / raw.std().clamp_min(1e-4)), 5), shift_factor=0.0)
     return codec
 
 
@@ -98,17 +95,18 @@ class LatentInpainter:
     def __post_init__(self) -> None:
         self.schedule = Schedule.of(self.scheduler)
         self.latent_channels = int(self.codec.config.latent_channels)
-        extra = int(self.unet.config.in_channels) - 2 * self.latent_channels - 1
+        least = 2 * self.latent_channels + 1
+        extra = int(self.unet.config.in_channels) - least
         if extra != 0 and extra <= SCALE_CHANNELS:
             raise ModelError(
-                f"an inpainting U-Net takes noisy latents, region and masked-image latents, {2 * self.latent_channels + 1} "
-                f"channels, and perhaps masks and scale; this one takes {self.unet.config.in_channels}; use an inpainting "
-                "checkpoint"
+                f"an inpainting U-Net takes noisy latents, region and masked-image latents, {least} channels, and "
+                f"perhaps masks and scale; this one takes {self.unet.config.in_channels}; use an inpainting checkpoint"
             )
         self.classes = max(0, extra - SCALE_CHANNELS)
         self.latent_side = int(self.unet.config.sample_size)
         self.cell = 2 ** (len(self.codec.config.block_out_channels) - 1) * unshuffle_factor(self.codec)
         self.window = self.latent_side * self.cell
+        self.cells_are_apart = self.cell == unshuffle_factor(self.codec) > 1  # each cell is encoded on its own
 
     @property
     def device(self) -> torch.device:
@@ -148,9 +146,8 @@ class LatentInpainter:
             text: Embedded prompts, (B, L, D).
         """
         if image.shape[-2:] != region.shape[-2:] or mask.shape[-2:] != region.shape[-2:]:
-            raise ShapeError(
-                f"image, region and mask need one size; got {tuple(image.shape)}, {tuple(region.shape)}, {tuple(mask.shape)}"
-            )
+            shapes = ", ".join(str(tuple(values.shape)) for values in (image, region, mask))
+            raise ShapeError(f"image, region and mask need one size; got {shapes}")
         return Conditioning(
             region=F.max_pool2d(region, self.cell),
             mask=F.avg_pool2d(mask, self.cell),
@@ -167,7 +164,10 @@ class LatentInpainter:
             parts += [conditioning.mask, scale]
         with autocast(self.device):
             output = self.unet(torch.cat(parts, dim=1), t, conditioning.text).sample
-        return self.schedule.x0_from_prediction(x_t, output.float(), t).to(x_t.dtype)
+        x0_hat = self.schedule.x0_from_prediction(x_t, output.float(), t).to(x_t.dtype)
+        if self.cells_are_apart:  # what lies outside the region is known exactly
+            x0_hat = torch.where(conditioning.region > 0, x0_hat, conditioning.masked_image_latents.to(x0_hat.dtype))
+        return x0_hat
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return unit normal latents, (B, Z, h, w): each row a pure function of its seed."""
@@ -179,13 +179,16 @@ class LatentInpainter:
         make_folder(folder)
         parts = {"vae": self.codec, "unet": self.unet, "text_encoder": self.text_encoder}
         for name, part in parts.items():
-            dtype = part.dtype
-            part.to(torch.float16 if half else torch.float32).save_pretrained(folder / name, max_shard_size="15MB")
-            part.to(dtype)
+            written = copy.deepcopy(part).half() if half else part.float()  # the model in memory stays as it is
+            written.save_pretrained(folder / name, max_shard_size="15MB")
+        self.tokenizer.backend_tokenizer.no_padding()  # else the last call's settings are saved
+        self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         index: dict[str, Any] = {name: [library, part.__name__] for name, (library, part) in PARTS.items()}
-        write_json(folder / "model_index.json", {"_class_name": "LatentInpainter", **index})
+        index["vae"][1] = type(self.codec).__name__
+        head = {"_class_name": "LatentInpainter", "_diffusers_version": diffusers_version}
+        write_json(folder / "model_index.json", {**head, **index})
 
     @staticmethod
     def load(folder: Path, device: torch.device | str = "cpu") -> "LatentInpainter":
@@ -195,26 +198,42 @@ class LatentInpainter:
             ModelError: A part is missing or is not what its name says.
         """
         loaded = {}
-        for name, (_, part) in PARTS.items():
+        for name, (_, expected) in PARTS.items():
             if not (folder / name).is_dir():
                 raise ModelError(f"a model folder needs {', '.join(PARTS)}: {folder} has no {name}/; fit it again")
-            extra = {"use_safetensors": True} if name in ("vae", "unet", "text_encoder") else {}
+            extra = {"use_safetensors": True} if name in NETWORKS else {}
+            part = codec_class(folder / name) if name == "vae" else expected
             try:
                 loaded[name] = part.from_pretrained(folder / name, local_files_only=True, **extra)
-            except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ModelError(f"every part of a model must load: {folder / name}: {reason}; fit it again") from None
-        networks = [loaded[name].float().eval().requires_grad_(False) for name in ("vae", "unet", "text_encoder")]
-        return LatentInpainter(*networks, loaded["tokenizer"], loaded["scheduler"]).to(device)
+        codec, unet, text = (loaded[name].float().eval().requires_grad_(False) for name in NETWORKS)
+        return LatentInpainter(codec, unet, text, loaded["tokenizer"], loaded["scheduler"]).to(device)
+
+
+def codec_class(folder: Path) -> Any:
+    """Return the class that a codec's folder names.
+
+    Raises:
+        ModelError: It names none that can be used here.
+    """
+    try:
+        name = read_json(folder / "config.json").get("_class_name")
+    except (DataError, AttributeError):
+        raise ModelError(f"every part of a model needs its config: {folder} has no config.json; fit it again") from None
+    if name not in CODECS:
+        raise ModelError(f"a codec must be one of {', '.join(CODECS)}: {folder} holds {name!r}; use another checkpoint")
+    return CODECS[name]
 
 
 def seal(folder: Path) -> str:
     """Write `digests.json` over a finished model folder, last of all, and return the model digest.
 
-    Training logs (`training/`) are left out: they do not shape what the model does.
+    Training logs (`training/`) and what a killed run left half-written do not shape what the model does.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "digests.json")
-    kept = [path for path in files if path.relative_to(folder).parts[0] != "training"]
+    kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
     digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
     write_json(folder / "digests.json", digests)
     return digest_of_value(digests)
@@ -229,8 +248,8 @@ def verify(folder: Path) -> str:
     if not folder.is_dir():
         raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} does not exist; fit one")
     try:
-        digests = read_json(folder / "digests.json")
-    except DataError:
+        digests = dict(read_json(folder / "digests.json"))
+    except (DataError, TypeError, ValueError):
         raise ModelError(f"a finished model has a digests.json: {folder} has none; run `diffaug fit` again") from None
     for name, digest in digests.items():
         if not (folder / name).is_file():

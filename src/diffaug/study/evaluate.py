@@ -84,7 +84,7 @@ def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":
 
     from diffaug.study.segmenter import autocast
 
-    pixels = images.float() / 255
+    pixels = (images.float() / 255).contiguous(memory_format=torch.channels_last)
     total = torch.zeros_like(pixels[:, :1])
     with torch.inference_mode(), autocast(images.device):
         for axes in ((), (2,), (3,), (2, 3)):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+CELL = 4  # px; side of the squares whose pixels become channels
 WARMUP = 0.05  # share of the iterations in which the learning rate rises
 WEIGHT_DECAY = 1e-2
 CLIP = 1.0  # largest norm of a gradient
@@ -28,26 +29,28 @@ CHECKPOINT_EVERY = 250  # iterations
 def build_network(config: StudyConfig, seed: int) -> "nn.Module":
     """Return the segmentation network with the initial weights of a seed.
 
-    A residual U-Net that halves the resolution at once, so that no wide layer runs at full resolution, with batch
-    normalisation. Images (B, 3, S, S) => logits (B, 1, S, S).
+    A U-Net with batch normalisation between space-to-depth and depth-to-space by 4: no layer runs at full resolution,
+    so that it learns more in a minute of one core than any of the finer networks that were tried.
+    Images (B, 3, S, S) => logits (B, 1, S, S).
 
-    Source: Kerfoot et al. 2019, "Left-Ventricle Quantification Using Residual U-Net", as built by MONAI.
+    Source: Falk et al. 2019, "U-Net: deep learning for cell counting, detection, and morphometry", as built by MONAI.
     """
     import torch
-    from monai.networks.nets import UNet
+    from monai.networks.nets import BasicUNet
+    from torch import nn
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = UNet(
+        unet = BasicUNet(
             spatial_dims=2,
-            in_channels=3,
-            out_channels=1,
-            channels=config.widths,
-            strides=(2,) * (len(config.widths) - 1),
-            num_res_units=2,
+            in_channels=3 * CELL**2,
+            out_channels=CELL**2,
+            features=(*config.widths, config.widths[0]),
             norm="batch",
+            act="relu",
         )
-    return network
+    network = nn.Sequential(nn.PixelUnshuffle(CELL), unet, nn.PixelShuffle(CELL))
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 
 
 def segmentation_loss(logits: "Tensor", masks: "Tensor") -> "Tensor":
@@ -115,7 +118,7 @@ def train(
             group["lr"] = learning_rate(iteration, config.iterations, config.learning_rate)
 
         with autocast(device):
-            logits = network(batch.images.to(device))
+            logits = network(batch.images.to(device, memory_format=torch.channels_last))
         loss = segmentation_loss(logits.float(), batch.masks.to(device))
         check_finite(float(loss.detach()), name, iteration, batch.ids, log)
 

@@ -32,7 +32,9 @@ def blending_weight(region: Mask, band: float) -> Values:
 
     A cubic step between, so that neither end shows an edge.
     """
-    depth = np.clip(ndimage.distance_transform_edt(region) / (band + 1.0), 0.0, 1.0)
+    if region.all():
+        return np.ones(region.shape, dtype=np.float32)  # there is no border to be away from
+    depth = np.clip(ndimage.distance_transform_edt(region) / max(band, 1.0), 0.0, 1.0)
     return (depth**2 * (3 - 2 * depth)).astype(np.float32)
 
 

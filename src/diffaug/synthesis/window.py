@@ -72,10 +72,7 @@ def _inside(start: float, side: int, size: int) -> int:
 
 
 def resize(values: Tensor, side: int | tuple[int, int]) -> Tensor:
-    """Resample (B, C, H, W): area average downwards, antialiased bicubic upwards and for small changes.
-
-    An area average keeps the mean and never overshoots, so a mask stays a share of each pixel.
-    """
+    """Resample (B, C, H, W), bicubic and antialiased; it overshoots a little at edges."""
     target = (side, side) if isinstance(side, int) else side
     if tuple(values.shape[-2:]) == target:
         return values

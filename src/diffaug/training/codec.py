@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from diffaug.config import CodecConfig
 from diffaug.data.case import Pixels
-from diffaug.diffusion.train import autocast, optimise
+from diffaug.diffusion.train import autocast, generator_of, optimise
 from diffaug.models.compact import codec_of
-from diffaug.models.latent_inpainter import decode, encode_moments, with_statistics
+from diffaug.models.latent_inpainter import decode_raw, encode_raw, unshuffle_factor, with_scale
 from diffaug.synthesis.window import Window, window_image
 
-KL_WEIGHT = 1e-6
+LATENT_NOISE = 0.02  # of the latents' standard deviation
 GRADIENT_WEIGHT = 0.5
 SMALLEST_WINDOW = 0.22  # of the frame's shorter side
 
@@ -45,8 +45,61 @@ def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
     return total / 4
 
 
+@torch.no_grad()
+def start_from_components(codec: Any, images: Sequence[Pixels], side: int, seed: int = 0) -> None:
+    """Set a codec's weights so that it is the principal component transform of cells, with room to learn the rest.
+
+    A cell of k x k pixels is projected on the leading components of random windows. Inside, each coefficient is carried
+    as a pair (c, -c) of channels, which ReLU keeps whole: c = relu(c) - relu(-c); the blocks' last layers start at zero
+    for these pairs, so they pass. Coefficients are scaled by their standard deviation to the power -1/2: coarse ones
+    stay stronger, as they are in images, but by far less.
+
+    Args:
+        codec: An untrained AutoencoderTiny of one stage, as `codec_of` makes it.
+        images: Frames, (H, W, 3) uint8.
+        side: Window side, px.
+        seed: Seeds the windows.
+    """
+    factor, z = unshuffle_factor(codec), int(codec.config.latent_channels)
+    windows = sample_windows(images, side, seed)
+    cells = F.pixel_unshuffle((windows + 1) / 2, factor).permute(0, 2, 3, 1).flatten(0, 2)
+    mean = cells.mean(0)
+    power, vectors = torch.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))
+    basis, deviation = vectors.flip(1)[:, :z], power.flip(0)[:z].clamp_min(1e-8).sqrt()
+    scale = deviation.rsqrt() * 0.8 / deviation[0].sqrt()  # the strongest has deviation 0.8: the decoder clamps near 3
+
+    first, last = codec.encoder.layers[0], codec.encoder.layers[-1]
+    project = (basis * scale).T  # (Z, 3 k^2)
+    for sign, rows in ((1, slice(0, z)), (-1, slice(z, 2 * z))):
+        first.weight[rows] = 0
+        first.weight[rows, :, 1, 1] = sign * project
+        first.bias[rows] = -sign * project @ mean
+    _set_readout(last, torch.eye(z), z)
+    last.bias.zero_()
+    first, last = codec.decoder.layers[0], codec.decoder.layers[-1]
+    for sign, rows in ((1, slice(0, z)), (-1, slice(z, 2 * z))):
+        first.weight[rows], first.bias[rows] = 0, 0
+        first.weight[rows, :, 1, 1] = sign * torch.eye(z)
+    _set_readout(last, basis / scale, z)
+    last.bias.copy_(mean)
+    for block in [*codec.encoder.layers, *codec.decoder.layers]:
+        if hasattr(block, "fuse"):
+            block.conv[-1].weight[: 2 * z], block.conv[-1].bias[: 2 * z] = 0, 0
+
+
+def _set_readout(layer: Any, matrix: Tensor, z: int) -> None:
+    """Make a 3 x 3 layer read `matrix` times (c, -c) pairs at its centre, and nothing of the other channels yet."""
+    layer.weight.zero_()
+    layer.weight[:, :z, 1, 1] = matrix
+    layer.weight[:, z : 2 * z, 1, 1] = -matrix
+
+
 def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, seed: int = 0, codec: Any = None) -> Any:
-    """Train (or go on training) an autoencoder and return it with its latent statistics.
+    """Train (or go on training) the decoder of an autoencoder and return the whole, with the scale of its latents.
+
+    The encoder stays the principal component transform it starts as: latents never move, so a decoder can be trained for
+    a user's own images without spoiling a painter that was trained before. A little noise on the latents teaches the
+    decoder to bear what a painter gets slightly wrong.
 
     Args:
         images: Frames, (H, W, 3) uint8 of any size; no annotation is used.
@@ -56,36 +109,43 @@ def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, see
         codec: Start from these weights.
 
     Returns:
-        AutoencoderKL in evaluation mode; `latents_mean` and `latents_std` of its config make latents unit-normal.
+        AutoencoderTiny in evaluation mode; `scaling_factor` of its config gives latents unit variance.
     """
     torch.manual_seed(seed)
-    codec = codec_of(config) if codec is None else codec
+    if codec is None:
+        codec = codec_of(config)
+        start_from_components(codec, images, config.window, seed)
+        with_scale(codec, sample_windows(images, config.window, seed))
+    codec.decoder.requires_grad_(True)
+    codec.encoder.requires_grad_(False)
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         picks = torch.randint(0, len(images), (config.batch_size,), generator=generator)
         batch = torch.cat([random_window(images[int(i)], config.window, generator) for i in picks])
         with autocast("cpu"):
-            mean, log_variance = encode_moments(codec, batch)
-            noise = torch.randn(mean.shape, generator=generator)
-            image = decode(codec, mean + noise * (0.5 * log_variance).exp(), normalised=False).float()
-        kl = 0.5 * (mean.float() ** 2 + log_variance.float().exp() - 1 - log_variance.float()).mean()
+            raw = encode_raw(codec, batch).detach()
+            noise = torch.randn(raw.shape, generator=generator) * raw.std() * LATENT_NOISE
+            image = decode_raw(codec, raw + noise).float()
         l1, edges = (image - batch).abs().mean(), gradient_loss(image, batch)
-        return {"loss": l1 + GRADIENT_WEIGHT * edges + KL_WEIGHT * kl, "l1": l1, "edges": edges, "kl": kl}
+        return {"loss": l1 + GRADIENT_WEIGHT * edges, "l1": l1, "edges": edges}
 
     optimise(
-        "codec", {"codec": codec}, loss, folder,
+        "codec", {"decoder": codec.decoder}, loss, folder,
         iterations=config.iterations, learning_rate=config.learning_rate, seed=seed, weight_decay=0.0,
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    sample = [random_window(images[i % len(images)], config.window, generator) for i in range(256)]
-    return with_statistics(codec, torch.cat(sample))
+    return codec.eval().requires_grad_(False)
+
+
+def sample_windows(images: Sequence[Pixels], side: int, seed: int, count: int = 400) -> Tensor:
+    """Return random windows of frames in turn, at least one of each, (N, 3, side, side) in [-1, 1]."""
+    generator = generator_of(seed, 3)
+    return torch.cat([random_window(images[i % len(images)], side, generator) for i in range(max(count, len(images)))])
 
 
 @torch.no_grad()
 def reconstruct(codec: Any, image: Tensor) -> Tensor:
     """Pass windows (B, 3, H, W) through the codec: pixels => latents => pixels."""
-    mean, _ = encode_moments(codec, image)
-    return decode(codec, mean, normalised=False).clamp(-1, 1)
+    return decode_raw(codec, encode_raw(codec, image)).clamp(-1, 1)
 
 
 def psnr(image: Tensor, target: Tensor) -> Tensor:
@@ -102,7 +162,7 @@ def measure_codec(codec: Any, images: Sequence[Pixels], side: int, windows: int 
 
     generator = torch.Generator().manual_seed(0)
     batch = torch.cat([random_window(images[i * len(images) // windows], side, generator) for i in range(windows)])
-    passed = torch.cat([reconstruct(codec, part) for part in batch.split(16)])
+    passed = torch.cat([reconstruct(codec, part) for part in torch.split(batch, 16)])
     pairs = zip(passed.permute(0, 2, 3, 1).numpy(), batch.permute(0, 2, 3, 1).numpy(), strict=True)
     ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
     return {"psnr_db": round(float(psnr(passed, batch).mean()), 2), "ssim": round(float(sum(ssim)) / len(ssim), 4)}

@@ -188,7 +188,7 @@ def base_model(
     codec = train_codec(images, config.codec, folder, seed).requires_grad_(False)
     torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
-    cells = config.codec.window // (config.codec.unshuffle * 2 ** (len(config.codec.widths) - 1))
+    cells = config.codec.window // config.codec.cell
     unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
     return LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
 
@@ -241,7 +241,7 @@ def train_prior(
     """
     torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
-    cells = config.codec.window // (config.codec.unshuffle * 2 ** (len(config.codec.widths) - 1))
+    cells = config.codec.window // config.codec.cell
     unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
     model = LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
 

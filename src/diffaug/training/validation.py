@@ -33,7 +33,7 @@ def estimates(model: LatentInpainter, windows: Windows, t: Tensor, seed: int, ba
         batch: Rows evaluated together.
     """
     generator, parts = generator_of(seed), []
-    for rows in torch.arange(len(windows)).split(batch):
+    for rows in torch.split(torch.arange(len(windows)), batch):
         part, now = windows.rows(rows), t[rows]
         eps = torch.randn(part.x0.shape, generator=generator)
         x_t = x_t_from_x0(part.x0, eps, model.schedule.at(now))

@@ -1,0 +1,41 @@
+"""Train the weights that diffaug ships: a codec and a prior for endoscopy, from images without annotations.
+
+Usage: python runs/release_weights.py IMAGES OUT
+    IMAGES: a folder of endoscopy images; for the shipped weights the 600 `train` images of Kvasir-SEG, without masks.
+    OUT: work folder; OUT/endoscopy is the model folder in float16 (src/diffaug/weights/endoscopy when released).
+
+Every 20th image is held out of the codec's training and measures it. Run it again after a kill: it goes on.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from diffaug.config import CodecConfig, DenoiserConfig, FitConfig
+from diffaug.data.case import SUFFIXES, read_image
+from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.training.codec import measure_codec, train_codec
+from diffaug.training.fit import train_prior
+
+CODEC = CodecConfig(iterations=3000)
+DENOISER = DenoiserConfig(iterations=2400, batch_size=32, learning_rate=5e-4)
+WINDOWS = 4000
+
+
+def main(images: Path, out: Path) -> None:
+    """Train codec, then prior; write the model folder and what was measured."""
+    files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+    held_out = [read_image(path) for path in files[::20]]
+    seen = [read_image(path) for index, path in enumerate(files) if index % 20]
+
+    codec = train_codec(seen, CODEC, out).requires_grad_(False)
+    measured = {"images": len(files), "codec_held_out": measure_codec(codec, held_out, CODEC.window, windows=120)}
+    print(json.dumps(measured), flush=True)
+
+    prior: LatentInpainter = train_prior(seen, out, FitConfig(codec=CODEC, denoiser=DENOISER), codec, windows=WINDOWS)
+    prior.save(out / "endoscopy", half=True)
+    (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,63 @@
+"""Parts that several stages are tested on: phantoms, and models small enough to be made in seconds."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # machines that run tests are often busy
+settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of eight annotated phantoms and two unannotated ones, 128 px."""
+    from diffaug.data.phantom import make_phantoms
+
+    folder = tmp_path_factory.mktemp("phantoms") / "dätä set"
+    make_phantoms(folder, train=8, val=0, test=0, unannotated=2, size=128)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The smallest fit that has every stage: 64 px windows, 8 x 8 latents of 4 channels, 4 steps, 2 looks."""
+    from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, ValidatorConfig
+
+    return FitConfig(
+        codec=CodecConfig(window=64, cell=8, latent_channels=4, width=16, blocks=(1, 1), iterations=10, batch_size=4),
+        denoiser=DenoiserConfig(
+            widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4, batch_size=8
+        ),
+        validator=ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8),
+        steps=4,
+        checks=(0.5, 1.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, tiny) -> Path:
+    """A model folder fitted on the phantoms; too briefly to paint anything, long enough to be whole."""
+    from diffaug.training.fit import fit
+
+    folder = tmp_path_factory.mktemp("fitted") / "model"
+    fit(phantoms, folder, tiny, base=None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tiny):
+    """An untrained painter of the tiny configuration whose output is not zero."""
+    import torch
+
+    from diffaug.conditioning.prompts import all_prompts
+    from diffaug.models.compact import codec_of, denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
+    from diffaug.models.latent_inpainter import LatentInpainter, with_scale
+
+    torch.manual_seed(0)
+    tokenizer = tokenizer_of(all_prompts())
+    codec = codec_of(tiny.codec).eval().requires_grad_(False)
+    with_scale(codec, torch.rand(16, 3, 64, 64) * 2 - 1)
+    unet = denoiser_of(tiny.denoiser, 4, 8).eval().requires_grad_(False)
+    text_encoder = text_encoder_of(tiny.denoiser, tokenizer).eval().requires_grad_(False)
+    return LatentInpainter(codec, unet, text_encoder, tokenizer, scheduler_of())

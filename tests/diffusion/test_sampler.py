@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from diffaug.diffusion.contract import Conditioning
+from diffaug.diffusion.sampler import ddim_step, sample
+from diffaug.diffusion.schedule import Schedule, x_t_from_x0
+from diffaug.models.compact import scheduler_of
+
+SCHEDULE = Schedule.of(scheduler_of())
+
+
+def nothing(rows):
+    zeros = torch.zeros
+    return Conditioning(zeros(rows, 1, 4, 4), zeros(rows, 1, 4, 4), zeros(rows, 2, 4, 4), zeros(rows, 2), zeros(rows, 3, 8))
+
+
+def latents(rows, seed):
+    return torch.randn(rows, 2, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_an_oracle_that_knows_the_clean_latents_makes_the_sampler_return_them(steps):
+    x0 = latents(3, 0)
+    *_, last = sample(lambda x_t, t, told: x0, latents(3, 1), nothing(3), SCHEDULE, steps)
+    assert last.index == steps
+    assert torch.equal(last.x_next, x0)
+
+
+def test_an_oracle_that_knows_the_noise_keeps_it_on_the_way():
+    x0, eps = latents(3, 0), latents(3, 1)
+    for step in sample(lambda x_t, t, told: x0, eps, nothing(3), SCHEDULE, 10):
+        torch.testing.assert_close(step.x_t, x_t_from_x0(x0, eps, SCHEDULE.at(step.t)))
+
+
+def test_steps_are_handed_out_in_order_with_their_timestep_and_estimate():
+    seen = []
+
+    def denoiser(x_t, t, told):
+        seen.append((x_t, t))
+        return 0.5 * x_t
+
+    steps = list(sample(denoiser, latents(2, 0), nothing(2), SCHEDULE, 4))
+    assert [step.index for step in steps] == [1, 2, 3, 4]
+    assert [step.t.tolist() for step in steps] == [[t, t] for t in SCHEDULE.timesteps(4).tolist()]
+    for step, (x_t, t) in zip(steps, seen, strict=True):
+        assert step.x_t is x_t and step.t is t
+        assert torch.equal(step.x0_hat, 0.5 * x_t)
+
+
+def test_the_last_step_returns_the_estimate_itself():
+    x_t, x0_hat = latents(2, 0), latents(2, 1)
+    moved = ddim_step(x_t, x0_hat, torch.tensor([99, 0]), torch.tensor([-1, -1]), SCHEDULE)
+    assert torch.equal(moved, x0_hat)
+
+
+def test_a_step_to_the_same_timestep_changes_nothing():
+    x_t, t = latents(2, 0), torch.tensor([700, 40])
+    torch.testing.assert_close(ddim_step(x_t, latents(2, 1), t, t, SCHEDULE), x_t)
+
+
+def test_each_row_moves_by_its_own_timesteps():
+    x_t, x0_hat = latents(3, 0), latents(3, 1)
+    t, t_next = torch.tensor([999, 500, 99]), torch.tensor([899, 499, -1])
+    together = ddim_step(x_t, x0_hat, t, t_next, SCHEDULE)
+    for row in range(3):
+        alone = ddim_step(*(value[row : row + 1] for value in (x_t, x0_hat, t, t_next)), SCHEDULE)
+        assert torch.equal(together[row : row + 1], alone)
+
+
+def test_a_step_is_that_of_diffusers():
+    scheduler = scheduler_of()
+    scheduler.set_timesteps(10)
+    x_t, v = latents(1, 0), latents(1, 1)
+    for now, after in ((999, 899), (499, 399)):
+        t, t_next = torch.tensor([now]), torch.tensor([after])
+        ours = ddim_step(x_t, SCHEDULE.x0_from_prediction(x_t, v, t), t, t_next, SCHEDULE)
+        torch.testing.assert_close(ours, scheduler.step(v, now, x_t).prev_sample, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffaug.synthesis.compose import (
+    band_width,
+    blending_weight,
+    compose,
+    light_difference,
+    missing_grain,
+    region_of,
+)
+from diffaug.synthesis.window import Window, window_around, window_image
+
+
+def disc(shape, centre, radius):
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+
+
+def tissue(shape=(90, 110), seed=0):
+    noise = np.random.default_rng(seed).normal(0, 6, (*shape, 3))
+    return np.clip(np.array([180, 110, 90]) + noise, 0, 255).astype(np.uint8)
+
+
+def painted(seed=0, side=32):
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2.4 - 1.2  # overshoots
+
+
+MASK = disc((90, 110), (45, 60), 12)
+NOTHING = np.zeros((90, 110), dtype=bool)
+
+
+@given(st.integers(0, 89), st.integers(0, 109), st.integers(1, 30), st.floats(2, 15), st.integers(0, 50))
+@settings(max_examples=40)
+def test_pixels_outside_the_region_are_byte_identical_wherever_the_window_lies(row, column, radius, band, seed):
+    background = tissue()
+    mask = disc(background.shape[:2], (row, column), radius)
+    region = region_of(mask, NOTHING, band)
+    window = window_around(mask, 1.3)  # may cut the region, and reach beyond the frame
+    before = background.copy()
+    frame = compose(background, painted(seed), window, region, band, seed)
+    assert (frame[~region] == before[~region]).all()
+    assert (background == before).all()
+    assert frame.dtype == np.uint8 and frame.shape == background.shape
+
+
+@pytest.mark.parametrize("window", [Window(-30, -40, 200), Window(-5, -5, 60), Window(60, 80, 64), Window(30, 45, 32)])
+def test_a_window_that_reaches_beyond_the_frame_paints_in_its_own_place(window):
+    region = region_of(MASK, NOTHING, 3.0)
+    region[:8, :8] = region[-8:, -8:] = True
+    frame = compose(tissue(), painted(), window, region, 3.0, 0)
+    rows, columns = np.nonzero((frame != tissue()).any(axis=2))
+    inside = region.copy()
+    inside[:] = False
+    inside[max(0, window.top) : window.top + window.side, max(0, window.left) : window.left + window.side] = True
+    assert inside[rows, columns].all() and region[rows, columns].all()
+    assert len(rows) > 0.9 * (region & inside).sum() * 0.8
+
+
+def test_inside_the_mask_the_paint_shows():
+    band = band_width(MASK, 0.08)
+    region, window = region_of(MASK, NOTHING, band), window_around(MASK, 2.0)
+    stripes = torch.ones(1, 3, 32, 32)
+    stripes[:, :, ::2] = -1  # dark and bright, the same mean: light is corrected, stripes are not
+    frame = compose(tissue(), stripes, window, region, band, 0).astype(float)
+    assert np.abs(np.diff(frame.mean(axis=2), axis=0))[MASK[1:]].mean() > 20
+    assert np.abs(np.diff(tissue().astype(float).mean(axis=2), axis=0))[MASK[1:]].mean() < 10
+
+
+def test_the_background_painted_on_itself_is_almost_unchanged():
+    background = tissue()
+    window = Window(20, 30, 64)
+    region = region_of(MASK, NOTHING, 4.0)
+    frame = compose(background, window_image(background, window, 64), window, region, 4.0, 0)
+    difference = np.abs(frame.astype(float) - background)
+    assert difference.mean() < 0.3 and difference.max() < 25  # only grain is added, and hardly any
+
+
+def test_the_same_seed_composes_the_same_bytes_and_another_seed_other_grain():
+    region, window = region_of(MASK, NOTHING, 3.0), window_around(MASK, 2.0)
+    smooth = torch.zeros(1, 3, 32, 32)
+    first, again, other = (compose(tissue(), smooth, window, region, 3.0, seed) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+# Region and band
+
+
+def test_a_region_contains_both_masks_and_the_band_around_them():
+    old = disc(MASK.shape, (20, 20), 8)
+    region = region_of(MASK, old, 5.0)
+    assert region[MASK | old].all()
+    assert (region == region_of(old, MASK, 5.0)).all()
+    assert region[45, 60 + 12 + 5] and not region[45, 60 + 12 + 6]
+    assert (region_of(MASK, NOTHING, 0.0) == MASK).all()
+
+
+def test_a_band_is_a_share_of_the_longer_side_and_at_least_two_pixels():
+    mask = np.zeros((50, 120), dtype=bool)
+    mask[10:20, 10:110] = True
+    assert band_width(mask, 0.08) == 8.0
+    assert band_width(mask.T, 0.08) == 8.0
+    assert band_width(mask, 0.0) == 2.0
+
+
+@given(st.integers(0, 89), st.integers(0, 109), st.integers(0, 30), st.floats(0, 20))
+def test_the_weight_is_zero_outside_the_region_and_one_on_the_mask(row, column, radius, band):
+    mask = disc((90, 110), (row, column), radius)
+    region = region_of(mask, NOTHING, band)
+    weight = blending_weight(region, band)
+    assert (weight[~region] == 0).all()
+    assert (weight[mask] == 1).all()
+    assert ((weight > 0) & (weight <= 1))[region].all()
+
+
+def test_the_weight_rises_smoothly_across_the_band():
+    weight = blending_weight(region_of(MASK, NOTHING, 10.0), 10.0)
+    line = weight[45, 60:85]
+    assert (np.diff(line) <= 0).all()
+    assert np.abs(np.diff(line)).max() < 0.2
+
+
+def test_a_region_that_fills_the_frame_is_painted_everywhere():
+    assert (blending_weight(np.ones((20, 30), dtype=bool), 4.0) == 1).all()
+
+
+# Light and grain
+
+
+@given(st.floats(-60, 60))
+@settings(max_examples=20)
+def test_a_constant_offset_of_light_is_removed(offset):
+    real = tissue((64, 64)).astype(np.float32)
+    inside = disc((64, 64), (32, 32), 16)
+    difference = light_difference(real, real + np.float32(offset), inside)
+    np.testing.assert_allclose(difference, -offset, atol=0.02 * abs(offset) + 1e-3)
+
+
+def test_what_is_painted_inside_does_not_change_the_light():
+    real = tissue((64, 64)).astype(np.float32)
+    inside = disc((64, 64), (32, 32), 16)
+    patch, other = real + 10, real + 10
+    other[inside] = 0
+    np.testing.assert_array_equal(light_difference(real, patch, inside), light_difference(real, other, inside))
+
+
+def test_where_nothing_is_known_the_light_stays():
+    real = tissue((64, 64)).astype(np.float32)
+    everywhere = np.ones((64, 64), dtype=bool)
+    assert not light_difference(real, real + 9, everywhere).any()
+    assert not missing_grain(real, real * 0, everywhere, np.random.default_rng(0)).any()
+
+
+def test_grain_lifts_a_smooth_patch_to_the_noise_of_its_background_and_no_further():
+    rng = np.random.default_rng(0)
+    real = (120 + np.repeat(rng.normal(0, 5, (128, 128, 1)), 3, axis=2)).astype(np.float32)
+    inside = disc((128, 128), (64, 64), 40)
+    grain = missing_grain(real, np.full_like(real, 120), inside, rng)
+
+    def strength(values):
+        grey = values.mean(axis=2)
+        from scipy import ndimage
+
+        return np.std((grey - ndimage.gaussian_filter(grey, 1.0))[8:-8, 8:-8])
+
+    assert strength(grain) == pytest.approx(strength(real), rel=0.15)
+    assert not missing_grain(real, real, inside, rng).max() > 2
+    assert not missing_grain(real * 0, real, inside, rng).any()  # noise is never taken away

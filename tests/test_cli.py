@@ -1,0 +1,125 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import diffaug
+from diffaug.cli import main
+from diffaug.config import PRESETS, read_config
+from diffaug.errors import ConfigError
+
+COMMANDS = [
+    ["demo"],
+    ["data", "import"],
+    ["data", "phantom"],
+    ["data", "inspect"],
+    ["data", "subset"],
+    ["fit"],
+    ["generate"],
+    ["study"],
+    ["report"],
+    ["run"],
+]
+
+
+def said(capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example_in_its_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, [*command, "--help"])
+    assert status == 0
+    assert f"Example: diffaug {' '.join(command)} " in " ".join(out.split())
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom diffaug.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'monai', 'diffusers', 'transformers', 'matplotlib', 'skimage', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -> None:
+    code = "import sys, diffaug; assert 'torch' not in sys.modules; [getattr(diffaug, n) for n in diffaug.__all__]"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert diffaug.__all__[:2] == ["Config", "read_config"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["data", "inspect", "no-such-folder"], ["no-such-folder", "does not exist"]),
+        (["fit", "no-such-data", "m"], ["no-such-data"]),
+        (["generate", "no-such-model", "d", "s"], ["no-such-model", "diffaug fit"]),
+        (["fit", "d", "m", "--preset", "nonsense"], ["preset", "default", "'nonsense'"]),
+        (["run", "no-such.yaml"], ["no-such.yaml"]),
+    ],
+    ids=["inspect", "fit", "generate", "preset", "run"],
+)
+def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
+    words: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = said(capsys, words)
+    assert (status, out) == (1, "")
+    assert err.startswith("diffaug: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert all(part in err for part in parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_impossible_option_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = said(capsys, ["fit", "d", "m", "--validator.alpha", "0.7"])
+    assert status in (1, 2)
+    assert "alpha" in err and "Traceback" not in err
+
+
+def test_a_config_file_with_an_unknown_knob_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "böse config.yaml"
+    path.write_text("study:\n  sedes: 3\n", encoding="utf-8")
+    status, _, err = said(capsys, ["run", str(path)])
+    assert status == 1 and "study.sedes" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "preset: nothing\n", "generate:\n  count: -3\n"])
+def test_a_malformed_config_file_raises_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["generate", "m", "d", "s", "--count", "77", "--dry-run"])
+    plan = yaml.safe_load(capsys.readouterr().out)
+    assert plan["config"]["count"] == 77
+    assert set(plan["estimate"]) == {"minutes", "megabytes"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preset_sets_the_defaults_and_an_option_overrides_it(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "d", "m", "--preset", "smoke", "--validator.folds", "4", "--dry-run"])
+    config = yaml.safe_load(capsys.readouterr().out)["config"]
+    assert config["validator"]["folds"] == 4
+    assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
+
+
+def test_the_example_configs_are_valid() -> None:
+    for path in sorted(Path(__file__).parent.parent.glob("runs/*.yaml")):
+        assert read_config(path).out.name == path.stem

@@ -1,0 +1,120 @@
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from diffaug.config import PRESETS, Config, FitConfig, GenerateConfig, config_from_values, read_config
+from diffaug.errors import ConfigError
+
+
+def refused(values):
+    with pytest.raises(ConfigError) as error:
+        config_from_values(values)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 250
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_yaml(tmp_path, name):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(PRESETS[name].model_dump(mode="json")))
+    assert read_config(path) == PRESETS[name]
+
+
+def test_an_empty_file_is_the_default(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    assert read_config(tmp_path / "config.yaml") == Config()
+
+
+def test_a_file_changes_only_the_knobs_it_names(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("preset: default\nfit:\n  codec:\n    iterations: 7\n")
+    config = read_config(path)
+    assert config.fit.codec.iterations == 7
+    assert config.model_copy(update={"fit": FitConfig()}) == Config()
+    assert config.fit.denoiser == FitConfig().denoiser
+
+
+def test_an_unknown_knob_is_named_with_its_place():
+    assert "fit.codec.widdths" in refused({"fit": {"codec": {"widdths": [16]}}})
+    assert "sed" in refused({"sed": 1})
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("generate.count", 0),
+        ("generate.count", "many"),
+        ("generate.place", "anywhere"),
+        ("generate.band", 1.5),
+        ("generate.context", [2.2, 1.3]),
+        ("generate.context", [0.2, 1.3]),
+        ("generate.context", [1.3, float("nan")]),
+        ("generate.context", [1.3]),
+        ("fit.checks", [0.5, 1.2]),
+        ("fit.steps", 1001),
+        ("fit.codec.learning_rate", float("nan")),
+        ("fit.validator.alpha", 0.5),
+        ("fit.validator.folds", 1),
+        ("fit", None),
+    ],
+)
+def test_an_impossible_value_is_one_line_that_names_the_knob(knob, value):
+    first, *rest = reversed(knob.split("."))
+    values = {first: value}
+    for name in rest:
+        values = {name: values}
+    assert knob in refused(values)
+
+
+@pytest.mark.parametrize("part", ["denoiser", "validator"])
+def test_widths_are_multiples_of_the_16_groups_that_normalise_them(part):
+    assert f"fit.{part}.widths.1" in refused({"fit": {part: {"widths": [16, 40]}}})
+    assert f"fit.{part}.widths" in refused({"fit": {part: {"widths": []}}})
+    assert getattr(config_from_values({"fit": {part: {"widths": [16, 48]}}}).fit, part).widths == (16, 48)
+
+
+def test_a_text_encoder_has_32_channels_for_each_head():
+    assert "multiple of 32" in refused({"fit": {"denoiser": {"text_width": 48}}})
+
+
+def test_a_window_is_a_whole_number_of_latent_cells_at_every_resolution_of_the_networks():
+    assert "multiple of 32; it is 80" in refused({"fit": {"codec": {"window": 80}}})
+    assert "multiple of 64" in refused({"fit": {"codec": {"window": 96}, "validator": {"widths": [16, 16, 16, 16]}}})
+    assert config_from_values({"fit": {"codec": {"window": 96}}}).fit.codec.window == 96
+
+
+def test_a_latent_cell_holds_whole_cells_of_the_validator():
+    assert "multiple of 4" in refused({"fit": {"codec": {"cell": 6, "window": 96}}})
+
+
+def test_a_broken_part_is_told_before_what_depends_on_it():
+    assert refused({"fit": {"codec": {"window": -1}}}).startswith("fit.codec.window")
+
+
+@pytest.mark.parametrize("values", [[1], "text", 3])
+def test_a_config_must_be_a_mapping(values):
+    assert "mapping" in refused(values)
+
+
+@pytest.mark.parametrize("preset", ["huge", ["default"], 3, {}])
+def test_an_unknown_preset_is_told_with_the_known_ones(tmp_path, preset):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"preset": preset}))
+    with pytest.raises(ConfigError, match="default"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", None])
+def test_a_file_that_is_missing_or_no_yaml_is_one_line_of_error(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml") as error:
+        read_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_cannot_be_changed_in_place():
+    with pytest.raises(ValidationError):
+        GenerateConfig().count = 3

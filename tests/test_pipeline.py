@@ -1,0 +1,51 @@
+"""Whole pipelines as a user runs them. Everything here takes a minute or more."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffaug.artifacts import digest_of_file
+from diffaug.config import PRESETS, config_from_values
+from diffaug.pipeline import estimate, run_pipeline
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_script(name: str, *words: str) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["sh", str(ROOT / "runs" / name), *words], env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0
+    return done.stdout
+
+
+def test_every_preset_has_an_estimate_and_the_demo_fits_into_eight_minutes() -> None:
+    for name, preset in PRESETS.items():
+        assert estimate(preset)["minutes"] > 0, name
+    assert estimate(PRESETS["demo"])["minutes"] < 8
+
+
+@pytest.mark.slow
+def test_the_smoke_script_runs_every_stage_on_phantoms_and_ends_with_a_report(tmp_path: Path) -> None:
+    last = run_script("smoke.sh", str(tmp_path / "mit Leerzeichen")).strip().splitlines()[-1]
+    page = Path(last).read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
+    config = config_from_values({"out": tmp_path, "generate": {"gate": False}}, "smoke")
+    (report,) = run_pipeline(config)
+    summary = report.parent / "summary.json"
+    before = digest_of_file(summary)
+    arms = json.loads(summary.read_text())["arms"]
+    assert set(arms) == {"real", "copy-paste", "validated"}
+    (report.parent / "runs" / "validated-0.jsonl").unlink()  # as if killed before the last run had finished
+    summary.unlink()
+    run_pipeline(config)
+    assert digest_of_file(summary) == before

@@ -1,0 +1,170 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffaug.errors import ModelError
+from diffaug.validator.calibration import (
+    BINS,
+    Calibration,
+    bin_groups,
+    calibrate,
+    check_steps,
+    conformal_threshold,
+    soft_iou,
+)
+
+EVERYWHERE = torch.ones(1, 1, 6, 6)
+ALPHAS = st.floats(0.01, 0.49)
+
+
+def maps(seed, rows=3, classes=2):
+    return torch.rand(rows, classes, 6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def calibration(**values):
+    made = {
+        "alpha": 0.1,
+        "steps": 4,
+        "checks": (2, 4),
+        "folds": {"train-0": 0, "train-1": 1},
+        "groups": {name: (name,) for name in BINS},
+        "counts": dict.fromkeys(BINS, 9),
+        "thresholds": {name: {"2": 0.1, "4": 0.5} for name in BINS},
+        "validator": "0123456789abcdef",
+    }
+    return Calibration(**{**made, **values})
+
+
+# Agreement
+
+
+def test_agreement_of_equal_maps_is_one_and_of_disjoint_ones_zero():
+    first = maps(0)
+    torch.testing.assert_close(soft_iou(first, first, EVERYWHERE), torch.ones(3, dtype=torch.float64))
+    half = (first > 0.5).double()
+    torch.testing.assert_close(soft_iou(half, 1 - half, EVERYWHERE), torch.zeros(3).double(), atol=1e-6, rtol=0)
+
+
+def test_agreement_is_symmetric_and_lies_between_zero_and_one():
+    first, second = maps(0), maps(1)
+    scores = soft_iou(first, second, EVERYWHERE)
+    torch.testing.assert_close(scores, soft_iou(second, first, EVERYWHERE))
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_agreement_of_hard_masks_is_intersection_over_union():
+    first, second = maps(0, classes=1) > 0.5, maps(1, classes=1) > 0.4
+    iou = (first & second).sum((1, 2, 3)) / (first | second).sum((1, 2, 3))
+    torch.testing.assert_close(soft_iou(first.double(), second.double(), EVERYWHERE), iou.double(), atol=1e-5, rtol=0)
+
+
+def test_two_empty_maps_agree_and_one_empty_map_does_not():
+    empty, full = torch.zeros(1, 1, 6, 6), torch.ones(1, 1, 6, 6)
+    assert soft_iou(empty, empty, EVERYWHERE).item() == 1.0
+    assert soft_iou(empty, full, EVERYWHERE).item() < 1e-6
+    assert soft_iou(full, full, torch.zeros(1, 1, 6, 6)).item() == 1.0
+
+
+def test_what_lies_outside_the_region_does_not_count():
+    region = torch.zeros(3, 1, 6, 6)
+    region[:, :, 1:4, 1:4] = 1
+    first, second = maps(0), maps(1)
+    changed = torch.where(region > 0, first, 1 - first)
+    assert torch.equal(soft_iou(first, second, region), soft_iou(changed, second, region))
+
+
+# Thresholds
+
+
+@pytest.mark.parametrize(("count", "alpha"), [(19, 0.05), (30, 0.1), (57, 0.3)])
+def test_a_fresh_score_as_good_falls_under_the_threshold_with_at_most_the_stated_chance(count, alpha):
+    rng = np.random.default_rng(0)
+    rejected = 0.0
+    for _ in range(4000):
+        threshold = conformal_threshold(rng.random(count), alpha)
+        rejected += threshold  # the chance that a uniform score is under it
+    expected = math.floor(alpha * (count + 1)) / (count + 1)
+    assert rejected / 4000 == pytest.approx(expected, abs=0.004)
+    assert rejected / 4000 <= alpha + 0.004
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), ALPHAS)
+def test_the_threshold_rejects_at_most_that_share_of_the_scores_it_was_made_of(scores, alpha):
+    threshold = conformal_threshold(scores, alpha)
+    assert sum(score < threshold for score in scores) <= alpha * (len(scores) + 1)
+
+
+def test_too_few_scores_reject_nothing():
+    assert conformal_threshold([0.9] * 18, 0.05) == 0.0
+    assert conformal_threshold([0.9] * 19, 0.05) == 0.9
+    assert conformal_threshold([], 0.05) == 0.0
+
+
+@given(ALPHAS)
+def test_a_bin_that_stands_alone_has_enough_lesions_for_a_threshold(alpha):
+    for count in range(1, 120):
+        if bin_groups({"small": count, "medium": 1, "large": 1}, alpha)["small"] == ("small",):
+            assert conformal_threshold([0.5] * count, alpha) == 0.5
+            break
+    else:
+        pytest.fail("no count is enough")
+
+
+def test_a_bin_with_few_lesions_takes_in_its_neighbours_nearest_and_smaller_first():
+    alone = {name: (name,) for name in BINS}
+    assert bin_groups(dict.fromkeys(BINS, 19), 0.05) == alone
+    assert bin_groups({"small": 19, "medium": 18, "large": 19}, 0.05) == {**alone, "medium": ("small", "medium")}
+    assert bin_groups({"small": 3, "medium": 10, "large": 30}, 0.05) == {
+        "small": BINS,
+        "medium": BINS,
+        "large": ("large",),
+    }
+    assert bin_groups({"small": 12, "medium": 12, "large": 2}, 0.05)["large"] == BINS
+    assert bin_groups({"small": 19, "medium": 15, "large": 4}, 0.05)["large"] == ("medium", "large")
+    assert bin_groups({}, 0.05) == dict.fromkeys(BINS, BINS)
+
+
+def test_a_threshold_is_that_of_the_scores_of_its_group():
+    scores = {"small": {2: [0.1] * 5, 4: [0.2] * 5}, "large": {2: [0.6] * 30, 4: [0.8] * 30}}
+    groups, thresholds = calibrate(scores, 0.05)
+    assert groups == {"small": BINS, "medium": BINS, "large": ("large",)}
+    assert thresholds["large"] == {"2": 0.6, "4": 0.8}
+    pooled = {step: conformal_threshold(scores["small"][step] + scores["large"][step], 0.05) for step in (2, 4)}
+    assert thresholds["small"] == thresholds["medium"] == {"2": pooled[2], "4": pooled[4]}
+
+
+@given(st.lists(st.floats(0, 1), max_size=5), st.integers(1, 1000))
+def test_checked_steps_rise_and_end_with_the_last(shares, steps):
+    checks = check_steps(shares, steps)
+    assert checks[-1] == steps
+    assert 1 <= checks[0]
+    assert list(checks) == sorted(set(checks))
+
+
+def test_checked_steps_are_shares_of_the_steps():
+    assert check_steps((0.5, 0.8, 1.0), 10) == (5, 8, 10)
+    assert check_steps((), 10) == (10,)
+    assert check_steps((0.0, 0.01), 4) == (1, 4)
+
+
+# On disk
+
+
+def test_a_calibration_survives_its_file(tmp_path):
+    calibration().save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == calibration()
+    assert calibration().threshold("small", 4) == 0.5
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"checks": 3}', '{"checks": [1], "groups": []}'])
+def test_a_missing_or_malformed_calibration_is_one_line_of_error(tmp_path, content):
+    path = tmp_path / "calibration.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ModelError, match="fit it again") as error:
+        Calibration.load(path)
+    assert "\n" not in str(error.value)
