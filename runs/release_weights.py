@@ -17,7 +17,7 @@ from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.fit import train_prior
 
-CODEC = CodecConfig(iterations=3000)
+CODEC = CodecConfig(iterations=1600)
 DENOISER = DenoiserConfig(iterations=2400, batch_size=32, learning_rate=5e-4)
 WINDOWS = 4000
 

@@ -1,9 +1,12 @@
 """Parts that several stages are tested on: phantoms, and models small enough to be made in seconds."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests that compare bytes need one number of threads
 
 settings.register_profile("patient", deadline=None)  # machines that run tests are often busy
 settings.load_profile("patient")
@@ -25,11 +28,11 @@ def tiny():
     from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, ValidatorConfig
 
     return FitConfig(
-        codec=CodecConfig(window=64, cell=8, latent_channels=4, width=16, blocks=(1, 1), iterations=10, batch_size=4),
+        codec=CodecConfig(window=64, cell=8, latent_channels=4, width=32, blocks=(1, 1), iterations=10, batch_size=4),
         denoiser=DenoiserConfig(
             widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4, batch_size=8
         ),
-        validator=ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8),
+        validator=ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8, alpha=0.4),
         steps=4,
         checks=(0.5, 1.0),
     )

@@ -88,6 +88,12 @@ def test_a_latent_cell_holds_whole_cells_of_the_validator():
     assert "multiple of 4" in refused({"fit": {"codec": {"cell": 6, "window": 96}}})
 
 
+def test_a_codec_is_wide_enough_to_carry_its_latents():
+    assert "it is 16, width 24" in refused({"fit": {"codec": {"width": 24}}})
+    assert "it is 49, width" in refused({"fit": {"codec": {"cell": 4, "latent_channels": 49}}})
+    assert config_from_values({"fit": {"codec": {"cell": 4, "latent_channels": 48}}}).fit.codec.latent_channels == 48
+
+
 def test_a_broken_part_is_told_before_what_depends_on_it():
     assert refused({"fit": {"codec": {"window": -1}}}).startswith("fit.codec.window")
 

@@ -38,6 +38,17 @@ class CodecConfig(Knobs):
     batch_size: Positive = 16
     learning_rate: Rate = 1e-3
 
+    @field_validator("width")
+    @classmethod
+    def _carry_latents(cls, width: int, info: ValidationInfo) -> int:
+        """Refuse more latent channels than a cell has values, or than pairs of channels carry (`training.codec`)."""
+        channels, cell = info.data.get("latent_channels", 0), info.data.get("cell", 0)
+        if width < 2 * channels or channels > 3 * cell**2 > 0:
+            raise ValueError(
+                f"latent_channels is half of width and 3 x cell^2 at most: it is {channels}, width {width}, cell {cell}"
+            )
+        return width
+
 
 class DenoiserConfig(Knobs):
     """The U-Net that paints, its text encoder, and their training."""
@@ -117,9 +128,9 @@ class StudyConfig(Knobs):
     seeds: Positive = 3
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 128  # px; side of the square the segmentation network sees
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / 4 down
-    iterations: Positive = 1200
+    iterations: Positive = 1600
     batch_size: Positive = 16
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 1e-3
     synthetic_share: Fraction = 0.5  # share of synthetic or pasted cases in a batch
     bootstrap: Positive = 2000  # resamples of seeds and test cases
     workers: Positive = 2  # processes, one thread each

@@ -11,7 +11,9 @@ SCHEDULE = Schedule.of(scheduler_of())
 
 def nothing(rows):
     zeros = torch.zeros
-    return Conditioning(zeros(rows, 1, 4, 4), zeros(rows, 1, 4, 4), zeros(rows, 2, 4, 4), zeros(rows, 2), zeros(rows, 3, 8))
+    return Conditioning(
+        zeros(rows, 1, 4, 4), zeros(rows, 1, 4, 4), zeros(rows, 2, 4, 4), zeros(rows, 2), zeros(rows, 3, 8)
+    )
 
 
 def latents(rows, seed):

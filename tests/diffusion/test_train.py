@@ -13,7 +13,7 @@ from diffaug.errors import ModelError
 ITERATIONS = 12
 
 
-class Interruption(Exception):
+class Interruption(BaseException):
     pass
 
 
@@ -146,8 +146,8 @@ def test_a_loss_that_is_not_finite_is_one_line_of_error_and_harms_nothing(tmp_pa
 def test_the_learning_rate_rises_then_falls_to_a_fiftieth():
     rates = [learning_rate_at(i, 1000) for i in range(1000)]
     assert rates[99] == 1.0 == max(rates)
-    assert all(a < b for a, b in zip(rates[:99], rates[1:100], strict=True))
-    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert rates[:100] == sorted(set(rates[:100]))
+    assert rates[100:] == sorted(rates[100:], reverse=True)
     assert rates[-1] == pytest.approx(0.02, abs=1e-4)
     assert all(0 < learning_rate_at(i, n) <= 1 for n in (1, 2, 9, 10) for i in range(n))
 

@@ -231,7 +231,7 @@ def test_logs_and_what_a_killed_run_left_do_not_count(copy):
     assert verify(copy) == seal(copy) == digest
 
 
-@pytest.mark.parametrize("content", [None, "{", "[1, 2]", '"text"'])
+@pytest.mark.parametrize("content", [None, "{", "{}", "[1, 2]", '"text"'])
 def test_an_unfinished_model_is_one_line_of_error(copy, content):
     if content is not None:
         (copy / "digests.json").write_text(content)
@@ -338,6 +338,15 @@ def test_a_mask_becomes_covered_shares_and_a_region_covers_every_cell_it_touches
         untrained.condition(image, region[..., :32], mask, torch.zeros(1, 2), torch.zeros(1, 32, 32))
 
 
+def test_outside_the_region_the_estimate_is_what_is_known_there(untrained):
+    parts = told(untrained)
+    with torch.no_grad():
+        x0_hat = untrained(untrained.noise([1]), torch.tensor([999]), parts)
+    outside = (parts.region == 0).expand_as(x0_hat)
+    assert torch.equal(x0_hat[outside], parts.masked_image_latents[outside])
+    assert not torch.allclose(x0_hat[~outside], parts.masked_image_latents[~outside], atol=0.1)
+
+
 def test_noise_of_a_request_is_a_pure_function_of_its_seed(untrained):
     rows = untrained.noise([7, 2**62, 7])
     assert torch.equal(rows[0], rows[2]) and not torch.equal(rows[0], rows[1])
@@ -363,7 +372,9 @@ def test_latents_have_unit_variance_over_the_images_their_scale_was_taken_from(t
     with torch.no_grad():
         latents = encode(codec, images)
         assert latents.std().item() == pytest.approx(1.0, abs=1e-3)
-        torch.testing.assert_close(decode(codec, latents), decode_raw(codec, encode_raw(codec, images)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            decode(codec, latents), decode_raw(codec, encode_raw(codec, images)), atol=1e-4, rtol=0
+        )
 
 
 def test_a_codec_of_stable_diffusion_is_normalised_by_its_scaling_factor():

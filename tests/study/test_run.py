@@ -69,6 +69,13 @@ def test_the_network_returns_one_logit_a_pixel():
     assert build_network(StudyConfig(), 0)(torch.rand(2, 3, 128, 128)).shape == (2, 1, 128, 128)
 
 
+def test_a_new_network_draws_no_checkerboard():
+    logits = build_network(CONFIG, 0)(torch.rand(1, 3, 64, 64))
+    cells = torch.nn.functional.pixel_unshuffle(logits, segmenter.CELL)
+    assert torch.allclose(cells, cells[:, :1].expand_as(cells))
+    assert logits.std() > 0
+
+
 def test_the_loss_is_smallest_for_the_reference_itself():
     masks = (torch.rand(2, 1, 16, 16) > 0.5).float()
     right, wrong = segmentation_loss(40 * masks - 20, masks), segmentation_loss(20 - 40 * masks, masks)

@@ -96,7 +96,9 @@ def test_resampling_keeps_the_mean_of_what_lies_inside(sides, seed):
     old, new = sides
     image = torch.zeros(1, 1, old, old)
     inner = slice(old // 4, old - old // 4)
-    image[:, :, inner, inner] = torch.rand(old - 2 * (old // 4), old - 2 * (old // 4), generator=torch.Generator().manual_seed(seed))
+    image[:, :, inner, inner] = torch.rand(
+        old - 2 * (old // 4), old - 2 * (old // 4), generator=torch.Generator().manual_seed(seed)
+    )
     for resampled in (resize(image, new), resize_mask(image, new)):
         assert resampled.shape == (1, 1, new, new)
         assert resampled.mean().item() == pytest.approx(image.mean().item(), rel=0.02)

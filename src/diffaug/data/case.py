@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.errors import DataError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
@@ -63,6 +64,12 @@ class Case:
         if self.mask is None:
             raise DataError(f"a mask is needed: case {self.id} has none; annotate it or leave it out")
         return _turned_like(self.image, self.mask, read_mask(self.mask, self.id))
+
+
+def digest_of_case(case: Case) -> str:
+    """Return the digest of what a case says: its prompt and the bytes of its files, wherever they lie."""
+    files = [case.image] if case.mask is None else [case.image, case.mask]
+    return digest_of_value([case.prompt, *(digest_of_file(path) for path in files)])
 
 
 def orientation_of(path: Path) -> int:

@@ -62,7 +62,8 @@ def decode_raw(codec: Any, raw: Tensor) -> Tensor:
 def encode(codec: Any, image: Tensor) -> Tensor:
     """Return latents of about unit variance: pixels (B, 3, H, W) in [-1, 1] => latents (B, Z, h, w)."""
     config = codec.config
-    return (encode_raw(codec, image).float() - (config.shift_factor or 0.0)) * config.scaling_factor
+    latents: Tensor = (encode_raw(codec, image).float() - (config.shift_factor or 0.0)) * config.scaling_factor
+    return latents
 
 
 def decode(codec: Any, latents: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def decode(codec: Any, latents: Tensor) -> Tensor:
 @torch.no_grad()
 def with_scale(codec: Any, images: Tensor) -> Any:
     """Write the scale that gives the latents of `images` unit variance into the codec's config; return the codec."""
-    raw = torch.cat([encode_raw(codec, batch).float() for batch in images.split(32)])
+    raw = torch.cat([encode_raw(codec, batch).float() for batch in torch.split(images, 32)])
     codec.register_to_config(scaling_factor=round(float(1 / raw.std().clamp_min(1e-4)), 5), shift_factor=0.0)
     return codec
 
@@ -250,7 +251,9 @@ def verify(folder: Path) -> str:
     try:
         digests = dict(read_json(folder / "digests.json"))
     except (DataError, TypeError, ValueError):
-        raise ModelError(f"a finished model has a digests.json: {folder} has none; run `diffaug fit` again") from None
+        digests = {}
+    if not digests:
+        raise ModelError(f"a finished model has a digests.json: {folder} has none; run `diffaug fit` again")
     for name, digest in digests.items():
         if not (folder / name).is_file():
             raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")

@@ -33,7 +33,8 @@ def build_network(config: StudyConfig, seed: int) -> "nn.Module":
     so that it learns more in a minute of one core than any of the finer networks that were tried.
     Images (B, 3, S, S) => logits (B, 1, S, S).
 
-    Source: Falk et al. 2019, "U-Net: deep learning for cell counting, detection, and morphometry", as built by MONAI.
+    Source: Falk et al. 2019, "U-Net: deep learning for cell counting, detection, and morphometry", as built by MONAI;
+    the start of the last layer is that of Aitken et al. 2017 (arXiv:1707.02937).
     """
     import torch
     from monai.networks.nets import BasicUNet
@@ -49,6 +50,9 @@ def build_network(config: StudyConfig, seed: int) -> "nn.Module":
             norm="batch",
             act="relu",
         )
+    with torch.no_grad():  # the pixels of a cell start alike, or a young network would draw a checkerboard
+        for parameter in unet.final_conv.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter).clone())
     network = nn.Sequential(nn.PixelUnshuffle(CELL), unet, nn.PixelShuffle(CELL))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 

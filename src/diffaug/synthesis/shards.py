@@ -30,7 +30,7 @@ from diffaug.artifacts import (
 )
 from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask, Pixels, write_png
+from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
@@ -60,7 +60,12 @@ class Plan:
 
     def digest(self) -> str:
         """Return the digest of the settings."""
-        return digest_of_value([self.config.model_dump(mode="json"), self.seed, self.data_digest])
+        return digest_of_value([settings_of(self.config), self.seed, self.data_digest])
+
+
+def settings_of(config: GenerateConfig) -> dict[str, Any]:
+    """Return the knobs that shape what is generated; the number of workers does not."""
+    return config.model_dump(mode="json", exclude={"workers"})
 
 
 @dataclass(frozen=True)
@@ -299,10 +304,15 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
     check_dataset(train)
-    files = [
-        [case.id, case.prompt, digest_of_file(case.image), digest_of_file(case.mask or case.image)] for case in train
-    ]
-    return Plan(model, data, config, seed, digest, digest_of_value(files))
+    digests = {case.id: digest_of_case(case) for case in train}
+    fitted = read_json(model / "fit.json")["cases"]
+    changed = [name for name, found in digests.items() if fitted[name] != found]
+    if changed:
+        raise ModelError(
+            f"a model paints for the training cases it was fitted on: {changed[0]} of {data} is another one, or was "
+            "changed since; fit a model on this data set"
+        )
+    return Plan(model, data, config, seed, digest, digest_of_value(digests))
 
 
 def _write_settings(plan: Plan, out: Path) -> None:
@@ -312,7 +322,7 @@ def _write_settings(plan: Plan, out: Path) -> None:
         ConfigError: The folder holds a set with other settings, or other files.
     """
     settings = {
-        "generate": plan.config.model_dump(mode="json"),
+        "generate": settings_of(plan.config),
         "seed": plan.seed,
         "model": plan.model_digest,
         "data": plan.data_digest,
@@ -327,7 +337,7 @@ def _write_settings(plan: Plan, out: Path) -> None:
                 f"a synthetic set has one config: {out} was started with another {differs[0]}; choose another folder"
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(found.suffix != ".partial" for found in out.iterdir()):
         raise ConfigError(
             f"a synthetic set needs a new or empty folder: {out} holds other files; choose another folder"
         )

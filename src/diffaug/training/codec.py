@@ -97,9 +97,9 @@ def _set_readout(layer: Any, matrix: Tensor, z: int) -> None:
 def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, seed: int = 0, codec: Any = None) -> Any:
     """Train (or go on training) the decoder of an autoencoder and return the whole, with the scale of its latents.
 
-    The encoder stays the principal component transform it starts as: latents never move, so a decoder can be trained for
-    a user's own images without spoiling a painter that was trained before. A little noise on the latents teaches the
-    decoder to bear what a painter gets slightly wrong.
+    The encoder stays the principal component transform it starts as: latents never move, so a decoder can be trained
+    for a user's own images without spoiling a painter that was trained before. A little noise on the latents teaches
+    the decoder to bear what a painter gets slightly wrong.
 
     Args:
         images: Frames, (H, W, 3) uint8 of any size; no annotation is used.

@@ -6,6 +6,7 @@ Sees the cases of `train` and `unannotated` alone; val and test are never opened
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from diffaug.artifacts import digest_of_folder, digest_of_value, make_folder, read_json, versions, write_json
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig
-from diffaug.data.case import Case, Pixels
+from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.train import progress_bar
@@ -75,15 +76,16 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     plan = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
-        "data": digest_of_value([[c.id, c.image.stat().st_size] for c in (*annotated, *unannotated)]),
+        "data": digest_of_value([[c.id, c.group, digest_of_case(c)] for c in (*annotated, *unannotated)]),
         "base": digest_of_folder(base, ("*/*.safetensors",)) if base else "",
     }
     if finished(model, plan):
         summary: dict[str, Any] = read_json(model / "training" / "summary.json")
         return summary
     notices = check_dataset((*annotated, *unannotated), "checking images")
+    folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     make_folder(model / "training")
-    write_json(model / "fit.json", {**plan, "cases": [case.id for case in annotated]})
+    write_json(model / "fit.json", {**plan, "cases": {case.id: digest_of_case(case) for case in annotated}})
     write_json(model / "training" / "versions.json", versions())
 
     seconds: dict[str, float] = {}
@@ -107,7 +109,6 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     clock.note("painter")
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
-    folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     networks = train_validators(painter, cases, folds, config.validator, model / "training", seed)
     scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed)
     clock.note("validators")
@@ -129,20 +130,20 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         validator=digest_of_folder(model / "validator"),
     )
     calibration.save(model / "calibration.json")
-    for checkpoint in (model / "training").glob("*.safetensors"):
-        checkpoint.unlink()
     summary = {
         "annotated": len(annotated),
         "unannotated": len(unannotated),
         "lesions": counts,
         "codec": fidelity,
         "notices": notices,
-        "scores": scores,
+        "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         "calibration": {key: value for key, value in asdict(calibration).items() if key != "folds"},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     write_json(model / "training" / "summary.json", summary)
     seal(model)
+    for checkpoint in (model / "training").glob("*.safetensors"):
+        checkpoint.unlink()
     return summary
 
 
@@ -164,7 +165,7 @@ def finished(model: Path, plan: dict[str, Any]) -> bool:
         ModelError: It holds a fit of another plan.
     """
     if not (model / "fit.json").is_file():
-        if model.is_dir() and any(path.name != "training" for path in model.iterdir()):
+        if model.is_dir() and any(p.name != "training" and p.suffix != ".partial" for p in model.iterdir()):
             raise ModelError(f"a model needs a new or empty folder: {model} holds other files; choose another folder")
         return False
     made = read_json(model / "fit.json")
@@ -221,7 +222,11 @@ def painter_windows(
                     yield sketch
 
         lesions = encode_windows(model, sketches(lesion, 1))
-        normals = encode_windows(model, sketches(normal, 2))
+        filled = sketches(normal, 2)
+        first = next(filled, None)
+        if first is None:  # no frame has room for a lesion-free window
+            return [(lesions, 1.0)]
+        normals = encode_windows(model, chain([first], filled))
     share = config.denoiser.normal_share
     return [(lesions, 1 - share), (normals, share)]
 

@@ -1,0 +1,382 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json
+from diffaug.conditioning.prompts import size_bin
+from diffaug.conditioning.requests import request_from_dict
+from diffaug.config import GenerateConfig
+from diffaug.data.case import read_image, write_png
+from diffaug.data.folder import check_dataset, read_dataset
+from diffaug.data.phantom import make_phantoms
+from diffaug.errors import ConfigError, ModelError
+from diffaug.models.latent_inpainter import seal
+from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
+
+CONFIG = GenerateConfig(count=5, shard_size=4, slots=2)
+
+
+def with_thresholds(model, to, thresholds):
+    """Copy a model and give every size the same thresholds."""
+    shutil.copytree(model, to)
+    calibration = read_json(to / "calibration.json")
+    calibration["thresholds"] = dict.fromkeys(calibration["thresholds"], thresholds)
+    write_json(to / "calibration.json", calibration)
+    seal(to)
+    return to
+
+
+def tables_and_pictures(folder):
+    """Return every file that must not depend on how a set was made; times are the exception."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in files
+        if path.name not in ("seconds.json", "summary.json")
+    }
+
+
+@pytest.fixture(scope="session")
+def ungated(fitted, phantoms, tmp_path_factory):
+    """A synthetic set in which everything painted is kept."""
+    out = tmp_path_factory.mktemp("ungated") / "synthetic"
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": False}))
+    return out
+
+
+@pytest.fixture(scope="session")
+def strict(fitted, phantoms, tmp_path_factory):
+    """The fitted model, whose gate stops about a third of the samples and rejects some at the end."""
+    out = tmp_path_factory.mktemp("strict")
+    generate(with_thresholds(fitted, out / "lenient", {"2": 0.0, "4": 0.0}), phantoms, out / "synthetic", CONFIG)
+    scores = np.array([[c["score"] for c in row["checks"]] for row in read_jsonl(out / "synthetic" / "manifest.jsonl")])
+    middle = float(np.median(scores[scores[:, 0] > np.quantile(scores[:, 0], 0.34), 1]))
+    return with_thresholds(fitted, out / "model", {"2": float(np.quantile(scores[:, 0], 0.34)), "4": middle})
+
+
+@pytest.fixture(scope="session")
+def unbroken(strict, phantoms, tmp_path_factory):
+    """A synthetic set made in one go, in one process, with a gate that turns some down."""
+    out = tmp_path_factory.mktemp("unbroken") / "synthetic"
+    generate(strict, phantoms, out, CONFIG)
+    return out
+
+
+@pytest.fixture(scope="session")
+def studio(strict, phantoms):
+    return Studio(make_plan(strict, phantoms, CONFIG, 0))
+
+
+# Killed, shared and repeated work
+
+
+def test_a_run_killed_in_the_middle_and_run_again_equals_an_unbroken_one(strict, phantoms, unbroken, tmp_path):
+    out = tmp_path / "synthetic"
+    code = f"""
+from pathlib import Path
+from diffaug.config import GenerateConfig
+from diffaug.synthesis.shards import generate
+config = GenerateConfig.model_validate_json({CONFIG.model_dump_json()!r})
+generate(Path({str(strict)!r}), Path({str(phantoms)!r}), Path({str(out)!r}), config)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        while not (shard_folder(out, 0) / "rows.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    first = shard_folder(out, 0) / "rows.jsonl"
+    before = first.stat().st_mtime_ns
+    assert not (out / "manifest.jsonl").exists()
+    generate(strict, phantoms, out, CONFIG)
+    assert first.stat().st_mtime_ns == before  # what was complete is not made again
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_two_workers_write_what_one_writes(strict, phantoms, unbroken, tmp_path):
+    summary = generate(strict, phantoms, tmp_path / "synthetic", CONFIG, workers=2)
+    assert tables_and_pictures(tmp_path / "synthetic") == tables_and_pictures(unbroken)
+    assert {**summary, "seconds": 0, "seconds_per_kept": 0} == {
+        **read_json(unbroken / "summary.json"),
+        "seconds": 0,
+        "seconds_per_kept": 0,
+    }
+
+
+def test_what_a_killed_run_left_of_a_shard_is_made_again(strict, phantoms, unbroken, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    (shard_folder(out, 1) / "rows.jsonl").unlink()
+    (shard_folder(out, 1) / "images" / "half.png").write_bytes(b"half a picture")
+    (out / "manifest.jsonl").unlink()
+    (out / ".cases.csv.7.partial").write_text("half a table")
+    generate(strict, phantoms, out, CONFIG)
+    (out / ".cases.csv.7.partial").unlink()
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_a_run_killed_while_it_wrote_its_settings_is_no_hindrance(strict, phantoms, unbroken, tmp_path):
+    left = tmp_path / "synthetic" / ".config.json.7.partial"
+    left.parent.mkdir()
+    left.write_text("{")
+    generate(strict, phantoms, left.parent, CONFIG)
+    left.unlink()
+    assert tables_and_pictures(left.parent) == tables_and_pictures(unbroken)
+
+
+def test_a_finished_set_is_not_made_again(strict, phantoms, unbroken, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    pictures = {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*")}
+    generate(strict, phantoms, out, CONFIG)
+    assert {path: path.stat().st_mtime_ns for path in (out / "shards").rglob("*")} == pictures
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_a_shard_is_the_same_in_any_order_and_place(strict, phantoms, unbroken, tmp_path):
+    plan = make_plan(strict, phantoms, CONFIG, 0)
+    for shard in (1, 0):
+        generate_shard(plan, tmp_path, shard)
+        made, expected = shard_folder(tmp_path, shard), shard_folder(unbroken, shard)
+        assert tables_and_pictures(made) == tables_and_pictures(expected)
+
+
+def test_a_shard_made_ahead_and_not_needed_is_removed(strict, phantoms, unbroken, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    shutil.copytree(shard_folder(out, 0), shard_folder(out, 99))
+    generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_the_place_of_the_folders_leaves_no_trace(strict, phantoms, unbroken, tmp_path, monkeypatch):
+    shutil.copytree(strict, tmp_path / "modèle")
+    shutil.copytree(phantoms, tmp_path / "data set")
+    monkeypatch.chdir(tmp_path)
+    generate(Path("modèle"), Path("data set"), Path("synthetic set"), CONFIG)
+    assert tables_and_pictures(tmp_path / "synthetic set") == tables_and_pictures(unbroken)
+
+
+# What is made
+
+
+@pytest.mark.parametrize("made", ["ungated", "unbroken"])
+def test_a_synthetic_set_reads_as_a_data_set_of_exactly_the_wanted_count(made, request, phantoms):
+    out = request.getfixturevalue(made)
+    dataset, real = read_dataset(out), read_dataset(phantoms)
+    assert len(dataset.cases) == CONFIG.count
+    assert check_dataset(dataset.cases) == []
+    rows = {row["id"]: row for row in read_jsonl(out / "manifest.jsonl")}
+    for case in dataset.split("train"):
+        background = real.case(rows[case.id]["background"])
+        assert case.read_image().shape == background.read_image().shape
+        assert case.read_mask().shape == case.read_image().shape[:2]
+        assert (case.group, case.prompt) == (background.group, rows[case.id]["prompt"])
+
+
+def test_without_a_gate_everything_is_kept_and_what_is_too_many_is_marked(ungated):
+    rows = read_jsonl(ungated / "manifest.jsonl")
+    assert [row["decision"] for row in rows] == ["kept"] * 5 + ["surplus"] * 3
+    assert all(row["checks"] == [] for row in rows)
+
+
+def test_the_manifest_holds_every_request_in_order_the_turned_down_too(unbroken):
+    rows = read_jsonl(unbroken / "manifest.jsonl")
+    assert [row["index"] for row in rows] == list(range(len(rows)))
+    assert len(rows) % CONFIG.shard_size == 0
+    found = {row["decision"] for row in rows}
+    assert {"kept", "stopped", "rejected"} <= found <= {"kept", "stopped", "rejected", "surplus"}
+    for row in rows:
+        last = row["checks"][-1]
+        accepted = last["score"] >= last["threshold"]
+        assert accepted == (row["decision"] in ("kept", "surplus"))
+        assert (row["steps"] == 4) == (row["decision"] != "stopped")
+        assert bool(row["image"]) == accepted
+
+
+def test_the_gate_changes_which_samples_are_kept_and_not_how_they_look(ungated, unbroken):
+    free = {row["id"]: row for row in read_jsonl(ungated / "manifest.jsonl")}
+    shared = [row for row in read_jsonl(unbroken / "manifest.jsonl") if row["image"] and row["id"] in free]
+    assert shared
+    for row in shared:
+        first = read_image(unbroken / row["image"]).astype(int)
+        second = read_image(ungated / free[row["id"]]["image"]).astype(int)
+        assert np.abs(first - second).mean() < 1  # in other slots: additions in another order
+        assert row["mask_digest"] == free[row["id"]]["mask_digest"]
+
+
+def test_a_row_carries_all_it_takes_to_make_the_case_again(unbroken, studio, strict):
+    model = read_json(unbroken / "config.json")["model"]
+    for row in read_jsonl(unbroken / "manifest.jsonl"):
+        assert request_from_dict(row) == studio.drawer.draw(row["index"])
+        canvas = studio.canvas(row["index"])
+        assert row["window"] == [canvas.window.top, canvas.window.left, canvas.window.side]
+        assert row["model"] == model and len(row["validator"]) == len(row["config"]) == 16
+        assert row["sources"] == sorted({row["background"], row["mask_case"]})
+        for name in ("image", "mask"):
+            if row[name]:
+                assert digest_of_file(unbroken / row[name]) == row[f"{name}_digest"]
+
+
+def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio):
+    rows = [row for row in read_jsonl(unbroken / "manifest.jsonl") if row["image"]]
+    for row in rows:
+        canvas, made = studio.canvas(row["index"]), read_image(unbroken / row["image"])
+        background = studio.dataset.case(row["background"]).read_image()
+        assert (made[~canvas.region] == background[~canvas.region]).all()
+        assert (made[canvas.region] != background[canvas.region]).any()
+        assert canvas.region[canvas.masks.new | canvas.masks.old].all()
+
+
+def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):
+    made = {case.id: case.read_mask() for case in read_dataset(unbroken).cases}
+    for row in read_jsonl(unbroken / "manifest.jsonl"):
+        canvas = studio.canvas(row["index"])
+        assert row["size_bin"] == size_bin(canvas.masks.new.mean())
+        if row["decision"] == "kept":
+            assert (made[row["id"]] == canvas.masks.label).all()
+
+
+def test_a_window_holds_the_whole_region_of_its_request(studio):
+    for index in range(24):
+        canvas = studio.canvas(index)
+        assert canvas.window.crop(canvas.region.astype(int)).sum() >= canvas.region.sum()
+        rows, columns = np.nonzero(canvas.region)
+        window = canvas.window
+        assert window.top <= rows.min() and rows.max() < window.top + window.side
+        assert window.left <= columns.min() and columns.max() < window.left + window.side
+
+
+def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(studio):
+    for index in range(6):
+        canvas = studio.canvas(index)
+        target = studio.prepare(canvas).target
+        assert target.fold == studio.calibration.folds[canvas.request.mask_case]
+        assert target.mask.shape == target.region.shape == (1, 32, 32)
+        assert (target.region[target.mask > 0.5] == 1).all()
+
+
+def test_turned_down_requests_leave_a_few_pictures_and_no_case(unbroken):
+    for shard in (unbroken / "shards").iterdir():
+        rows = read_jsonl(shard / "rows.jsonl")
+        for decision in ("stopped", "rejected"):
+            found = [row for row in rows if row["decision"] == decision]
+            shown = [row for row in found if row["preview"]]
+            assert len(shown) == min(PREVIEWS, len(found))
+            for row in shown:
+                picture = read_image(unbroken / row["preview"])
+                assert picture.shape[:2] == (row["window"][2],) * 2
+                assert (unbroken / row["preview"]).with_name(f"{row['id']}_mask.png").is_file()
+
+
+def test_the_summary_is_the_funnel_of_the_manifest_by_size(unbroken):
+    rows, summary = read_jsonl(unbroken / "manifest.jsonl"), read_json(unbroken / "summary.json")
+    assert {name: summary[name] for name in funnel(rows)} == funnel(rows)
+    assert summary["requested"] == len(rows) == sum(summary[name] for name in ("kept", "stopped", "rejected"))
+    for name, count in ((name, summary[name]) for name in ("requested", "kept", "stopped", "rejected")):
+        assert sum(bin_[name] for bin_ in summary["by_size"].values()) == count
+    assert summary["seconds"] > 0 and summary["seconds_per_kept"] > 0
+
+
+def test_the_config_says_what_was_asked_and_of_which_model(unbroken, strict, phantoms):
+    config = read_json(unbroken / "config.json")
+    assert config["generate"]["count"] == 5 and config["seed"] == 0
+    assert config["fit_cases"] == sorted(case.id for case in read_dataset(phantoms).split("train"))
+    assert "torch" in config["versions"]
+
+
+def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
+    generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": False}), seed=1)
+    seeds = [{row["seed"] for row in read_jsonl(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")]
+    assert not seeds[0] & seeds[1]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("change", [{"band": 0.1}, {"slots": 3}, {"count": 6}, {"gate": False}, {"shard_size": 5}])
+def test_another_config_in_the_same_folder_is_refused(strict, phantoms, unbroken, change):
+    before = tables_and_pictures(unbroken)
+    with pytest.raises(ConfigError, match="another generate") as error:
+        generate(strict, phantoms, unbroken, CONFIG.model_copy(update=change))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="another seed"):
+        generate(strict, phantoms, unbroken, CONFIG, seed=1)
+    assert tables_and_pictures(unbroken) == before
+
+
+def test_another_number_of_workers_is_no_other_config(strict, phantoms, unbroken):
+    before = tables_and_pictures(unbroken)
+    generate(strict, phantoms, unbroken, CONFIG.model_copy(update={"workers": 1}))
+    assert tables_and_pictures(unbroken) == before
+
+
+def test_another_model_in_the_same_folder_is_refused(fitted, phantoms, unbroken):
+    with pytest.raises(ConfigError, match="another model"):
+        generate(fitted, phantoms, unbroken, CONFIG)
+
+
+def test_a_folder_of_other_files_is_refused(strict, phantoms, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        generate(strict, phantoms, tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "validator/1/diffusion_pytorch_model.safetensors", "fit.json"])
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_a_damaged_model_is_refused_before_anything_is_written(strict, phantoms, tmp_path, name, damage):
+    model = shutil.copytree(strict, tmp_path / "model")
+    if damage == "missing":
+        (model / name).unlink()
+    else:
+        (model / name).write_bytes((model / name).read_bytes() + b" ")
+    with pytest.raises(ModelError, match=damage) as error:
+        generate(model, phantoms, tmp_path / "synthetic", CONFIG)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "synthetic").exists()
+
+
+def test_a_model_fitted_on_cases_of_other_names_is_refused(strict, phantoms, tmp_path):
+    data = shutil.copytree(phantoms, tmp_path / "data")
+    (data / "cases.csv").write_text((data / "cases.csv").read_text().replace("train-3,", "train-33,", 1))
+    with pytest.raises(ModelError, match="train-33"):
+        generate(strict, data, tmp_path / "synthetic", CONFIG)
+    assert not (tmp_path / "synthetic").exists()
+
+
+def test_a_model_fitted_on_other_cases_of_the_same_names_is_refused(strict, tmp_path):
+    make_phantoms(tmp_path / "data", train=6, val=0, test=0, unannotated=0, size=128, seed=1)
+    with pytest.raises(ModelError, match="is another one") as error:
+        generate(strict, tmp_path / "data", tmp_path / "synthetic", CONFIG)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "synthetic").exists()
+
+
+def test_a_mask_that_was_changed_after_the_fit_is_refused(strict, phantoms, tmp_path):
+    data = shutil.copytree(phantoms, tmp_path / "data")
+    case = read_dataset(data).split("train")[2]
+    write_png(case.mask, 255 * case.read_mask()[::-1].astype("uint8"))
+    with pytest.raises(ModelError, match=case.id):
+        generate(strict, data, tmp_path / "synthetic", CONFIG)
+
+
+def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms, tmp_path):
+    model = with_thresholds(fitted, tmp_path / "model", {"2": 2.0, "4": 2.0})
+    config = CONFIG.model_copy(update={"count": 1})
+    with pytest.raises(ModelError, match="0 of 20 were kept") as error:
+        generate(model, phantoms, tmp_path / "synthetic", config)
+    assert "\n" not in str(error.value)
+    left = {path.name for path in (tmp_path / "synthetic").iterdir()}
+    assert left == {"config.json", "shards"}
+    assert all(
+        json.loads(line)["decision"] == "stopped"
+        for line in (shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl").read_text().splitlines()
+    )

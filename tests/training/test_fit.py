@@ -1,0 +1,218 @@
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+import diffaug.diffusion.train
+from diffaug.artifacts import read_json
+from diffaug.data.case import write_png
+from diffaug.data.folder import read_dataset
+from diffaug.errors import DataError, ModelError
+from diffaug.models.latent_inpainter import PARTS, LatentInpainter, verify
+from diffaug.training.fit import fit, train_prior
+from diffaug.validator.calibration import Calibration
+
+
+class Interruption(BaseException):
+    pass
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.fixture
+def copy(phantoms, tmp_path):
+    """A copy of the phantoms that a test may change."""
+    return shutil.copytree(phantoms, tmp_path / "copy")
+
+
+def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phantoms, tiny):
+    assert verify(fitted)
+    assert {path.name for path in fitted.iterdir()} == {
+        *PARTS,
+        "calibration.json",
+        "digests.json",
+        "fit.json",
+        "model_index.json",
+        "training",
+        "validator",
+    }
+    calibration = Calibration.load(fitted / "calibration.json")
+    ids = {case.id for case in read_dataset(phantoms).split("train")}
+    assert set(calibration.folds) == ids and set(calibration.folds.values()) == {0, 1}
+    assert (calibration.steps, calibration.checks) == (4, (2, 4))
+    assert UNet2DModel.from_pretrained(fitted / "validator" / "1").config.in_channels == tiny.codec.latent_channels
+    assert not list((fitted / "training").glob("*.safetensors"))  # checkpoints are gone
+
+
+def test_a_fitted_model_is_a_painter_of_the_config(fitted, tiny):
+    model = LatentInpainter.load(fitted)
+    assert (model.window, model.cell, model.latent_channels, model.classes) == (64, 8, 4, 1)
+    assert tuple(model.unet.config.block_out_channels) == tiny.denoiser.widths
+
+
+def test_a_fit_run_again_returns_at_once_with_the_same_digests(fitted, phantoms, tiny, monkeypatch):
+    def refuse(*_):
+        raise Interruption
+
+    monkeypatch.setattr(diffaug.diffusion.train, "generator_of", refuse)
+    before = (fitted / "digests.json").read_bytes()
+    summary = fit(phantoms, fitted, tiny, base=None)
+    assert (fitted / "digests.json").read_bytes() == before
+    assert summary == read_json(fitted / "training" / "summary.json")
+    assert (summary["annotated"], summary["unannotated"]) == (8, 2)
+
+
+def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(copy, tmp_path, tiny):
+    made = fit(copy, tmp_path / "model", tiny, base=None)
+    assert json.loads(json.dumps(made)) == fit(copy, tmp_path / "model", tiny, base=None)
+    assert set(made["scores"]) <= {"small", "medium", "large"}
+
+
+def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(diffaug.diffusion.train, "CHECKPOINT_SECONDS", -1.0)
+    generator_of, kills = diffaug.diffusion.train.generator_of, 0
+
+    def run(iterations):
+        """Run a fit that dies before its n-th iteration."""
+        left = [iterations]
+
+        def counted(*key):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Interruption
+            return generator_of(*key)
+
+        monkeypatch.setattr(diffaug.diffusion.train, "generator_of", counted)
+        fit(phantoms, tmp_path / "model", tiny, base=None)
+
+    while True:  # 10 iterations of the codec, 4 of the painter, 3 of each validator
+        try:
+            run(iterations=6)
+            break
+        except Interruption:
+            kills += 1
+            assert not (tmp_path / "model" / "digests.json").exists()
+            (tmp_path / "model" / ".fit.json.7.partial").write_text("{")
+            with pytest.raises(ModelError, match="digests"):
+                verify(tmp_path / "model")
+    assert kills == 3
+    assert (tmp_path / "model" / "digests.json").read_bytes() == (fitted / "digests.json").read_bytes()
+
+
+def test_what_a_run_leaves_that_died_before_its_settings_is_no_hindrance(phantoms, tiny, tmp_path):
+    (tmp_path / "model" / "training").mkdir(parents=True)
+    (tmp_path / "model" / ".fit.json.7.partial").write_text("{")
+    assert fit(phantoms, tmp_path / "model", tiny, base=None)["annotated"] == 8
+
+
+@pytest.mark.parametrize("change", ["config", "seed", "data", "mask", "base"])
+def test_a_model_folder_fitted_with_other_settings_is_refused(fitted, copy, tiny, change):
+    config, seed, base = tiny, 0, None
+    if change == "config":
+        config = tiny.model_copy(update={"steps": 5})
+    elif change == "seed":
+        seed = 1
+    elif change == "base":
+        base = fitted
+    elif change == "data":
+        (copy / "cases.csv").write_text((copy / "cases.csv").read_text().replace("train-3,", "train-33,", 1))
+    else:
+        case = read_dataset(copy).split("train")[2]
+        write_png(case.mask, 255 * (~case.read_mask()).astype("uint8"))
+    with pytest.raises(ModelError, match=f"another {'data' if change == 'mask' else change}") as error:
+        fit(copy, fitted, config, base=base, seed=seed)
+    assert "\n" not in str(error.value)
+    assert verify(fitted)
+
+
+def test_a_copy_of_the_data_is_the_same_data(fitted, copy, tiny):
+    assert fit(copy, fitted, tiny, base=None)["annotated"] == 8
+
+
+def test_an_altered_model_is_told_when_its_fit_is_run_again(fitted, phantoms, tiny, tmp_path):
+    model = shutil.copytree(fitted, tmp_path / "model")
+    (model / "unet" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="was altered"):
+        fit(phantoms, model, tiny, base=None)
+
+
+def test_a_folder_of_other_files_is_refused(phantoms, tiny, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ModelError, match="holds other files"):
+        fit(phantoms, tmp_path, tiny, base=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_base_that_is_no_model_is_refused(phantoms, tiny, tmp_path):
+    with pytest.raises(ModelError, match=r"no model_index\.json"):
+        fit(phantoms, tmp_path / "model", tiny, base=tmp_path / "nowhere")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_base_gives_its_architecture_and_its_latents(fitted, phantoms, tiny, tmp_path):
+    other = tiny.model_copy(update={"denoiser": tiny.denoiser.model_copy(update={"widths": (32, 64)})})
+    fit(phantoms, tmp_path / "model", other, base=fitted)
+    first, second = LatentInpainter.load(fitted), LatentInpainter.load(tmp_path / "model")
+    assert second.unet.config.block_out_channels == first.unet.config.block_out_channels
+    assert same(first.codec.encoder, second.codec.encoder)
+    assert second.codec.config.scaling_factor == first.codec.config.scaling_factor
+
+
+def test_too_few_annotated_cases_are_refused_before_any_work(copy, tiny, tmp_path):
+    table = (copy / "cases.csv").read_text().splitlines(keepends=True)
+    (copy / "cases.csv").write_text(
+        "".join(line for line in table if not line.startswith(("train-5", "train-6", "train-7")))
+    )
+    with pytest.raises(DataError, match="has 5"):
+        fit(copy, tmp_path / "model", tiny, base=None)
+    assert not (tmp_path / "model").exists()
+
+
+def test_more_folds_than_groups_are_refused_before_any_work(copy, tiny, tmp_path):
+    table = (copy / "cases.csv").read_text().splitlines(keepends=True)
+    rows = [line.split(",") for line in table[1:]]
+    (copy / "cases.csv").write_text(table[0] + "".join(",".join([*row[:3], "one patient", *row[4:]]) for row in rows))
+    with pytest.raises(DataError, match="2 folds of 1 groups"):
+        fit(copy, tmp_path / "model", tiny, base=None)
+    assert not list((tmp_path / "model").rglob("*.jsonl")) and not (tmp_path / "model" / "fit.json").exists()
+
+
+def test_an_empty_mask_is_told_before_any_work(copy, tiny, tmp_path):
+    case = read_dataset(copy).split("train")[4]
+    write_png(case.mask, 0 * case.read_mask().astype("uint8"))
+    with pytest.raises(DataError, match=case.id):
+        fit(copy, tmp_path / "model", tiny, base=None)
+    assert not (tmp_path / "model" / "fit.json").exists()
+
+
+def test_cases_without_any_lesion_free_tissue_can_be_fitted(copy, tiny, tmp_path):
+    for case in read_dataset(copy).split("train"):
+        mask = case.read_mask()
+        mask[8:-8, 8:-8] = True
+        write_png(case.mask, mask.astype("uint8") * 255)
+    assert fit(copy, tmp_path / "model", tiny, base=None)["lesions"]["large"] == 8
+
+
+def test_val_and_test_are_never_opened(copy, tiny, tmp_path):
+    for split in ("val", "test"):
+        (copy / "images" / f"{split}-0.png").write_bytes(b"no image")
+        (copy / "masks" / f"{split}-0.png").write_bytes(b"no mask")
+        with (copy / "cases.csv").open("a") as table:
+            columns = (copy / "cases.csv").read_text().splitlines()[0].count(",") + 1
+            row = [f"{split}-0", f"images/{split}-0.png", f"masks/{split}-0.png", f"{split}-0", split]
+            table.write(",".join(row + [""] * (columns - len(row))) + "\n")
+    assert len(read_dataset(copy).split("test")) == 1
+    assert fit(copy, tmp_path / "model", tiny, base=None)["annotated"] == 8
+
+
+def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
+    codec = LatentInpainter.load(fitted).codec
+    prior = train_prior(frames, tmp_path, tiny, codec, windows=8)
+    assert (prior.window, prior.classes) == (64, 1)
+    assert (tmp_path / "prior.jsonl").is_file()
+    again = train_prior(frames, tmp_path / "again", tiny, codec, windows=8)
+    assert same(prior.unet, again.unet)

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.training.fit import CONTEXT
+from diffaug.training.validation import (
+    ESTIMATES,
+    SEARCH_WINDOWS,
+    estimates,
+    real_scores,
+    search_windows,
+    train_validators,
+    training_pool,
+)
+
+
+@pytest.fixture(scope="module")
+def painter(fitted):
+    return LatentInpainter.load(fitted)
+
+
+@pytest.fixture(scope="module")
+def searched(painter, annotated):
+    return search_windows(painter, annotated, 0)
+
+
+@pytest.fixture(scope="module")
+def folds(annotated):
+    return {case.case.id: number % 2 for number, case in enumerate(annotated)}
+
+
+def parameters(network):
+    return torch.cat([value.flatten() for value in network.parameters()])
+
+
+def test_every_case_gives_as_many_windows_and_a_third_is_lesion_free(searched, annotated):
+    windows, case_of = searched
+    assert case_of.tolist() == [number for number in range(len(annotated)) for _ in range(SEARCH_WINDOWS)]
+    free = (windows.label.sum((1, 2, 3)) == 0).float().mean().item()
+    assert 0.25 < free < 0.45
+
+
+def test_estimates_at_the_last_timestep_know_nothing_of_the_latents_inside_the_region(painter, searched):
+    windows, _ = searched
+    few = windows.rows(torch.arange(6))
+    other = replace(few, x0=torch.where(few.region > 0, -few.x0, few.x0))
+    last, first = torch.full((6,), 999), torch.full((6,), 0)
+    assert torch.equal(estimates(painter, few, last, 0), estimates(painter, other, last, 0))
+    assert not torch.allclose(estimates(painter, few, first, 0), estimates(painter, other, first, 0), atol=0.1)
+
+
+def test_estimates_depend_on_the_seed_and_not_on_how_many_are_evaluated_together(painter, searched):
+    few, t = searched[0].rows(torch.arange(6)), torch.full((6,), 700)
+    together = estimates(painter, few, t, 3)
+    assert torch.equal(together, estimates(painter, few, t, 3))
+    assert not torch.equal(together, estimates(painter, few, t, 4))
+    torch.testing.assert_close(estimates(painter, few, t, 3, batch=3), together, atol=0.05, rtol=0.05)
+
+
+def test_the_pool_trusts_real_latents_and_lesion_free_windows_fully_and_noise_less(painter, searched):
+    windows, _ = searched
+    latents, times, index, trust = training_pool(painter, windows, 0)
+    count = len(windows)
+    assert len(latents) == len(times) == len(index) == len(trust) == (1 + ESTIMATES) * count
+    assert torch.equal(latents[:count], windows.x0) and (times[:count] == 0).all() and (trust[:count] == 1).all()
+    empty = (windows.label.sum((1, 2, 3)) == 0)[index]
+    assert (trust[empty] == 1).all()
+    noisy = ~empty & (torch.arange(len(index)) >= count)
+    torch.testing.assert_close(trust[noisy], painter.schedule.at(times[noisy]).float())
+
+
+def test_a_validator_never_sees_the_cases_of_its_fold(painter, annotated, folds, tiny, tmp_path):
+    changed = [replace(case, image=255 - case.image) if folds[case.case.id] == 0 else case for case in annotated]
+    first = train_validators(painter, annotated, folds, tiny.validator, tmp_path / "first")
+    second = train_validators(painter, changed, folds, tiny.validator, tmp_path / "second")
+    assert len(first) == 2
+    assert torch.equal(parameters(first[0]), parameters(second[0]))
+    assert not torch.equal(parameters(first[1]), parameters(second[1]))
+
+
+def test_every_real_lesion_is_scored_once_at_every_check(painter, annotated, folds, tiny, tmp_path):
+    networks = train_validators(painter, annotated, folds, tiny.validator, tmp_path)
+    scores = real_scores(painter, networks, annotated, folds, tiny, CONTEXT)
+    assert all(set(found) == {2, 4} for found in scores.values())
+    for step in (2, 4):
+        values = [score for found in scores.values() for score in found[step]]
+        assert len(values) == sum(len(case.lesions) for case in annotated)
+        assert all(0 <= value <= 1 for value in values)
+
+
+def test_a_lesion_is_scored_by_the_validator_that_has_not_seen_it(painter, annotated, folds, tiny, tmp_path):
+    networks = train_validators(painter, annotated, folds, tiny.validator, tmp_path)
+    deaf = [networks[0], networks[1]]
+    alone = [case for case in annotated if folds[case.case.id] == 1]
+    scores = real_scores(painter, deaf, alone, folds, tiny, CONTEXT)
+    with torch.no_grad():
+        for value in networks[0].parameters():  # it has seen all of them, and is not asked
+            value.fill_(torch.nan)
+    assert real_scores(painter, deaf, alone, folds, tiny, CONTEXT) == scores
