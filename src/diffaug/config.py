@@ -129,7 +129,7 @@ class StudyConfig(Knobs):
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 128  # px; side of the square the segmentation network sees
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / 4 down
     iterations: Positive = 1600
-    batch_size: Positive = 16
+    batch_size: Annotated[int, Field(ge=2)] = 16  # batch normalisation needs two
     learning_rate: Rate = 1e-3
     synthetic_share: Fraction = 0.5  # share of synthetic or pasted cases in a batch
     bootstrap: Positive = 2000  # resamples of seeds and test cases

@@ -70,7 +70,7 @@ def test_the_network_returns_one_logit_a_pixel():
 
 
 def test_a_new_network_draws_no_checkerboard():
-    logits = build_network(CONFIG, 0)(torch.rand(1, 3, 64, 64))
+    logits = build_network(CONFIG, 0)(torch.rand(2, 3, 64, 64))
     cells = torch.nn.functional.pixel_unshuffle(logits, segmenter.CELL)
     assert torch.allclose(cells, cells[:, :1].expand_as(cells))
     assert logits.std() > 0
