@@ -57,11 +57,11 @@ class DenoiserConfig(Knobs):
     layers: Positive = 1
     text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # 32 for each head
     text_layers: Positive = 2
-    windows_per_case: Positive = 8  # augmented windows encoded once per case
+    windows_per_case: Positive = 12  # augmented windows encoded once per case
     normal_share: Fraction = 0.35  # share of lesion-free windows in a batch
     text_dropout: Fraction = 0.1
     region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # loss weight of the region against the rest of the window
-    iterations: Count = 1200
+    iterations: Count = 1600
     batch_size: Positive = 32
     learning_rate: Rate = 4e-4
 
@@ -71,7 +71,7 @@ class ValidatorConfig(Knobs):
 
     folds: Annotated[int, Field(ge=2)] = 3
     widths: Widths = (64, 128)
-    iterations: Count = 400
+    iterations: Count = 600
     batch_size: Positive = 16
     learning_rate: Rate = 1e-3
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05  # chance that a lesion as good as a real one is rejected

@@ -28,6 +28,7 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
@@ -99,7 +100,7 @@ class Studio:
         masks = self.drawer.masks(request)
         background = self.dataset.case(request.background).read_image()
         band = band_width(masks.new, self.plan.config.band)
-        region = region_of(masks.new, masks.old, band)
+        region = region_of(masks.new, masks.old, band) & (field_of_view(background) | masks.new | masks.old)
         context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
         whole = masks.new | masks.old
         window = window_around(whole, float(context), least=max(32, int(_longer(region)) + 4))
