@@ -185,6 +185,8 @@ class Fit:
 
         base = None if self.from_scratch else SHIPPED if self.base == "compact" else Path(self.base)
         summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed)
+        for notice in summary["notices"]:
+            print(notice, file=sys.stderr)
         _print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
         return None
 

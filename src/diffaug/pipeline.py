@@ -64,7 +64,8 @@ def _run_draw(config: Config, dataset: Dataset, annotated: int, draw: int) -> Pa
     if not (out / "data" / "cases.csv").is_file():
         subset_dataset(dataset, out / "data", annotated, draw)
     say(f"fit: {annotated} annotated cases, draw {draw}")
-    fit(out / "data", out / "model", config.fit, seed=seed)
+    for notice in fit(out / "data", out / "model", config.fit, seed=seed)["notices"]:
+        say(notice)
     say(f"generate: {config.generate.count} cases")
     generate(
         out / "model", out / "data", out / "synthetic", config.generate, seed=seed, workers=config.generate.workers

@@ -307,7 +307,7 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
     check_dataset(train)
     digests = {case.id: digest_of_case(case) for case in train}
     fitted = read_json(model / "fit.json")["cases"]
-    changed = [name for name, found in digests.items() if fitted[name] != found]
+    changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
     if changed:
         raise ModelError(
             f"a model paints for the training cases it was fitted on: {changed[0]} of {data} is another one, or was "

@@ -16,7 +16,7 @@ import torch
 from diffaug.artifacts import digest_of_folder, digest_of_value, make_folder, read_json, versions, write_json
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig
-from diffaug.data.case import Case, Pixels, digest_of_case
+from diffaug.data.case import Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.train import progress_bar
@@ -39,6 +39,7 @@ from diffaug.training.windows import (
 from diffaug.validator.calibration import BINS, Calibration, calibrate, check_steps
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "endoscopy"
+SHIPPED_TERMS = "the shipped endoscopy prior is for research and education: NOTICE and its model card state the terms"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
 CONTEXT = (1.3, 2.2)  # window side over the lesion's longer side
@@ -83,6 +84,8 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         summary: dict[str, Any] = read_json(model / "training" / "summary.json")
         return summary
     notices = check_dataset((*annotated, *unannotated), "checking images")
+    if base == SHIPPED:
+        notices = [*notices, SHIPPED_TERMS]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     make_folder(model / "training")
     write_json(model / "fit.json", {**plan, "cases": {case.id: digest_of_case(case) for case in annotated}})
@@ -103,7 +106,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     clock.note("codec")
 
     # Painter: lesions where the mask says, and nothing where it is empty.
-    sources = painter_windows(painter, cases, unannotated, config, seed)
+    sources = painter_windows(painter, cases, config, seed)
     clock.note("windows")
     train_painter(painter, sources, config.denoiser, model / "training", seed)
     clock.note("painter")
@@ -195,7 +198,7 @@ def base_model(
 
 
 def painter_windows(
-    model: LatentInpainter, cases: Sequence[Annotated], unannotated: Sequence[Case], config: FitConfig, seed: int
+    model: LatentInpainter, cases: Sequence[Annotated], config: FitConfig, seed: int
 ) -> list[tuple[Any, float]]:
     """Encode the windows a painter learns from, each kind with its share of a batch.
 
