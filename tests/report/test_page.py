@@ -1,9 +1,11 @@
 import base64
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 from study_folders import make_dataset, make_synthetic
 
 from diffaug.config import StudyConfig
@@ -75,6 +77,28 @@ def test_the_page_needs_nothing_but_itself(page):
     assert all(source.startswith("data:image/") for source in sources)
     assert not re.search(r'(src|href)="(?!data:|#)', page.text)
     assert "url(" not in page.text.split("</style>")[0]
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page_without_leaving_it(folders, page, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    shot, path = tmp_path / "page.png", folders / "study" / "report.html"
+    quiet = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
+    words = [*quiet, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,2000", f"--screenshot={shot}"]
+    subprocess.run([chromium, *words, path.as_uri()], check=True, timeout=90, stderr=subprocess.DEVNULL)
+    with Image.open(shot) as picture:
+        colours = picture.convert("RGB").getcolors(maxcolors=900 * 2000)
+    assert picture.size == (900, 2000)
+    assert colours is not None and len(colours) > 500  # text, figures and photographs, not an empty or broken page
 
 
 def test_every_picture_decodes_and_says_what_it_shows(page):
