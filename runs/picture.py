@@ -1,0 +1,44 @@
+"""Draw the README's picture from a finished run on phantoms: background with the requested mask, and what was painted.
+
+Usage: python runs/picture.py out/demo/n48-draw0 docs/phantoms.png
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from diffaug.artifacts import read_jsonl
+from diffaug.data.case import Mask, Pixels, read_image, read_mask, write_png
+from diffaug.data.folder import read_dataset
+
+COLUMNS, SIDE = 6, 200
+
+
+def outlined(image: Pixels, mask: Mask) -> Pixels:
+    """Return the image with a green outline of the mask."""
+    shown = image.copy()
+    shown[mask & ~ndimage.binary_erosion(mask, iterations=2)] = (0, 230, 80)
+    return shown
+
+
+def main(run: Path, to: Path) -> None:
+    """Draw the kept cases in order, one a column; each background once."""
+    dataset = read_dataset(run / "data")
+    columns: dict[str, Pixels] = {}
+    for row in read_jsonl(run / "synthetic" / "manifest.jsonl"):
+        if row["decision"] == "kept" and row["background"] not in columns and len(columns) < COLUMNS:
+            background = dataset.case(row["background"]).read_image()
+            painted, mask = (read(run / "synthetic" / row[name]) for name, read in PARTS)
+            pair = (outlined(background, mask), painted)
+            small = [np.asarray(Image.fromarray(part).resize((SIDE, SIDE), Image.Resampling.LANCZOS)) for part in pair]
+            columns[row["background"]] = np.vstack(small)
+    write_png(to, np.hstack(list(columns.values())))
+
+
+PARTS = (("image", read_image), ("mask", read_mask))
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
