@@ -1,6 +1,6 @@
 """Draw the README's picture from a finished run on phantoms: background with the requested mask, and what was painted.
 
-Usage: python runs/picture.py out/demo/n48-draw0 docs/phantoms.png
+Usage: python runs/picture.py out/demo/n40-draw0 docs/phantoms.png
 """
 
 import sys

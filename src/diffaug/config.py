@@ -167,14 +167,14 @@ def _preset(**stages: dict[str, Any]) -> Config:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "demo": _preset(
-        data={"source": "phantom", "phantoms": (72, 8, 48, 24), "annotated": (48,)},
+        data={"source": "phantom", "phantoms": (64, 4, 40, 16), "annotated": (40,)},
         fit={
             "codec": {"iterations": 250},
-            "denoiser": {"iterations": 150, "windows_per_case": 6},
-            "validator": {"iterations": 150, "folds": 2},
+            "denoiser": {"iterations": 100, "windows_per_case": 6},
+            "validator": {"iterations": 120, "folds": 2},
         },
         generate={"count": 48, "shard_size": 16},
-        study={"seeds": 2, "iterations": 200},
+        study={"seeds": 2, "iterations": 160},
     ),
     "smoke": _preset(
         data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,)},
