@@ -76,9 +76,10 @@ def crowded(glare: Mask) -> Mask:
 
 @dataclass(frozen=True)
 class Terrain:
-    """What placement needs to know of one background, on a grid of cells."""
+    """What placement needs to know of one background, on a grid of cells but for its field of view."""
 
     frame: tuple[int, int]  # height, width, px
+    field: Mask  # the field of view, px by px
     cell: int  # px
     tissue: Cells  # every pixel of the cell is in the field of view
     unsuited: NDArray[np.uint16]  # px of the cell on highlights or in deep shadow
@@ -98,12 +99,13 @@ def terrain_of(image: Pixels, lesion: Mask) -> Terrain:
     cell = -(-max(frame) // CELLS)
     glare = highlights(image)
     lightness = _mean_lightness(image, cell)
-    tissue = np.asarray(_cells(field_of_view(image), cell).all(axis=2), dtype=bool)
+    field = field_of_view(image)
+    tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)
     old = _touched(lesion, cell)
     clear = tissue & ~old & ~_touched(crowded(glare), cell)
     unsuited = _cells(glare, cell).sum(axis=2, dtype=np.uint16)
     unsuited[lightness < DEEP] = cell * cell
-    return Terrain(frame, cell, tissue, unsuited, lightness, old, _clearance(clear, cell))
+    return Terrain(frame, field, cell, tissue, unsuited, lightness, old, _clearance(clear, cell))
 
 
 def place_free(terrain: Terrain, shape: Mask, rng: np.random.Generator, margin: float = 2.0) -> tuple[int, int] | None:

@@ -185,7 +185,7 @@ class RequestDrawer:
         shape_in = cache(partial(render, entry, transform))
         for choice in rng.permutation(len(self._backgrounds))[:TRIES]:
             background = self._backgrounds[int(choice)]
-            terrain = self._terrain(background)
+            terrain = self.terrain(background)
             if entry.relative_area * transform.scale**2 > terrain.room:
                 continue
             shape = shape_in(terrain.frame)
@@ -202,14 +202,14 @@ class RequestDrawer:
             old = similar[int(choice)]
             shape = shape_in(old.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
-            place = place_replace(self._terrain(old.case), old.in_frame(), shape, margin)
+            place = place_replace(self.terrain(old.case), old.in_frame(), shape, margin)
             if place is not None:
                 return _partial(entry, transform, old.case, "replace", place)
         return None
 
     def _finish(self, request: Request, rng: np.random.Generator) -> Request:
         """Add the words: size and shape of the new mask itself, the others of a random training case."""
-        frame = self._terrain(request.background).frame
+        frame = self.terrain(request.background).frame
         shape = render(self.bank.entry(request.mask_case, request.component), request.transform, frame)
         area = float(np.count_nonzero(shape))
         words = dict(self._words_of_case(self._annotated[int(rng.integers(len(self._annotated)))]))
@@ -221,7 +221,8 @@ class RequestDrawer:
         """Return px of tissue for the blending band."""
         return max(2.0, self.config.band * float(max(shape.shape)))
 
-    def _terrain(self, background: str) -> Terrain:
+    def terrain(self, background: str) -> Terrain:
+        """Return what placement knows of a background; found once."""
         if background not in self._terrains:
             case = self.cases.get(background) or self.normals[background]
             image = case.read_image()

@@ -84,7 +84,7 @@ def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":
     """
     import torch
 
-    from diffaug.study.segmenter import autocast
+    from diffaug.diffusion.train import autocast
 
     pixels = (images.float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), autocast(images.device):

@@ -5,9 +5,8 @@ Knows batches, tensors and one run's files; knows no metrics and no other arm.
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffaug.artifacts import append_jsonl, atomic_path
 from diffaug.config import StudyConfig
@@ -76,15 +75,6 @@ def learning_rate(iteration: int, iterations: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, iterations - warmup)))
 
 
-def autocast(device: "torch.device | str") -> AbstractContextManager[Any]:
-    """Compute in bfloat16 where the device has instructions for it; elsewhere it would be slower, not faster."""
-    import torch
-
-    kind = torch.device(device).type
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() if kind == "cpu" else True
-    return torch.autocast(kind, torch.bfloat16, enabled=native)
-
-
 def train(
     network: "nn.Module",
     batches: Batches,
@@ -110,6 +100,8 @@ def train(
         StudyError: The loss is not finite; the message names the cases of that batch, and the log stays.
     """
     import torch
+
+    from diffaug.diffusion.train import autocast
 
     network.to(device).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY)

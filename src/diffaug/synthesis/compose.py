@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from diffaug.data.case import Mask, Pixels
-from diffaug.synthesis.window import Window, resize
+from diffaug.synthesis.window import Window, longer_side, resize
 
 Values = NDArray[np.float32]
 LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this
@@ -23,8 +23,7 @@ def region_of(new: Mask, old: Mask, band: float) -> Mask:
 
 def band_width(mask: Mask, share: float) -> float:
     """Return the blending band in px: a share of the longer side of the mask's bounding box, at least 2."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return max(2.0, share * float(max(np.ptp(rows), np.ptp(columns)) + 1))
+    return max(2.0, share * float(longer_side(mask)))
 
 
 def blending_weight(region: Mask, band: float) -> Values:

@@ -28,7 +28,6 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
-from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
@@ -38,7 +37,7 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, scale_of, verify
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import Painted, Prepared, paint
-from diffaug.synthesis.window import Window, window_around, window_image, window_mask
+from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
@@ -100,10 +99,12 @@ class Studio:
         masks = self.drawer.masks(request)
         background = self.dataset.case(request.background).read_image()
         band = band_width(masks.new, self.plan.config.band)
-        region = region_of(masks.new, masks.old, band) & (field_of_view(background) | masks.new | masks.old)
+        region = region_of(masks.new, masks.old, band) & (
+            self.drawer.terrain(request.background).field | masks.new | masks.old
+        )
         context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
         whole = masks.new | masks.old
-        window = window_around(whole, float(context), least=max(32, int(_longer(region)) + 4))
+        window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
         return Canvas(request, background, masks, region, band, window)
 
     def prepare(self, canvas: Canvas) -> Prepared:
@@ -131,11 +132,6 @@ class Studio:
         window = decode(self.painter.codec, painted.latents)
         seed = canvas.request.seed
         return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
-
-
-def _longer(mask: Mask) -> int:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(max(np.ptp(rows), np.ptp(columns)) + 1)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.conditioning.attributes import bounding_box
 from diffaug.data.case import Mask, Pixels
 
 Frame = NDArray[np.uint8]
@@ -44,6 +45,12 @@ def _mirrored(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return np.minimum(folded, size - 1)
 
 
+def longer_side(mask: Mask) -> int:
+    """Return the longer side of the bounding box of a mask that is not empty, px."""
+    top, left, bottom, right = bounding_box(mask)
+    return max(bottom - top, right - left)
+
+
 def window_around(mask: Mask, context: float, shift: tuple[float, float] = (0.0, 0.0), least: int = 32) -> Window:
     """Return the square window around a mask's bounding box.
 
@@ -57,8 +64,7 @@ def window_around(mask: Mask, context: float, shift: tuple[float, float] = (0.0,
         A window moved inside the frame where it fits; a side longer than the frame is cut to the frame's longer side,
         unless the mask needs more.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    (top, bottom), (left, right) = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
+    top, left, bottom, right = bounding_box(mask)
     longer = max(bottom - top, right - left)
     side = max(least, min(round(context * longer), max(mask.shape)), longer + 2)
     row = (top + bottom - side) / 2 + shift[0] * (side - (bottom - top)) / 2

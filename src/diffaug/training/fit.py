@@ -15,7 +15,7 @@ import torch
 
 from diffaug.artifacts import digest_of_folder, digest_of_value, make_folder, read_json, versions, write_json
 from diffaug.conditioning.prompts import all_prompts
-from diffaug.config import FitConfig
+from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
@@ -42,7 +42,7 @@ SHIPPED = Path(__file__).parent.parent / "weights" / "endoscopy"
 SHIPPED_TERMS = "the shipped endoscopy prior is for research and education: NOTICE and its model card state the terms"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
-CONTEXT = (1.3, 2.2)  # window side over the lesion's longer side
+CONTEXT = GenerateConfig().context  # painter and thresholds are made for the windows that are generated
 
 
 def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPPED, seed: int = 0) -> dict[str, Any]:
@@ -74,10 +74,11 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         raise DataError(
             f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {len(annotated)}; annotate more"
         )
+    digests = {case.id: digest_of_case(case) for case in (*annotated, *unannotated)}
     plan = {
         "config": config.model_dump(mode="json"),
         "seed": seed,
-        "data": digest_of_value([[c.id, c.group, digest_of_case(c)] for c in (*annotated, *unannotated)]),
+        "data": digest_of_value([[c.id, c.group, digests[c.id]] for c in (*annotated, *unannotated)]),
         "base": digest_of_folder(base, ("*/*.safetensors",)) if base else "",
     }
     if finished(model, plan):
@@ -88,7 +89,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         notices = [*notices, SHIPPED_TERMS]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     make_folder(model / "training")
-    write_json(model / "fit.json", {**plan, "cases": {case.id: digest_of_case(case) for case in annotated}})
+    write_json(model / "fit.json", {**plan, "cases": {case.id: digests[case.id] for case in annotated}})
     write_json(model / "training" / "versions.json", versions())
 
     seconds: dict[str, float] = {}
@@ -189,7 +190,11 @@ def base_model(
     """Load the base, or train a codec on the images and set untrained parts around it."""
     if base is not None:
         return LatentInpainter.load(base)
-    codec = train_codec(images, config.codec, folder, seed).requires_grad_(False)
+    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed)
+
+
+def untrained_around(codec: Any, config: FitConfig, seed: int) -> LatentInpainter:
+    """Set untrained parts, seeded, around a trained codec."""
     torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
     cells = config.codec.window // config.codec.cell
@@ -247,14 +252,10 @@ def train_prior(
         windows: Windows drawn and encoded.
         seed: Seeds windows, weights and iterations.
     """
-    torch.manual_seed(seed)
-    tokenizer = tokenizer_of(all_prompts())
-    cells = config.codec.window // config.codec.cell
-    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
-    model = LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
+    model = untrained_around(codec, config, seed)
 
     def tissue(rng: Rng) -> Sketch:
-        return tissue_window(images[int(rng.integers(len(images)))], model.window, cells, rng)
+        return tissue_window(images[int(rng.integers(len(images)))], model.window, model.latent_side, rng)
 
     encoded = encode_windows(model, drawn(tissue, windows, seed))
     train_painter(model, [(encoded, 1.0)], config.denoiser, folder, seed, name="prior")

@@ -18,9 +18,9 @@ from diffaug.data.case import Case, Mask, Pixels
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
 from diffaug.synthesis.window import Window, pixels_from_tensor, window_around, window_image, window_mask
+from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
-VALIDATOR_UPSCALE = 4  # validator cells per latent cell
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _encoded(model: LatentInpainter, sketches: Sequence[Sketch]) -> Windows:
     image, region, mask, label = (
         torch.cat([getattr(s, name) for s in sketches]) for name in ("image", "region", "mask", "label")
     )
-    fine = model.cell // VALIDATOR_UPSCALE
+    fine = model.cell // UPSCALE
     scale = torch.tensor([s.scale for s in sketches])
     told = model.condition(image, region, mask, scale, torch.zeros(len(sketches), 1, 1))
     return Windows(
