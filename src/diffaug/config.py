@@ -60,7 +60,7 @@ class DenoiserConfig(Knobs):
     windows_per_case: Positive = 12  # augmented windows encoded once per case
     normal_share: Fraction = 0.35  # share of lesion-free windows in a batch
     text_dropout: Fraction = 0.1
-    region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # loss weight of the region against the rest of the window
+    region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # of the region over what else is estimated
     iterations: Count = 1600
     batch_size: Positive = 32
     learning_rate: Rate = 4e-4
