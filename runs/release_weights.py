@@ -1,8 +1,9 @@
 """Train the weights that diffaug ships: a codec and a prior for endoscopy, from images without annotations.
 
-Usage: python runs/release_weights.py IMAGES OUT
+Usage: python runs/release_weights.py IMAGES OUT [MODEL]
     IMAGES: a folder of endoscopy images; for the shipped weights the 600 `train` images of Kvasir-SEG, without masks.
     OUT: work folder; OUT/endoscopy is the model folder in float16 (src/diffaug/weights/endoscopy when released).
+    MODEL: go on from this model folder: its codec stays as it is, its prior is trained further.
 
 Every 20th image is held out of the codec's training and measures it. Run it again after a kill: it goes on.
 """
@@ -15,27 +16,29 @@ from diffaug.config import CodecConfig, DenoiserConfig, FitConfig
 from diffaug.data.case import SUFFIXES, read_image
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.codec import measure_codec, train_codec
-from diffaug.training.fit import train_prior
+from diffaug.training.fit import train_prior, untrained_around
 
 CODEC = CodecConfig(iterations=1600)
-DENOISER = DenoiserConfig(iterations=2400, batch_size=32, learning_rate=5e-4)
-WINDOWS = 4000
+DENOISER = DenoiserConfig(iterations=2800, batch_size=32, learning_rate=5e-4)
+WINDOWS = 8000
 
 
-def main(images: Path, out: Path) -> None:
+def main(images: Path, out: Path, start: Path | None = None) -> None:
     """Train codec, then prior; write the model folder and what was measured."""
     files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
     held_out = [read_image(path) for path in files[::20]]
     seen = [read_image(path) for index, path in enumerate(files) if index % 20]
 
-    codec = train_codec(seen, CODEC, out).requires_grad_(False)
+    base = LatentInpainter.load(start) if start else None
+    codec = base.codec if base else train_codec(seen, CODEC, out).requires_grad_(False)
     measured = {"images": len(files), "codec_held_out": measure_codec(codec, held_out, CODEC.window, windows=120)}
     print(json.dumps(measured), flush=True)
 
-    prior: LatentInpainter = train_prior(seen, out, FitConfig(codec=CODEC, denoiser=DENOISER), codec, windows=WINDOWS)
+    config = FitConfig(codec=CODEC, denoiser=DENOISER)
+    prior = train_prior(seen, out, config, base or untrained_around(codec, config, 0), windows=WINDOWS)
     prior.save(out / "endoscopy", half=True)
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*(Path(argument) for argument in sys.argv[1:]))

@@ -11,7 +11,7 @@ from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, ModelError
 from diffaug.models.latent_inpainter import PARTS, LatentInpainter, verify
-from diffaug.training.fit import fit, train_prior
+from diffaug.training.fit import fit, train_prior, untrained_around
 from diffaug.validator.calibration import Calibration
 
 
@@ -211,8 +211,8 @@ def test_val_and_test_are_never_opened(copy, tiny, tmp_path):
 
 def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
     codec = LatentInpainter.load(fitted).codec
-    prior = train_prior(frames, tmp_path, tiny, codec, windows=8)
+    prior = train_prior(frames, tmp_path, tiny, untrained_around(codec, tiny, 0), windows=8)
     assert (prior.window, prior.classes) == (64, 1)
     assert (tmp_path / "prior.jsonl").is_file()
-    again = train_prior(frames, tmp_path / "again", tiny, codec, windows=8)
+    again = train_prior(frames, tmp_path / "again", tiny, untrained_around(codec, tiny, 0), windows=8)
     assert same(prior.unet, again.unet)

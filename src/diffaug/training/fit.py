@@ -240,7 +240,7 @@ def painter_windows(
 
 
 def train_prior(
-    images: Sequence[Pixels], folder: Path, config: FitConfig, codec: Any, *, windows: int, seed: int = 0
+    images: Sequence[Pixels], folder: Path, config: FitConfig, model: LatentInpainter, *, windows: int, seed: int = 0
 ) -> LatentInpainter:
     """Train a painter on unannotated tissue: random regions, described by what is measured in them.
 
@@ -248,11 +248,13 @@ def train_prior(
         images: Frames, (H, W, 3); no annotation is used.
         folder: Where checkpoint and log are kept.
         config: Architecture and schedule.
-        codec: A trained codec.
+        model: A trained codec, and parts to train in place.
         windows: Windows drawn and encoded.
-        seed: Seeds windows, weights and iterations.
+        seed: Seeds windows and iterations.
+
+    Returns:
+        The model.
     """
-    model = untrained_around(codec, config, seed)
 
     def tissue(rng: Rng) -> Sketch:
         return tissue_window(images[int(rng.integers(len(images)))], model.window, model.latent_side, rng)
