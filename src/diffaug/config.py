@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Width = Annotated[int, Field(gt=0, multiple_of=16)]  # channels, which every network normalises in 16 groups
 Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px, which the validator divides into 4 x 4
+Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
@@ -109,6 +110,8 @@ class GenerateConfig(Knobs):
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
+    solver: Literal["ddim", "dpm++"] = "ddim"  # of first or second order
+    guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
     gate: bool = True  # off: everything painted is kept
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 

@@ -44,8 +44,9 @@ def request(index, size_bin="small"):
     return Prepared(index, noise, Conditioning(*parts), Target(mask, region, size_bin, index % 2))
 
 
-def painted(requests, slots=3, gate=None, steps=STEPS, model=denoiser):
-    return {item.index: item for item in paint(model, SCHEDULE, requests, steps=steps, slots=slots, gate=gate)}
+def painted(requests, slots=3, gate=None, steps=STEPS, model=denoiser, solver="ddim"):
+    items = paint(model, SCHEDULE, requests, steps=steps, slots=slots, gate=gate, solver=solver)
+    return {item.index: item for item in items}
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +67,14 @@ def gate_with():
     return make
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 16])
 @pytest.mark.parametrize("count", [1, 5, 7])
-def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count):
+def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count, solver):
     requests = [request(index) for index in range(count)]
     noise, told = torch.cat([r.noise for r in requests]), Conditioning.stack([r.conditioning for r in requests])
-    *_, last = sample(denoiser, noise, told, SCHEDULE, STEPS)
-    found = painted(requests, slots)
+    *_, last = sample(denoiser, noise, told, SCHEDULE, STEPS, solver)
+    found = painted(requests, slots, solver=solver)
     assert sorted(found) == list(range(count))
     for index, row in enumerate(last.x_next):
         torch.testing.assert_close(found[index].latents[0], row, atol=1e-12, rtol=0)

@@ -216,7 +216,7 @@ def test_a_row_carries_all_it_takes_to_make_the_case_again(unbroken, studio, str
     model = read_json(unbroken / "config.json")["model"]
     for row in read_jsonl(unbroken / "manifest.jsonl"):
         assert request_from_dict(row) == studio.drawer.draw(row["index"])
-        canvas = studio.canvas(row["index"])
+        canvas = studio.canvas(studio.drawer.draw(row["index"]))
         assert row["window"] == [canvas.window.top, canvas.window.left, canvas.window.side]
         assert row["model"] == model and len(row["validator"]) == len(row["config"]) == 16
         assert row["sources"] == sorted({row["background"], row["mask_case"]})
@@ -228,7 +228,7 @@ def test_a_row_carries_all_it_takes_to_make_the_case_again(unbroken, studio, str
 def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio):
     rows = [row for row in read_jsonl(unbroken / "manifest.jsonl") if row["image"]]
     for row in rows:
-        canvas, made = studio.canvas(row["index"]), read_image(unbroken / row["image"])
+        canvas, made = studio.canvas(studio.drawer.draw(row["index"])), read_image(unbroken / row["image"])
         background = studio.dataset.case(row["background"]).read_image()
         assert (made[~canvas.region] == background[~canvas.region]).all()
         assert (made[canvas.region] != background[canvas.region]).any()
@@ -238,7 +238,7 @@ def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio)
 def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):
     made = {case.id: case.read_mask() for case in read_dataset(unbroken).cases}
     for row in read_jsonl(unbroken / "manifest.jsonl"):
-        canvas = studio.canvas(row["index"])
+        canvas = studio.canvas(studio.drawer.draw(row["index"]))
         assert row["size_bin"] == size_bin(canvas.masks.new.mean())
         if row["decision"] == "kept":
             assert (made[row["id"]] == canvas.masks.label).all()
@@ -246,7 +246,7 @@ def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):
 
 def test_a_window_holds_the_whole_region_of_its_request(studio):
     for index in range(24):
-        canvas = studio.canvas(index)
+        canvas = studio.canvas(studio.drawer.draw(index))
         assert canvas.window.crop(canvas.region.astype(int)).sum() >= canvas.region.sum()
         rows, columns = np.nonzero(canvas.region)
         window = canvas.window
@@ -256,7 +256,7 @@ def test_a_window_holds_the_whole_region_of_its_request(studio):
 
 def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(studio):
     for index in range(6):
-        canvas = studio.canvas(index)
+        canvas = studio.canvas(studio.drawer.draw(index))
         target = studio.prepare(canvas).target
         assert target.fold == studio.calibration.folds[canvas.request.mask_case]
         assert target.mask.shape == target.region.shape == (1, 32, 32)

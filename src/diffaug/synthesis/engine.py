@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffaug.diffusion.contract import Conditioning, Denoiser
-from diffaug.diffusion.sampler import ddim_step
+from diffaug.diffusion.sampler import NO_PAST, Solver, solver_step
 from diffaug.diffusion.schedule import Schedule
 from diffaug.validator.gate import Check, Gate, Target
 
@@ -67,6 +67,7 @@ def paint(
     steps: int,
     slots: int,
     gate: Gate | None = None,
+    solver: Solver = "ddim",
 ) -> Iterator[Painted]:
     """Denoise requests in slots and yield each as it leaves, in an order that depends on the inputs alone.
 
@@ -77,6 +78,7 @@ def paint(
         steps: Sampler steps.
         slots: Rows of the batch.
         gate: Looks at estimates on the way; None keeps everything.
+        solver: First order (ddim) or second (dpm++); each slot keeps its own past.
     """
     waiting = iter(prepared)
     first = list(islice(waiting, slots))
@@ -87,6 +89,7 @@ def paint(
     x_t = torch.cat([item.noise for item in padded])
     told = Conditioning.stack([item.conditioning for item in padded])
     done = torch.zeros(slots, dtype=torch.long)  # steps done by each slot
+    past_x0, past_t = torch.zeros_like(x_t), torch.full((slots,), NO_PAST)
     checks: list[list[Check]] = [[] for _ in range(slots)]
     timesteps = torch.cat([schedule.timesteps(steps), torch.tensor([-1])])
 
@@ -94,7 +97,8 @@ def paint(
         # One step of every slot, each at its own timestep; padded slots repeat their first step.
         t, t_next = timesteps[done], timesteps[done + 1]
         x0_hat = denoiser(x_t, t, told)
-        x_t = ddim_step(x_t, x0_hat, t, t_next, schedule)
+        x_t = solver_step(solver, x_t, x0_hat, t, t_next, past_x0, past_t, schedule)
+        past_x0, past_t = x0_hat.clone(), t.clone()
         done += 1
 
         # The gate looks at the slots whose step is one of its own.
@@ -114,7 +118,7 @@ def paint(
                 yield Painted(item.index, x0_hat[i : i + 1].clone(), decision, checks[i], int(done[i]))
                 held[i] = next(waiting, None)
             if held[i] is not item or item is None:
-                done[i], checks[i] = 0, []
+                done[i], past_t[i], checks[i] = 0, NO_PAST, []
                 if (fresh := held[i]) is not None:
                     x_t[i] = fresh.noise[0]
                     told.place(torch.tensor([i]), fresh.conditioning)

@@ -28,10 +28,13 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
+from diffaug.diffusion.contract import Denoiser
+from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, scale_of, verify
@@ -87,15 +90,15 @@ class Studio:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
         self.painter = LatentInpainter.load(plan.model)
+        self.denoiser = guided(self.painter, plan.config.guidance)
         self.calibration = Calibration.load(plan.model / "calibration.json")
         folds = range(max(self.calibration.folds.values()) + 1)
         self.gate = Gate([load_segmenter(plan.model / "validator" / str(k)) for k in folds], self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
         self.drawer = RequestDrawer(train, plan.seed, plan.config)
 
-    def canvas(self, index: int) -> Canvas:
-        """Lay out request `index`: where it is painted, and the window around that."""
-        request = self.drawer.draw(index)
+    def canvas(self, request: Request) -> Canvas:
+        """Lay out a request: where it is painted, and the window around that."""
         masks = self.drawer.masks(request)
         background = self.dataset.case(request.background).read_image()
         band = band_width(masks.new, self.plan.config.band)
@@ -132,6 +135,12 @@ class Studio:
         window = decode(self.painter.codec, painted.latents)
         seed = canvas.request.seed
         return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+
+
+@torch.no_grad()
+def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
+    """Return a painter under the guidance of text and mask."""
+    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
@@ -186,17 +195,18 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
 
     def prepared() -> Iterator[Prepared]:
         for index in requests:
-            canvases[index] = studio.canvas(index)
+            canvases[index] = studio.canvas(studio.drawer.draw(index))
             yield studio.prepare(canvases[index])
 
     config, previews = studio.plan.config, Counter[str]()
     samples = paint(
-        studio.painter,
+        studio.denoiser,
         studio.painter.schedule,
         prepared(),
         steps=studio.calibration.steps,
         slots=config.slots,
         gate=studio.gate if config.gate else None,
+        solver=config.solver,
     )
     for sample in samples:
         canvas = canvases.pop(sample.index)

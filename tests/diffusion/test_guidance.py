@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from diffaug.diffusion.contract import Conditioning
+from diffaug.diffusion.guidance import Guided
+
+NOTHING = torch.zeros(1, 3, 8, dtype=torch.float64)
+T = torch.tensor([900, 40])
+
+
+def told():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 1, 4, 4), (2, 1, 4, 4), (2, 2, 4, 4), (2, 2), (2, 3, 8))
+    return Conditioning(*(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes))
+
+
+def latents():
+    return torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+class Counted:
+    """A denoiser whose estimate is a sum of what text, mask and latents say; it counts the rows it evaluates."""
+
+    def __init__(self):
+        self.rows = []
+
+    def __call__(self, x_t, t, told):
+        self.rows.append(len(x_t))
+        return x_t + told.text.mean((1, 2)).view(-1, 1, 1, 1) + 3 * told.mask
+
+
+def test_weights_of_one_change_nothing_and_cost_nothing():
+    plain, counted = Counted(), Counted()
+    assert torch.equal(Guided(counted, NOTHING, 1.0, 1.0)(latents(), T, told()), plain(latents(), T, told()))
+    assert counted.rows == plain.rows == [2]
+
+
+def test_text_guidance_scales_what_the_text_adds():
+    added = told().text.mean((1, 2)).view(-1, 1, 1, 1)
+    guided = Guided(Counted(), NOTHING, 2.5, 1.0)(latents(), T, told())
+    torch.testing.assert_close(guided, latents() + 2.5 * added + 3 * told().mask)
+
+
+def test_mask_guidance_scales_what_text_and_mask_add():
+    added = told().text.mean((1, 2)).view(-1, 1, 1, 1) + 3 * told().mask
+    torch.testing.assert_close(Guided(Counted(), NOTHING, 1.0, 2.0)(latents(), T, told()), latents() + 2.0 * added)
+
+
+@pytest.mark.parametrize(("text", "mask", "passes"), [(2.0, 1.0, 2), (1.0, 2.0, 2), (2.0, 2.0, 3)])
+def test_each_weight_costs_one_evaluation_in_one_batch(text, mask, passes):
+    counted = Counted()
+    Guided(counted, NOTHING, text, mask)(latents(), T, told())
+    assert counted.rows == [2 * passes]
