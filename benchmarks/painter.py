@@ -1,0 +1,500 @@
+"""How convincing painted lesions are, on real Kvasir-SEG: codec, likeness, obedience, copies, seams, time.
+
+Usage: python benchmarks/painter.py --out DIR [--data DATA] [--model MODEL] [--test FOLDER] [--quick]
+    --out    DIR/painter.json, the same numbers as a table on stdout, and contact sheets; run it again after a kill.
+    --data   a data set folder with train, val and test; unset: DIFFAUG_DATA/kvasir-seg is imported.
+    --model  a model fitted on DIR/data-100 (or with --quick, on phantoms); unset: it is fitted, and timed.
+    --test   another folder of images/ and masks/ whose lesions are the held-out ones.
+    --quick  phantoms and a few updates of everything: shows that it runs, not what it measures.
+
+100 annotated cases make the model; the other training cases train the judge (`judge.py`), and the lesions of val and
+test are only measured. Nothing is tuned here.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from judge import CONTEXT, Judge, auc_of_classifier, crop, iou_inside, kid, window_of
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from scipy.stats import spearmanr
+
+from diffaug.artifacts import make_folder, read_json, write_json
+from diffaug.conditioning.attributes import equivalent_diameter, lab_from_rgb, measure_attributes
+from diffaug.conditioning.masks import MaskTransform, render
+from diffaug.conditioning.prompts import describe_words
+from diffaug.conditioning.requests import Request
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.folder import read_dataset, subset_dataset
+from diffaug.data.phantom import make_phantoms
+from diffaug.data.sources.folder import import_folder
+from diffaug.data.sources.kvasir_seg import import_kvasir_seg
+from diffaug.diffusion.sampler import sample
+from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
+from diffaug.synthesis.compose import band_width, compose, region_of
+from diffaug.synthesis.engine import paint
+from diffaug.synthesis.shards import Canvas, Studio, make_plan
+from diffaug.synthesis.window import window_image, window_mask
+from diffaug.training.codec import psnr, reconstruct
+from diffaug.training.fit import SHIPPED
+from diffaug.training.windows import components, drawn, encode_windows, tissue_window
+
+ASKED: dict[str, tuple[str, str, str, str]] = {  # attribute: aspect of the prompt, word for little, for much, measure
+    "pale/red": ("colour", "pale", "reddish", "redness_contrast"),
+    "contrast": ("contrast", "low-contrast", "high-contrast", "colour_contrast"),
+    "texture": ("surface", "smooth", "textured", "texture"),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    annotated: int = 100
+    painted: int = 240
+    asked: int = 40  # requests, each painted with both words of each attribute
+    held_out: int = 400
+    judge: int = 1200  # iterations
+    classifier: int = 200  # iterations
+    audited: int = 200  # windows that the prior paints
+
+
+QUICK = Size(annotated=12, painted=12, asked=4, held_out=12, judge=4, classifier=3, audited=8)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion in its frame: what every measurement takes."""
+
+    image: Pixels
+    mask: Mask
+    region: Mask  # where paint may show
+    case: str
+
+
+def lesions_of(cases: Iterable[Case], most: int) -> list[Lesion]:
+    """Return the lesions of annotated cases."""
+    found = []
+    for case in cases:
+        image = case.read_image()
+        for mask in components(case.read_mask()):
+            found.append(Lesion(image, mask, region_of(mask, np.zeros_like(mask), band_width(mask, 0.08)), case.id))
+    return found[:most]
+
+
+def windows(lesions: Sequence[Lesion]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return windows in [0, 1], masks and regions of lesions, (N, ., S, S)."""
+    parts = []
+    for lesion in lesions:
+        window = window_of(lesion.mask)
+        pixels, mask = crop(lesion.image, lesion.mask, window)
+        parts.append((pixels, mask, (window_mask(lesion.region, window, pixels.shape[-1]) > 0.25).float()))
+    images, masks, regions = zip(*parts, strict=True)
+    return torch.cat(images), torch.cat(masks), torch.cat(regions)
+
+
+# --- What is measured -------------------------------------------------------------------------------------------------
+
+
+def measure_codec(painter: LatentInpainter, lesions: Sequence[Lesion]) -> dict[str, float]:
+    """Return mean PSNR (dB) and SSIM of one window per lesion."""
+    from skimage.metrics import structural_similarity
+
+    images = torch.cat([window_image(x.image, window_of(x.mask), painter.window) for x in lesions])
+    passed = torch.cat([reconstruct(painter.codec, part) for part in torch.split(images, 16)])
+    pairs = zip(passed.permute(0, 2, 3, 1).numpy(), images.permute(0, 2, 3, 1).numpy(), strict=True)
+    ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
+    return {
+        "codec_psnr_db": round(float(psnr(passed, images).mean()), 2),
+        "codec_ssim": round(float(np.mean(ssim)), 4),
+    }
+
+
+@torch.no_grad()
+def codec_passed(painter: LatentInpainter, lesion: Lesion) -> Lesion:
+    """Return a real lesion that went through codec and compositing, as a painted one does."""
+    window, band = window_of(lesion.mask), band_width(lesion.mask, 0.08)
+    latents = encode(painter.codec, window_image(lesion.image, window, painter.window))
+    image = compose(lesion.image, decode(painter.codec, latents), window, lesion.region, band, seed=0)
+    return replace(lesion, image=image)
+
+
+class Easel:
+    """Paints requests and keeps the time of each part."""
+
+    def __init__(self, model: Path, data: Path, seed: int = 0) -> None:
+        self.studio = Studio(make_plan(model, data, GenerateConfig(gate=False), seed))
+        self.steps = self.studio.calibration.steps
+        self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)
+        self.windows = 0
+
+    def requests(self, count: int) -> list[Request]:
+        """Return the first requests."""
+        return [self.studio.drawer.draw(index) for index in range(count)]
+
+    def paint(self, requests: Sequence[Request], steps: int = 0, solver: Any = "ddim") -> list[Lesion]:
+        """Paint requests without a gate; 0 steps are the model's own number."""
+        studio = self.studio
+        canvases: list[Canvas] = [studio.canvas(request) for request in requests]
+        laid = time.perf_counter()
+        prepared = [replace(studio.prepare(canvas), index=i) for i, canvas in enumerate(canvases)]
+        encoded = time.perf_counter()
+        painter = studio.painter
+        samples = paint(painter, painter.schedule, prepared, steps=steps or self.steps, slots=8, solver=solver)
+        latents = {sample.index: sample.latents for sample in samples}
+        denoised = time.perf_counter()
+        with torch.no_grad():
+            decoded = [decode(painter.codec, latents[i]) for i in range(len(canvases))]
+        done = time.perf_counter()
+        made = []
+        for canvas, window in zip(canvases, decoded, strict=True):
+            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, canvas.request.seed)
+            made.append(Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case))
+        if not steps:
+            spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)
+            for name, value in zip(self.seconds, spent, strict=True):
+                self.seconds[name] += value
+            self.windows += len(requests)
+        return made
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the time of each part per painted window."""
+        return {name: round(1000 * value / max(1, self.windows), 1) for name, value in self.seconds.items()}
+
+    def copy_paste(self, request: Request) -> Lesion:
+        """Paste the lesion that a request's mask came from, with the same mask, place and background, feathered."""
+        canvas = self.studio.canvas(request)
+        entry = self.studio.drawer.bank.entry(request.mask_case, request.component)
+        source = self.studio.dataset.case(request.mask_case).read_image()
+        warped = pasted_onto(source, entry.in_frame(), request.transform, canvas.masks.new, render(entry, request.transform, canvas.masks.new.shape))  # fmt: skip  # noqa: E501
+        alpha = ndimage.gaussian_filter(canvas.masks.new.astype(np.float32), 1.5)[:, :, None]
+        mixed = canvas.background * (1 - alpha) + warped * alpha
+        return Lesion(mixed.round().astype(np.uint8), canvas.masks.new, canvas.region, request.mask_case)
+
+
+def pasted_onto(source: Pixels, lesion: Mask, transform: MaskTransform, new: Mask, shape: Mask) -> NDArray[np.float32]:
+    """Return a source frame moved so that its lesion lies on the new mask, by flip, angle and scale of a transform."""
+    if transform.flip:
+        source, lesion = source[:, ::-1], lesion[:, ::-1]
+    scale = float(np.sqrt(shape.sum() / lesion.sum()))
+    radians = np.deg2rad(transform.angle)
+    turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
+    backward = turn.T / scale
+    centres = [np.argwhere(mask).mean(axis=0) for mask in (lesion, new)]
+    offset = centres[0] - backward @ centres[1]
+    planes = [
+        ndimage.affine_transform(source[..., c].astype(np.float32), backward, offset, new.shape, order=1, mode="mirror")
+        for c in range(3)
+    ]
+    return np.stack(planes, axis=2)
+
+
+def ratios(lesion: Lesion) -> tuple[float, float]:
+    """Return the gradient at the region's border over that beside it, and fine detail inside over outside.
+
+    Gradients are those of L* under a Gaussian of 1 px; detail is their median. Border: within 1.5 px; beside it: 3 to
+    8 px on both sides. Inside: deeper than the blending band; outside: within half a diameter of the region.
+    """
+    lightness = lab_from_rgb(lesion.image)[..., 0]
+    gradient = ndimage.gaussian_gradient_magnitude(lightness, 1.0)
+    inside = ndimage.distance_transform_edt(lesion.region)
+    outside = ndimage.distance_transform_edt(~lesion.region)
+    distance = np.where(lesion.region, inside - 0.5, outside - 0.5)
+    lit = lightness > 12
+    seam = gradient[(distance < 1.5) & lit], gradient[(distance >= 3) & (distance < 8) & lit]
+    band = band_width(lesion.mask, 0.08)
+    reach = max(8.0, equivalent_diameter(float(lesion.region.sum())) / 2)
+    detail = gradient[lesion.region & (inside > band) & lit], gradient[~lesion.region & (outside < reach) & lit]
+    if min(len(part) for part in (*seam, *detail)) < 20:
+        return float("nan"), float("nan")
+    return float(seam[0].mean() / seam[1].mean()), float(np.median(detail[0]) / np.median(detail[1]))
+
+
+def measure_ratios(lesions: Sequence[Lesion], suffix: str = "") -> dict[str, float]:
+    """Return the medians of `ratios`."""
+    seam, sharpness = np.nanmedian(np.array([ratios(lesion) for lesion in lesions]), axis=0)
+    return {f"seam_ratio{suffix}": round(float(seam), 3), f"sharpness_ratio{suffix}": round(float(sharpness), 3)}
+
+
+def measure_obedience(easel: Easel, requests: Sequence[Request], out: Path) -> dict[str, float]:
+    """Return, for each attribute, the rank correlation between what was asked and what is measured.
+
+    Every request is painted twice, with the word for little and with that for much, and nothing else in its prompt.
+    """
+    found, tiles = {}, []
+    for name, (aspect, little, much, measure) in ASKED.items():
+        asked, measured = [], []
+        for level, word in ((-1, little), (1, much)):
+            prompt = describe_words({aspect: word})
+            made = easel.paint([replace(request, prompt=prompt) for request in requests])
+            asked += [level] * len(made)
+            measured += [getattr(measure_attributes(lesion.image, lesion.mask), measure) for lesion in made]
+            tiles.append([tile(lesion) for lesion in made[:12]])
+        found[name] = round(float(spearmanr(asked, measured).statistic), 3)
+    sheet(tiles, out / "obedience.png")
+    return found
+
+
+def nearest(judge: Judge, lesions: Sequence[Lesion], known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each lesion's distance to the nearest known one, in standardised features, over turns and mirrors."""
+    return nearest_rows(turned_features(judge, *windows(lesions)[:2]), known)
+
+
+def turned_features(judge: Judge, images: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float64]:
+    """Return features under four quarter turns, with and without a mirror: (8, N, D)."""
+    rows = []
+    for turn in range(4):
+        for mirror in (False, True):
+            turned = [torch.rot90(x, turn, (2, 3)) for x in (images, masks)]
+            turned = [x.flip(3) for x in turned] if mirror else turned
+            rows.append(judge.features(turned[0], turned[1]))
+    return np.stack(rows)
+
+
+def nearest_rows(rows: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the least distance of each of N points (8, N, D) to known ones (M, D), standardised by those."""
+    from scipy.spatial.distance import cdist
+
+    deviation = known.std(0) + 1e-6
+    least: NDArray[np.float64] = np.stack([cdist(turned / deviation, known / deviation).min(1) for turned in rows]).min(
+        0
+    )
+    return least
+
+
+def copies(painted: NDArray[np.float64], held_out: NDArray[np.float64], prefix: str = "") -> dict[str, float]:
+    """Return the share of painted nearer to training than the 5 % quantile of held-out, and its interval's lower end.
+
+    A bootstrap over both sets: the quantile is an estimate too.
+    """
+    rng = np.random.default_rng(0)
+
+    def share(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+        return float((a < np.quantile(b, 0.05)).mean())
+
+    draws = [share(rng.choice(painted, len(painted)), rng.choice(held_out, len(held_out))) for _ in range(1000)]
+    low = float(np.percentile(draws, 2.5))
+    return {f"{prefix}copy_share": round(share(painted, held_out), 3), f"{prefix}copy_share_low": round(low, 3)}
+
+
+def measure_likeness(
+    easel: Easel,
+    judge: Judge,
+    requests: Sequence[Request],
+    painted: Sequence[Lesion],
+    held_out: Sequence[Lesion],
+    training: Sequence[Lesion],
+    size: Size,
+    out: Path,
+) -> dict[str, Any]:
+    """Return kernel distances, classifiers, copies, seams and sharpness, and write the sheets of painted lesions.
+
+    Real lesions are compared after they went through codec and compositing, so that what is told apart is what was
+    painted, and not what the codec does to any tissue.
+    """
+    painter = easel.studio.painter
+    pasted = [easel.copy_paste(request) for request in requests]
+    passed = [codec_passed(painter, lesion) for lesion in held_out]
+    passed_training = [codec_passed(painter, lesion) for lesion in training]
+
+    def features(lesions: Sequence[Lesion]) -> NDArray[np.float64]:
+        return judge.features(*windows(lesions)[:2])
+
+    reference, known = features(passed), features(passed_training)
+    sets = {"painted": features(painted), "copy_paste": features(pasted), "real_codec": known}
+    for name, steps, solver in (("8_steps", 8, "ddim"), ("8_steps_dpm", 8, "dpm++"), ("50_steps", 50, "ddim")):
+        sets[name] = features(easel.paint(requests, steps, solver))
+    distances = {f"kid_{name}": kid(found, reference) for name, found in sets.items()}
+    result: dict[str, Any] = {name: found["value"] for name, found in distances.items()}
+    result["kid_intervals"] = {name: [found["low"], found["high"]] for name, found in distances.items()}
+
+    groups = [lesion.case for lesion in (*held_out, *painted)]
+    for name, against in (("real", held_out), ("codec", passed)):
+        auc = auc_of_classifier(judge, windows(against)[0], windows(painted)[0], groups, size.classifier)
+        result[f"auc_{name}_vs_painted"] = round(auc, 3)
+
+    result |= copies(nearest(judge, painted, known), nearest(judge, passed, known))
+    result |= measure_ratios(painted) | measure_ratios(held_out, "_real") | measure_ratios(passed, "_codec")
+    rows = [painted[:12], painted[12:24], pasted[:12], passed[:12], held_out[:12], held_out[12:24]]
+    sheet([[tile(lesion) for lesion in row] for row in rows if row], out / "windows.png")
+    frames_sheet(painted[:24], out / "frames.png")
+    return result
+
+
+def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], count: int) -> dict[str, float]:
+    """Return `copies` of what the shipped prior paints into held-out frames, against the frames it was trained on."""
+    prior = LatentInpainter.load(SHIPPED)
+
+    def regions(cases: Sequence[Case], total: int, seed: int) -> list[Any]:
+        frames = [case.read_image() for case in cases]
+
+        def make(rng: np.random.Generator) -> Any:
+            frame = frames[int(rng.integers(len(frames)))]
+            return tissue_window(frame, prior.window, prior.latent_side, rng)
+
+        return list(drawn(make, total, seed))
+
+    def stacked(sketches: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([(s.image + 1) / 2 for s in sketches]), torch.cat([s.mask for s in sketches])
+
+    trained, fresh = regions(known, 10 * count, 0), regions(held_out, count, 1)
+    features = judge.features(*stacked(trained))
+    _, masks = stacked(fresh)
+    told = encode_windows(prior, fresh)
+    with torch.no_grad():
+        conditioning = told.conditioning(prior.embed_tokens(told.tokens))
+        *_, last = sample(prior, prior.noise(range(count)), conditioning, prior.schedule, 10)
+        painted = ((decode(prior.codec, last.x0_hat) + 1) / 2).clamp(0, 1)
+        passed = ((decode(prior.codec, told.x0) + 1) / 2).clamp(0, 1)
+    return copies(
+        nearest_rows(turned_features(judge, painted, masks), features),
+        nearest_rows(turned_features(judge, passed, masks), features),
+        prefix="prior_",
+    )
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def tile(lesion: Lesion, side: int = 150) -> Image.Image:
+    """Return a lesion's window as a picture."""
+    part = np.asarray(window_of(lesion.mask).crop(lesion.image), dtype=np.uint8)
+    return Image.fromarray(part).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def sheet(rows: Sequence[Sequence[Image.Image]], path: Path) -> None:
+    """Write rows of equal pictures as one."""
+    side = rows[0][0].size[0]
+    page = Image.new("RGB", (side * max(len(row) for row in rows), side * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            page.paste(picture, (x * side, y * side))
+    page.save(path)
+
+
+def frames_sheet(lesions: Sequence[Lesion], path: Path, side: int = 280, columns: int = 6) -> None:
+    """Write whole painted frames."""
+    pictures = [Image.fromarray(x.image).resize((side, side), Image.Resampling.BICUBIC) for x in lesions]
+    sheet([pictures[i : i + columns] for i in range(0, len(pictures), columns)], path)
+
+
+# --- The whole ------------------------------------------------------------------------------------------------------
+
+
+def prepare_data(out: Path, data: Path | None, size: Size, quick: bool) -> tuple[Path, Path]:
+    """Return the full data set and the subset with few annotations, made where they are missing."""
+    full, few = data or out / "data", out / f"data-{size.annotated}"
+    if quick and data is None and not (full / "cases.csv").is_file():
+        make_phantoms(full, 20, 4, 8, 0, size=128, seed=0)
+    elif not (full / "cases.csv").is_file():
+        folder = os.environ.get("DIFFAUG_DATA")
+        if not folder:
+            raise SystemExit("real images are needed: DIFFAUG_DATA is not set; set it, or give --data or --quick")
+        import_kvasir_seg(Path(folder) / "kvasir-seg", full, progress="importing")
+    if not (few / "cases.csv").is_file():
+        subset_dataset(read_dataset(full), few, size.annotated, 0)
+    return full, few
+
+
+def fitted(data: Path, out: Path, quick: bool) -> dict[str, float]:
+    """Fit OUT/model with the command line and return minutes and peak memory; both are kept for the next run."""
+    record = out / "fit-cost.json"
+    if not record.is_file():
+        command = [sys.executable, "-m", "diffaug", "fit", str(data), str(out / "model")]
+        subprocess.run([*command, "--preset", "smoke"] if quick else command, check=True, stdout=subprocess.DEVNULL)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        seconds = sum(read_json(out / "model" / "training" / "summary.json")["seconds"].values())
+        write_json(record, {"fit_minutes": round(seconds / 60, 2), "fit_peak_gb": round(peak, 2)})
+    cost: dict[str, float] = read_json(record)
+    return cost
+
+
+def held_out_cases(full: Path, test: Path | None, out: Path) -> list[Case]:
+    """Return the cases that are only measured."""
+    if test is None:
+        dataset = read_dataset(full)
+        return [*dataset.split("val"), *dataset.split("test")]
+    imported = out / "held-out"
+    if not (imported / "cases.csv").is_file():
+        import_folder(test, imported, seed=0)
+    return [case for case in read_dataset(imported).cases if case.mask is not None]
+
+
+def run(out: Path, data: Path | None, model: Path | None, test: Path | None, quick: bool) -> dict[str, Any]:
+    """Measure everything and return what goes into painter.json."""
+    started, size = time.monotonic(), QUICK if quick else Size()
+    make_folder(out)
+    full, few = prepare_data(out, data, size, quick)
+    result: dict[str, Any] = {"annotated": size.annotated, "steps": 0}
+    result |= fitted(few, out, quick) if model is None else {}
+    model = model or out / "model"
+
+    dataset, unseen = read_dataset(full), {case.id for case in read_dataset(few).split("unannotated")}
+    others = [case for case in dataset.split("train") if case.id in unseen]
+    annotated = [case for case in dataset.split("train") if case.id not in unseen]
+    judge = Judge.trained(others, out / "judge", size.judge)
+    result |= {"judge_cases": judge.cases, "judge_digest": judge.digest()}
+    say(started, "judge")
+
+    easel = Easel(model, few)
+    painter = easel.studio.painter
+    result["steps"] = easel.steps
+    held_out = lesions_of(held_out_cases(full, test, out), size.held_out)
+    training = lesions_of(annotated, size.held_out)
+    result |= {"held_out_lesions": len(held_out), **measure_codec(painter, held_out)}
+    say(started, "codec")
+
+    requests = easel.requests(size.painted)
+    painted = easel.paint(requests)
+    result |= {"painted": len(painted), "milliseconds": easel.milliseconds(), "context": CONTEXT}
+    say(started, "painting")
+
+    result |= measure_likeness(easel, judge, requests, painted, held_out, training, size, out)
+    say(started, "likeness")
+
+    # Obedience of text and mask.
+    result["obedience"] = measure_obedience(easel, requests[: size.asked], out)
+    for name, lesions in (("mask_iou_median", painted), ("judge_iou_real", held_out)):
+        images, masks, regions = windows(lesions)
+        result[name] = round(float(np.median(iou_inside(judge.probability(images), masks, regions))), 3)
+    say(started, "obedience")
+
+    result |= audit_prior(judge, dataset.split("train"), held_out_cases(full, test, out), size.audited)
+    result["minutes"] = round((time.monotonic() - started) / 60, 1)
+
+    write_json(out / "painter.json", result)
+    return result
+
+
+def say(started: float, what: str) -> None:
+    """Print how far it has come."""
+    print(f"{time.monotonic() - started:6.0f} s  {what}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("out", "data", "model", "test"):
+        parser.add_argument(f"--{name}", type=Path, required=name == "out")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    result = run(arguments.out, arguments.data, arguments.model, arguments.test, arguments.quick)
+    for name, value in result.items():
+        print(f"{name:24} {json.dumps(value)}")
+
+
+if __name__ == "__main__":
+    main()
