@@ -218,6 +218,25 @@ class Generate:
 
 
 @dataclass
+class Remove:
+    """Paint the lesions of annotated training cases away: lesion-free backgrounds and negative cases.
+
+    Example: diffaug remove models/kvasir-100 data/kvasir-100 removed/kvasir-100
+    """
+
+    model: Positional[Path]  # model folder, made by `diffaug fit`
+    data: Positional[Path]  # data set; its annotated training cases are painted over
+    out: Positional[Path]  # folder to make: images, empty masks, a sheet of before and after
+    seed: int = 0
+
+    def run(self) -> None:
+        """Remove, and print what the validator finds before and after."""
+        from diffaug.synthesis.remove import remove
+
+        _print_json(remove(self.model, self.data, self.out, seed=self.seed))
+
+
+@dataclass
 class Study:
     """Train a segmentation model with and without synthetic cases and compare on held-out real images.
 
@@ -298,6 +317,7 @@ Commands = (
     | Annotated[Data, subcommand("data")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Generate, subcommand("generate")]
+    | Annotated[Remove, subcommand("remove")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Run, subcommand("run")]

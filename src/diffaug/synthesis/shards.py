@@ -283,7 +283,7 @@ def generate(
         ConfigError: `out` holds a set with other settings.
     """
     plan = make_plan(model, data, config, seed)
-    _write_settings(plan, out)
+    claim(out, _settings(plan))
     shards = _complete(plan, out, workers)
     rows = _mark_surplus(
         [row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], config
@@ -322,19 +322,23 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
     return Plan(model, data, config, seed, digest, digest_of_value(digests))
 
 
-def _write_settings(plan: Plan, out: Path) -> None:
-    """Write `config.json` before work starts, or check that it is the same.
-
-    Raises:
-        ConfigError: The folder holds a set with other settings, or other files.
-    """
-    settings = {
+def _settings(plan: Plan) -> dict[str, Any]:
+    """Return what `config.json` says of a synthetic set."""
+    return {
         "generate": settings_of(plan.config),
         "seed": plan.seed,
         "model": plan.model_digest,
         "data": plan.data_digest,
         "fit_cases": sorted(Calibration.load(plan.model / "calibration.json").folds),
     }
+
+
+def claim(out: Path, settings: dict[str, Any]) -> None:
+    """Write `config.json` before work starts, or check that it is the same.
+
+    Raises:
+        ConfigError: The folder holds a set with other settings, or other files.
+    """
     path = out / "config.json"
     if path.is_file():
         old = read_json(path)

@@ -1,0 +1,102 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from diffaug.artifacts import read_json, read_jsonl
+from diffaug.conditioning.placement import field_of_view
+from diffaug.data.case import read_image, read_mask
+from diffaug.data.folder import read_dataset
+from diffaug.errors import ConfigError, DataError
+from diffaug.synthesis.remove import Remover, regions_of, remove
+
+
+@pytest.fixture(scope="session")
+def removed(fitted, phantoms, tmp_path_factory):
+    """The phantoms without their lesions, made in one go."""
+    out = tmp_path_factory.mktemp("removed") / "set"
+    remove(fitted, phantoms, out)
+    return out
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_annotated_training_case_becomes_a_case_with_an_empty_mask(removed, phantoms):
+    sources, made = read_dataset(phantoms).split("train"), read_dataset(removed).cases
+    assert [case.id for case in made] == [f"{case.id}-removed" for case in sources]
+    assert [case.group for case in made] == [case.group for case in sources]
+    for case in made:
+        assert not np.asarray(read_mask(case.mask)).any()
+        assert case.prompt == "normal mucosa"
+
+
+def test_the_lesion_is_repainted_and_nothing_outside_its_region_changes(removed, phantoms):
+    for source, made in zip(read_dataset(phantoms).split("train"), read_dataset(removed).cases, strict=True):
+        before, after, mask = source.read_image(), read_image(made.image), source.read_mask()
+        whole = np.logical_or.reduce([region for _, region in regions_of(mask, field_of_view(before))])
+        assert np.array_equal(before[~whole], after[~whole])
+        assert (before[mask] != after[mask]).any()
+
+
+def test_regions_hold_every_lesion_once_and_do_not_touch():
+    mask = np.zeros((100, 100), dtype=bool)
+    mask[10:20, 10:20] = mask[22:30, 10:20] = mask[60:90, 60:90] = True
+    found = regions_of(mask, np.ones_like(mask))
+    assert [int(lesion.sum()) for lesion, _ in found] == [900, 180]  # the two close ones share a region
+    assert np.array_equal(sum(lesion.astype(int) for lesion, _ in found), mask)
+    assert max(sum(region.astype(int) for _, region in found).ravel()) == 1
+    assert all((region & lesion).sum() == lesion.sum() for lesion, region in found)
+
+
+def test_a_margin_stays_inside_the_field_of_view_and_a_lesion_does_not():
+    mask, field = np.zeros((60, 60), dtype=bool), np.zeros((60, 60), dtype=bool)
+    mask[20:40, 20:40], field[:, 25:] = True, True
+    ((lesion, region),) = regions_of(mask, field)
+    assert not (region & ~field & ~lesion).any()
+
+
+def test_a_run_killed_between_cases_and_run_again_equals_an_unbroken_one(
+    removed, fitted, phantoms, tmp_path, monkeypatch
+):
+    real, seen = Remover.remove, []
+
+    def killed(self, case):
+        seen.append(case.id)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(self, case)
+
+    monkeypatch.setattr(Remover, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove(fitted, phantoms, tmp_path / "set")
+    assert not (tmp_path / "set" / "summary.json").exists()
+    remove(fitted, phantoms, tmp_path / "set")
+    assert len(seen) == len(set(seen)) + 1
+    assert files_of(tmp_path / "set") == files_of(removed)
+
+
+def test_rows_tell_what_the_validator_found_before_and_after(removed):
+    rows, summary = read_jsonl(removed / "manifest.jsonl"), read_json(removed / "summary.json")
+    regions = [region for row in rows for region in row["regions"]]
+    assert summary["regions"] == len(regions) >= summary["cases"] == len(rows)
+    for name in ("found_before", "found_after"):
+        values = [region[name] for region in regions]
+        assert all(0 <= value <= 1 for value in values)
+        assert summary[name] == round(float(np.median(values)), 4)
+
+
+def test_another_seed_needs_another_folder(removed, fitted, phantoms):
+    with pytest.raises(ConfigError, match="another seed"):
+        remove(fitted, phantoms, removed, seed=1)
+
+
+def test_a_data_set_without_annotations_is_refused_before_anything_is_written(fitted, phantoms, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(phantoms, copy)
+    table = copy / "cases.csv"
+    table.write_text(table.read_text().replace(",train,", ",val,"))
+    with pytest.raises(DataError, match="has none"):
+        remove(fitted, copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
