@@ -4,15 +4,18 @@ Everything is in native pixels of the frame.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffaug.data.case import Mask, Pixels
 from diffaug.synthesis.window import Window, longer_side, resize
 
 Values = NDArray[np.float32]
 LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this
+GRID = 4  # cells per LIGHT_SCALE of the grid on which that is done
 GRAIN_SCALE = 1.0  # px; grain is what a Gaussian of this width removes
 
 
@@ -76,22 +79,26 @@ def light_difference(real: Values, patch: Values, inside: Mask) -> Values:
     """Return the smooth difference of the background from the painted window, carried into the region: (s, s, 3).
 
     Normalised convolution (Knutsson & Westin 1993) of the difference known outside the region, at a fine scale near the
-    border and a coarse one deeper inside.
+    border and a coarse one deeper inside, on a grid four times finer than the finer of the two.
     """
     known = (~inside).astype(np.float32)
     if not known.any():
         return np.zeros_like(patch)
-    difference = (real - patch) * known[:, :, None]
-    total = np.zeros_like(patch)
-    weight = np.zeros_like(known)
+    side = known.shape[0]
+    cells = min(side, round(GRID / LIGHT_SCALE))
+    values = np.concatenate([(real - patch) * known[:, :, None], known[:, :, None]], axis=2)
+    grid = F.adaptive_avg_pool2d(torch.from_numpy(values).permute(2, 0, 1)[None], cells)[0].permute(1, 2, 0).numpy()
+    total = np.zeros((cells, cells, 3), dtype=np.float32)
+    weight = np.zeros((cells, cells), dtype=np.float32)
     for scale in (LIGHT_SCALE, 4 * LIGHT_SCALE):
-        sigma = scale * known.shape[0]
-        share = ndimage.gaussian_filter(known, sigma, mode="nearest")
-        smooth = ndimage.gaussian_filter(difference, (sigma, sigma, 0), mode="nearest") / (share[:, :, None] + 1e-4)
+        sigma = scale * cells
+        smooth = ndimage.gaussian_filter(grid, (sigma, sigma, 0), mode="nearest")
+        share = smooth[..., 3]
         trust = (1 - weight) * np.clip(share * 4, 0, 1)
-        total += smooth * trust[:, :, None]
+        total += smooth[..., :3] / (share[:, :, None] + 1e-4) * trust[:, :, None]
         weight += trust
-    return total
+    fine = F.interpolate(torch.from_numpy(total).permute(2, 0, 1)[None], (side, side), mode="bilinear")
+    return fine[0].permute(1, 2, 0).numpy()
 
 
 def missing_grain(real: Values, patch: Values, inside: Mask, rng: np.random.Generator) -> Values:
