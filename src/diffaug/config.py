@@ -60,6 +60,7 @@ class DenoiserConfig(Knobs):
     text_layers: Positive = 2
     windows_per_case: Positive = 12  # augmented windows encoded once per case
     normal_share: Fraction = 0.35  # share of lesion-free windows in a batch
+    monitor_share: Rate = 0.1  # share of the cases that only choose the checkpoint; none where that is fewer than two
     text_dropout: Fraction = 0.1
     region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # of the region over what else is estimated
     iterations: Count = 1600

@@ -161,3 +161,41 @@ def test_an_average_of_a_constant_is_that_constant_and_it_follows_a_change():
     value["a"].zero_()
     mean.update(value, 100)
     torch.testing.assert_close(mean.values["a"], torch.full((3,), 1.0))
+
+
+def scored_by(net, target):
+    """Score a network by the distance of its first weight from a target, so that the best is not the last."""
+    return lambda: (net[0].weight[0, 0] - target).abs().item()
+
+
+def test_the_best_scored_average_is_kept_and_not_the_last(tmp_path):
+    last = train(tmp_path / "last", network())
+    first = network()[0].weight[0, 0].item()
+    net = network()
+    train(tmp_path / "best", net, score=scored_by(net, first))
+    rows = [row for row in read_jsonl(tmp_path / "best" / "net.jsonl") if "score" in row]
+    assert [row["iteration"] for row in rows] == list(range(ITERATIONS))
+    least = min(rows, key=lambda row: row["score"])
+    assert least["iteration"] < ITERATIONS - 1
+    assert scored_by(net, first)() == pytest.approx(least["score"], abs=1e-6)
+    assert not torch.equal(parameters(net), parameters(last))
+
+
+def test_scoring_does_not_change_what_is_learnt(tmp_path):
+    plain, net = train(tmp_path / "plain", network(dropout=0.2)), network(dropout=0.2)
+    scores = iter(range(100, 0, -1))  # always better: the last average is the best
+    train(tmp_path / "scored", net, score=lambda: float(torch.randn(()) * 0 + next(scores)))
+    assert torch.equal(parameters(plain), parameters(net))
+
+
+def test_a_scored_training_that_is_killed_and_resumed_keeps_the_same_best(tmp_path, save_always):
+    whole, net = network(), network()
+    first = network()[0].weight[0, 0].item()
+    train(tmp_path / "whole", whole, score=scored_by(whole, first))
+    with pytest.raises(Interruption):
+        train(tmp_path / "killed", net, stop_at=8, score=scored_by(net, first))
+    fresh = network()
+    train(tmp_path / "killed", fresh, score=scored_by(fresh, first))
+    assert torch.equal(parameters(whole), parameters(fresh))
+    scored = [[r for r in read_jsonl(tmp_path / n / "net.jsonl") if "score" in r] for n in ("whole", "killed")]
+    assert scored[0] == scored[1]

@@ -11,7 +11,7 @@ from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, ModelError
 from diffaug.models.latent_inpainter import PARTS, LatentInpainter, verify
-from diffaug.training.fit import fit, train_prior, untrained_around
+from diffaug.training.fit import divided, fit, train_prior, untrained_around
 from diffaug.validator.calibration import Calibration
 
 
@@ -216,3 +216,11 @@ def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
     assert (tmp_path / "prior.jsonl").is_file()
     again = train_prior(frames, tmp_path / "again", tiny, untrained_around(codec, tiny, 0), windows=8)
     assert same(prior.unet, again.unet)
+
+
+def test_cases_that_choose_the_checkpoint_do_not_train_the_painter(annotated):
+    seen, kept = divided(annotated, 0.25, 0)
+    assert len(kept) == 2
+    assert sorted(case.case.id for case in (*seen, *kept)) == sorted(case.case.id for case in annotated)
+    assert not {case.case.group for case in seen} & {case.case.group for case in kept}
+    assert divided(annotated, 0.1, 0) == (annotated, [])

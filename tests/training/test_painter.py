@@ -6,7 +6,7 @@ from diffaug.diffusion.schedule import Schedule
 from diffaug.diffusion.train import generator_of
 from diffaug.models.compact import scheduler_of
 from diffaug.models.latent_inpainter import LatentInpainter
-from diffaug.training.painter import painting_loss, stratified_timesteps, train_painter, x0_weight
+from diffaug.training.painter import held_out_loss, painting_loss, stratified_timesteps, train_painter, x0_weight
 from diffaug.training.windows import encode_windows, lesion_window
 
 
@@ -97,3 +97,19 @@ def test_shares_of_zero_draw_nothing_from_a_source(model, windows, tiny, tmp_pat
     poison.x0.fill_(torch.nan)
     train_painter(model, [(windows, 1.0), (poison, 0.0)], tiny.denoiser, tmp_path)
     train_painter(model, [(poison, 0.0), (windows, 1.0)], tiny.denoiser, tmp_path / "turned")
+
+
+def test_the_held_out_loss_is_always_the_same_and_leaves_torch_as_it_was(model, annotated):
+    windows = encode_windows(
+        model,
+        (
+            lesion_window(case, model.window, model.latent_side, (1.3, 2.2), np.random.default_rng(i))
+            for i, case in enumerate(annotated)
+        ),
+    )
+    torch.manual_seed(1)
+    first = held_out_loss(model, windows, 3.0)
+    drawn = torch.rand(())
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(()), drawn)
+    assert held_out_loss(model, windows, 3.0) == first > 0

@@ -21,6 +21,7 @@ from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl
 from diffaug.errors import ModelError
 
 CHECKPOINT_SECONDS = 30.0
+LOOKS = 16  # times that a training is scored, if it is
 Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
 
 
@@ -97,6 +98,53 @@ def _load(path: Path, targets: Mapping[str, Tensor]) -> int:
         raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
 
 
+def _looks(done: int, iterations: int) -> bool:
+    """Tell whether the average is scored after so many iterations: `LOOKS` times, evenly, and at the end."""
+    return done == iterations or done % max(1, iterations // LOOKS) == 0
+
+
+class Best:
+    """The averaged parameters that scored best so far.
+
+    Args:
+        score: Judges the modules; lower is better.
+        modules: What is trained.
+        params: Their parameters by name.
+    """
+
+    def __init__(
+        self, score: Callable[[], float], modules: Mapping[str, nn.Module], params: Mapping[str, Tensor]
+    ) -> None:
+        self.score, self.modules, self.params = score, modules, params
+        self.values = {name: value.detach().clone() for name, value in params.items()}
+        self.least = torch.tensor([float("inf")])
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs."""
+        return {f"best/{name}": value for name, value in self.values.items()} | {"least": self.least}
+
+    @torch.no_grad()
+    def look(self, average: Mapping[str, Tensor]) -> float:
+        """Score the average, keep it if it is the best, and leave the modules as they were."""
+        kept = {name: value.detach().clone() for name, value in self.params.items()}
+        _fill(self.params, average)
+        for module in self.modules.values():
+            module.eval()
+        found = self.score()
+        _fill(self.params, kept)
+        for module in self.modules.values():
+            module.train()
+        if found < float(self.least):
+            self.least.fill_(found)
+            _fill(self.values, average)
+        return found
+
+
+def _fill(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, target in targets.items():
+        target.copy_(values[name])
+
+
 def optimise(
     name: str,
     modules: Mapping[str, nn.Module],
@@ -108,8 +156,9 @@ def optimise(
     seed: int = 0,
     average: float = 0.999,
     weight_decay: float = 0.01,
+    score: Callable[[], float] | None = None,
 ) -> None:
-    """Train modules in place; afterwards they hold the moving average of their parameters.
+    """Train modules in place; afterwards they hold the moving average of their parameters, the best one if scored.
 
     The randomness of iteration i is a pure function of (seed, i), so a run that is killed and started again does what
     an unbroken run does. `folder` holds `NAME.safetensors` (the checkpoint) and `NAME.jsonl` (the log).
@@ -124,6 +173,7 @@ def optimise(
         seed: Seeds every iteration.
         average: Decay of the moving average.
         weight_decay: AdamW's.
+        score: Judges the averaged modules on what they have not seen, lower is better; called `LOOKS` times.
 
     Raises:
         ModelError: The checkpoint in `folder` belongs to another model, or the loss is not finite.
@@ -132,11 +182,13 @@ def optimise(
     params = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
     moments = {kind: {n: torch.zeros_like(p) for n, p in params.items()} for kind in ("exp_avg", "exp_avg_sq")}
     mean = Average(params, average)
+    best = Best(score, modules, params) if score else None
     optimiser = torch.optim.AdamW(params.values(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
 
     # Everything that a resumed run needs, by name.
     state = {f"parameters/{n}": p for n, p in params.items()} | {f"average/{n}": p for n, p in mean.values.items()}
     state |= {f"{kind}/{n}": p for kind, values in moments.items() for n, p in values.items()}
+    state |= best.state() if best else {}
     start = _load(checkpoint, state) if checkpoint.exists() else 0
     for n, p in params.items():
         optimiser.state[p] = {kind: values[n] for kind, values in moments.items()} | {
@@ -163,6 +215,9 @@ def optimise(
             optimiser.step()
             mean.update(params, i)
 
+            if best and _looks(i + 1, iterations):
+                append_jsonl(log, {"iteration": i, "score": round(best.look(mean.values), 6)})
+
             bar.update(task, completed=i + 1)
             now = time.monotonic()
             if now - logged > 5 or i + 1 == iterations:
@@ -175,7 +230,6 @@ def optimise(
         _save(checkpoint, state, iterations)
 
     with torch.no_grad():
-        for n, p in params.items():
-            p.copy_(mean.values[n])
+        _fill(params, best.values if best else mean.values)
     for module in modules.values():
         module.eval()

@@ -4,7 +4,7 @@ Sees the cases of `train` and `unannotated` alone; val and test are never opened
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffaug.artifacts import digest_of_folder, digest_of_value, make_folder, read_json, versions, write_json
+from diffaug.artifacts import (
+    digest_of_folder,
+    digest_of_value,
+    make_folder,
+    read_json,
+    read_jsonl,
+    versions,
+    write_json,
+)
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import Pixels, digest_of_case
@@ -30,6 +38,7 @@ from diffaug.training.windows import (
     Annotated,
     Rng,
     Sketch,
+    Windows,
     drawn,
     encode_windows,
     lesion_window,
@@ -42,6 +51,8 @@ SHIPPED = Path(__file__).parent.parent / "weights" / "endoscopy"
 SHIPPED_TERMS = "the shipped endoscopy prior is for research and education: NOTICE and its model card state the terms"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
+FEWEST_MONITORED = 2  # cases that choose the checkpoint; where there would be fewer, the last weights are kept
+MONITOR_WINDOWS = 6  # of each of them
 CONTEXT = GenerateConfig().context  # painter and thresholds are made for the windows that are generated
 
 
@@ -107,9 +118,11 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     clock.note("codec")
 
     # Painter: lesions where the mask says, and nothing where it is empty.
-    sources = painter_windows(painter, cases, config, seed)
+    seen, monitored = divided(cases, config.denoiser.monitor_share, seed)
+    sources = painter_windows(painter, seen, config, seed)
+    monitor = lesion_windows(painter, monitored, MONITOR_WINDOWS, seed, kind=3) if monitored else None
     clock.note("windows")
-    train_painter(painter, sources, config.denoiser, model / "training", seed)
+    train_painter(painter, sources, config.denoiser, model / "training", seed, monitor=monitor)
     clock.note("painter")
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
@@ -140,6 +153,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         "lesions": counts,
         "codec": fidelity,
         "notices": notices,
+        "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
         "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         "calibration": {key: value for key, value in asdict(calibration).items() if key != "folds"},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
@@ -149,6 +163,24 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     for checkpoint in (model / "training").glob("*.safetensors"):
         checkpoint.unlink()
     return summary
+
+
+def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
+    """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together."""
+    if share * len(cases) < FEWEST_MONITORED:
+        return list(cases), []
+    folds = folds_by_group({case.case.id: case.case.group for case in cases}, max(2, round(1 / share)), seed)
+    kept = [case for case in cases if folds[case.case.id] == 0]
+    return [case for case in cases if folds[case.case.id] != 0], kept
+
+
+def chosen_checkpoint(log: Path) -> dict[str, float]:
+    """Return the iteration whose weights were kept, its score, and the score of the last ones; empty if none scored."""
+    scored = [row for row in read_jsonl(log) if "score" in row]
+    if not scored:
+        return {}
+    best = min(scored, key=lambda row: row["score"])
+    return {"iteration": best["iteration"] + 1, "score": best["score"], "last_score": scored[-1]["score"]}
 
 
 class _Clock:
@@ -210,33 +242,37 @@ def painter_windows(
     Lesions are to be painted where the mask says, lesion-free tissue where it is empty. Every case gives as many,
     so large lesions do not drown small ones.
     """
-    side, cells, each = model.window, model.latent_side, config.denoiser.windows_per_case
-
-    def lesion(number: int, rng: Rng) -> Sketch | None:
-        return lesion_window(cases[number // each], side, cells, CONTEXT, rng)
+    each = config.denoiser.windows_per_case
 
     def normal(number: int, rng: Rng) -> Sketch | None:
-        return normal_window(cases[number // each], side, cells, rng)
+        return normal_window(cases[number // each], model.window, model.latent_side, rng)
 
-    count = len(cases) * each
-    with progress_bar() as bar:
-        task = bar.add_task("windows", total=2 * count)
-
-        def sketches(make: Any, kind: int) -> Any:
-            for number in range(count):
-                bar.advance(task)
-                sketch = make(number, np.random.default_rng((seed, kind, number)))
-                if sketch is not None:
-                    yield sketch
-
-        lesions = encode_windows(model, sketches(lesion, 1))
-        filled = sketches(normal, 2)
-        first = next(filled, None)
-        if first is None:  # no frame has room for a lesion-free window
-            return [(lesions, 1.0)]
-        normals = encode_windows(model, chain([first], filled))
+    lesions = lesion_windows(model, cases, each, seed, kind=1)
+    filled = _sketches(normal, len(cases) * each, (seed, 2))
+    first = next(filled, None)
+    if first is None:  # no frame has room for a lesion-free window
+        return [(lesions, 1.0)]
+    normals = encode_windows(model, chain([first], filled))
     share = config.denoiser.normal_share
     return [(lesions, 1 - share), (normals, share)]
+
+
+def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int, seed: int, kind: int) -> Windows:
+    """Encode `each` lesion windows of every case; `kind` tells the streams of one seed apart."""
+
+    def lesion(number: int, rng: Rng) -> Sketch | None:
+        return lesion_window(cases[number // each], model.window, model.latent_side, CONTEXT, rng)
+
+    return encode_windows(model, _sketches(lesion, len(cases) * each, (seed, kind)))
+
+
+def _sketches(make: Callable[[int, Rng], Sketch | None], count: int, key: tuple[int, int]) -> Iterator[Sketch]:
+    """Yield sketches with a progress bar; each is a pure function of the key and its number."""
+    with progress_bar() as bar:
+        for number in bar.track(range(count), description="windows"):
+            sketch = make(number, np.random.default_rng((*key, number)))
+            if sketch is not None:
+                yield sketch
 
 
 def train_prior(

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from diffaug.config import DenoiserConfig
 from diffaug.diffusion.schedule import Schedule, x_t_from_x0
-from diffaug.diffusion.train import optimise
+from diffaug.diffusion.train import generator_of, optimise
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.windows import Windows
 
 SNR_CAP = 5.0
+TIMES = 4  # noised versions of each held-out window
 
 
 def stratified_timesteps(rows: int, total: int, generator: torch.Generator) -> Tensor:
@@ -49,6 +50,21 @@ def painting_loss(x0_hat: Tensor, x0: Tensor, region: Tensor, alpha_bar: Tensor,
     return (x0_weight(alpha_bar).float() * error).mean()
 
 
+@torch.no_grad()
+def held_out_loss(model: LatentInpainter, windows: Windows, region_weight: float, batch: int = 32) -> float:
+    """Return the painting loss on windows at `TIMES` timesteps each, with noise that is always the same."""
+    total, losses = len(model.schedule.alpha_bar), []
+    for number, rows in enumerate(torch.split(torch.arange(len(windows)).repeat(TIMES), batch)):
+        generator = generator_of(number, 17)
+        part, t = windows.rows(rows), stratified_timesteps(len(rows), total, generator)
+        alpha_bar = model.schedule.at(t)
+        eps = torch.randn(part.x0.shape, generator=generator)
+        told = part.conditioning(model.embed_tokens(part.tokens))
+        x0_hat = model(x_t_from_x0(part.x0, eps, alpha_bar), t, told)
+        losses.append(painting_loss(x0_hat, part.x0, part.region, alpha_bar, region_weight) * len(rows))
+    return float(torch.stack(losses).sum()) / (TIMES * len(windows))
+
+
 def train_painter(
     model: LatentInpainter,
     sources: Sequence[tuple[Windows, float]],
@@ -56,6 +72,7 @@ def train_painter(
     folder: Path,
     seed: int = 0,
     name: str = "painter",
+    monitor: Windows | None = None,
 ) -> None:
     """Train U-Net and text encoder in place.
 
@@ -66,6 +83,7 @@ def train_painter(
         folder: Where checkpoint and log are kept.
         seed: Seeds every iteration.
         name: Names checkpoint and log.
+        monitor: Windows of cases outside `sources`; the averaged weights that paint these best are kept, not the last.
     """
     schedule: Schedule = model.schedule
     total = len(schedule.alpha_bar)
@@ -94,6 +112,7 @@ def train_painter(
     optimise(
         name, {"unet": model.unet, "text_encoder": model.text_encoder}, loss, folder,
         iterations=config.iterations, learning_rate=config.learning_rate, seed=seed,
+        score=None if monitor is None else lambda: held_out_loss(model, monitor, config.region_weight),
     )  # fmt: skip
     for part in (model.unet, model.text_encoder):
         part.requires_grad_(False)
