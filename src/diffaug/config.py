@@ -66,6 +66,7 @@ class DenoiserConfig(Knobs):
     iterations: Count = 1600
     batch_size: Positive = 32
     learning_rate: Rate = 4e-4
+    lora_rank: Count = 0  # of low-rank updates of the base's U-Net; 0 trains U-Net and text encoder in full
 
 
 class ValidatorConfig(Knobs):

@@ -9,7 +9,7 @@ import diffaug.diffusion.train
 from diffaug.artifacts import read_json
 from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
-from diffaug.errors import DataError, ModelError
+from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.latent_inpainter import PARTS, LatentInpainter, verify
 from diffaug.training.fit import divided, fit, train_prior, untrained_around
 from diffaug.validator.calibration import Calibration
@@ -224,3 +224,20 @@ def test_cases_that_choose_the_checkpoint_do_not_train_the_painter(annotated):
     assert sorted(case.case.id for case in (*seen, *kept)) == sorted(case.case.id for case in annotated)
     assert not {case.case.group for case in seen} & {case.case.group for case in kept}
     assert divided(annotated, 0.1, 0) == (annotated, [])
+
+
+def with_rank(config, rank):
+    return config.model_copy(update={"denoiser": config.denoiser.model_copy(update={"lora_rank": rank})})
+
+
+def test_low_rank_updates_without_a_base_are_refused_before_any_work(phantoms, tiny, tmp_path):
+    with pytest.raises(ConfigError, match="lora_rank is 4 from scratch"):
+        fit(phantoms, tmp_path / "model", with_rank(tiny, 4), base=None)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_base_tuned_with_low_rank_updates_is_a_plain_model_with_its_text_encoder(fitted, phantoms, tiny, tmp_path):
+    fit(phantoms, tmp_path / "model", with_rank(tiny, 4), base=fitted)
+    first, second = LatentInpainter.load(fitted), LatentInpainter.load(tmp_path / "model")
+    assert second.unet.state_dict().keys() == first.unet.state_dict().keys()
+    assert same(first.text_encoder, second.text_encoder) and not same(first.unet, second.unet)

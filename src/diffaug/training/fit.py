@@ -28,7 +28,7 @@ from diffaug.data.case import Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.train import progress_bar
-from diffaug.errors import DataError, ModelError
+from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, seal, verify
 from diffaug.training.codec import measure_codec, train_codec
@@ -72,13 +72,11 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         What was measured: cases, lesions, codec PSNR, seconds of each stage.
 
     Raises:
+        ConfigError: `lora_rank` without a base.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
-    if base is not None and not (base / "model_index.json").is_file():
-        if base != SHIPPED:
-            raise ModelError(f"a base must be a model folder: {base} has no model_index.json; check the path")
-        base = None
+    base = usable_base(base, config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
     if len(annotated) < FEWEST_CASES:
@@ -181,6 +179,24 @@ def chosen_checkpoint(log: Path) -> dict[str, float]:
         return {}
     best = min(scored, key=lambda row: row["score"])
     return {"iteration": best["iteration"] + 1, "score": best["score"], "last_score": scored[-1]["score"]}
+
+
+def usable_base(base: Path | None, config: FitConfig) -> Path | None:
+    """Return the base, or None where the shipped one is absent.
+
+    Raises:
+        ConfigError: `lora_rank` without a base.
+        ModelError: The base is no model folder.
+    """
+    if base is not None and not (base / "model_index.json").is_file():
+        if base != SHIPPED:
+            raise ModelError(f"a base must be a model folder: {base} has no model_index.json; check the path")
+        base = None
+    if base is None and config.denoiser.lora_rank:
+        raise ConfigError(
+            f"LoRA tunes a base: denoiser.lora_rank is {config.denoiser.lora_rank} from scratch; use a base, or rank 0"
+        )
+    return base
 
 
 class _Clock:

@@ -10,6 +10,7 @@ from diffaug.config import DenoiserConfig
 from diffaug.diffusion.schedule import Schedule, x_t_from_x0
 from diffaug.diffusion.train import generator_of, optimise
 from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.lora import add_lora
 from diffaug.training.windows import Windows
 
 SNR_CAP = 5.0
@@ -74,7 +75,7 @@ def train_painter(
     name: str = "painter",
     monitor: Windows | None = None,
 ) -> None:
-    """Train U-Net and text encoder in place.
+    """Train U-Net and text encoder in place; with `config.lora_rank` low-rank updates of the U-Net alone.
 
     Args:
         model: Its codec stays as it is.
@@ -89,8 +90,10 @@ def train_painter(
     total = len(schedule.alpha_bar)
     shares = torch.tensor([share for _, share in sources]).cumsum(0)
     nothing = model.tokens([""])
-    for part in (model.unet, model.text_encoder):
+    trained = {"unet": model.unet} if config.lora_rank else {"unet": model.unet, "text_encoder": model.text_encoder}
+    for part in trained.values():
         part.requires_grad_(True)
+    lora = add_lora(model.unet, config.lora_rank, seed) if config.lora_rank else None
 
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         size = config.batch_size
@@ -110,9 +113,11 @@ def train_painter(
         return {"loss": painting_loss(x0_hat, batch.x0, batch.region, alpha_bar, config.region_weight)}
 
     optimise(
-        name, {"unet": model.unet, "text_encoder": model.text_encoder}, loss, folder,
+        name, trained, loss, folder,
         iterations=config.iterations, learning_rate=config.learning_rate, seed=seed,
         score=None if monitor is None else lambda: held_out_loss(model, monitor, config.region_weight),
     )  # fmt: skip
-    for part in (model.unet, model.text_encoder):
+    if lora is not None:
+        lora.merge_and_unload()
+    for part in trained.values():
         part.requires_grad_(False)
