@@ -1,10 +1,12 @@
 """How convincing painted lesions are, on real Kvasir-SEG: codec, likeness, obedience, copies, seams, time.
 
 Usage: python benchmarks/painter.py --out DIR [--data DATA] [--model MODEL] [--test FOLDER] [--quick]
+       [--solver S] [--guidance TEXT MASK]
     --out    DIR/painter.json, the same numbers as a table on stdout, and contact sheets; run it again after a kill.
     --data   a data set folder with train, val and test; unset: DIFFAUG_DATA/kvasir-seg is imported.
     --model  a model fitted on DIR/data-100 (or with --quick, on phantoms); unset: it is fitted, and timed.
     --test   another folder of images/ and masks/ whose lesions are the held-out ones.
+    --solver, --guidance  as in `diffaug generate`.
     --quick  phantoms and a few updates of everything: shows that it runs, not what it measures.
 
 100 annotated cases make the model; the other training cases train the judge (`judge.py`), and the lesions of val and
@@ -135,8 +137,9 @@ def codec_passed(painter: LatentInpainter, lesion: Lesion) -> Lesion:
 class Easel:
     """Paints requests and keeps the time of each part."""
 
-    def __init__(self, model: Path, data: Path, seed: int = 0) -> None:
-        self.studio = Studio(make_plan(model, data, GenerateConfig(gate=False), seed))
+    def __init__(self, model: Path, data: Path, config: GenerateConfig, seed: int = 0) -> None:
+        self.studio = Studio(make_plan(model, data, config.model_copy(update={"gate": False}), seed))
+        self.solver = config.solver
         self.steps = self.studio.calibration.steps
         self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)
         self.windows = 0
@@ -145,15 +148,16 @@ class Easel:
         """Return the first requests."""
         return [self.studio.drawer.draw(index) for index in range(count)]
 
-    def paint(self, requests: Sequence[Request], steps: int = 0, solver: Any = "ddim") -> list[Lesion]:
-        """Paint requests without a gate; 0 steps are the model's own number."""
+    def paint(self, requests: Sequence[Request], steps: int = 0, solver: Any = "") -> list[Lesion]:
+        """Paint requests without a gate; 0 steps and no solver are those of the model and the config."""
         studio = self.studio
         canvases: list[Canvas] = [studio.canvas(request) for request in requests]
         laid = time.perf_counter()
         prepared = [replace(studio.prepare(canvas), index=i) for i, canvas in enumerate(canvases)]
         encoded = time.perf_counter()
         painter = studio.painter
-        samples = paint(painter, painter.schedule, prepared, steps=steps or self.steps, slots=8, solver=solver)
+        options: dict[str, Any] = {"steps": steps or self.steps, "solver": solver or self.solver}
+        samples = paint(studio.denoiser, painter.schedule, prepared, slots=8, **options)
         latents = {sample.index: sample.latents for sample in samples}
         denoised = time.perf_counter()
         with torch.no_grad():
@@ -315,7 +319,7 @@ def measure_likeness(
 
     reference, known = features(passed), features(passed_training)
     sets = {"painted": features(painted), "copy_paste": features(pasted), "real_codec": known}
-    for name, steps, solver in (("8_steps", 8, "ddim"), ("8_steps_dpm", 8, "dpm++"), ("50_steps", 50, "ddim")):
+    for name, steps, solver in (("8_steps", 8, ""), ("8_steps_dpm", 8, "dpm++"), ("50_steps", 50, "")):
         sets[name] = features(easel.paint(requests, steps, solver))
     distances = {f"kid_{name}": kid(found, reference) for name, found in sets.items()}
     result: dict[str, Any] = {name: found["value"] for name, found in distances.items()}
@@ -433,12 +437,14 @@ def held_out_cases(full: Path, test: Path | None, out: Path) -> list[Case]:
     return [case for case in read_dataset(imported).cases if case.mask is not None]
 
 
-def run(out: Path, data: Path | None, model: Path | None, test: Path | None, quick: bool) -> dict[str, Any]:
+def run(
+    out: Path, data: Path | None, model: Path | None, test: Path | None, quick: bool, config: GenerateConfig
+) -> dict[str, Any]:
     """Measure everything and return what goes into painter.json."""
     started, size = time.monotonic(), QUICK if quick else Size()
     make_folder(out)
     full, few = prepare_data(out, data, size, quick)
-    result: dict[str, Any] = {"annotated": size.annotated, "steps": 0}
+    result: dict[str, Any] = {"annotated": size.annotated}
     result |= fitted(few, out, quick) if model is None else {}
     model = model or out / "model"
 
@@ -449,9 +455,9 @@ def run(out: Path, data: Path | None, model: Path | None, test: Path | None, qui
     result |= {"judge_cases": judge.cases, "judge_digest": judge.digest()}
     say(started, "judge")
 
-    easel = Easel(model, few)
+    easel = Easel(model, few, config)
     painter = easel.studio.painter
-    result["steps"] = easel.steps
+    result |= {"steps": easel.steps, "solver": config.solver, "guidance": config.guidance}
     held_out = lesions_of(held_out_cases(full, test, out), size.held_out)
     training = lesions_of(annotated, size.held_out)
     result |= {"held_out_lesions": len(held_out), **measure_codec(painter, held_out)}
@@ -490,8 +496,11 @@ def main() -> None:
     for name in ("out", "data", "model", "test"):
         parser.add_argument(f"--{name}", type=Path, required=name == "out")
     parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    result = run(arguments.out, arguments.data, arguments.model, arguments.test, arguments.quick)
+    parser.add_argument("--solver", default=GenerateConfig().solver)
+    parser.add_argument("--guidance", type=float, nargs=2, default=GenerateConfig().guidance)
+    given = parser.parse_args()
+    config = GenerateConfig(solver=given.solver, guidance=tuple(given.guidance))
+    result = run(given.out, given.data, given.model, given.test, given.quick, config)
     for name, value in result.items():
         print(f"{name:24} {json.dumps(value)}")
 
