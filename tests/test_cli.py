@@ -18,6 +18,7 @@ COMMANDS = [
     ["data", "subset"],
     ["fit"],
     ["generate"],
+    ["remove"],
     ["study"],
     ["report"],
     ["run"],

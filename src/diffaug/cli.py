@@ -219,7 +219,7 @@ class Generate:
 
 @dataclass
 class Remove:
-    """Paint the lesions of annotated training cases away: lesion-free backgrounds and negative cases.
+    """Paint the lesions of annotated training cases away: lesion-free frames with empty masks.
 
     Example: diffaug remove models/kvasir-100 data/kvasir-100 removed/kvasir-100
     """

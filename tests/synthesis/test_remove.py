@@ -5,7 +5,7 @@ import pytest
 
 from diffaug.artifacts import read_json, read_jsonl
 from diffaug.conditioning.placement import field_of_view
-from diffaug.data.case import read_image, read_mask
+from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError
 from diffaug.synthesis.remove import Remover, regions_of, remove
@@ -100,3 +100,20 @@ def test_a_data_set_without_annotations_is_refused_before_anything_is_written(fi
     with pytest.raises(DataError, match="has none"):
         remove(fitted, copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_image_is_made_again(removed, fitted, phantoms, tmp_path):
+    copy = tmp_path / "set"
+    shutil.copytree(removed, copy)
+    read_dataset(copy).cases[0].image.unlink()
+    remove(fitted, phantoms, copy)
+    assert files_of(copy) == files_of(removed)
+
+
+def test_a_case_without_a_lesion_is_left_out(removed, fitted, phantoms, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(phantoms, copy)
+    first = read_dataset(copy).split("train")[0]
+    write_png(first.mask, np.zeros_like(first.read_mask(), dtype=np.uint8))
+    summary = remove(fitted, copy, tmp_path / "set")
+    assert summary["cases"] == len(read_dataset(removed).cases) - 1

@@ -380,3 +380,12 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
         json.loads(line)["decision"] == "stopped"
         for line in (shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl").read_text().splitlines()
     )
+
+
+def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tmp_path):
+    plain = {row["id"]: row["image_digest"] for row in read_jsonl(ungated / "manifest.jsonl")}
+    for name, change in (("solver", {"solver": "dpm++"}), ("guided", {"guidance": (2.0, 1.5)})):
+        generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": False, **change}))
+        other = {row["id"]: row["image_digest"] for row in read_jsonl(tmp_path / name / "manifest.jsonl")}
+        assert other.keys() == plain.keys()
+        assert all(other[key] != plain[key] for key in plain)

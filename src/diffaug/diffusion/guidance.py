@@ -13,7 +13,7 @@ class Guided:
 
     x0_hat = full + (text - 1) (full - without text) + (mask - 1) (full - without text and mask)
 
-    A weight of 1 costs nothing; each other one costs an evaluation more. Cells outside the region are known, so all
+    A weight of 1 costs nothing; each other one costs an evaluation more. Where a painter puts known cells back, all
     terms agree there.
 
     Args:
@@ -22,8 +22,7 @@ class Guided:
         text: Weight of the prompt.
         mask: Weight of prompt and mask together: of the lesion against lesion-free tissue.
 
-    Source: Ho & Salimans 2022 (arXiv:2207.12598), Eq. 6, on x0; Liu et al. 2022 (arXiv:2206.01714), Eq. 11, for
-    several conditions.
+    Source: Ho & Salimans 2022 (arXiv:2207.12598), on x0; Liu et al. 2022 (arXiv:2206.01714) for several conditions.
     """
 
     def __init__(self, denoiser: Denoiser, nothing: Tensor, text: float, mask: float) -> None:

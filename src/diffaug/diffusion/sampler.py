@@ -56,8 +56,9 @@ def extrapolated(
 
     now = log_snr(t)
     share = (log_snr(t_next) - now) / (2 * (now - log_snr(past_t)))
-    share = torch.where((past_t == NO_PAST) | (t_next < 0), 0.0, share).to(x0_hat.dtype).view(-1, 1, 1, 1)
-    return x0_hat + share * (x0_hat - past_x0)
+    first = ((past_t == NO_PAST) | (t_next < 0)).view(-1, 1, 1, 1)
+    share = share.to(x0_hat.dtype).view(-1, 1, 1, 1)
+    return torch.where(first, x0_hat, x0_hat + share * (x0_hat - past_x0))  # a past that is not finite stays out of it
 
 
 def solver_step(

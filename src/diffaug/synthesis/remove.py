@@ -125,6 +125,8 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
 def remove(model: Path, data: Path, out: Path, *, seed: int = 0) -> dict[str, Any]:
     """Paint away the lesions of every annotated training case of a data set.
 
+    The result is for other code (negative cases, lesion-free frames): `fit` and `study` want a lesion in every mask.
+
     The same call again resumes; its files are those of an unbroken run.
 
     Args:
@@ -142,7 +144,8 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0) -> dict[str, An
         ModelError: The model is unfinished or altered.
         ConfigError: `out` holds a set with other settings, or other files.
     """
-    digest, cases = verify(model), read_dataset(data).split("train")
+    digest = verify(model)
+    cases = [case for case in read_dataset(data).split("train") if case.read_mask().any()]
     if not cases:
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
@@ -152,7 +155,7 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0) -> dict[str, An
     with progress_bar() as bar:
         task = bar.add_task("removing", total=len(cases))
         for case in cases:
-            if not _row_path(out, case).is_file():
+            if not _is_made(out, case):
                 _write_case(out, case, *remover.remove(case), digest=digest)
             bar.update(task, advance=1)
 
@@ -172,6 +175,11 @@ def _row_path(out: Path, case: Case) -> Path:
     return out / "rows" / f"{case.id}.json"
 
 
+def _is_made(out: Path, case: Case) -> bool:
+    made = _made(out, case)
+    return all(path.is_file() for path in (_row_path(out, case), made.image, made.mask) if path)
+
+
 def _made(out: Path, case: Case) -> Case:
     name = f"{case.id}-removed"
     return Case(
@@ -187,8 +195,9 @@ def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, An
     mask = out / "masks" / f"{made.id}.png"
     write_png(made.image, frame)
     write_png(mask, np.zeros(frame.shape[:2], dtype=np.uint8))
+    digests = {"image_digest": digest_of_file(made.image), "mask_digest": digest_of_file(mask)}
     row = {"id": made.id, "source": case.id, "model": digest, "regions": regions}
-    write_json(_row_path(out, case), {**row, "image_digest": digest_of_file(made.image)})
+    write_json(_row_path(out, case), {**row, **digests})
 
 
 def write_sheet(cases: Sequence[Case], out: Path) -> None:

@@ -345,13 +345,11 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
         differs = [key for key in settings if old.get(key) != settings[key]]
         if differs:
             raise ConfigError(
-                f"a synthetic set has one config: {out} was started with another {differs[0]}; choose another folder"
+                f"an output folder has one config: {out} was started with another {differs[0]}; choose another folder"
             )
         return
     if out.is_dir() and any(found.suffix != ".partial" for found in out.iterdir()):
-        raise ConfigError(
-            f"a synthetic set needs a new or empty folder: {out} holds other files; choose another folder"
-        )
+        raise ConfigError(f"an output needs a new or empty folder: {out} holds other files; choose another folder")
     make_folder(out)
     write_json(path, {**settings, "versions": versions()})
 
