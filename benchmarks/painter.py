@@ -1,12 +1,13 @@
 """How convincing painted lesions are, on real Kvasir-SEG: codec, likeness, obedience, copies, seams, time.
 
 Usage: python benchmarks/painter.py --out DIR [--data DATA] [--model MODEL] [--test FOLDER] [--quick]
-       [--solver S] [--guidance TEXT MASK]
+       [--solver S] [--guidance TEXT MASK] [--painted N] [--asked N]
     --out    DIR/painter.json, the same numbers as a table on stdout, and contact sheets; run it again after a kill.
     --data   a data set folder with train, val and test; unset: DIFFAUG_DATA/kvasir-seg is imported.
     --model  a model fitted on DIR/data-100 (or with --quick, on phantoms); unset: it is fitted, and timed.
     --test   another folder of images/ and masks/ whose lesions are the held-out ones.
     --solver, --guidance  as in `diffaug generate`.
+    --painted, --asked  how many requests are painted, and how many of them with each word.
     --quick  phantoms and a few updates of everything: shows that it runs, not what it measures.
 
 100 annotated cases make the model; the other training cases train the judge (`judge.py`), and the lesions of val and
@@ -438,10 +439,10 @@ def held_out_cases(full: Path, test: Path | None, out: Path) -> list[Case]:
 
 
 def run(
-    out: Path, data: Path | None, model: Path | None, test: Path | None, quick: bool, config: GenerateConfig
+    out: Path, data: Path | None, model: Path | None, test: Path | None, quick: bool, size: Size, config: GenerateConfig
 ) -> dict[str, Any]:
     """Measure everything and return what goes into painter.json."""
-    started, size = time.monotonic(), QUICK if quick else Size()
+    started = time.monotonic()
     make_folder(out)
     full, few = prepare_data(out, data, size, quick)
     result: dict[str, Any] = {"annotated": size.annotated}
@@ -498,9 +499,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--solver", default=GenerateConfig().solver)
     parser.add_argument("--guidance", type=float, nargs=2, default=GenerateConfig().guidance)
+    for name in ("painted", "asked"):
+        parser.add_argument(f"--{name}", type=int)
     given = parser.parse_args()
+    counts = {name: getattr(given, name) for name in ("painted", "asked") if getattr(given, name)}
+    size = replace(QUICK if given.quick else Size(), **counts)
     config = GenerateConfig(solver=given.solver, guidance=tuple(given.guidance))
-    result = run(given.out, given.data, given.model, given.test, given.quick, config)
+    result = run(given.out, given.data, given.model, given.test, given.quick, size, config)
     for name, value in result.items():
         print(f"{name:24} {json.dumps(value)}")
 

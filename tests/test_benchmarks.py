@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from diffaug.data.phantom import make_phantoms
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PAINTER_KEYS = {
     "codec_psnr_db", "codec_ssim", "kid_painted", "kid_copy_paste", "kid_real_codec", "kid_8_steps", "kid_50_steps",
@@ -21,3 +23,12 @@ def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
         assert 0.0 <= measured[name] <= 1.0
     for name in ("windows.png", "frames.png", "obedience.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_fine_tuning_benchmark_scores_every_way_of_tuning(tmp_path):
+    make_phantoms(tmp_path / "data", 10, 1, 1, 0, size=128, seed=0)
+    command = [sys.executable, str(BENCHMARKS / "finetune.py"), str(tmp_path / "data"), str(tmp_path), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = json.loads((tmp_path / "finetune.json").read_text())
+    assert [(row["cases"], row["rank"]) for row in rows] == [(n, rank) for n in (4, 6) for rank in (0, 8, 8, 32, 32)]
+    assert all(0 < row["score"] < 2 * row["before"] for row in rows)

@@ -113,7 +113,7 @@ class GenerateConfig(Knobs):
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
     solver: Literal["ddim", "dpm++"] = "ddim"  # of first or second order
-    guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
+    guidance: tuple[Weight, Weight] = (3.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
     gate: bool = True  # off: everything painted is kept
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 
@@ -178,7 +178,7 @@ PRESETS: dict[str, Config] = {
             "denoiser": {"iterations": 100, "windows_per_case": 6},
             "validator": {"iterations": 120, "folds": 2},
         },
-        generate={"count": 48, "shard_size": 16},
+        generate={"count": 48, "shard_size": 16, "guidance": (1.0, 1.0)},
         study={"seeds": 2, "iterations": 160},
     ),
     "smoke": _preset(
@@ -189,7 +189,7 @@ PRESETS: dict[str, Config] = {
             "validator": {"iterations": 8, "folds": 2},
             "steps": 4,
         },
-        generate={"count": 6, "shard_size": 6, "slots": 4},
+        generate={"count": 6, "shard_size": 6, "slots": 4, "guidance": (1.0, 1.0)},
         study={"seeds": 1, "iterations": 8, "bootstrap": 200},
     ),
 }

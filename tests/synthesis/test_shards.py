@@ -21,7 +21,7 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import seal
 from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
 
-CONFIG = GenerateConfig(count=5, shard_size=4, slots=2)
+CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
 
 
 def with_thresholds(model, to, thresholds):
