@@ -4,7 +4,6 @@ The judge is trained on windows of real cases that no painter has seen; it never
 Legend: N windows, S = 128 px window side, D features.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffaug.artifacts import atomic_path, make_folder
+from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.study.batches import Batch, _take
@@ -31,9 +30,9 @@ PER_CASE = 10  # windows of a case that train the judge
 LEVELS = 4  # of the encoder whose features are used
 
 
-def window_of(mask: Mask, context: float = CONTEXT) -> Window:
+def window_of(mask: Mask) -> Window:
     """Return the window in which a lesion is measured."""
-    return window_around(mask, context)
+    return window_around(mask, CONTEXT)
 
 
 def crop(image: Pixels, mask: Mask, window: Window) -> tuple[Tensor, Tensor]:
@@ -101,7 +100,7 @@ class Judge:
     def digest(self) -> str:
         """Return a digest of the weights, which names the feature space."""
         data = b"".join(value.numpy().tobytes() for value in self.network.state_dict().values())
-        return hashlib.sha256(data).hexdigest()[:12]
+        return digest_of_bytes(data)[:12]
 
     @torch.no_grad()
     def probability(self, images: Tensor) -> Tensor:

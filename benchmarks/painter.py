@@ -51,7 +51,7 @@ from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import paint
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
 from diffaug.synthesis.window import window_image, window_mask
-from diffaug.training.codec import psnr, reconstruct
+from diffaug.training.codec import fidelity
 from diffaug.training.fit import SHIPPED
 from diffaug.training.windows import components, drawn, encode_windows, tissue_window
 
@@ -114,16 +114,8 @@ def windows(lesions: Sequence[Lesion]) -> tuple[torch.Tensor, torch.Tensor, torc
 
 def measure_codec(painter: LatentInpainter, lesions: Sequence[Lesion]) -> dict[str, float]:
     """Return mean PSNR (dB) and SSIM of one window per lesion."""
-    from skimage.metrics import structural_similarity
-
     images = torch.cat([window_image(x.image, window_of(x.mask), painter.window) for x in lesions])
-    passed = torch.cat([reconstruct(painter.codec, part) for part in torch.split(images, 16)])
-    pairs = zip(passed.permute(0, 2, 3, 1).numpy(), images.permute(0, 2, 3, 1).numpy(), strict=True)
-    ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
-    return {
-        "codec_psnr_db": round(float(psnr(passed, images).mean()), 2),
-        "codec_ssim": round(float(np.mean(ssim)), 4),
-    }
+    return {f"codec_{name}": value for name, value in fidelity(painter.codec, images).items()}
 
 
 @torch.no_grad()
@@ -459,7 +451,8 @@ def run(
     easel = Easel(model, few, config)
     painter = easel.studio.painter
     result |= {"steps": easel.steps, "solver": config.solver, "guidance": config.guidance}
-    held_out = lesions_of(held_out_cases(full, test, out), size.held_out)
+    measured = held_out_cases(full, test, out)
+    held_out = lesions_of(measured, size.held_out)
     training = lesions_of(annotated, size.held_out)
     result |= {"held_out_lesions": len(held_out), **measure_codec(painter, held_out)}
     say(started, "codec")
@@ -479,7 +472,7 @@ def run(
         result[name] = round(float(np.median(iou_inside(judge.probability(images), masks, regions))), 3)
     say(started, "obedience")
 
-    result |= audit_prior(judge, dataset.split("train"), held_out_cases(full, test, out), size.audited)
+    result |= audit_prior(judge, dataset.split("train"), measured, size.audited)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
 
     write_json(out / "painter.json", result)

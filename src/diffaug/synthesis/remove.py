@@ -35,10 +35,10 @@ from diffaug.diffusion.train import progress_bar
 from diffaug.errors import DataError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of, verify
 from diffaug.synthesis.compose import band_width, compose
-from diffaug.synthesis.shards import claim
+from diffaug.synthesis.shards import claim, load_validators
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
-from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
+from diffaug.validator.latent_segmenter import UPSCALE, segment
 
 MARGIN = 0.12  # of a lesion's longer side: its rim and its shadow are repainted too
 CONTEXT = 1.7  # window side over the region's longer side; the painter learnt to fill a quarter to four fifths of it
@@ -58,9 +58,7 @@ class Remover:
     def load(model: Path, seed: int) -> "Remover":
         """Load the painter and the validators of a fitted model."""
         calibration = Calibration.load(model / "calibration.json")
-        folds = range(max(calibration.folds.values()) + 1)
-        networks = [load_segmenter(model / "validator" / str(fold)) for fold in folds]
-        return Remover(LatentInpainter.load(model), calibration, networks, seed)
+        return Remover(LatentInpainter.load(model), calibration, load_validators(model, calibration), seed)
 
     def remove(self, case: Case) -> tuple[Pixels, list[dict[str, Any]]]:
         """Return the frame without its lesions, and a record of every region that was painted.

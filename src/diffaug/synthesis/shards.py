@@ -92,8 +92,7 @@ class Studio:
         self.painter = LatentInpainter.load(plan.model)
         self.denoiser = guided(self.painter, plan.config.guidance)
         self.calibration = Calibration.load(plan.model / "calibration.json")
-        folds = range(max(self.calibration.folds.values()) + 1)
-        self.gate = Gate([load_segmenter(plan.model / "validator" / str(k)) for k in folds], self.calibration)
+        self.gate = Gate(load_validators(plan.model, self.calibration), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
         self.drawer = RequestDrawer(train, plan.seed, plan.config)
 
@@ -135,6 +134,12 @@ class Studio:
         window = decode(self.painter.codec, painted.latents)
         seed = canvas.request.seed
         return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+
+
+def load_validators(model: Path, calibration: Calibration) -> list[Any]:
+    """Load the segmentation network of every fold of a model."""
+    folds = range(max(calibration.folds.values()) + 1)
+    return [load_segmenter(model / "validator" / str(fold)) for fold in folds]
 
 
 @torch.no_grad()

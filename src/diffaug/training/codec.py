@@ -153,16 +153,21 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
     return 10 * torch.log10(4.0 / ((image - target) ** 2).mean((1, 2, 3)).clamp_min(1e-10))
 
 
-def measure_codec(codec: Any, images: Sequence[Pixels], side: int, windows: int = 48) -> dict[str, float]:
-    """Return what a codec keeps of random windows: mean PSNR (dB) and mean SSIM.
+def fidelity(codec: Any, windows: Tensor) -> dict[str, float]:
+    """Return what a codec keeps of windows (N, 3, H, W): mean PSNR (dB) and mean SSIM.
 
     Source: Wang et al. 2004, "Image quality assessment", for SSIM.
     """
     from skimage.metrics import structural_similarity
 
+    passed = torch.cat([reconstruct(codec, part) for part in torch.split(windows, 16)])
+    pairs = zip(passed.permute(0, 2, 3, 1).numpy(), windows.permute(0, 2, 3, 1).numpy(), strict=True)
+    ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
+    return {"psnr_db": round(float(psnr(passed, windows).mean()), 2), "ssim": round(float(sum(ssim)) / len(ssim), 4)}
+
+
+def measure_codec(codec: Any, images: Sequence[Pixels], side: int, windows: int = 48) -> dict[str, float]:
+    """Return the fidelity of a codec on random windows of frames; see `fidelity`."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.cat([random_window(images[i * len(images) // windows], side, generator) for i in range(windows)])
-    passed = torch.cat([reconstruct(codec, part) for part in torch.split(batch, 16)])
-    pairs = zip(passed.permute(0, 2, 3, 1).numpy(), batch.permute(0, 2, 3, 1).numpy(), strict=True)
-    ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
-    return {"psnr_db": round(float(psnr(passed, batch).mean()), 2), "ssim": round(float(sum(ssim)) / len(ssim), 4)}
+    return fidelity(codec, batch)
