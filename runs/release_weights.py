@@ -1,29 +1,44 @@
 """Train the weights that diffaug ships: a codec and a prior for endoscopy, from images without annotations.
 
-Usage: python runs/release_weights.py IMAGES OUT [MODEL]
+Usage: python runs/release_weights.py IMAGES OUT [MODEL [SEED]]
     IMAGES: a folder of endoscopy images; for the shipped weights the 600 `train` images of Kvasir-SEG, without masks.
     OUT: work folder; OUT/endoscopy is the model folder in float16 (src/diffaug/weights/endoscopy when released).
     MODEL: go on from this model folder: its codec stays as it is, its prior is trained further.
+    SEED: of the windows and the noise; another one than before when going on.
 
-Every 20th image is held out of the codec's training and measures it. Run it again after a kill: it goes on.
+Every 20th image is held out of all training and measures codec and prior. Run it again after a kill: it goes on.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig
 from diffaug.data.case import SUFFIXES, read_image
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.fit import train_prior, untrained_around
+from diffaug.training.painter import held_out_loss
+from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 CODEC = CodecConfig(iterations=1600)
-DENOISER = DenoiserConfig(iterations=2800, batch_size=32, learning_rate=5e-4)
+DENOISER = DenoiserConfig(iterations=2400, batch_size=32, learning_rate=5e-4)
 WINDOWS = 8000
+MEASURED = 480  # windows of the held-out images
 
 
-def main(images: Path, out: Path, start: Path | None = None) -> None:
+def painting_loss(prior: LatentInpainter, images: list[Any]) -> float:
+    """Return the painting loss of a prior on windows of held-out images, inside the region alone."""
+    windows = drawn(
+        lambda rng: tissue_window(images[int(rng.integers(len(images)))], prior.window, prior.latent_side, rng),
+        MEASURED,
+        seed=99,
+    )
+    return held_out_loss(prior, encode_windows(prior, windows), DENOISER.region_weight)
+
+
+def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> None:
     """Train codec, then prior; write the model folder and what was measured."""
     files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
     held_out = [read_image(path) for path in files[::20]]
@@ -31,14 +46,18 @@ def main(images: Path, out: Path, start: Path | None = None) -> None:
 
     base = LatentInpainter.load(start) if start else None
     codec = base.codec if base else train_codec(seen, CODEC, out).requires_grad_(False)
-    measured = {"images": len(files), "codec_held_out": measure_codec(codec, held_out, CODEC.window, windows=120)}
+    measured: dict[str, Any] = {"images": len(files)}
+    measured["codec_held_out"] = measure_codec(codec, held_out, CODEC.window, windows=120)
+    if base:
+        measured["painting_loss_before"] = round(painting_loss(base, held_out), 4)
     print(json.dumps(measured), flush=True)
 
     config = FitConfig(codec=CODEC, denoiser=DENOISER)
-    prior = train_prior(seen, out, config, base or untrained_around(codec, config, 0), windows=WINDOWS)
+    prior = train_prior(seen, out, config, base or untrained_around(codec, config, seed), windows=WINDOWS, seed=seed)
+    measured["painting_loss"] = round(painting_loss(prior, held_out), 4)
     prior.save(out / "endoscopy", half=True)
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:]))
+    main(*(Path(argument) for argument in sys.argv[1:4]), *(int(argument) for argument in sys.argv[4:5]))
