@@ -312,8 +312,14 @@ def measure_likeness(
 
     reference, known = features(passed), features(passed_training)
     sets = {"painted": features(painted), "copy_paste": features(pasted), "real_codec": known}
-    for name, steps, solver in (("8_steps", 8, ""), ("8_steps_dpm", 8, "dpm++"), ("50_steps", 50, "")):
-        sets[name] = features(easel.paint(requests, steps, solver))
+    for name, steps, solver in (
+        ("8_steps", 8, ""),
+        ("8_steps_ddim", 8, "ddim"),
+        ("8_steps_dpm", 8, "dpm++"),
+        ("50_steps", 50, ""),
+    ):
+        made = painted if (steps, solver) == (easel.steps, "") else easel.paint(requests, steps, solver)
+        sets[name] = features(made)
     distances = {f"kid_{name}": kid(found, reference) for name, found in sets.items()}
     result: dict[str, Any] = {name: found["value"] for name, found in distances.items()}
     result["kid_intervals"] = {name: [found["low"], found["high"]] for name, found in distances.items()}
@@ -353,8 +359,8 @@ def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], c
     told = encode_windows(prior, fresh)
     with torch.no_grad():
         conditioning = told.conditioning(prior.embed_tokens(told.tokens))
-        *_, last = sample(prior, prior.noise(range(count)), conditioning, prior.schedule, 10)
-        painted = ((decode(prior.codec, last.x0_hat) + 1) / 2).clamp(0, 1)
+        *_, last = sample(prior, prior.noise(range(count)), conditioning, prior.schedule, 8)
+        painted = ((decode(prior.codec, last.x_next) + 1) / 2).clamp(0, 1)
         passed = ((decode(prior.codec, told.x0) + 1) / 2).clamp(0, 1)
     return copies(
         nearest_rows(turned_features(judge, painted, masks), features),

@@ -1,11 +1,12 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from diffaug.diffusion.contract import Conditioning
-from diffaug.diffusion.sampler import NO_PAST, ddim_step, extrapolated, sample, solver_step
+from diffaug.diffusion.sampler import NO_PAST, angle_step, ddim_step, extrapolated, finished, sample, solver_step
 from diffaug.diffusion.schedule import Schedule, x_t_from_x0
 from diffaug.models.compact import scheduler_of
 
@@ -15,7 +16,7 @@ SCHEDULE = Schedule.of(scheduler_of())
 def nothing(rows):
     zeros = torch.zeros
     return Conditioning(
-        zeros(rows, 1, 4, 4), zeros(rows, 1, 4, 4), zeros(rows, 2, 4, 4), zeros(rows, 2), zeros(rows, 3, 8)
+        torch.ones(rows, 1, 4, 4), zeros(rows, 1, 4, 4), zeros(rows, 2, 4, 4), zeros(rows, 2), zeros(rows, 3, 8)
     )
 
 
@@ -36,9 +37,10 @@ def error_on_gaussian(solver, steps):
     return float((last.x_next - (0.7 + 0.4 * noise)).abs().max())
 
 
-def test_the_second_order_solver_is_nearer_to_the_exact_solution():
+@pytest.mark.parametrize("solver", ["ab2", "dpm++"])
+def test_second_order_solvers_are_nearer_to_the_exact_solution(solver):
     for steps, share in ((5, 1.0), (10, 0.7), (20, 0.5), (40, 0.4)):
-        assert error_on_gaussian("dpm++", steps) < share * error_on_gaussian("ddim", steps)
+        assert error_on_gaussian(solver, steps) < share * error_on_gaussian("ddim", steps)
 
 
 def test_the_error_falls_with_the_steps_at_first_order_and_at_second():
@@ -47,6 +49,7 @@ def test_the_error_falls_with_the_steps_at_first_order_and_at_second():
 
     assert 0.9 < order("ddim") < 1.1
     assert 1.9 < order("dpm++") < 2.5
+    assert 1.8 < order("ab2") < 2.5
 
 
 def test_a_past_that_is_not_finite_does_not_reach_a_row_that_starts():
@@ -61,13 +64,50 @@ def test_a_row_without_a_past_or_after_pure_noise_is_of_first_order():
     assert torch.equal(extrapolated(x0_hat, t, t_next, past, torch.tensor([NO_PAST, 999, 400]), SCHEDULE), x0_hat)
 
 
-def test_each_row_keeps_its_own_past():
+@pytest.mark.parametrize("solver", ["ab2", "dpm++"])
+def test_each_row_keeps_its_own_past(solver):
     x_t, x0_hat, past_x0 = latents(3, 0), latents(3, 1), latents(3, 2)
     t, t_next, past_t = torch.tensor([899, 500, 99]), torch.tensor([799, 499, -1]), torch.tensor([949, NO_PAST, 199])
-    together = solver_step("dpm++", x_t, x0_hat, t, t_next, past_x0, past_t, SCHEDULE)
+    together = solver_step(solver, x_t, x0_hat, t, t_next, past_x0, past_t, SCHEDULE)
     for row in range(3):
         parts = (value[row : row + 1] for value in (x_t, x0_hat, t, t_next, past_x0, past_t))
-        assert torch.equal(together[row : row + 1], solver_step("dpm++", *parts, SCHEDULE))
+        for whole, alone in zip(together, solver_step(solver, *parts, SCHEDULE), strict=True):
+            assert torch.equal(whole[row : row + 1], alone)
+
+
+def test_an_angle_step_without_a_past_is_one_of_euler_and_takes_nothing_of_it():
+    x_t, v, t = latents(2, 0), latents(2, 1), torch.tensor([999, 500])
+    past, none = torch.full_like(v, float("nan")), torch.tensor([NO_PAST, NO_PAST])
+    moved = angle_step(x_t, v, t, torch.tensor([499, -1]), past, none, SCHEDULE)
+    angles = [SCHEDULE.at(when).sqrt().arccos() for when in (t, torch.tensor([499, -1]))]
+    torch.testing.assert_close(moved, x_t - (angles[0] - angles[1]).view(-1, 1, 1, 1) * v)
+
+
+def test_a_velocity_that_never_changes_is_followed_exactly():
+    v, x_t, past_t = latents(1, 1), latents(1, 0), torch.tensor([NO_PAST])
+    start, moments = x_t, [999, 600, 599, 250, 3, -1]
+    for now, after in pairwise(moments):
+        t = torch.tensor([now])
+        x_t, past_t = angle_step(x_t, v, t, torch.tensor([after]), v, past_t, SCHEDULE), t
+    torch.testing.assert_close(x_t, start - math.pi / 2 * v)  # the angle of pure noise is a right one
+
+
+def test_an_oracle_is_met_with_an_error_that_falls_at_least_with_the_square_of_the_steps():
+    x0, noise = latents(3, 0), latents(3, 1)
+
+    def error(steps):
+        *_, last = sample(lambda x_t, t, told: x0, noise, nothing(3), SCHEDULE, steps, "ab2")
+        return float((last.x_next - x0).abs().max())
+
+    assert error(8) < 0.01
+    assert math.log(error(10) / error(160)) / math.log(16) > 1.9
+
+
+def test_outside_the_region_a_finished_sample_is_what_the_painter_knows():
+    x_next, x0_hat, region = latents(1, 0), latents(1, 1), torch.zeros(1, 1, 4, 4)
+    region[..., :2] = 1
+    done = finished(x_next, x0_hat, region)
+    assert torch.equal(done[..., :2], x_next[..., :2]) and torch.equal(done[..., 2:], x0_hat[..., 2:])
 
 
 def test_second_order_steps_are_those_of_diffusers():
@@ -81,9 +121,9 @@ def test_second_order_steps_are_those_of_diffusers():
         v, t, t_next = latents(1, 5 + number), now.view(1), after.view(1)
         x0_hat = schedule.x0_from_prediction(x_t, v, t)
         theirs = scheduler.step(v, now, x_t).prev_sample
-        x_t = solver_step("dpm++", x_t, x0_hat, t, t_next, past_x0, past_t, schedule)
+        x_t, past_x0 = solver_step("dpm++", x_t, x0_hat, t, t_next, past_x0, past_t, schedule)
         torch.testing.assert_close(x_t, theirs, atol=2e-4, rtol=2e-4)  # its schedule is float32
-        past_x0, past_t = x0_hat, t
+        past_t = t
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm++"])
@@ -97,7 +137,7 @@ def test_an_oracle_that_knows_the_clean_latents_makes_the_sampler_return_them(st
 
 def test_an_oracle_that_knows_the_noise_keeps_it_on_the_way():
     x0, eps = latents(3, 0), latents(3, 1)
-    for step in sample(lambda x_t, t, told: x0, eps, nothing(3), SCHEDULE, 10):
+    for step in sample(lambda x_t, t, told: x0, eps, nothing(3), SCHEDULE, 10, "ddim"):
         torch.testing.assert_close(step.x_t, x_t_from_x0(x0, eps, SCHEDULE.at(step.t)))
 
 

@@ -67,7 +67,7 @@ def gate_with():
     return make
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+@pytest.mark.parametrize("solver", ["ab2", "ddim", "dpm++"])
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 16])
 @pytest.mark.parametrize("count", [1, 5, 7])
 def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count, solver):
@@ -140,7 +140,7 @@ def test_a_hopeless_sample_is_stopped_at_the_look_that_fails_and_rejected_at_the
 
 
 def test_a_stopped_sample_leaves_the_estimate_it_was_stopped_for(gate_with):
-    steps = list(sample(denoiser, request(0).noise, request(0).conditioning, SCHEDULE, STEPS))
+    steps = list(sample(denoiser, request(0).noise, request(0).conditioning, SCHEDULE, STEPS, "ddim"))
     found = painted([request(0)], 3, gate_with(small={"2": NEVER}))
     torch.testing.assert_close(found[0].latents, steps[1].x0_hat, atol=1e-12, rtol=0)
 

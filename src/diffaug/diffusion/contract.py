@@ -72,7 +72,7 @@ class Step:
         t: The timestep that was evaluated, (B,).
         x_t: The latents that were evaluated.
         x0_hat: The direct estimate made of them.
-        x_next: The latents at the next timestep; equal to x0_hat at the last step.
+        x_next: The latents at the next timestep; after the last step the finished sample.
     """
 
     index: int

@@ -210,6 +210,10 @@ class LatentInpainter:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ModelError(f"every part of a model must load: {folder / name}: {reason}; fit it again") from None
         codec, unet, text = (loaded[name].float().eval().requires_grad_(False) for name in NETWORKS)
+        for part in (codec, unet):
+            part.register_to_config(
+                _name_or_path=""
+            )  # else a saved model, and its digest, would tell where its base lay
         return LatentInpainter(codec, unet, text, loaded["tokenizer"], loaded["scheduler"]).to(device)
 
 

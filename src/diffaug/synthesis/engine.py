@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffaug.diffusion.contract import Conditioning, Denoiser
-from diffaug.diffusion.sampler import NO_PAST, Solver, solver_step
+from diffaug.diffusion.sampler import NO_PAST, Solver, finished, solver_step
 from diffaug.diffusion.schedule import Schedule
 from diffaug.validator.gate import Check, Gate, Target
 
@@ -45,7 +45,7 @@ class Painted:
 
     Attributes:
         index: Number of the request.
-        latents: The last direct estimate, (1, Z, h, w): the sample where it was kept or rejected at the end.
+        latents: The finished sample, (1, Z, h, w); where it was stopped on the way, the last direct estimate.
         decision: kept, stopped (on the way) or rejected (at the end).
         checks: Every look the gate took.
         steps: Steps done.
@@ -67,7 +67,7 @@ def paint(
     steps: int,
     slots: int,
     gate: Gate | None = None,
-    solver: Solver = "ddim",
+    solver: Solver = "ab2",
 ) -> Iterator[Painted]:
     """Denoise requests in slots and yield each as it leaves, in an order that depends on the inputs alone.
 
@@ -78,7 +78,7 @@ def paint(
         steps: Sampler steps.
         slots: Rows of the batch.
         gate: Looks at estimates on the way; None keeps everything.
-        solver: First order (ddim) or second (dpm++); each slot keeps its own past.
+        solver: First order (ddim) or second (ab2, dpm++); each slot keeps its own past.
     """
     waiting = iter(prepared)
     first = list(islice(waiting, slots))
@@ -89,7 +89,7 @@ def paint(
     x_t = torch.cat([item.noise for item in padded])
     told = Conditioning.stack([item.conditioning for item in padded])
     done = torch.zeros(slots, dtype=torch.long)  # steps done by each slot
-    past_x0, past_t = torch.zeros_like(x_t), torch.full((slots,), NO_PAST)
+    past, past_t = torch.zeros_like(x_t), torch.full((slots,), NO_PAST)
     checks: list[list[Check]] = [[] for _ in range(slots)]
     timesteps = torch.cat([schedule.timesteps(steps), torch.tensor([-1])])
 
@@ -97,9 +97,11 @@ def paint(
         # One step of every slot, each at its own timestep; padded slots repeat their first step.
         t, t_next = timesteps[done], timesteps[done + 1]
         x0_hat = denoiser(x_t, t, told)
-        x_t = solver_step(solver, x_t, x0_hat, t, t_next, past_x0, past_t, schedule)
-        past_x0, past_t = x0_hat.clone(), t.clone()
+        x_t, past = solver_step(solver, x_t, x0_hat, t, t_next, past, past_t, schedule)
+        past, past_t = past.clone(), t.clone()
         done += 1
+        ended = (done == steps).view(-1, 1, 1, 1)
+        shown = torch.where(ended, finished(x_t, x0_hat, told.region), x0_hat)
 
         # The gate looks at the slots whose step is one of its own.
         looked = [i for i, item in enumerate(held) if item and gate and gate.looks_at(int(done[i]))]
@@ -107,15 +109,15 @@ def paint(
             rows = torch.tensor(looked)
             when = torch.where(done[rows] == steps, 0, t[rows])
             targets = [item.target for i in looked if (item := held[i])]
-            for i, check in zip(looked, gate.check(x0_hat[rows], when, done[rows], targets), strict=True):
+            for i, check in zip(looked, gate.check(shown[rows], when, done[rows], targets), strict=True):
                 checks[i].append(check)
 
         # Finished and hopeless samples leave; the next requests take their slots.
         for i, item in enumerate(held):
-            finished, failed = int(done[i]) == steps, bool(checks[i]) and not checks[i][-1].accepted
-            if item is not None and (finished or failed):
-                decision: Decision = ("rejected" if finished else "stopped") if failed else "kept"
-                yield Painted(item.index, x0_hat[i : i + 1].clone(), decision, checks[i], int(done[i]))
+            complete, failed = int(done[i]) == steps, bool(checks[i]) and not checks[i][-1].accepted
+            if item is not None and (complete or failed):
+                decision: Decision = ("rejected" if complete else "stopped") if failed else "kept"
+                yield Painted(item.index, shown[i : i + 1].clone(), decision, checks[i], int(done[i]))
                 held[i] = next(waiting, None)
             if held[i] is not item or item is None:
                 done[i], past_t[i], checks[i] = 0, NO_PAST, []

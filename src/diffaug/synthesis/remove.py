@@ -89,7 +89,7 @@ class Remover:
         empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
         told = painter.condition(image, where, empty, scale, painter.embed([NORMAL_PROMPT]))
         *_, last = sample(painter, painter.noise([seed]), told, painter.schedule, self.calibration.steps)
-        return decode(painter.codec, last.x0_hat)
+        return decode(painter.codec, last.x_next)
 
     @torch.no_grad()
     def found(self, case: str, frame: Pixels, lesion: Mask, window: Window) -> float:
