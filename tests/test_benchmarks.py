@@ -32,3 +32,11 @@ def test_the_fine_tuning_benchmark_scores_every_way_of_tuning(tmp_path):
     rows = json.loads((tmp_path / "finetune.json").read_text())
     assert [(row["cases"], row["rank"]) for row in rows] == [(n, rank) for n in (4, 6) for rank in (0, 8, 8, 32, 32)]
     assert all(0 < row["score"] < 2 * row["before"] for row in rows)
+
+
+def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_path):
+    make_phantoms(tmp_path / "data", 21, 1, 1, 0, size=96, seed=0)
+    command = [sys.executable, str(BENCHMARKS / "solvers.py"), str(tmp_path / "data" / "images"), "--quick"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
+    assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim", "dpm++")]
+    assert all(float(line.split()[3]) > 0 for line in lines)

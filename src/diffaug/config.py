@@ -112,7 +112,7 @@ class GenerateConfig(Knobs):
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
-    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 50 of ddim
+    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
     guidance: tuple[Weight, Weight] = (3.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
     gate: bool = True  # off: everything painted is kept
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
