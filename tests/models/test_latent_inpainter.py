@@ -21,11 +21,13 @@ from diffaug.models.latent_inpainter import (
     decode_raw,
     encode,
     encode_raw,
+    read_words,
     scale_of,
     seal,
     unshuffle_factor,
     verify,
     with_scale,
+    write_words,
 )
 
 PROMPT = "a small round lesion"
@@ -391,3 +393,15 @@ def test_scale_is_zero_for_a_window_as_wide_as_the_frame_with_8_px_a_cell():
     assert scale_of(128, (128, 128), 16) == (0.0, 0.0)
     assert scale_of(64, (128, 128), 16) == (-1.0, -1.0)
     assert scale_of(64, (64, 256), 4) == (-1.0, 1.0)
+
+
+def test_a_model_knows_the_words_it_was_trained_on_and_without_a_list_those_of_measured_attributes(untrained, tmp_path):
+    untrained.save(tmp_path / "model")
+    assert {"lesion", "low", "contrast", "normal", "mucosa"} <= read_words(tmp_path / "model")
+    write_words(tmp_path / "model", {"polyp", "ödem"})
+    assert read_words(tmp_path / "model") == {"polyp", "ödem"}
+    seal(tmp_path / "model")
+    LatentInpainter.load(tmp_path / "model")
+    write_words(tmp_path / "model", {"polyp"})
+    with pytest.raises(ModelError, match="was altered"):
+        verify(tmp_path / "model")

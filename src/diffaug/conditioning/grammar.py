@@ -174,25 +174,31 @@ def reads_clip(text: str) -> bool:
     return clip_tokens(text) <= CLIP_TOKENS
 
 
-def heard(
-    draft: Draft, known: Collection[str] | None = None, reads: Callable[[str], bool] = reads_clip
-) -> tuple[str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Listener:
+    """A model, as far as prompts go.
+
+    Attributes:
+        known: Words of its training prompts, as `words_in` gives them; None for a model that knows every word.
+        reads: Whether a text is short enough to be read whole.
+    """
+
+    known: frozenset[str] | None = None
+    reads: Callable[[str], bool] = reads_clip
+
+
+def heard(draft: Draft, listener: Listener) -> tuple[str, tuple[str, ...]]:
     """Return what a model can hear of a prompt, and what was left out.
 
     A word of an aspect, a trait or a setting is said whole or not at all; a head of unknown words becomes a plain
-    lesion. What is too long to be read loses its last settings, then its last traits.
-
-    Args:
-        draft: The prompt.
-        known: Words of the model's training prompts, as `words_in` gives them; None for a model that knows every word.
-        reads: Whether a text is short enough for the model.
+    lesion. What is too long to be read loses its settings, then its traits, the last ones first.
 
     Returns:
         The prompt, "" where not even a lesion is known; and the words and phrases left out, in the prompt's order.
     """
 
     def knows(text: str) -> bool:
-        return known is None or words_in(text) <= set(known)
+        return listener.known is None or words_in(text) <= listener.known
 
     if not knows(draft.head) and not knows(NOUN):
         return EMPTY_PROMPT, tuple(_parts(draft))
@@ -203,9 +209,8 @@ def heard(
         traits=tuple(trait for trait in draft.traits if knows(f"with and {trait}")),
         settings=tuple(setting for setting in draft.settings if knows(setting)),
     )
-    while not reads(said.text()) and (said.settings or said.traits):
-        ends = {"settings": said.settings[:-1]} if said.settings else {"traits": said.traits[:-1]}
-        said = replace(said, **ends)  # type: ignore[arg-type]
+    while not listener.reads(said.text()) and (said.settings or said.traits):
+        said = replace(said, settings=said.settings[:-1]) if said.settings else replace(said, traits=said.traits[:-1])
     kept = list(_parts(said))
     return said.text(), tuple(part for part in _parts(draft) if part not in kept)
 
