@@ -25,6 +25,21 @@ def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
+def test_the_description_benchmark_makes_sheets_and_counts_what_a_reader_found_wrong(tmp_path):
+    make_phantoms(tmp_path / "data", 11, 1, 1, 0, size=96, seed=0)
+    command = [sys.executable, str(BENCHMARKS / "descriptions.py"), str(tmp_path / "data"), str(tmp_path / "out")]
+    run = subprocess.run([*command, "--count", "10"], check=True, capture_output=True, text=True)
+    assert "wrong.txt" in run.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sheet-1.png", "sheet-2.png", "descriptions.json"}
+    rows = json.loads((tmp_path / "out" / "descriptions.json").read_text())
+    (tmp_path / "out" / "wrong.txt").write_text("2 colour border\n\n7 border\n")
+    table = subprocess.run([*command, "--count", "10"], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert table[0] == "any: 2 of 10" and table[1].startswith("size: 0 of 10 (")
+    assert any(line.startswith("border: 2 of 10") for line in table)
+    said = rows[1]["words"]["colour"] or "(nothing)"
+    assert any(line.startswith("colour: 1 of 10") and f"{said} 1 of " in line for line in table)
+
+
 def test_the_fine_tuning_benchmark_scores_every_way_of_tuning(tmp_path):
     make_phantoms(tmp_path / "data", 10, 1, 1, 0, size=128, seed=0)
     command = [sys.executable, str(BENCHMARKS / "finetune.py"), str(tmp_path / "data"), str(tmp_path), "--quick"]

@@ -7,6 +7,7 @@ import yaml
 
 import diffaug
 from diffaug.cli import main
+from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, read_config
 from diffaug.errors import ConfigError
 
@@ -16,6 +17,7 @@ COMMANDS = [
     ["data", "phantom"],
     ["data", "inspect"],
     ["data", "subset"],
+    ["prompts"],
     ["fit"],
     ["generate"],
     ["remove"],
@@ -63,8 +65,11 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         (["generate", "no-such-model", "d", "s"], ["no-such-model", "diffaug fit"]),
         (["fit", "d", "m", "--preset", "nonsense"], ["preset", "default", "'nonsense'"]),
         (["run", "no-such.yaml"], ["no-such.yaml"]),
+        (["prompts", "--domain", "funduss"], ["'funduss'", "nearest: fundus"]),
+        (["prompts", "--findings", "no-such.yaml"], ["no-such.yaml"]),
+        (["prompts", "-n", "-1"], ["0 or more"]),
     ],
-    ids=["inspect", "fit", "generate", "preset", "run"],
+    ids=["inspect", "fit", "generate", "preset", "run", "domain", "findings", "count"],
 )
 def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
     words: list[str],
@@ -79,6 +84,27 @@ def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
     assert err.startswith("diffaug: ") and err.count("\n") == 1 and "Traceback" not in err
     assert all(part in err for part in parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_are_printed_with_their_references_and_without_torch() -> None:
+    command = "main(['prompts', '--domain', 'colonoscopy', '-n', '50', '--seed', '1'])"
+    code = f"import sys\nfrom diffaug.cli import main\n{command}\nassert 'torch' not in sys.modules\n"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    lines = [line.split(" | ") for line in run.stdout.splitlines()]
+    assert len(lines) == 50 and all(len(line) == 2 and "doi:10." in line[1] for line in lines)
+
+
+def test_a_users_own_findings_are_prompted_and_a_slip_in_them_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = FOLDER / "fundus.yaml"
+    main(["prompts", "--findings", str(own), "-n", "3"])
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    slip = tmp_path / "own.yaml"
+    slip.write_text(own.read_text(encoding="utf-8").replace("shape: [round", "shape: [rond", 1), encoding="utf-8")
+    status, out, err = said(capsys, ["prompts", "--findings", str(slip)])
+    assert (status, out) == (1, "") and err.count("\n") == 1
+    assert "'rond'" in err and "nearest: round" in err
 
 
 def test_an_impossible_option_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:

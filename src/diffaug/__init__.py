@@ -25,6 +25,8 @@ _HOMES = {
     "Attributes": "conditioning.attributes",
     "measure_attributes": "conditioning.attributes",
     "describe": "conditioning.prompts",
+    "library_of": "conditioning.findings",
+    "draw_prompts": "conditioning.grammar",
     "Request": "conditioning.requests",
     "draw_requests": "conditioning.requests",
     "LatentInpainter": "models.latent_inpainter",

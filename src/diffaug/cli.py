@@ -3,6 +3,7 @@
 Torch is imported by the commands that need it, so that `--help` answers at once.
 """
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,27 @@ class Data:
 
 
 @dataclass
+class Prompts:
+    """Print prompts made of findings from the literature, one a line, and behind ` | ` where these are published.
+
+    Example: diffaug prompts --domain colonoscopy -n 20 --seed 0
+    """
+
+    domain: str = "generic"  # colonoscopy, fundus or generic
+    findings: Path | None = None  # YAML file of your own findings, in the form of those of the package
+    count: Annotated[int, arg(aliases=["-n"])] = 20  # prompts
+    seed: int = 0
+
+    def run(self) -> None:
+        """Print the prompts."""
+        from diffaug.conditioning.findings import library_of
+        from diffaug.conditioning.grammar import draw_prompts
+
+        for draft in draw_prompts(library_of(self.domain, self.findings), self.count, self.seed):
+            print(f"{draft.text()} | {'; '.join(draft.references)}")
+
+
+@dataclass
 class Fit:
     """Make painter, validators and thresholds from a data set's annotated and unannotated training images.
 
@@ -315,6 +337,7 @@ def _print_plan(config: Any) -> None:
 Commands = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Prompts, subcommand("prompts")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Remove, subcommand("remove")]
@@ -355,6 +378,8 @@ def main(argv: list[str] | None = None) -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("stopped; the same command resumes")
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str) -> None:

@@ -106,6 +106,8 @@ class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
     count: Positive = 200  # kept cases
+    domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
+    findings: Path | None = None  # YAML file of your own findings, instead of a domain's
     place: Literal["mixed", "free", "replace"] = "mixed"
     free_share: Fraction = 0.3  # share of requests that first seek a lesion-free place; 0.5 gave 1.5 lesions a frame
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these

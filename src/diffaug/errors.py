@@ -3,6 +3,7 @@
     DiffaugError
     ├── DataError         an image, a mask or cases.csv breaks a rule of the folder format
     ├── ConfigError       an unknown knob, or a value outside its range
+    ├── FindingsError     a findings file, or a domain, finding or attribute that is unknown
     ├── ModelError        a model folder with a missing, altered or unsuitable part
     ├── ShapeError        tensors whose shapes do not fit each other
     ├── PlacementError    a mask that fits nowhere on any background
@@ -23,6 +24,10 @@ class DataError(DiffaugError):
 
 class ConfigError(DiffaugError):
     """An unknown knob, or a value outside its range."""
+
+
+class FindingsError(DiffaugError):
+    """A findings file that breaks a rule, or a domain, finding or attribute that is unknown."""
 
 
 class ModelError(DiffaugError):

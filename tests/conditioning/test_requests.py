@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.findings import library_of
+from diffaug.conditioning.grammar import Listener, words_in
 from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placement import field_of_view
-from diffaug.conditioning.prompts import WORDS, shape_word, size_bin
+from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word, size_bin
 from diffaug.conditioning.requests import (
     RequestDrawer,
     draw_requests,
@@ -19,7 +22,7 @@ from diffaug.conditioning.requests import (
 )
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, write_png
-from diffaug.errors import DataError, PlacementError
+from diffaug.errors import DataError, FindingsError, PlacementError
 
 CONFIG = GenerateConfig()
 
@@ -134,6 +137,57 @@ def test_the_prompt_of_the_mask_case_wins(cases):
     own = [replace(case, prompt=f"polyp of {case.id}") for case in cases]
     for request in draw_requests(own, 8, 0, CONFIG):
         assert request.prompt == f"polyp of {request.mask_case}"
+
+
+# Findings
+
+COLONOSCOPY = GenerateConfig(domain="colonoscopy")
+
+
+@pytest.fixture(scope="module")
+def with_findings(cases):
+    return list(draw_requests(cases, 60, 0, COLONOSCOPY))
+
+
+def test_findings_change_the_prompt_and_nothing_else(requests, with_findings):
+    assert [replace(one, prompt="", findings=(), unsaid=()) for one in with_findings] == [
+        replace(one, prompt="") for one in requests
+    ]
+    assert all(one.findings for one in with_findings) and not any(one.findings for one in requests)
+
+
+def test_a_request_without_findings_has_the_fields_it_always_had(requests, with_findings):
+    assert not {"findings", "unsaid"} & requests[0].as_dict().keys()
+    for request in with_findings:
+        assert request_from_dict(json.loads(json.dumps(request.as_dict()))) == request
+
+
+def test_a_prompt_of_findings_is_true_of_the_mask_and_silent_of_the_place(drawer, with_findings):
+    library = library_of("colonoscopy")
+    for request in with_findings:
+        true = {request.size_bin, shape_word(*shape_of(drawer.masks(request).new))}
+        said = set(re.findall(r"[\w-]+", request.prompt.split(" with ")[0]))
+        assert said & set(WORDS["shape"]) <= true
+        assert all(library.groups[library.findings[name].group] != "setting" for name in request.findings)
+
+
+def test_a_model_is_asked_in_the_words_it_knows_and_the_rest_is_told(cases):
+    known = frozenset().union(*(words_in(text) for text in all_prompts()))
+    drawer = RequestDrawer(cases, 0, COLONOSCOPY, listener=Listener(known))
+    requests = [drawer.draw(index) for index in range(30)]
+    assert {request.prompt for request in requests} <= set(all_prompts())
+    assert any("polyp" in part for request in requests for part in request.unsaid)
+
+
+def test_the_prompt_of_the_mask_case_wins_over_findings(cases):
+    own = [replace(case, prompt=f"polyp of {case.id}") for case in cases]
+    for request in draw_requests(own, 4, 0, COLONOSCOPY):
+        assert request.prompt == f"polyp of {request.mask_case}" and not request.findings
+
+
+def test_an_unknown_domain_is_told_before_anything_is_drawn(cases):
+    with pytest.raises(FindingsError, match="nearest: fundus"):
+        RequestDrawer(cases, 0, GenerateConfig(domain="fundos"))
 
 
 def test_a_mask_that_fits_nowhere_is_one_line(cases, tmp_path):

@@ -21,11 +21,13 @@ from diffaug.models.latent_inpainter import (
     decode_raw,
     encode,
     encode_raw,
+    read_words,
     scale_of,
     seal,
     unshuffle_factor,
     verify,
     with_scale,
+    write_words,
 )
 
 PROMPT = "a small round lesion"
@@ -398,3 +400,15 @@ def test_a_saved_model_does_not_tell_where_it_was_loaded_from(untrained, tmp_pat
     LatentInpainter.load(tmp_path / "here").save(tmp_path / "there")
     for name in ("vae", "unet", "text_encoder"):
         assert "here" not in (tmp_path / "there" / name / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_model_knows_the_words_it_was_trained_on_and_without_a_list_those_of_measured_attributes(untrained, tmp_path):
+    untrained.save(tmp_path / "model")
+    assert {"lesion", "low", "contrast", "normal", "mucosa"} <= read_words(tmp_path / "model")
+    write_words(tmp_path / "model", {"polyp", "ödem"})
+    assert read_words(tmp_path / "model") == {"polyp", "ödem"}
+    seal(tmp_path / "model")
+    LatentInpainter.load(tmp_path / "model")
+    write_words(tmp_path / "model", {"polyp"})
+    with pytest.raises(ModelError, match="was altered"):
+        verify(tmp_path / "model")

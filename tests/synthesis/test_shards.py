@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json
+from diffaug.conditioning.findings import FOLDER
+from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import size_bin
 from diffaug.conditioning.requests import request_from_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import read_image, write_png
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.phantom import make_phantoms
-from diffaug.errors import ConfigError, ModelError
-from diffaug.models.latent_inpainter import seal
+from diffaug.errors import ConfigError, FindingsError, ModelError
+from diffaug.models.latent_inpainter import read_words, seal
 from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
@@ -298,7 +300,49 @@ def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
     assert not seeds[0] & seeds[1]
 
 
+# Findings
+
+
+def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_what_was_left_out(
+    strict, phantoms, unbroken, tmp_path
+):
+    out, known = tmp_path / "synthetic", read_words(strict)
+    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": False}))
+    rows = read_jsonl(out / "manifest.jsonl")
+    assert all(words_in(row["prompt"]) <= known and row["findings"] for row in rows)
+    left_out = summary["left_out_of_prompts"]
+    assert left_out and sum(left_out.values()) == sum(len(row["unsaid"]) for row in rows)
+    assert not any(words_in(part) <= known for part in left_out)
+    assert read_json(out / "summary.json") == summary
+    assert len(read_dataset(out).cases) == CONFIG.count
+    for row, other in zip(rows, read_jsonl(unbroken / "manifest.jsonl"), strict=False):
+        assert row["seed"] == other["seed"] and row["background"] == other["background"]
+
+
+def test_without_findings_settings_and_rows_are_what_they_were_before_there_were_any(strict, phantoms, unbroken):
+    plan = make_plan(strict, phantoms, CONFIG, 0)
+    assert not {"domain", "findings"} & plan.settings().keys()
+    assert not {"findings", "unsaid"} & set().union(*read_jsonl(unbroken / "manifest.jsonl"))
+    assert "left_out_of_prompts" not in read_json(unbroken / "summary.json")
+
+
+def test_the_content_of_the_findings_is_part_of_the_settings_and_their_place_is_not(strict, phantoms, tmp_path):
+    own = shutil.copy(FOLDER / "fundus.yaml", tmp_path / "own.yaml")
+    plans = [make_plan(strict, phantoms, GenerateConfig(domain="fundus"), 0)]
+    plans += [make_plan(strict, phantoms, GenerateConfig(findings=own), 0)]
+    own.write_text(own.read_text(encoding="utf-8").replace("a small cup", "a tiny cup"), encoding="utf-8")
+    plans += [make_plan(strict, phantoms, GenerateConfig(findings=own), 0)]
+    digests = [plan.digest() for plan in plans]
+    assert digests[0] == digests[1] != digests[2]
+
+
 # What is refused
+
+
+def test_an_unknown_domain_is_refused_and_nothing_written(strict, phantoms, tmp_path):
+    with pytest.raises(FindingsError, match="nearest: colonoscopy"):
+        generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"domain": "colonoscpy"}))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("change", [{"band": 0.1}, {"slots": 3}, {"count": 6}, {"gate": False}, {"shard_size": 5}])

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,11 +8,13 @@ from diffusers import UNet2DModel
 
 import diffaug.diffusion.train
 from diffaug.artifacts import read_json
+from diffaug.conditioning.grammar import words_in
+from diffaug.conditioning.prompts import all_prompts
 from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, ModelError
-from diffaug.models.latent_inpainter import PARTS, LatentInpainter, verify
-from diffaug.training.fit import divided, fit, train_prior, untrained_around
+from diffaug.models.latent_inpainter import PARTS, LatentInpainter, read_words, verify
+from diffaug.training.fit import divided, fit, train_prior, untrained_around, words_read
 from diffaug.validator.calibration import Calibration
 
 
@@ -46,6 +49,20 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
     assert (calibration.steps, calibration.checks) == (4, (2, 4))
     assert UNet2DModel.from_pretrained(fitted / "validator" / "1").config.in_channels == tiny.codec.latent_channels
     assert not list((fitted / "training").glob("*.safetensors"))  # checkpoints are gone
+
+
+def test_a_model_holds_the_words_of_its_training_prompts(fitted):
+    words = read_words(fitted)
+    assert words >= {"normal", "mucosa", "lesion", "medium"}
+    assert words <= frozenset().union(*(words_in(prompt) for prompt in all_prompts()))
+    assert "tokenizer/words.json" in read_json(fitted / "digests.json")
+
+
+def test_words_read_are_those_that_fit_into_the_text_encoder(untrained):
+    tokens = untrained.tokens(["a small low-contrast polyp", "a small low-contrast polyp", "lesion " * 40 + "rectum"])
+    windows = SimpleNamespace(tokens=tokens)
+    assert words_read(untrained, [windows]) == {"a", "small", "low", "contrast", "polyp", "lesion"}
+    assert untrained.reads("lesion " * 30) and not untrained.reads("lesion " * 31)
 
 
 def test_a_fitted_model_is_a_painter_of_the_config(fitted, tiny):

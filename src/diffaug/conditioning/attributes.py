@@ -62,16 +62,25 @@ def attributes_from_dict(values: dict[str, Any]) -> Attributes:
 def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
     """Measure a lesion, or any region, against the ring of tissue around it.
 
+        relative_area = A / (H W), equivalent_diameter d = sqrt(4 A / pi), A the pixels of the mask
+        eccentricity = sqrt(1 - l2 / l1), l1 >= l2 the eigenvalues of the covariance of the mask's pixels
+        solidity = A / (area of the convex hull)
+        (dL*, da*, db*) = median in the lesion - median in the ring; colour_contrast = |(dL*, da*, db*)|
+        edge_sharpness = median of |dL*/dn| at the boundary, times d / 10
+        texture = MAD of the high-passed L* in the lesion / that in the ring, MAD the median absolute deviation
+
     Shape (eccentricity, solidity) is that of the largest component; everything else takes the whole mask. Contrasts are
     differences of medians inside the mask and in a ring of `RING` diameters around it, without the frame's black border
-    and specular highlights. A mask without such a ring (it fills the frame, or lies on black) has contrasts and
-    sharpness of 0 and a texture of 1: nothing is said about it. An empty mask has zeros throughout and texture 1.
+    and specular highlights; texture alone still changes with many highlights, whose light is smoothed into the tissue
+    beside them. A mask without such a ring (it fills the frame, or lies on black) has contrasts and sharpness of 0 and
+    a texture of 1: nothing is said about it. An empty mask has zeros throughout and texture 1.
 
     Args:
         image: Shape (H, W, 3), uint8 RGB.
         mask: Shape (H, W), True inside.
 
-    Source: eccentricity from second central moments, as scikit-image's regionprops; colours in CIELAB 1976, D65.
+    Source: eccentricity from second central moments, as scikit-image's regionprops; colours in CIELAB 1976, D65, and
+        their distance as CIE 15 (Delta E 1976). Edge, texture and the limits of highlights are this project's own.
     """
     area = int(np.count_nonzero(mask))
     if area == 0:

@@ -5,7 +5,7 @@ extremes. The thresholds cut real colonoscopy lesions (the 600 training cases of
 quarters or thirds. Nothing is claimed that a 2-D mask and its colours do not show: no millimetres, no histology.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 
 from diffaug.conditioning.attributes import Attributes
@@ -68,17 +68,17 @@ def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str
         attributes: Measured in the whole frame: the size is a word about the frame, never about a window.
         keep: The aspects to mention, some of ASPECTS; None mentions all.
     """
-    return _phrase(words_of(attributes), ASPECTS if keep is None else keep, "lesion")
+    return phrase(words_of(attributes), ASPECTS if keep is None else keep, "lesion")
 
 
 def describe_words(words: dict[str, str], keep: Collection[str] | None = None) -> str:
     """Describe a lesion by the word of each aspect; "" or a missing aspect says nothing."""
-    return _phrase(words, ASPECTS if keep is None else keep, "lesion")
+    return phrase(words, ASPECTS if keep is None else keep, "lesion")
 
 
 def describe_region(attributes: Attributes, keep: Collection[str] | None = None) -> str:
     """Describe a region of tissue that is not known to be a lesion: an "area", without its size unless kept."""
-    return _phrase(words_of(attributes), ASPECTS[1:] if keep is None else keep, "area")
+    return phrase(words_of(attributes), ASPECTS[1:] if keep is None else keep, "area")
 
 
 def prompt_of_case(case: Case, attributes: Attributes) -> str:
@@ -92,21 +92,34 @@ def all_prompts() -> Iterator[str]:
     choices = [("", *WORDS[aspect]) for aspect in ASPECTS]
     for noun in ("lesion", "area"):
         for words in product(*choices):
-            yield _phrase(dict(zip(ASPECTS, words, strict=True)), ASPECTS, noun)
+            yield phrase(dict(zip(ASPECTS, words, strict=True)), ASPECTS, noun)
 
 
 def _outer(value: float, low: float, high: float, below: str, above: str) -> str:
     return below if value < low else above if value > high else ""
 
 
-def _phrase(words: dict[str, str], keep: Collection[str], noun: str) -> str:
+def phrase(words: Mapping[str, str], keep: Collection[str], noun: str, traits: Sequence[str] = ()) -> str:
+    """Return a noun with its article, the words of some aspects around it, and further traits after these.
+
+    Args:
+        words: The word of each aspect; "" or a missing aspect says nothing.
+        keep: The aspects to mention.
+        noun: What is described, without an article.
+        traits: What else it comes with, such as "a mucus cap".
+    """
     said = {aspect: word for aspect, word in words.items() if aspect in keep and word}
     adjectives = [said[aspect] for aspect in ("size", "contrast", "shape", "colour") if aspect in said]
     start = " ".join([*adjectives, noun])
-    traits = []
+    ends = []
     if "border" in said:
-        traits.append(f"{said['border']} borders")
+        ends.append(f"{said['border']} borders")
     if "surface" in said:
-        traits.append(f"a {said['surface']} surface")
+        ends.append(f"a {said['surface']} surface")
+    ends += traits
     article = "an" if start[0] in "aeiou" else "a"
-    return f"{article} {start}" + (f" with {' and '.join(traits)}" if traits else "")
+    return f"{article} {start}" + (f" with {_listed(ends)}" if ends else "")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

@@ -18,6 +18,8 @@ import numpy as np
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes, shape_of
+from diffaug.conditioning.findings import GENERIC, library_of
+from diffaug.conditioning.grammar import Listener, draw_prompt, heard
 from diffaug.conditioning.masks import (
     EIGHT,
     MaskBank,
@@ -59,11 +61,15 @@ class Request:
     left: int
     prompt: str
     size_bin: str  # small, medium or large: the new mask's share of the background's frame
+    findings: tuple[str, ...] = ()  # that the prompt is made of
+    unsaid: tuple[str, ...] = ()  # left out of the prompt, since the model does not know it
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name; the transform's fields stand among them."""
+        """Return the fields by name; the transform's fields stand among them, and findings only where there are any."""
         values = asdict(self)
-        return {**{name: value for name, value in values.items() if name != "transform"}, **values["transform"]}
+        transform, findings, unsaid = (values.pop(name) for name in ("transform", "findings", "unsaid"))
+        asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
+        return {**values, **transform, **asked}
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     texts = {name: str(values[name]) for name in ("id", "background", "mask_case", "prompt", "size_bin")}
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
     fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
+    fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
     return Request(**fields, transform=transform_from_dict(values))
 
 
@@ -120,12 +127,30 @@ def masks_of_request(request: Request, bank: MaskBank, lesion: Mask) -> RequestM
     return RequestMasks(new, old, (lesion & ~old) | new)
 
 
-class RequestDrawer:
-    """Draws requests by index; keeps what it has learnt of each background."""
+def is_generic(config: GenerateConfig) -> bool:
+    """Tell whether prompts are made of measured words alone, without findings."""
+    return config.domain == GENERIC and config.findings is None
 
-    def __init__(self, cases: Sequence[Case], seed: int, config: GenerateConfig, normals: Sequence[Case] = ()) -> None:
+
+class RequestDrawer:
+    """Draws requests by index; keeps what it has learnt of each background.
+
+    With the findings of another domain than the generic one, prompts are drawn from these, as far as the listener
+    knows their words.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        seed: int,
+        config: GenerateConfig,
+        normals: Sequence[Case] = (),
+        listener: Listener | None = None,
+    ) -> None:
         self.seed = seed
         self.config = config
+        self.library = None if is_generic(config) else library_of(config.domain, config.findings)
+        self.listener = listener or Listener()
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
         self.normals = {check_train(case).id: case for case in sorted(normals, key=lambda case: case.id)}
         self.bank = MaskBank.from_cases(cases)
@@ -214,8 +239,13 @@ class RequestDrawer:
         area = float(np.count_nonzero(shape))
         words = dict(self._words_of_case(self._annotated[int(rng.integers(len(self._annotated)))]))
         words |= {"size": size_bin(area / (frame[0] * frame[1])), "shape": shape_word(*shape_of(shape))}
-        prompt = self.cases[request.mask_case].prompt or describe_words(words)
-        return replace(request, prompt=prompt, size_bin=words["size"])
+        request = replace(request, size_bin=words["size"])
+        own = self.cases[request.mask_case].prompt
+        if own or self.library is None:
+            return replace(request, prompt=own or describe_words(words))
+        draft = draw_prompt(self.library, rng, {"size": words["size"], "shape": words["shape"]}, settings=False)
+        prompt, unsaid = heard(draft, self.listener)
+        return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid)
 
     def _margin(self, shape: Mask) -> float:
         """Return px of tissue for the blending band."""

@@ -5,7 +5,7 @@ Legend: B batch, H = W window side (px), h = w latent side, Z latent channels, K
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.conditioning.grammar import words_in
+from diffaug.conditioning.prompts import all_prompts
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.schedule import Schedule
 from diffaug.diffusion.train import autocast
@@ -40,6 +42,7 @@ PARTS: dict[str, tuple[str, Any]] = {  # folder: library and class, as model_ind
 }
 CODECS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}  # Stable Diffusion's, and the compact one
 NETWORKS = ("vae", "unet", "text_encoder")
+WORDS_FILE = "tokenizer/words.json"  # the words that the text encoder has met in training
 
 
 def unshuffle_factor(codec: Any) -> int:
@@ -126,6 +129,10 @@ class LatentInpainter:
             list(prompts), padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
         return ids
+
+    def reads(self, prompt: str) -> bool:
+        """Tell whether a prompt is short enough to be read whole."""
+        return len(self.tokenizer(prompt).input_ids) <= int(self.tokenizer.model_max_length)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Embed token ids: (B, L) => (B, L, D)."""
@@ -230,6 +237,18 @@ def codec_class(folder: Path) -> Any:
     if name not in CODECS:
         raise ModelError(f"a codec must be one of {', '.join(CODECS)}: {folder} holds {name!r}; use another checkpoint")
     return CODECS[name]
+
+
+def write_words(folder: Path, words: Iterable[str]) -> None:
+    """Write the words of a model's training prompts into its folder, before it is sealed."""
+    write_json(folder / WORDS_FILE, sorted(words))
+
+
+def read_words(folder: Path) -> frozenset[str]:
+    """Return the words of a model's training prompts; those of measured attributes where it has no list of its own."""
+    if not (folder / WORDS_FILE).is_file():
+        return frozenset().union(*(words_in(prompt) for prompt in all_prompts()))
+    return frozenset(str(word) for word in read_json(folder / WORDS_FILE))
 
 
 def seal(folder: Path) -> str:

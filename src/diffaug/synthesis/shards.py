@@ -28,8 +28,10 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.conditioning.findings import library_of
+from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks
+from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
@@ -37,7 +39,7 @@ from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
-from diffaug.models.latent_inpainter import LatentInpainter, decode, scale_of, verify
+from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
@@ -60,15 +62,16 @@ class Plan:
     seed: int
     model_digest: str
     data_digest: str
+    findings_digest: str = ""  # empty for prompts of measured words alone
 
     def digest(self) -> str:
         """Return the digest of the settings."""
-        return digest_of_value([settings_of(self.config), self.seed, self.data_digest])
+        return digest_of_value([self.settings(), self.seed, self.data_digest])
 
-
-def settings_of(config: GenerateConfig) -> dict[str, Any]:
-    """Return the knobs that shape what is generated; the number of workers does not."""
-    return config.model_dump(mode="json", exclude={"workers"})
+    def settings(self) -> dict[str, Any]:
+        """Return the knobs that shape what is generated: not the number of workers, and of findings their content."""
+        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings"})
+        return knobs | ({"findings": self.findings_digest} if self.findings_digest else {})
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Studio:
         self.calibration = Calibration.load(plan.model / "calibration.json")
         self.gate = Gate(load_validators(plan.model, self.calibration), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
-        self.drawer = RequestDrawer(train, plan.seed, plan.config)
+        listener = Listener(read_words(plan.model), self.painter.reads)
+        self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
 
     def canvas(self, request: Request) -> Canvas:
         """Lay out a request: where it is painted, and the window around that."""
@@ -286,6 +290,7 @@ def generate(
     Raises:
         ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
         ConfigError: `out` holds a set with other settings.
+        FindingsError: The domain is unknown, or the findings break a rule.
     """
     plan = make_plan(model, data, config, seed)
     claim(out, _settings(plan))
@@ -305,6 +310,9 @@ def generate(
         "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
     }
     summary["seconds_per_kept"] = round(summary["seconds"] / max(1, summary["kept"]), 3)
+    unsaid = Counter(part for row in rows for part in row.get("unsaid", ()))
+    if unsaid:
+        summary["left_out_of_prompts"] = dict(sorted(unsaid.items()))
     write_json(out / "summary.json", summary)
     return summary
 
@@ -312,6 +320,7 @@ def generate(
 def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
     """Check model and data, and return everything that the shards depend on."""
     model, data = model.absolute(), data.absolute()
+    library = library_of(config.domain, config.findings)
     digest = verify(model)
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
@@ -324,13 +333,14 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
             f"a model paints for the training cases it was fitted on: {changed[0]} of {data} is another one, or was "
             "changed since; fit a model on this data set"
         )
-    return Plan(model, data, config, seed, digest, digest_of_value(digests))
+    findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
+    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
     """Return what `config.json` says of a synthetic set."""
     return {
-        "generate": settings_of(plan.config),
+        "generate": plan.settings(),
         "seed": plan.seed,
         "model": plan.model_digest,
         "data": plan.data_digest,

@@ -22,6 +22,7 @@ from diffaug.artifacts import (
     versions,
     write_json,
 )
+from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import Pixels, digest_of_case
@@ -30,7 +31,7 @@ from diffaug.data.split import folds_by_group
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
-from diffaug.models.latent_inpainter import LatentInpainter, seal, verify
+from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.painter import train_painter
 from diffaug.training.validation import real_scores, train_validators
@@ -130,6 +131,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
 
     # The folder; digests last, which says that it is whole.
     painter.save(model)
+    write_words(model, words_read(painter, [windows for windows, _ in sources]) | (read_words(base) if base else set()))
     for fold, network in enumerate(networks):
         network.save_pretrained(model / "validator" / str(fold))
     groups, thresholds = calibrate(scores, config.validator.alpha)
@@ -280,6 +282,13 @@ def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int
         return lesion_window(cases[number // each], model.window, model.latent_side, CONTEXT, rng)
 
     return encode_windows(model, _sketches(lesion, len(cases) * each, (seed, kind)))
+
+
+def words_read(model: LatentInpainter, sources: Sequence[Windows]) -> set[str]:
+    """Return the words of the prompts of some windows, as far as the text encoder reads them."""
+    rows = {tuple(row) for windows in sources for row in windows.tokens.tolist()}
+    texts = (model.tokenizer.decode(row, skip_special_tokens=True) for row in rows)
+    return set().union(*(words_in(text) for text in texts))
 
 
 def _sketches(make: Callable[[int, Rng], Sketch | None], count: int, key: tuple[int, int]) -> Iterator[Sketch]:

@@ -1,0 +1,227 @@
+"""A grammar over findings: prompts that never contradict themselves, and what a model can hear of them.
+
+A prompt is a head with words of its aspects, up to `TRAITS` traits and up to `SETTINGS` settings: "a small pale flat
+lesion with indistinct borders and a cap of mucus on a fold". Prompt i is a pure function of library, seed and i.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from diffaug.conditioning.findings import Finding, Library, Role
+from diffaug.conditioning.prompts import ASPECTS, EMPTY_PROMPT, WORDS, phrase
+from diffaug.errors import ConfigError
+
+TRAITS, SETTINGS = 2, 1  # at most, in one prompt: more are longer than CLIP reads
+CHANCE = 0.5  # that a group, or an aspect, is spoken of
+CLIP_TOKENS = 77
+PIECE = 3  # letters; CLIP's tokens of a prompt were never more than its pieces of so many letters, in 60,000 prompts
+NOUN = "lesion"  # for a head that a model does not know
+CLASHES = [("low-contrast", word) for word in ("pale", "dark", "reddish", "sharp")]
+CONTRADICTIONS = CLASHES + [pair for words in WORDS.values() for pair in combinations(words, 2)]
+
+Words = Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A prompt in parts.
+
+    Attributes:
+        words: The word of each aspect; a missing aspect says nothing.
+        head: What is described, without an article.
+        traits: What it comes with.
+        settings: Where and how it is seen.
+        findings: Names of the findings it is made of.
+        references: Where these are published, as text.
+    """
+
+    words: dict[str, str]
+    head: str
+    traits: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return the prompt."""
+        return " ".join([phrase(self.words, ASPECTS, self.head, self.traits), *self.settings])
+
+
+def draw_prompts(library: Library, count: int, seed: int) -> Iterator[Draft]:
+    """Yield the first `count` prompts of a seed.
+
+    Raises:
+        ConfigError: A negative count or seed.
+    """
+    if count < 0 or seed < 0:
+        raise ConfigError(f"count and seed are 0 or more: they are {count} and {seed}")
+    for index in range(count):
+        yield draw_prompt(library, np.random.default_rng((seed, index)))
+
+
+def draw_prompt(
+    library: Library, rng: np.random.Generator, given: Mapping[str, str] | None = None, settings: bool = True
+) -> Draft:
+    """Draw one prompt.
+
+    Args:
+        library: The findings.
+        rng: Drawn from.
+        given: Words of aspects that are known, such as size and shape of a mask; only findings consistent with them are
+            drawn. Where no head is, the head is a plain lesion.
+        settings: Whether to say where it is seen; not of a real background, whose place nobody has told.
+    """
+    given = {aspect: word for aspect, word in (given or {}).items() if word}
+    allowed: Words = WORDS | {aspect: (word,) for aspect, word in given.items()}
+    chosen: dict[str, Finding] = {}
+    room = {"head": 1, "trait": TRAITS, "setting": SETTINGS if settings else 0}
+    for group in _in_random_order(library.groups, rng):
+        role = library.groups[group]
+        if room[role] == 0 or (role != "head" and rng.random() > CHANCE):
+            continue
+        fitting = {name: one for name, one in library.spoken(group).items() if _fits(name, one, chosen, allowed)}
+        if fitting:
+            name = list(fitting)[int(rng.integers(len(fitting)))]
+            chosen[name] = fitting[name]
+            allowed = _narrowed(allowed, fitting[name])
+            room[role] -= 1
+    words = _draw_words(_audible(allowed, chosen.values()), given, rng)
+    terms = {name: _term(one, rng) for name, one in chosen.items()}
+    return _within_clip(library, words, terms)
+
+
+def _within_clip(library: Library, words: dict[str, str], terms: Mapping[str, str]) -> Draft:
+    """Put a draft together; what CLIP could not read loses its last findings."""
+    order = list(library.groups)
+    names = sorted(terms, key=lambda name: order.index(library.findings[name].group))
+    while True:
+        roles = {name: library.groups[library.findings[name].group] for name in names}
+        said = {role: tuple(terms[name] for name in names if roles[name] == role) for role in ("trait", "setting")}
+        head = next((terms[name] for name in names if roles[name] == "head"), NOUN)
+        draft = Draft(words, head, said["trait"], said["setting"], tuple(names), library.cited(names))
+        if reads_clip(draft.text()) or not any(said.values()):
+            return draft
+        names.pop()
+
+
+def _in_random_order(groups: Mapping[str, Role], rng: np.random.Generator) -> list[str]:
+    """Return the head's group and then the others shuffled, so that each finds room as often as the others."""
+    head = [group for group, role in groups.items() if role == "head"]
+    others = [group for group, role in groups.items() if role != "head"]
+    return head + [others[int(index)] for index in rng.permutation(len(others))]
+
+
+def _fits(name: str, finding: Finding, chosen: Mapping[str, Finding], allowed: Words) -> bool:
+    """Tell whether a finding contradicts neither the chosen ones nor the words that are left."""
+    if any(name in other.excludes or key in finding.excludes for key, other in chosen.items()):
+        return False
+    return all(set(words) & set(allowed[aspect]) for aspect, words in finding.attributes.items() if words)
+
+
+def _narrowed(allowed: Words, finding: Finding) -> Words:
+    kept = {
+        aspect: tuple(word for word in allowed[aspect] if word in words)
+        for aspect, words in finding.attributes.items()
+        if words
+    }
+    return {**allowed, **kept}
+
+
+def _audible(allowed: Words, chosen: Collection[Finding]) -> Words:
+    """Return the words left of each aspect that every chosen finding lets be spoken of."""
+    mute = {aspect for one in chosen for aspect, words in one.attributes.items() if not words}
+    return {aspect: words for aspect, words in allowed.items() if aspect not in mute}
+
+
+def _draw_words(allowed: Words, given: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
+    said = {aspect: word for aspect, word in given.items() if aspect in allowed}
+    for aspect in (aspect for aspect in ASPECTS if aspect in allowed and aspect not in said):
+        options = [word for word in allowed[aspect] if not contradictions([word, *said.values()])]
+        if options and rng.random() < CHANCE:
+            said[aspect] = options[int(rng.integers(len(options)))]
+    return {aspect: said[aspect] for aspect in ASPECTS if aspect in said}
+
+
+def contradictions(words: Collection[str]) -> list[tuple[str, str]]:
+    """Return the pairs of words of aspects that cannot both be true of one lesion."""
+    return [pair for pair in CONTRADICTIONS if pair[0] in words and pair[1] in words]
+
+
+def _term(finding: Finding, rng: np.random.Generator) -> str:
+    terms = (finding.term, *finding.synonyms)
+    return terms[int(rng.integers(len(terms)))]
+
+
+# What a model can hear
+
+
+def words_in(text: str) -> frozenset[str]:
+    """Return the words of a text, lower case; a hyphenated word counts by its parts."""
+    return frozenset(re.findall(r"[^\W_]+", text.lower()))
+
+
+def clip_tokens(text: str) -> int:
+    """Return an upper bound of CLIP's tokens of a prompt, start and end included, without its vocabulary."""
+    return 2 + sum(-(-len(part) // PIECE) for part in re.findall(r"[^\W\d_]+|\d|[^\w\s]", text))
+
+
+def reads_clip(text: str) -> bool:
+    """Tell whether a prompt is within CLIP's 77 tokens."""
+    return clip_tokens(text) <= CLIP_TOKENS
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A model, as far as prompts go.
+
+    Attributes:
+        known: Words of its training prompts, as `words_in` gives them; None for a model that knows every word.
+        reads: Whether a text is short enough to be read whole.
+    """
+
+    known: frozenset[str] | None = None
+    reads: Callable[[str], bool] = reads_clip
+
+
+def heard(draft: Draft, listener: Listener) -> tuple[str, tuple[str, ...]]:
+    """Return what a model can hear of a prompt, and what was left out.
+
+    A word of an aspect, a trait or a setting is said whole or not at all; a head of unknown words becomes a plain
+    lesion. What is too long to be read loses its settings, then its traits, the last ones first.
+
+    Returns:
+        The prompt, "" where not even a lesion is known; and the words and phrases left out, in the prompt's order.
+    """
+
+    def knows(text: str) -> bool:
+        return listener.known is None or words_in(text) <= listener.known
+
+    if not knows(draft.head) and not knows(NOUN):
+        return EMPTY_PROMPT, tuple(_parts(draft))
+    said = replace(
+        draft,
+        words={aspect: word for aspect, word in draft.words.items() if knows(_spoken(aspect, word))},
+        head=draft.head if knows(draft.head) else NOUN,
+        traits=tuple(trait for trait in draft.traits if knows(f"with and {trait}")),
+        settings=tuple(setting for setting in draft.settings if knows(setting)),
+    )
+    while not listener.reads(said.text()) and (said.settings or said.traits):
+        said = replace(said, settings=said.settings[:-1]) if said.settings else replace(said, traits=said.traits[:-1])
+    kept = list(_parts(said))
+    return said.text(), tuple(part for part in _parts(draft) if part not in kept)
+
+
+def _spoken(aspect: str, word: str) -> str:
+    """Return all words that saying a word takes."""
+    return {"border": f"with and {word} borders", "surface": f"with and a {word} surface"}.get(aspect, word)
+
+
+def _parts(draft: Draft) -> Iterator[str]:
+    yield from draft.words.values()
+    yield draft.head
+    yield from draft.traits
+    yield from draft.settings
