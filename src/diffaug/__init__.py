@@ -20,6 +20,7 @@ _HOMES = {
     "subset_dataset": "data.folder",
     "import_folder": "data.sources.folder",
     "import_kvasir_seg": "data.sources.kvasir_seg",
+    "import_cvc_clinicdb": "data.sources.cvc_clinicdb",
     "make_phantoms": "data.phantom",
     "inspect_dataset": "data.inspect",
     "Attributes": "conditioning.attributes",
