@@ -21,6 +21,7 @@ _HOMES = {
     "import_folder": "data.sources.folder",
     "import_kvasir_seg": "data.sources.kvasir_seg",
     "import_cvc_clinicdb": "data.sources.cvc_clinicdb",
+    "import_endotect": "data.sources.endotect",
     "make_phantoms": "data.phantom",
     "inspect_dataset": "data.inspect",
     "Attributes": "conditioning.attributes",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diffaug.data.folder import Dataset
 from diffaug.data.sources.cvc_clinicdb import import_cvc_clinicdb
+from diffaug.data.sources.endotect import import_endotect
 from diffaug.data.sources.folder import import_folder
 from diffaug.data.sources.kvasir_seg import import_kvasir_seg
 
@@ -14,4 +15,5 @@ READERS: dict[str, Reader] = {
     "folder": import_folder,
     "kvasir-seg": import_kvasir_seg,
     "cvc-clinicdb": import_cvc_clinicdb,
+    "endotect": import_endotect,
 }

@@ -24,7 +24,7 @@ from diffaug.data.case import Case
 from diffaug.data.duplicates import SAME_FRAME
 from diffaug.data.examine import Finding
 from diffaug.data.folder import Dataset, refuse_occupied
-from diffaug.data.sources.folder import check_partners, files_by_stem, import_cases, subfolder
+from diffaug.data.sources.folder import files_by_stem, import_cases, subfolder
 from diffaug.errors import DataError
 
 TABLE = Path(__file__).with_name("cvc_clinicdb_sequences.yaml")
@@ -71,14 +71,8 @@ def cases_of_cvc_clinicdb(source: Path, sequences: Mapping[int, int]) -> list[Ca
     Raises:
         DataError: The layout is another one, or a frame or a mask is missing.
     """
-    folders = _find_folders(source)
-    images, masks = (_frames_of(folder, sequences) for folder in folders)
-    check_partners(*_named(images, folders[0]), *_named(masks, folders[1]))
+    images, masks = (_frames_of(folder, sequences) for folder in _find_folders(source))
     return [Case(str(number), images[number], masks[number], str(number), "") for number in sequences]
-
-
-def _named(frames: Mapping[int, Path], folder: Path) -> tuple[dict[str, Path], Path]:
-    return {str(number): path for number, path in frames.items()}, folder
 
 
 def _find_folders(source: Path) -> tuple[Path, Path]:

@@ -143,18 +143,31 @@ def _cases_of_pair(folder: Path, split: str) -> list[Case]:
     return pair_files(folder / "images", None if split == "unannotated" else folder / "masks", split)
 
 
-def pair_files(images_folder: Path, masks_folder: Path | None, split: str = "") -> list[Case]:
+def pair_files(
+    images_folder: Path,
+    masks_folder: Path | None,
+    split: str = "",
+    mask_suffixes: Sequence[str] = SUFFIXES,
+    deep: bool = False,
+) -> list[Case]:
     """Match the files of two folders by stem; without a folder of masks the cases have none.
+
+    Args:
+        images_folder: Where the images lie.
+        masks_folder: Where their masks lie; None for cases without masks.
+        split: The split of the cases, before their ids; "" where it is still to be drawn.
+        mask_suffixes: What ends the name of a mask.
+        deep: Look into the folders inside as well.
 
     Raises:
         DataError: There are no images, two files have one stem, or an image or mask has no partner.
     """
-    images = files_by_stem(images_folder)
-    masks = {} if masks_folder is None else files_by_stem(masks_folder)
+    images = files_by_stem(images_folder, SUFFIXES, deep)
+    masks = {} if masks_folder is None else files_by_stem(masks_folder, mask_suffixes, deep)
     if not images:
         raise DataError(f"images/ must hold images ({' '.join(SUFFIXES)}): {images_folder} holds none; add them")
     if masks_folder is not None:
-        check_partners(images, images_folder, masks, masks_folder)
+        _check_partners(images, images_folder, masks, masks_folder)
     prefix = f"{split}-" if split else ""
     return [
         Case(id=prefix + stem, image=images[stem], mask=masks.get(stem), group=prefix + stem, split=split)
@@ -192,14 +205,9 @@ def files_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, deep: bool =
     return found
 
 
-def check_partners(
+def _check_partners(
     images: Mapping[str, Path], images_folder: Path, masks: Mapping[str, Path], masks_folder: Path
 ) -> None:
-    """Check that images and masks have the same stems.
-
-    Raises:
-        DataError: One has no partner.
-    """
     alone = sorted(set(images) - set(masks), key=_natural)
     if alone:
         raise DataError(
