@@ -268,12 +268,13 @@ def _check_same(made: Path, old: Path) -> None:
 
 def copy_case(case: Case, folder: Path) -> Case:
     """Copy the files of a case, byte by byte, to `images/ID` and `masks/ID`, and return the case that lies there."""
-    image = _copy(case.image, folder / "images", case.id)
-    mask = None if case.mask is None else _copy(case.mask, folder / "masks", case.id)
+    image = copy_file(case.image, folder / "images", case.id)
+    mask = None if case.mask is None else copy_file(case.mask, folder / "masks", case.id)
     return replace(case, image=image, mask=mask)
 
 
-def _copy(path: Path, folder: Path, name: str) -> Path:
+def copy_file(path: Path, folder: Path, name: str) -> Path:
+    """Copy a file, byte by byte, into a folder under another stem, and return its new path."""
     folder.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(path, folder / f"{name}{path.suffix.lower()}"))
 
