@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pictures import write_pair
+from layouts import write_pair
 
 
 @pytest.fixture

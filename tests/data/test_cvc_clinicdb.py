@@ -6,35 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from pictures import Pixels, lesion, picture
-from PIL import Image
+from layouts import SEQUENCE_ENDS, write_clinicdb
 
 from diffaug.data.folder import Dataset
 from diffaug.data.sources.cvc_clinicdb import TABLE, cases_of_cvc_clinicdb, import_cvc_clinicdb, read_sequences
 from diffaug.errors import DataError
 
 SEQUENCES = read_sequences()
-SIZE = (18, 24)  # px; the frames are 288 x 384
-
-
-def frame(number: int) -> Pixels:
-    """Return a frame that looks like the others of its sequence, and unlike those of other sequences."""
-    scene, change = picture(SEQUENCES[number], *SIZE), picture(1000 + number, *SIZE)
-    return np.round(0.7 * scene + 0.3 * change).astype(np.uint8)
-
-
-def write_frames(folder: Path, images: str = "Original", masks: str = "Ground Truth", suffix: str = ".tif") -> Path:
-    for kind in (images, masks):
-        (folder / kind).mkdir(parents=True)
-    for number in range(1, 613):
-        Image.fromarray(frame(number)).save(folder / images / f"{number}{suffix}")
-        Image.fromarray(lesion(*SIZE)).save(folder / masks / f"{number}{suffix}")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_frames(tmp_path_factory.mktemp("published") / "CVC-ClinicDB")
+    return write_clinicdb(tmp_path_factory.mktemp("published") / "CVC-ClinicDB")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +43,7 @@ def test_the_published_ranges_cover_612_frames_and_29_sequences_without_a_gap() 
     table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
     assert list(SEQUENCES) == list(range(1, table["frames"] + 1)) == list(range(1, 613))
     assert list(SEQUENCES.values()) == sorted(SEQUENCES.values())
-    assert set(SEQUENCES.values()) == set(range(1, 30))
+    assert tuple(last for _, last in table["sequences"].values()) == SEQUENCE_ENDS
     assert [SEQUENCES[number] for number in (1, 25, 26, 200, 205, 206, 612)] == [1, 1, 2, 10, 10, 11, 29]
     assert all(str(count) in TABLE.read_text(encoding="utf-8") for count in (25, 29, 31))
 

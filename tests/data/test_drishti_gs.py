@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import fundus
+from layouts import fundus, write_drishti
 from PIL import Image
 
 from diffaug.data.folder import check_dataset, read_dataset
@@ -14,26 +14,10 @@ from diffaug.data.sources.drishti_gs import import_drishti_gs
 from diffaug.errors import DataError
 
 REAL = os.environ.get("DIFFAUG_DATA")
-PALETTE = [0, 0, 0, 255, 0, 0, 0, 255, 0]
-
-
-def write_tree(folder: Path, count: int = 20) -> Path:
-    """Write crops as they are published: palette masks, a table of glaucoma."""
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    for number in range(count):
-        pixels, label = fundus(number)
-        mask = Image.fromarray(label).convert("P")
-        mask.putpalette(PALETTE)
-        Image.fromarray(pixels).save(folder / "images" / f"drishtiGS_{number:03}.png")
-        mask.save(folder / "masks" / f"drishtiGS_{number:03}.png")
-    rows = [f"drishtiGS_{number:03},{number % 2}" for number in range(count)]
-    (folder / "labels.csv").write_text("\n".join(["id,glaucoma", *rows]) + "\n")
-    return folder
 
 
 def test_disc_and_cup_come_in_with_glaucoma_and_seeded_splits(tmp_path: Path) -> None:
-    source = write_tree(tmp_path / "source")
+    source = write_drishti(tmp_path / "source")
     data, notices = import_drishti_gs(source, tmp_path / "data")
     assert notices == []
     assert data == read_dataset(tmp_path / "data")
@@ -68,7 +52,7 @@ def undeclared(source: Path) -> None:
 def test_a_bad_source_is_one_line_and_leaves_nothing(
     tmp_path: Path, spoil: Callable[[Path], object], part: str
 ) -> None:
-    source = write_tree(tmp_path / "source", 5)
+    source = write_drishti(tmp_path / "source", 5)
     spoil(source)
     with pytest.raises(DataError, match=part) as error:
         import_drishti_gs(source, tmp_path / "data")

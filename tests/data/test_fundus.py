@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import Pixels, fundus
+from layouts import Pixels, fundus
 from PIL import Image
 
 from diffaug.data.case import read_image, read_label

@@ -6,53 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import Pixels, fundus
+from layouts import fundus, refuge_seed, refuge_stems, write_refuge, write_refuge_mirror
 from PIL import Image
 
 from diffaug.data.folder import Dataset, check_dataset
 from diffaug.data.sources.refuge2 import cases_of_refuge2, import_refuge2
 from diffaug.errors import DataError
 
-CODES = np.array([255, 128, 0], np.uint8)  # of background, rim and cup
-STEMS = {
-    "train": ("g0001", "g0002", "n0001", "n0002", "n0003"),
-    "val": ("V0001", "V0002"),
-    "test": ("T0001", "T0002", "T0003"),
-}
-SEEDS = {stem: seed for seed, stem in enumerate(stem for stems in STEMS.values() for stem in stems)}
-
-
-def write_case(stem: str, images: Path, masks: Path, suffix: str = ".bmp", codes: Pixels = CODES) -> None:
-    pixels, label = fundus(SEEDS[stem])
-    for folder in (images, masks):
-        folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(images / f"{stem}.jpg", quality=95)
-    Image.fromarray(codes[label]).save(masks / f"{stem}{suffix}")
-
-
-def write_mirror(
-    folder: Path, images: str = "images", masks: str = "mask", suffix: str = ".bmp", codes: Pixels = CODES
-) -> Path:
-    for split, stems in STEMS.items():
-        for stem in stems:
-            write_case(stem, folder / split / images, folder / split / masks, suffix, codes)
-    return folder
-
-
-def write_published(folder: Path) -> Path:
-    """Write the archives of the challenge, with the pictures for people that lie among the annotations."""
-    training, annotation = folder / "Training400", folder / "Annotation-Training400"
-    for stem in STEMS["train"]:
-        kind = "Glaucoma" if stem[0] == "g" else "Non-Glaucoma"
-        write_case(stem, training / kind, annotation / "Disc_Cup_Masks" / kind)
-        (annotation / "Disc_Cup_Fovea_Illustration").mkdir(exist_ok=True)
-        shutil.copy(training / kind / f"{stem}.jpg", annotation / "Disc_Cup_Fovea_Illustration" / f"{stem}.jpg")
-    for stem in STEMS["val"]:
-        write_case(stem, folder / "REFUGE-Validation400", folder / "REFUGE-Validation400-GT" / "Disc_Cup_Masks")
-    for number, stem in enumerate(STEMS["test"]):
-        kind = "GN"[number % 2]
-        write_case(stem, folder / "Test400", folder / "REFUGE-Test-GT" / "Disc_Cup_Masks" / kind)
-    return folder
+STEMS = refuge_stems()
 
 
 def splits_of(data: Dataset) -> dict[str, int]:
@@ -64,13 +25,13 @@ def labels_of(data: Dataset) -> dict[str, float | None]:
 
 
 def test_the_published_layout_comes_in_with_its_splits_codes_and_labels(tmp_path: Path) -> None:
-    data, notices = import_refuge2(write_published(tmp_path / "source"), tmp_path / "data")
+    data, notices = import_refuge2(write_refuge(tmp_path / "source"), tmp_path / "data")
     assert splits_of(data) == {"train": 5, "val": 2, "test": 3}
     assert data.class_names == ("disc", "cup")
     for split, stems in STEMS.items():
         for stem in stems:
             case = data.case(f"{split}-{stem}")
-            assert np.array_equal(case.read_label(), fundus(SEEDS[stem])[1])
+            assert np.array_equal(case.read_label(), fundus(refuge_seed(stem))[1])
             assert case.image.suffix == ".jpg" and case.group == case.id
     labels = labels_of(data)
     assert [labels[f"train-{stem}"] for stem in STEMS["train"]] == [1, 1, 0, 0, 0]
@@ -91,16 +52,16 @@ def test_the_published_layout_comes_in_with_its_splits_codes_and_labels(tmp_path
     ids=["codes in BMP", "codes in PNG", "class numbers"],
 )
 def test_the_layouts_of_mirrors_give_the_same_labels(tmp_path: Path, inside: str, options: dict[str, object]) -> None:
-    write_mirror(tmp_path / "source" / inside, **options)  # type: ignore[arg-type]
+    write_refuge_mirror(tmp_path / "source" / inside, **options)  # type: ignore[arg-type]
     data, _ = import_refuge2(tmp_path / "source", tmp_path / "data")
     assert splits_of(data) == {"train": 5, "val": 2, "test": 3}
     for split, stems in STEMS.items():
         for stem in stems:
-            assert np.array_equal(data.case(f"{split}-{stem}").read_label(), fundus(SEEDS[stem])[1])
+            assert np.array_equal(data.case(f"{split}-{stem}").read_label(), fundus(refuge_seed(stem))[1])
 
 
 def test_an_index_tells_glaucoma_where_names_do_not(tmp_path: Path) -> None:
-    source = write_mirror(tmp_path / "source")
+    source = write_refuge_mirror(tmp_path / "source")
     index = {"0": {"ImgName": "V0001.jpg", "Label": 1}, "1": {"ImgName": "V0002.jpg", "Label": 0}}
     (source / "val/index.json").write_text(json.dumps(index))
     (source / "test/index.json").write_text(json.dumps({"0": {"ImgName": "T0001.jpg"}}))
@@ -109,23 +70,23 @@ def test_an_index_tells_glaucoma_where_names_do_not(tmp_path: Path) -> None:
 
 
 def test_a_set_may_lack_a_split(tmp_path: Path) -> None:
-    source = write_mirror(tmp_path / "source")
+    source = write_refuge_mirror(tmp_path / "source")
     shutil.rmtree(source / "val")
     assert splits_of(import_refuge2(source, tmp_path / "data")[0]) == {"train": 5, "test": 3}
 
 
 def test_images_are_copied_byte_by_byte(tmp_path: Path) -> None:
-    source = write_mirror(tmp_path / "source")
+    source = write_refuge_mirror(tmp_path / "source")
     data, _ = import_refuge2(source, tmp_path / "data")
     assert data.case("train-g0001").image.read_bytes() == (source / "train/images/g0001.jpg").read_bytes()
 
 
 def test_crops_hold_the_disc_and_masks_never_choose_them(tmp_path: Path) -> None:
-    source = write_mirror(tmp_path / "source")
+    source = write_refuge_mirror(tmp_path / "source")
     data, notices = import_refuge2(source, tmp_path / "data", crop=True)
     assert len(data.cases) == 10 and not any("crops" in notice for notice in notices)
     for case in data.cases:
-        label = fundus(SEEDS[case.id.split("-")[1]])[1]
+        label = fundus(refuge_seed(case.id.split("-")[1]))[1]
         assert (case.read_label() > 0).sum() == (label > 0).sum()
         assert case.read_image().shape[:2] == case.read_label().shape < (60, 60)
     mask = source / "test/mask/T0001.bmp"
@@ -136,15 +97,15 @@ def test_crops_hold_the_disc_and_masks_never_choose_them(tmp_path: Path) -> None
 
 
 def test_crops_that_cut_or_miss_the_disc_are_said(tmp_path: Path) -> None:
-    source = write_mirror(tmp_path / "source")
-    for stem, columns in (("n0001", 20), ("n0002", 48)):
+    source = write_refuge_mirror(tmp_path / "source")
+    for stem, columns in (("n0003", 20), ("n0004", 48)):
         mask = source / f"train/mask/{stem}.bmp"
         Image.fromarray(np.roll(np.asarray(Image.open(mask)), columns, axis=1)).save(mask)
     data, notices = import_refuge2(source, tmp_path / "data", crop=True)
-    assert "crops that cut the disc: 1, such as train-n0001" in notices
-    assert "crops that missed the disc and were left out: 1, such as train-n0002" in notices
+    assert "crops that cut the disc: 1, such as train-n0003" in notices
+    assert "crops that missed the disc and were left out: 1, such as train-n0004" in notices
     assert len(data.cases) == 9
-    assert not (data.folder / "images/train-n0002.png").exists()
+    assert not (data.folder / "images/train-n0004.png").exists()
 
 
 def strange_code(source: Path) -> None:
@@ -182,7 +143,7 @@ def empty(source: Path) -> None:
 def test_a_bad_source_is_one_line_and_leaves_nothing(
     tmp_path: Path, crop: bool, spoil: Callable[[Path], object], part: str
 ) -> None:
-    source = write_mirror(tmp_path / "source")
+    source = write_refuge_mirror(tmp_path / "source")
     spoil(source)
     with pytest.raises(DataError, match=part) as error:
         import_refuge2(source, tmp_path / "data", crop=crop)
@@ -191,7 +152,7 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(
 
 
 def test_an_empty_mask_is_refused(tmp_path: Path) -> None:
-    source = write_mirror(tmp_path / "source")
+    source = write_refuge_mirror(tmp_path / "source")
     empty(source)
     with pytest.raises(DataError, match="must hold a lesion: case val-V0001"):
         import_refuge2(source, tmp_path / "data")
