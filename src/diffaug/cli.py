@@ -68,7 +68,7 @@ class DataImport:
     Example: diffaug data import kvasir-seg downloads/Kvasir-SEG data/kvasir
     """
 
-    source: Positional[Source]  # layout of the images: `folder` is any images/ and masks/
+    source: Positional[Source]  # published layout, or `folder`: any images/ and masks/
     path: Positional[Path]  # folder that holds them
     to: Positional[Path]  # data set to make
     seed: int = 0  # seeds the split, where the images have none

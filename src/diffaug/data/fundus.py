@@ -39,8 +39,8 @@ def locate_disc(image: Pixels) -> DiscPlace:
     Returns:
         The place; the middle of the image where it has no field of view.
 
-    Source: the disc as the brightest region of its size in a fundus image: Sinthanayothin et al. 1999
-        (doi:10.1136/bjo.83.8.902).
+    A rule of this project; compare Sinthanayothin et al. 1999 (doi:10.1136/bjo.83.8.902), who take the place where the
+    brightness varies most. Bright lesions as large as the disc can mislead it.
     """
     from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
