@@ -1,14 +1,16 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from layouts import write_drishti
 
 import diffaug
 from diffaug.cli import main
 from diffaug.conditioning.findings import FOLDER
-from diffaug.config import PRESETS, read_config
+from diffaug.config import PRESETS, Source, read_config
 from diffaug.errors import ConfigError
 
 COMMANDS = [
@@ -105,6 +107,23 @@ def test_a_users_own_findings_are_prompted_and_a_slip_in_them_is_told(
     status, out, err = said(capsys, ["prompts", "--findings", str(slip)])
     assert (status, out) == (1, "") and err.count("\n") == 1
     assert "'rond'" in err and "nearest: round" in err
+
+
+@pytest.mark.parametrize("source", get_args(Source))
+def test_every_source_that_is_not_there_is_one_line_with_status_1_and_writes_nothing(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = said(capsys, ["data", "import", source, "no-such-folder", "data"])
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "no-such-folder" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_drishti(tmp_path / "source", 5)
+    main(["data", "import", "drishti-gs", str(tmp_path / "source"), str(tmp_path / "data"), "--seed", "3"])
+    assert capsys.readouterr().out == f"5 cases in {tmp_path / 'data'}\n"
 
 
 def test_an_impossible_option_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,11 @@
+from typing import get_args
+
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffaug.config import PRESETS, Config, FitConfig, GenerateConfig, config_from_values, read_config
+from diffaug.config import PRESETS, Config, FitConfig, GenerateConfig, Source, config_from_values, read_config
+from diffaug.data.sources import READERS
 from diffaug.errors import ConfigError
 
 
@@ -19,6 +22,10 @@ def test_a_preset_survives_yaml(tmp_path, name):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(PRESETS[name].model_dump(mode="json")))
     assert read_config(path) == PRESETS[name]
+
+
+def test_every_source_has_a_reader_and_every_reader_is_a_source():
+    assert tuple(READERS) == get_args(Source)
 
 
 def test_an_empty_file_is_the_default(tmp_path):

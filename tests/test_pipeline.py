@@ -7,19 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
 
 from diffaug.artifacts import digest_of_file
 from diffaug.config import PRESETS, config_from_values
+from diffaug.data.folder import read_dataset
 from diffaug.pipeline import estimate, run_pipeline
 
 ROOT = Path(__file__).parent.parent
 
 
-def run_script(name: str, *words: str) -> str:
+def run_script(name: str, *words: str, **variables: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["sh", str(ROOT / "runs" / name), *words],
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **variables},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -39,6 +41,25 @@ def test_the_smoke_script_runs_every_stage_on_phantoms_and_ends_with_a_report(tm
     last = run_script("smoke.sh", str(tmp_path / "mit Leerzeichen")).strip().splitlines()[-1]
     page = Path(last).read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clinicdb", "refuge2", "drishti"])
+def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "published set", str(tmp_path / "out")
+    if name == "clinicdb":
+        write_clinicdb(source, (72, 96), ".png")
+    elif name == "refuge2":
+        write_refuge(source, refuge_stems(24, 3, 6), side=256)
+    else:
+        write_drishti(source, 30, side=128)
+    words = (out, str(source)) if name == "drishti" else (str(source), out)
+    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--no-gate"}
+    page = Path(run_script(f"{name}.sh", *words, **smoke).strip().splitlines()[-1])
+    assert "<html" in page.read_text(encoding="utf-8")
+    assert read_dataset(tmp_path / "out" / "data").class_names == (
+        ("lesion",) if name == "clinicdb" else ("disc", "cup")
+    )
 
 
 @pytest.mark.slow

@@ -13,7 +13,16 @@ import tyro
 from pydantic import ValidationError
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from diffaug.config import PRESETS, FitConfig, GenerateConfig, StudyConfig, config_from_values, explain, read_config
+from diffaug.config import (
+    PRESETS,
+    FitConfig,
+    GenerateConfig,
+    Source,
+    StudyConfig,
+    config_from_values,
+    explain,
+    read_config,
+)
 from diffaug.errors import ConfigError, DiffaugError
 
 _preset = "default"  # chosen by --preset before the rest is parsed: it sets the defaults of all other options
@@ -60,18 +69,16 @@ class DataImport:
     Example: diffaug data import kvasir-seg downloads/Kvasir-SEG data/kvasir
     """
 
-    source: Positional[Literal["kvasir-seg", "folder"]]  # layout of the images: `folder` is any images/ and masks/
+    source: Positional[Source]  # published layout, or `folder`: any images/ and masks/
     path: Positional[Path]  # folder that holds them
     to: Positional[Path]  # data set to make
     seed: int = 0  # seeds the split, where the images have none
 
     def run(self) -> None:
         """Import, and say what was converted."""
-        from diffaug.data.sources.folder import import_folder
-        from diffaug.data.sources.kvasir_seg import import_kvasir_seg
+        from diffaug.data.sources import READERS
 
-        read = import_kvasir_seg if self.source == "kvasir-seg" else import_folder
-        dataset, notices = read(self.path, self.to, seed=self.seed, progress="importing")
+        dataset, notices = READERS[self.source](self.path, self.to, self.seed, "importing")
         for notice in notices:
             print(notice, file=sys.stderr)
         print(f"{len(dataset.cases)} cases in {self.to}")

@@ -18,6 +18,9 @@ Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Width = Annotated[int, Field(gt=0, multiple_of=16)]  # channels, which every network normalises in 16 groups
 Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px, which the validator divides into 4 x 4
 Weight = Annotated[float, Field(ge=0.0, le=20.0)]
+Source = Literal[
+    "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
+]  # whose layout `data/sources` reads
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
@@ -146,7 +149,7 @@ class StudyConfig(Knobs):
 class DataConfig(Knobs):
     """`diffaug run`: where the images come from, and how many stay annotated."""
 
-    source: Literal["phantom", "folder", "kvasir-seg"] = "phantom"
+    source: Literal["phantom"] | Source = "phantom"
     path: Path | None = None
     phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)  # train, val, test, unannotated
     phantom_size: Positive = 256  # px

@@ -23,8 +23,7 @@ def import_data(config: Config, to: Path) -> Dataset:
         ConfigError: The source needs a path and has none.
     """
     from diffaug.data.phantom import make_phantoms
-    from diffaug.data.sources.folder import import_folder
-    from diffaug.data.sources.kvasir_seg import import_kvasir_seg
+    from diffaug.data.sources import READERS
 
     source, path = config.data.source, config.data.path
     if source == "phantom":
@@ -32,8 +31,7 @@ def import_data(config: Config, to: Path) -> Dataset:
         return make_phantoms(to, *counts, size=config.data.phantom_size, seed=config.seed, progress="phantoms")
     if path is None:
         raise ConfigError(f"data.path is needed for the source {source}: it is not set; name the folder of the images")
-    read = import_kvasir_seg if source == "kvasir-seg" else import_folder
-    dataset, notices = read(path, to, seed=config.seed, progress="importing")
+    dataset, notices = READERS[source](path, to, config.seed, "importing")
     for notice in notices:
         say(notice)
     return dataset

@@ -1,13 +1,25 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from diffaug.data.case import Case, read_image, read_mask, rgb_from_file, write_png
+from diffaug.artifacts import digest_of_file, digest_of_value
+from diffaug.data.case import (
+    Case,
+    LabelClass,
+    digest_of_case,
+    read_image,
+    read_label,
+    read_mask,
+    rgb_from_file,
+    write_png,
+)
 from diffaug.errors import DataError
 
 ORIENTATIONS = range(1, 9)
@@ -174,6 +186,79 @@ def test_a_file_that_is_damaged_or_too_large_is_one_line_that_names_the_case(
         assert rule in message
         assert "case-7" in message
         assert "\n" not in message
+
+
+DISC = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))
+
+
+def labelled(folder: Path, label: NDArray[np.uint8], classes: tuple[LabelClass, ...] = DISC) -> Case:
+    Image.fromarray(np.zeros((*label.shape, 3), np.uint8)).save(folder / "image.png")
+    Image.fromarray(label).save(folder / "label.png")
+    return Case("case-7", folder / "image.png", folder / "label.png", "g", "train", classes=classes)
+
+
+def test_classes_that_share_values_nest_and_the_mask_is_their_union(tmp_path: Path) -> None:
+    label = np.random.default_rng(0).integers(0, 3, (9, 7), dtype=np.uint8)
+    case = labelled(tmp_path, label)
+    disc, cup = case.read_masks()
+    assert case.class_names == ("disc", "cup")
+    assert np.array_equal(case.read_label(), label)
+    assert np.array_equal(disc, label > 0) and np.array_equal(cup, label == 2)
+    assert (disc | cup == disc).all()
+    assert np.array_equal(case.read_mask(), case.read_masks().any(axis=0))
+
+
+def test_without_declared_classes_a_mask_is_the_one_class_lesion(tmp_path: Path) -> None:
+    case = labelled(tmp_path, np.array([[0, 255], [255, 0]], np.uint8), ())
+    assert case.class_names == ("lesion",)
+    assert case.read_masks().shape == (1, 2, 2)
+    assert np.array_equal(case.read_masks()[0], case.read_mask())
+    assert np.array_equal(case.read_label(), case.read_mask())
+
+
+def test_a_label_of_palette_colours_or_greys_is_read_by_its_indices(tmp_path: Path) -> None:
+    case = labelled(tmp_path, np.array([[0, 1, 2]], np.uint8))
+    for palette in ([0, 0, 0, 90, 0, 0, 0, 90, 0], [255, 255, 255, 0, 0, 0, 9, 9, 9]):
+        image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+        image.putpalette(palette)
+        image.save(tmp_path / "label.png")
+        assert case.read_label().tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("value", "nearest"), [(3, 2), (128, 2), (255, 2)])
+def test_a_value_of_no_class_is_one_line_with_the_nearest_one(tmp_path: Path, value: int, nearest: int) -> None:
+    case = labelled(tmp_path, np.array([[0, 1], [2, value]], np.uint8))
+    for read in (case.read_mask, case.read_label, case.read_masks):
+        with pytest.raises(DataError) as raised:
+            read()
+        message = str(raised.value)
+        assert f"case case-7 ({case.mask}) has {value}, nearest is {nearest};" in message
+        assert "0, 1, 2" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(("name", "shape"), [("label.jpg", (4, 4)), ("label.png", (4, 4, 3))])
+def test_a_label_that_is_lossy_or_coloured_is_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / name)
+    with pytest.raises(DataError, match="a lossless grey or palette image") as raised:
+        read_label(tmp_path / name, "case-7")
+    assert "case-7" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_label_drawn_on_stored_pixels_is_turned_as_its_image_is(tmp_path: Path) -> None:
+    label = np.array([[0, 1, 2], [0, 0, 2]], np.uint8)
+    case = labelled(tmp_path, label)
+    Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "image.jpg", exif=exif(6))
+    turned = replace(case, image=tmp_path / "image.jpg")
+    assert np.array_equal(turned.read_label(), np.rot90(label, -1))
+    assert np.array_equal(turned.read_mask(), np.rot90(label, -1) > 0)
+
+
+def test_the_digest_of_a_case_changes_with_its_classes_alone_where_it_has_some(tmp_path: Path) -> None:
+    case = labelled(tmp_path, np.ones((2, 2), np.uint8))
+    plain = replace(case, classes=())
+    files = [digest_of_file(tmp_path / name) for name in ("image.png", "label.png")]
+    assert digest_of_case(plain) == digest_of_value(["", *files])
+    assert len({digest_of_case(one) for one in (plain, case, replace(case, classes=DISC[:1]))}) == 3
 
 
 def test_a_missing_file_and_a_missing_mask_name_the_case(tmp_path: Path) -> None:

@@ -38,6 +38,22 @@ def test_a_changed_copy_is_found_and_nothing_else(scenes: list[Pixels], change: 
     assert duplicates_of_fingerprints(prints) == [(f"scene-{index}", f"copy-{index}") for index in range(0, 30, 5)]
 
 
+def round_frame(seed: int) -> Pixels:
+    """Return faint tissue in a round field of view, as a fundus camera gives it."""
+    rows, columns = np.mgrid[:128, :128]
+    grid = np.random.default_rng(seed).integers(90, 122, (12, 12), dtype=np.uint8)
+    tissue = np.array(Image.fromarray(grid).resize((128, 128), Image.Resampling.BICUBIC))
+    tissue[np.hypot(rows - 63.5, columns - 63.5) > 61] = 3
+    return np.repeat(tissue[:, :, None], 3, axis=2)
+
+
+def test_the_border_of_a_round_field_of_view_makes_no_pair() -> None:
+    frames = {str(seed): fingerprint(round_frame(seed)) for seed in range(20)}
+    assert duplicates_of_fingerprints(frames) == []
+    frames["again"] = fingerprint(jpeg(round_frame(4), 60))
+    assert duplicates_of_fingerprints(frames) == [("4", "again")]
+
+
 def test_flat_images_repeat_only_when_they_are_equal() -> None:
     flat = {str(value): fingerprint(np.full((20, 20, 3), value, np.uint8)) for value in (10, 11, 200)}
     assert duplicates_of_fingerprints(flat) == []

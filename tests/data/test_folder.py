@@ -136,6 +136,51 @@ def test_a_table_with_a_byte_order_mark_is_read(data: Dataset) -> None:
     assert read_dataset(data.folder) == data
 
 
+def declared(data: Dataset, text: str = '{"disc": [1, 2], "cup": [2]}') -> Dataset:
+    """Return the data set with labels of a disc and a cup."""
+    for case in data.cases:
+        assert case.mask is not None
+        label = case.read_mask().astype(np.uint8)
+        label[8:12] *= 2
+        Image.fromarray(label).save(case.mask)
+    (data.folder / "classes.json").write_text(text)
+    return read_dataset(data.folder)
+
+
+def test_declared_classes_are_read_in_order_and_written_again(data: Dataset, tmp_path: Path) -> None:
+    assert data.class_names == ("lesion",)
+    assert not (data.folder / "classes.json").exists()
+    disc = declared(data)
+    assert disc.class_names == ("disc", "cup")
+    assert check_dataset(disc.cases) == []
+    write_cases(disc.folder, disc.cases)
+    assert read_dataset(disc.folder) == disc
+    subset = subset_dataset(disc, tmp_path / "subset", 3, 0)
+    assert subset.class_names == ("disc", "cup")
+    assert all(case.read_masks().shape == (2, 40, 48) for case in subset.split("train"))
+
+
+def test_a_label_value_outside_the_declared_classes_is_refused(data: Dataset) -> None:
+    disc = declared(data)
+    label = disc.case("c3").read_label()
+    label[20, 20] = 7
+    Image.fromarray(label).save(str(disc.case("c3").mask))
+    with pytest.raises(DataError) as error:
+        check_dataset(disc.cases)
+    assert "has 7, nearest is 2" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"disc": []}', '{"disc": [0]}', '{"disc": [256]}', '{"disc": [true]}', '{" ": [1]}', '{"a": 1}'],
+)
+def test_malformed_classes_are_one_line(data: Dataset, text: str) -> None:
+    (data.folder / "classes.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        read_dataset(data.folder)
+    assert "classes.json" in one_line(error)
+
+
 def test_checking_counts_each_conversion_once(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(1, 256, (8, 8, 3), dtype=np.uint8)
     cases = []

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,13 @@ def test_areas_and_lesions_are_those_of_the_masks(data: Dataset) -> None:
     assert train.large == pytest.approx((areas > 0.15).mean())
     assert train.lesions is not None
     assert 1 <= train.lesions <= 2
+
+
+def test_declared_classes_are_named(data: Dataset, tmp_path: Path) -> None:
+    assert "classes" not in inspect_dataset(data).text()
+    copy = shutil.copytree(data.folder, tmp_path / "copy")
+    (copy / "classes.json").write_text('{"disc": [255], "cup": [255]}')
+    assert "classes: disc, cup;" in inspect_dataset(read_dataset(copy)).text()
 
 
 def test_repeated_frames_and_divided_groups_are_said(data: Dataset, tmp_path: Path) -> None:

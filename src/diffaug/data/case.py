@@ -16,7 +16,9 @@ from diffaug.errors import DataError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 Mask = NDArray[np.bool_]  # (H, W), True = lesion
+Label = NDArray[np.uint8]  # (H, W), class numbers, 0 = background
 
+LESION = "lesion"  # the class of a data set that declares none
 MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
@@ -34,11 +36,23 @@ Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class LabelClass:
+    """A class of a label: its name and the values of the label that belong to it, in 1..255.
+
+    Classes may share values, and so nest: where 1 is the rim and 2 the cup, the disc has 1 and 2, the cup 2.
+    """
+
+    name: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Case:
     """One image with its mask and attributes.
 
     `mask` is None in the split `unannotated`. `group` names what must not be divided by a split: a patient, a sequence,
     or the case itself. `prompt` is empty unless the user wrote one. `attributes` are measured numbers by name.
+    `classes` are those that the data set declares; without them a mask has the one class `lesion`.
     """
 
     id: str
@@ -48,28 +62,75 @@ class Case:
     split: str
     prompt: str = ""
     attributes: dict[str, float] = field(default_factory=dict)
+    classes: tuple[LabelClass, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of `read_masks`."""
+        return tuple(one.name for one in self.classes) or (LESION,)
 
     def read_image(self) -> Pixels:
         """Return the image, shape (H, W, 3), uint8 RGB, EXIF orientation applied."""
         return read_image(self.image, self.id)
 
     def read_mask(self) -> Mask:
-        """Return the lesion mask, shape (H, W), in the frame of `read_image`.
+        """Return the lesion mask, shape (H, W), in the frame of `read_image`; of several classes their union.
 
         A mask without EXIF orientation that fits its image only as the sensor stored it is turned as the image is.
 
         Raises:
-            DataError: The case has no mask, or the file cannot be read.
+            DataError: The case has no mask, the file cannot be read, or a value is of no class.
         """
+        if self.classes:
+            return self.read_label() > 0
+        mask = self._mask_file()
+        return _turned_like(self.image, mask, read_mask(mask, self.id).astype(np.uint8)) > 0
+
+    def read_label(self) -> Label:
+        """Return the class numbers as they stand in the mask file, shape (H, W), 0 = background.
+
+        A mask of the one class `lesion` holds 0 and 1. Turned as `read_mask` is.
+
+        Raises:
+            DataError: The case has no mask, the file cannot be read, or a value is of no class.
+        """
+        if not self.classes:
+            return self.read_mask().astype(np.uint8)
+        mask = self._mask_file()
+        label = _turned_like(self.image, mask, read_label(mask, self.id))
+        self._check_values(label)
+        return label
+
+    def read_masks(self) -> Mask:
+        """Return one mask for each class, shape (K, H, W), in the order of `class_names`.
+
+        Raises:
+            DataError: The case has no mask, the file cannot be read, or a value is of no class.
+        """
+        label = self.read_label()
+        return np.stack([np.isin(label, one.values) for one in self.classes or (LabelClass(LESION, (1,)),)])
+
+    def _mask_file(self) -> Path:
         if self.mask is None:
             raise DataError(f"a mask is needed: case {self.id} has none; annotate it or leave it out")
-        return _turned_like(self.image, self.mask, read_mask(self.mask, self.id))
+        return self.mask
+
+    def _check_values(self, label: Label) -> None:
+        declared = sorted({0, *(value for one in self.classes for value in one.values)})
+        for value in np.unique(label).tolist():
+            if value not in declared:
+                nearest = min(declared, key=lambda known: abs(known - value))
+                raise DataError(
+                    f"a label holds the values of its classes alone, here {', '.join(map(str, declared))}: "
+                    f"case {self.id} ({self.mask}) has {value}, nearest is {nearest}; correct the label or classes.json"
+                )
 
 
 def digest_of_case(case: Case) -> str:
-    """Return the digest of what a case says: its prompt and the bytes of its files, wherever they lie."""
+    """Return the digest of what a case says: its prompt, the bytes of its files, wherever they lie, and its classes."""
     files = [case.image] if case.mask is None else [case.image, case.mask]
-    return digest_of_value([case.prompt, *(digest_of_file(path) for path in files)])
+    classes = [[one.name, *one.values] for one in case.classes]
+    return digest_of_value([case.prompt, *(digest_of_file(path) for path in files), *classes])
 
 
 def orientation_of(path: Path) -> int:
@@ -89,12 +150,12 @@ def _header(path: Path) -> tuple[int, int, int]:
         return 0, 0, 1  # whoever decodes the file says what is wrong with it
 
 
-def _turned_like(image: Path, mask: Path, values: Mask) -> Mask:
+def _turned_like(image: Path, mask: Path, values: Label) -> Label:
     """Turn a mask that was drawn on the stored pixels of an image whose EXIF says that it lies on its side."""
     width, height, orientation = _header(image)
     if orientation not in TURNS or width == height or values.shape != (height, width) or orientation_of(mask) != 1:
         return values
-    return np.asarray(Image.fromarray(values.astype(np.uint8)).transpose(TURNS[orientation])) > 0
+    return np.asarray(Image.fromarray(values).transpose(TURNS[orientation]))
 
 
 def _open(path: Path, case: str) -> Image.Image:
@@ -178,6 +239,23 @@ def read_mask(path: Path, case: str = "") -> Mask:
     strongest = _strongest_channel(image)
     lossless = path.suffix.lower() not in (".jpg", ".jpeg")
     return strongest > (0 if lossless and strongest.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD)
+
+
+def read_label(path: Path, case: str = "") -> Label:
+    """Return the class numbers of a label file, shape (H, W): grey values, or the indices of a palette.
+
+    Raises:
+        DataError: The file is missing, damaged, too large or lossy, or its pixels are no class numbers.
+    """
+    image = _open(path, case or path.stem)
+    values = np.asarray(image)
+    lossy = path.suffix.lower() in (".jpg", ".jpeg")
+    if lossy or values.ndim != 2 or values.dtype.kind == "f" or values.max(initial=0) > 255 or values.min() < 0:
+        raise DataError(
+            f"a label of several classes is a lossless grey or palette image of class numbers up to 255: "
+            f"case {case or path.stem} ({path}) is {'JPEG' if lossy else image.mode}; export it as such a PNG"
+        )
+    return values.astype(np.uint8)
 
 
 def _is_grey_palette(image: Image.Image) -> bool:

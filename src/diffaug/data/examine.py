@@ -44,7 +44,8 @@ def examine_case(case: Case) -> Finding:
     """Decode the image and the mask of a case.
 
     Raises:
-        DataError: A file cannot be read, the mask has another size than the image, or it is empty.
+        DataError: A file cannot be read, or the mask has another size than the image, is empty, or holds a value of no
+            declared class.
     """
     pixels, conversion = rgb_from_file(case.image, case.id)
     height, width = pixels.shape[:2]

@@ -2,9 +2,13 @@
 
 `cases.csv` has the columns id, image, mask, group, split, prompt, then attributes (numbers). Paths are relative to the
 folder, with forward slashes. A synthetic set is such a folder too; its paths lead into `shards/`.
+
+Where masks have several classes, `classes.json` names each with its values in the masks, outer classes first:
+`{"disc": [1, 2], "cup": [2]}`. Without it there is one class, `lesion`.
 """
 
 import csv
+import json
 import math
 import shutil
 from collections import Counter
@@ -13,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from diffaug.artifacts import make_folder, write_csv
-from diffaug.data.case import Case
+from diffaug.artifacts import make_folder, read_json, write_csv, write_text
+from diffaug.data.case import Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.split import shuffled
 from diffaug.errors import ConfigError, DataError
 
 TABLE = "cases.csv"
+CLASSES = "classes.json"
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 SPLITS = ("train", "val", "test", "unannotated")
 
@@ -30,6 +35,11 @@ class Dataset:
 
     folder: Path
     cases: tuple[Case, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes that its masks have; `lesion` where none is declared."""
+        return self.cases[0].class_names
 
     def split(self, name: str) -> tuple[Case, ...]:
         """Return the cases of a split: train, val, test or unannotated.
@@ -54,13 +64,14 @@ class Dataset:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Read `cases.csv` and check that its files exist; nothing is decoded.
+    """Read `cases.csv` and `classes.json` and check that the files exist; nothing is decoded.
 
     Raises:
-        DataError: The folder or the table is missing, or a row breaks a rule of the format.
+        DataError: The folder or the table is missing, or a row or a class breaks a rule of the format.
     """
     table = folder / TABLE
-    cases = tuple(_case_of_row(folder, number, row) for number, row in enumerate(_read_rows(table), start=2))
+    rows, classes = _read_rows(table), _read_classes(folder / CLASSES)
+    cases = tuple(_case_of_row(folder, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
         raise DataError(f"a data set needs cases: {table} lists none; import images first")
     repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
@@ -92,7 +103,21 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _case_of_row(folder: Path, number: int, row: dict[str, str]) -> Case:
+def _read_classes(path: Path) -> tuple[LabelClass, ...]:
+    """Read the declared classes; none where there is no such file."""
+    if not path.is_file():
+        return ()
+    found = read_json(path)
+    if not isinstance(found, dict) or not found:
+        raise DataError(f'{CLASSES} must name classes with their values, such as {{"disc": [1, 2]}}: {path} does not')
+    for name, values in found.items():
+        known = isinstance(values, list) and values and all(type(value) is int and 0 < value < 256 for value in values)
+        if not known or not name.strip():
+            raise DataError(f"a class has a name and values from 1 to 255: {path} has {name!r}: {values!r}; correct it")
+    return tuple(LabelClass(name, tuple(values)) for name, values in found.items())
+
+
+def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
     where = f"{folder / TABLE} row {number}"
     name, split = row["id"].strip(), row["split"].strip()
     if not name or not {"/", "\\", "\0"}.isdisjoint(name) or name in (".", ".."):
@@ -117,6 +142,7 @@ def _case_of_row(folder: Path, number: int, row: dict[str, str]) -> Case:
         split=split,
         prompt=row["prompt"],
         attributes={key: _number(row[key], key, name) for key in row if key not in COLUMNS and row[key].strip()},
+        classes=classes,
     )
 
 
@@ -159,13 +185,14 @@ def check_dataset(cases: Iterable[Case], progress: str = "") -> list[str]:
         One line for each kind of conversion, such as "12 images are grey and were read as RGB".
 
     Raises:
-        DataError: A file cannot be decoded or is too large, or a mask is empty or of another size than its image.
+        DataError: A file cannot be decoded or is too large, or a mask is empty, has another size than its image, or
+            holds a value of no declared class.
     """
     return notices_of(examine_cases(cases, progress))
 
 
 def write_cases(folder: Path, cases: Sequence[Case]) -> None:
-    """Write `cases.csv`, atomically, for cases whose files lie inside the folder.
+    """Write `cases.csv`, atomically, for cases whose files lie inside the folder, and `classes.json` for their classes.
 
     Attributes become columns in the order in which they first appear; what a case lacks stays empty.
     """
@@ -182,6 +209,9 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> None:
         }
         for case in cases
     ]
+    if cases and cases[0].classes:
+        classes = {one.name: one.values for one in cases[0].classes}  # in order, which `write_json` would not keep
+        write_text(folder / CLASSES, json.dumps(classes, ensure_ascii=False) + "\n")
     write_csv(folder / TABLE, rows, (*COLUMNS, *attributes))
 
 
@@ -238,12 +268,13 @@ def _check_same(made: Path, old: Path) -> None:
 
 def copy_case(case: Case, folder: Path) -> Case:
     """Copy the files of a case, byte by byte, to `images/ID` and `masks/ID`, and return the case that lies there."""
-    image = _copy(case.image, folder / "images", case.id)
-    mask = None if case.mask is None else _copy(case.mask, folder / "masks", case.id)
+    image = copy_file(case.image, folder / "images", case.id)
+    mask = None if case.mask is None else copy_file(case.mask, folder / "masks", case.id)
     return replace(case, image=image, mask=mask)
 
 
-def _copy(path: Path, folder: Path, name: str) -> Path:
+def copy_file(path: Path, folder: Path, name: str) -> Path:
+    """Copy a file, byte by byte, into a folder under another stem, and return its new path."""
     folder.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(path, folder / f"{name}{path.suffix.lower()}"))
 

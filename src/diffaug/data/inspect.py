@@ -45,6 +45,7 @@ class Inspection:
 
     `sizes` counts images by (width, height) in px, the most frequent first. `within` are pairs of repeated frames of
     one split, `across` those of two; `divided` are the groups that lie in more than one of train, val and test.
+    `classes` are those that the data set declares.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Inspection:
     divided: tuple[str, ...]
     notices: tuple[str, ...]
     sheet: Path | None
+    classes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return the table and its remarks for a terminal, a line each."""
@@ -80,6 +82,8 @@ class Inspection:
             remarks.append(
                 f"groups divided by train, val and test: {', '.join(self.divided[:5])} ({len(self.divided)})"
             )
+        if self.classes:
+            remarks.append(f"classes: {', '.join(self.classes)}; areas are those of their union")
         remarks += self.notices
         if self.sheet:
             remarks.append(f"contact sheet: {self.sheet}")
@@ -113,6 +117,7 @@ def inspect_dataset(data: Dataset, out: Path | None = None, progress: str = "") 
         divided=_divided_groups(data.cases),
         notices=tuple(notices_of(findings)),
         sheet=None if out is None else write_contact_sheet(data.cases, out),
+        classes=data.class_names if data.cases[0].classes else (),
     )
 
 

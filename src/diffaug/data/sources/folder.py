@@ -6,18 +6,20 @@ Read layouts, where every `images/` stands beside its `masks/`:
     SOURCE/train/images, SOURCE/train/masks, val, test    the splits are kept; ids become SPLIT-STEM
     SOURCE/unannotated/images                        beside either: images without masks
     SOURCE/groups.csv                                beside either, with the columns id,group: patients or sequences
+
+The readers of other layouts find and pair their files here too, and hand their cases to `import_cases`.
 """
 
 import csv
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffaug.data.case import SUFFIXES, Case
 from diffaug.data.duplicates import duplicates_of_fingerprints
-from diffaug.data.examine import counted, examine_cases, notices_of
+from diffaug.data.examine import Finding, counted, examine_cases, notices_of
 from diffaug.data.folder import SPLITS, Dataset, copy_case, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.split import connected, split_by_group
 from diffaug.errors import DataError
@@ -26,6 +28,7 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 ANNOTATED = tuple(SHARES)
 
 Pair = tuple[str, str]  # ids of two images that show the same frame
+Remark = Callable[[Sequence[Finding]], list[str]]  # what a reader has to say of the decoded cases, a line each
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,54 @@ def import_folder(source: Path, to: Path, seed: int = 0, progress: str = "") -> 
     """
     refuse_occupied(to)
     cases = cases_of_folder(source)
+    return import_cases(cases, to, _read_groups(source, cases), seed, progress)
+
+
+def import_cases(
+    cases: Sequence[Case],
+    to: Path,
+    groups: Mapping[str, str],
+    seed: int = 0,
+    progress: str = "",
+    remark: Remark | None = None,
+) -> tuple[Dataset, list[str]]:
+    """Turn the cases that a reader found into a data set; the files are copied byte by byte.
+
+    Args:
+        cases: Cases wherever they lie; those without a split have the split "".
+        to: A new folder.
+        groups: The groups that the source names, by case id; the other cases are a group each.
+        seed: Chooses the splits where the source has none.
+        progress: What to call the work in a progress bar on stderr; empty for none.
+        remark: What else the user should know, from the decoded cases.
+
+    Returns:
+        The data set, and one line for each thing the user should know.
+
+    Raises:
+        DataError: A file or a group breaks a rule; nothing is written.
+        ConfigError: `to` holds something else, or cannot be written.
+    """
+    refuse_occupied(to)
+    placed, notices = place_cases(cases, groups, seed, progress, remark)
+    with new_dataset(to) as partial:
+        write_cases(partial, [copy_case(case, partial) for case in placed])
+    return read_dataset(to), notices
+
+
+def place_cases(
+    cases: Sequence[Case],
+    groups: Mapping[str, str],
+    seed: int = 0,
+    progress: str = "",
+    remark: Remark | None = None,
+) -> tuple[list[Case], list[str]]:
+    """Decode cases and give each its group and split; see `import_cases`."""
     findings = examine_cases(cases, progress)
     pairs = duplicates_of_fingerprints({finding.case.id: finding.fingerprint for finding in findings})
-    placement = _place(cases, pairs, _read_groups(source, cases), seed)
-    with new_dataset(to) as partial:
-        write_cases(partial, [copy_case(case, partial) for case in placement.cases])
-    return read_dataset(to), [*notices_of(findings), *_notices_of_placement(pairs, placement)]
+    placement = _place(cases, pairs, groups, seed)
+    remarks = remark(findings) if remark else []
+    return placement.cases, [*notices_of(findings), *_notices_of_placement(pairs, placement), *remarks]
 
 
 def cases_of_folder(source: Path) -> list[Case]:
@@ -95,12 +140,34 @@ def cases_of_folder(source: Path) -> list[Case]:
 
 def _cases_of_pair(folder: Path, split: str) -> list[Case]:
     """Match `images/` and `masks/` of one folder by stem."""
-    images = _files_by_stem(folder / "images")
-    masks = {} if split == "unannotated" else _files_by_stem(folder / "masks")
+    return pair_files(folder / "images", None if split == "unannotated" else folder / "masks", split)
+
+
+def pair_files(
+    images_folder: Path,
+    masks_folder: Path | None,
+    split: str = "",
+    mask_suffixes: Sequence[str] = SUFFIXES,
+    deep: bool = False,
+) -> list[Case]:
+    """Match the files of two folders by stem; without a folder of masks the cases have none.
+
+    Args:
+        images_folder: Where the images lie.
+        masks_folder: Where their masks lie; None for cases without masks.
+        split: The split of the cases, before their ids; "" where it is still to be drawn.
+        mask_suffixes: What ends the name of a mask.
+        deep: Look into the folders inside as well.
+
+    Raises:
+        DataError: There are no images, two files have one stem, or an image or mask has no partner.
+    """
+    images = files_by_stem(images_folder, SUFFIXES, deep)
+    masks = {} if masks_folder is None else files_by_stem(masks_folder, mask_suffixes, deep)
     if not images:
-        raise DataError(f"images/ must hold images ({' '.join(SUFFIXES)}): {folder / 'images'} holds none; add them")
-    if split != "unannotated":
-        _check_partners(folder, images, masks)
+        raise DataError(f"images/ must hold images ({' '.join(SUFFIXES)}): {images_folder} holds none; add them")
+    if masks_folder is not None:
+        _check_partners(images, images_folder, masks, masks_folder)
     prefix = f"{split}-" if split else ""
     return [
         Case(id=prefix + stem, image=images[stem], mask=masks.get(stem), group=prefix + stem, split=split)
@@ -108,15 +175,26 @@ def _cases_of_pair(folder: Path, split: str) -> list[Case]:
     ]
 
 
+def subfolder(folder: Path, *names: str) -> Path | None:
+    """Return the first folder of one of these names inside another, whatever their capitals; None without one."""
+    found = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+    return next((found[name.lower()] for name in names if name.lower() in found), None)
+
+
 def _natural(stem: str) -> list[tuple[int, str]]:
     """Sort numbers inside names by value, so that c9 comes before c12."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem) if part]
 
 
-def _files_by_stem(folder: Path) -> dict[str, Path]:
+def files_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, deep: bool = False) -> dict[str, Path]:
+    """Return the images of a folder, or with `deep` of all below it, by stem.
+
+    Raises:
+        DataError: Two files have one stem.
+    """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+    for path in sorted(folder.rglob("*") if deep else folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
             continue
         stem = unicodedata.normalize("NFC", path.stem)  # macOS writes accents apart, so one name can differ in bytes
         if stem in found:
@@ -127,18 +205,20 @@ def _files_by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _check_partners(folder: Path, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+def _check_partners(
+    images: Mapping[str, Path], images_folder: Path, masks: Mapping[str, Path], masks_folder: Path
+) -> None:
     alone = sorted(set(images) - set(masks), key=_natural)
     if alone:
         raise DataError(
             f"every image needs a mask of the same stem: case {alone[0]} ({images[alone[0]]}) has none in "
-            f"{folder / 'masks'}{_more(alone)}; add it or move the image to unannotated/images"
+            f"{masks_folder}{_more(alone)}; add it or move the image to unannotated/images"
         )
     alone = sorted(set(masks) - set(images), key=_natural)
     if alone:
         raise DataError(
             f"every mask needs an image of the same stem: case {alone[0]} ({masks[alone[0]]}) has none in "
-            f"{folder / 'images'}{_more(alone)}; add the image or remove the mask"
+            f"{images_folder}{_more(alone)}; add the image or remove the mask"
         )
 
 
@@ -175,7 +255,9 @@ def _place(cases: Sequence[Case], pairs: Sequence[Pair], named: Mapping[str, str
     crossing = {(a, b) for a, b in pairs if fixed[a] != fixed[b] and "unannotated" not in (fixed[a], fixed[b])}
     kept = [case for case in cases if case.split != "unannotated"]
     groups = _groups_of(kept, [pair for pair in pairs if pair not in crossing], named)
-    drawn = split_by_group(groups, SHARES, seed) if "" in fixed.values() else {}
+    free = {name: group for name, group in groups.items() if not fixed[name]}
+    shares = {split: share for split, share in SHARES.items() if split not in fixed.values()}
+    drawn = split_by_group(free, shares, seed) if free else {}
     splits = {case.id: case.split or drawn[case.id] for case in kept}
     _check_groups(groups, splits)
     held_out = {name for name, split in splits.items() if split in ("val", "test")}

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Drishti-GS with 25 annotated crops, the rest of train unannotated: does painting discs help?
+# Usage: runs/drishti.sh OUT [FROM]    FROM: images/, masks/ and labels.csv; $DIFFAUG_DATA/drishti-gs unset
+# One class is painted and segmented: the disc, which is rim and cup together. The data set keeps both classes.
+# An eye has one disc, so a painted one always replaces it. Run it again after a kill: it goes on where it was.
+# $PRESET, $ANNOTATED and $GENERATE (more options of generate) change the size of the run.
+set -eu
+OUT=${1:?usage: runs/drishti.sh OUT [FROM]}
+FROM=${2:-${DIFFAUG_DATA:?set DIFFAUG_DATA to the folder that holds drishti-gs, or name FROM}/drishti-gs}
+PRESET=${PRESET:-default}
+
+# 1. Data: import, look, keep 25 annotations.
+diffaug data import drishti-gs "$FROM" "$OUT/full"
+diffaug data inspect "$OUT/full" --out "$OUT/cases.png"
+diffaug data subset "$OUT/full" "$OUT/data" --annotated "${ANNOTATED:-25}" --draw 0
+
+# 2. A painter, its validators and their thresholds.
+diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET"
+
+# 3. Paint as many cases as the preset asks for.
+diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace ${GENERATE:-}
+
+# 4. Did it help? Paired seeds; ten crops to test on tell little.
+diffaug study "$OUT/data" "$OUT/study" --synthetic "$OUT/synthetic" --preset "$PRESET"
+diffaug report "$OUT/study" --synthetic "$OUT/synthetic"

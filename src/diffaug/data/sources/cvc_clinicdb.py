@@ -1,0 +1,130 @@
+"""CVC-ClinicDB: 612 polyp frames of 384 x 288 px with masks, numbered 1 to 612, from 29 sequences.
+
+Read layouts, inside SOURCE or SOURCE/CVC-ClinicDB:
+
+    Original, Ground Truth              as published, TIFF
+    TIF or PNG, each with both          mirrors
+    images, masks                       mirrors
+
+Frames of one sequence show one polyp and are nearly equal, so a sequence is a group: see
+`cvc_clinicdb_sequences.yaml` for its frames and where they are published. Sequences that share a frame are one group.
+
+Source: Bernal et al. 2015, "WM-DOVA maps for accurate polyp highlighting in colonoscopy" (doi:10.1016/
+    j.compmedimag.2015.02.007), https://polyp.grand-challenge.org/CVCClinicDB/. Terms: research and education.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from diffaug.data.case import Case
+from diffaug.data.duplicates import SAME_FRAME
+from diffaug.data.examine import Finding
+from diffaug.data.folder import Dataset, refuse_occupied
+from diffaug.data.sources.folder import files_by_stem, import_cases, subfolder
+from diffaug.errors import DataError
+
+TABLE = Path(__file__).with_name("cvc_clinicdb_sequences.yaml")
+UNPACKED = "CVC-ClinicDB"  # the folder inside the published archive
+INNER = ("TIF", "PNG")
+PAIRS = (("Original", "Ground Truth"), ("images", "masks"))
+DEVIATIONS = 3.0  # standard errors by which neighbours must look more alike than frames of two sequences
+
+
+def import_cvc_clinicdb(source: Path, to: Path, seed: int = 0, progress: str = "") -> tuple[Dataset, list[str]]:
+    """Turn CVC-ClinicDB into a data set whose splits never divide a sequence.
+
+    Args:
+        source: The unpacked archive or the folder above it, in one of the layouts above.
+        to: A new folder.
+        seed: Chooses the splits: 70 % train, 10 % val, 20 % test of the frames.
+        progress: What to call the work in a progress bar on stderr; empty for none.
+
+    Returns:
+        The data set, and one line for each thing the user should know.
+
+    Raises:
+        DataError: A frame is missing, or the layout or a file breaks a rule; nothing is written.
+        ConfigError: `to` holds something else, or cannot be written.
+    """
+    refuse_occupied(to)
+    sequences = read_sequences()
+    cases = cases_of_cvc_clinicdb(source, sequences)
+    groups = {case.id: f"sequence-{sequences[int(case.id)]:02}" for case in cases}
+    return import_cases(cases, to, groups, seed, progress, lambda findings: _remarks(findings, sequences))
+
+
+def read_sequences() -> dict[int, int]:
+    """Return the published sequence of each frame, 1 to 29, by frame number, 1 to 612."""
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return {
+        frame: sequence for sequence, (first, last) in table["sequences"].items() for frame in range(first, last + 1)
+    }
+
+
+def cases_of_cvc_clinicdb(source: Path, sequences: Mapping[int, int]) -> list[Case]:
+    """Find the frames in order of their numbers.
+
+    Raises:
+        DataError: The layout is another one, or a frame or a mask is missing.
+    """
+    images, masks = (_frames_of(folder, sequences) for folder in _find_folders(source))
+    return [Case(str(number), images[number], masks[number], str(number), "") for number in sequences]
+
+
+def _find_folders(source: Path) -> tuple[Path, Path]:
+    """Return the folders of images and of masks."""
+    if not source.is_dir():
+        raise DataError(f"a source must be a folder: {source} is none; check the path")
+    base = subfolder(source, UNPACKED) or source
+    inside = [base, *(folder for name in INNER if (folder := subfolder(base, name)))]
+    for folder, (first, second) in product(inside, PAIRS):
+        images, masks = subfolder(folder, first), subfolder(folder, second)
+        if images and masks:
+            return images, masks
+    raise DataError(
+        f"CVC-ClinicDB has Original/ and Ground Truth/, or images/ and masks/: {source} has neither; check the path"
+    )
+
+
+def _frames_of(folder: Path, sequences: Mapping[int, int]) -> dict[int, Path]:
+    """Return the files of a folder by frame number, and check that none is missing."""
+    files = files_by_stem(folder)
+    strange = [path.name for stem, path in files.items() if not stem.isdecimal() or int(stem) not in sequences]
+    if strange:
+        raise DataError(
+            f"frames are named by their numbers, 1 to {len(sequences)}: {folder} has {strange[0]}; "
+            "restore the published names, which tell the sequences, or import as `folder` with groups.csv"
+        )
+    frames = {int(stem): path for stem, path in files.items()}
+    missing = [number for number in sequences if number not in frames]
+    if missing:
+        raise DataError(
+            f"CVC-ClinicDB has {len(sequences)} frames: {folder} lacks {len(missing)}, the first is number "
+            f"{missing[0]}; fetch the whole set, or import what there is as `folder` with groups.csv"
+        )
+    return frames
+
+
+def _remarks(findings: Sequence[Finding], sequences: Mapping[int, int]) -> list[str]:
+    """Compare the published sequences with what the pixels say."""
+    structures = np.stack([finding.fingerprint.structure for finding in findings])
+    numbers = np.array([sequences[int(finding.case.id)] for finding in findings])
+    alike = structures @ structures.T
+    two = numbers[:, None] != numbers[None, :]
+    remarks = [
+        f"frames of the sequences {first} and {second} look the same: the two are one group"
+        for first, second in sorted({(numbers[a], numbers[b]) for a, b in np.argwhere(two & (alike >= SAME_FRAME))})
+        if first < second
+    ]
+    neighbours = [alike[a, b] for a, b in pairwise(range(len(numbers))) if numbers[a] == numbers[b]]
+    margin = DEVIATIONS * float(alike[two].std()) / len(neighbours) ** 0.5
+    if np.mean(neighbours) <= alike[two].mean() + margin:
+        remarks.append(
+            "neighbours in a published sequence look no more alike than frames of two: the files may have been "
+            "numbered anew, and then sequences cross the splits; compare them with the published archive"
+        )
+    return remarks

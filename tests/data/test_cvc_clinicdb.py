@@ -1,0 +1,119 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from layouts import SEQUENCE_ENDS, write_clinicdb
+
+from diffaug.data.folder import Dataset
+from diffaug.data.sources.cvc_clinicdb import TABLE, cases_of_cvc_clinicdb, import_cvc_clinicdb, read_sequences
+from diffaug.errors import DataError
+
+SEQUENCES = read_sequences()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clinicdb(tmp_path_factory.mktemp("published") / "CVC-ClinicDB")
+
+
+@pytest.fixture(scope="module")
+def imported(published: Path) -> tuple[Dataset, list[str]]:
+    return import_cvc_clinicdb(published, published.parent / "data")
+
+
+def copied(published: Path, to: Path) -> Path:
+    """Return a tree of links to the published files, which a test may change."""
+    return shutil.copytree(published, to, copy_function=os.link)
+
+
+def refused(source: Path, to: Path) -> str:
+    with pytest.raises(DataError) as error:
+        import_cvc_clinicdb(source, to)
+    assert not to.exists() and list(to.parent.glob(".*")) == []
+    message = str(error.value)
+    assert "\n" not in message and ";" in message
+    return message
+
+
+def test_the_published_ranges_cover_612_frames_and_29_sequences_without_a_gap() -> None:
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    assert list(SEQUENCES) == list(range(1, table["frames"] + 1)) == list(range(1, 613))
+    assert list(SEQUENCES.values()) == sorted(SEQUENCES.values())
+    assert tuple(last for _, last in table["sequences"].values()) == SEQUENCE_ENDS
+    assert [SEQUENCES[number] for number in (1, 25, 26, 200, 205, 206, 612)] == [1, 1, 2, 10, 10, 11, 29]
+    assert all(str(count) in TABLE.read_text(encoding="utf-8") for count in (25, 29, 31))
+
+
+def test_no_sequence_crosses_a_split_and_every_split_has_its_share(imported: tuple[Dataset, list[str]]) -> None:
+    data, notices = imported
+    assert [case.id for case in data.cases] == [str(number) for number in range(1, 613)]
+    assert {case.group for case in data.cases} == {f"sequence-{number:02}" for number in range(1, 30)}
+    assert all(case.group == f"sequence-{SEQUENCES[int(case.id)]:02}" for case in data.cases)
+    splits = {case.group: case.split for case in data.cases}
+    assert all(case.split == splits[case.group] for case in data.cases)
+    for split, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
+        assert abs(len(data.split(split)) / 612 - share) < 26 / 612  # the longest sequence
+    assert all("shown twice" in notice for notice in notices)  # neighbours may be nearly equal
+
+
+@pytest.mark.parametrize(
+    ("inner", "images", "masks"),
+    [("PNG", "Original", "Ground Truth"), ("", "images", "masks"), ("", "original", "ground truth")],
+)
+def test_the_layouts_of_mirrors_are_read(published: Path, tmp_path: Path, inner: str, images: str, masks: str) -> None:
+    for old, new in (("Original", images), ("Ground Truth", masks)):
+        shutil.copytree(published / old, tmp_path / "mirror" / inner / new, copy_function=os.link)
+    cases = cases_of_cvc_clinicdb(tmp_path / "mirror", SEQUENCES)
+    assert [case.id for case in cases] == [str(number) for number in range(1, 613)]
+    assert all(case.image.stem == case.mask.stem == case.id for case in cases if case.mask)
+    assert {case.image.parent.name for case in cases} == {images}
+
+
+def test_the_folder_above_the_archive_is_read(published: Path, tmp_path: Path) -> None:
+    copied(published, tmp_path / "downloads" / "CVC-ClinicDB")
+    assert len(cases_of_cvc_clinicdb(tmp_path / "downloads", SEQUENCES)) == 612
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        (lambda s: [(s / f"Original/{n}.tif").unlink() for n in (7, 300, 612)], ["Original lacks 3,", "number 7;"]),
+        (lambda s: (s / "Ground Truth/12.tif").unlink(), ["Ground Truth lacks 1,", "number 12;"]),
+        (lambda s: (s / "Original/1.tif").rename(s / "Original/frame1.tif"), ["named by their numbers", "frame1.tif"]),
+        (lambda s: (s / "Original/1.tif").rename(s / "Original/613.tif"), ["1 to 612", "613.tif"]),
+        (lambda s: shutil.rmtree(s / "Ground Truth"), ["Original/ and Ground Truth/", "has neither"]),
+        (shutil.rmtree, ["a source must be a folder"]),
+    ],
+    ids=["frames missing", "mask missing", "other name", "other number", "no masks", "no folder"],
+)
+def test_a_bad_source_is_one_line_and_leaves_nothing(
+    published: Path, tmp_path: Path, spoil: Callable[[Path], object], parts: list[str]
+) -> None:
+    source = copied(published, tmp_path / "source")
+    spoil(source)
+    message = refused(source, tmp_path / "data")
+    assert all(part in message for part in parts)
+
+
+def test_files_that_were_numbered_anew_are_noticed(published: Path, tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(612) + 1
+    for kind in ("Original", "Ground Truth"):
+        (tmp_path / "source" / kind).mkdir(parents=True)
+        for number, old in enumerate(order, start=1):
+            os.link(published / kind / f"{old}.tif", tmp_path / "source" / kind / f"{number}.tif")
+    _, notices = import_cvc_clinicdb(tmp_path / "source", tmp_path / "data")
+    assert any("numbered anew" in notice for notice in notices)
+
+
+def test_sequences_that_share_a_frame_are_one_group(published: Path, tmp_path: Path) -> None:
+    source = copied(published, tmp_path / "source")
+    (source / "Original/300.tif").unlink()
+    shutil.copy(source / "Original/30.tif", source / "Original/300.tif")  # of the sequences 15 and 2
+    data, notices = import_cvc_clinicdb(source, tmp_path / "data")
+    assert data.case("298").group == data.case("26").group == "sequence-02"
+    assert data.case("298").split == data.case("26").split
+    assert "frames of the sequences 2 and 15 look the same: the two are one group" in notices

@@ -1,0 +1,137 @@
+"""Trees of the layouts in which data sets are published, with small drawn images."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+
+def picture(seed: int, height: int = 40, width: int = 48) -> Pixels:
+    """Return smooth noise: pictures of two seeds do not look alike."""
+    grid = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def lesion(height: int = 40, width: int = 48) -> Pixels:
+    """Return a mask, 0 and 255, whose lesion lies left of and above the centre."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 8 : height // 2, width // 8 : width // 3] = 255
+    return mask
+
+
+def write_pair(folder: Path, stem: str, seed: int, suffix: str = ".png") -> None:
+    for kind, values in (("images", picture(seed)), ("masks", lesion())):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(folder / kind / f"{stem}{suffix}")
+
+
+def fundus(seed: int, side: int = 96) -> tuple[Pixels, Pixels]:
+    """Return a drawn fundus photograph, bright at its rim and in small spots, and its label: 1 = rim, 2 = cup."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side] / side
+    centre = rng.uniform(0.4, 0.6), rng.choice((0.28, 0.72)) + rng.uniform(-0.04, 0.04)
+    distance = np.hypot(rows - centre[0], columns - centre[1])
+    radius = np.hypot(rows - 0.5, columns - 0.5)
+    grid = Image.fromarray(rng.integers(0, 40, (9, 9), dtype=np.uint8))
+    tissue = 90 + np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float64)
+    for spot in rng.uniform(0.3, 0.7, (6, 2)):
+        tissue += 120 * np.exp(-(((rows - spot[0]) ** 2 + (columns - spot[1]) ** 2) / (2 * 0.012**2)))
+    tissue += 90 * np.exp(-(((radius - 0.47) / 0.015) ** 2))  # flash haze
+    tissue += 70 / (1 + np.exp((distance - 0.07) / 0.004))
+    tissue[radius > 0.48] = 4
+    pixels = np.clip(tissue[:, :, None] * (1.0, 0.65, 0.35), 0, 255).astype(np.uint8)
+    label = (distance < 0.07).astype(np.uint8) + (distance < 0.035).astype(np.uint8)
+    return pixels, label
+
+
+SEQUENCE_ENDS = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317, 342, 363, 383, 408, 428, 447,
+                 466, 478, 503, 528, 546, 571, 591, 612)  # fmt: skip  # of CVC-ClinicDB, as its README.txt tells them
+
+
+def write_clinicdb(folder: Path, size: tuple[int, int] = (18, 24), suffix: str = ".tif") -> Path:
+    """Write CVC-ClinicDB as published; frames look like those of their sequence and unlike those of others."""
+    for kind in ("Original", "Ground Truth"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(1, 613):
+        sequence = sum(number > end for end in SEQUENCE_ENDS)
+        frame = np.round(0.7 * picture(sequence, *size) + 0.3 * picture(1000 + number, *size)).astype(np.uint8)
+        Image.fromarray(frame).save(folder / "Original" / f"{number}{suffix}")
+        Image.fromarray(lesion(*size)).save(folder / "Ground Truth" / f"{number}{suffix}")
+    return folder
+
+
+def write_drishti(folder: Path, count: int = 20, side: int = 96) -> Path:
+    """Write cropped Drishti-GS: palette masks, a table of glaucoma."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(count):
+        pixels, label = fundus(number, side)
+        mask = Image.fromarray(label).convert("P")
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        Image.fromarray(pixels).save(folder / "images" / f"drishtiGS_{number:03}.png")
+        mask.save(folder / "masks" / f"drishtiGS_{number:03}.png")
+    rows = [f"drishtiGS_{number:03},{number % 2}" for number in range(count)]
+    (folder / "labels.csv").write_text("\n".join(["id,glaucoma", *rows]) + "\n")
+    return folder
+
+
+CODES = np.array([255, 128, 0], np.uint8)  # REFUGE's, of background, rim and cup
+
+
+def refuge_stems(train: int = 5, val: int = 2, test: int = 3) -> dict[str, list[str]]:
+    """Return the names of REFUGE by split: g and n in train, where two fifths are glaucoma, V and T elsewhere."""
+    glaucoma = 2 * train // 5
+    names = [f"{'gn'[index >= glaucoma]}{index + 1:04}" for index in range(train)]
+    return {
+        "train": names,
+        "val": [f"V{index + 1:04}" for index in range(val)],
+        "test": [f"T{index + 1:04}" for index in range(test)],
+    }
+
+
+def refuge_seed(stem: str) -> int:
+    """Return what draws the photograph of a name."""
+    return 1000 * "gnVT".index(stem[0]) + int(stem[1:])
+
+
+def write_refuge_case(
+    stem: str, images: Path, masks: Path, suffix: str = ".bmp", codes: Pixels = CODES, side: int = 96
+) -> None:
+    """Write one photograph and its mask."""
+    pixels, label = fundus(refuge_seed(stem), side)
+    for folder in (images, masks):
+        folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(images / f"{stem}.jpg", quality=95)
+    Image.fromarray(codes[label]).save(masks / f"{stem}{suffix}")
+
+
+def write_refuge(folder: Path, stems: dict[str, list[str]] | None = None, side: int = 96) -> Path:
+    """Write the archives of the challenge, with the pictures for people that lie among the annotations."""
+    stems = stems or refuge_stems()
+    training, annotation = folder / "Training400", folder / "Annotation-Training400"
+    for stem in stems["train"]:
+        kind = "Glaucoma" if stem[0] == "g" else "Non-Glaucoma"
+        write_refuge_case(stem, training / kind, annotation / "Disc_Cup_Masks" / kind, side=side)
+        (annotation / "Disc_Cup_Fovea_Illustration").mkdir(exist_ok=True)
+        shutil.copy(training / kind / f"{stem}.jpg", annotation / "Disc_Cup_Fovea_Illustration" / f"{stem}.jpg")
+    for stem in stems["val"]:
+        masks = folder / "REFUGE-Validation400-GT" / "Disc_Cup_Masks"
+        write_refuge_case(stem, folder / "REFUGE-Validation400", masks, side=side)
+    for number, stem in enumerate(stems["test"]):
+        masks = folder / "REFUGE-Test-GT" / "Disc_Cup_Masks" / "GN"[number % 2]
+        write_refuge_case(stem, folder / "Test400", masks, side=side)
+    return folder
+
+
+def write_refuge_mirror(
+    folder: Path, images: str = "images", masks: str = "mask", suffix: str = ".bmp", codes: Pixels = CODES
+) -> Path:
+    """Write the split folders of a mirror."""
+    for split, stems in refuge_stems().items():
+        for stem in stems:
+            write_refuge_case(stem, folder / split / images, folder / split / masks, suffix, codes)
+    return folder
