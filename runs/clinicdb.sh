@@ -15,7 +15,7 @@ diffaug data inspect "$OUT/full" --out "$OUT/cases.png"
 diffaug data subset "$OUT/full" "$OUT/data" --annotated "${ANNOTATED:-100}" --draw 0
 
 # 2. A painter, its validators and their thresholds. One sequence of the four chooses the painter's checkpoint.
-diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET" --denoiser.monitor-share 0.25
+diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET"
 
 # 3. Paint as many cases as the preset asks for.
 diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" ${GENERATE:-}

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -241,6 +242,17 @@ def test_cases_that_choose_the_checkpoint_do_not_train_the_painter(annotated):
     assert sorted(case.case.id for case in (*seen, *kept)) == sorted(case.case.id for case in annotated)
     assert not {case.case.group for case in seen} & {case.case.group for case in kept}
     assert divided(annotated, 0.1, 0) == (annotated, [])
+
+
+@pytest.mark.parametrize("sequences", [1, 2, 3])
+def test_few_sequences_choose_a_checkpoint_with_one_of_them_or_not_at_all(annotated, sequences):
+    grouped = [
+        replace(case, case=replace(case.case, group=f"sequence-{number % sequences}"))
+        for number, case in enumerate(annotated)
+    ]
+    seen, kept = divided(grouped, 0.25, 0)
+    assert len({case.case.group for case in kept}) == (0 if sequences == 1 else 1)
+    assert len({case.case.group for case in seen}) == max(1, sequences - 1)
 
 
 def with_rank(config, rank):

@@ -167,9 +167,11 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
 
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
     """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together."""
-    if share * len(cases) < FEWEST_MONITORED:
+    groups = {case.case.id: case.case.group for case in cases}
+    count = len(set(groups.values()))
+    if share * len(cases) < FEWEST_MONITORED or count < 2:
         return list(cases), []
-    folds = folds_by_group({case.case.id: case.case.group for case in cases}, max(2, round(1 / share)), seed)
+    folds = folds_by_group(groups, max(2, min(count, round(1 / share))), seed)
     kept = [case for case in cases if folds[case.case.id] == 0]
     return [case for case in cases if folds[case.case.id] != 0], kept
 
