@@ -7,6 +7,7 @@ from diffaug.data.phantom import make_phantoms
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PAINTER_KEYS = {
+    "removal_found_before", "removal_found_after", "removal_seen_before", "removal_seen_after",
     "codec_psnr_db", "codec_ssim", "kid_painted", "kid_copy_paste", "kid_real_codec", "kid_8_steps", "kid_50_steps",
     "auc_real_vs_painted", "auc_codec_vs_painted", "obedience", "mask_iou_median", "judge_iou_real", "copy_share",
     "copy_share_low", "seam_ratio", "sharpness_ratio", "fit_minutes", "fit_peak_gb", "milliseconds",

@@ -106,6 +106,8 @@ class Remover:
 def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
     """Return lesions and the regions to repaint, largest first; lesions whose margins touch share a region.
 
+    A piece of margin that the border cuts off from its lesion is left alone.
+
     Args:
         mask: Lesions of a frame, (H, W).
         field: Where the frame shows tissue; the margin stays inside it.
@@ -115,8 +117,8 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
     for index in range(1, count + 1):
         lesion = labels == index
         whole |= (ndimage.distance_transform_edt(~lesion) <= max(3.0, MARGIN * longer_side(lesion))) & field
-    joined, count = ndimage.label(whole, structure=EIGHT)
-    found = [(mask & (joined == index), joined == index) for index in range(1, count + 1)]
+    joined, _ = ndimage.label(whole, structure=EIGHT)
+    found = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
     return sorted(found, key=lambda pair: -int(pair[1].sum()))
 
 
