@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -181,7 +183,7 @@ def test_a_batch_in_parts_and_recomputed_activations_train_the_same(bases, windo
     assert not other.unet.is_gradient_checkpointing
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_half_precision_learns_in_float32_numbers_and_resumes(bases, windows, tmp_path, precision, monkeypatch):
     model = trained(bases["sd15"], windows, tmp_path / "whole", precision=precision)
     assert all(value.dtype == torch.float32 for value in model.adapters.lora["unet"].values())
@@ -203,6 +205,34 @@ def test_half_precision_learns_in_float32_numbers_and_resumes(bases, windows, tm
     resumed = trained(bases["sd15"], windows, tmp_path / "broken", precision=precision)
     for name, value in model.adapters.lora["unet"].items():
         assert torch.equal(resumed.adapters.lora["unet"][name], value)
+
+
+@pytest.mark.slow
+def test_processes_that_accelerate_launches_train_what_one_trains(bases, phantoms, tmp_path):
+    options = [
+        "--lora",
+        "2",
+        "--denoiser.iterations",
+        "4",
+        "--denoiser.batch-size",
+        "8",
+        "--denoiser.precision",
+        "fp32",
+    ]
+    options += ["--denoiser.windows-per-case", "2", "--validator.widths", "16", "32", "--validator.iterations", "3"]
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+    printed, values = [], []
+    for number, words in enumerate(([], launch)):
+        model = tmp_path / str(number)
+        command = [sys.executable, "-m", *words, "diffaug", "fit", str(phantoms), str(model)]
+        command += ["--base", str(bases["sd2"]), *options]
+        printed.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        assert verify(model)
+        values.append(load_file(model / "pytorch_lora_weights.safetensors"))
+    for name, value in values[0].items():
+        torch.testing.assert_close(values[1][name], value, atol=2e-6, rtol=1e-4)
+    assert [json.loads(text)["annotated"] for text in printed] == [8, 8]  # one of the processes speaks
 
 
 # The model folder

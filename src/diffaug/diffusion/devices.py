@@ -34,7 +34,7 @@ def this_process() -> Process:
         return ALONE
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())  # without a GPU it would take itself to be alone
     return Process(state.process_index, state.num_processes)
 
 
