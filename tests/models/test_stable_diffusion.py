@@ -207,6 +207,23 @@ def test_half_precision_learns_in_float32_numbers_and_resumes(bases, windows, tm
         assert torch.equal(resumed.adapters.lora["unet"][name], value)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_a_gpu_fits_and_paints_what_the_cpu_does_but_for_the_last_digits(
+    tuned, phantoms, tuned_config, tmp_path, precision
+):
+    denoiser = TUNED.model_copy(update={"precision": precision, "checkpointing": True, "accumulation": 2})
+    config = tuned_config.model_copy(update={"denoiser": denoiser})
+    fit(phantoms, tmp_path / "model", config, base=tuned.parent / "base", device="cuda")
+    there, here = LatentInpainter.load(tmp_path / "model", "cuda"), LatentInpainter.load(tmp_path / "model")
+    assert there.device.type == "cuda" and estimate(there).device.type == "cpu"
+    torch.testing.assert_close(estimate(there), estimate(here), atol=0.5, rtol=0.1)  # noise at t = 999, in bfloat16
+    torch.testing.assert_close(estimate(here), estimate(LatentInpainter.load(tuned)), atol=0.5, rtol=0.1)
+    summary = generate(tmp_path / "model", phantoms, tmp_path / "set", GenerateConfig(count=2), device="cuda")
+    assert summary["kept"] >= 2
+
+
 @pytest.mark.slow
 def test_processes_that_accelerate_launches_train_what_one_trains(bases, phantoms, tmp_path):
     options = [

@@ -95,7 +95,7 @@ class _Columns(nn.Module):
 
 @dataclass(frozen=True)
 class Adapters:
-    """What a fit adds to a Stable Diffusion checkpoint.
+    """What a fit adds to a Stable Diffusion checkpoint; held by the CPU, so that merging it is the same everywhere.
 
     Attributes:
         lora: A and B by network and layer, such as {"unet": {"mid_block...to_q.lora_A.weight": (rank, inputs)}}.
@@ -189,10 +189,10 @@ class Tuning:
         lora = {}
         for name, network in self.networks.items():
             values = {key: value for key, value in network.named_parameters() if "lora_" in key}
-            lora[name] = {key.replace(".default.", "."): value.detach().clone() for key, value in values.items()}
+            lora[name] = {key.replace(".default.", "."): value.detach().cpu().clone() for key, value in values.items()}
             self.lora[name].unload()
         columns = None
         if self.is_wide:
-            columns = self.conv.parametrizations.weight.original.detach().clone()
+            columns = self.conv.parametrizations.weight.original.detach().cpu().clone()
             parametrize.remove_parametrizations(self.conv, "weight", leave_parametrized=True)
         return Adapters(lora, columns)
