@@ -319,6 +319,13 @@ def test_stable_diffusion_without_low_rank_updates_is_refused_before_any_work(ba
     assert not (tmp_path / "model").exists()
 
 
+def test_more_parts_than_rows_are_refused_before_any_work(bases, phantoms, tuned_config, tmp_path):
+    divided = tuned_config.model_copy(update={"denoiser": TUNED.model_copy(update={"accumulation": 5})})
+    with pytest.raises(ConfigError, match="batch_size is 4"):
+        fit(phantoms, tmp_path / "model", divided, base=bases["sd2"])
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:9", "gpu", "meta"])
 def test_a_device_that_is_not_there_is_refused_before_any_work(phantoms, tuned, tuned_config, tmp_path, device):
     if device == "cuda" and torch.cuda.is_available():

@@ -35,7 +35,7 @@ from diffaug.models.checkpoints import Checkpoint, find_checkpoint
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
 from diffaug.training.codec import measure_codec, train_codec
-from diffaug.training.painter import train_painter
+from diffaug.training.painter import parts_of, train_painter
 from diffaug.training.validation import real_scores, train_validators
 from diffaug.training.windows import (
     Annotated,
@@ -89,11 +89,13 @@ def fit(
         What was measured: cases, lesions, codec PSNR, seconds of each stage; empty in all but the first process.
 
     Raises:
-        ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`; the device is not there.
+        ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`; the device is not there; a
+            batch has fewer rows than parts.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
     place, process = device_of(device), this_process()
+    parts_of(config.denoiser.batch_size, config.denoiser.accumulation or 1, process)  # told before any work
     start = usable_base(base, config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")

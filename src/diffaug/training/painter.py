@@ -134,8 +134,8 @@ def train_painter(
     shares = torch.tensor([share for _, share in sources]).cumsum(0)
     nothing = model.tokens([""])
     process = this_process()
-    rows_at_once = size if model.is_compact else model.rows * process.count
-    parts = parts_of(size, config.accumulation or -(-size // rows_at_once), process)
+    fewest = 1 if model.is_compact else -(-size // (model.rows * process.count))
+    parts = parts_of(size, config.accumulation or max(1, min(fewest, size // process.count)), process)
 
     trained = {"unet": model.unet}
     if config.lora_rank == 0 or (config.lora_text and not model.is_compact):
