@@ -56,3 +56,17 @@ def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_pa
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim", "dpm++")]
     assert all(float(line.split()[3]) > 0 for line in lines)
+
+
+def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "stable_diffusion.py"), str(tmp_path), "--quick", "--once"]
+    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "stable_diffusion.json").read_text())
+    assert [row["what"] for row in measured["painting"]] == ["diffusers", "ours"]
+    assert [row["checkpointing"] for row in measured["training"]] == [True, False]
+    assert all(
+        row["ms"] > 0 and row["peak_gib"] >= row["held_gib"]
+        for kind in ("painting", "training")
+        for row in measured[kind]
+    )
+    assert measured["training"][1]["kept_gib"] > 0

@@ -166,6 +166,12 @@ def test_a_preset_sets_the_defaults_and_an_option_overrides_it(capsys: pytest.Ca
     assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
 
 
+def test_lora_and_merge_have_short_names_and_any_base_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "d", "m", "--base", "owner/name", "--lora", "16", "--merge", "--device", "auto", "--dry-run"])
+    denoiser = yaml.safe_load(capsys.readouterr().out)["config"]["denoiser"]
+    assert (denoiser["lora_rank"], denoiser["merge"]) == (16, True)
+
+
 def test_the_example_configs_are_valid() -> None:
     for path in sorted(Path(__file__).parent.parent.glob("runs/*.yaml")):
         assert read_config(path).out.name == path.stem

@@ -195,14 +195,17 @@ class Fit:
     """Make painter, validators and thresholds from a data set's annotated and unannotated training images.
 
     Example: diffaug fit data/kvasir-100 models/kvasir-100
+    Example: diffaug fit data/kvasir-100 models/kvasir-sd --base sd2-community/stable-diffusion-2-inpainting
+             --lora 16 --device cuda
     """
 
     data: Positional[Path]  # data set
     model: Positional[Path]  # model folder to make
-    base: Literal["compact"] | Path = "compact"  # the shipped model, or a model folder to start from
+    base: str = "compact"  # the shipped model; a model folder, or a Stable Diffusion inpainting one by path or hub name
     from_scratch: bool = False  # train every part, codec included, from random weights
     preset: Preset = "default"
     seed: int = 0
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     fit: Annotated[FitConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].fit)
 
@@ -212,8 +215,10 @@ class Fit:
             return _print_plan(self.fit)
         from diffaug.training.fit import SHIPPED, fit
 
-        base = None if self.from_scratch else SHIPPED if self.base == "compact" else Path(self.base)
-        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed)
+        base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
+        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed, device=self.device)
+        if not summary:
+            return None  # the first of several processes tells
         for notice in summary["notices"]:
             print(notice, file=sys.stderr)
         _print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
@@ -232,6 +237,7 @@ class Generate:
     out: Positional[Path]  # synthetic set to make
     preset: Preset = "default"
     seed: int = 0
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     generate: Annotated[GenerateConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].generate)
 
@@ -241,8 +247,8 @@ class Generate:
             return _print_plan(self.generate)
         from diffaug.synthesis.shards import generate
 
-        workers = self.generate.workers
-        _print_json(generate(self.model, self.data, self.out, self.generate, seed=self.seed, workers=workers))
+        options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
+        _print_json(generate(self.model, self.data, self.out, self.generate, **options))  # type: ignore[arg-type]
         return None
 
 
@@ -257,12 +263,13 @@ class Remove:
     data: Positional[Path]  # data set; its annotated training cases are painted over
     out: Positional[Path]  # folder to make: images, empty masks, a sheet of before and after
     seed: int = 0
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
 
     def run(self) -> None:
         """Remove, and print what the validator finds before and after."""
         from diffaug.synthesis.remove import remove
 
-        _print_json(remove(self.model, self.data, self.out, seed=self.seed))
+        _print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device))
 
 
 @dataclass

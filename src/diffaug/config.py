@@ -6,6 +6,7 @@ A knob is here because an experiment in docs/results.md or docs/decisions.md sho
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -69,7 +70,14 @@ class DenoiserConfig(Knobs):
     iterations: Count = 800
     batch_size: Positive = 32
     learning_rate: Rate = 4e-4
-    lora_rank: Count = 0  # of low-rank updates of the base's U-Net; 0 trains U-Net and text encoder in full
+    lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0  # of low-rank updates; 0 trains a base in full
+    # What follows is for a Stable Diffusion base, or a GPU that is short of memory.
+    soft_masks: bool = True  # give the base channels for masks and scale; without, its LoRA suffices in other pipelines
+    lora_text: bool = False  # adapt the text encoder too
+    merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False  # save whole networks, not the LoRA and its base
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # of training; auto is bf16 where the device has it
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    accumulation: Count = 0  # parts a batch is computed in, one after the other; 0: as many as 64 x 64 latents need
 
 
 class ValidatorConfig(Knobs):
@@ -185,6 +193,12 @@ PRESETS: dict[str, Config] = {
         },
         generate={"count": 48, "shard_size": 16, "guidance": (1.0, 1.0)},
         study={"seeds": 2, "iterations": 160},
+    ),
+    "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update
+        fit={
+            "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
+            "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
+        },
     ),
     "smoke": _preset(
         data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,)},

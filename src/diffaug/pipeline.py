@@ -62,12 +62,13 @@ def _run_draw(config: Config, dataset: Dataset, annotated: int, draw: int) -> Pa
     if not (out / "data" / "cases.csv").is_file():
         subset_dataset(dataset, out / "data", annotated, draw)
     say(f"fit: {annotated} annotated cases, draw {draw}")
-    for notice in fit(out / "data", out / "model", config.fit, seed=seed)["notices"]:
+    for notice in fit(out / "data", out / "model", config.fit, seed=seed, device=config.device)["notices"]:
         say(notice)
     say(f"generate: {config.generate.count} cases")
     generate(
-        out / "model", out / "data", out / "synthetic", config.generate, seed=seed, workers=config.generate.workers
-    )
+        out / "model", out / "data", out / "synthetic", config.generate,
+        seed=seed, workers=config.generate.workers, device=config.device,
+    )  # fmt: skip
     say(f"study: {', '.join(config.study.arms)}; {config.study.seeds} seeds")
     run_study(
         out / "data", out / "study", [out / "synthetic"], config.study,

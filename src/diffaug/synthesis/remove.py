@@ -30,6 +30,7 @@ from diffaug.conditioning.requests import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.inspect import outlined
+from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import DataError
@@ -55,10 +56,11 @@ class Remover:
     seed: int
 
     @staticmethod
-    def load(model: Path, seed: int) -> "Remover":
+    def load(model: Path, seed: int, device: str = "cpu") -> "Remover":
         """Load the painter and the validators of a fitted model."""
         calibration = Calibration.load(model / "calibration.json")
-        return Remover(LatentInpainter.load(model), calibration, load_validators(model, calibration), seed)
+        networks = load_validators(model, calibration, device)
+        return Remover(LatentInpainter.load(model, device), calibration, networks, seed)
 
     def remove(self, case: Case) -> tuple[Pixels, list[dict[str, Any]]]:
         """Return the frame without its lesions, and a record of every region that was painted.
@@ -122,7 +124,7 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
     return sorted(found, key=lambda pair: -int(pair[1].sum()))
 
 
-def remove(model: Path, data: Path, out: Path, *, seed: int = 0) -> dict[str, Any]:
+def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "cpu") -> dict[str, Any]:
     """Paint away the lesions of every annotated training case of a data set.
 
     The result is for other code (negative cases, lesion-free frames): `fit` and `study` want a lesion in every mask.
@@ -134,6 +136,7 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0) -> dict[str, An
         data: A data set folder.
         out: The folder to make: images, empty masks, `cases.csv`, `manifest.jsonl`, `before_after.png`, `summary.json`.
         seed: Seeds the painting.
+        device: Where to compute: cpu, cuda, cuda:N or auto.
 
     Returns:
         The content of `summary.json`: cases, regions, and the median share of the lesions' area that the validator
@@ -144,14 +147,15 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0) -> dict[str, An
         ModelError: The model is unfinished or altered.
         ConfigError: `out` holds a set with other settings, or other files.
     """
-    digest = verify(model)
+    place, digest = str(device_of(device)), verify(model)
     cases = [case for case in read_dataset(data).split("train") if case.read_mask().any()]
     if not cases:
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
     digests = {case.id: digest_of_case(case) for case in cases}
-    claim(out, {"remove": {"margin": MARGIN, "context": CONTEXT}, "seed": seed, "model": digest, "data": digests})
-    remover = Remover.load(model, seed)
+    settings = {"margin": MARGIN, "context": CONTEXT} | ({"device": place} if place != "cpu" else {})
+    claim(out, {"remove": settings, "seed": seed, "model": digest, "data": digests})
+    remover = Remover.load(model, seed, place)
     with progress_bar() as bar:
         task = bar.add_task("removing", total=len(cases))
         for case in cases:

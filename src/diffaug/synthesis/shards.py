@@ -36,6 +36,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
+from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
@@ -63,6 +64,7 @@ class Plan:
     model_digest: str
     data_digest: str
     findings_digest: str = ""  # empty for prompts of measured words alone
+    device: str = "cpu"
 
     def digest(self) -> str:
         """Return the digest of the settings."""
@@ -71,7 +73,8 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """Return the knobs that shape what is generated: not the number of workers, and of findings their content."""
         knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings"})
-        return knobs | ({"findings": self.findings_digest} if self.findings_digest else {})
+        knobs |= {"findings": self.findings_digest} if self.findings_digest else {}
+        return knobs | ({"device": self.device} if self.device != "cpu" else {})  # last digits depend on it
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,10 @@ class Studio:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
-        self.painter = LatentInpainter.load(plan.model)
+        self.painter = LatentInpainter.load(plan.model, plan.device)
         self.denoiser = guided(self.painter, plan.config.guidance)
         self.calibration = Calibration.load(plan.model / "calibration.json")
-        self.gate = Gate(load_validators(plan.model, self.calibration), self.calibration)
+        self.gate = Gate(load_validators(plan.model, self.calibration, plan.device), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
@@ -140,10 +143,10 @@ class Studio:
         return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
 
 
-def load_validators(model: Path, calibration: Calibration) -> list[Any]:
+def load_validators(model: Path, calibration: Calibration, device: str = "cpu") -> list[Any]:
     """Load the segmentation network of every fold of a model."""
     folds = range(max(calibration.folds.values()) + 1)
-    return [load_segmenter(model / "validator" / str(fold)) for fold in folds]
+    return [load_segmenter(model / "validator" / str(fold), device) for fold in folds]
 
 
 @torch.no_grad()
@@ -270,7 +273,14 @@ def _write_preview(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> st
 
 
 def generate(
-    model: Path, data: Path, out: Path, config: GenerateConfig, *, seed: int = 0, workers: int = 1
+    model: Path,
+    data: Path,
+    out: Path,
+    config: GenerateConfig,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Complete shards in order until `config.count` cases are kept, and write the synthetic set.
 
@@ -283,16 +293,17 @@ def generate(
         config: What to paint, and how much.
         seed: Base seed of the requests.
         workers: Processes, one thread each.
+        device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
 
     Returns:
         The content of `summary.json`: the funnel by size bin and seconds per kept case.
 
     Raises:
         ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
-        ConfigError: `out` holds a set with other settings.
+        ConfigError: `out` holds a set with other settings, or the device is not there.
         FindingsError: The domain is unknown, or the findings break a rule.
     """
-    plan = make_plan(model, data, config, seed)
+    plan = make_plan(model, data, config, seed, device)
     claim(out, _settings(plan))
     shards = _complete(plan, out, workers)
     rows = _mark_surplus(
@@ -317,9 +328,9 @@ def generate(
     return summary
 
 
-def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
+def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device: str = "cpu") -> Plan:
     """Check model and data, and return everything that the shards depend on."""
-    model, data = model.absolute(), data.absolute()
+    model, data, place = model.absolute(), data.absolute(), str(device_of(device))
     library = library_of(config.domain, config.findings)
     digest = verify(model)
     dataset = read_dataset(data)
@@ -334,7 +345,7 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
             "changed since; fit a model on this data set"
         )
     findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
-    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings)
+    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, place)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, descr
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
-from diffaug.synthesis.window import Window, pixels_from_tensor, window_around, window_image, window_mask
+from diffaug.synthesis.window import (
+    Window,
+    pixels_from_tensor,
+    window_around,
+    window_image,
+    window_mask,
+    windows_at_once,
+)
 from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
@@ -73,7 +80,7 @@ class Windows:
     def __len__(self) -> int:
         return int(self.x0.shape[0])
 
-    def rows(self, index: Tensor) -> "Windows":
+    def rows(self, index: Tensor | slice) -> "Windows":
         """Return some rows."""
         return Windows(**{name: value[index] for name, value in vars(self).items()})
 
@@ -83,8 +90,9 @@ class Windows:
 
 
 @torch.no_grad()
-def encode_windows(model: LatentInpainter, sketches: Iterable[Sketch], batch: int = 16) -> Windows:
+def encode_windows(model: LatentInpainter, sketches: Iterable[Sketch], batch: int | None = None) -> Windows:
     """Encode windows: pixels => latents, a batch at a time so that memory holds latents only."""
+    batch = batch or windows_at_once(model.window)
     done: list[Windows] = []
     waiting: list[Sketch] = []
     for sketch in sketches:
