@@ -158,7 +158,8 @@ class Easel:
         done = time.perf_counter()
         made = []
         for canvas, window in zip(canvases, decoded, strict=True):
-            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, canvas.request.seed)
+            seed = canvas.request.seed
+            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
             made.append(Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case))
         if not steps:
             spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)

@@ -55,3 +55,14 @@ def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_pa
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim", "dpm++")]
     assert all(float(line.split()[3]) > 0 for line in lines)
+
+
+def test_the_placement_benchmark_finds_no_violation_on_phantoms_with_an_overlay_and_text(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "placement.py"), "--out", str(tmp_path), "--quick"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "placement.json").read_text())
+    assert set(measured["violations"]) == {"border", "overlay", "text", "lesion", "painted border"}
+    assert not any(measured["violations"].values())
+    assert sum(measured["placements"].values()) == 30
+    assert measured["real"]["lesions_per_frame"] >= 1 and "lesions a frame" in run.stdout
+    assert (tmp_path / "sheet-1.png").stat().st_size > 10_000

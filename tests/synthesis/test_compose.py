@@ -170,3 +170,16 @@ def test_grain_lifts_a_smooth_patch_to_the_noise_of_its_background_and_no_furthe
     assert strength(grain) == pytest.approx(strength(real), rel=0.15)
     assert not missing_grain(real, real, inside, rng).max() > 2
     assert not missing_grain(real * 0, real, inside, rng).any()  # noise is never taken away
+
+
+def test_what_lies_outside_the_field_of_view_tells_nothing_of_light_and_grain():
+    field = np.ones((96, 96), bool)
+    field[:, 60:] = False
+    region = disc((96, 96), (48, 40), 16)
+    painted = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = []
+    for value in (0, 90):
+        background = tissue((96, 96))
+        background[~field] = value
+        made.append(compose(background, painted, Window(0, 0, 96), region, 3.0, 0, field))
+    np.testing.assert_array_equal(made[0][field], made[1][field])

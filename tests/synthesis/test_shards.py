@@ -13,6 +13,7 @@ import pytest
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
+from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import size_bin
 from diffaug.conditioning.requests import request_from_dict
 from diffaug.config import GenerateConfig
@@ -234,7 +235,8 @@ def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio)
         background = studio.dataset.case(row["background"]).read_image()
         assert (made[~canvas.region] == background[~canvas.region]).all()
         assert (made[canvas.region] != background[canvas.region]).any()
-        assert canvas.region[canvas.masks.new | canvas.masks.old].all()
+        assert canvas.region[(canvas.masks.new | canvas.masks.old) & canvas.field].all()
+        assert not (canvas.region & ~field_of_view(background)).any() and canvas.field[canvas.masks.new].all()
 
 
 def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):

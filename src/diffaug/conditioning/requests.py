@@ -30,7 +30,7 @@ from diffaug.conditioning.masks import (
     render,
     transform_from_dict,
 )
-from diffaug.conditioning.placement import Terrain, place_free, place_replace, terrain_of
+from diffaug.conditioning.placement import SAMPLE, Terrain, place_free, place_replace, printed_on, terrain_of
 from diffaug.conditioning.prompts import describe_words, shape_word, size_bin, words_of
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask
@@ -155,6 +155,7 @@ class RequestDrawer:
         self.normals = {check_train(case).id: case for case in sorted(normals, key=lambda case: case.id)}
         self.bank = MaskBank.from_cases(cases)
         self._terrains: dict[str, Terrain] = {}
+        self._printed: dict[tuple[int, int], Mask | None] = {}
         self._words: dict[str, dict[str, str]] = {}
         self._annotated = tuple(self.cases)
         self._backgrounds = (*self.cases, *self.normals)
@@ -257,8 +258,16 @@ class RequestDrawer:
             case = self.cases.get(background) or self.normals[background]
             image = case.read_image()
             lesion = case.read_mask() if background in self.cases else np.zeros(image.shape[:2], dtype=bool)
-            self._terrains[background] = terrain_of(image, lesion)
+            self._terrains[background] = terrain_of(image, lesion, self._printed_on(_frame(lesion)))
         return self._terrains[background]
+
+    def _printed_on(self, frame: tuple[int, int]) -> Mask | None:
+        """Return where frames of one size carry text, from every nth of them; found once."""
+        if frame not in self._printed:
+            names = [entry.case for entry in self.bank.entries if entry.component == 0 and entry.frame == frame]
+            sample = names[:: -(-len(names) // SAMPLE)] if names else []
+            self._printed[frame] = printed_on(self.cases[name].read_image() for name in sample)
+        return self._printed[frame]
 
     def _words_of_case(self, name: str) -> dict[str, str]:
         if name not in self._words:

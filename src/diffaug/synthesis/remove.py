@@ -71,9 +71,8 @@ class Remover:
             window = window_around(region, CONTEXT, least=max(32, longer_side(region) + 4))
             seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
             before = self.found(case.id, frame, lesion, window)
-            frame = compose(
-                frame, self.fill(frame, region, window, seed), window, region, band_width(lesion, MARGIN), seed
-            )
+            band = band_width(lesion, MARGIN)
+            frame = compose(frame, self.fill(frame, region, window, seed), window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
             side = [window.top, window.left, window.side]
             rows.append({"window": side, "seed": seed, "found_before": before, "found_after": after})
@@ -108,8 +107,9 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
 
     Args:
         mask: Lesions of a frame, (H, W).
-        field: Where the frame shows tissue; the margin stays inside it.
+        field: Where the frame shows tissue; a lesion outside it is not seen, and nothing is painted there.
     """
+    mask = mask & field
     labels, count = ndimage.label(mask, structure=EIGHT)
     whole = mask.copy()
     for index in range(1, count + 1):

@@ -82,6 +82,7 @@ class Canvas:
     background: Pixels
     masks: RequestMasks
     region: Mask
+    field: Mask  # the field of view; nothing outside it is painted
     band: float
     window: Window
 
@@ -105,13 +106,12 @@ class Studio:
         masks = self.drawer.masks(request)
         background = self.dataset.case(request.background).read_image()
         band = band_width(masks.new, self.plan.config.band)
-        region = region_of(masks.new, masks.old, band) & (
-            self.drawer.terrain(request.background).field | masks.new | masks.old
-        )
+        field = self.drawer.terrain(request.background).field
+        region = region_of(masks.new, masks.old, band) & field
         context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
         whole = masks.new | masks.old
         window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
-        return Canvas(request, background, masks, region, band, window)
+        return Canvas(request, background, masks, region, field, band, window)
 
     def prepare(self, canvas: Canvas) -> Prepared:
         """Encode what the painter and the gate need to know: pixels => latents."""
@@ -137,7 +137,7 @@ class Studio:
         """Decode a sample and blend it into its background: latents => pixels."""
         window = decode(self.painter.codec, painted.latents)
         seed = canvas.request.seed
-        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
 
 
 def load_validators(model: Path, calibration: Calibration) -> list[Any]:
