@@ -135,8 +135,9 @@ def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path
         masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
         image, field = drawer.cases[request.background].read_image(), drawer.terrain(request.background).field
         black = border(image)
-        stays = lesion & masks.label & ~masks.new if request.placement != "removed" else np.zeros_like(lesion)
-        found = touching(masks.new, {"border": black, "overlay": overlay(image), "text": texts.on(image), "lesion": lesion & ~masks.old if request.placement != "removed" else stays})  # fmt: skip  # noqa: E501
+        stays = lesion & ~masks.old & (request.placement != "removed")
+        forbidden = {"border": black, "overlay": overlay(image), "text": texts.on(image), "lesion": stays}
+        found = touching(masks.new, forbidden)
         region = region_of(masks.new, masks.old, band_width(masks.new, config.band)) & field
         found["painted border"] = float((region & black).sum() / region.sum())
         worst = {kind: max(worst[kind], share) for kind, share in found.items()}

@@ -111,8 +111,8 @@ class GenerateConfig(Knobs):
     count: Positive = 200  # kept cases
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Path | None = None  # YAML file of your own findings, instead of a domain's
-    place: Literal["mixed", "free", "replace"] = "mixed"
-    free_share: Fraction = 0.3  # share of requests that first seek a lesion-free place; 0.5 gave 1.5 lesions a frame
+    place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
+    free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests

@@ -22,6 +22,7 @@ from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError, FindingsError, ModelError
 from diffaug.models.latent_inpainter import read_words, seal
+from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
@@ -196,7 +197,7 @@ def test_the_manifest_holds_every_request_in_order_the_turned_down_too(unbroken)
     assert len(rows) % CONFIG.shard_size == 0
     found = {row["decision"] for row in rows}
     assert {"kept", "stopped", "rejected"} <= found <= {"kept", "stopped", "rejected", "surplus"}
-    for row in rows:
+    for row in (row for row in rows if row["checks"]):  # without: an old lesion that could not be painted away
         last = row["checks"][-1]
         accepted = last["score"] >= last["threshold"]
         assert accepted == (row["decision"] in ("kept", "surplus"))
@@ -233,6 +234,11 @@ def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio)
     for row in rows:
         canvas, made = studio.canvas(studio.drawer.draw(row["index"])), read_image(unbroken / row["image"])
         background = studio.dataset.case(row["background"]).read_image()
+        regions = [{"window", "seed", "found_before", "found_after"} == part.keys() for part in row.get("removed", ())]
+        assert bool(regions) == (row["placement"] == "removed") and all(regions)
+        gone = (canvas.background != background).any(axis=2)
+        assert gone.any() == (row["placement"] == "removed") and not (gone & ~canvas.field).any()
+        background = canvas.background
         assert (made[~canvas.region] == background[~canvas.region]).all()
         assert (made[canvas.region] != background[canvas.region]).any()
         assert canvas.region[(canvas.masks.new | canvas.masks.old) & canvas.field].all()
@@ -267,11 +273,21 @@ def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(stud
         assert (target.region[target.mask > 0.5] == 1).all()
 
 
+def test_what_is_painted_on_a_lesion_that_is_still_found_is_turned_down(strict, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(Remover, "found", lambda *_: 0.75)
+    config = CONFIG.model_copy(update={"place": "removed", "shard_size": 2})
+    plan = make_plan(strict, phantoms, config, 0)
+    assert generate_shard(plan, tmp_path, 0) == 0
+    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        assert row["decision"] == "rejected" and row["checks"] == [] and not row["image"]
+        assert row["reason"] == "0.750 of a lesion was still found after its removal, more than 0.5"
+
+
 def test_turned_down_requests_leave_a_few_pictures_and_no_case(unbroken):
     for shard in (unbroken / "shards").iterdir():
         rows = read_jsonl(shard / "rows.jsonl")
         for decision in ("stopped", "rejected"):
-            found = [row for row in rows if row["decision"] == decision]
+            found = [row for row in rows if row["decision"] == decision and row["checks"]]
             shown = [row for row in found if row["preview"]]
             assert len(shown) == min(PREVIEWS, len(found))
             for row in shown:

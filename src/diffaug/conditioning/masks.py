@@ -124,8 +124,13 @@ class MaskBank:
         return self._by_case.get(case, ())
 
     def draw(self, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a component and a transform."""
-        return self.entries[int(rng.integers(len(self.entries)))], draw_transform(rng)
+        """Draw a case, one of its components, and a transform: a frame of ten lesions counts no more than others."""
+        parts = self._by_case[self._cases[int(rng.integers(len(self._cases)))]]
+        return parts[int(rng.integers(len(parts)))], draw_transform(rng)
+
+    @cached_property
+    def _cases(self) -> tuple[str, ...]:
+        return tuple(self._by_case)
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, int], MaskEntry]:

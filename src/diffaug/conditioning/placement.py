@@ -7,7 +7,8 @@ occupies every cell that it touches.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +146,17 @@ class Terrain:
     text: NDArray[np.uint16]  # px of the cell on text
     lightness: NDArray[np.float32]  # mean L* of the cell
     lesion: Cells  # the cell touches a lesion
-    clearance: NDArray[np.float32]  # px of lesion-free tissue, without text and crowded highlights, around the cell
+    clear: Cells  # the cell is tissue without text and crowded highlights, lesion or not
+
+    @cached_property
+    def clearance(self) -> NDArray[np.float32]:
+        """Return px of clear tissue without a lesion around each cell."""
+        return _clearance(self.clear & ~self.lesion, self.cell)
+
+    @cached_property
+    def without_lesion(self) -> "Terrain":
+        """Return the background as if its lesions were gone."""
+        return replace(self, lesion=np.zeros_like(self.lesion))
 
     @property
     def room(self) -> float:
@@ -169,11 +180,11 @@ def terrain_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -> Terr
     field = field_of_view(image)
     tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)
     old = _touched(lesion, cell)
-    clear = tissue & ~old & ~_touched(crowded(glare) | text, cell)
+    clear = tissue & ~_touched(crowded(glare) | text, cell)
     unsuited = _cells(glare, cell).sum(axis=2, dtype=np.uint16)
     unsuited[lightness < DEEP] = cell * cell
     written = _cells(text, cell).sum(axis=2, dtype=np.uint16)
-    return Terrain(frame, field, cell, tissue, unsuited, written, lightness, old, _clearance(clear, cell))
+    return Terrain(frame, field, cell, tissue, unsuited, written, lightness, old, clear)
 
 
 def place_free(terrain: Terrain, shape: Mask, rng: np.random.Generator, margin: float = 2.0) -> tuple[int, int] | None:

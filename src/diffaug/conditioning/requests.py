@@ -4,8 +4,9 @@ Request i is a pure function of the cases, the seed, the config and i: neither t
 which they are drawn matters. Masks and backgrounds come from annotated training cases, and from the user's lesion-free
 images, which give backgrounds only.
 
-Size follows the data: the mask is drawn first, then a place for it is sought; a mask that is too large for the
-lesion-free parts of the backgrounds replaces a lesion of about its own size.
+Size follows the data: the mask is drawn first, then a place for it is sought. So does the number of lesions: in the mix
+as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of about their own
+size, or lie anywhere in a frame whose lesions are painted away first.
 """
 
 import hashlib
@@ -40,9 +41,10 @@ TRIES = 12  # backgrounds per mask and placement
 MASKS = 40  # masks per request
 SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
 SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion: what is repainted is mostly new lesion
+REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
 REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
 
-Placement = Literal["free", "replace"]
+Placement = Literal["free", "replace", "removed"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class RequestMasks:
     """Masks of a request, each of shape (H, W) of the background's frame."""
 
     new: Mask  # to be painted
-    old: Mask  # to be painted away; empty for `free`
+    old: Mask  # to be painted over with the new one; empty for `free`, and for `removed`, where it is gone by then
     label: Mask  # the final label: what stays of the old lesions, and the new one
 
 
@@ -117,8 +119,9 @@ def masks_of_request(request: Request, bank: MaskBank, lesion: Mask) -> RequestM
         request: What to paint.
         bank: Holds the request's mask case.
         lesion: Mask of the background, shape (H, W); empty for a lesion-free image. Every connected component that the
-            new mask touches is painted away.
+            new mask touches is painted away; with `removed`, all of them were before.
     """
+    lesion = np.zeros_like(lesion) if request.placement == "removed" else lesion
     shape = render(bank.entry(request.mask_case, request.component), request.transform, _frame(lesion))
     new = paste(shape, request.top, request.left, _frame(lesion))
     labels, _ = ndimage.label(lesion, structure=EIGHT)
@@ -158,6 +161,8 @@ class RequestDrawer:
         self._printed: dict[tuple[int, int], Mask | None] = {}
         self._words: dict[str, dict[str, str]] = {}
         self._annotated = tuple(self.cases)
+        several = [len(self.bank.components(case)) > 1 for case in self.cases]
+        self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
         self._backgrounds = (*self.cases, *self.normals)
 
     def draw(self, index: int) -> Request:
@@ -191,40 +196,55 @@ class RequestDrawer:
         return masks_of_request(request, self.bank, self.lesion_of(request.background))
 
     def _draw_placement(self, rng: np.random.Generator) -> Placement:
-        free = rng.random() < self.config.free_share
+        free, removed = rng.random() < self.free_share, rng.random() < REMOVED_SHARE
         if self.config.place != "mixed":
             return self.config.place
-        return "free" if free else "replace"
+        return "free" if free else "removed" if removed else "replace"
 
     def _place(
         self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
     ) -> Request | None:
-        """Seek a place for a mask: as asked, then smaller, then, in a mix, the other way."""
-        if placement == "replace":
-            found = self._replace(entry, transform, rng)
-            return found or (self._free(entry, transform, rng) if self.config.place == "mixed" else None)
-        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
-        found = self._free(entry, transform, rng) or self._free(entry, smaller, rng)
-        return found or (self._replace(entry, transform, rng) if self.config.place == "mixed" else None)
+        """Seek a place for a mask: as asked, then, in a mix, where it keeps the number of lesions as it is."""
+        ways = {"free": self._free, "replace": self._replace, "removed": self._removed}
+        others = ("replace", "removed") if self.config.place == "mixed" else ()
+        for way in dict.fromkeys((placement, *others)):
+            found = ways[way](entry, transform, rng)
+            if found is not None:
+                return found
+        return None
 
     def _free(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
+        """Seek lesion-free tissue for a mask, or, if there is none, for a smaller one."""
+        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
+        return self._seek(entry, transform, "free", rng) or self._seek(entry, smaller, "free", rng)
+
+    def _removed(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
+        """Seek any tissue of an annotated frame, as if its lesions were gone."""
+        return self._seek(entry, transform, "removed", rng)
+
+    def _seek(
+        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
+    ) -> Request | None:
+        removed = placement == "removed"
+        backgrounds = self._annotated if removed else self._backgrounds
         shape_in = cache(partial(render, entry, transform))
-        for choice in rng.permutation(len(self._backgrounds))[:TRIES]:
-            background = self._backgrounds[int(choice)]
-            terrain = self.terrain(background)
+        for choice in rng.permutation(len(backgrounds))[:TRIES]:
+            background = backgrounds[int(choice)]
+            terrain = self.terrain(background, removed)
             if entry.relative_area * transform.scale**2 > terrain.room:
                 continue
             shape = shape_in(terrain.frame)
             place = place_free(terrain, shape, rng, self._margin(shape))
             if place is not None:
-                return _partial(entry, transform, background, "free", place)
+                return _partial(entry, transform, background, placement, place)
         return None
 
     def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
         area = entry.relative_area * transform.scale**2
         shape_in = cache(partial(render, entry, transform))
         similar = [old for old in self.bank.entries if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
-        for choice in rng.permutation(len(similar))[:TRIES]:
+        weights = np.array([len(self.bank.components(old.case)) for old in similar])  # a frame of ten counts once
+        for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
             old = similar[int(choice)]
             shape = shape_in(old.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
@@ -252,14 +272,15 @@ class RequestDrawer:
         """Return px of tissue for the blending band."""
         return max(2.0, self.config.band * float(max(shape.shape)))
 
-    def terrain(self, background: str) -> Terrain:
-        """Return what placement knows of a background; found once."""
+    def terrain(self, background: str, removed: bool = False) -> Terrain:
+        """Return what placement knows of a background, with its lesions or as if they were gone; found once."""
         if background not in self._terrains:
             case = self.cases.get(background) or self.normals[background]
             image = case.read_image()
             lesion = case.read_mask() if background in self.cases else np.zeros(image.shape[:2], dtype=bool)
             self._terrains[background] = terrain_of(image, lesion, self._printed_on(_frame(lesion)))
-        return self._terrains[background]
+        found = self._terrains[background]
+        return found.without_lesion if removed else found
 
     def _printed_on(self, frame: tuple[int, int]) -> Mask | None:
         """Return where frames of one size carry text, from every nth of them; found once."""

@@ -40,6 +40,7 @@ from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
+from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
@@ -47,6 +48,8 @@ from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
 
+CLEARED = 64  # frames without their lesions that are kept in memory
+REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
@@ -85,6 +88,12 @@ class Canvas:
     field: Mask  # the field of view; nothing outside it is painted
     band: float
     window: Window
+    removed: tuple[dict[str, Any], ...] = ()  # what was painted away on the background first
+
+    @property
+    def remains(self) -> float:
+        """Return the largest share of a removed lesion that the validator still finds; 0 where none was removed."""
+        return max((float(region["found_after"]) for region in self.removed), default=0.0)
 
 
 class Studio:
@@ -100,18 +109,32 @@ class Studio:
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
+        self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
+        self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
 
     def canvas(self, request: Request) -> Canvas:
         """Lay out a request: where it is painted, and the window around that."""
         masks = self.drawer.masks(request)
-        background = self.dataset.case(request.background).read_image()
+        background, removed = self.background(request)
         band = band_width(masks.new, self.plan.config.band)
         field = self.drawer.terrain(request.background).field
         region = region_of(masks.new, masks.old, band) & field
         context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
         whole = masks.new | masks.old
         window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
-        return Canvas(request, background, masks, region, field, band, window)
+        return Canvas(request, background, masks, region, field, band, window, removed)
+
+    def background(self, request: Request) -> tuple[Pixels, tuple[dict[str, Any], ...]]:
+        """Return what a request is painted on, and for `removed` a record of what was painted away."""
+        case = self.dataset.case(request.background)
+        if request.placement != "removed":
+            return case.read_image(), ()
+        if case.id not in self._cleared:
+            if len(self._cleared) >= CLEARED:
+                self._cleared.clear()
+            frame, regions = self.remover.remove(case)
+            self._cleared[case.id] = frame, tuple(regions)
+        return self._cleared[case.id]
 
     def prepare(self, canvas: Canvas) -> Prepared:
         """Encode what the painter and the gate need to know: pixels => latents."""
@@ -201,13 +224,14 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
 
 def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
     canvases: dict[int, Canvas] = {}
+    config, previews = studio.plan.config, Counter[str]()
 
     def prepared() -> Iterator[Prepared]:
         for index in requests:
             canvases[index] = studio.canvas(studio.drawer.draw(index))
-            yield studio.prepare(canvases[index])
+            if not (config.gate and canvases[index].remains > REMAINS):
+                yield studio.prepare(canvases[index])
 
-    config, previews = studio.plan.config, Counter[str]()
     samples = paint(
         studio.denoiser,
         studio.painter.schedule,
@@ -226,6 +250,9 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
             previews[sample.decision] += 1
             row["preview"] = _write_preview(folder, canvas, studio.finish(canvas, sample), out)
         yield row
+    for index, canvas in canvases.items():  # what was not painted at all
+        reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
+        yield _row(studio, canvas, Painted(index, studio.painter.noise([0]), "rejected")) | {"reason": reason}
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
@@ -242,6 +269,7 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
         "checks": [asdict(check) for check in sample.checks],
         "sources": sorted({request.background, request.mask_case}),
         "window": [canvas.window.top, canvas.window.left, canvas.window.side],
+        **({"removed": list(canvas.removed)} if canvas.removed else {}),
         "model": studio.plan.model_digest,
         "validator": studio.calibration.validator,
         "config": studio.plan.digest(),
