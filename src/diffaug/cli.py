@@ -225,6 +225,7 @@ class Generate:
     """Paint lesions, check them while they are made, and keep those that are where their mask says.
 
     Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
+    With --aim missed --baseline STUDY, the kept cases are like what `diffaug study DATA STUDY --folds 5` missed.
     """
 
     model: Positional[Path]  # model folder, made by `diffaug fit`
@@ -238,12 +239,30 @@ class Generate:
     def run(self) -> None:
         """Generate, and print the funnel."""
         if self.dry_run:
+            self._check()
             return _print_plan(self.generate)
         from diffaug.synthesis.shards import generate
 
         workers = self.generate.workers
         _print_json(generate(self.model, self.data, self.out, self.generate, seed=self.seed, workers=workers))
         return None
+
+    def _check(self) -> None:
+        """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
+        from diffaug.conditioning.budget import check_aim
+        from diffaug.conditioning.findings import library_of
+        from diffaug.conditioning.requests import check_outlines
+
+        config = self.generate
+        check_aim(config.aim, config.baseline)
+        library_of(config.domain, config.findings)
+        check_outlines(config)
+        if config.aim != "match" and (self.data / "cases.csv").is_file():
+            from diffaug.data.folder import read_dataset
+            from diffaug.synthesis.shards import budget_of
+
+            budget = budget_of(read_dataset(self.data), config)
+            print(budget.table() if budget else "", file=sys.stderr)
 
 
 @dataclass
@@ -277,6 +296,7 @@ class Study:
     synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
     test: Literal["val", "test"] = "test"  # split to test on
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
+    folds: int = 0  # test the arm `real` out of fold on the training cases instead, for `generate --aim missed`
     preset: Preset = "default"
     seed: int = 0
     device: str = "cpu"  # where to train
@@ -290,6 +310,7 @@ class Study:
         from diffaug.study.run import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
+        options["folds"] = self.folds
         _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))  # type: ignore[arg-type]
         return None
 

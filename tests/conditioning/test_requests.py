@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener, words_in
 from diffaug.conditioning.masks import EIGHT, MaskBank
@@ -235,3 +236,51 @@ def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that
         black, green = image.max(axis=2) < 12, image[..., 1] > image[..., 0] + 40
         for forbidden in (black, green, lesion & ~found.old):
             assert np.count_nonzero(found.new & forbidden) <= 0.01 * np.count_nonzero(found.new)
+
+
+# Procedural masks, and strata that are aimed at
+
+
+def test_procedural_masks_belong_to_the_finding_of_their_prompt(cases):
+    drawer = RequestDrawer(cases, 0, GenerateConfig(masks="procedural", domain="colonoscopy"))
+    for index in range(8):
+        request = drawer.draw(index)
+        assert request.outline in request.findings and not request.mask_case
+        assert request.sources == (request.background,)
+        again = request_from_dict(json.loads(json.dumps(request.as_dict())))
+        assert again == request
+        masks = masks_of_request(again, drawer.bank, drawer.lesion_of(request.background), drawer.outlines)
+        np.testing.assert_array_equal(masks.new, drawer.masks(request).new)
+        shape = shape_word(*shape_of(masks.new))
+        assert (
+            shape in drawer.library.findings[request.outline].attributes.get("shape", (shape,))
+            or masks.new.mean() < 0.01
+        )
+
+
+def test_a_mix_of_masks_has_both_sources(cases):
+    drawn = list(draw_requests(cases, 12, 0, GenerateConfig(masks="mixed")))
+    assert {bool(request.outline) for request in drawn} == {True, False}
+
+
+def test_procedural_masks_of_a_domain_without_outlines_are_refused(cases):
+    with pytest.raises(FindingsError, match="the domain fundus has none"):
+        RequestDrawer(cases, 0, GenerateConfig(masks="procedural", domain="fundus"))
+
+
+def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
+    config = GenerateConfig(shard_size=3, aim="missed")
+    words = RequestDrawer(cases, 0, config).words_of_cases()
+    leading = sorted(words)[:3]
+    needs = {name: float(name in leading) for name in words}
+    words = {name: {**said, "contrast": "low-contrast" if name == leading[0] else ""} for name, said in words.items()}
+    budget = make_budget("missed", words, 12, needs)
+    drawer = RequestDrawer(cases, 0, config, budget=budget)
+    drawer._words = words  # the strata as this test sets them
+    for index in range(3 * len(budget.strata)):
+        request = drawer.draw(index)
+        assert request.aim == budget.stratum_of(index // 3)
+        assert request.size_bin == request.aim.split()[0] and request.mask_case in leading
+        assert ("low-contrast" in request.prompt) == ("low-contrast" in request.aim)
+        assert request_from_dict(json.loads(json.dumps(request.as_dict()))) == request
+        assert request.mask_case == leading[0] or "low-contrast" not in request.aim

@@ -27,6 +27,7 @@ PRINTED = 0.12  # share of the frames that have a stroke at the same place (with
 SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are asked for that, at most; with fewer than the second, nothing is said
 DEEP = 22.0  # L*; darker tissue is too far away to show a lesion
 LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of the frame), as 19 of 20 real lesions are
+DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue darker than this, as in the lumen
 GLARE = 0.05  # share of a shape that may lie on highlights and deep shadow
 WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one lies on none
 UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
@@ -228,8 +229,8 @@ def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0)
         margin: px of tissue around the new mask.
 
     Returns:
-        Top and left in the frame, or None if no position inside the field of view and off the text overlaps the old
-        lesion by at least OVERLAP of the smaller of the two.
+        Top and left in the frame, or None if no position inside the field of view, off the text and out of the dark
+        overlaps the old lesion by at least OVERLAP of the smaller of the two.
     """
     cells = _touched(shape, terrain.cell)
     replaced = _touched(old, terrain.cell)
@@ -238,7 +239,8 @@ def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0)
     if _too_large(cells, blocked):
         return None
     written = _sums_under(terrain.text, cells) > WRITTEN * np.count_nonzero(shape)
-    rows, columns = np.nonzero((_sums_under(blocked, cells) == 0) & ~written)
+    dark = _sums_under(terrain.lightness < DUSK, cells) > DUSKY * np.count_nonzero(cells)
+    rows, columns = np.nonzero((_sums_under(blocked, cells) == 0) & ~written & ~dark)
     if len(rows) == 0:
         return None
     shift = np.array(ndimage.center_of_mass(old)) - np.array(ndimage.center_of_mass(shape))

@@ -5,12 +5,14 @@ complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is 
 """
 
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.conditioning.budget import Budget, check_aim, make_budget, read_needs
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
@@ -66,6 +69,7 @@ class Plan:
     model_digest: str
     data_digest: str
     findings_digest: str = ""  # empty for prompts of measured words alone
+    budget: Budget | None = None  # what kept cases should be like; None for the aim `match`
 
     def digest(self) -> str:
         """Return the digest of the settings."""
@@ -73,8 +77,9 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return the knobs that shape what is generated: not the number of workers, and of findings their content."""
-        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings"})
-        return knobs | ({"findings": self.findings_digest} if self.findings_digest else {})
+        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings", "baseline"})
+        knobs |= {"findings": self.findings_digest} if self.findings_digest else {}
+        return knobs | ({"budget": self.budget.as_dict()} if self.budget else {})
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Studio:
         self.gate = Gate(load_validators(plan.model, self.calibration), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
-        self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
+        self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener, budget=plan.budget)
         self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
         self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
 
@@ -151,7 +156,7 @@ class Studio:
             mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
             region=torch.nn.functional.max_pool2d(region, fine)[0],
             size_bin=canvas.request.size_bin,
-            fold=self.calibration.folds[canvas.request.mask_case],
+            fold=self.calibration.folds[canvas.request.mask_case or canvas.request.background],
         )
         return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
 
@@ -267,7 +272,7 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
         "reason": reason,
         "steps": sample.steps,
         "checks": [asdict(check) for check in sample.checks],
-        "sources": sorted({request.background, request.mask_case}),
+        "sources": list(request.sources),
         "window": [canvas.window.top, canvas.window.left, canvas.window.side],
         **({"removed": list(canvas.removed)} if canvas.removed else {}),
         "model": studio.plan.model_digest,
@@ -321,11 +326,11 @@ def generate(
         FindingsError: The domain is unknown, or the findings break a rule.
     """
     plan = make_plan(model, data, config, seed)
+    if plan.budget:
+        print(plan.budget.table(), file=sys.stderr, flush=True)
     claim(out, _settings(plan))
     shards = _complete(plan, out, workers)
-    rows = _mark_surplus(
-        [row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], config
-    )
+    rows = _mark_surplus([row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], plan)
     for extra in (out / "shards").iterdir():
         if extra.name not in {shard_folder(out, shard).name for shard in shards}:
             shutil.rmtree(extra)  # made ahead by another worker, and not needed
@@ -339,6 +344,11 @@ def generate(
     }
     summary["seconds_per_kept"] = round(summary["seconds"] / max(1, summary["kept"]), 3)
     unsaid = Counter(part for row in rows for part in row.get("unsaid", ()))
+    if plan.budget:
+        summary["budget"] = {
+            name: {"quota": quota, **funnel([row for row in rows if row["aim"] == name])}
+            for name, quota in zip(plan.budget.strata, plan.budget.quotas, strict=True)
+        }
     if unsaid:
         summary["left_out_of_prompts"] = dict(sorted(unsaid.items()))
     write_json(out / "summary.json", summary)
@@ -348,6 +358,7 @@ def generate(
 def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
     """Check model and data, and return everything that the shards depend on."""
     model, data = model.absolute(), data.absolute()
+    check_aim(config.aim, config.baseline)
     library = library_of(config.domain, config.findings)
     digest = verify(model)
     dataset = read_dataset(data)
@@ -362,7 +373,26 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
             "changed since; fit a model on this data set"
         )
     findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
-    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings)
+    budget = budget_of(dataset, config)
+    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, budget)
+
+
+def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
+    """Return what the kept cases should be like, and check that the masks can be drawn; None for the aim `match`.
+
+    Raises:
+        ConfigError: No training case is like what is aimed at.
+        StudyError: The baseline is not of these training cases out of fold.
+        FindingsError: Procedural masks are asked for, and the domain has no outline.
+    """
+    train = [case for case in dataset.split("train") if case.mask]
+    needs = None
+    if config.baseline is not None:
+        needs = read_needs(config.baseline, train, [*dataset.split("val"), *dataset.split("test")])
+    if config.aim == "match" and config.masks == "bank":
+        return None
+    drawer = RequestDrawer(train, 0, config)
+    return None if config.aim == "match" else make_budget(config.aim, drawer.words_of_cases(), config.count, needs)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -400,32 +430,51 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
 def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
     """Complete shards in order until enough cases are kept; return their numbers.
 
+    With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
+    which little is kept get more of them.
+
     Raises:
         ModelError: Too few of very many requests are kept.
     """
-    wanted, config = plan.config.count, plan.config
-    most = max(4, -(-PATIENCE * wanted // config.shard_size))
-    kept, shards = 0, []
+    budget, size = plan.budget, plan.config.shard_size
+    wanted = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
+    most = {name: max(4, -(-PATIENCE * quota // size)) for name, quota in wanted.items()}
+    kept, made = Counter[str](), Counter[str]()
+    shards: list[int] = []
+
+    def stratum_of(shard: int) -> str:
+        return budget.stratum_of(shard) if budget else ""
+
+    def open_from(start: int) -> Iterator[int]:
+        """Yield shards whose strata lack cases, as far as is known."""
+        while any(kept[name] < quota for name, quota in wanted.items()):
+            if kept[stratum_of(start)] < wanted[stratum_of(start)]:
+                yield start
+            start += 1
+
     with progress_bar() as bar, _pool(workers) as pool:
-        task = bar.add_task("kept cases", total=wanted)
+        task = bar.add_task("kept cases", total=sum(wanted.values()))
         ahead: dict[int, Future[int]] = {}
-        for shard in range(most):
+        for shard in open_from(0):
+            name = stratum_of(shard)
+            if made[name] == most[name]:
+                raise ModelError(
+                    f"a model must keep 1 of {PATIENCE} requests: {kept[name]} of {made[name] * size} "
+                    f"{name + ' ones ' if name else ''}were kept; fit it longer, annotate more cases, "
+                    "or raise --alpha of the fit"
+                )
             if pool is None:
                 found = generate_shard(plan, out, shard)
             else:
-                for number in range(shard, min(most, shard + workers)):
+                for number in islice(open_from(shard), workers):
                     if number not in ahead:
                         ahead[number] = pool.submit(generate_shard, plan, out, number)
                 found = ahead.pop(shard).result()
-            kept += found
+            kept[name] += found
+            made[name] += 1
             shards.append(shard)
-            bar.update(task, completed=min(kept, wanted))
-            if kept >= wanted:
-                return shards
-    raise ModelError(
-        f"a model must keep 1 of {PATIENCE} requests: {kept} of {most * config.shard_size} were kept; "
-        "fit it longer, annotate more cases, or raise --alpha of the fit"
-    )
+            bar.update(task, completed=sum(min(kept[name], quota) for name, quota in wanted.items()))
+    return shards
 
 
 class _pool:  # noqa: N801
@@ -442,14 +491,18 @@ class _pool:  # noqa: N801
             self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[dict[str, Any]]:
-    """Mark what was kept beyond the wanted count, so that `--count N` means N."""
-    kept = 0
+def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    """Mark what was kept beyond the wanted count, in all or of a stratum, so that `--count N` means N."""
+    budget = plan.budget
+    quotas = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
+    kept = Counter[str]()
     for row in rows:
         if row["decision"] == "kept":
-            kept += 1
-            if kept > config.count:
-                row["decision"], row["reason"] = "surplus", f"kept, beyond the {config.count} asked for"
+            name = row.get("aim", "")
+            kept[name] += 1
+            if kept[name] > quotas[name]:
+                row["decision"] = "surplus"
+                row["reason"] = f"kept, beyond the {quotas[name]} {name + ' ones ' if name else ''}asked for"
     return rows
 
 
