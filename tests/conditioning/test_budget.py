@@ -25,7 +25,7 @@ def test_quotas_add_up_and_follow_what_was_missed():
         "small": 10, "small low-contrast": 18, "medium": 2,
     }  # fmt: skip
     assert sum(budget.quotas) == 30
-    assert set(budget.weights) == {"train-0", "train-1", "train-2", "train-3"}
+    assert set(budget.as_dict()["weights"]) == {"train-0", "train-1", "train-2", "train-3"}
     assert budget.training == (0.1667, 0.1667, 0.3333)
     assert [budget.stratum_of(shard) for shard in range(4)] == [*budget.strata, budget.strata[0]]
     assert "small low-contrast      18  ( 60%;  17% of the training cases)" in budget.table()

@@ -33,18 +33,18 @@ class Budget:
         strata: Those with a quota, in the order of STRATA.
         quotas: Kept cases of each.
         training: Share of the training cases in each.
-        weights: Per training case of these strata, how often it leads: gives its mask and its words.
+        weights: Training cases of these strata, and how often each leads: gives its mask and its words.
     """
 
     aim: str
     strata: tuple[str, ...]
     quotas: tuple[int, ...]
     training: tuple[float, ...]
-    weights: dict[str, float]
+    weights: tuple[tuple[str, float], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
-        return asdict(self)
+        return asdict(self) | {"weights": dict(self.weights)}
 
     def stratum_of(self, shard: int) -> str:
         """Return the stratum that a shard is for: each in turn."""
@@ -91,7 +91,7 @@ def make_budget(
     quotas = _quotas(sums, count)
     strata = tuple(name for name in STRATA if quotas.get(name))
     training = tuple(round(sum(one == name for one in led.values()) / len(led), 4) for name in strata)
-    kept = {case: round(weight, 6) for case, weight in weights.items() if aimed[case] in strata}
+    kept = tuple((case, round(weight, 6)) for case, weight in weights.items() if aimed[case] in strata)
     return Budget(aim, strata, tuple(quotas[name] for name in strata), training, kept)
 
 
@@ -154,7 +154,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
             "run `diffaug study DATA STUDY --folds 5` on this data set"
         )
     missed: dict[str, list[float]] = {name: [] for name in known}
-    for path in sorted((study / "runs").glob("real-*.jsonl")):
+    for path in sorted((study / "runs").glob("real-*-fold*[0-9].jsonl")):
         for row in read_jsonl(path):
             if row["false_negative_rate"] is not None:
                 missed[row["case"]].append(float(row["false_negative_rate"]))

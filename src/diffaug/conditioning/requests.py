@@ -267,7 +267,7 @@ class RequestDrawer:
 
     def _leading_case(self, aim: str, rng: np.random.Generator) -> str:
         """Draw a training case of a stratum, by its weight in the budget."""
-        weights = {} if self.budget is None else self.budget.weights
+        weights = {} if self.budget is None else dict(self.budget.weights)
         names = [name for name in weights if stratum(self._words_of_case(name)) == aim]
         sums = np.cumsum([weights[name] for name in names])
         return names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]
