@@ -249,19 +249,14 @@ class Generate:
 
     def _check(self) -> None:
         """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
-        from diffaug.conditioning.budget import check_aim
-        from diffaug.conditioning.findings import library_of
-        from diffaug.conditioning.requests import check_outlines
+        from diffaug.conditioning.requests import check_config
 
-        config = self.generate
-        check_aim(config.aim, config.baseline)
-        library_of(config.domain, config.findings)
-        check_outlines(config)
-        if config.aim != "match" and (self.data / "cases.csv").is_file():
+        check_config(self.generate)
+        if self.generate.aim != "match" and (self.data / "cases.csv").is_file():
             from diffaug.data.folder import read_dataset
             from diffaug.synthesis.shards import budget_of
 
-            budget = budget_of(read_dataset(self.data), config)
+            budget = budget_of(read_dataset(self.data), self.generate)
             print(budget.table() if budget else "", file=sys.stderr)
 
 
@@ -347,6 +342,9 @@ class Run:
         """Run the stages, and print the paths of the reports."""
         config = read_config(self.config)
         if self.dry_run:
+            from diffaug.conditioning.requests import check_config
+
+            check_config(config.generate)
             return _print_plan(config)
         from diffaug.pipeline import run_pipeline
 

@@ -16,12 +16,12 @@ from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import size_bin
-from diffaug.conditioning.requests import request_from_dict
+from diffaug.conditioning.requests import RequestDrawer, request_from_dict
 from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import read_image, write_png
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.phantom import make_phantoms
-from diffaug.errors import ConfigError, FindingsError, ModelError
+from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
 from diffaug.models.latent_inpainter import read_words, seal
 from diffaug.study.run import run_study
 from diffaug.synthesis import shards
@@ -274,6 +274,13 @@ def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(stud
         assert target.fold == studio.calibration.folds[canvas.request.mask_case]
         assert target.mask.shape == target.region.shape == (1, 32, 32)
         assert (target.region[target.mask > 0.5] == 1).all()
+
+
+def test_a_mask_that_fits_nowhere_is_told_before_anything_is_written(fitted, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(RequestDrawer, "_place", lambda *_: None)
+    with pytest.raises(PlacementError, match="for request 0"):
+        generate(fitted, phantoms, tmp_path / "synthetic", CONFIG)
+    assert not (tmp_path / "synthetic").exists()
 
 
 def test_what_is_painted_on_a_lesion_that_is_still_found_is_turned_down(strict, phantoms, tmp_path, monkeypatch):

@@ -19,8 +19,8 @@ import numpy as np
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes, shape_of
-from diffaug.conditioning.budget import LOW, Budget, stratum
-from diffaug.conditioning.findings import GENERIC, library_of
+from diffaug.conditioning.budget import LOW, Budget, check_aim, stratum
+from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import Listener, draw_prompt, heard
 from diffaug.conditioning.masks import (
     EIGHT,
@@ -168,14 +168,18 @@ def outlines_of(config: GenerateConfig, bank: MaskBank) -> OutlineSource:
     return OutlineSource(library_of(config.domain, config.findings), areas)
 
 
-def check_outlines(config: GenerateConfig) -> None:
-    """Refuse procedural masks of a domain without an outline.
+def check_config(config: GenerateConfig) -> Library:
+    """Refuse what cannot be asked for, before anything is read or made; return the findings.
 
     Raises:
-        FindingsError: The domain is unknown, or has no outline.
+        ConfigError: An unknown aim, or a baseline that does not belong to it.
+        FindingsError: The domain is unknown, its file breaks a rule, or it has no outline for procedural masks.
     """
+    check_aim(config.aim, config.baseline)
+    library = library_of(config.domain, config.findings)
     if config.masks != "bank":
-        OutlineSource(library_of(config.domain, config.findings), ())
+        OutlineSource(library, ())
+    return library
 
 
 class RequestDrawer:

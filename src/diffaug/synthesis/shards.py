@@ -30,11 +30,10 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
-from diffaug.conditioning.budget import Budget, check_aim, make_budget, read_needs
-from diffaug.conditioning.findings import library_of
+from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic
+from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, check_config, is_generic
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
@@ -324,8 +323,13 @@ def generate(
         ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
         ConfigError: `out` holds a set with other settings.
         FindingsError: The domain is unknown, or the findings break a rule.
+        PlacementError: No mask fits on any background.
+        StudyError: The baseline is not of these training cases out of fold.
     """
     plan = make_plan(model, data, config, seed)
+    if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
+        train = [case for case in read_dataset(data).split("train") if case.mask]
+        RequestDrawer(train, seed, config, budget=plan.budget).draw(0)
     if plan.budget:
         print(plan.budget.table(), file=sys.stderr, flush=True)
     claim(out, _settings(plan))
@@ -358,8 +362,7 @@ def generate(
 def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
     """Check model and data, and return everything that the shards depend on."""
     model, data = model.absolute(), data.absolute()
-    check_aim(config.aim, config.baseline)
-    library = library_of(config.domain, config.findings)
+    library = check_config(config)
     digest = verify(model)
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
@@ -378,21 +381,19 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
 
 
 def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
-    """Return what the kept cases should be like, and check that the masks can be drawn; None for the aim `match`.
+    """Return what the kept cases should be like; None for the aim `match`.
 
     Raises:
         ConfigError: No training case is like what is aimed at.
         StudyError: The baseline is not of these training cases out of fold.
-        FindingsError: Procedural masks are asked for, and the domain has no outline.
     """
     train = [case for case in dataset.split("train") if case.mask]
     needs = None
     if config.baseline is not None:
         needs = read_needs(config.baseline, train, [*dataset.split("val"), *dataset.split("test")])
-    if config.aim == "match" and config.masks == "bank":
+    if config.aim == "match":
         return None
-    drawer = RequestDrawer(train, 0, config)
-    return None if config.aim == "match" else make_budget(config.aim, drawer.words_of_cases(), config.count, needs)
+    return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
