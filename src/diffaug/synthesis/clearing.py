@@ -19,7 +19,7 @@ from diffaug.conditioning.requests import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
-from diffaug.synthesis.compose import band_width, compose
+from diffaug.synthesis.compose import band_width, compose, reach_of, without_border
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
@@ -49,7 +49,9 @@ class Remover:
             seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
             before = self.found(case.id, frame, lesion, window)
             band = band_width(lesion, MARGIN)
-            frame = compose(frame, self.fill(frame, region, window, seed), window, region, band, seed, field)
+            reach = reach_of(region, field, band)
+            painted = self.fill(without_border(frame, field, reach), reach, window, seed)
+            frame = compose(frame, painted, window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
             side = [window.top, window.left, window.side]
             rows.append({"window": side, "seed": seed, "found_before": before, "found_after": after})

@@ -24,6 +24,23 @@ def region_of(new: Mask, old: Mask, band: float) -> Mask:
     return np.asarray(ndimage.distance_transform_edt(~(new | old)) <= band)
 
 
+def reach_of(region: Mask, field: Mask, band: float) -> Mask:
+    """Return what the painter fills: the region, and what lies outside the field of view within a band (px) of it.
+
+    Nothing of the latter is shown; but a painter that sees black beside a lesion paints the lesion's rim black.
+    """
+    return np.asarray(region | (~field & (ndimage.distance_transform_edt(~region) <= band)))
+
+
+def without_border(frame: Pixels, field: Mask, reach: Mask) -> Pixels:
+    """Return a frame whose border and overlays are filled with the nearest tissue that is not painted, (H, W, 3)."""
+    known = field & ~reach
+    if field.all() or not known.any():
+        return frame
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.where(field[..., None], frame, frame[tuple(nearest)])
+
+
 def band_width(mask: Mask, share: float) -> float:
     """Return the blending band in px: a share of the longer side of the mask's bounding box, at least 2."""
     return max(2.0, share * float(longer_side(mask)))

@@ -43,7 +43,7 @@ from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.compose import band_width, compose, region_of
+from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, without_border
 from diffaug.synthesis.engine import Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import BINS, Calibration
@@ -144,12 +144,14 @@ class Studio:
         """Encode what the painter and the gate need to know: pixels => latents."""
         side, painter = self.painter.window, self.painter
         region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
+        reach = reach_of(canvas.region, canvas.field, canvas.band)
+        filled = (window_mask(reach, canvas.window, side) > 0.25).float()
         mask = window_mask(canvas.masks.new, canvas.window, side)
         scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
         with torch.no_grad():
             text = painter.embed([canvas.request.prompt])
-            image = window_image(canvas.background, canvas.window, side)
-            told = painter.condition(image, region, mask, scale, text)
+            image = window_image(without_border(canvas.background, canvas.field, reach), canvas.window, side)
+            told = painter.condition(image, filled, mask, scale, text)
         fine = painter.cell // UPSCALE
         target = Target(
             mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
