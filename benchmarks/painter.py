@@ -49,7 +49,7 @@ from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import paint
-from diffaug.synthesis.remove import Remover
+from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
 from diffaug.synthesis.window import window_image, window_mask
 from diffaug.training.codec import fidelity
@@ -160,7 +160,8 @@ class Easel:
         done = time.perf_counter()
         made = []
         for canvas, window in zip(canvases, decoded, strict=True):
-            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, canvas.request.seed)
+            seed = canvas.request.seed
+            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
             made.append(Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case))
         if not steps:
             spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)
@@ -500,7 +501,7 @@ def run(
         result[name] = round(float(np.median(iou_inside(judge.probability(images), masks, regions))), 3)
     say(started, "obedience")
 
-    result |= measure_removal(Remover.load(model, 0), judge, measured[: size.removed], out)
+    result |= measure_removal(easel.studio.remover, judge, measured[: size.removed], out)
     say(started, "removal")
 
     result |= audit_prior(judge, dataset.split("train"), measured, size.audited)

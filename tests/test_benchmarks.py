@@ -70,3 +70,14 @@ def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path)
         for row in measured[kind]
     )
     assert measured["training"][1]["kept_gib"] > 0
+
+
+def test_the_placement_benchmark_finds_no_violation_on_phantoms_with_an_overlay_and_text(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "placement.py"), "--out", str(tmp_path), "--quick"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "placement.json").read_text())
+    assert set(measured["violations"]) == {"border", "overlay", "text", "lesion", "painted border"}
+    assert not any(measured["violations"].values())
+    assert sum(measured["placements"].values()) == 30
+    assert measured["real"]["lesions_per_frame"] >= 1 and "lesions a frame" in run.stdout
+    assert (tmp_path / "sheet-1.png").stat().st_size > 10_000

@@ -230,6 +230,7 @@ class Generate:
     """Paint lesions, check them while they are made, and keep those that are where their mask says.
 
     Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
+    With --aim missed --baseline STUDY, the kept cases are like what `diffaug study DATA STUDY --folds 5` missed.
     """
 
     model: Positional[Path]  # model folder, made by `diffaug fit`
@@ -244,12 +245,25 @@ class Generate:
     def run(self) -> None:
         """Generate, and print the funnel."""
         if self.dry_run:
+            self._check()
             return _print_plan(self.generate)
         from diffaug.synthesis.shards import generate
 
         options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
         _print_json(generate(self.model, self.data, self.out, self.generate, **options))  # type: ignore[arg-type]
         return None
+
+    def _check(self) -> None:
+        """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
+        from diffaug.conditioning.requests import check_config
+
+        check_config(self.generate)
+        if self.generate.aim != "match" and (self.data / "cases.csv").is_file():
+            from diffaug.data.folder import read_dataset
+            from diffaug.synthesis.shards import budget_of
+
+            budget = budget_of(read_dataset(self.data), self.generate)
+            print(budget.table() if budget else "", file=sys.stderr)
 
 
 @dataclass
@@ -284,6 +298,7 @@ class Study:
     synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
     test: Literal["val", "test"] = "test"  # split to test on
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
+    folds: int = 0  # test the arm `real` out of fold on the training cases instead, for `generate --aim missed`
     preset: Preset = "default"
     seed: int = 0
     device: str = "cpu"  # where to train
@@ -297,6 +312,7 @@ class Study:
         from diffaug.study.run import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
+        options["folds"] = self.folds
         _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))  # type: ignore[arg-type]
         return None
 
@@ -333,6 +349,9 @@ class Run:
         """Run the stages, and print the paths of the reports."""
         config = read_config(self.config)
         if self.dry_run:
+            from diffaug.conditioning.requests import check_config
+
+            check_config(config.generate)
             return _print_plan(config)
         from diffaug.pipeline import run_pipeline
 

@@ -22,6 +22,7 @@ Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Source = Literal[
     "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
 ]  # whose layout `data/sources` reads
+AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
@@ -119,8 +120,11 @@ class GenerateConfig(Knobs):
     count: Positive = 200  # kept cases
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Path | None = None  # YAML file of your own findings, instead of a domain's
-    place: Literal["mixed", "free", "replace"] = "mixed"
-    free_share: Fraction = 0.3  # share of requests that first seek a lesion-free place; 0.5 gave 1.5 lesions a frame
+    place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
+    free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
+    masks: Literal["bank", "procedural", "mixed"] = "bank"  # training masks, outlines of the findings, or half of each
+    aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
+    baseline: Path | None = None  # for missed: the folder of `diffaug study --folds K` on these training cases
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from diffaug.conditioning.requests import check_config
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.folder import Dataset, read_dataset, subset_dataset
 from diffaug.errors import ConfigError
@@ -42,7 +43,12 @@ def run_pipeline(config: Config) -> list[Path]:
 
     Returns:
         The reports, one for each number and draw.
+
+    Raises:
+        ConfigError: A stage asks for what cannot be made; told before the first one starts.
+        FindingsError: The findings are unknown or break a rule.
     """
+    check_config(config.generate)
     full = config.out / "data"
     dataset = read_dataset(full) if (full / "cases.csv").is_file() else import_data(config, full)
     reports = []

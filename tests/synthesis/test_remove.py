@@ -8,7 +8,8 @@ from diffaug.conditioning.placement import field_of_view
 from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError
-from diffaug.synthesis.remove import Remover, regions_of, remove
+from diffaug.synthesis.clearing import Remover, regions_of
+from diffaug.synthesis.remove import remove
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,11 @@ def draw_prompts(library: Library, count: int, seed: int) -> Iterator[Draft]:
 
 
 def draw_prompt(
-    library: Library, rng: np.random.Generator, given: Mapping[str, str] | None = None, settings: bool = True
+    library: Library,
+    rng: np.random.Generator,
+    given: Mapping[str, str] | None = None,
+    settings: bool = True,
+    head: str = "",
 ) -> Draft:
     """Draw one prompt.
 
@@ -74,6 +78,7 @@ def draw_prompt(
         given: Words of aspects that are known, such as size and shape of a mask; only findings consistent with them are
             drawn. Where no head is, the head is a plain lesion.
         settings: Whether to say where it is seen; not of a real background, whose place nobody has told.
+        head: The finding that the mask was drawn for, if it was.
     """
     given = {aspect: word for aspect, word in (given or {}).items() if word}
     allowed: Words = WORDS | {aspect: (word,) for aspect, word in given.items()}
@@ -84,6 +89,8 @@ def draw_prompt(
         if room[role] == 0 or (role != "head" and rng.random() > CHANCE):
             continue
         fitting = {name: one for name, one in library.spoken(group).items() if _fits(name, one, chosen, allowed)}
+        if role == "head" and head in fitting:
+            fitting = {head: fitting[head]}
         if fitting:
             name = list(fitting)[int(rng.integers(len(fitting)))]
             chosen[name] = fitting[name]

@@ -1,6 +1,7 @@
-"""The mask bank: shapes of annotated training lesions, drawn again under random similarity transforms.
+"""The mask bank: shapes of annotated training lesions, drawn again under random similarity and elastic transforms.
 
-Knows masks only; where a shape may lie on a background is decided in placement.py.
+Knows masks only; where a shape may lie on a background is decided in placement.py, and shapes without a lesion behind
+them come from outlines.py. Both sources have `draw` and `entry`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from diffaug.errors import DataError, PlacementError
 MIN_SHARE = 0.0005  # of the frame; smaller components are specks of compression or annotation
 MIN_PIXELS = 9
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
+ELASTIC = 0.08  # of the equivalent diameter; the deviation of an elastic transform is drawn up to it
+KNOTS = 5  # of the grid of random shifts over a shape's box, a side
 STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by the frame or drawn in a hurry
 ROUNDING = 0.08  # of the equivalent diameter; what a shape with such a side is smoothed by
 EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
@@ -26,14 +29,17 @@ EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
 
 @dataclass(frozen=True)
 class MaskTransform:
-    """A similarity transform: flip left-right, then rotate, then scale.
+    """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
 
-    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size.
+    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size, and
+    whatever the elastic transform does.
     """
 
     scale: float = 1.0
     angle: float = 0.0  # degrees, counter-clockwise
     flip: bool = False
+    elastic: float = 0.0  # standard deviation of the shifts, as a share of the equivalent diameter
+    warp: int = 0  # seeds the shifts
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -42,13 +48,15 @@ class MaskTransform:
 
 def transform_from_dict(values: dict[str, Any]) -> MaskTransform:
     """Return the transform that `as_dict` wrote."""
-    return MaskTransform(float(values["scale"]), float(values["angle"]), bool(values["flip"]))
+    similarity = float(values["scale"]), float(values["angle"]), bool(values["flip"])
+    return MaskTransform(*similarity, float(values.get("elastic", 0.0)), int(values.get("warp", 0)))
 
 
 def draw_transform(rng: np.random.Generator) -> MaskTransform:
-    """Draw a scale from SCALES, any angle, and a flip every other time."""
-    scale = float(np.exp(rng.uniform(*np.log(SCALES))))
-    return MaskTransform(round(scale, 4), round(float(rng.uniform(0.0, 360.0)), 2), bool(rng.random() < 0.5))
+    """Draw a scale from SCALES, any angle, a flip every other time, and shifts of up to ELASTIC."""
+    scale, angle = float(np.exp(rng.uniform(*np.log(SCALES)))), float(rng.uniform(0.0, 360.0))
+    flip, elastic = bool(rng.random() < 0.5), float(rng.uniform(0.0, ELASTIC))
+    return MaskTransform(round(scale, 4), round(angle, 2), flip, round(elastic, 4), int(rng.integers(2**31)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class MaskEntry:
     top: int
     left: int
     frame: tuple[int, int]  # height, width of the case
+    outline: str = ""  # the finding whose outline was drawn, instead of a case's
 
     @property
     def relative_area(self) -> float:
@@ -124,8 +133,13 @@ class MaskBank:
         return self._by_case.get(case, ())
 
     def draw(self, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a component and a transform."""
-        return self.entries[int(rng.integers(len(self.entries)))], draw_transform(rng)
+        """Draw a case, one of its components, and a transform: a frame of ten lesions counts no more than others."""
+        parts = self._by_case[self._cases[int(rng.integers(len(self._cases)))]]
+        return parts[int(rng.integers(len(parts)))], draw_transform(rng)
+
+    @cached_property
+    def _cases(self) -> tuple[str, ...]:
+        return tuple(self._by_case)
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, int], MaskEntry]:
@@ -172,32 +186,63 @@ def entries_of(case: Case, mask: Mask) -> Iterator[MaskEntry]:
 def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Mask:
     """Return an entry's shape, transformed, as a tight crop for a frame of another size.
 
-    The signed distance to the boundary is resampled and cut at zero: edges stay smooth when scaled up, and the area
-    follows scale squared. The identity returns the entry's shape itself.
+    The signed distance to the boundary is resampled and cut at zero, or, after an elastic transform, at the level that
+    keeps the area: edges stay smooth when scaled up, and the area follows scale squared. The identity returns the
+    entry's shape itself.
 
     Args:
         entry: The shape and the frame it comes from.
-        transform: Flip, angle and relative scale.
+        transform: Elastic shifts, flip, angle and relative scale.
         frame: Height and width of the background, px.
 
     Returns:
-        Shape (h, w), never empty.
+        Shape (h, w), never empty; one component.
+
+    Source: elastic shifts as Simard et al. 2003 (doi:10.1109/ICDAR.2003.1227801), on a coarse grid of knots.
     """
     shape = entry.shape[:, ::-1] if transform.flip else entry.shape
     scale = transform.scale * float(np.sqrt(frame[0] * frame[1] / (entry.frame[0] * entry.frame[1])))
-    if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0:
+    if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0 and transform.elastic == 0.0:
         return np.ascontiguousarray(shape)
-    distance = signed_distance(np.pad(shape, 2))
+    area = int(np.count_nonzero(shape))
+    reach = transform.elastic * equivalent_diameter(area)  # px of the shape
+    distance = signed_distance(np.pad(shape, 2 + int(np.ceil(3 * reach))))
     forward = scale * _rotation(transform.angle)
     height, width = distance.shape
     corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
     size = np.ceil(np.abs(corners).max(axis=1) * 2).astype(int) + 1
     backward = np.linalg.inv(forward)
     offset = (np.array(distance.shape) - 1) / 2 - backward @ (size - 1) / 2
-    moved = ndimage.affine_transform(distance, backward, offset, tuple(size), order=1, cval=float(distance.min()))
-    found = moved > min(0.0, float(moved.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
-    top, left, bottom, right = bounding_box(found)
-    return np.asarray(found[top:bottom, left:right], dtype=bool)
+    outside = float(distance.min())
+    if reach == 0.0:
+        moved = ndimage.affine_transform(distance, backward, offset, tuple(size), order=1, cval=outside)
+        level = 0.0
+    else:
+        points = np.tensordot(backward, np.indices(tuple(size), dtype=np.float64), 1) + offset[:, None, None]
+        points += reach * _shifts(points, (height, width), transform.warp)
+        moved = ndimage.map_coordinates(distance, points, order=1, cval=outside)
+        wanted = min(max(1, round(scale**2 * area)), moved.size)
+        level = float(np.partition(moved.ravel(), moved.size - wanted)[moved.size - wanted]) - 1e-6
+    found = moved > min(level, float(moved.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
+    return largest_component(found) if reach else _cut_out(found)
+
+
+def _shifts(points: NDArray[np.float64], box: tuple[int, int], seed: int) -> NDArray[np.float64]:
+    """Return smooth random shifts of unit deviation at points of a box, both of shape (2, h, w)."""
+    knots = np.random.default_rng(seed).standard_normal((2, KNOTS, KNOTS))
+    where = points * ((KNOTS - 1) / (np.array(box) - 1))[:, None, None]
+    return np.stack([ndimage.map_coordinates(one, where, order=3, mode="nearest") for one in knots])
+
+
+def largest_component(mask: Mask) -> Mask:
+    """Return the largest component of a mask that is not empty, as a tight crop without holes."""
+    labels, _ = ndimage.label(mask, structure=EIGHT)
+    return _cut_out(ndimage.binary_fill_holes(labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))))
+
+
+def _cut_out(mask: Mask) -> Mask:
+    top, left, bottom, right = bounding_box(mask)
+    return np.asarray(mask[top:bottom, left:right], dtype=bool)
 
 
 def paste(crop: Mask, top: int, left: int, frame: tuple[int, int]) -> Mask:
@@ -225,12 +270,7 @@ def rounded(crop: Mask) -> Mask:
     sigma = ROUNDING * equivalent_diameter(float(np.count_nonzero(crop)))
     pad = int(np.ceil(2 * sigma)) + 1
     soft = ndimage.gaussian_filter(np.pad(crop, pad).astype(np.float32), sigma)
-    labels, count = ndimage.label(soft > 0.5, structure=EIGHT)
-    if count == 0:
-        return crop
-    found = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    top, left, bottom, right = bounding_box(found)
-    return np.asarray(found[top:bottom, left:right], dtype=bool)
+    return largest_component(soft > 0.5) if (soft > 0.5).any() else crop
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ its arm, its seed and the config alone: the same file comes from one worker or m
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from diffaug.artifacts import (
     write_jsonl,
 )
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
     ARMS,
@@ -60,11 +61,12 @@ class Run:
     device: str
     out: Path
     pictures: bool  # whether predictions are saved
+    fold: int | None = None  # of the training cases, which is tested on and left out of training
 
     @property
     def name(self) -> str:
-        """ARM-SEED, which is also the name of the run's files."""
-        return f"{self.arm.name}-{self.seed}"
+        """ARM-SEED or ARM-SEED-foldF, which is also the name of the run's files."""
+        return f"{self.arm.name}-{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
     @property
     def records(self) -> Path:
@@ -82,8 +84,12 @@ def run_study(
     test: str = "test",
     device: str = "cpu",
     oracle: Path | None = None,
+    folds: int = 0,
 ) -> dict[str, Any]:
     """Train every arm with every seed and compare them on held-out real cases.
+
+    With folds, only the arm `real` is trained, on the training cases without one fold at a time, and tested on that
+    fold: what a baseline misses of the training cases themselves (`diffaug generate --aim missed`).
 
     Writes OUT/study.json (what is run) before work starts, OUT/runs/ARM-SEED.jsonl as runs finish, OUT/cases.csv, and
     OUT/summary.json last. The same call again skips finished runs; arms and seeds may be added to a finished study.
@@ -97,6 +103,7 @@ def run_study(
         test: Split of `data` that is tested on.
         device: Where to train.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
+        folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
 
     Returns:
         The summary, as written.
@@ -106,24 +113,45 @@ def run_study(
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
     """
+    config = config.model_copy(update={"arms": ("real",)}) if folds else config
     check_arms(config.arms)
-    inputs = read_inputs(data, synthetic, test, oracle)
+    inputs = read_fold_inputs(data, synthetic, oracle) if folds else read_inputs(data, synthetic, test, oracle)
     arms = build_arms(config.arms, inputs.train, inputs.synthetic, inputs.full)
+    fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
     digests = inputs.digests()
 
     make_folder(out)
-    _write_plan(out, _plan(inputs, digests, config, seed, device))
+    _write_plan(out, _plan(inputs, digests, config, seed, device, folds))
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
-        Run(arm, one, inputs.test, columns, config, device, out, pictures=one == seed)
+        run
         for one in range(seed, seed + config.seeds)
         for arm in arms
+        for run in _by_fold(
+            Run(arm, one, inputs.test, columns, config, device, out, pictures=one == seed and not folds), fold_of
+        )
     ]
     pending = [run for run in runs if not run.records.exists()]
     if pending:
         (out / "summary.json").unlink(missing_ok=True)
         _complete(pending, config.workers)
     return _summarise(out, runs, config, seed, cut)
+
+
+def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
+    """Return a run, or, with folds, one for each: trained on the other folds, tested on its own."""
+    if not fold_of:
+        return [run]
+    return [
+        replace(
+            run,
+            arm=replace(run.arm, real=tuple(case for case in run.arm.real if fold_of[case.id] != fold)),
+            test=tuple(case for case in run.test if fold_of[case.id] == fold),
+            columns=tuple(row for case, row in zip(run.test, run.columns, strict=True) if fold_of[case.id] == fold),
+            fold=fold,
+        )
+        for fold in sorted(set(fold_of.values()))
+    ]
 
 
 @dataclass(frozen=True)
@@ -168,6 +196,23 @@ def read_inputs(data: Path, synthetic: Sequence[Path], test: str, oracle: Path |
     return Inputs(dataset, test, train, tested, sets, oracle, full)
 
 
+def read_fold_inputs(data: Path, synthetic: Sequence[Path], oracle: Path | None) -> Inputs:
+    """Read the training cases, which folds train on and test on.
+
+    Raises:
+        StudyError: No case is annotated, or synthetic sets are given: they are made of every training case.
+        DataError: A file breaks a rule of the folder format.
+    """
+    if synthetic or oracle:
+        raise StudyError(
+            "folds train the arm real alone: a synthetic set or an oracle has seen every fold; "
+            "leave out --synthetic and --oracle, or --folds"
+        )
+    dataset = read_dataset(data)
+    train = _split(dataset, "train")
+    return Inputs(dataset, "train", train, train, (), None, ())
+
+
 def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
     cases = annotated(dataset, name)
     if not cases:
@@ -184,12 +229,16 @@ def _digest(cases: Sequence[Case]) -> str:
     )
 
 
-def _plan(inputs: Inputs, digests: Mapping[str, Any], config: StudyConfig, seed: int, device: str) -> dict[str, Any]:
+def _plan(
+    inputs: Inputs, digests: Mapping[str, Any], config: StudyConfig, seed: int, device: str, folds: int
+) -> dict[str, Any]:
     """Return what is run, as study.json says it; `identity` is all that a run's numbers depend on."""
     knobs = config.model_dump(mode="json")
     identity = {name: value for name, value in knobs.items() if name not in FREE}
     return {
-        "identity": {**identity, "seed": seed, "test": inputs.split, "device": device, **digests},
+        "identity": {**identity, "seed": seed, "test": inputs.split, "device": device, **digests}
+        | ({"folds": folds} if folds else {}),
+        "tested": {case.id: digest_of_case(case) for case in inputs.test},
         "config": knobs,
         "arms": {name: ARMS[name] for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
