@@ -180,8 +180,9 @@ def load_validators(model: Path, calibration: Calibration, device: str = "cpu") 
 
 @torch.no_grad()
 def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
-    """Return a painter under the guidance of text and mask."""
-    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights)
+    """Return a painter under guidance: of the text in the noisier half of the timesteps, of text and mask in the other."""
+    switch = len(painter.schedule.alpha_bar) // 2
+    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights, switch)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
