@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from layouts import write_drishti
+
 from diffaug.data.phantom import make_phantoms
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -55,3 +57,17 @@ def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_pa
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim", "dpm++")]
     assert all(float(line.split()[3]) > 0 for line in lines)
+
+
+def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
+    tree = write_drishti(tmp_path / "tree", 14, cropped=True)
+    command = [sys.executable, str(BENCHMARKS / "drishti.py"), "--out", str(tmp_path), "--from", str(tree), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "drishti.json").read_text())
+    assert -1 <= measured["vcdr_rank_correlation"] <= 1
+    assert 0 <= measured["vcdr_mae"] <= 1 and 0 <= measured["vcdr_mae_segmenter"] <= 1
+    pairs = list(measured["ratios"].values())
+    assert len(pairs) == measured["painted"] == 8
+    assert abs(measured["vcdr_mae"] - sum(abs(a - b) for a, b in pairs) / 8) < 1e-3
+    assert measured["requested"] == [min(a for a, _ in pairs), max(a for a, _ in pairs)]
+    assert (tmp_path / "discs.png").stat().st_size > 10_000
