@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from layouts import write_drishti
+
 from diffaug.data.phantom import make_phantoms
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -81,3 +83,17 @@ def test_the_placement_benchmark_finds_no_violation_on_phantoms_with_an_overlay_
     assert sum(measured["placements"].values()) == 30
     assert measured["real"]["lesions_per_frame"] >= 1 and "lesions a frame" in run.stdout
     assert (tmp_path / "sheet-1.png").stat().st_size > 10_000
+
+
+def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
+    tree = write_drishti(tmp_path / "tree", 14, cropped=True)
+    command = [sys.executable, str(BENCHMARKS / "drishti.py"), "--out", str(tmp_path), "--from", str(tree), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "drishti.json").read_text())
+    assert -1 <= measured["vcdr_rank_correlation"] <= 1
+    assert 0 <= measured["vcdr_mae"] <= 1 and 0 <= measured["vcdr_mae_segmenter"] <= 1
+    pairs = list(measured["ratios"].values())
+    assert len(pairs) == measured["painted"] == 8
+    assert abs(measured["vcdr_mae"] - sum(abs(a - b) for a, b in pairs) / 8) < 1e-3
+    assert measured["requested"] == [min(a for a, _ in pairs), max(a for a, _ in pairs)]
+    assert (tmp_path / "discs.png").stat().st_size > 10_000

@@ -6,6 +6,10 @@ import numpy as np
 from PIL import Image
 
 from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
+from diffaug.conditioning.requests import RequestDrawer
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case
+from diffaug.data.folder import read_dataset, write_cases
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 
@@ -79,4 +83,26 @@ def make_synthetic(folder: Path, kept: int = 4, sources: tuple[str, ...] = ("tra
     write_jsonl(folder / "manifest.jsonl", rows)
     funnel = {"requested": kept + 1, "stopped": 0, "rejected": 1, "kept": kept}
     write_json(folder / "summary.json", {**funnel, "by_size": {"medium": funnel}, "seconds": 9.0})
+    return folder
+
+
+def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
+    """Write a synthetic set in the format of `diffaug generate` whose cups are labelled, not painted."""
+    drawer = RequestDrawer(read_dataset(eyes).split("train"), 0, GenerateConfig())
+    rows, cases = [], []
+    for index in range(kept):
+        request = drawer.draw(index)
+        paths = [folder / "shards" / "00000" / kind / f"{request.id}.png" for kind in ("images", "masks")]
+        image = np.clip(drawer.cases[request.background].read_image() + np.uint8(index + 1), 0, 255)
+        for path, values in zip(paths, (image, drawer.masks(request).values), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+        cases.append(Case(request.id, *paths, request.background, "train", request.prompt, classes=drawer.classes))
+        places = dict(zip(("image", "mask"), (path.relative_to(folder).as_posix() for path in paths), strict=True))
+        more = {"decision": "kept", "sources": [request.background], "checks": [], "reason": "", "preview": ""}
+        rows.append({**request.as_dict(), **more, **places, "model": "m", "validator": "v", "config": "c"})
+    write_cases(folder, cases)
+    write_jsonl(folder / "manifest.jsonl", rows)
+    funnel = {"requested": kept, "stopped": 0, "rejected": 0, "kept": kept}
+    write_json(folder / "summary.json", {**funnel, "by_size": {"large": funnel}, "seconds": 9.0})
     return folder

@@ -128,6 +128,7 @@ class LatentInpainter:
                 f"perhaps masks and scale; this one takes {self.unet.config.in_channels}; use an inpainting checkpoint"
             )
         self.classes = max(0, extra - SCALE_CHANNELS)
+        self.masks_end = least + self.classes  # channels before those of the scale
         self.latent_side = int(self.unet.config.sample_size)
         self.cell = 2 ** (len(self.codec.config.block_out_channels) - 1) * unshuffle_factor(self.codec)
         self.window = self.latent_side * self.cell
@@ -207,14 +208,17 @@ class LatentInpainter:
         return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
     def add_masks(self, classes: int) -> None:
-        """Let a U-Net of a plain inpainting checkpoint read soft masks and scale, in place, with weights of zero.
+        """Let the U-Net read a soft mask of each of so many classes, and the scale, in place.
 
-        Its outputs stay what they were until it is trained.
+        Channels are added behind those of the masks it knows, with weights of zero: what it makes of the others stays
+        until it is trained. The first class takes the mask that a model of one class was trained with.
         """
-        if self.classes == 0:
-            conv = self.unet.conv_in
-            columns = conv.weight.new_zeros(conv.out_channels, classes + SCALE_CHANNELS, *conv.kernel_size)
-            widen(self.unet, columns, self.plain_channels)
+        if classes > self.classes:
+            added = classes - self.classes + (0 if self.classes else SCALE_CHANNELS)
+            weight = self.unet.conv_in.weight.detach()
+            zeros = weight.new_zeros(weight.shape[0], added, *weight.shape[2:])
+            columns = [weight[:, self.plain_channels : self.masks_end], zeros, weight[:, self.masks_end :]]
+            widen(self.unet, torch.cat(columns, dim=1), self.plain_channels)
             self.__post_init__()
 
     def adopt(self, adapters: Adapters) -> None:

@@ -133,6 +133,23 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
             )
 
 
+def check_classes(folder: Path, cases: Sequence[Case], dataset: Dataset) -> None:
+    """Refuse cases whose labels have other classes than the data set's.
+
+    Raises:
+        StudyError: They have.
+    """
+    wanted = dataset.cases[0].classes
+    if cases and cases[0].classes != wanted:
+        told = [
+            ", ".join(f"{one.name} {list(one.values)}" for one in some) or "one" for some in (cases[0].classes, wanted)
+        ]
+        raise StudyError(
+            f"all labels of a study need the same classes: {folder} has {told[0]}, {dataset.folder} has {told[1]}; "
+            "generate the set again from this data set"
+        )
+
+
 def check_disjoint(train: Mapping[str, str], test: Mapping[str, str]) -> None:
     """Refuse test images that are also trained on, byte for byte.
 

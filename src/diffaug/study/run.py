@@ -7,7 +7,7 @@ its arm, its seed and the config alone: the same file comes from one worker or m
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from diffaug.artifacts import (
     write_jsonl,
 )
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case, digest_of_case
+from diffaug.data.case import Case, digest_of_case, masks_from_label
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
@@ -34,10 +34,12 @@ from diffaug.study.arms import (
     annotated,
     build_arms,
     check_arms,
+    check_classes,
     check_disjoint,
     check_provenance,
     read_synthetic,
 )
+from diffaug.study.evaluate import class_columns
 from diffaug.study.statistics import METRICS, summarise
 from diffaug.study.strata import Profile, contrast_cut, profile, record
 
@@ -135,7 +137,7 @@ def run_study(
     if pending:
         (out / "summary.json").unlink(missing_ok=True)
         _complete(pending, config.workers)
-    return _summarise(out, runs, config, seed, cut)
+    return _summarise(out, runs, config, seed, cut, inputs.dataset.class_names)
 
 
 def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
@@ -189,6 +191,8 @@ def read_inputs(data: Path, synthetic: Sequence[Path], test: str, oracle: Path |
     full = annotated(read_dataset(oracle), "train") if oracle else ()
     for one in sets:
         check_provenance(one, dataset)
+    for folder, cases in [*((one.folder, one.cases) for one in sets), *([(oracle, full)] if oracle else [])]:
+        check_classes(folder, cases, dataset)
     seen = (*full, *(case for one in sets for case in one.cases), *train)
     check_disjoint(
         {digest_of_file(case.image): case.id for case in seen}, {digest_of_file(case.image): case.id for case in tested}
@@ -224,9 +228,11 @@ def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
 
 
 def _digest(cases: Sequence[Case]) -> str:
-    return digest_of_value(
-        [[case.id, digest_of_file(case.image), digest_of_file(case.mask) if case.mask else ""] for case in cases]
-    )
+    def told(case: Case) -> list[Any]:
+        classes = [[one.name, *one.values] for one in case.classes]
+        return [case.id, digest_of_file(case.image), digest_of_file(case.mask) if case.mask else "", *classes]
+
+    return digest_of_value([told(case) for case in cases])
 
 
 def _plan(
@@ -242,6 +248,7 @@ def _plan(
         "config": knobs,
         "arms": {name: ARMS[name] for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
+        **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
         "synthetic": [str(one.folder.resolve()) for one in inputs.synthetic],
         "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
         "cases": {
@@ -279,7 +286,7 @@ def _stratify(
     path = out / "profiles.json"
     kept = read_json(path) if path.exists() else {}
     if kept.get("data") != digest:
-        measured = {case.id: asdict(profile(case)) for case in _track((*train, *test), "measuring lesions")}
+        measured = {case.id: profile(case).as_dict() for case in _track((*train, *test), "measuring lesions")}
         kept = {"data": digest, "profiles": measured}
         write_json(path, kept)
     profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
@@ -304,7 +311,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     import torch
 
     from diffaug.study.batches import Batches, load_images
-    from diffaug.study.evaluate import predict, score, write_prediction
+    from diffaug.study.evaluate import predict, score_classes, write_prediction
     from diffaug.study.segmenter import build_network, train
 
     if run.records.exists():
@@ -312,7 +319,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     config = run.config
     files = make_folder(run.out / "runs") / run.name
     batches = Batches(run.arm, config, run.seed)
-    network = build_network(config, run.seed)
+    network = build_network(config, run.seed, len(run.test[0].class_names))
     train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
 
     folder = Path("predictions") / run.name
@@ -320,14 +327,14 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
         make_folder(run.out / folder)
     rows = []
     images = load_images(run.test, config.size).to(torch.device(run.device))
-    for index, (case, reference, prediction) in enumerate(predict(network, images, run.test)):
+    for index, (case, references, prediction) in enumerate(predict(network, images, run.test)):
         picture = folder / f"{index:05d}.png" if run.pictures else None
         if picture:
-            write_prediction(run.out / picture, prediction, PICTURE)
-        scores = score(reference, prediction)
+            write_prediction(run.out / picture, prediction, PICTURE, case.classes)
+        scores = score_classes(references, masks_from_label(prediction, case.classes), case.class_names)
         rows.append(
             {"arm": run.arm.name, "seed": run.seed, "case": case.id}
-            | {metric: getattr(scores, metric) for metric in METRICS}
+            | scores
             | {**run.columns[index], "prediction": picture.as_posix() if picture else ""}
         )
     write_jsonl(run.records, rows)
@@ -439,10 +446,13 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _summarise(out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None) -> dict[str, Any]:
+def _summarise(
+    out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None, names: Sequence[str]
+) -> dict[str, Any]:
     """Write cases.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
-    write_csv(out / "cases.csv", [row | {"strata": ";".join(row["strata"])} for row in records], COLUMNS)
-    summary = summarise(records, config.bootstrap, seed) | {"contrast_cut": cut}
+    columns = (*COLUMNS[: COLUMNS.index("area")], *class_columns(names), *COLUMNS[COLUMNS.index("area") :])
+    write_csv(out / "cases.csv", [row | {"strata": ";".join(row["strata"])} for row in records], columns)
+    summary = summarise(records, config.bootstrap, seed, names) | {"contrast_cut": cut}
     write_json(out / "summary.json", summary)
     return summary

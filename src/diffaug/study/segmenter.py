@@ -25,12 +25,12 @@ LOG_EVERY = 50  # iterations
 CHECKPOINT_EVERY = 250  # iterations
 
 
-def build_network(config: StudyConfig, seed: int) -> "nn.Module":
+def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Module":
     """Return the segmentation network with the initial weights of a seed.
 
     A U-Net with batch normalisation between space-to-depth and depth-to-space by 4: no layer runs at full resolution,
     so that it learns more in a minute of one core than any of the finer networks that were tried.
-    Images (B, 3, S, S) => logits (B, 1, S, S).
+    Images (B, 3, S, S) => logits (B, K, S, S), one channel a class.
 
     Source: Falk et al. 2019, "U-Net: deep learning for cell counting, detection, and morphometry", as built by MONAI;
     the start of the last layer is that of Aitken et al. 2017 (arXiv:1707.02937).
@@ -44,27 +44,30 @@ def build_network(config: StudyConfig, seed: int) -> "nn.Module":
         unet = BasicUNet(
             spatial_dims=2,
             in_channels=3 * CELL**2,
-            out_channels=CELL**2,
+            out_channels=classes * CELL**2,
             features=(*config.widths, config.widths[0]),
             norm="batch",
             act="relu",
         )
     with torch.no_grad():  # the pixels of a cell start alike, or a young network would draw a checkerboard
         for parameter in unet.final_conv.parameters():
-            parameter.copy_(parameter[:1].expand_as(parameter).clone())
+            parameter.copy_(parameter[:: CELL**2].repeat_interleave(CELL**2, 0))
     network = nn.Sequential(nn.PixelUnshuffle(CELL), unet, nn.PixelShuffle(CELL))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 
 
 def segmentation_loss(logits: "Tensor", masks: "Tensor") -> "Tensor":
-    """Return soft Dice over the batch plus binary cross-entropy, both (B, 1, S, S)."""
+    """Return soft Dice over the batch, the mean of the classes, plus binary cross-entropy; both (B, K, S, S)."""
     import torch
     import torch.nn.functional as F
 
+    def dice(p: "Tensor", m: "Tensor") -> "Tensor":
+        return (2 * (p * m).sum() + 1) / (p.sum() + m.sum() + 1)
+
     probability = torch.sigmoid(logits)
-    overlap = 2 * (probability * masks).sum() + 1
-    dice = overlap / (probability.sum() + masks.sum() + 1)
-    return 1 - dice + F.binary_cross_entropy_with_logits(logits, masks)
+    parts = zip(probability.chunk(logits.shape[1], 1), masks.chunk(masks.shape[1], 1), strict=True)
+    overlap = torch.stack([dice(p, m) for p, m in parts]).mean()
+    return 1 - overlap + F.binary_cross_entropy_with_logits(logits, masks)
 
 
 def learning_rate(iteration: int, iterations: int, peak: float) -> float:

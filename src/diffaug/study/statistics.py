@@ -4,13 +4,14 @@ Shapes: S seeds, C cases, R resamples. A value that does not exist (a case outsi
 prediction) is NaN and takes part in nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.study.strata import STRATA
+from diffaug.data.fundus import disc_and_cup
+from diffaug.study.strata import strata_names
 
 Values = NDArray[np.float64]  # (S, C)
 Interval = dict[str, float | None]
@@ -86,7 +87,9 @@ def _size_of(records: Sequence[Mapping[str, Any]], stratum: str | None = None) -
     return len({record["case"] for record in records if stratum is None or stratum in record["strata"]})
 
 
-def summarise(records: Sequence[Mapping[str, Any]], resamples: int, seed: int = 0) -> dict[str, Any]:
+def summarise(
+    records: Sequence[Mapping[str, Any]], resamples: int, seed: int = 0, classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the summary of a study: every arm, every stratum, and every arm against `real`.
 
     An empty stratum has n = 0 and None for its values, never zero. A difference is the mean over the same cases and
@@ -96,33 +99,50 @@ def summarise(records: Sequence[Mapping[str, Any]], resamples: int, seed: int = 
         records: Per-case records of all arms and seeds; every arm has the same seeds and cases.
         resamples: Bootstrap resamples of each interval.
         seed: Of the bootstrap draws.
+        classes: Names of several classes, whose own metrics the records hold beside the means over classes.
     """
     by_arm: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         by_arm.setdefault(record["arm"], []).append(record)
     summary: dict[str, Any] = {"arms": {}, "differences": {}}
     for arm, own in by_arm.items():
-        summary["arms"][arm] = _arm_summary(own, resamples, seed)
+        summary["arms"][arm] = _arm_summary(own, resamples, seed, classes)
         if arm != REFERENCE_ARM and REFERENCE_ARM in by_arm:
             name = f"{arm} - {REFERENCE_ARM}"
-            summary["differences"][name] = _difference(own, by_arm[REFERENCE_ARM], resamples, seed)
+            summary["differences"][name] = _difference(own, by_arm[REFERENCE_ARM], resamples, seed, classes)
     return summary
 
 
-def _arm_summary(records: Sequence[Mapping[str, Any]], resamples: int, seed: int) -> dict[str, Any]:
+def _arm_summary(
+    records: Sequence[Mapping[str, Any]], resamples: int, seed: int, classes: Sequence[str]
+) -> dict[str, Any]:
     arm: dict[str, Any] = {"n": _size_of(records), "seeds": len({record["seed"] for record in records}), "strata": {}}
     for metric in METRICS:
         arm[metric] = interval(values_of(records, metric), resamples, seed)
-    for stratum in STRATA:
+    for stratum in strata_names(classes):
         arm["strata"][stratum] = {"n": _size_of(records, stratum)} | {
             metric: interval(values_of(records, metric, stratum), resamples, seed)
             for metric in ("dice", "missed", "false_negative_rate")
         }
-    return arm
+    return arm | _by_class(classes, lambda column: interval(values_of(records, column), resamples, seed))
+
+
+def _by_class(classes: Sequence[str], measure: Callable[[str], Interval]) -> dict[str, Any]:
+    """Return what is measured of each of several classes, and of the cup-to-disc ratio; nothing of a single class."""
+    if len(classes) < 2:
+        return {}
+    found: dict[str, Any] = {
+        "classes": {name: {metric: measure(f"{name}_{metric}") for metric in METRICS} for name in classes}
+    }
+    return found | ({"vcdr_error": measure("vcdr_error")} if disc_and_cup(classes) else {})
 
 
 def _difference(
-    arm: Sequence[Mapping[str, Any]], real: Sequence[Mapping[str, Any]], resamples: int, seed: int
+    arm: Sequence[Mapping[str, Any]],
+    real: Sequence[Mapping[str, Any]],
+    resamples: int,
+    seed: int,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     def paired(metric: str, stratum: str | None = None) -> Interval:
         return interval(values_of(arm, metric, stratum) - values_of(real, metric, stratum), resamples, seed)
@@ -132,6 +152,6 @@ def _difference(
     difference["strata"] = {
         stratum: {"n": _size_of(real, stratum)}
         | {metric: paired(metric, stratum) for metric in ("dice", "missed", "false_negative_rate")}
-        for stratum in STRATA
+        for stratum in strata_names(classes)
     }
-    return difference
+    return difference | _by_class(classes, paired)

@@ -33,9 +33,16 @@ from diffaug.artifacts import (
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, check_config, is_generic
+from diffaug.conditioning.requests import (
+    Request,
+    RequestDrawer,
+    RequestMasks,
+    check_config,
+    check_place,
+    is_generic,
+)
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
@@ -46,7 +53,7 @@ from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words,
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, without_border
 from diffaug.synthesis.engine import Painted, Prepared, paint
-from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
+from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask, window_masks
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
@@ -149,7 +156,7 @@ class Studio:
         region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
         reach = reach_of(canvas.region, canvas.field, canvas.band)
         filled = (window_mask(reach, canvas.window, side) > 0.25).float()
-        mask = window_mask(canvas.masks.new, canvas.window, side)
+        mask = window_masks(canvas.masks.new_classes(self.drawer.classes), canvas.window, side)
         scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
         with torch.no_grad():
             text = painter.embed([canvas.request.prompt])
@@ -163,6 +170,10 @@ class Studio:
             fold=self.calibration.folds[canvas.request.mask_case or canvas.request.background],
         )
         return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
+
+    def picture_of(self, values: Label) -> Label:
+        """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
+        return values if self.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
 
     @torch.no_grad()
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
@@ -180,7 +191,7 @@ def load_validators(model: Path, calibration: Calibration, device: str = "cpu") 
 
 @torch.no_grad()
 def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
-    """Return a painter under guidance: of the text in the noisier half of the timesteps, of text and mask in the other."""
+    """Return a painter under guidance: of text in the noisier half of the timesteps, of text and mask in the other."""
     switch = len(painter.schedule.alpha_bar) // 2
     return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights, switch)
 
@@ -255,10 +266,10 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         canvas = canvases.pop(sample.index)
         row = _row(studio, canvas, sample)
         if sample.decision == "kept":
-            row |= _write_case(folder, canvas, studio.finish(canvas, sample), out)
+            row |= _write_case(folder, canvas, studio, studio.finish(canvas, sample), out)
         elif previews[sample.decision] < PREVIEWS:
             previews[sample.decision] += 1
-            row["preview"] = _write_preview(folder, canvas, studio.finish(canvas, sample), out)
+            row["preview"] = _write_preview(folder, canvas, studio, studio.finish(canvas, sample), out)
         yield row
     for index, canvas in canvases.items():  # what was not painted at all
         reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
@@ -289,21 +300,21 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[str, str]:
+def _write_case(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> dict[str, str]:
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
-    write_png(paths["mask"], canvas.masks.label.astype(np.uint8) * 255)
+    write_png(paths["mask"], studio.picture_of(canvas.masks.values))
     return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
         f"{name}_digest": digest_of_file(path) for name, path in paths.items()
     }
 
 
-def _write_preview(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> str:
+def _write_preview(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> str:
     """Write the window of a turned-down request, and beside it the requested mask."""
     path = folder / "turned-down" / f"{canvas.request.id}.png"
     write_png(path, np.asarray(canvas.window.crop(image), dtype=np.uint8))
-    mask = np.asarray(canvas.window.crop(canvas.masks.new), dtype=np.uint8) * 255
-    write_png(path.with_name(f"{path.stem}_mask.png"), mask)
+    mask = np.asarray(canvas.window.crop(canvas.masks.values * canvas.masks.new), dtype=np.uint8)
+    write_png(path.with_name(f"{path.stem}_mask.png"), studio.picture_of(mask))
     return path.relative_to(out).as_posix()
 
 
@@ -381,6 +392,7 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
     check_dataset(train)
+    check_place(config, train[0].classes)
     digests = {case.id: digest_of_case(case) for case in train}
     fitted = read_json(model / "fit.json")["cases"]
     changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
@@ -522,8 +534,9 @@ def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]
 
 
 def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
-    group = dataset.case(row["background"]).group
-    return Case(row["id"], out / row["image"], out / row["mask"], group, "train", row["prompt"])
+    background = dataset.case(row["background"])
+    paths = out / row["image"], out / row["mask"]
+    return Case(row["id"], *paths, background.group, "train", row["prompt"], classes=background.classes)
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Sees the cases of `train` and `unannotated` alone; val and test are never opened.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -114,6 +115,7 @@ def fit(
         return read_json(model / "training" / "summary.json") if process.leads else {}
     notices = [*check_dataset((*annotated, *unannotated), "checking images"), *notices_of(start, place)]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
+    check_classes(start, dataset.class_names)
     make_folder(model / "training")
     write_json(model / "fit.json", {**plan, "cases": {case.id: digests[case.id] for case in annotated}})
     write_json(model / "training" / "versions.json", versions())
@@ -125,7 +127,7 @@ def fit(
     clock.note("read")
 
     # Codec: pixels <=> latents.
-    painter = base_model(config, images, model / "training", start, seed).to(place)
+    painter = base_model(config, images, model / "training", start, seed, len(dataset.class_names)).to(place)
     fidelity = measure_codec(painter.codec, images, painter.window)
     if start is not None and fidelity["psnr_db"] < LEAST_PSNR and painter.is_compact:
         train_codec(images, config.codec, model / "training", seed, painter.codec)
@@ -186,6 +188,21 @@ def fit(
     return summary
 
 
+def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:
+    """Return a line for each class of several that is in too few lesions to shape the thresholds by itself."""
+    least = math.ceil(1 / alpha - 1)
+    counts = [
+        sum(bool((case.masks[k] & lesion).any()) for case in cases for lesion in case.lesions)
+        for k in range(len(names))
+    ]
+    return [
+        f"{count} annotated lesions hold the class {name}, fewer than the {least} that a threshold needs: where it is "
+        "asked for, the gate judges it by what lesions without it reach"
+        for name, count in zip(names, counts, strict=True)
+        if count < least and len(names) > 1
+    ]
+
+
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
     """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together."""
     groups = {case.case.id: case.case.group for case in cases}
@@ -239,6 +256,20 @@ def digest_of_base(base: Checkpoint) -> str:
     return digest_of_folder(base.folder, ("*/*.safetensors",)) if base.is_compact else digest_of_value(base.digests())
 
 
+def check_classes(base: Checkpoint | None, names: Sequence[str]) -> None:
+    """Refuse a base that was made for more classes than the data has.
+
+    Raises:
+        ModelError: It was.
+    """
+    known = LatentInpainter.load(base.folder).classes if base and base.is_compact else 0
+    if base and known > len(names):
+        raise ModelError(
+            f"a base has at most the classes of the data: {base.name} was made for {known}, the data has {len(names)} "
+            f"({', '.join(names)}); use another base"
+        )
+
+
 class _Clock:
     """Notes the seconds since the last note."""
 
@@ -275,7 +306,7 @@ def finished(model: Path, plan: dict[str, Any]) -> bool:
 def base_model(
     config: FitConfig, images: Sequence[Pixels], folder: Path, base: Checkpoint | None, seed: int, classes: int = 1
 ) -> LatentInpainter:
-    """Load the base, or train a codec on the images and set untrained parts around it.
+    """Load the base and add masks of further classes, or train a codec and set untrained parts around it.
 
     Stable Diffusion gets channels for masks and scale, and is saved beside its checkpoint unless it is to be merged.
     """
@@ -283,18 +314,19 @@ def base_model(
         model = LatentInpainter.load(base.folder)
         if not base.is_compact:
             model.base = None if config.denoiser.merge else base
-            if config.denoiser.soft_masks:
-                model.add_masks(classes)
+        wanted = config.denoiser.soft_masks if not base.is_compact else model.classes or classes > 1
+        if wanted:  # a compact model without masks may stay so: its region says where to paint
+            model.add_masks(classes)
         return model
-    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed)
+    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed, classes)
 
 
-def untrained_around(codec: Any, config: FitConfig, seed: int) -> LatentInpainter:
+def untrained_around(codec: Any, config: FitConfig, seed: int, classes: int = 1) -> LatentInpainter:
     """Set untrained parts, seeded, around a trained codec."""
     torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
     cells = config.codec.window // config.codec.cell
-    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
+    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells, classes)
     return LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
 
 
