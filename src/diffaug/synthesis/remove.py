@@ -23,6 +23,7 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.conditioning.cup import normal_prompt
 from diffaug.conditioning.masks import EIGHT
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
@@ -72,7 +73,12 @@ class Remover:
             seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
             before = self.found(case.id, frame, lesion, window)
             frame = compose(
-                frame, self.fill(frame, region, window, seed), window, region, band_width(lesion, MARGIN), seed
+                frame,
+                self.fill(frame, region, window, seed, normal_prompt(case.class_names)),
+                window,
+                region,
+                band_width(lesion, MARGIN),
+                seed,
             )
             after = self.found(case.id, frame, lesion, window)
             side = [window.top, window.left, window.side]
@@ -80,14 +86,14 @@ class Remover:
         return frame, rows
 
     @torch.no_grad()
-    def fill(self, frame: Pixels, region: Mask, window: Window, seed: int) -> torch.Tensor:
+    def fill(self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT) -> torch.Tensor:
         """Paint lesion-free tissue into a region: pixels => (1, 3, side, side) in [-1, 1]."""
         painter = self.painter
         where = (window_mask(region, window, painter.window) > 0.25).float()
         image = window_image(frame, window, painter.window)
         scale = torch.tensor([scale_of(window.side, region.shape, painter.latent_side)])
         empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
-        told = painter.condition(image, where, empty, scale, painter.embed([NORMAL_PROMPT]))
+        told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
         *_, last = sample(painter, painter.noise([seed]), told, painter.schedule, self.calibration.steps)
         return decode(painter.codec, last.x_next)
 
@@ -181,7 +187,7 @@ def _is_made(out: Path, case: Case) -> bool:
 def _made(out: Path, case: Case) -> Case:
     name = f"{case.id}-removed"
     image, mask = (out / kind / f"{name}.png" for kind in ("images", "masks"))
-    return Case(name, image, mask, case.group, case.split, NORMAL_PROMPT, classes=case.classes)
+    return Case(name, image, mask, case.group, case.split, normal_prompt(case.class_names), classes=case.classes)
 
 
 def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, Any]], *, digest: str) -> None:
