@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from layouts import ellipse
 
-from diffaug.conditioning.cup import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, terms
+from diffaug.conditioning.cup import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, normal_prompt, terms
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
+from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.requests import RequestDrawer, masks_of_request, request_from_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import masks_from_label
@@ -149,3 +150,8 @@ def test_other_labels_are_written_in_their_own_values_and_what_stays_is_kept(tra
         assert (masks.values[:4, :4] == 1).all() and masks.label[:4, :4].all()
     disc, cup = masks_from_label(masks.values, DISC_AND_CUP)
     assert (disc == masks.label).all() and not (cup & ~disc).any()
+
+
+def test_lesion_free_tissue_is_called_by_its_name():
+    assert normal_prompt(("disc", "cup")) == "normal retina"
+    assert normal_prompt(("lesion",)) == normal_prompt(("polyp", "tool")) == NORMAL_PROMPT

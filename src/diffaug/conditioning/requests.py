@@ -191,20 +191,16 @@ def label_of_ratio(entry: MaskEntry, ratio: float, classes: Sequence[LabelClass]
 
     Pixels of the disc are the first value that is of the disc and not of the cup, those of the cup its first value.
     """
-    masks = masks_from_label(label_of_entry(entry), classes)
-    disc, cup = (classes[place] for place in _disc_and_cup(classes))
-    rim = next(value for value in disc.values if value not in cup.values)
-    whole, inner = (masks[place] for place in _disc_and_cup(classes))
-    made = np.where(whole | inner, np.uint8(rim), np.uint8(0))
-    made[cup_of_ratio(whole | inner, inner, ratio)] = cup.values[0]
-    return made
-
-
-def _disc_and_cup(classes: Sequence[LabelClass]) -> tuple[int, int]:
     places = disc_and_cup([one.name for one in classes])
-    if places is None:
-        raise DataError(f"a cup needs the classes disc and cup: the data has {', '.join(one.name for one in classes)}")
-    return places
+    disc, cup = (classes[place].values for place in places) if places else ((), ())
+    rim = [value for value in disc if value not in cup]
+    if places is None or not rim:
+        told = ", ".join(f"{one.name} {list(one.values)}" for one in classes)
+        raise DataError(f"a cup needs a class disc with a value that is not of the class cup: the data has {told}")
+    whole, inner = masks_from_label(label_of_entry(entry), classes)[list(places)]
+    made = np.where(whole | inner, np.uint8(rim[0]), np.uint8(0))
+    made[cup_of_ratio(whole | inner, inner, ratio)] = cup[0]
+    return made
 
 
 def is_generic(config: GenerateConfig) -> bool:

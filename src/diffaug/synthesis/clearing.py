@@ -13,6 +13,7 @@ import torch
 from scipy import ndimage
 
 from diffaug.artifacts import digest_of_value
+from diffaug.conditioning.cup import normal_prompt
 from diffaug.conditioning.masks import EIGHT
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
@@ -51,7 +52,9 @@ class Remover:
             before = self.found(case.id, frame, lesion, window)
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
-            painted = self.fill(without_border(frame, field, reach), reach, window, seed)
+            painted = self.fill(
+                without_border(frame, field, reach), reach, window, seed, normal_prompt(case.class_names)
+            )
             frame = compose(frame, painted, window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
             side = [window.top, window.left, window.side]
@@ -59,14 +62,14 @@ class Remover:
         return frame, rows
 
     @torch.no_grad()
-    def fill(self, frame: Pixels, region: Mask, window: Window, seed: int) -> torch.Tensor:
+    def fill(self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT) -> torch.Tensor:
         """Paint lesion-free tissue into a region: pixels => (1, 3, side, side) in [-1, 1]."""
         painter = self.painter
         where = (window_mask(region, window, painter.window) > 0.25).float()
         image = window_image(frame, window, painter.window)
         scale = torch.tensor([scale_of(window.side, region.shape, painter.latent_side)])
         empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
-        told = painter.condition(image, where, empty, scale, painter.embed([NORMAL_PROMPT]))
+        told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
         *_, last = sample(painter, painter.noise([seed]), told, painter.schedule, self.calibration.steps)
         return decode(painter.codec, last.x_next)
 

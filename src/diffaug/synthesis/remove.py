@@ -18,7 +18,7 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
-from diffaug.conditioning.prompts import NORMAL_PROMPT
+from diffaug.conditioning.cup import normal_prompt
 from diffaug.data.case import Case, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.inspect import outlined
@@ -98,7 +98,7 @@ def _is_made(out: Path, case: Case) -> bool:
 def _made(out: Path, case: Case) -> Case:
     name = f"{case.id}-removed"
     image, mask = (out / kind / f"{name}.png" for kind in ("images", "masks"))
-    return Case(name, image, mask, case.group, case.split, NORMAL_PROMPT, classes=case.classes)
+    return Case(name, image, mask, case.group, case.split, normal_prompt(case.class_names), classes=case.classes)
 
 
 def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, Any]], *, digest: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import Attributes, measure_attributes
-from diffaug.conditioning.cup import describe_disc
-from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region, words_of
+from diffaug.conditioning.cup import describe_disc, normal_prompt
+from diffaug.conditioning.prompts import ASPECTS, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.diffusion.contract import Conditioning
@@ -273,7 +273,8 @@ def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int =
         if float((region * dilated(label, 2)).sum()) == 0 and _is_lit(case.image, window):
             image = _jittered(window_image(case.image, window, side), rng)
             empty, scale = torch.zeros_like(label), scale_of(window.side, case.mask.shape, cells)
-            return _turned(Sketch(image, region, empty, label, scale, NORMAL_PROMPT), rng)
+            prompt = normal_prompt(case.case.class_names)
+            return _turned(Sketch(image, region, empty, label, scale, prompt), rng)
     return None
 
 
@@ -296,12 +297,9 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
         label = window_masks(case.masks, window, side)
         if (float(union(label).mean()) > 0.01) != lesion_free and (not lesion_free or float(label.sum()) == 0):
             break
-    region = (
-        torch.ones_like(union(label))
-        if rng.random() < 0.5
-        else torch.maximum(random_blob(side, rng), dilated(label, 4))
-    )
-    prompt = NORMAL_PROMPT if float(label.sum()) == 0 else ""
+    whole = torch.ones_like(union(label))
+    region = whole if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
+    prompt = normal_prompt(case.case.class_names) if float(label.sum()) == 0 else ""
     image = _jittered(window_image(case.image, window, side), rng)
     return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
 
