@@ -130,7 +130,7 @@ class GenerateConfig(Knobs):
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
     solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
-    guidance: tuple[Weight, Weight] = (3.0, 2.0)  # of text in the noisier half, of text and mask in the other; 1: none
+    guidance: tuple[Weight, Weight] = (3.0, 1.5)  # of text; before it, in much noise, of text and mask; 1 is none
     gate: bool = True  # off: everything painted is kept
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 

@@ -40,18 +40,18 @@ def test_weights_of_one_change_nothing_and_cost_nothing():
     assert counted.rows == plain.rows == [2]
 
 
-def test_text_guidance_scales_what_the_text_adds_while_a_row_is_noisy():
-    text, mask = told().text.mean((1, 2)).view(-1, 1, 1, 1), 3 * told().mask
-    found = guided(2.5, 1.0)(latents(), T, told())
-    torch.testing.assert_close(found[:1], (latents() + 2.5 * text + mask)[:1])
-    torch.testing.assert_close(found[1:], (latents() + text + mask)[1:])
-
-
-def test_mask_guidance_scales_what_text_and_mask_add_afterwards():
+def test_mask_guidance_scales_what_text_and_mask_add_while_a_row_is_noisy():
     added = told().text.mean((1, 2)).view(-1, 1, 1, 1) + 3 * told().mask
     found = guided(1.0, 2.0)(latents(), T, told())
-    torch.testing.assert_close(found[:1], (latents() + added)[:1])
-    torch.testing.assert_close(found[1:], (latents() + 2.0 * added)[1:])
+    torch.testing.assert_close(found[:1], (latents() + 2.0 * added)[:1])
+    torch.testing.assert_close(found[1:], (latents() + added)[1:])
+
+
+def test_text_guidance_scales_what_the_text_adds_afterwards():
+    text, mask = told().text.mean((1, 2)).view(-1, 1, 1, 1), 3 * told().mask
+    found = guided(2.5, 1.0)(latents(), T, told())
+    torch.testing.assert_close(found[:1], (latents() + text + mask)[:1])
+    torch.testing.assert_close(found[1:], (latents() + 2.5 * text + mask)[1:])
 
 
 @pytest.mark.parametrize(("text", "mask"), [(2.0, 1.0), (1.0, 2.0), (2.0, 2.0)])

@@ -1,4 +1,4 @@
-"""Guidance: push the estimate away from what the painter would do without the text, then without text and mask."""
+"""Guidance: push the estimate away from what the painter would do without text and mask, then without the text."""
 
 from dataclasses import replace
 
@@ -13,19 +13,19 @@ class Guided:
 
     x0_hat = full + (weight - 1) (full - other)
 
-    While a row is noisy, `other` is told no text: colour and surface are decided there. From `switch` down it is told
-    neither text nor mask, so that the lesion stands out from lesion-free tissue. One more evaluation a row at every
-    timestep, none if both weights are 1. Where a painter puts known cells back, all terms agree.
+    At timesteps of `switch` and above, where it is decided that there is a lesion and where, `other` is told neither
+    text nor mask; below, where its surface is decided, no text. One more evaluation a row at every timestep, none if
+    both weights are 1. Where a painter puts known cells back, both terms agree.
 
     Args:
         denoiser: What is guided.
         nothing: The embedded empty prompt, (1, L, D).
-        text: Weight of the prompt, at timesteps of `switch` and above.
-        mask: Weight of prompt and mask together, below `switch`.
+        text: Weight of the prompt, below `switch`.
+        mask: Weight of prompt and mask together, from `switch` on: of the lesion against lesion-free tissue.
         switch: Timestep.
 
-    Source: Ho & Salimans 2022 (arXiv:2207.12598), on x0; Kynkaanniemi et al. 2024 (arXiv:2404.07724) for different
-    weights at different noise.
+    Source: Ho & Salimans 2022 (arXiv:2207.12598), on x0; Kynkaanniemi et al. 2024 (arXiv:2404.07724) for weights that
+    depend on the noise.
     """
 
     def __init__(self, denoiser: Denoiser, nothing: Tensor, text: float, mask: float, switch: int) -> None:
@@ -36,11 +36,11 @@ class Guided:
         """Return x0_hat, (B, Z, h, w)."""
         if self.text == self.mask == 1.0:
             return self.denoiser(x_t, t, conditioning)
-        late = (t < self.switch).view(-1, 1, 1, 1)
+        noisy = (t >= self.switch).view(-1, 1, 1, 1)
         silent = self.nothing.expand_as(conditioning.text)
-        other = replace(conditioning, text=silent, mask=conditioning.mask.masked_fill(late, 0.0))
+        other = replace(conditioning, text=silent, mask=conditioning.mask.masked_fill(noisy, 0.0))
         told = Conditioning.stack([conditioning, other])
         full, away = self.denoiser(x_t.repeat(2, 1, 1, 1), t.repeat(2), told).chunk(2)
-        weight = torch.where(late, self.mask, self.text).to(full.dtype)
+        weight = torch.where(noisy, self.mask, self.text).to(full.dtype)
         guided: Tensor = full + (weight - 1) * (full - away)
         return guided

@@ -61,6 +61,7 @@ from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
 CLEARED = 64  # frames without their lesions that are kept in memory
 REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
+GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
 
@@ -191,8 +192,8 @@ def load_validators(model: Path, calibration: Calibration, device: str = "cpu") 
 
 @torch.no_grad()
 def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
-    """Return a painter under guidance: of text in the noisier half of the timesteps, of text and mask in the other."""
-    switch = len(painter.schedule.alpha_bar) // 2
+    """Return a painter under guidance: of text and mask while there is much noise, of the text afterwards."""
+    switch = round(GUIDED_BY_MASK * len(painter.schedule.alpha_bar))
     return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights, switch)
 
 
