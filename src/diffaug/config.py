@@ -120,6 +120,7 @@ class GenerateConfig(Knobs):
     solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
     guidance: tuple[Weight, Weight] = (3.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
     gate: bool = True  # off: everything painted is kept
+    candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 
     @field_validator("context")

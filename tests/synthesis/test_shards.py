@@ -151,6 +151,21 @@ def test_a_shard_is_the_same_in_any_order_and_place(strict, phantoms, unbroken, 
         assert tables_and_pictures(made) == tables_and_pictures(expected)
 
 
+def test_a_shard_of_several_seeds_a_request_is_the_same_in_any_order_and_tells_which_seed_won(
+    strict, phantoms, unbroken, tmp_path
+):
+    plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"candidates": 3}), 0)
+    for name, order in (("forwards", (0, 1)), ("backwards", (1, 0))):
+        for shard in order:
+            generate_shard(plan, tmp_path / name, shard)
+    assert tables_and_pictures(tmp_path / "forwards") == tables_and_pictures(tmp_path / "backwards")
+    alone = read_jsonl(shard_folder(unbroken, 0) / "rows.jsonl")
+    for row, other in zip(read_jsonl(shard_folder(tmp_path / "forwards", 0) / "rows.jsonl"), alone, strict=True):
+        assert row["checks"][0]["score"] == max(row["rivals"]) == row["rivals"][row["candidate"]]
+        assert row["rivals"][0] == pytest.approx(other["checks"][0]["score"], abs=2e-3)  # the request's own seed
+        assert row["seed"] == other["seed"] and "rivals" not in other
+
+
 def test_a_shard_made_ahead_and_not_needed_is_removed(strict, phantoms, unbroken, tmp_path):
     out = shutil.copytree(unbroken, tmp_path / "synthetic")
     shutil.copytree(shard_folder(out, 0), shard_folder(out, 99))

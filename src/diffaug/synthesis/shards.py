@@ -7,7 +7,7 @@ complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is 
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from diffaug.artifacts import (
     digest_of_file,
@@ -31,7 +33,7 @@ from diffaug.artifacts import (
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic
+from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic, seed_of_request
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
@@ -50,6 +52,7 @@ from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
+Texts = dict[str, Tensor]  # embedded prompts
 
 
 @dataclass(frozen=True)
@@ -113,31 +116,57 @@ class Studio:
         window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
         return Canvas(request, background, masks, region, band, window)
 
+    @torch.no_grad()
+    def embed(self, prompts: Iterable[str]) -> Texts:
+        """Embed every prompt once, (1, L, D) each; one by one, so that none depends on the others."""
+        return {prompt: self.painter.embed([prompt]) for prompt in dict.fromkeys(prompts)}
+
     def prepare(self, canvas: Canvas) -> Prepared:
-        """Encode what the painter and the gate need to know: pixels => latents."""
-        side, painter = self.painter.window, self.painter
-        region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
-        mask = window_mask(canvas.masks.new, canvas.window, side)
-        scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
-        with torch.no_grad():
-            text = painter.embed([canvas.request.prompt])
-            image = window_image(canvas.background, canvas.window, side)
-            told = painter.condition(image, region, mask, scale, text)
-        fine = painter.cell // UPSCALE
-        target = Target(
-            mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
-            region=torch.nn.functional.max_pool2d(region, fine)[0],
-            size_bin=canvas.request.size_bin,
-            fold=self.calibration.folds[canvas.request.mask_case],
-        )
-        return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
+        """Encode one request alone."""
+        return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
 
     @torch.no_grad()
+    def prepare_all(self, canvases: Sequence[Canvas], texts: Texts) -> list[Prepared]:
+        """Encode what the painter and the gate need to know, of several requests in one batch: pixels => latents."""
+        side, painter = self.painter.window, self.painter
+        windows = [window_image(c.background, c.window, side) for c in canvases]
+        regions = torch.cat([(window_mask(c.region, c.window, side) > 0.25).float() for c in canvases])
+        masks = torch.cat([window_mask(c.masks.new, c.window, side) for c in canvases])
+        scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
+        text = torch.cat([texts[c.request.prompt] for c in canvases])
+        told = painter.condition(torch.cat(windows), regions, masks, scale, text)
+        fine = painter.cell // UPSCALE
+        fine_masks, fine_regions = F.avg_pool2d(masks, fine), F.max_pool2d(regions, fine)
+        prepared = []
+        for row, canvas in enumerate(canvases):
+            request = canvas.request
+            fold = self.calibration.folds[request.mask_case]
+            target = Target(fine_masks[row], fine_regions[row], request.size_bin, fold)
+            noise = painter.noise(seeds_of(request.seed, self.plan.config.candidates))
+            prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
+        return prepared
+
+    @torch.no_grad()
+    def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
+        """Decode samples in one batch, padded to the slots: latents => windows, (1, 3, side, side) each."""
+        latents = torch.cat([sample.latents for sample in painted])
+        padding = latents[:1].expand(max(0, self.plan.config.slots - len(painted)), -1, -1, -1)
+        return list(torch.split(decode(self.painter.codec, torch.cat([latents, padding])), 1)[: len(painted)])
+
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
-        """Decode a sample and blend it into its background: latents => pixels."""
-        window = decode(self.painter.codec, painted.latents)
-        seed = canvas.request.seed
-        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+        """Decode one sample alone and blend it into its background: latents => pixels."""
+        return blend(canvas, self.decode_all([painted])[0])
+
+
+def blend(canvas: Canvas, window: Tensor) -> Pixels:
+    """Blend a decoded window, (1, 3, side, side), into its background."""
+    seed = canvas.request.seed
+    return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+
+
+def seeds_of(seed: int, candidates: int) -> list[int]:
+    """Return the seeds a request starts from: its own, then others that follow from it."""
+    return [seed, *(seed_of_request(seed, number) for number in range(1, candidates))]
 
 
 def load_validators(model: Path, calibration: Calibration) -> list[Any]:
@@ -200,14 +229,17 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
 
 
 def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+    config, previews = studio.plan.config, Counter[str]()
+    drawn = [studio.drawer.draw(index) for index in requests]
+    texts = studio.embed(request.prompt for request in drawn)
     canvases: dict[int, Canvas] = {}
 
     def prepared() -> Iterator[Prepared]:
-        for index in requests:
-            canvases[index] = studio.canvas(studio.drawer.draw(index))
-            yield studio.prepare(canvases[index])
+        for start in range(0, len(drawn), config.slots):
+            laid = [studio.canvas(request) for request in drawn[start : start + config.slots]]
+            canvases.update((canvas.request.index, canvas) for canvas in laid)
+            yield from studio.prepare_all(laid, texts)
 
-    config, previews = studio.plan.config, Counter[str]()
     samples = paint(
         studio.denoiser,
         studio.painter.schedule,
@@ -217,15 +249,31 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         gate=studio.gate if config.gate else None,
         solver=config.solver,
     )
+    waiting: list[tuple[Canvas, Painted]] = []  # to be decoded in one batch
     for sample in samples:
         canvas = canvases.pop(sample.index)
-        row = _row(studio, canvas, sample)
+        previews[sample.decision] += 1
+        if sample.decision == "kept" or previews[sample.decision] <= PREVIEWS:
+            waiting.append((canvas, sample))
+        else:
+            yield _row(studio, canvas, sample)
+        if len(waiting) == config.slots:
+            yield from _pictured(studio, folder, out, waiting)
+            waiting = []
+    yield from _pictured(studio, folder, out, waiting)
+
+
+def _pictured(
+    studio: Studio, folder: Path, out: Path, waiting: Sequence[tuple[Canvas, Painted]]
+) -> Iterator[dict[str, Any]]:
+    """Decode some samples together, composite and write each, and yield its row."""
+    windows = studio.decode_all([sample for _, sample in waiting]) if waiting else []
+    for (canvas, sample), window in zip(waiting, windows, strict=True):
+        row, image = _row(studio, canvas, sample), blend(canvas, window)
         if sample.decision == "kept":
-            row |= _write_case(folder, canvas, studio.finish(canvas, sample), out)
-        elif previews[sample.decision] < PREVIEWS:
-            previews[sample.decision] += 1
-            row["preview"] = _write_preview(folder, canvas, studio.finish(canvas, sample), out)
-        yield row
+            yield row | _write_case(folder, canvas, image, out)
+        else:
+            yield row | {"preview": _write_preview(folder, canvas, image, out)}
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
@@ -234,8 +282,10 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     reason = "kept without a gate" if last is None else "agrees with its mask"
     if last is not None and sample.decision != "kept":
         reason = f"soft IoU {last.score:.3f} under {last.threshold:.3f} after step {last.step}"
+    rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
         **request.as_dict(),
+        **rivals,
         "decision": sample.decision,
         "reason": reason,
         "steps": sample.steps,
