@@ -54,7 +54,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
     else:
         write_drishti(source, 30, side=128)
     words = (out, str(source)) if name == "drishti" else (str(source), out)
-    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--no-gate"}
+    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--gate off"}
     page = Path(run_script(f"{name}.sh", *words, **smoke).strip().splitlines()[-1])
     assert "<html" in page.read_text(encoding="utf-8")
     assert read_dataset(tmp_path / "out" / "data").class_names == (

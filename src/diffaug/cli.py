@@ -213,7 +213,8 @@ class Fit:
         from diffaug.training.fit import SHIPPED, fit
 
         base = None if self.from_scratch else SHIPPED if self.base == "compact" else Path(self.base)
-        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed)
+        painting = PRESETS[self.preset].generate
+        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed, painting=painting)
         for notice in summary["notices"]:
             print(notice, file=sys.stderr)
         _print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})

@@ -62,7 +62,7 @@ def _run_draw(config: Config, dataset: Dataset, annotated: int, draw: int) -> Pa
     if not (out / "data" / "cases.csv").is_file():
         subset_dataset(dataset, out / "data", annotated, draw)
     say(f"fit: {annotated} annotated cases, draw {draw}")
-    for notice in fit(out / "data", out / "model", config.fit, seed=seed)["notices"]:
+    for notice in fit(out / "data", out / "model", config.fit, seed=seed, painting=config.generate)["notices"]:
         say(notice)
     say(f"generate: {config.generate.count} cases")
     generate(

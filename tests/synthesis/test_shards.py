@@ -50,7 +50,7 @@ def tables_and_pictures(folder):
 def ungated(fitted, phantoms, tmp_path_factory):
     """A synthetic set in which everything painted is kept."""
     out = tmp_path_factory.mktemp("ungated") / "synthetic"
-    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": False}))
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off"}))
     return out
 
 
@@ -310,7 +310,7 @@ def test_the_config_says_what_was_asked_and_of_which_model(unbroken, strict, pha
 
 
 def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
-    generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": False}), seed=1)
+    generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": "off"}), seed=1)
     seeds = [{row["seed"] for row in read_jsonl(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")]
     assert not seeds[0] & seeds[1]
 
@@ -322,7 +322,7 @@ def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_
     strict, phantoms, unbroken, tmp_path
 ):
     out, known = tmp_path / "synthetic", read_words(strict)
-    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": False}))
+    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": "off"}))
     rows = read_jsonl(out / "manifest.jsonl")
     assert all(words_in(row["prompt"]) <= known and row["findings"] for row in rows)
     left_out = summary["left_out_of_prompts"]
@@ -360,7 +360,7 @@ def test_an_unknown_domain_is_refused_and_nothing_written(strict, phantoms, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"band": 0.1}, {"slots": 3}, {"count": 6}, {"gate": False}, {"shard_size": 5}])
+@pytest.mark.parametrize("change", [{"band": 0.1}, {"slots": 3}, {"count": 6}, {"gate": "off"}, {"shard_size": 5}])
 def test_another_config_in_the_same_folder_is_refused(strict, phantoms, unbroken, change):
     before = tables_and_pictures(unbroken)
     with pytest.raises(ConfigError, match="another generate") as error:
@@ -444,7 +444,7 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
 def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tmp_path):
     plain = {row["id"]: row["image_digest"] for row in read_jsonl(ungated / "manifest.jsonl")}
     for name, change in (("solver", {"solver": "dpm++"}), ("guided", {"guidance": (2.0, 1.5)})):
-        generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": False, **change}))
+        generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off", **change}))
         other = {row["id"]: row["image_digest"] for row in read_jsonl(tmp_path / name / "manifest.jsonl")}
         assert other.keys() == plain.keys()
         assert all(other[key] != plain[key] for key in plain)

@@ -58,7 +58,8 @@ class Remover:
     def load(model: Path, seed: int) -> "Remover":
         """Load the painter and the validators of a fitted model."""
         calibration = Calibration.load(model / "calibration.json")
-        return Remover(LatentInpainter.load(model), calibration, load_validators(model, calibration), seed)
+        painter = LatentInpainter.load(model)
+        return Remover(painter, calibration, load_validators(model, calibration, painter), seed)
 
     def remove(self, case: Case) -> tuple[Pixels, list[dict[str, Any]]]:
         """Return the frame without its lesions, and a record of every region that was painted.

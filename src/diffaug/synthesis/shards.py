@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import (
     digest_of_file,
+    digest_of_folder,
     digest_of_value,
     make_folder,
     read_json,
@@ -45,7 +46,7 @@ from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words,
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
-from diffaug.validator.calibration import BINS, Calibration
+from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
 
@@ -97,8 +98,8 @@ class Studio:
         self.dataset: Dataset = read_dataset(plan.data)
         self.painter = LatentInpainter.load(plan.model)
         self.denoiser = guided(self.painter, plan.config.guidance)
-        self.calibration = Calibration.load(plan.model / "calibration.json")
-        self.gate = Gate(load_validators(plan.model, self.calibration), self.calibration)
+        self.calibration = calibration_for(plan.config, Calibration.load(plan.model / "calibration.json"))
+        self.gate = Gate(load_validators(plan.model, self.calibration, self.painter), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
@@ -169,8 +170,43 @@ def seeds_of(seed: int, candidates: int) -> list[int]:
     return [seed, *(seed_of_request(seed, number) for number in range(1, candidates))]
 
 
-def load_validators(model: Path, calibration: Calibration) -> list[Any]:
-    """Load the segmentation network of every fold of a model."""
+def painting_of(config: GenerateConfig) -> dict[str, Any]:
+    """Return the settings that shape a trajectory, as they are compared with those of the calibration."""
+    return {"solver": config.solver, "guidance": list(config.guidance)}
+
+
+def calibration_for(config: GenerateConfig, calibration: Calibration) -> Calibration:
+    """Return the thresholds that a config asks for; none before the end where trajectories would be of another kind."""
+    if config.gate == "fixed":
+        calibration = calibration.fixed(config.threshold)
+    return calibration if calibration.painting == painting_of(config) else calibration.without_stops()
+
+
+def painter_digest(model: Path) -> str:
+    """Return the digest of what a validator depends on: codec and denoiser."""
+    return digest_of_folder(model, ("unet/*.safetensors", "vae/*.safetensors"))
+
+
+def load_validators(model: Path, calibration: Calibration, painter: LatentInpainter) -> list[Any]:
+    """Load the segmentation network of every fold of a model.
+
+    Raises:
+        ModelError: They, or the calibration, were made for another painter or other classes.
+    """
+    made = {"painter": painter_digest(model), "validators": digest_of_folder(model / "validator")}
+    stated = {"painter": calibration.painter, "validators": calibration.validator}
+    for part, digest in made.items():
+        if digest != stated[part]:
+            raise ModelError(
+                f"a calibration belongs to one model: that of {model} was made for {part} {stated[part] or '(none)'}, "
+                f"here lies {digest}; fit it again"
+            )
+    classes = max(1, painter.classes)
+    if calibration.classes != classes:
+        raise ModelError(
+            f"a calibration speaks of its model's classes: that of {model} holds {calibration.classes}, "
+            f"the painter {classes}; fit it again"
+        )
     folds = range(max(calibration.folds.values()) + 1)
     return [load_segmenter(model / "validator" / str(fold)) for fold in folds]
 
@@ -208,6 +244,30 @@ def studio_of(plan: Plan) -> Studio:
     return Studio(plan)
 
 
+def painted_trajectories(
+    model: Path, data: Path, calibration: Calibration, count: int, config: GenerateConfig, seed: int
+) -> list[Trajectory]:
+    """Paint requests to the end, whatever the gate thinks, and return its scores.
+
+    Args:
+        model: A model folder, whole but for its seal.
+        data: The data set it is fitted on.
+        calibration: Folds and checks; no threshold of it counts.
+        count: Requests; another series than any that is generated.
+        config: How they are painted.
+        seed: Seeds them.
+
+    Raises:
+        PlacementError: No mask fits on any background.
+    """
+    own = seed_of_request(seed, -1) % 2**31
+    plain = config.model_copy(update={"gate": "conformal", "candidates": 1, "label": "requested"})
+    studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", ""))
+    gate = Gate(studio.gate.validators, calibration.fixed(0.0))
+    found = sorted(painted_requests(studio, range(count), gate), key=lambda pair: pair[1].index)
+    return [Trajectory(c.request.size_bin, tuple(check.score for check in sample.checks)) for c, sample in found]
+
+
 def shard_folder(out: Path, shard: int) -> Path:
     """Return the folder of a shard."""
     return out / "shards" / f"{shard:05d}"
@@ -228,8 +288,9 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
     return sum(row["decision"] == "kept" for row in read_jsonl(folder / "rows.jsonl"))
 
 
-def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
-    config, previews = studio.plan.config, Counter[str]()
+def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None) -> Iterator[tuple[Canvas, Painted]]:
+    """Paint requests in slots; every prompt is embedded once, and backgrounds are encoded a batch at a time."""
+    config = studio.plan.config
     drawn = [studio.drawer.draw(index) for index in requests]
     texts = studio.embed(request.prompt for request in drawn)
     canvases: dict[int, Canvas] = {}
@@ -246,12 +307,18 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         prepared(),
         steps=studio.calibration.steps,
         slots=config.slots,
-        gate=studio.gate if config.gate else None,
+        gate=gate,
         solver=config.solver,
     )
-    waiting: list[tuple[Canvas, Painted]] = []  # to be decoded in one batch
     for sample in samples:
-        canvas = canvases.pop(sample.index)
+        yield canvases.pop(sample.index), sample
+
+
+def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+    config, previews = studio.plan.config, Counter[str]()
+    gate = None if config.gate == "off" else studio.gate
+    waiting: list[tuple[Canvas, Painted]] = []  # to be decoded in one batch
+    for canvas, sample in painted_requests(studio, requests, gate):
         previews[sample.decision] += 1
         if sample.decision == "kept" or previews[sample.decision] <= PREVIEWS:
             waiting.append((canvas, sample))
@@ -279,9 +346,11 @@ def _pictured(
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     """Return all it takes to make a case again, and why it was kept or not; no times."""
     request, last = canvas.request, sample.checks[-1] if sample.checks else None
-    reason = "kept without a gate" if last is None else "agrees with its mask"
-    if last is not None and sample.decision != "kept":
-        reason = f"soft IoU {last.score:.3f} under {last.threshold:.3f} after step {last.step}"
+    reason = "kept without a gate"
+    if last is not None:
+        side = "reaches" if last.accepted else "is under"
+        when = "at the end" if last.step == studio.calibration.steps else f"after step {last.step}"
+        reason = f"IoU with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
     rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
         **request.as_dict(),

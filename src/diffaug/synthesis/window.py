@@ -72,6 +72,12 @@ def window_around(mask: Mask, context: float, shift: tuple[float, float] = (0.0,
     return Window(_inside(row, side, mask.shape[0]), _inside(column, side, mask.shape[1]), int(side))
 
 
+def frame_window(shape: tuple[int, ...]) -> Window:
+    """Return the smallest square window that holds a whole frame of shape (H, W, ...), centred on it."""
+    side = max(shape[:2])
+    return Window((shape[0] - side) // 2, (shape[1] - side) // 2, side)
+
+
 def _inside(start: float, side: int, size: int) -> int:
     """Move a span inside 0..size where it fits, else centre it."""
     return round((size - side) / 2) if side >= size else int(np.clip(round(start), 0, size - side))

@@ -29,9 +29,10 @@ from diffaug.data.case import Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.train import progress_bar
-from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.errors import ConfigError, DataError, ModelError, PlacementError
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
+from diffaug.synthesis.shards import guided, painted_trajectories, painter_digest, painting_of
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.painter import train_painter
 from diffaug.training.validation import real_scores, train_validators
@@ -57,7 +58,15 @@ MONITOR_WINDOWS = 6  # of each of them
 CONTEXT = GenerateConfig().context  # painter and thresholds are made for the windows that are generated
 
 
-def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPPED, seed: int = 0) -> dict[str, Any]:
+def fit(
+    data: Path,
+    model: Path,
+    config: FitConfig,
+    *,
+    base: Path | None = SHIPPED,
+    seed: int = 0,
+    painting: GenerateConfig | None = None,
+) -> dict[str, Any]:
     """Make a model folder from the annotated and unannotated training images of a data set.
 
     The same call again resumes where a killed one stopped, and returns at once where one has finished.
@@ -68,6 +77,8 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         config: Architecture and schedules; the architecture is the base's where there is one.
         base: A model folder to start from, or None to train every part from scratch.
         seed: Seeds every stage.
+        painting: How cases will be generated: the gate's looks on the way are calibrated on such samples; None is by
+            default.
 
     Returns:
         What was measured: cases, lesions, codec PSNR, seconds of each stage.
@@ -77,6 +88,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
+    painting = painting or GenerateConfig()
     base = usable_base(base, config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
@@ -90,6 +102,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         "seed": seed,
         "data": digest_of_value([[c.id, c.group, digests[c.id]] for c in (*annotated, *unannotated)]),
         "base": digest_of_folder(base, ("*/*.safetensors",)) if base else "",
+        "painting": painting_of(painting),
     }
     if finished(model, plan):
         summary: dict[str, Any] = read_json(model / "training" / "summary.json")
@@ -125,37 +138,31 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     clock.note("painter")
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
-    networks = train_validators(painter, cases, folds, config.validator, model / "training", seed)
-    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed)
+    guide = guided(painter, painting.guidance)
+    networks = train_validators(painter, cases, folds, config.validator, model / "training", seed, guide)
+    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide)
     clock.note("validators")
 
-    # The folder; digests last, which says that it is whole.
+    # The folder, all but its seal.
     painter.save(model)
     write_words(model, words_read(painter, [windows for windows, _ in sources]) | (read_words(base) if base else set()))
     for fold, network in enumerate(networks):
         network.save_pretrained(model / "validator" / str(fold))
-    groups, thresholds = calibrate(scores, config.validator.alpha)
-    counts = {name: len(next(iter(scores.get(name, {}).values()), [])) for name in BINS}
-    calibration = Calibration(
-        alpha=config.validator.alpha,
-        steps=config.steps,
-        checks=check_steps(config.checks, config.steps),
-        folds=folds,
-        groups=groups,
-        counts=counts,
-        thresholds=thresholds,
-        validator=digest_of_folder(model / "validator"),
-    )
-    calibration.save(model / "calibration.json")
+    calibration = first_calibration(model, config, scores, folds, painter)
+
+    # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
+    calibration = write_calibration(model, data, calibration, config.validator.trajectories, painting, seed)
+    notices = [*notices, *calibration.notices()]
+    clock.note("trajectories")
     summary = {
         "annotated": len(annotated),
         "unannotated": len(unannotated),
-        "lesions": counts,
+        "lesions": calibration.counts,
         "codec": fidelity,
         "notices": notices,
         "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
         "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
-        "calibration": {key: value for key, value in asdict(calibration).items() if key != "folds"},
+        "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     write_json(model / "training" / "summary.json", summary)
@@ -163,6 +170,46 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     for checkpoint in (model / "training").glob("*.safetensors"):
         checkpoint.unlink()
     return summary
+
+
+def first_calibration(
+    model: Path,
+    config: FitConfig,
+    scores: dict[str, dict[int, list[float]]],
+    folds: dict[str, int],
+    painter: LatentInpainter,
+) -> Calibration:
+    """Return what out-of-fold scores of real lesions say: thresholds at the end, none before it."""
+    groups, thresholds = calibrate(scores, config.validator.alpha)
+    return Calibration(
+        alpha=config.validator.alpha,
+        steps=config.steps,
+        checks=check_steps(config.checks, config.steps),
+        folds=folds,
+        groups=groups,
+        counts={name: len(next(iter(scores.get(name, {}).values()), [])) for name in BINS},
+        thresholds=thresholds,
+        validator=digest_of_folder(model / "validator"),
+        painter=painter_digest(model),
+        classes=max(1, painter.classes),
+        real=thresholds,
+        delta=config.validator.delta,
+    ).without_stops()
+
+
+def write_calibration(
+    model: Path, data: Path, calibration: Calibration, count: int, painting: GenerateConfig, seed: int
+) -> Calibration:
+    """Write a calibration with thresholds before the end, from samples painted with it; without, where none can be."""
+    calibration.save(model / "calibration.json")
+    if count and len(calibration.checks) > 1:
+        try:
+            found = painted_trajectories(model, data, calibration, count, painting, seed)
+        except PlacementError:  # told by `generate`, where it can be mended
+            return calibration
+        calibration = calibration.with_trajectories(found, painting_of(painting))
+        calibration.save(model / "calibration.json")
+    return calibration
 
 
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
