@@ -3,6 +3,7 @@
 Sees the cases of `train` and `unannotated` alone; val and test are never opened.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -107,10 +108,10 @@ def fit(
     if finished(model, plan):
         summary: dict[str, Any] = read_json(model / "training" / "summary.json")
         return summary
-    notices = check_dataset((*annotated, *unannotated), "checking images")
-    if base == SHIPPED:
-        notices = [*notices, SHIPPED_TERMS]
+    terms = [SHIPPED_TERMS] if base == SHIPPED else []
+    notices = [*check_dataset((*annotated, *unannotated), "checking images"), *terms]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
+    check_classes(base, dataset.class_names)
     make_folder(model / "training")
     write_json(model / "fit.json", {**plan, "cases": {case.id: digests[case.id] for case in annotated}})
     write_json(model / "training" / "versions.json", versions())
@@ -118,11 +119,12 @@ def fit(
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     cases = [Annotated.of(case) for case in annotated]
+    notices = [*notices, *rare_classes(cases, dataset.class_names, config.validator.alpha)]
     images = [case.image for case in cases] + [case.read_image() for case in unannotated]
     clock.note("read")
 
     # Codec: pixels <=> latents.
-    painter = base_model(config, images, model / "training", base, seed)
+    painter = base_model(config, images, model / "training", base, seed, len(dataset.class_names))
     fidelity = measure_codec(painter.codec, images, painter.window)
     if base is not None and fidelity["psnr_db"] < LEAST_PSNR:
         train_codec(images, config.codec, model / "training", seed, painter.codec)
@@ -148,10 +150,9 @@ def fit(
     write_words(model, words_read(painter, [windows for windows, _ in sources]) | (read_words(base) if base else set()))
     for fold, network in enumerate(networks):
         network.save_pretrained(model / "validator" / str(fold))
-    calibration = first_calibration(model, config, scores, folds, painter)
-
     # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
-    calibration = write_calibration(model, data, calibration, config.validator.trajectories, painting, seed)
+    first = first_calibration(model, config, scores, folds, painter)
+    calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed)
     notices = [*notices, *calibration.notices()]
     clock.note("trajectories")
     summary = {
@@ -212,6 +213,21 @@ def write_calibration(
     return calibration
 
 
+def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:
+    """Return a line for each class of several that is in too few lesions to shape the thresholds by itself."""
+    least = math.ceil(1 / alpha - 1)
+    counts = [
+        sum(bool((case.masks[k] & lesion).any()) for case in cases for lesion in case.lesions)
+        for k in range(len(names))
+    ]
+    return [
+        f"{count} annotated lesions hold the class {name}, fewer than the {least} that a threshold needs: where it is "
+        "asked for, the gate judges it by what lesions without it reach"
+        for name, count in zip(names, counts, strict=True)
+        if count < least and len(names) > 1
+    ]
+
+
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
     """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together."""
     groups = {case.case.id: case.case.group for case in cases}
@@ -250,6 +266,20 @@ def usable_base(base: Path | None, config: FitConfig) -> Path | None:
     return base
 
 
+def check_classes(base: Path | None, names: Sequence[str]) -> None:
+    """Refuse a base that was made for more classes than the data has.
+
+    Raises:
+        ModelError: It was.
+    """
+    known = LatentInpainter.load(base).classes if base else 0
+    if known > len(names):
+        raise ModelError(
+            f"a base has at most the classes of the data: {base} was made for {known}, the data has {len(names)} "
+            f"({', '.join(names)}); use another base"
+        )
+
+
 class _Clock:
     """Notes the seconds since the last note."""
 
@@ -284,20 +314,23 @@ def finished(model: Path, plan: dict[str, Any]) -> bool:
 
 
 def base_model(
-    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Path | None, seed: int
+    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Path | None, seed: int, classes: int = 1
 ) -> LatentInpainter:
-    """Load the base, or train a codec on the images and set untrained parts around it."""
+    """Load the base and add masks of further classes, or train a codec and set untrained parts around it."""
     if base is not None:
-        return LatentInpainter.load(base)
-    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed)
+        model = LatentInpainter.load(base)
+        if model.classes or classes > 1:  # one without masks may stay so: its region says where to paint
+            model.add_masks(classes)
+        return model
+    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed, classes)
 
 
-def untrained_around(codec: Any, config: FitConfig, seed: int) -> LatentInpainter:
+def untrained_around(codec: Any, config: FitConfig, seed: int, classes: int = 1) -> LatentInpainter:
     """Set untrained parts, seeded, around a trained codec."""
     torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
     cells = config.codec.window // config.codec.cell
-    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
+    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells, classes)
     return LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
 
 
