@@ -267,6 +267,24 @@ class Remove:
 
 
 @dataclass
+class Segment:
+    """Segment real images with a model's latent validators, in one pass.
+
+    Example: diffaug segment models/kvasir-100 my-images segmented/my-images
+    """
+
+    model: Positional[Path]  # model folder, made by `diffaug fit`
+    images: Positional[Path]  # folder of images
+    out: Positional[Path]  # folder to make: masks, overlays, a summary
+
+    def run(self) -> None:
+        """Segment, and print the share of each frame that was found."""
+        from diffaug.synthesis.segment import segment_images
+
+        _print_json(segment_images(self.model, self.images, self.out))
+
+
+@dataclass
 class Study:
     """Train a segmentation model with and without synthetic cases and compare on held-out real images.
 
@@ -349,6 +367,7 @@ Commands = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Remove, subcommand("remove")]
+    | Annotated[Segment, subcommand("segment")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Run, subcommand("run")]

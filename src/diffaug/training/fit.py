@@ -146,10 +146,9 @@ def fit(
     clock.note("validators")
 
     # The folder, all but its seal.
-    painter.save(model)
-    write_words(model, words_read(painter, [windows for windows, _ in sources]) | (read_words(base) if base else set()))
-    for fold, network in enumerate(networks):
-        network.save_pretrained(model / "validator" / str(fold))
+    words = words_read(painter, [windows for windows, _ in sources]) | (read_words(base) if base else set())
+    write_parts(model, painter, words, networks)
+
     # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
     first = first_calibration(model, config, scores, folds, painter)
     calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed)
@@ -171,6 +170,14 @@ def fit(
     for checkpoint in (model / "training").glob("*.safetensors"):
         checkpoint.unlink()
     return summary
+
+
+def write_parts(model: Path, painter: LatentInpainter, words: set[str], networks: Sequence[Any]) -> None:
+    """Write the painter, the words it knows and the fold validators."""
+    painter.save(model)
+    write_words(model, words)
+    for fold, network in enumerate(networks):
+        network.save_pretrained(model / "validator" / str(fold))
 
 
 def first_calibration(
