@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from diffaug.synthesis.compose import (
     band_width,
@@ -11,6 +12,7 @@ from diffaug.synthesis.compose import (
     light_difference,
     missing_grain,
     region_of,
+    repaired,
 )
 from diffaug.synthesis.window import Window, window_around, window_image
 
@@ -170,3 +172,16 @@ def test_grain_lifts_a_smooth_patch_to_the_noise_of_its_background_and_no_furthe
     assert strength(grain) == pytest.approx(strength(real), rel=0.15)
     assert not missing_grain(real, real, inside, rng).max() > 2
     assert not missing_grain(real * 0, real, inside, rng).any()  # noise is never taken away
+
+
+def test_a_repaired_mask_is_the_requested_one_but_for_its_band():
+    mask, found = np.zeros((60, 60), dtype=bool), np.zeros((60, 60), dtype=bool)
+    mask[10:40, 10:40], found[14:50, 7:36] = True, True
+    made = repaired(mask, found, band=4.0)
+    depth = np.where(mask, ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask))
+    assert (made[depth > 4] == mask[depth > 4]).all() and (made[depth <= 4] == found[depth <= 4]).all()
+    assert (made != mask).any()
+    assert (repaired(mask, mask, band=4.0) == mask).all()
+    speck = np.zeros_like(mask)
+    speck[5, 5] = True
+    assert (repaired(speck, ~speck & False, band=4.0) == speck).all()

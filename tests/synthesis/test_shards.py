@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json
 from diffaug.conditioning.findings import FOLDER
@@ -21,7 +22,17 @@ from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError, FindingsError, ModelError
 from diffaug.models.latent_inpainter import read_words, seal
-from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
+from diffaug.synthesis.shards import (
+    PREVIEWS,
+    Studio,
+    calibration_for,
+    funnel,
+    generate,
+    generate_shard,
+    make_plan,
+    shard_folder,
+)
+from diffaug.validator.calibration import BINS, Calibration
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
 
@@ -313,6 +324,44 @@ def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
     generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": "off"}), seed=1)
     seeds = [{row["seed"] for row in read_jsonl(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")]
     assert not seeds[0] & seeds[1]
+
+
+# Ways to decide and to label
+
+
+def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
+    plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.3}), 0)
+    generate_shard(plan, tmp_path, 0)
+    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        last = row["checks"][-1]
+        assert (row["decision"] == "kept") == (row["steps"] == 4 and last["score"] >= 0.3)
+        assert row["steps"] < 4 or last["threshold"] == 0.3
+        assert f"{last['score']:.3f}" in row["reason"] and f"{last['threshold']:.3f}" in row["reason"]
+
+
+def test_looks_on_the_way_stop_nothing_that_is_painted_otherwise_than_they_were_calibrated(fitted):
+    made = Calibration.load(fitted / "calibration.json")
+    assert made.painting == {"solver": "ab2", "guidance": [1.0, 1.0]} and len(made.trajectories) == 6
+    assert calibration_for(CONFIG, made) == made
+    other = calibration_for(GenerateConfig(guidance=(3.0, 1.0)), made)
+    assert all(other.threshold(name, 2) == 0.0 and other.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
+
+
+def test_a_repaired_label_differs_from_the_requested_one_inside_the_blending_band_alone(
+    ungated, fitted, phantoms, tmp_path
+):
+    config = CONFIG.model_copy(update={"gate": "off", "label": "repaired"})
+    plan = make_plan(fitted, phantoms, config, 0)
+    generate_shard(plan, tmp_path, 0)
+    studio, changed = Studio(plan), 0
+    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        canvas = studio.canvas(studio.drawer.draw(row["index"]))
+        mask = read_image(tmp_path / row["mask"])[..., 0] > 0
+        differs = mask != canvas.masks.label
+        near = ndimage.distance_transform_edt(canvas.masks.new) + ndimage.distance_transform_edt(~canvas.masks.new)
+        assert (near[differs] <= canvas.band).all() and canvas.region[mask & differs].all()
+        changed += int(differs.sum())
+    assert changed > 0
 
 
 # Findings

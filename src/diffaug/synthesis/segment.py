@@ -47,8 +47,7 @@ class FrameSegmenter:
         still = torch.zeros(1, dtype=torch.long)
         maps = torch.stack([segment(network, latents, still) for network in self.validators]).mean(0)
         square = F.interpolate(maps, (window.side, window.side), mode="bilinear", align_corners=False)[0]
-        found: Maps = square[:, -window.top :, -window.left :][:, : frame.shape[0], : frame.shape[1]].numpy()
-        return found
+        return np.stack([window.place(found.numpy(), frame.shape[:2]) for found in square])
 
 
 def segment_images(model: Path, images: Path, out: Path) -> dict[str, Any]:

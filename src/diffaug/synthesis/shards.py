@@ -43,12 +43,12 @@ from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
-from diffaug.synthesis.compose import band_width, compose, region_of
+from diffaug.synthesis.compose import band_width, compose, region_of, repaired
 from diffaug.synthesis.engine import Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
-from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
+from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 PATIENCE = 20  # requests per wanted case before generation gives up
@@ -153,6 +153,23 @@ class Studio:
         latents = torch.cat([sample.latents for sample in painted])
         padding = latents[:1].expand(max(0, self.plan.config.slots - len(painted)), -1, -1, -1)
         return list(torch.split(decode(self.painter.codec, torch.cat([latents, padding])), 1)[: len(painted)])
+
+    @torch.no_grad()
+    def repaired(self, canvas: Canvas, latents: Tensor) -> Mask:
+        """Return the new mask with the boundary that its validator finds in finished latents, (1, Z, h, w)."""
+        network = self.gate.validators[self.calibration.folds[canvas.request.mask_case]]
+        found = segment(network, latents, torch.zeros(1, dtype=torch.long)).amax(1, keepdim=True)
+        side = (canvas.window.side, canvas.window.side)
+        square = F.interpolate(found, side, mode="bilinear", align_corners=False)[0, 0].numpy()
+        outline = canvas.window.place(square, canvas.background.shape[:2]) > 0.5
+        return repaired(canvas.masks.new, outline & canvas.region, canvas.band)
+
+    def label(self, canvas: Canvas, painted: Painted) -> Mask:
+        """Return the label of a finished sample: as requested, or with the boundary its validator finds."""
+        masks = canvas.masks
+        if self.plan.config.label == "requested":
+            return masks.label
+        return (masks.label & ~masks.new) | self.repaired(canvas, painted.latents)
 
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
         """Decode one sample alone and blend it into its background: latents => pixels."""
@@ -338,7 +355,7 @@ def _pictured(
     for (canvas, sample), window in zip(waiting, windows, strict=True):
         row, image = _row(studio, canvas, sample), blend(canvas, window)
         if sample.decision == "kept":
-            yield row | _write_case(folder, canvas, image, out)
+            yield row | _write_case(folder, canvas, image, studio.label(canvas, sample), out)
         else:
             yield row | {"preview": _write_preview(folder, canvas, image, out)}
 
@@ -370,10 +387,10 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[str, str]:
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Mask, out: Path) -> dict[str, str]:
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
-    write_png(paths["mask"], canvas.masks.label.astype(np.uint8) * 255)
+    write_png(paths["mask"], label.astype(np.uint8) * 255)
     return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
         f"{name}_digest": digest_of_file(path) for name, path in paths.items()
     }

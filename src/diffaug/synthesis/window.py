@@ -37,6 +37,16 @@ class Window:
         columns = _mirrored(np.arange(self.left, self.left + self.side), frame.shape[1])
         return frame[rows[:, None], columns[None, :]]
 
+    def place(self, values: NDArray[np.float32], frame: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the window's values, shape (side, side), in a frame of zeros, (H, W); what lies beyond is lost."""
+        whole = np.zeros(frame, dtype=np.float32)
+        rows = slice(max(0, self.top), min(frame[0], self.top + self.side))
+        columns = slice(max(0, self.left), min(frame[1], self.left + self.side))
+        whole[rows, columns] = values[
+            rows.start - self.top : rows.stop - self.top, columns.start - self.left : columns.stop - self.left
+        ]
+        return whole
+
 
 def _mirrored(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     """Reflect indices into 0..size-1 without repeating the edge."""
