@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.data.case import Case
+from diffaug.data.case import Case, Mask
 from diffaug.data.folder import write_cases
 from diffaug.data.fundus import DISC_AND_CUP
 
@@ -25,6 +25,15 @@ def lesion(height: int = 40, width: int = 48) -> Pixels:
     mask = np.zeros((height, width), np.uint8)
     mask[height // 8 : height // 2, width // 8 : width // 3] = 255
     return mask
+
+
+def ellipse(
+    frame: tuple[int, int], centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0
+) -> Mask:
+    rows, columns = np.mgrid[: frame[0], : frame[1]]
+    y, x = rows - centre[0], columns - centre[1]
+    turned = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
+    return (turned[0] / radii[0]) ** 2 + (turned[1] / radii[1]) ** 2 <= 1.0
 
 
 def write_pair(folder: Path, stem: str, seed: int, suffix: str = ".png") -> None:

@@ -7,9 +7,11 @@ import torch
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes
+from diffaug.conditioning.cup import CUPS, cup_class, terms
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
+from diffaug.data.fundus import vertical_ratio
 from diffaug.data.phantom import phantom_of_index
 from diffaug.training.windows import (
     Annotated,
@@ -208,8 +210,20 @@ def test_a_window_has_a_mask_for_each_class_in_the_order_of_the_data_set(discs):
         assert searched.label.shape == (1, 2, SIDE, SIDE) and searched.region.shape == (1, 1, SIDE, SIDE)
 
 
+def test_a_disc_is_described_with_the_cup_that_the_window_shows(discs):
+    said = set()
+    for number, rng in enumerate(rngs(40)):
+        sketch = lesion_window(discs[number % 8], SIDE, CELLS, CONTEXT, rng)
+        assert "optic disc" in sketch.prompt and "lesion" not in sketch.prompt
+        disc, cup = sketch.mask[0].numpy() > 0.5
+        named = [name for name in CUPS if sketch.prompt.endswith(terms()[name])]
+        assert named in ([], [cup_class(vertical_ratio(disc, cup))])
+        said |= set(named)
+    assert {"no-cup", "average-cup", "large-cup", "very-large-cup"} <= said
+
+
 def test_the_union_of_classes_is_drawn_as_a_mask_of_one_class_is(discs):
-    whole = replace(discs[2], classes=None)
+    whole = replace(discs[2], classes=None, case=replace(discs[2].case, classes=()))
     makers = (
         lambda case, rng: lesion_window(case, SIDE, CELLS, CONTEXT, rng),
         lambda case, rng: search_window(case, SIDE, CELLS, rng, lesion_free=False),

@@ -34,9 +34,16 @@ from diffaug.artifacts import (
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic, seed_of_request
+from diffaug.conditioning.requests import (
+    Request,
+    RequestDrawer,
+    RequestMasks,
+    check_place,
+    is_generic,
+    seed_of_request,
+)
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
@@ -45,7 +52,7 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.compose import band_width, compose, region_of, repaired
 from diffaug.synthesis.engine import Painted, Prepared, paint
-from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
+from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask, window_masks
 from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
@@ -126,13 +133,18 @@ class Studio:
         """Encode one request alone."""
         return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
 
+    def picture_of(self, values: Label) -> Label:
+        """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
+        return values if self.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
+
     @torch.no_grad()
     def prepare_all(self, canvases: Sequence[Canvas], texts: Texts) -> list[Prepared]:
         """Encode what the painter and the gate need to know, of several requests in one batch: pixels => latents."""
         side, painter = self.painter.window, self.painter
         windows = [window_image(c.background, c.window, side) for c in canvases]
         regions = torch.cat([(window_mask(c.region, c.window, side) > 0.25).float() for c in canvases])
-        masks = torch.cat([window_mask(c.masks.new, c.window, side) for c in canvases])
+        classes = self.drawer.classes
+        masks = torch.cat([window_masks(c.masks.new_classes(classes), c.window, side) for c in canvases])
         scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
         text = torch.cat([texts[c.request.prompt] for c in canvases])
         told = painter.condition(torch.cat(windows), regions, masks, scale, text)
@@ -164,12 +176,13 @@ class Studio:
         outline = canvas.window.place(square, canvas.background.shape[:2]) > 0.5
         return repaired(canvas.masks.new, outline & canvas.region, canvas.band)
 
-    def label(self, canvas: Canvas, painted: Painted) -> Mask:
-        """Return the label of a finished sample: as requested, or with the boundary its validator finds."""
+    def label(self, canvas: Canvas, painted: Painted) -> Label:
+        """Return the label of a finished sample as it is written: as requested, or with the validator's boundary."""
         masks = canvas.masks
         if self.plan.config.label == "requested":
-            return masks.label
-        return (masks.label & ~masks.new) | self.repaired(canvas, painted.latents)
+            return self.picture_of(masks.values)
+        mended = (masks.label & ~masks.new) | self.repaired(canvas, painted.latents)
+        return self.picture_of(mended.astype(np.uint8))
 
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
         """Decode one sample alone and blend it into its background: latents => pixels."""
@@ -357,7 +370,7 @@ def _pictured(
         if sample.decision == "kept":
             yield row | _write_case(folder, canvas, image, studio.label(canvas, sample), out)
         else:
-            yield row | {"preview": _write_preview(folder, canvas, image, out)}
+            yield row | {"preview": _write_preview(folder, canvas, studio, image, out)}
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
@@ -387,21 +400,21 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Mask, out: Path) -> dict[str, str]:
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Label, out: Path) -> dict[str, str]:
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
-    write_png(paths["mask"], label.astype(np.uint8) * 255)
+    write_png(paths["mask"], label)
     return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
         f"{name}_digest": digest_of_file(path) for name, path in paths.items()
     }
 
 
-def _write_preview(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> str:
+def _write_preview(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> str:
     """Write the window of a turned-down request, and beside it the requested mask."""
     path = folder / "turned-down" / f"{canvas.request.id}.png"
     write_png(path, np.asarray(canvas.window.crop(image), dtype=np.uint8))
-    mask = np.asarray(canvas.window.crop(canvas.masks.new), dtype=np.uint8) * 255
-    write_png(path.with_name(f"{path.stem}_mask.png"), mask)
+    mask = np.asarray(canvas.window.crop(canvas.masks.values * canvas.masks.new), dtype=np.uint8)
+    write_png(path.with_name(f"{path.stem}_mask.png"), studio.picture_of(mask))
     return path.relative_to(out).as_posix()
 
 
@@ -461,6 +474,7 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
     check_dataset(train)
+    check_place(config, train[0].classes)
     digests = {case.id: digest_of_case(case) for case in train}
     fitted = read_json(model / "fit.json")["cases"]
     changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
@@ -562,8 +576,9 @@ def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[di
 
 
 def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
-    group = dataset.case(row["background"]).group
-    return Case(row["id"], out / row["image"], out / row["mask"], group, "train", row["prompt"])
+    background = dataset.case(row["background"])
+    paths = out / row["image"], out / row["mask"]
+    return Case(row["id"], *paths, background.group, "train", row["prompt"], classes=background.classes)
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

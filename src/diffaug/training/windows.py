@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import Attributes, measure_attributes
-from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region
+from diffaug.conditioning.cup import describe_disc
+from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
 from diffaug.synthesis.window import (
@@ -29,6 +31,7 @@ from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
 JITTER = 2.0  # a validator meets tissue of more colours than those it was annotated in
+SAID = 0.8  # chance that a training prompt speaks of an aspect, so that each word is also learnt alone
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,8 @@ def _jittered(image: Tensor, rng: Rng, strength: float = 1.0) -> Tensor:
 
 
 def _some_aspects(rng: Rng) -> set[str]:
-    """Choose the aspects that a prompt mentions: usually most of them, so that each word is also learnt alone."""
-    return {aspect for aspect in ASPECTS if rng.random() < 0.8}
+    """Choose the aspects that a prompt mentions: usually most of them."""
+    return {aspect for aspect in ASPECTS if rng.random() < SAID}
 
 
 def components(mask: Mask) -> list[Mask]:
@@ -235,10 +238,22 @@ def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, 
     region = dilated(mask, extent(mask) * rng.uniform(0.05, 0.25) + 1)
     if rng.random() < 0.3:
         region = torch.maximum(region, random_blob(side, rng))
-    prompt = case.case.prompt or describe(case.attributes[pick], _some_aspects(rng))
+    keep = set() if case.case.prompt else _some_aspects(rng)
     image = _jittered(window_image(case.image, window, side), rng)
     label = window_masks(case.masks, window, side)
-    return _turned(Sketch(image, region, mask, label, scale_of(window.side, lesion.shape, cells), prompt), rng)
+    sketch = Sketch(image, region, mask, label, scale_of(window.side, lesion.shape, cells), case.case.prompt)
+    sketch = _turned(sketch, rng)
+    return sketch if sketch.prompt else replace(sketch, prompt=_said_of(case, pick, keep, sketch.mask, rng))
+
+
+def _said_of(case: Annotated, pick: int, keep: set[str], mask: Tensor, rng: Rng) -> str:
+    """Describe a lesion; of a disc the cup too, as upright as the window (1, K, H, W) shows it after its turn."""
+    places = disc_and_cup(case.case.class_names)
+    if places is None:
+        return describe(case.attributes[pick], keep)
+    disc, cup = (mask[0, place].numpy() > 0.5 for place in places)
+    ratio = vertical_ratio(disc, cup) if rng.random() < SAID else None
+    return describe_disc(words_of(case.attributes[pick]), keep, ratio)
 
 
 def random_square(shape: tuple[int, int], rng: Rng, smallest: float = 0.2, largest: float = 1.0) -> Window:
