@@ -22,7 +22,7 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,7 +41,7 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
 from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
-from diffaug.config import GenerateConfig, StudyConfig
+from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, ValidatorConfig
 from diffaug.data.case import Case, Mask
 from diffaug.data.folder import read_dataset
 from diffaug.diffusion.contract import Conditioning
@@ -54,13 +54,14 @@ from diffaug.synthesis.engine import Prepared, paint
 from diffaug.synthesis.segment import FrameSegmenter
 from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan, painted_requests
 from diffaug.synthesis.window import frame_window, window_image, window_mask
+from diffaug.training.fit import fit
 from diffaug.training.windows import Annotated, encode_windows, lesion_window
 from diffaug.validator.calibration import BINS, Trajectory, soft_iou
 from diffaug.validator.gate import Gate
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 
 GOOD = 0.5  # IoU by the judge
-PEER_STEPS, PEER_GUIDANCE, PEER_IOU = 50, 7.5, 0.5
+PEER_GUIDANCE, PEER_IOU = 7.5, 0.5
 KINDS = ("shifted", "shrunk", "grown", "erased", "textureless")  # and "wrong class", where there are several
 WHOLE_FRAMES = 3  # of each case, among the windows the pixel network learns from
 
@@ -73,6 +74,7 @@ class Size:
     requests: int = 200  # painted to the end, and with the gate
     peer: int = 64  # painted by the peer in batches
     singles: int = 6  # painted by the peer one at a time
+    peer_steps: int = 50
     judge: int = 1200  # iterations
     pixel: int = 1200  # iterations of the pixel-space network
     fresh: int = 400  # lesions for coverage and KID
@@ -81,7 +83,14 @@ class Size:
     memory: tuple[int, int] = (100, 1000)  # requests
 
 
-QUICK = Size(12, requests=10, peer=4, singles=1, judge=4, pixel=4, fresh=12, frames=4, rates=6, memory=(4, 12))
+QUICK = Size(
+    12, requests=5, peer=2, singles=1, peer_steps=2, judge=2, pixel=2, fresh=6, frames=2, rates=4, memory=(2, 4)
+)
+TINY = FitConfig(  # of --quick: 64 px windows, 8 x 8 latents
+    codec=CodecConfig(window=64, latent_channels=4, width=32, blocks=(1, 1), iterations=10, batch_size=4),
+    denoiser=DenoiserConfig(widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4),
+    validator=ValidatorConfig(widths=(16, 32), folds=2, windows_per_case=4, iterations=3, trajectories=4),
+)
 
 
 # --- Bench ------------------------------------------------------------------------------------------------------------
@@ -356,7 +365,7 @@ def curve(scores: NDArray[np.float64], good: NDArray[np.bool_], points: int = 11
 
 
 @torch.no_grad()
-def peer_latents(bench: Bench, items: Sequence[Prepared], scheduler: Any) -> Tensor:
+def peer_latents(bench: Bench, items: Sequence[Prepared], scheduler: Any, steps: int) -> Tensor:
     """Return what diffusers' inpainting loop makes of some requests, in one batch: (N, Z, h, w)."""
     painter = bench.studio.painter
     told = Conditioning.stack([item.conditioning for item in items])
@@ -365,7 +374,7 @@ def peer_latents(bench: Bench, items: Sequence[Prepared], scheduler: Any) -> Ten
     scale = told.scale[:, :, None, None].expand(-1, -1, *latents.shape[-2:])
     extra = [told.mask, scale] if painter.classes else []
     known = torch.cat([told.region, told.masked_image_latents, *extra], dim=1).repeat(2, 1, 1, 1)
-    scheduler.set_timesteps(PEER_STEPS)
+    scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         doubled = scheduler.scale_model_input(torch.cat([latents] * 2), t)
         noise = painter.unet(torch.cat([doubled, known], dim=1), t, encoder_hidden_states=text).sample
@@ -416,9 +425,13 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
 
     rows = list(range(min(size.peer, len(bench.prepared))))
     scheduler = DDIMScheduler.from_config(painter.scheduler.config)
+
+    def by_loop(items: Sequence[Prepared]) -> Tensor:
+        return peer_latents(bench, items, scheduler, size.peer_steps)
+
     peers = {
-        "peer": by_peer(bench, rows[: size.singles], 1, lambda items: peer_latents(bench, items, scheduler)),
-        "peer_batched": by_peer(bench, rows, slots, lambda items: peer_latents(bench, items, scheduler)),
+        "peer": by_peer(bench, rows[: size.singles], 1, by_loop),
+        "peer_batched": by_peer(bench, rows, slots, by_loop),
         "equal": by_peer(bench, rows[: 4 * size.singles], 1, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
         "equal_batched": by_peer(bench, rows, slots, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
     }
@@ -451,7 +464,7 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
     reference = bench.judge.features(*windows([codec_passed(painter, lesion) for lesion in held_out])[:2])
     for name, lesions in (("ours", list(ours["lesions"].values())), ("peer", peers["peer_batched"]["lesions"])):
         result[f"kid_{name}"] = (
-            kid(bench.judge.features(*windows(lesions)[:2]), reference) if len(lesions) > 2 else None
+            kid(bench.judge.features(*windows(lesions)[:2]), reference) if len(lesions) > 7 else None
         )
     result["check_share"] = clock.seconds["check"] / clock.seconds["denoise"]
     return result
@@ -668,7 +681,9 @@ def run(out: Path, data: Path | None, model: Path | None, quick: bool, size: Siz
     torch.set_num_threads(1)
     make_folder(out)
     full, few = prepare_data(out, data, size, quick)  # type: ignore[arg-type]
-    if model is None:
+    if quick and model is None:
+        fit(few, out / "model", TINY, base=None)
+    elif model is None:
         fitted(few, out, quick)
     model = model or out / "model"
     dataset, unseen = read_dataset(full), {case.id for case in read_dataset(few).split("unannotated")}
@@ -676,19 +691,19 @@ def run(out: Path, data: Path | None, model: Path | None, quick: bool, size: Siz
     annotated = [case for case in dataset.split("train") if case.id not in unseen]
     held_out = [*dataset.split("val"), *dataset.split("test")]
 
-    with ProcessPoolExecutor(1 if quick else 2, mp_context=get_context("spawn")) as pool:
+    spawned = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    with ThreadPoolExecutor(1) if quick else spawned as pool:
         jobs: list[Future[Any]] = [
             pool.submit(trained_network, full, [c.id for c in cases], out / name, iterations, name == "pixel")
             for name, cases, iterations in (("judge", others, size.judge), ("pixel", annotated, size.pixel))
         ]
         for job in jobs:
             job.result()
-        growth = pool.submit(memory_growth, model, few, size.memory)
         judge, pixel = Judge.trained(others, out / "judge", 1), Judge.trained(annotated, out / "pixel", 1)
         result: dict[str, Any] = {"judge_cases": len(others), "pixel_cases": len(annotated), "good": GOOD}
         say(started, "networks")
         result |= measured(model, few, judge, pixel, held_out, size, started)
-        result["memory_growth_mb"] = growth.result()
+        result["memory_growth_mb"] = pool.submit(memory_growth, model, few, size.memory).result()
     result["minutes"] = (time.monotonic() - started) / 60
     rounded: dict[str, Any] = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 4))
     write_json(out / "engine.json", rounded)

@@ -51,3 +51,20 @@ def test_each_weight_costs_one_evaluation_in_one_batch(text, mask, passes):
     counted = Counted()
     Guided(counted, NOTHING, text, mask)(latents(), T, told())
     assert counted.rows == [2 * passes]
+
+
+@pytest.mark.parametrize("until", [0, 41, 500, 901])
+def test_rows_under_the_last_guided_timestep_are_not_guided(until):
+    everywhere = Guided(Counted(), NOTHING, 2.5, 1.5)(latents(), T, told())
+    nowhere, found = Counted()(latents(), T, told()), Guided(Counted(), NOTHING, 2.5, 1.5, until)(latents(), T, told())
+    for row, t in enumerate(T.tolist()):
+        torch.testing.assert_close(found[row], (everywhere if t >= until else nowhere)[row])
+
+
+def test_only_guided_rows_are_evaluated_again_in_batches_of_few_shapes():
+    told_of = Conditioning(*(value[:1].expand(9, *value.shape[1:]) for value in vars(told()).values()))
+    x_t = latents()[:1].expand(9, -1, -1, -1)
+    for high, rows in ((0, 9), (1, 13), (4, 13), (5, 17), (8, 17), (9, 18)):
+        counted, t = Counted(), torch.tensor([900] * high + [100] * (9 - high))
+        Guided(counted, NOTHING, 2.0, 1.0, 500)(x_t, t, told_of)
+        assert counted.rows == [rows]

@@ -342,7 +342,7 @@ def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
 
 def test_looks_on_the_way_stop_nothing_that_is_painted_otherwise_than_they_were_calibrated(fitted):
     made = Calibration.load(fitted / "calibration.json")
-    assert made.painting == {"solver": "ab2", "guidance": [1.0, 1.0]} and len(made.trajectories) == 6
+    assert made.painting == {"solver": "ab2", "guidance": [1.0, 1.0, 0.0]} and len(made.trajectories) == 6
     assert calibration_for(CONFIG, made) == made
     other = calibration_for(GenerateConfig(guidance=(3.0, 1.0)), made)
     assert all(other.threshold(name, 2) == 0.0 and other.threshold(name, 4) == made.threshold(name, 4) for name in BINS)

@@ -104,7 +104,7 @@ class Studio:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
         self.painter = LatentInpainter.load(plan.model)
-        self.denoiser = guided(self.painter, plan.config.guidance)
+        self.denoiser = guided(self.painter, plan.config)
         self.calibration = calibration_for(plan.config, Calibration.load(plan.model / "calibration.json"))
         self.gate = Gate(load_validators(plan.model, self.calibration, self.painter), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
@@ -202,7 +202,8 @@ def seeds_of(seed: int, candidates: int) -> list[int]:
 
 def painting_of(config: GenerateConfig) -> dict[str, Any]:
     """Return the settings that shape a trajectory, as they are compared with those of the calibration."""
-    return {"solver": config.solver, "guidance": list(config.guidance)}
+    guidance = [*config.guidance, 0.0 if config.guidance == (1.0, 1.0) else config.guided_share]
+    return {"solver": config.solver, "guidance": guidance}
 
 
 def calibration_for(config: GenerateConfig, calibration: Calibration) -> Calibration:
@@ -242,9 +243,12 @@ def load_validators(model: Path, calibration: Calibration, painter: LatentInpain
 
 
 @torch.no_grad()
-def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
+def guided(painter: LatentInpainter, config: GenerateConfig) -> Denoiser:
     """Return a painter under the guidance of text and mask."""
-    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights)
+    if config.guidance == (1.0, 1.0) or config.guided_share == 0:
+        return painter
+    until = round((1 - config.guided_share) * len(painter.schedule.alpha_bar))
+    return Guided(painter, painter.embed([EMPTY_PROMPT]), *config.guidance, until)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:

@@ -140,7 +140,7 @@ def fit(
     clock.note("painter")
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
-    guide = guided(painter, painting.guidance)
+    guide = guided(painter, painting)
     networks = train_validators(painter, cases, folds, config.validator, model / "training", seed, guide)
     scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide)
     clock.note("validators")
