@@ -592,4 +592,9 @@ def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found = Counter("kept" if row["decision"] == "surplus" else row["decision"] for row in some)
         return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
 
-    return {**counted(rows), "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS}}
+    after = Counter(str(row["steps"]) for row in rows if row["decision"] == "stopped")
+    return {
+        **counted(rows),
+        "stopped_after_step": dict(sorted(after.items())),
+        "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS},
+    }
