@@ -71,7 +71,7 @@ QUICK = Size(
         steps=4,
     ),
     base=None,
-    generate=GenerateConfig(count=8, shard_size=8, gate=False, guidance=(1.0, 1.0), workers=1),
+    generate=GenerateConfig(count=8, shard_size=8, gate="off", guidance=(1.0, 1.0), workers=1),
     judge=StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=40, batch_size=4),
 )
 

@@ -14,6 +14,26 @@ PAINTER_KEYS = {
     "auc_real_vs_painted", "auc_codec_vs_painted", "obedience", "mask_iou_median", "judge_iou_real", "copy_share",
     "copy_share_low", "seam_ratio", "sharpness_ratio", "fit_minutes", "fit_peak_gb", "milliseconds",
 }  # fmt: skip
+ENGINE_KEYS = {
+    "kept_per_core_second_ratio", "kept_ratio_equal_steps", "check_share", "pixel_over_latent_cost", "auc_half",
+    "auc_end", "auc_half_by_size", "auc_end_by_size", "slots_over_batches", "memory_growth_mb", "conv_peak_share",
+    "segment_dice_gap", "coverage", "kid_ours", "kid_peer",
+}  # fmt: skip
+
+
+def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--out", str(tmp_path), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "engine.json").read_text())
+    assert measured.keys() >= ENGINE_KEYS
+    assert measured["failures"] + measured["successes"] == 10
+    assert 0 < measured["check_share"] < 1 and 0 < measured["conv_peak_share"] < 1
+    assert measured["pixel_over_latent_cost"] > 0
+    assert set(measured["slots_over_batches"]) == {"0.3", "0.5", "0.8"}
+    for found in measured["slots_over_batches"].values():
+        assert found["measured"] > 0 and found["ideal"] >= 1
+    for found in measured["coverage"].values():
+        assert found["asked"] == 0.95 and (found["n"] == 0 or found["low"] <= found["got"] <= found["high"])
 
 
 def test_the_painter_benchmark_measures_everything_it_names(tmp_path):

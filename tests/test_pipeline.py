@@ -54,7 +54,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
     else:
         write_drishti(source, 30, side=128)
     words = (out, str(source)) if name == "drishti" else (str(source), out)
-    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--no-gate"}
+    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--gate off"}
     page = Path(run_script(f"{name}.sh", *words, **smoke).strip().splitlines()[-1])
     assert "<html" in page.read_text(encoding="utf-8")
     names = ("lesion",) if name == "clinicdb" else ("disc", "cup")
@@ -66,7 +66,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
 
 @pytest.mark.slow
 def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
-    config = config_from_values({"out": tmp_path, "generate": {"gate": False}}, "smoke")
+    config = config_from_values({"out": tmp_path, "generate": {"gate": "off"}}, "smoke")
     (report,) = run_pipeline(config)
     summary = report.parent / "summary.json"
     before = digest_of_file(summary)

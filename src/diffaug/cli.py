@@ -216,7 +216,9 @@ class Fit:
         from diffaug.training.fit import SHIPPED, fit
 
         base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
-        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed, device=self.device)
+        painting = PRESETS[self.preset].generate
+        options = {"base": base, "seed": self.seed, "device": self.device, "painting": painting}
+        summary = fit(self.data, self.model, self.fit, **options)  # type: ignore[arg-type]
         if not summary:
             return None  # the first of several processes tells
         for notice in summary["notices"]:
@@ -284,6 +286,25 @@ class Remove:
         from diffaug.synthesis.remove import remove
 
         _print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device))
+
+
+@dataclass
+class Segment:
+    """Segment real images with a model's latent validators, in one pass.
+
+    Example: diffaug segment models/kvasir-100 my-images segmented/my-images
+    """
+
+    model: Positional[Path]  # model folder, made by `diffaug fit`
+    images: Positional[Path]  # folder of images
+    out: Positional[Path]  # folder to make: masks, overlays, a summary
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
+
+    def run(self) -> None:
+        """Segment, and print the share of each frame that was found."""
+        from diffaug.synthesis.segment import segment_images
+
+        _print_json(segment_images(self.model, self.images, self.out, device=self.device))
 
 
 @dataclass
@@ -374,6 +395,7 @@ Commands = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Remove, subcommand("remove")]
+    | Annotated[Segment, subcommand("segment")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Run, subcommand("run")]

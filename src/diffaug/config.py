@@ -85,11 +85,17 @@ class ValidatorConfig(Knobs):
     """The latent segmentation networks, one per fold, and their calibration."""
 
     folds: Annotated[int, Field(ge=2)] = 3
-    widths: Widths = (64, 128)
+    windows_per_case: Annotated[int, Field(ge=3)] = 20  # a third lesion-free, a tenth the whole frame
+    widths: Widths = (
+        32,
+        64,
+    )  # a look costs a tenth of decoding and a network on pixels; (64, 128) did not judge better
     iterations: Count = 600
     batch_size: Positive = 16
     learning_rate: Rate = 1e-3
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05  # chance that a lesion as good as a real one is rejected
+    delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02  # chance that what would have been accepted is stopped
+    trajectories: Count = 128  # samples painted to the end that delta is calibrated on; under 1 / delta - 1, none stops
 
 
 class FitConfig(Knobs):
@@ -98,8 +104,8 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 8  # of the sampler; the thresholds are calibrated at some of them
-    checks: tuple[Fraction, ...] = (0.5, 0.8, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
+    steps: Annotated[int, Field(gt=0, le=1000)] = 6  # of the sampler; the thresholds are calibrated at some of them
+    checks: tuple[Fraction, ...] = (0.5, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
 
     @field_validator("validator")
     @classmethod
@@ -129,10 +135,31 @@ class GenerateConfig(Knobs):
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
-    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
+    # 6 steps of ab2 paint as well as 8, and 8 are nearer to the limit than 20 of ddim
+    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"
     guidance: tuple[Weight, Weight] = (3.0, 1.5)  # of text; before it, in much noise, of text and mask; 1 is none
-    gate: bool = True  # off: everything painted is kept
+    guided_share: Fraction = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
+    gate: Literal["conformal", "fixed", "off"] = "conformal"  # thresholds of the fit, one for all, or keep everything
+    threshold: Fraction = 0.5  # of the gate `fixed`: least IoU with the requested mask
+    label: Literal["requested", "repaired"] = "requested"  # or the validator's boundary inside the blending band
+    candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _mean_a_word(cls, gate: Any) -> Any:
+        """Take YAML's bare `on` and `off`, which are booleans, for words."""
+        return ("conformal" if gate else "off") if isinstance(gate, bool) else gate
+
+    @field_validator("candidates")
+    @classmethod
+    def _be_compared(cls, candidates: int, info: ValidationInfo) -> int:
+        """Refuse several seeds where nothing chooses among them."""
+        if candidates > 1 and info.data.get("gate") == "off":
+            raise ValueError(
+                f"the gate chooses among candidates: there are {candidates}, and gate is off; switch it on"
+            )
+        return candidates
 
     @field_validator("context")
     @classmethod
@@ -193,7 +220,7 @@ PRESETS: dict[str, Config] = {
         fit={
             "codec": {"iterations": 250},
             "denoiser": {"iterations": 100, "windows_per_case": 6},
-            "validator": {"iterations": 120, "folds": 2},
+            "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
         },
         generate={"count": 48, "shard_size": 16, "guidance": (1.0, 1.0)},
         study={"seeds": 2, "iterations": 160},
@@ -209,7 +236,7 @@ PRESETS: dict[str, Config] = {
         fit={
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},
-            "validator": {"iterations": 8, "folds": 2},
+            "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2},
             "steps": 4,
         },
         generate={"count": 6, "shard_size": 6, "slots": 4, "guidance": (1.0, 1.0)},

@@ -68,7 +68,8 @@ def _run_draw(config: Config, dataset: Dataset, annotated: int, draw: int) -> Pa
     if not (out / "data" / "cases.csv").is_file():
         subset_dataset(dataset, out / "data", annotated, draw)
     say(f"fit: {annotated} annotated cases, draw {draw}")
-    for notice in fit(out / "data", out / "model", config.fit, seed=seed, device=config.device)["notices"]:
+    options = {"seed": seed, "device": config.device, "painting": config.generate}
+    for notice in fit(out / "data", out / "model", config.fit, **options)["notices"]:  # type: ignore[arg-type]
         say(notice)
     say(f"generate: {config.generate.count} cases")
     generate(

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,9 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
 
 from diffaug.artifacts import (
     digest_of_file,
+    digest_of_folder,
     digest_of_value,
     make_folder,
     read_json,
@@ -40,6 +44,7 @@ from diffaug.conditioning.requests import (
     check_config,
     check_place,
     is_generic,
+    seed_of_request,
 )
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Label, Mask, Pixels, digest_of_case, write_png
@@ -49,14 +54,23 @@ from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
+from diffaug.models.checkpoints import BASE_FILE
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, without_border
+from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, repaired, without_border
 from diffaug.synthesis.engine import Painted, Prepared, paint
-from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask, window_masks
-from diffaug.validator.calibration import BINS, Calibration
+from diffaug.synthesis.window import (
+    Window,
+    longer_side,
+    window_around,
+    window_image,
+    window_mask,
+    window_masks,
+    windows_at_once,
+)
+from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
-from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
+from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
 CLEARED = 64  # frames without their lesions that are kept in memory
 REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
@@ -64,6 +78,7 @@ PREVIEWS = 3  # pictures of turned-down requests kept per shard
 GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
+Texts = dict[str, Tensor]  # embedded prompts
 
 
 @dataclass(frozen=True)
@@ -118,9 +133,9 @@ class Studio:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
         self.painter = LatentInpainter.load(plan.model, plan.device)
-        self.denoiser = guided(self.painter, plan.config.guidance)
-        self.calibration = Calibration.load(plan.model / "calibration.json")
-        self.gate = Gate(load_validators(plan.model, self.calibration, plan.device), self.calibration)
+        self.denoiser = guided(self.painter, plan.config)
+        self.calibration = calibration_for(plan.config, Calibration.load(plan.model / "calibration.json"))
+        self.gate = Gate(load_validators(plan.model, self.calibration, self.painter), self.calibration)
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener, budget=plan.budget)
@@ -151,50 +166,147 @@ class Studio:
             self._cleared[case.id] = frame, tuple(regions)
         return self._cleared[case.id]
 
+    @torch.no_grad()
+    def embed(self, prompts: Iterable[str]) -> Texts:
+        """Embed every prompt once, (1, L, D) each; one by one, so that none depends on the others."""
+        return {prompt: self.painter.embed([prompt]) for prompt in dict.fromkeys(prompts)}
+
     def prepare(self, canvas: Canvas) -> Prepared:
-        """Encode what the painter and the gate need to know: pixels => latents."""
-        side, painter = self.painter.window, self.painter
-        region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
-        reach = reach_of(canvas.region, canvas.field, canvas.band)
-        filled = (window_mask(reach, canvas.window, side) > 0.25).float()
-        mask = window_masks(canvas.masks.new_classes(self.drawer.classes), canvas.window, side)
-        scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
-        with torch.no_grad():
-            text = painter.embed([canvas.request.prompt])
-            image = window_image(without_border(canvas.background, canvas.field, reach), canvas.window, side)
-            told = painter.condition(image, filled, mask, scale, text)
-        fine = painter.cell // UPSCALE
-        target = Target(
-            mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
-            region=torch.nn.functional.max_pool2d(region, fine)[0],
-            size_bin=canvas.request.size_bin,
-            fold=self.calibration.folds[canvas.request.mask_case or canvas.request.background],
-        )
-        return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
+        """Encode one request alone."""
+        return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
+
+    def fold(self, request: Request) -> int:
+        """Return which validator has not seen the case of a request's mask; of an outline, that of its background."""
+        return self.calibration.folds[request.mask_case or request.background]
 
     def picture_of(self, values: Label) -> Label:
         """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
         return values if self.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
 
     @torch.no_grad()
+    def prepare_all(self, canvases: Sequence[Canvas], texts: Texts) -> list[Prepared]:
+        """Encode what the painter and the gate need to know, of several requests in one batch: pixels => latents."""
+        side, painter = self.painter.window, self.painter
+        if not canvases:
+            return []
+        reaches = [reach_of(c.region, c.field, c.band) for c in canvases]
+        frames = [without_border(c.background, c.field, reach) for c, reach in zip(canvases, reaches, strict=True)]
+        images = torch.cat([window_image(f, c.window, side) for f, c in zip(frames, canvases, strict=True)])
+        filled = torch.cat([window_mask(r, c.window, side) > 0.25 for r, c in zip(reaches, canvases, strict=True)])
+        regions = torch.cat([(window_mask(c.region, c.window, side) > 0.25).float() for c in canvases])
+        classes = self.drawer.classes
+        masks = torch.cat([window_masks(c.masks.new_classes(classes), c.window, side) for c in canvases])
+        scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
+        text = torch.cat([texts[c.request.prompt] for c in canvases])
+        told = painter.condition(images, filled.float(), masks, scale, text)
+        fine = painter.cell // UPSCALE
+        fine_masks, fine_regions = F.avg_pool2d(masks, fine), F.max_pool2d(regions, fine)
+        prepared = []
+        for row, canvas in enumerate(canvases):
+            request = canvas.request
+            target = Target(fine_masks[row], fine_regions[row], request.size_bin, self.fold(request))
+            noise = painter.noise(seeds_of(request.seed, self.plan.config.candidates))
+            prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
+        return prepared
+
+    @torch.no_grad()
+    def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
+        """Decode samples in one batch, padded to the slots: latents => windows, (1, 3, side, side) each."""
+        latents = torch.cat([sample.latents for sample in painted])
+        padding = latents[:1].expand(max(0, self.plan.config.slots - len(painted)), -1, -1, -1)
+        parts = torch.split(torch.cat([latents, padding]), windows_at_once(self.painter.window))
+        decoded = torch.cat([decode(self.painter.codec, part) for part in parts])
+        return list(torch.split(decoded, 1)[: len(painted)])
+
+    @torch.no_grad()
+    def repaired(self, canvas: Canvas, latents: Tensor) -> Mask:
+        """Return the new mask with the boundary that its validator finds in finished latents, (1, Z, h, w)."""
+        network = self.gate.validators[self.fold(canvas.request)]
+        found = segment(network, latents, torch.zeros(1, dtype=torch.long)).amax(1, keepdim=True)
+        side = (canvas.window.side, canvas.window.side)
+        square = F.interpolate(found, side, mode="bilinear", align_corners=False)[0, 0].numpy()
+        outline = canvas.window.place(square, canvas.background.shape[:2]) > 0.5
+        return repaired(canvas.masks.new, outline & canvas.region, canvas.band)
+
+    def label(self, canvas: Canvas, painted: Painted) -> Label:
+        """Return the label of a finished sample as it is written: as requested, or with the validator's boundary.
+
+        Pixels that the boundary adds are of the class that is nearest.
+        """
+        masks = canvas.masks
+        if self.plan.config.label == "requested":
+            return self.picture_of(masks.values)
+        stays = masks.label & ~masks.new
+        nearest = ndimage.distance_transform_edt(~masks.new, return_distances=False, return_indices=True)
+        added = np.where(self.repaired(canvas, painted.latents), masks.values[tuple(nearest)], 0)
+        return self.picture_of(np.where(stays, masks.values, added).astype(np.uint8))
+
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
-        """Decode a sample and blend it into its background: latents => pixels."""
-        window = decode(self.painter.codec, painted.latents)
-        seed = canvas.request.seed
-        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
+        """Decode one sample alone and blend it into its background: latents => pixels."""
+        return blend(canvas, self.decode_all([painted])[0])
 
 
-def load_validators(model: Path, calibration: Calibration, device: str = "cpu") -> list[Any]:
-    """Load the segmentation network of every fold of a model."""
+def blend(canvas: Canvas, window: Tensor) -> Pixels:
+    """Blend a decoded window, (1, 3, side, side), into its background."""
+    seed = canvas.request.seed
+    return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
+
+
+def seeds_of(seed: int, candidates: int) -> list[int]:
+    """Return the seeds a request starts from: its own, then others that follow from it."""
+    return [seed, *(seed_of_request(seed, number) for number in range(1, candidates))]
+
+
+def painting_of(config: GenerateConfig) -> dict[str, Any]:
+    """Return the settings that shape a trajectory, as they are compared with those of the calibration."""
+    guidance = [*config.guidance, 0.0 if config.guidance == (1.0, 1.0) else config.guided_share]
+    return {"solver": config.solver, "guidance": guidance}
+
+
+def calibration_for(config: GenerateConfig, calibration: Calibration) -> Calibration:
+    """Return the thresholds that a config asks for; none before the end where trajectories would be of another kind."""
+    if config.gate == "fixed":
+        calibration = calibration.fixed(config.threshold)
+    return calibration if calibration.painting == painting_of(config) else calibration.without_stops()
+
+
+def painter_digest(model: Path) -> str:
+    """Return the digest of what a validator depends on: codec and denoiser, or a base and what was added to it."""
+    return digest_of_folder(model, ("unet/*.safetensors", "vae/*.safetensors", "*.safetensors", BASE_FILE))
+
+
+def load_validators(model: Path, calibration: Calibration, painter: LatentInpainter) -> list[Any]:
+    """Load the segmentation network of every fold of a model.
+
+    Raises:
+        ModelError: They, or the calibration, were made for another painter or other classes.
+    """
+    made = {"painter": painter_digest(model), "validators": digest_of_folder(model / "validator")}
+    stated = {"painter": calibration.painter, "validators": calibration.validator}
+    for part, digest in made.items():
+        if digest != stated[part]:
+            raise ModelError(
+                f"a calibration belongs to one model: that of {model} was made for {part} {stated[part] or '(none)'}, "
+                f"here lies {digest}; fit it again"
+            )
+    classes = max(1, painter.classes)
+    if calibration.classes != classes:
+        raise ModelError(
+            f"a calibration speaks of its model's classes: that of {model} holds {calibration.classes}, "
+            f"the painter {classes}; fit it again"
+        )
     folds = range(max(calibration.folds.values()) + 1)
-    return [load_segmenter(model / "validator" / str(fold), device) for fold in folds]
+    return [load_segmenter(model / "validator" / str(fold), painter.device) for fold in folds]
 
 
 @torch.no_grad()
-def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
+def guided(painter: LatentInpainter, config: GenerateConfig) -> Denoiser:
     """Return a painter under guidance: of text and mask while there is much noise, of the text afterwards."""
-    switch = round(GUIDED_BY_MASK * len(painter.schedule.alpha_bar))
-    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights, switch)
+    if config.guidance == (1.0, 1.0) or config.guided_share == 0:
+        return painter
+    total = len(painter.schedule.alpha_bar)
+    switch, until = round(GUIDED_BY_MASK * total), round((1 - config.guided_share) * total)
+    return Guided(painter, painter.embed([EMPTY_PROMPT]), *config.guidance, switch, until)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
@@ -224,6 +336,44 @@ def studio_of(plan: Plan) -> Studio:
     return Studio(plan)
 
 
+def painted_trajectories(
+    model: Path,
+    data: Path,
+    calibration: Calibration,
+    count: int,
+    config: GenerateConfig,
+    seed: int,
+    device: str = "cpu",
+) -> list[Trajectory]:
+    """Paint requests to the end, whatever the gate thinks, and return its scores.
+
+    Args:
+        model: A model folder, whole but for its seal.
+        data: The data set it is fitted on.
+        calibration: Folds and checks; no threshold of it counts.
+        count: Requests; another series than any that is generated.
+        config: How they are painted.
+        seed: Seeds them.
+        device: Where to compute.
+
+    Returns:
+        One for each request whose background could be cleared of lesions, where that was asked for.
+
+    Raises:
+        PlacementError: No mask fits on any background.
+    """
+    own = seed_of_request(seed, -1) % 2**31
+    plain = config.model_copy(update={"gate": "conformal", "candidates": 1, "label": "requested"})
+    studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
+    gate = Gate(studio.gate.validators, calibration.fixed(0.0))
+    found = sorted(painted_requests(studio, range(count), gate), key=lambda pair: pair[1].index)
+    return [
+        Trajectory(c.request.size_bin, tuple(check.score for check in sample.checks))
+        for c, sample in found
+        if sample.checks
+    ]
+
+
 def shard_folder(out: Path, shard: int) -> Path:
     """Return the folder of a shard."""
     return out / "shards" / f"{shard:05d}"
@@ -244,15 +394,25 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
     return sum(row["decision"] == "kept" for row in read_jsonl(folder / "rows.jsonl"))
 
 
-def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None) -> Iterator[tuple[Canvas, Painted]]:
+    """Paint requests in slots; every prompt is embedded once, and backgrounds are encoded a batch at a time.
+
+    With a gate, what lies on a background from which a lesion did not go is not painted: rejected without a look, last.
+    """
+    config = studio.plan.config
+    size = min(config.slots, windows_at_once(studio.painter.window))
+    drawn = [studio.drawer.draw(index) for index in requests]
+    texts = studio.embed(request.prompt for request in drawn)
     canvases: dict[int, Canvas] = {}
-    config, previews = studio.plan.config, Counter[str]()
+    lost: list[Canvas] = []
 
     def prepared() -> Iterator[Prepared]:
-        for index in requests:
-            canvases[index] = studio.canvas(studio.drawer.draw(index))
-            if not (config.gate and canvases[index].remains > REMAINS):
-                yield studio.prepare(canvases[index])
+        for start in range(0, len(drawn), size):
+            laid = [studio.canvas(request) for request in drawn[start : start + size]]
+            lost.extend(canvas for canvas in laid if gate and canvas.remains > REMAINS)
+            usable = [canvas for canvas in laid if not (gate and canvas.remains > REMAINS)]
+            canvases.update((canvas.request.index, canvas) for canvas in usable)
+            yield from studio.prepare_all(usable, texts)
 
     samples = paint(
         studio.denoiser,
@@ -260,31 +420,58 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         prepared(),
         steps=studio.calibration.steps,
         slots=config.slots,
-        gate=studio.gate if config.gate else None,
+        gate=gate,
         solver=config.solver,
     )
     for sample in samples:
-        canvas = canvases.pop(sample.index)
-        row = _row(studio, canvas, sample)
+        yield canvases.pop(sample.index), sample
+    for canvas in lost:
+        yield canvas, Painted(canvas.request.index, studio.painter.noise([0]), "rejected")
+
+
+def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+    config, previews = studio.plan.config, Counter[str]()
+    gate = None if config.gate == "off" else studio.gate
+    waiting: list[tuple[Canvas, Painted]] = []  # to be decoded in one batch
+    for canvas, sample in painted_requests(studio, requests, gate):
+        previews[sample.decision] += sample.steps > 0
+        if sample.decision == "kept" or (sample.steps and previews[sample.decision] <= PREVIEWS):
+            waiting.append((canvas, sample))
+        else:
+            yield _row(studio, canvas, sample)
+        if len(waiting) == config.slots:
+            yield from _pictured(studio, folder, out, waiting)
+            waiting = []
+    yield from _pictured(studio, folder, out, waiting)
+
+
+def _pictured(
+    studio: Studio, folder: Path, out: Path, waiting: Sequence[tuple[Canvas, Painted]]
+) -> Iterator[dict[str, Any]]:
+    """Decode some samples together, composite and write each, and yield its row."""
+    windows = studio.decode_all([sample for _, sample in waiting]) if waiting else []
+    for (canvas, sample), window in zip(waiting, windows, strict=True):
+        row, image = _row(studio, canvas, sample), blend(canvas, window)
         if sample.decision == "kept":
-            row |= _write_case(folder, canvas, studio, studio.finish(canvas, sample), out)
-        elif previews[sample.decision] < PREVIEWS:
-            previews[sample.decision] += 1
-            row["preview"] = _write_preview(folder, canvas, studio, studio.finish(canvas, sample), out)
-        yield row
-    for index, canvas in canvases.items():  # what was not painted at all
-        reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
-        yield _row(studio, canvas, Painted(index, studio.painter.noise([0]), "rejected")) | {"reason": reason}
+            yield row | _write_case(folder, canvas, image, studio.label(canvas, sample), out)
+        else:
+            yield row | {"preview": _write_preview(folder, canvas, studio, image, out)}
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     """Return all it takes to make a case again, and why it was kept or not; no times."""
     request, last = canvas.request, sample.checks[-1] if sample.checks else None
-    reason = "kept without a gate" if last is None else "agrees with its mask"
-    if last is not None and sample.decision != "kept":
-        reason = f"soft IoU {last.score:.3f} under {last.threshold:.3f} after step {last.step}"
+    reason = "kept without a gate"
+    if sample.decision == "rejected":
+        reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
+    if last is not None:
+        side = "reaches" if last.accepted else "is under"
+        when = "at the end" if last.step == studio.calibration.steps else f"after step {last.step}"
+        reason = f"IoU with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
+    rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
         **request.as_dict(),
+        **rivals,
         "decision": sample.decision,
         "reason": reason,
         "steps": sample.steps,
@@ -301,10 +488,10 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> dict[str, str]:
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Label, out: Path) -> dict[str, str]:
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
-    write_png(paths["mask"], studio.picture_of(canvas.masks.values))
+    write_png(paths["mask"], label)
     return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
         f"{name}_digest": digest_of_file(path) for name, path in paths.items()
     }
@@ -547,4 +734,9 @@ def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found = Counter("kept" if row["decision"] == "surplus" else row["decision"] for row in some)
         return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
 
-    return {**counted(rows), "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS}}
+    after = Counter(str(row["steps"]) for row in rows if row["decision"] == "stopped")
+    return {
+        **counted(rows),
+        "stopped_after_step": dict(sorted(after.items())),
+        "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS},
+    }
