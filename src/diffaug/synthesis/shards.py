@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
@@ -47,7 +47,7 @@ from diffaug.conditioning.requests import (
     seed_of_request,
 )
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Label, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
@@ -58,7 +58,7 @@ from diffaug.models.checkpoints import BASE_FILE
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, repaired, without_border
-from diffaug.synthesis.engine import Painted, Prepared, paint
+from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
 from diffaug.synthesis.window import (
     Window,
     longer_side,
@@ -79,6 +79,8 @@ GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of 
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
 Texts = dict[str, Tensor]  # embedded prompts
+FILL = "fill"  # the size bin under which a gate lets fills pass: there is no lesion to find
+FOUND = 0.5  # of a fill's region; where the validator finds more, it is no lesion-free tissue
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class Studio:
         self.painter = LatentInpainter.load(plan.model, plan.device)
         self.denoiser = guided(self.painter, plan.config)
         self.calibration = calibration_for(plan.config, Calibration.load(plan.model / "calibration.json"))
-        self.gate = Gate(load_validators(plan.model, self.calibration, self.painter), self.calibration)
+        validators = load_validators(plan.model, self.calibration, self.painter)
+        self.gate = Gate(validators, passing(self.calibration, plan.config.paint_all))
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener, budget=plan.budget)
@@ -179,6 +182,11 @@ class Studio:
         """Return which validator has not seen the case of a request's mask; of an outline, that of its background."""
         return self.calibration.folds[request.mask_case or request.background]
 
+    def fine_region(self, canvas: Canvas) -> Tensor:
+        """Return where a request may paint, at the validator's side, (1, s, s)."""
+        region = (window_mask(canvas.region, canvas.window, self.painter.window) > 0.25).float()
+        return F.max_pool2d(region, self.painter.cell // UPSCALE)[0]
+
     def picture_of(self, values: Label) -> Label:
         """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
         return values if self.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
@@ -193,18 +201,16 @@ class Studio:
         frames = [without_border(c.background, c.field, reach) for c, reach in zip(canvases, reaches, strict=True)]
         images = torch.cat([window_image(f, c.window, side) for f, c in zip(frames, canvases, strict=True)])
         filled = torch.cat([window_mask(r, c.window, side) > 0.25 for r, c in zip(reaches, canvases, strict=True)])
-        regions = torch.cat([(window_mask(c.region, c.window, side) > 0.25).float() for c in canvases])
-        classes = self.drawer.classes
-        masks = torch.cat([window_masks(c.masks.new_classes(classes), c.window, side) for c in canvases])
+        wanted = [c.masks.new_classes(self.drawer.classes) & (not c.request.fill) for c in canvases]
+        masks = torch.cat([window_masks(mask, c.window, side) for mask, c in zip(wanted, canvases, strict=True)])
         scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
         text = torch.cat([texts[c.request.prompt] for c in canvases])
         told = painter.condition(images, filled.float(), masks, scale, text)
-        fine = painter.cell // UPSCALE
-        fine_masks, fine_regions = F.avg_pool2d(masks, fine), F.max_pool2d(regions, fine)
-        prepared = []
+        fine_masks, prepared = F.avg_pool2d(masks, painter.cell // UPSCALE), []
         for row, canvas in enumerate(canvases):
             request = canvas.request
-            target = Target(fine_masks[row], fine_regions[row], request.size_bin, self.fold(request))
+            size = FILL if request.fill else request.size_bin
+            target = Target(fine_masks[row], self.fine_region(canvas), size, self.fold(request))
             noise = painter.noise(seeds_of(request.seed, self.plan.config.candidates))
             prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
         return prepared
@@ -234,7 +240,7 @@ class Studio:
         Pixels that the boundary adds are of the class that is nearest.
         """
         masks = canvas.masks
-        if self.plan.config.label == "requested":
+        if self.plan.config.label == "requested" or canvas.request.fill:
             return self.picture_of(masks.values)
         stays = masks.label & ~masks.new
         nearest = ndimage.distance_transform_edt(~masks.new, return_distances=False, return_indices=True)
@@ -268,6 +274,23 @@ def calibration_for(config: GenerateConfig, calibration: Calibration) -> Calibra
     if config.gate == "fixed":
         calibration = calibration.fixed(config.threshold)
     return calibration if calibration.painting == painting_of(config) else calibration.without_stops()
+
+
+def passing(calibration: Calibration, everything: bool) -> Calibration:
+    """Return the thresholds of a gate that lets fills pass, and with `everything` lets all samples pass."""
+    none = {str(step): 0.0 for step in calibration.checks}
+    own = dict.fromkeys(calibration.thresholds, none) if everything else calibration.thresholds
+    return replace(calibration, thresholds={**own, FILL: none})
+
+
+def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
+    """Return a sample that was painted to the end, with the decision that the gate would have taken on the way."""
+    checks = [
+        replace(check, threshold=round(calibration.threshold(size_bin, check.step), 5)) for check in sample.checks
+    ]
+    failed = next((check for check in checks if not check.accepted), None)
+    decision: Decision = "kept" if failed is None else "rejected" if failed.step == calibration.steps else "stopped"
+    return replace(sample, checks=checks, decision=decision)
 
 
 def painter_digest(model: Path) -> str:
@@ -363,7 +386,8 @@ def painted_trajectories(
         PlacementError: No mask fits on any background.
     """
     own = seed_of_request(seed, -1) % 2**31
-    plain = config.model_copy(update={"gate": "conformal", "candidates": 1, "label": "requested"})
+    simple = {"gate": "conformal", "candidates": 1, "label": "requested", "paint_all": False, "fills": 0.0}
+    plain = config.model_copy(update=simple)
     studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
     gate = Gate(studio.gate.validators, calibration.fixed(0.0))
     found = sorted(painted_requests(studio, range(count), gate), key=lambda pair: pair[1].index)
@@ -391,7 +415,7 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
         rows = sorted(_rows(studio, out, folder, range(shard * size, (shard + 1) * size)), key=lambda r: r["index"])
         write_json(folder / "seconds.json", round(time.monotonic() - started, 3))
         write_jsonl(folder / "rows.jsonl", rows)
-    return sum(row["decision"] == "kept" for row in read_jsonl(folder / "rows.jsonl"))
+    return sum(row["decision"] == "kept" and not row.get("fill") for row in read_jsonl(folder / "rows.jsonl"))
 
 
 def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None) -> Iterator[tuple[Canvas, Painted]]:
@@ -406,11 +430,14 @@ def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None)
     canvases: dict[int, Canvas] = {}
     lost: list[Canvas] = []
 
+    def hopeless(canvas: Canvas) -> bool:
+        return bool(gate) and not config.paint_all and _left_over(canvas)
+
     def prepared() -> Iterator[Prepared]:
         for start in range(0, len(drawn), size):
             laid = [studio.canvas(request) for request in drawn[start : start + size]]
-            lost.extend(canvas for canvas in laid if gate and canvas.remains > REMAINS)
-            usable = [canvas for canvas in laid if not (gate and canvas.remains > REMAINS)]
+            lost.extend(canvas for canvas in laid if hopeless(canvas))
+            usable = [canvas for canvas in laid if not hopeless(canvas)]
             canvases.update((canvas.request.index, canvas) for canvas in usable)
             yield from studio.prepare_all(usable, texts)
 
@@ -432,38 +459,71 @@ def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None)
 def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
     config, previews = studio.plan.config, Counter[str]()
     gate = None if config.gate == "off" else studio.gate
-    waiting: list[tuple[Canvas, Painted]] = []  # to be decoded in one batch
+    waiting: list[Finished] = []  # to be decoded in one batch
     for canvas, sample in painted_requests(studio, requests, gate):
-        previews[sample.decision] += sample.steps > 0
-        if sample.decision == "kept" or (sample.steps and previews[sample.decision] <= PREVIEWS):
-            waiting.append((canvas, sample))
+        row = _decided(studio, canvas, sample)
+        kept = row["decision"] == "kept"
+        previews[row["decision"]] += not kept and sample.steps > 0
+        shown = not kept and previews[row["decision"]] <= PREVIEWS
+        if sample.steps and (kept or shown or config.paint_all):
+            waiting.append(Finished(row, canvas, sample, written=kept or config.paint_all, shown=shown))
         else:
-            yield _row(studio, canvas, sample)
+            yield row
         if len(waiting) == config.slots:
             yield from _pictured(studio, folder, out, waiting)
             waiting = []
     yield from _pictured(studio, folder, out, waiting)
 
 
-def _pictured(
-    studio: Studio, folder: Path, out: Path, waiting: Sequence[tuple[Canvas, Painted]]
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Finished:
+    """A sample to be decoded: its row, and whether it is written as a case or shown as a picture."""
+
+    row: dict[str, Any]
+    canvas: Canvas
+    sample: Painted
+    written: bool
+    shown: bool
+
+
+def _pictured(studio: Studio, folder: Path, out: Path, waiting: Sequence[Finished]) -> Iterator[dict[str, Any]]:
     """Decode some samples together, composite and write each, and yield its row."""
-    windows = studio.decode_all([sample for _, sample in waiting]) if waiting else []
-    for (canvas, sample), window in zip(waiting, windows, strict=True):
-        row, image = _row(studio, canvas, sample), blend(canvas, window)
-        if sample.decision == "kept":
-            yield row | _write_case(folder, canvas, image, studio.label(canvas, sample), out)
-        else:
-            yield row | {"preview": _write_preview(folder, canvas, studio, image, out)}
+    windows = studio.decode_all([item.sample for item in waiting]) if waiting else []
+    for item, window in zip(waiting, windows, strict=True):
+        row, image = item.row, blend(item.canvas, window)
+        if item.written:
+            row |= _write_case(folder, item.canvas, image, studio.label(item.canvas, item.sample), out)
+        if item.shown:
+            row |= {"preview": _write_preview(folder, item.canvas, studio, image, out)}
+        yield row
+
+
+def _left_over(canvas: Canvas) -> bool:
+    """Tell whether a lesion that was to be removed is still found."""
+    return canvas.remains > REMAINS
+
+
+def _decided(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
+    """Return the row of a sample that left its slot, with the gate's decision even where everything is painted."""
+    config = studio.plan.config
+    if canvas.request.fill:
+        return _row(studio, canvas, sample) | _of_fill(studio, canvas, sample)
+    if config.gate == "off":
+        return _row(studio, canvas, sample)
+    if config.paint_all:
+        sample = judged(sample, canvas.request.size_bin, studio.calibration)
+    row = _row(studio, canvas, sample)
+    if _left_over(canvas):
+        reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
+        row |= {"decision": "rejected", "reason": reason}
+    return row
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     """Return all it takes to make a case again, and why it was kept or not; no times."""
-    request, last = canvas.request, sample.checks[-1] if sample.checks else None
+    request, failed = canvas.request, next((check for check in sample.checks if not check.accepted), None)
+    last = failed or (sample.checks[-1] if sample.checks else None)
     reason = "kept without a gate"
-    if sample.decision == "rejected":
-        reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
     if last is not None:
         side = "reaches" if last.accepted else "is under"
         when = "at the end" if last.step == studio.calibration.steps else f"after step {last.step}"
@@ -488,13 +548,29 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Label, out: Path) -> dict[str, str]:
+def _of_fill(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
+    """Return what differs in the row of a fill: the validator must find no lesion in it."""
+    region = studio.fine_region(canvas)
+    with torch.no_grad():
+        network = studio.gate.validators[studio.fold(canvas.request)]
+        map_ = segment(network, sample.latents, torch.zeros(1, dtype=torch.long))
+    found = float((map_.amax(1) * region).sum() / region.sum().clamp_min(1e-6))
+    reason = f"a lesion-free fill: the validator finds {found:.3f} of its region, {FOUND:g} is the limit"
+    decision = "kept" if found < FOUND else "rejected"
+    return {"decision": decision, "reason": reason, "checks": [], "found": round(found, 5)}
+
+
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Label, out: Path) -> dict[str, Any]:
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
     write_png(paths["mask"], label)
-    return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
-        f"{name}_digest": digest_of_file(path) for name, path in paths.items()
-    }
+    written: dict[str, Any] = {name: path.relative_to(out).as_posix() for name, path in paths.items()}
+    written |= {f"{name}_digest": digest_of_file(path) for name, path in paths.items()}
+    if canvas.request.fill:
+        region = make_folder(folder / "regions") / f"{canvas.request.id}.png"
+        write_png(region, canvas.region.astype(np.uint8) * 255)
+        written["region"] = region.relative_to(out).as_posix()
+    return written if canvas.masks.label.any() else written | {"lesion_free": True}
 
 
 def _write_preview(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> str:
@@ -556,6 +632,7 @@ def generate(
     kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
     write_jsonl(out / "manifest.jsonl", rows)
     write_cases(out, kept)
+    write_json(out / "provenance.json", {"images": seen_images(plan)})
     summary = funnel(rows) | {
         "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
     }
@@ -608,6 +685,15 @@ def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
     if config.aim == "match":
         return None
     return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
+
+
+def seen_images(plan: Plan) -> dict[str, str]:
+    """Return the digest of every image that the model was fitted on, by case: as the fit, or the data set, says."""
+    fitted = read_json(plan.model / "fit.json").get("images")
+    if fitted:
+        return dict(fitted)
+    dataset = read_dataset(plan.data)
+    return {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -712,7 +798,7 @@ def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]
     quotas = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
     kept = Counter[str]()
     for row in rows:
-        if row["decision"] == "kept":
+        if row["decision"] == "kept" and not row.get("fill"):
             name = row.get("aim", "")
             kept[name] += 1
             if kept[name] > quotas[name]:
@@ -724,19 +810,22 @@ def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]
 def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
     background = dataset.case(row["background"])
     paths = out / row["image"], out / row["mask"]
-    return Case(row["id"], *paths, background.group, "train", row["prompt"], classes=background.classes)
+    attributes = {NEGATIVE: 1.0} if row.get("lesion_free") else {}
+    return Case(row["id"], *paths, background.group, "train", row["prompt"], attributes, background.classes)
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count requests by decision, in all and by size bin; surplus cases count as kept."""
+    """Count requests by decision, in all and by size bin; surplus cases count as kept, and fills for themselves."""
 
     def counted(some: Sequence[dict[str, Any]]) -> dict[str, int]:
         found = Counter("kept" if row["decision"] == "surplus" else row["decision"] for row in some)
         return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
 
+    filled, rows = [row for row in rows if row.get("fill")], [row for row in rows if not row.get("fill")]
     after = Counter(str(row["steps"]) for row in rows if row["decision"] == "stopped")
     return {
         **counted(rows),
         "stopped_after_step": dict(sorted(after.items())),
-        "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS},
+        "by_size": {name: counted([row for row in rows if row["size_bin"] == name]) for name in BINS},
+        **({"fills": counted(filled)} if filled else {}),
     }

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from diffaug.artifacts import (
+    digest_of_file,
     digest_of_folder,
     digest_of_value,
     make_folder,
@@ -26,7 +27,7 @@ from diffaug.artifacts import (
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
-from diffaug.data.case import Pixels, digest_of_case
+from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.devices import device_of, leave_others, this_process
@@ -122,7 +123,7 @@ def fit(
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     check_classes(start, dataset.class_names)
     make_folder(model / "training")
-    write_json(model / "fit.json", {**plan, "cases": {case.id: digests[case.id] for case in annotated}})
+    write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
     write_json(model / "training" / "versions.json", versions())
 
     seconds: dict[str, float] = {}
@@ -250,6 +251,12 @@ def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float)
         for name, count in zip(names, counts, strict=True)
         if count < least and len(names) > 1
     ]
+
+
+def _seen(annotated: Sequence[Case], unannotated: Sequence[Case], digests: dict[str, str]) -> dict[str, Any]:
+    """Return what `fit.json` says of the data: digests of the annotated cases, and of every image."""
+    images = {case.id: digest_of_file(case.image) for case in (*annotated, *unannotated)}
+    return {"cases": {case.id: digests[case.id] for case in annotated}, "images": images}
 
 
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
@@ -406,7 +413,8 @@ def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int
     """Encode `each` lesion windows of every case; `kind` tells the streams of one seed apart."""
 
     def lesion(number: int, rng: Rng) -> Sketch | None:
-        return lesion_window(cases[number // each], model.window, model.latent_side, CONTEXT, rng)
+        case = cases[number // each]
+        return lesion_window(case, model.window, model.latent_side, CONTEXT, rng) if case.lesions else None
 
     return encode_windows(model, _sketches(lesion, len(cases) * each, (seed, kind)))
 

@@ -94,7 +94,8 @@ def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int
         case = cases[number // each]
         if number % WHOLE == WHOLE - 1:
             return frame_sketch(case, model.window, model.latent_side, rng)
-        return search_window(case, model.window, model.latent_side, rng, lesion_free=number % 3 == 0)
+        lesion_free = number % 3 == 0 or not case.lesions
+        return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
 
     total = len(cases) * each
     windows = encode_windows(model, (sketch(n, np.random.default_rng((seed, 7, n))) for n in range(total)))
