@@ -15,8 +15,10 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from diffaug.config import (
     PRESETS,
+    Config,
     FitConfig,
     GenerateConfig,
+    SelectConfig,
     Source,
     StudyConfig,
     config_from_values,
@@ -266,8 +268,32 @@ class Remove:
 
 
 @dataclass
+class Select:
+    """Choose the painted cases worth training on: aligned, hard for the baseline but not too hard, novel, balanced.
+
+    Example: diffaug select synthetic/kvasir-100 selected/kvasir-100 --study studies/kvasir-100
+    """
+
+    synthetic: Positional[Path]  # synthetic set
+    out: Positional[Path]  # data set to make of the chosen cases, with their scores in its manifest
+    study: Path  # finished study of the same synthetic set with the arm `real`, which is the baseline
+    count: int | None = None  # cases to choose; all that are not too hard unless set
+    preset: Preset = "default"
+    select: Annotated[SelectConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].study.select)
+
+    def run(self) -> None:
+        """Select, and print what was chosen."""
+        from diffaug.study.selection import select_set
+
+        _print_json(select_set(self.synthetic, self.out, self.study, self.select, self.count))
+
+
+@dataclass
 class Study:
     """Train a segmentation model with and without synthetic cases and compare on held-out real images.
+
+    With --folds, for users without a test set, each fold of the training cases is fitted, painted and tested apart, and
+    pooled. With --leaks, only the arm real is trained, under honest and careless splits of the training cases.
 
     Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
     """
@@ -275,8 +301,11 @@ class Study:
     data: Positional[Path]  # data set; its annotated training cases are what every arm sees
     out: Positional[Path]  # study folder
     synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
-    test: Literal["val", "test"] = "test"  # split to test on
+    test: tuple[str, ...] = ("test",)  # what to test on: val, test, or folders of other data sets
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
+    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+    folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
+    leaks: bool = False  # how much would a careless split have flattered the model?
     preset: Preset = "default"
     seed: int = 0
     device: str = "cpu"  # where to train
@@ -286,12 +315,29 @@ class Study:
     def run(self) -> None:
         """Run the study, and print its summary."""
         if self.dry_run:
-            return _print_plan(self.study)
+            return _print_plan(self._config() if self.folds else self.study)
+        if self.leaks:
+            from diffaug.study.leaks import leak_study
+
+            folds = self.folds or 5
+            options: dict[str, Any] = {"folds": folds, "seed": self.seed, "device": self.device}
+            return _print_json(leak_study(self.data, self.out, self.study, **options))
+        if self.folds:
+            from diffaug.pipeline import run_pipeline
+
+            return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
         from diffaug.study.run import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
-        _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))  # type: ignore[arg-type]
-        return None
+        options["allow_duplicates"] = self.allow_duplicates
+        return _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
+
+    def _config(self) -> Config:
+        """Return the whole pipeline for --folds."""
+        chosen = PRESETS[_preset]
+        data = chosen.data.model_copy(update={"annotated": ("all",), "draws": (0,)})
+        found = config_from_values({"data": data.model_dump() | {"folds": self.folds}}, _preset)
+        return found.model_copy(update={"out": self.out, "seed": self.seed, "device": self.device, "study": self.study})
 
 
 @dataclass
@@ -320,11 +366,14 @@ class Run:
     """
 
     config: Positional[Path]  # YAML file: `preset:` and the knobs that differ from it
+    budget: float | None = None  # minutes; fewer draws are made where all of them would take longer
     dry_run: bool = False  # print the plan and stop
 
     def run(self) -> None:
         """Run the stages, and print the paths of the reports."""
         config = read_config(self.config)
+        if self.budget is not None:
+            config = config_from_values(config.model_dump() | {"budget": self.budget})
         if self.dry_run:
             return _print_plan(config)
         from diffaug.pipeline import run_pipeline
@@ -348,6 +397,7 @@ Commands = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Remove, subcommand("remove")]
+    | Annotated[Select, subcommand("select")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Run, subcommand("run")]

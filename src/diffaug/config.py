@@ -108,7 +108,7 @@ class FitConfig(Knobs):
 class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
-    count: Positive = 200  # kept cases
+    count: Positive = 200  # kept cases, without fills
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Path | None = None  # YAML file of your own findings, instead of a domain's
     place: Literal["mixed", "free", "replace"] = "mixed"
@@ -120,6 +120,8 @@ class GenerateConfig(Knobs):
     solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
     guidance: tuple[Weight, Weight] = (3.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
     gate: bool = True  # off: everything painted is kept
+    paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # lesion-free fills, labelled background, for each lesion
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 
     @field_validator("context")
@@ -131,18 +133,44 @@ class GenerateConfig(Knobs):
         return context
 
 
-class StudyConfig(Knobs):
-    """`diffaug study`: arms, schedule and evaluation of the segmentation model."""
+class SelectConfig(Knobs):
+    """`diffaug select`: which of the accepted cases are worth training on."""
 
-    arms: tuple[str, ...] = ("real", "copy-paste", "validated")
-    seeds: Positive = 3
+    hardness: Literal["loss", "disagreement"] = "loss"  # of the baseline: 1 - Dice, or the spread between its networks
+    hard_cut: Fraction = 0.9  # quantile of hardness over which a case is too hard
+    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # weight of the rank of novelty, beside that of hardness, which is 1
+
+
+class StudyConfig(Knobs):
+    """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
+
+    arms: tuple[str, ...] = ()  # none: real, copy-paste and, as far as the inputs allow, unfiltered and selected
+    seeds: Positive = 1  # of each draw of the annotated cases
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 128  # px; side of the square the segmentation network sees
-    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / 4 down
+    cell: Literal[2, 4, 8] = 4  # px; squares whose pixels become channels before the first layer
+    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / cell down
     iterations: Positive = 1600
     batch_size: Annotated[int, Field(ge=2)] = 16  # batch normalisation needs two
     learning_rate: Rate = 1e-3
-    synthetic_share: Fraction = 0.5  # share of synthetic or pasted cases in a batch
-    bootstrap: Positive = 2000  # resamples of seeds and test cases
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2
+    loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = (
+        "dice+ce"  # Dice of the batch, of each image, or for recall
+    )
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = (
+        0.0  # decay of the averaged weights that are tested; 0 takes the last
+    )
+    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0  # strength of the classical augmentation
+    synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # painted cases in an arm, for each real case
+    synthetic_share: Fraction | None = 0.5  # of a batch, synthetic or pasted; None: as many as there are in the arm
+    synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss
+    real_last: Fraction = 0.0  # share of the iterations at the end that see real cases alone
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
+    select: SelectConfig = SelectConfig()
+    fixed_threshold: Fraction = 0.7  # of the validator's last score, for the arm fixed-threshold
+    pseudo_confidence: Fraction = 0.8  # mean probability inside a pseudo-mask that is kept
+    baselines: Positive = 1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+    bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
 
 
@@ -153,15 +181,32 @@ class DataConfig(Knobs):
     path: Path | None = None
     phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)  # train, val, test, unannotated
     phantom_size: Positive = 256  # px
-    annotated: tuple[Positive, ...] = (100,)
-    draws: tuple[Count, ...] = (0,)
-    test: Literal["val", "test"] = "test"
+    annotated: tuple[Positive | Literal["all"], ...] = (50,)  # training cases that keep their masks
+    draws: tuple[Count, ...] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
+    folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
+    test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _be_several(cls, test: Any) -> Any:
+        """Take a single name for a list of one."""
+        return (test,) if isinstance(test, str) else test
+
+    @field_validator("folds")
+    @classmethod
+    def _be_none_or_several(cls, folds: int) -> int:
+        """Refuse a single fold, which would leave nothing to train on."""
+        if folds == 1:
+            raise ValueError("folds are 0, or 2 and more; it is 1")
+        return folds
 
 
 class Config(Knobs):
     """Every stage of one run."""
 
     out: Path = Path("out")
+    records: Path | None = None  # JSON lines, a finished run each, which is not repeated; OUT/records.jsonl unless set
+    budget: Annotated[float, Field(gt=0)] | None = None  # minutes; fewer draws are made where all would take longer
     seed: Count = 0
     device: str = "cpu"
     data: DataConfig = DataConfig()
@@ -177,7 +222,7 @@ def _preset(**stages: dict[str, Any]) -> Config:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "demo": _preset(
-        data={"source": "phantom", "phantoms": (64, 4, 40, 16), "annotated": (40,)},
+        data={"source": "phantom", "phantoms": (64, 4, 40, 16), "annotated": (40,), "draws": (0,)},
         fit={
             "codec": {"iterations": 250},
             "denoiser": {"iterations": 100, "windows_per_case": 6},
@@ -187,7 +232,7 @@ PRESETS: dict[str, Config] = {
         study={"seeds": 2, "iterations": 160},
     ),
     "smoke": _preset(
-        data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,)},
+        data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,), "draws": (0,)},
         fit={
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},
@@ -195,7 +240,7 @@ PRESETS: dict[str, Config] = {
             "steps": 4,
         },
         generate={"count": 6, "shard_size": 6, "slots": 4, "guidance": (1.0, 1.0)},
-        study={"seeds": 1, "iterations": 8, "bootstrap": 200},
+        study={"seeds": 1, "iterations": 8, "batch_size": 8, "bootstrap": 200},
     ),
 }
 

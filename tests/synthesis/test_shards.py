@@ -16,7 +16,7 @@ from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import size_bin
 from diffaug.conditioning.requests import request_from_dict
 from diffaug.config import GenerateConfig
-from diffaug.data.case import read_image, write_png
+from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError, FindingsError, ModelError
@@ -433,3 +433,78 @@ def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tm
         other = {row["id"]: row["image_digest"] for row in read_jsonl(tmp_path / name / "manifest.jsonl")}
         assert other.keys() == plain.keys()
         assert all(other[key] != plain[key] for key in plain)
+
+
+# For studies: everything painted to the end, and lesion-free fills
+
+
+def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_pictures(strict, phantoms, unbroken, tmp_path):
+    out = tmp_path / "synthetic"
+    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"paint_all": True}))
+    whole = {row["id"]: row for row in read_jsonl(out / "manifest.jsonl")}
+    gated = read_jsonl(unbroken / "manifest.jsonl")
+    assert {row["decision"] for row in gated} > {"kept"}
+    for row in gated:
+        same = whole[row["id"]]
+        assert (row["decision"], row["reason"]) == (same["decision"], same["reason"])
+        assert row["checks"] == same["checks"][: len(row["checks"])]
+        assert same["image"] and same["checks"][-1]["step"] == same["steps"] == 4
+        if row["image"]:  # the same numbers in slots of other neighbours differ by rounding
+            one, other = (read_image(folder / row["image"]).astype(int) for folder in (unbroken, out))
+            assert abs(one - other).max() <= 2
+    stable = ("requested", "stopped", "rejected", "kept", "by_size")
+    assert {name: summary[name] for name in stable} == {
+        name: read_json(unbroken / "summary.json")[name] for name in stable
+    }
+    kept = [row["id"] for row in gated if row["decision"] == "kept"]
+    assert [case.id for case in read_dataset(out).cases] == kept
+
+
+@pytest.fixture(scope="module")
+def filled(fitted, phantoms, tmp_path_factory):
+    """A set with about as many lesion-free fills as lesions."""
+    out = tmp_path_factory.mktemp("filled") / "synthetic"
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": False, "fills": 1.0}))
+    return out
+
+
+def test_fills_come_on_top_of_the_cases_that_were_asked_for(filled):
+    rows = read_jsonl(filled / "manifest.jsonl")
+    fills = [row for row in rows if row.get("fill")]
+    kept = [row for row in fills if row["decision"] == "kept"]
+    assert fills
+    assert sum(row["decision"] == "kept" and not row.get("fill") for row in rows) == CONFIG.count
+    assert len(read_dataset(filled).cases) == CONFIG.count + len(kept)
+    assert read_json(filled / "summary.json")["fills"]["requested"] == len(fills)
+    assert read_json(filled / "summary.json")["requested"] == len(rows) - len(fills)
+
+
+def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(filled, phantoms):
+    dataset = read_dataset(phantoms)
+    for row in read_jsonl(filled / "manifest.jsonl"):
+        if not row.get("fill"):
+            continue
+        assert row["prompt"] == "normal mucosa" and row["placement"] == "free"
+        assert (row["decision"] == "kept") == (row["found"] < 0.5)
+        if row["image"]:
+            background = dataset.case(row["background"])
+            region, label = (read_mask(filled / row[name]) for name in ("region", "mask"))
+            assert np.array_equal(label, background.read_mask())
+            assert not (region & label).any()
+            changed = (read_image(filled / row["image"]) != background.read_image()).any(axis=2)
+            assert changed.any() and not (changed & ~region).any()
+
+
+def test_a_request_is_the_same_whether_or_not_others_are_fills(filled, ungated):
+    plain = {row["index"]: row for row in read_jsonl(ungated / "manifest.jsonl")}
+    for row in read_jsonl(filled / "manifest.jsonl"):
+        if not row.get("fill") and row["index"] in plain:
+            assert request_from_dict(row) == request_from_dict(plain[row["index"]])
+    fill = next(row for row in read_jsonl(filled / "manifest.jsonl") if row.get("fill"))
+    assert request_from_dict(fill).fill
+
+
+def test_a_set_says_which_images_its_model_was_fitted_on(ungated, phantoms):
+    dataset = read_dataset(phantoms)
+    seen = {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
+    assert read_json(ungated / "provenance.json") == {"images": seen}

@@ -31,7 +31,7 @@ from diffaug.conditioning.masks import (
     transform_from_dict,
 )
 from diffaug.conditioning.placement import Terrain, place_free, place_replace, terrain_of
-from diffaug.conditioning.prompts import describe_words, shape_word, size_bin, words_of
+from diffaug.conditioning.prompts import NORMAL_PROMPT, describe_words, shape_word, size_bin, words_of
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask
 from diffaug.errors import PlacementError
@@ -63,20 +63,21 @@ class Request:
     size_bin: str  # small, medium or large: the new mask's share of the background's frame
     findings: tuple[str, ...] = ()  # that the prompt is made of
     unsaid: tuple[str, ...] = ()  # left out of the prompt, since the model does not know it
+    fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name; the transform's fields stand among them, and findings only where there are any."""
+        """Return the fields by name; the transform's stand among them, findings and `fill` only where there are any."""
         values = asdict(self)
-        transform, findings, unsaid = (values.pop(name) for name in ("transform", "findings", "unsaid"))
+        transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
         asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
-        return {**values, **transform, **asked}
+        return {**values, **transform, **asked, **({"fill": True} if fill else {})}
 
 
 @dataclass(frozen=True)
 class RequestMasks:
     """Masks of a request, each of shape (H, W) of the background's frame."""
 
-    new: Mask  # to be painted
+    new: Mask  # to be painted; of a fill, to be painted lesion-free
     old: Mask  # to be painted away; empty for `free`
     label: Mask  # the final label: what stays of the old lesions, and the new one
 
@@ -87,7 +88,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
     fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
     fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
-    return Request(**fields, transform=transform_from_dict(values))
+    return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
 
 
 def seed_of_request(seed: int, index: int) -> int:
@@ -121,6 +122,8 @@ def masks_of_request(request: Request, bank: MaskBank, lesion: Mask) -> RequestM
     """
     shape = render(bank.entry(request.mask_case, request.component), request.transform, _frame(lesion))
     new = paste(shape, request.top, request.left, _frame(lesion))
+    if request.fill:
+        return RequestMasks(new, np.zeros_like(lesion), lesion)
     labels, _ = ndimage.label(lesion, structure=EIGHT)
     touched = np.unique(labels[new & lesion])
     old = np.isin(labels, touched[touched > 0])
@@ -156,7 +159,7 @@ class RequestDrawer:
         self.bank = MaskBank.from_cases(cases)
         self._terrains: dict[str, Terrain] = {}
         self._words: dict[str, dict[str, str]] = {}
-        self._annotated = tuple(self.cases)
+        self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
         self._backgrounds = (*self.cases, *self.normals)
 
     def draw(self, index: int) -> Request:
@@ -166,18 +169,36 @@ class RequestDrawer:
             PlacementError: No mask fits on any of the backgrounds that were tried.
         """
         own_seed = seed_of_request(self.seed, index)
+        named = {"index": index, "id": f"synth-{index:05d}", "seed": own_seed}
+        fill = self._draw_fill(own_seed)
+        if fill is not None:
+            return replace(fill, **named)  # type: ignore[arg-type]
         rng = np.random.default_rng(own_seed)
         placement = self._draw_placement(rng)
         for _ in range(MASKS):
             entry, transform = self.bank.draw(rng)
             found = self._place(entry, transform, placement, rng)
             if found is not None:
-                return self._finish(replace(found, index=index, id=f"synth-{index:05d}", seed=own_seed), rng)
+                return self._finish(replace(found, **named), rng)  # type: ignore[arg-type]
         raise PlacementError(
             f"a mask must fit on some background: none of {MASKS} drawn masks fitted one of "
             f"{len(self._backgrounds)} backgrounds for request {index}; add images with more tissue, "
             "or set place: mixed"
         )
+
+    def _draw_fill(self, own_seed: int) -> Request | None:
+        """Return a fill, where this request is to be one and a mask fits on lesion-free tissue."""
+        rng = np.random.default_rng((own_seed, 2))
+        if rng.random() >= self.config.fills / (1 + self.config.fills):
+            return None
+        for _ in range(MASKS):
+            entry, transform = self.bank.draw(rng)
+            found = self._free(entry, transform, rng)
+            if found is not None:
+                frame = self.terrain(found.background).frame
+                area = float(np.count_nonzero(render(entry, found.transform, frame))) / (frame[0] * frame[1])
+                return replace(found, prompt=NORMAL_PROMPT, size_bin=size_bin(area), fill=True)
+        return None
 
     def lesion_of(self, background: str) -> Mask:
         """Return the mask of a background, shape (H, W); empty for a lesion-free image."""

@@ -67,6 +67,6 @@ def contrast_cut(profiles: Iterable[Profile]) -> float | None:
     return float(np.quantile(contrasts, LOW)) if contrasts else None
 
 
-def record(profile: Profile, cut: float | None) -> dict[str, Any]:
-    """Return a profile and its strata as the columns of a per-case record."""
-    return {**asdict(profile), "strata": list(strata_of(profile, cut))}
+def record(case: Case, profile: Profile, cut: float | None) -> dict[str, Any]:
+    """Return a case's group, profile and strata as the columns of a per-case record."""
+    return {"group": case.group, **asdict(profile), "strata": list(strata_of(profile, cut))}

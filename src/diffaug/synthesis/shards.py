@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +33,7 @@ from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import NEGATIVE, Case, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
@@ -41,15 +41,17 @@ from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.compose import band_width, compose, region_of
-from diffaug.synthesis.engine import Painted, Prepared, paint
+from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
-from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
+from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
+FILL = "fill"  # the size bin under which a gate lets fills pass: there is no lesion to find
+FOUND = 0.5  # of a fill's region; where the validator finds more, it is no lesion-free tissue
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return the knobs that shape what is generated: not the number of workers, and of findings their content."""
-        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings"})
+        later = {name for name in ("paint_all", "fills") if not getattr(self.config, name)}  # absent from older sets
+        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings"} | later)
         return knobs | ({"findings": self.findings_digest} if self.findings_digest else {})
 
 
@@ -95,7 +98,9 @@ class Studio:
         self.painter = LatentInpainter.load(plan.model)
         self.denoiser = guided(self.painter, plan.config.guidance)
         self.calibration = Calibration.load(plan.model / "calibration.json")
-        self.gate = Gate(load_validators(plan.model, self.calibration), self.calibration)
+        self.gate = Gate(
+            load_validators(plan.model, self.calibration), passing(self.calibration, plan.config.paint_all)
+        )
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
@@ -117,7 +122,7 @@ class Studio:
         """Encode what the painter and the gate need to know: pixels => latents."""
         side, painter = self.painter.window, self.painter
         region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
-        mask = window_mask(canvas.masks.new, canvas.window, side)
+        mask = window_mask(canvas.masks.new & (not canvas.request.fill), canvas.window, side)
         scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
         with torch.no_grad():
             text = painter.embed([canvas.request.prompt])
@@ -127,7 +132,7 @@ class Studio:
         target = Target(
             mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
             region=torch.nn.functional.max_pool2d(region, fine)[0],
-            size_bin=canvas.request.size_bin,
+            size_bin=FILL if canvas.request.fill else canvas.request.size_bin,
             fold=self.calibration.folds[canvas.request.mask_case],
         )
         return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
@@ -138,6 +143,23 @@ class Studio:
         window = decode(self.painter.codec, painted.latents)
         seed = canvas.request.seed
         return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+
+
+def passing(calibration: Calibration, everything: bool) -> Calibration:
+    """Return the thresholds of a gate that lets fills pass, and with `everything` lets all samples pass."""
+    none = {str(step): 0.0 for step in calibration.checks}
+    own = dict.fromkeys(calibration.thresholds, none) if everything else calibration.thresholds
+    return replace(calibration, thresholds={**own, FILL: none})
+
+
+def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
+    """Return a sample that was painted to the end, with the decision that the gate would have taken on the way."""
+    checks = [
+        replace(check, threshold=round(calibration.threshold(size_bin, check.step), 5)) for check in sample.checks
+    ]
+    failed = next((check for check in checks if not check.accepted), None)
+    decision: Decision = "kept" if failed is None else "rejected" if failed.step == calibration.steps else "stopped"
+    return replace(sample, checks=checks, decision=decision)
 
 
 def load_validators(model: Path, calibration: Calibration) -> list[Any]:
@@ -196,7 +218,7 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
         rows = sorted(_rows(studio, out, folder, range(shard * size, (shard + 1) * size)), key=lambda r: r["index"])
         write_json(folder / "seconds.json", round(time.monotonic() - started, 3))
         write_jsonl(folder / "rows.jsonl", rows)
-    return sum(row["decision"] == "kept" for row in read_jsonl(folder / "rows.jsonl"))
+    return sum(row["decision"] == "kept" and not row.get("fill") for row in read_jsonl(folder / "rows.jsonl"))
 
 
 def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -217,20 +239,23 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         gate=studio.gate if config.gate else None,
         solver=config.solver,
     )
-    for sample in samples:
-        canvas = canvases.pop(sample.index)
-        row = _row(studio, canvas, sample)
-        if sample.decision == "kept":
+    for painted in samples:
+        canvas = canvases.pop(painted.index)
+        judge = config.paint_all and config.gate and not canvas.request.fill
+        sample = judged(painted, canvas.request.size_bin, studio.calibration) if judge else painted
+        row = _row(studio, canvas, sample) | (_of_fill(studio, canvas, sample) if canvas.request.fill else {})
+        if row["decision"] == "kept" or config.paint_all:
             row |= _write_case(folder, canvas, studio.finish(canvas, sample), out)
-        elif previews[sample.decision] < PREVIEWS:
-            previews[sample.decision] += 1
+        if row["decision"] != "kept" and previews[row["decision"]] < PREVIEWS:
+            previews[row["decision"]] += 1
             row["preview"] = _write_preview(folder, canvas, studio.finish(canvas, sample), out)
         yield row
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     """Return all it takes to make a case again, and why it was kept or not; no times."""
-    request, last = canvas.request, sample.checks[-1] if sample.checks else None
+    request, failed = canvas.request, next((check for check in sample.checks if not check.accepted), None)
+    last = failed or (sample.checks[-1] if sample.checks else None)
     reason = "kept without a gate" if last is None else "agrees with its mask"
     if last is not None and sample.decision != "kept":
         reason = f"soft IoU {last.score:.3f} under {last.threshold:.3f} after step {last.step}"
@@ -251,13 +276,31 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[str, str]:
+def _of_fill(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
+    """Return what differs in the row of a fill: the validator must find no lesion in it."""
+    target = studio.prepare(canvas).target
+    with torch.no_grad():
+        map_ = segment(studio.gate.validators[target.fold], sample.latents, torch.zeros(1, dtype=torch.long))
+    found = float((map_.amax(1) * target.region).sum() / target.region.sum().clamp_min(1e-6))
+    kept = found < FOUND
+    reason = f"a lesion-free fill: the validator finds {found:.3f} of its region, {FOUND:g} is the limit"
+    return {"decision": "kept" if kept else "rejected", "reason": reason, "checks": [], "found": round(found, 5)}
+
+
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[str, Any]:
+    if canvas.request.fill:
+        region = make_folder(folder / "regions") / f"{canvas.request.id}.png"
+        write_png(region, canvas.region.astype(np.uint8) * 255)
+    extra = {"region": region.relative_to(out).as_posix()} if canvas.request.fill else {}
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
     write_png(paths["mask"], canvas.masks.label.astype(np.uint8) * 255)
-    return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
-        f"{name}_digest": digest_of_file(path) for name, path in paths.items()
-    }
+    return (
+        {name: path.relative_to(out).as_posix() for name, path in paths.items()}
+        | {f"{name}_digest": digest_of_file(path) for name, path in paths.items()}
+        | extra
+        | ({} if canvas.masks.label.any() else {"lesion_free": True})
+    )
 
 
 def _write_preview(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> str:
@@ -306,6 +349,7 @@ def generate(
     kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
     write_jsonl(out / "manifest.jsonl", rows)
     write_cases(out, kept)
+    write_json(out / "provenance.json", {"images": seen_images(plan)})
     summary = funnel(rows) | {
         "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
     }
@@ -335,6 +379,15 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
         )
     findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
     return Plan(model, data, config, seed, digest, digest_of_value(digests), findings)
+
+
+def seen_images(plan: Plan) -> dict[str, str]:
+    """Return the digest of every image that the model was fitted on, by case: as the fit, or the data set, says."""
+    fitted = read_json(plan.model / "fit.json").get("images")
+    if fitted:
+        return dict(fitted)
+    dataset = read_dataset(plan.data)
+    return {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -418,7 +471,7 @@ def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[di
     """Mark what was kept beyond the wanted count, so that `--count N` means N."""
     kept = 0
     for row in rows:
-        if row["decision"] == "kept":
+        if row["decision"] == "kept" and not row.get("fill"):
             kept += 1
             if kept > config.count:
                 row["decision"], row["reason"] = "surplus", f"kept, beyond the {config.count} asked for"
@@ -427,14 +480,17 @@ def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[di
 
 def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
     group = dataset.case(row["background"]).group
-    return Case(row["id"], out / row["image"], out / row["mask"], group, "train", row["prompt"])
+    attributes = {NEGATIVE: 1.0} if row.get("lesion_free") else {}
+    return Case(row["id"], out / row["image"], out / row["mask"], group, "train", row["prompt"], attributes)
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count requests by decision, in all and by size bin; surplus cases count as kept."""
+    """Count requests by decision, in all and by size bin; surplus cases count as kept, and fills for themselves."""
 
     def counted(some: Sequence[dict[str, Any]]) -> dict[str, int]:
         found = Counter("kept" if row["decision"] == "surplus" else row["decision"] for row in some)
         return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
 
-    return {**counted(rows), "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS}}
+    filled, rows = [row for row in rows if row.get("fill")], [row for row in rows if not row.get("fill")]
+    by_size = {name: counted([row for row in rows if row["size_bin"] == name]) for name in BINS}
+    return {**counted(rows), "by_size": by_size, **({"fills": counted(filled)} if filled else {})}

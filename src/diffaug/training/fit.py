@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from diffaug.artifacts import (
+    digest_of_file,
     digest_of_folder,
     digest_of_value,
     make_folder,
@@ -99,7 +100,9 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         notices = [*notices, SHIPPED_TERMS]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     make_folder(model / "training")
-    write_json(model / "fit.json", {**plan, "cases": {case.id: digests[case.id] for case in annotated}})
+    fitted = {case.id: digests[case.id] for case in annotated}
+    images_seen = {case.id: digest_of_file(case.image) for case in (*annotated, *unannotated)}
+    write_json(model / "fit.json", {**plan, "cases": fitted, "images": images_seen})
     write_json(model / "training" / "versions.json", versions())
 
     seconds: dict[str, float] = {}
@@ -281,7 +284,8 @@ def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int
     """Encode `each` lesion windows of every case; `kind` tells the streams of one seed apart."""
 
     def lesion(number: int, rng: Rng) -> Sketch | None:
-        return lesion_window(cases[number // each], model.window, model.latent_side, CONTEXT, rng)
+        case = cases[number // each]
+        return lesion_window(case, model.window, model.latent_side, CONTEXT, rng) if case.lesions else None
 
     return encode_windows(model, _sketches(lesion, len(cases) * each, (seed, kind)))
 

@@ -46,7 +46,8 @@ def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int
 
     def sketch(number: int, rng: Rng) -> Any:
         case = cases[number // SEARCH_WINDOWS]
-        return search_window(case, model.window, model.latent_side, rng, lesion_free=number % 3 == 0)
+        lesion_free = number % 3 == 0 or not case.lesions
+        return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
 
     total = len(cases) * SEARCH_WINDOWS
     windows = encode_windows(model, (sketch(n, np.random.default_rng((seed, 7, n))) for n in range(total)))
