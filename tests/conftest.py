@@ -49,6 +49,24 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, tiny) -> Pa
 
 
 @pytest.fixture(scope="session")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of eight drawn optic discs with their cups to train on and three to test on, 96 px."""
+    from layouts import write_eyes
+
+    return write_eyes(tmp_path_factory.mktemp("eyes") / "data")
+
+
+@pytest.fixture(scope="session")
+def fitted_eyes(tmp_path_factory: pytest.TempPathFactory, eyes: Path, tiny) -> Path:
+    """A model of two classes, fitted on the drawn discs as briefly as `fitted`."""
+    from diffaug.training.fit import fit
+
+    folder = tmp_path_factory.mktemp("fitted-eyes") / "model"
+    fit(eyes, folder, tiny, base=None)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def untrained(tiny):
     """An untrained painter of the tiny configuration whose output is not zero."""
     import torch

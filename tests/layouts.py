@@ -7,6 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffaug.data.case import Case, Mask
+from diffaug.data.folder import write_cases
+from diffaug.data.fundus import DISC_AND_CUP
+
 Pixels = NDArray[np.uint8]
 
 
@@ -21,6 +25,15 @@ def lesion(height: int = 40, width: int = 48) -> Pixels:
     mask = np.zeros((height, width), np.uint8)
     mask[height // 8 : height // 2, width // 8 : width // 3] = 255
     return mask
+
+
+def ellipse(
+    frame: tuple[int, int], centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0
+) -> Mask:
+    rows, columns = np.mgrid[: frame[0], : frame[1]]
+    y, x = rows - centre[0], columns - centre[1]
+    turned = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
+    return (turned[0] / radii[0]) ** 2 + (turned[1] / radii[1]) ** 2 <= 1.0
 
 
 def write_pair(folder: Path, stem: str, seed: int, suffix: str = ".png") -> None:
@@ -46,6 +59,34 @@ def fundus(seed: int, side: int = 96) -> tuple[Pixels, Pixels]:
     pixels = np.clip(tissue[:, :, None] * (1.0, 0.65, 0.35), 0, 255).astype(np.uint8)
     label = (distance < 0.07).astype(np.uint8) + (distance < 0.035).astype(np.uint8)
     return pixels, label
+
+
+def eye(seed: int, side: int = 96, ratio: float = 0.6) -> tuple[Pixels, Pixels]:
+    """Return a drawn crop around an optic disc and its label, 1 = rim, 2 = cup, of a vertical cup-to-disc ratio."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side] / side - rng.uniform(0.45, 0.55, 2)[:, None, None]
+    height, width = rng.uniform(0.26, 0.32), rng.uniform(0.24, 0.28)
+    disc = np.hypot(rows / height, columns / width) < 1
+    cup = np.hypot(rows / (ratio * height), columns / (ratio * width)) < 1 if ratio else np.zeros_like(disc)
+    tissue = 100 + 15 * np.sin(20 * columns + seed) + 50 * disc + 40 * cup + rng.normal(0, 3, disc.shape)
+    pixels = np.clip(tissue[:, :, None] * (1.0, 0.65, 0.35), 0, 255).astype(np.uint8)
+    return pixels, disc.astype(np.uint8) + cup
+
+
+def write_eyes(folder: Path, train: int = 8, test: int = 3, side: int = 96) -> Path:
+    """Write a data set of drawn discs and cups; the last training case has no cup."""
+    cases = []
+    for split, count in (("train", train), ("test", test)):
+        for index in range(count):
+            ratio = 0.0 if (split, index) == ("train", train - 1) else 0.35 + 0.5 * index / max(1, count - 1)
+            name = f"{split}-{index}"
+            paths = [folder / kind / f"{name}.png" for kind in ("images", "masks")]
+            for path, values in zip(paths, eye(100 * len(split) + index, side, ratio), strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(path)
+            cases.append(Case(name, *paths, group=name, split=split, classes=DISC_AND_CUP))
+    write_cases(folder, cases)
+    return folder
 
 
 SEQUENCE_ENDS = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317, 342, 363, 383, 408, 428, 447,

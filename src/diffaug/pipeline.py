@@ -292,12 +292,13 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     for line in found:
         alarms.setdefault(line["arm"], []).append(line["fills"])
     config = jobs[0].config
-    summary = summarise(rows, config.study.bootstrap, config.seed, alarms)
+    names = read_dataset(jobs[0].full).class_names
+    summary = summarise(rows, config.study.bootstrap, config.seed, names, alarms)
     cuts = {line["cut"] for line in found}
     summary["contrast_cut"] = cuts.pop() if len(cuts) == 1 else None
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
-    return {"rows": rows, "summary": summary, "lines": found}
+    return {"rows": rows, "summary": summary, "names": names}
 
 
 def _report(
@@ -313,7 +314,7 @@ def _report(
     write_csv(out / "curve.csv", curve(pooled), CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
     write_json(out / "study.json", _plan(config, own, found))
-    write_tables(out, found["rows"], found["summary"])
+    write_tables(out, found["rows"], found["summary"], found["names"])
     synthetic = own[0].out / "synthetic"
     return write_report(out, synthetic if (synthetic / "summary.json").is_file() else None)
 
@@ -349,6 +350,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
         "config": config_of,
         "arms": {name: MEANING[name.partition("@")[0]] for name in config.study.arms},
         "data": plan.get("data", str(jobs[0].full)),
+        **({"classes": list(found["names"])} if len(found["names"]) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],
         "synthetic": plan.get("synthetic", []),
         "oracle": str(jobs[0].full),

@@ -5,21 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import ellipse
 from scipy import ndimage
 
 from diffaug.data.case import Case, Mask, Pixels, write_png
 
 Frame = tuple[Pixels, Mask]
 TISSUE, LESION = (190, 100, 85), (205, 90, 80)
-
-
-def ellipse(
-    frame: tuple[int, int], centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0
-) -> Mask:
-    rows, columns = np.mgrid[: frame[0], : frame[1]]
-    y, x = rows - centre[0], columns - centre[1]
-    turned = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
-    return (turned[0] / radii[0]) ** 2 + (turned[1] / radii[1]) ** 2 <= 1.0
 
 
 def make_frame(seed: int, size: int = 160) -> Frame:

@@ -1,7 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import ellipse
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import shape_of
@@ -13,9 +15,10 @@ from diffaug.conditioning.masks import (
     entries_of,
     paste,
     render,
+    render_label,
     transform_from_dict,
 )
-from diffaug.data.case import write_png
+from diffaug.data.case import Case, LabelClass, write_png
 from diffaug.errors import DataError, PlacementError
 
 IDENTITY = MaskTransform()
@@ -87,6 +90,61 @@ def test_a_shape_cut_by_the_frame_gets_round_corners(ellipse_in):
     assert entry.is_cut
     assert not entry.shape[0, 0] and shape_of(entry.shape)[1] > 0.9
     assert np.count_nonzero(entry.shape) == pytest.approx(np.count_nonzero(entry.crop), rel=0.1)
+
+
+# Classes
+
+
+@pytest.fixture(scope="module")
+def structure():
+    """A disc with a cup off its centre, and beside it a lump of a third class."""
+    label = np.zeros((90, 110), np.uint8)
+    label[ellipse(label.shape, (45, 50), (25, 20))] = 1
+    label[ellipse(label.shape, (40, 55), (12, 8), 0.4)] = 2
+    label[ellipse(label.shape, (45, 76), (6, 12)) & (label == 0)] = 7
+    classes = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)), LabelClass("lump", (7,)))
+    case = Case("train-1", Path("a.png"), Path("b.png"), "1", "train", classes=classes)
+    (entry,) = entries_of(case, label)
+    return entry
+
+
+def test_the_classes_of_a_component_move_together(structure):
+    rng = np.random.default_rng(0)
+    for transform in [MaskTransform(), *(draw_transform(rng) for _ in range(12))]:
+        shape = render(structure, transform, (90, 110))
+        label = render_label(structure, transform, (90, 110))
+        np.testing.assert_array_equal(label > 0, shape)
+        assert set(np.unique(label[shape])) == {1, 2, 7}
+        for value in (1, 2):
+            expected = (structure.label == value).sum() * transform.scale**2
+            assert (label == value).sum() == pytest.approx(expected, rel=0.12)
+        rows, columns = np.nonzero(label == 2)
+        hull = label[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert 7 not in hull  # the cup stays inside its disc
+    np.testing.assert_array_equal(render_label(structure, MaskTransform(), (90, 110)), structure.label)
+    flipped = render_label(structure, MaskTransform(flip=True), (90, 110))
+    np.testing.assert_array_equal(flipped, structure.label[:, ::-1])
+
+
+def test_a_component_that_the_frame_cut_keeps_its_classes_when_its_corners_are_rounded():
+    label = np.zeros((60, 80), np.uint8)
+    label[ellipse(label.shape, (0, 40), (30, 25))] = 1
+    label[ellipse(label.shape, (4, 40), (14, 10))] = 2
+    classes = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))
+    (entry,) = entries_of(Case("train-1", Path("a.png"), Path("b.png"), "1", "train", classes=classes), label)
+    assert entry.is_cut
+    made = render_label(entry, MaskTransform(), (60, 80))
+    np.testing.assert_array_equal(made > 0, entry.shape)
+    assert (made == 2).sum() == pytest.approx((label == 2).sum(), rel=0.15)
+
+
+def test_without_classes_a_label_is_the_mask():
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[5:20, 5:30] = True
+    (entry,) = entries_of_mask(mask)
+    assert entry.label is None
+    turned = MaskTransform(1.2, 30.0)
+    np.testing.assert_array_equal(render_label(entry, turned, (40, 40)), render(entry, turned, (40, 40)))
 
 
 def entries_of_mask(mask, folder=None):

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
@@ -14,6 +17,8 @@ from diffaug.data.case import (
     Case,
     LabelClass,
     digest_of_case,
+    label_from_probabilities,
+    masks_from_label,
     read_image,
     read_label,
     read_mask,
@@ -275,3 +280,23 @@ def test_png_bytes_depend_on_the_pixels_alone(tmp_path: Path) -> None:
     write_png(tmp_path / "b.png", pixels.copy())
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert np.array_equal(read_image(tmp_path / "a.png"), pixels)
+
+
+@given(arrays(np.float64, (2, 5, 5), elements=st.floats(0, 1)))
+def test_a_label_made_of_probabilities_holds_declared_values_so_that_a_cup_lies_in_its_disc(probability):
+    classes = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))
+    label = label_from_probabilities(probability, classes)
+    disc, cup = masks_from_label(label, classes)
+    assert set(np.unique(label)) <= {0, 1, 2} and not (cup & ~disc).any()
+    sure = (np.abs(probability - 0.5) > 0.01).all(axis=0)
+    nested = (probability[0] >= probability[1]) & sure
+    assert (disc[nested] == (probability[0] > 0.5)[nested]).all() and (
+        cup[nested] == (probability[1] > 0.5)[nested]
+    ).all()
+
+
+def test_a_label_survives_its_masks():
+    classes = (LabelClass("tool", (9,)), LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))
+    label = np.random.default_rng(0).choice([0, 1, 2, 9], (20, 20)).astype(np.uint8)
+    masks = masks_from_label(label, classes)
+    assert np.array_equal(label_from_probabilities(masks.astype(float), classes), label)

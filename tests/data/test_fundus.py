@@ -7,7 +7,14 @@ from layouts import Pixels, fundus
 from PIL import Image
 
 from diffaug.data.case import read_image, read_label
-from diffaug.data.fundus import DiscPlace, crop_around, locate_disc
+from diffaug.data.fundus import (
+    DiscPlace,
+    crop_around,
+    disc_and_cup,
+    locate_disc,
+    vertical_diameter,
+    vertical_ratio,
+)
 
 REAL = os.environ.get("DIFFAUG_DATA")
 
@@ -72,6 +79,27 @@ def embedded(crop: Pixels, label: Pixels, rng: np.random.Generator) -> tuple[Pix
     whole[place] = np.asarray(Image.fromarray(label).resize((128, 128), Image.Resampling.NEAREST))
     whole[radius > 1] = 0
     return np.clip(photograph, 0, 255).astype(np.uint8), whole
+
+
+@pytest.mark.parametrize(("disc", "cup"), [((40, 36), (10, 12)), ((31, 20), (30, 3)), ((25, 25), (0, 0))])
+def test_the_vertical_ratio_of_ellipses_is_that_of_their_vertical_axes(disc, cup) -> None:
+    rows, columns = np.mgrid[:101, :101] - 50
+
+    def drawn(height: int, width: int) -> np.ndarray:
+        if height == 0:
+            return np.zeros((101, 101), dtype=bool)
+        return (rows / (height + 0.5)) ** 2 + (columns / (width + 0.5)) ** 2 <= 1
+
+    heights = [2 * half + 1 if half else 0 for half in (disc[0], cup[0])]
+    assert [vertical_diameter(drawn(*one)) for one in (disc, cup)] == heights
+    assert vertical_ratio(drawn(*disc), drawn(*cup)) == heights[1] / heights[0]
+
+
+def test_a_photograph_without_a_disc_has_no_ratio_and_one_without_a_cup_has_zero() -> None:
+    empty, disc = np.zeros((9, 9), dtype=bool), np.ones((9, 9), dtype=bool)
+    assert vertical_ratio(disc, empty) == 0.0
+    assert vertical_ratio(empty, empty) is None and vertical_ratio(empty, disc) is None
+    assert disc_and_cup(("rim", "disc", "cup")) == (1, 2) and disc_and_cup(("disc",)) is None
 
 
 @pytest.mark.skipif(REAL is None, reason="DIFFAUG_DATA names no folder of real images")

@@ -30,6 +30,7 @@ from diffaug.models.latent_inpainter import (
     write_words,
 )
 
+PARTS_IN_MEMORY = ("codec", "unet", "text_encoder", "tokenizer", "scheduler")
 PROMPT = "a small round lesion"
 
 
@@ -301,6 +302,30 @@ def test_a_nine_channel_model_travels_between_our_folder_and_the_pipelines(pipel
     theirs = StableDiffusionInpaintPipeline.from_pretrained(tmp_path / "ours", requires_safety_checker=False, **without)
     theirs.save_pretrained(tmp_path / "theirs")
     assert torch.equal(estimate(LatentInpainter.load(tmp_path / "theirs")), before)
+
+
+def test_a_model_of_one_class_says_the_same_when_it_gets_a_mask_for_each_of_several(untrained):
+    model = LatentInpainter(**{name: getattr(untrained, name) for name in PARTS_IN_MEMORY})
+    model.unet = pickle.loads(pickle.dumps(untrained.unet))  # noqa: S301 - a copy
+    model.add_masks(3)
+    assert model.classes == 3 and model.unet.config.in_channels == untrained.unet.config.in_channels + 2
+    image, region, mask = window(2)
+    several = torch.cat([mask, mask.flip(3), torch.rand_like(mask)], dim=1)
+    with torch.no_grad():
+        one, three = (
+            m.condition(image, region, masks, torch.ones(2, 2), m.embed([PROMPT] * 2))
+            for m, masks in ((untrained, mask), (model, several))
+        )
+        noise, t = model.noise([1, 2]), torch.tensor([999, 300])
+        torch.testing.assert_close(model(noise, t, three), untrained(noise, t, one), atol=1e-3, rtol=1e-3)
+
+
+def test_a_model_without_masks_says_the_same_when_it_gets_masks_and_scale(nine_channels):
+    model = pickle.loads(pickle.dumps(nine_channels))  # noqa: S301 - a copy
+    before = estimate(model)
+    model.add_masks(1)
+    assert model.classes == 1
+    torch.testing.assert_close(estimate(model), before, atol=1e-3, rtol=1e-3)
 
 
 def test_an_estimate_of_a_row_does_not_depend_on_the_other_rows(untrained):

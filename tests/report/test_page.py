@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
-from study_folders import make_dataset, make_synthetic
+from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.config import StudyConfig
 from diffaug.errors import DataError, StudyError
@@ -211,3 +211,15 @@ def test_examples_are_spread_evenly_and_never_repeated(length, count):
     rows = spread(range(length), count)
     assert len(rows) == len(set(rows)) == min(length, count)
     assert rows == sorted(rows)
+
+
+def test_a_page_of_two_classes_tells_each_and_the_error_of_the_ratio(tmp_path, eyes):
+    synthetic = make_painted_eyes(tmp_path / "synthetic", eyes)
+    config = CONFIG.model_copy(update={"arms": ("real", "validated"), "seeds": 1, "iterations": 2})
+    run_study(eyes, tmp_path / "study", [synthetic], config)
+    text = write_report(tmp_path / "study").read_text(encoding="utf-8")
+    page = Page(text)
+    groups = [attributes for attributes in page.all("th") if attributes.get("scope") == "rowgroup"]
+    assert len(groups) == 2 + 6  # classes and strata
+    assert "Mean absolute error of the vertical cup-to-disc ratio" in text and "Dice, cup" in text
+    assert text.index(">disc</th>") < text.index(">cup</th>")

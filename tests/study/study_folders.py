@@ -6,6 +6,10 @@ import numpy as np
 from PIL import Image
 
 from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
+from diffaug.conditioning.requests import RequestDrawer
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case
+from diffaug.data.folder import read_dataset, write_cases
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 
@@ -111,3 +115,27 @@ def _fill(folder: Path, like: dict, index: int, rng: np.random.Generator) -> dic
     digests = {f"{kind}_digest": digest_of_file(folder / parts[kind]) for kind in ("image", "mask")}
     told = {"index": index, "id": name, "fill": True, "prompt": "normal mucosa", "checks": [], "found": 0.01}
     return {**like, **told, **parts, **digests}
+
+
+def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
+    """Write a synthetic set in the format of `diffaug generate` whose cups are labelled, not painted."""
+    drawer = RequestDrawer(read_dataset(eyes).split("train"), 0, GenerateConfig())
+    rows, cases = [], []
+    for index in range(kept):
+        request = drawer.draw(index)
+        paths = [folder / "shards" / "00000" / kind / f"{request.id}.png" for kind in ("images", "masks")]
+        image = np.clip(drawer.cases[request.background].read_image() + np.uint8(index + 1), 0, 255)
+        for path, values in zip(paths, (image, drawer.masks(request).values), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+        cases.append(Case(request.id, *paths, request.background, "train", request.prompt, classes=drawer.classes))
+        places = dict(zip(("image", "mask"), (path.relative_to(folder).as_posix() for path in paths), strict=True))
+        more = {"decision": "kept", "sources": [request.background], "checks": [], "reason": "", "preview": ""}
+        rows.append({**request.as_dict(), **more, **places, "model": "m", "validator": "v", "config": "c"})
+    write_cases(folder, cases)
+    write_jsonl(folder / "manifest.jsonl", rows)
+    seen = {case.id: digest_of_file(case.image) for case in read_dataset(eyes).split("train")}
+    write_json(folder / "provenance.json", {"images": seen})
+    funnel = {"requested": kept, "stopped": 0, "rejected": 0, "kept": kept}
+    write_json(folder / "summary.json", {**funnel, "by_size": {"large": funnel}, "seconds": 9.0})
+    return folder

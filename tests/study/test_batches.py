@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.fundus import vertical_ratio
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import REAL, Batches, load, order, paste
@@ -94,6 +96,31 @@ def test_the_label_of_a_paste_is_the_union_of_both_lesions():
     _, labels = paste(torch.rand(3, 3, 64, 64), masks, torch.rand(3, 3, 64, 64), shapes, np.random.default_rng(1))
     assert (labels >= masks).all()
     assert set(labels.unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_classes_of_a_lesion_are_pasted_together_and_hide_what_lies_under_them():
+    masks, shapes = torch.zeros(6, 2, 64, 64), torch.zeros(6, 2, 64, 64)
+    masks[:, 0, 10:50, 10:50], masks[:, 1, 20:40, 20:40] = 1, 1
+    shapes[:, 0, 24:44, 24:44], shapes[:, 1, 28:34, 28:34] = 1, 1
+    _, labels = paste(torch.rand(6, 3, 64, 64), masks, torch.rand(6, 3, 64, 64), shapes, np.random.default_rng(1))
+    assert (labels[:, 1] <= labels[:, 0]).all()
+    assert not torch.equal(labels, masks)
+
+
+def test_an_eye_keeps_one_disc_when_another_is_pasted_onto_it():
+    masks, shapes = torch.zeros(6, 2, 64, 64), torch.zeros(6, 2, 64, 64)
+    masks[:, 0, 10:40, 8:32], masks[:, 1, 20:30, 12:20] = 1, 1
+    shapes[:, 0, 30:50, 30:50], shapes[:, 1, 32:46, 34:46] = 1, 1
+    images, lesions = torch.full((6, 3, 64, 64), 0.6), torch.full((6, 3, 64, 64), 0.2)
+    pasted, labels = paste(images, masks, lesions, shapes, np.random.default_rng(1), one_place=True)
+    for label in labels:
+        assert ndimage.label(label[0].numpy())[1] == ndimage.label(label[1].numpy())[1] == 1
+        rows, columns = np.nonzero(label[0].numpy())
+        assert (rows.min(), rows.max() + 1) == (10, 40) and columns.min() <= 8 and columns.max() + 1 >= 32
+        assert vertical_ratio(*label.numpy() > 0) == pytest.approx(0.7, abs=0.05)  # that of the pasted disc
+    assert (pasted[:, :, 20:30, 15:25] < 0.25).all()
+    empty = torch.zeros_like(shapes)
+    assert torch.equal(paste(images, masks, lesions, empty, np.random.default_rng(1), one_place=True)[1], masks)
 
 
 def test_lesions_are_pasted_on_tissue_and_not_on_the_black_border():

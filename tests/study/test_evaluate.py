@@ -5,8 +5,17 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
 
+from diffaug.data.fundus import DISC_AND_CUP
 from diffaug.errors import StudyError
-from diffaug.study.evaluate import hausdorff95, lesion_recall, score, write_prediction
+from diffaug.study.evaluate import (
+    METRICS,
+    class_columns,
+    hausdorff95,
+    lesion_recall,
+    score,
+    score_classes,
+    write_prediction,
+)
 
 masks = arrays(np.bool_, (5, 7))
 few = settings(max_examples=40)
@@ -110,3 +119,53 @@ def test_specks_of_compression_are_no_lesions_and_no_alarms():
     assert lesion_recall(speck, speck) == 1  # where it is all there is, it counts
     assert score(empty, speck).false_alarm == 0
     assert score(empty, disc((50, 50), 9)).false_alarm == 1
+
+
+# Several classes
+
+
+def discs(disc: slice, cup: slice) -> np.ndarray:
+    masks = np.zeros((2, 20, 20), bool)
+    masks[0, disc, 2:12], masks[1, cup, 4:8] = True, True
+    return masks
+
+
+def test_each_class_has_its_own_metrics_and_the_others_are_their_means():
+    references, predictions = discs(slice(0, 16), slice(4, 12)), discs(slice(0, 16), slice(4, 8))
+    found = score_classes(references, predictions, ("disc", "cup"))
+    assert (found["disc_dice"], found["cup_dice"]) == (1.0, pytest.approx(2 / 3))
+    assert found["cup_sensitivity"] == 0.5 and found["cup_precision"] == 1.0
+    for metric in METRICS:
+        both = found[f"disc_{metric}"], found[f"cup_{metric}"]
+        assert found[metric] == (None if None in both else pytest.approx(sum(both) / 2))
+    assert (found["vcdr"], found["vcdr_error"]) == (0.25, 0.25)
+    assert set(found) == {*METRICS, *class_columns(("disc", "cup"))}
+
+
+def test_a_single_class_has_no_columns_of_its_own():
+    masks = discs(slice(0, 9), slice(2, 4))[:1]
+    assert score_classes(masks, masks, ("lesion",)) == {name: getattr(score(*masks, *masks), name) for name in METRICS}
+    assert class_columns(("lesion",)) == ()
+    assert "vcdr" not in class_columns(("polyp", "tool"))
+
+
+def test_an_absent_class_follows_the_stated_rules():
+    whole, empty = discs(slice(0, 16), slice(4, 12)), discs(slice(0, 16), slice(0, 0))
+    nothing = np.zeros_like(whole)
+    missed = score_classes(whole, empty, ("disc", "cup"))
+    assert (missed["cup_dice"], missed["vcdr"], missed["vcdr_error"]) == (0.0, 0.0, 0.5)
+    invented = score_classes(empty, whole, ("disc", "cup"))
+    assert (invented["cup_dice"], invented["cup_sensitivity"], invented["vcdr_error"]) == (0.0, None, 0.5)
+    assert invented["sensitivity"] == 1.0  # of the disc: the cup has none
+    assert score_classes(empty, empty, ("disc", "cup"))["cup_dice"] == 1.0
+    assert score_classes(whole, nothing, ("disc", "cup"))["vcdr_error"] == 0.5
+    assert score_classes(nothing, whole, ("disc", "cup"))["vcdr_error"] is None
+
+
+def test_a_saved_label_keeps_its_values(tmp_path):
+    label = np.zeros((200, 400), np.uint8)
+    label[50:150, 100:300], label[80:120, 150:250] = 1, 2
+    write_prediction(tmp_path / "p.png", label, 100, DISC_AND_CUP)
+    saved = np.asarray(Image.open(tmp_path / "p.png"))
+    assert saved.shape == (50, 100) and set(np.unique(saved)) == {0, 1, 2}
+    assert (saved == 2).mean() == pytest.approx((label == 2).mean(), abs=0.02)

@@ -3,6 +3,7 @@ import pytest
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.study.records import Records, key_of_run
 from diffaug.study.statistics import METRICS
+from diffaug.study.strata import size_stratum
 
 TOLD = {
     "arm": "real",
@@ -28,6 +29,7 @@ def rows_of(dices):
                 "missed": None if free else float(dice / (2 - dice) < 0.1),
                 "false_negative_rate": None if free else 1 - dice,
                 "false_alarm": 0.0 if free else None, "false_area": 0.000123 if free else None,
+                "strata": [] if free else [size_stratum(0.02 + 0.1 * index)],
             }
         )  # fmt: skip
     return rows
@@ -82,3 +84,16 @@ def test_arms_of_real_cases_do_not_depend_on_mixing_and_only_painted_ones_on_the
     assert key("real") != key("real", where={"draw": 1})
     assert key("real") != key("real", config.model_copy(update={"iterations": 9}))
     assert key("real") == key("real", config.model_copy(update={"workers": 7, "arms": ("real",), "bootstrap": 3}))
+
+
+def test_of_several_classes_every_metric_is_kept_as_it_is(tmp_path):
+    rows = [
+        one | {f"cup_{metric}": None for metric in METRICS} | {"cup_dice": 0.25, "cup_hd95": 7.2, "vcdr_error": 0.031}
+        for one in rows_of([0.5, 0.8])
+    ]
+    rows[0] |= {"iou": 0.9, "strata": ["large", "low-contrast", "smaller-cup"]}  # a mean over classes, of no formula
+    records = Records(tmp_path / "records.jsonl")
+    records.add("key", TOLD, rows, 3.0)
+    first, second = records.records_of(records.run("key"))
+    assert (first["iou"], first["cup_dice"], first["cup_hd95"], first["vcdr_error"]) == (0.9, 0.25, 7.2, 0.031)
+    assert first["strata"] == ["large", "smaller-cup"] and second["strata"] == ["medium"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from study_folders import make_dataset, make_synthetic
+from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, read_jsonl
 from diffaug.config import StudyConfig
@@ -326,3 +326,57 @@ def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):
     with pytest.raises(StudyError, match="study of its set"):
         selection.select_set(other, tmp_path / "selected", finished, CONFIG.select)
     assert not (tmp_path / "selected").exists()
+
+
+# Several classes
+
+
+@pytest.fixture(scope="module")
+def of_eyes(tmp_path_factory, eyes):
+    """A finished study of disc and cup."""
+    root = tmp_path_factory.mktemp("of-eyes")
+    config = CONFIG.model_copy(update={"seeds": 1, "arms": ("real", "copy-paste", "selected")})
+    run_study(eyes, root / "study", [make_painted_eyes(root / "synthetic", eyes)], config)
+    return root / "study"
+
+
+def test_a_study_of_two_classes_has_the_metrics_of_each_and_the_error_of_the_ratio(of_eyes, eyes):
+    records, summary = records_of(of_eyes), read_json(of_eyes / "summary.json")
+    assert len(records) == 3 * 3
+    for record in records:
+        assert record["dice"] == pytest.approx((record["disc_dice"] + record["cup_dice"]) / 2)
+        assert 0 <= record["vcdr_error"] <= 1
+        assert record["strata"][-1] in ("smaller-cup", "very-large-cup")
+    for arm, own in summary["arms"].items():
+        mine = [record for record in records if record["arm"] == arm]
+        assert own["classes"]["cup"]["dice"]["mean"] == pytest.approx(np.mean([one["cup_dice"] for one in mine]))
+        assert own["vcdr_error"]["mean"] == pytest.approx(np.mean([one["vcdr_error"] for one in mine]))
+        assert own["strata"]["smaller-cup"]["n"] + own["strata"]["very-large-cup"]["n"] == own["n"] == 3
+    for difference in summary["differences"].values():
+        assert set(difference["classes"]) == {"disc", "cup"} and "vcdr_error" in difference
+    header = (of_eyes / "cases.csv").read_text().splitlines()[0].split(",")
+    assert "cup_iou" in header and header.index("vcdr_error") < header.index("area")
+    assert {path.suffix for path in (of_eyes / "predictions").rglob("*.png")} == {".png"}
+
+
+def test_a_network_of_two_classes_starts_without_a_checkerboard_in_either():
+    logits = build_network(CONFIG, 0, 2)(torch.rand(2, 3, 64, 64))
+    assert logits.shape == (2, 2, 64, 64)
+    for channel in logits.split(1, dim=1):
+        cells = torch.nn.functional.pixel_unshuffle(channel, CONFIG.cell)
+        assert torch.allclose(cells, cells[:, :1].expand_as(cells))
+
+
+def test_a_synthetic_set_of_other_classes_is_refused(eyes, tmp_path):
+    synthetic = make_painted_eyes(tmp_path / "synthetic", eyes)
+    (synthetic / "classes.json").write_text('{"disc": [1], "cup": [2]}')
+    with pytest.raises(StudyError, match="need the same classes") as error:
+        run_study(eyes, tmp_path / "study", [synthetic], CONFIG)
+    assert "\n" not in str(error.value) and not (tmp_path / "study").exists()
+
+
+def test_of_one_class_nothing_is_told_by_class(finished):
+    summary = read_json(finished / "summary.json")
+    assert all(not {"classes", "vcdr_error"} & one.keys() for one in summary["arms"].values())
+    assert "classes" not in read_json(finished / "study.json")
+    assert all(set(one) == {"area", "contrast"} for one in read_json(finished / "profiles.json")["profiles"].values())

@@ -208,7 +208,7 @@ def test_a_summary_as_a_table_holds_each_of_its_intervals_once():
 
 def test_false_alarms_on_fills_are_counted_per_fill():
     alarms = {"real": [[0.5, 0.0, 0.05, 0.2], [0.0, 0.0, 0.0, 0.3]]}
-    fills = summarise(make_records("real"), 50, 0, alarms)["arms"]["real"]["fills"]
+    fills = summarise(make_records("real"), 50, alarms=alarms)["arms"]["real"]["fills"]
     assert (fills["n"], fills["mean"]) == (4, 3 / 8)
     assert summarise(make_records("real"), 50)["arms"]["real"]["fills"] == {
         "n": 0,

@@ -16,8 +16,9 @@ from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import size_bin
 from diffaug.conditioning.requests import request_from_dict
 from diffaug.config import GenerateConfig
-from diffaug.data.case import read_image, read_mask, write_png
+from diffaug.data.case import digest_of_case, read_image, read_label, read_mask, write_png
 from diffaug.data.folder import check_dataset, read_dataset
+from diffaug.data.fundus import vertical_diameter
 from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError, FindingsError, ModelError
 from diffaug.models.latent_inpainter import read_words, seal
@@ -508,3 +509,74 @@ def test_a_set_says_which_images_its_model_was_fitted_on(ungated, phantoms):
     dataset = read_dataset(phantoms)
     seen = {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
     assert read_json(ungated / "provenance.json") == {"images": seen}
+
+
+# Several classes
+
+
+@pytest.fixture(scope="session")
+def painted_eyes(fitted_eyes, eyes, tmp_path_factory):
+    """A synthetic set of discs with new cups, all kept."""
+    out = tmp_path_factory.mktemp("painted-eyes") / "synthetic"
+    generate(fitted_eyes, eyes, out, CONFIG.model_copy(update={"gate": False}))
+    return out
+
+
+def test_a_synthetic_set_holds_labels_in_the_values_and_classes_of_its_data_set(painted_eyes, eyes):
+    dataset, real = read_dataset(painted_eyes), read_dataset(eyes)
+    assert (painted_eyes / "classes.json").read_bytes() == (eyes / "classes.json").read_bytes()
+    assert check_dataset(dataset.cases) == [] and len(dataset.cases) == CONFIG.count
+    for case, row in zip(dataset.cases, read_jsonl(painted_eyes / "manifest.jsonl"), strict=False):
+        disc, cup = case.read_masks()
+        assert np.array_equal(disc, real.case(row["background"]).read_mask()) and not (cup & ~disc).any()
+        assert abs(vertical_diameter(cup) - row["cup_ratio"] * vertical_diameter(disc)) <= 1
+        assert row["cup_ratio"] == request_from_dict(row).cup_ratio
+
+
+def test_a_painted_label_lies_inside_its_region_and_pixels_outside_are_the_backgrounds(painted_eyes, fitted_eyes, eyes):
+    studio = Studio(make_plan(fitted_eyes, eyes, CONFIG, 0))
+    for case in read_dataset(painted_eyes).cases:
+        row = next(row for row in read_jsonl(painted_eyes / "manifest.jsonl") if row["id"] == case.id)
+        canvas = studio.canvas(studio.drawer.draw(row["index"]))
+        assert canvas.region[case.read_label() > 0].all()
+        background = studio.dataset.case(row["background"]).read_image()
+        assert (case.read_image()[~canvas.region] == background[~canvas.region]).all()
+        prepared = studio.prepare(canvas)
+        assert prepared.target.mask.shape == (2, 32, 32) and prepared.target.region.shape == (1, 32, 32)
+        assert prepared.conditioning.mask.shape == (1, 2, 8, 8)
+        assert (prepared.conditioning.mask[:, 1] <= prepared.conditioning.mask[:, 0] + 1e-6).all()
+
+
+def test_a_gate_of_two_classes_judges_by_the_worse_and_shows_what_it_refused_in_the_labels_values(
+    fitted_eyes, eyes, tmp_path
+):
+    generate(fitted_eyes, eyes, tmp_path / "all", CONFIG.model_copy(update={"count": 1}))
+    scores = [row["checks"][-1]["score"] for row in read_jsonl(tmp_path / "all" / "manifest.jsonl")]
+    assert all(0 <= score <= 1 for score in scores)
+    middle = float(np.median(scores))
+    strict = with_thresholds(fitted_eyes, tmp_path / "model", {"2": 0.0, "4": middle})
+    generate(strict, eyes, tmp_path / "some", CONFIG.model_copy(update={"count": 1}))
+    refused = [row for row in read_jsonl(tmp_path / "some" / "manifest.jsonl") if row["preview"]]
+    assert refused
+    path = tmp_path / "some" / refused[0]["preview"]
+    assert set(np.unique(read_label(path.with_name(f"{path.stem}_mask.png")))) == {0, 1, 2}
+
+
+def test_a_second_disc_in_an_eye_is_refused_before_anything_is_written(fitted_eyes, eyes, tmp_path):
+    with pytest.raises(ConfigError, match="an eye has one disc"):
+        generate(fitted_eyes, eyes, tmp_path / "synthetic", CONFIG.model_copy(update={"place": "free"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_classes_are_moved_together_onto_other_places(fitted_eyes, eyes, tmp_path):
+    data, model = shutil.copytree(eyes, tmp_path / "data"), shutil.copytree(fitted_eyes, tmp_path / "model")
+    (data / "classes.json").write_text('{"polyp": [1, 2], "ulcer": [2]}')
+    fitted = read_json(model / "fit.json")
+    fitted["cases"] = {case.id: digest_of_case(case) for case in read_dataset(data).split("train")}
+    write_json(model / "fit.json", fitted)
+    seal(model)
+    generate(model, data, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": False, "place": "replace"}))
+    for case in read_dataset(tmp_path / "synthetic").cases:
+        polyp, ulcer = case.read_masks()
+        assert case.class_names == ("polyp", "ulcer") and not (ulcer & ~polyp).any() and polyp.any()
+    assert not any("cup_ratio" in row for row in read_jsonl(tmp_path / "synthetic" / "manifest.jsonl"))

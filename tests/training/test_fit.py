@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import UNet2DModel
+from PIL import Image
 
 import diffaug.diffusion.train
 from diffaug.artifacts import read_json
@@ -15,7 +16,8 @@ from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.latent_inpainter import PARTS, LatentInpainter, read_words, verify
-from diffaug.training.fit import divided, fit, train_prior, untrained_around, words_read
+from diffaug.training.fit import divided, fit, rare_classes, train_prior, untrained_around, words_read
+from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import Calibration
 
 
@@ -270,3 +272,40 @@ def test_a_base_tuned_with_low_rank_updates_is_a_plain_model_with_its_text_encod
     first, second = LatentInpainter.load(fitted), LatentInpainter.load(tmp_path / "model")
     assert second.unet.state_dict().keys() == first.unet.state_dict().keys()
     assert same(first.text_encoder, second.text_encoder) and not same(first.unet, second.unet)
+
+
+# Several classes
+
+
+def test_a_base_of_one_class_is_fitted_to_two_and_one_of_two_not_to_one(
+    fitted, fitted_eyes, eyes, phantoms, tiny, tmp_path
+):
+    fit(eyes, tmp_path / "model", tiny, base=fitted)
+    painter = LatentInpainter.load(tmp_path / "model")
+    assert painter.classes == LatentInpainter.load(fitted_eyes).classes == 2
+    assert read_dataset(eyes).class_names == ("disc", "cup")
+    validator = read_json(tmp_path / "model" / "validator" / "0" / "config.json")
+    assert validator["out_channels"] == 2 * 16
+    with pytest.raises(ModelError, match="at most the classes of the data") as error:
+        fit(phantoms, tmp_path / "other", tiny, base=fitted_eyes)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_class_of_few_lesions_is_told(annotated, eyes):
+    discs = [Annotated.of(case) for case in read_dataset(eyes).split("train")]
+    assert rare_classes(discs, ("disc", "cup"), 0.12) == [
+        "7 annotated lesions hold the class cup, fewer than the 8 that a threshold needs: where it is asked for, the "
+        "gate judges it by what lesions without it reach"
+    ]
+    assert rare_classes(discs, ("disc", "cup"), 0.3) == rare_classes(annotated, ("lesion",), 0.01) == []
+
+
+def test_a_label_value_of_no_class_is_one_line_before_any_work(eyes, tiny, tmp_path):
+    data = shutil.copytree(eyes, tmp_path / "data")
+    case = read_dataset(data).split("train")[2]
+    Image.fromarray(case.read_label() + 3).save(case.mask)
+    with pytest.raises(DataError, match=f"here 0, 1, 2: case {case.id}.* has 3, nearest is 2") as error:
+        fit(data, tmp_path / "model", tiny, base=None)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "model").exists()

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffaug.data.folder import read_dataset
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.fit import CONTEXT
 from diffaug.training.validation import (
@@ -14,6 +15,7 @@ from diffaug.training.validation import (
     train_validators,
     training_pool,
 )
+from diffaug.training.windows import Annotated
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,16 @@ def test_every_real_lesion_is_scored_once_at_every_check(painter, annotated, fol
         values = [score for found in scores.values() for score in found[step]]
         assert len(values) == sum(len(case.lesions) for case in annotated)
         assert all(0 <= value <= 1 for value in values)
+
+
+def test_lesions_of_two_classes_are_scored_by_networks_of_two_classes(eyes, fitted_eyes, tiny, tmp_path):
+    painter = LatentInpainter.load(fitted_eyes)
+    discs = [Annotated.of(case) for case in read_dataset(eyes).split("train")]
+    folds = {case.case.id: number % 2 for number, case in enumerate(discs)}
+    networks = train_validators(painter, discs, folds, tiny.validator, tmp_path)
+    assert all(network.config.out_channels == 2 * 16 for network in networks)
+    scores = real_scores(painter, networks, discs, folds, tiny, CONTEXT)
+    assert sum(len(found[4]) for found in scores.values()) == 8
 
 
 def test_a_lesion_is_scored_by_the_validator_that_has_not_seen_it(painter, annotated, folds, tiny, tmp_path):

@@ -7,8 +7,11 @@ import torch
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes
+from diffaug.conditioning.cup import CUPS, cup_class, terms
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.data.case import Case
+from diffaug.data.folder import read_dataset
+from diffaug.data.fundus import vertical_ratio
 from diffaug.data.phantom import phantom_of_index
 from diffaug.training.windows import (
     Annotated,
@@ -185,6 +188,59 @@ def test_a_drawn_window_depends_on_its_number_alone(phantom_cases):
     for first, second in zip(few, many, strict=False):
         assert_same(first, second)
     assert list(drawn(lambda rng: None, 3, seed=4)) == []
+
+
+# Classes
+
+
+@pytest.fixture(scope="module")
+def discs(eyes):
+    return [Annotated.of(case) for case in read_dataset(eyes).split("train")]
+
+
+def test_a_window_has_a_mask_for_each_class_in_the_order_of_the_data_set(discs):
+    for number, rng in enumerate(rngs(12)):
+        sketch = lesion_window(discs[number % 8], SIDE, CELLS, CONTEXT, rng)
+        assert sketch.mask.shape == sketch.label.shape == (1, 2, SIDE, SIDE)
+        assert sketch.region.shape == (1, 1, SIDE, SIDE)
+        assert (sketch.mask[:, 1] <= sketch.mask[:, 0]).all()  # the cup lies in the disc
+        assert (sketch.region[sketch.mask.amax(1, keepdim=True) > 0.5] == 1).all()
+        assert (sketch.mask[:, 1].sum() > 1) == (number % 8 != 7)  # one eye has no cup
+        searched = search_window(discs[number % 8], SIDE, CELLS, rng, lesion_free=False)
+        assert searched.label.shape == (1, 2, SIDE, SIDE) and searched.region.shape == (1, 1, SIDE, SIDE)
+
+
+def test_a_disc_is_described_with_the_cup_that_the_window_shows(discs):
+    said = set()
+    for number, rng in enumerate(rngs(40)):
+        sketch = lesion_window(discs[number % 8], SIDE, CELLS, CONTEXT, rng)
+        assert "optic disc" in sketch.prompt and "lesion" not in sketch.prompt
+        disc, cup = sketch.mask[0].numpy() > 0.5
+        named = [name for name in CUPS if sketch.prompt.endswith(terms()[name])]
+        assert named in ([], [cup_class(vertical_ratio(disc, cup))])
+        said |= set(named)
+    assert {"no-cup", "average-cup", "large-cup", "very-large-cup"} <= said
+
+
+def test_the_union_of_classes_is_drawn_as_a_mask_of_one_class_is(discs):
+    whole = replace(discs[2], classes=None, case=replace(discs[2].case, classes=()))
+    makers = (
+        lambda case, rng: lesion_window(case, SIDE, CELLS, CONTEXT, rng),
+        lambda case, rng: search_window(case, SIDE, CELLS, rng, lesion_free=False),
+    )
+    for make in makers:
+        one, two = (make(case, np.random.default_rng(4)) for case in (whole, discs[2]))
+        assert torch.equal(one.image, two.image) and torch.equal(one.region, two.region)
+        assert torch.equal(one.label, two.label.amax(1, keepdim=True))
+
+
+def test_a_lesion_of_several_takes_its_own_classes_along():
+    image, mask = np.full((128, 128, 3), 120, np.uint8), np.zeros((2, 128, 128), dtype=bool)
+    mask[0, 20:50, 20:50], mask[1, 30:40, 30:40] = True, True
+    mask[0, 80:100, 80:100] = True
+    case = replace(case_of(image, mask[0]), classes=mask)
+    areas = [lesion_window(case.alone(n), SIDE, CELLS, CONTEXT, rngs(1)[0]).mask[0, 1].sum() > 0 for n in (0, 1)]
+    assert areas == [True, False]
 
 
 # Shapes

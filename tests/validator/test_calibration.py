@@ -13,6 +13,7 @@ from diffaug.validator.calibration import (
     bin_groups,
     calibrate,
     check_steps,
+    class_ious,
     conformal_threshold,
     soft_iou,
 )
@@ -75,6 +76,30 @@ def test_what_lies_outside_the_region_does_not_count():
     first, second = maps(0), maps(1)
     changed = torch.where(region > 0, first, 1 - first)
     assert torch.equal(soft_iou(first, second, region), soft_iou(changed, second, region))
+
+
+def test_agreement_of_several_classes_is_that_of_the_worst():
+    mask = torch.zeros(2, 2, 6, 6)
+    mask[:, 0, :, :4], mask[:, 1, :2, :2] = 1, 1
+    found = mask.clone()
+    found[0, 1, :2, :1] = 0  # half of the small class is not found
+    found[1, 0, :, :1] = 0  # a quarter of the large one
+    torch.testing.assert_close(soft_iou(found, mask, EVERYWHERE), torch.tensor([0.5, 0.75]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(class_ious(found, mask, EVERYWHERE)[0], torch.tensor([1.0, 0.5]), atol=1e-4, rtol=0)
+    for k in range(2):
+        alone = soft_iou(found[:, k : k + 1], mask[:, k : k + 1], EVERYWHERE)
+        assert (soft_iou(found, mask, EVERYWHERE) <= alone).all()
+
+
+def test_a_class_that_is_not_asked_for_counts_by_how_little_of_it_is_found():
+    mask = torch.zeros(1, 2, 6, 6)
+    mask[:, 0, :, :4] = 1
+    found = mask.clone()
+    assert soft_iou(found, mask, EVERYWHERE).item() == pytest.approx(1.0)
+    found[:, 1] = 0.01
+    assert soft_iou(found, mask, EVERYWHERE).item() == pytest.approx(0.99, abs=1e-4)
+    found[:, 1, :, :3] = 1.0
+    assert soft_iou(found, mask, EVERYWHERE).item() < 0.5
 
 
 # Thresholds

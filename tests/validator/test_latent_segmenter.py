@@ -43,6 +43,17 @@ def test_nothing_found_where_nothing_is_costs_nothing():
     assert segmentation_loss(empty - 20, empty, torch.ones(2)).item() == pytest.approx(0.0, abs=1e-3)
 
 
+def test_a_small_class_weighs_as_much_as_a_large_one():
+    label = torch.zeros(1, 2, 16, 16)
+    label[:, 0, :12], label[:, 1, :2, :2] = 1, 1
+    logits = 40 * (label - 0.5)
+    lost = [torch.where(torch.arange(2).view(1, 2, 1, 1) == k, -logits.abs(), logits) for k in (0, 1)]
+    losses = [segmentation_loss(one, label, torch.ones(1)).item() for one in lost]
+    right = segmentation_loss(logits, label, torch.ones(1)).item()
+    assert losses[1] - right > 0.15  # half of the Dice term, though 4 px of 512 are lost
+    assert losses[0] > losses[1]
+
+
 def test_a_label_without_trust_does_not_count():
     logits, label = torch.randn(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
     other = label.clone()

@@ -64,7 +64,11 @@ def draw_prompts(library: Library, count: int, seed: int) -> Iterator[Draft]:
 
 
 def draw_prompt(
-    library: Library, rng: np.random.Generator, given: Mapping[str, str] | None = None, settings: bool = True
+    library: Library,
+    rng: np.random.Generator,
+    given: Mapping[str, str] | None = None,
+    settings: bool = True,
+    decided: Mapping[str, str] | None = None,
 ) -> Draft:
     """Draw one prompt.
 
@@ -74,14 +78,17 @@ def draw_prompt(
         given: Words of aspects that are known, such as size and shape of a mask; only findings consistent with them are
             drawn. Where no head is, the head is a plain lesion.
         settings: Whether to say where it is seen; not of a real background, whose place nobody has told.
+        decided: Group to the finding that a mask shows, "" for none: said by its standard term, and nothing else of the
+            group is; what contradicts it is not drawn.
     """
+    decided = decided or {}
     given = {aspect: word for aspect, word in (given or {}).items() if word}
     allowed: Words = WORDS | {aspect: (word,) for aspect, word in given.items()}
-    chosen: dict[str, Finding] = {}
-    room = {"head": 1, "trait": TRAITS, "setting": SETTINGS if settings else 0}
+    chosen = {name: library.findings[name] for name in decided.values() if name}
+    room = {"head": 1, "trait": TRAITS - len(chosen), "setting": SETTINGS if settings else 0}
     for group in _in_random_order(library.groups, rng):
         role = library.groups[group]
-        if room[role] == 0 or (role != "head" and rng.random() > CHANCE):
+        if group in decided or room[role] == 0 or (role != "head" and rng.random() > CHANCE):
             continue
         fitting = {name: one for name, one in library.spoken(group).items() if _fits(name, one, chosen, allowed)}
         if fitting:
@@ -90,7 +97,7 @@ def draw_prompt(
             allowed = _narrowed(allowed, fitting[name])
             room[role] -= 1
     words = _draw_words(_audible(allowed, chosen.values()), given, rng)
-    terms = {name: _term(one, rng) for name, one in chosen.items()}
+    terms = {name: one.term if name in decided.values() else _term(one, rng) for name, one in chosen.items()}
     return _within_clip(library, words, terms)
 
 
@@ -187,11 +194,16 @@ class Listener:
     reads: Callable[[str], bool] = reads_clip
 
 
-def heard(draft: Draft, listener: Listener) -> tuple[str, tuple[str, ...]]:
+def heard(draft: Draft, listener: Listener, noun: str = NOUN) -> tuple[str, tuple[str, ...]]:
     """Return what a model can hear of a prompt, and what was left out.
 
     A word of an aspect, a trait or a setting is said whole or not at all; a head of unknown words becomes a plain
     lesion. What is too long to be read loses its settings, then its traits, the last ones first.
+
+    Args:
+        draft: The prompt.
+        listener: The model.
+        noun: What a head of unknown words becomes.
 
     Returns:
         The prompt, "" where not even a lesion is known; and the words and phrases left out, in the prompt's order.
@@ -200,12 +212,12 @@ def heard(draft: Draft, listener: Listener) -> tuple[str, tuple[str, ...]]:
     def knows(text: str) -> bool:
         return listener.known is None or words_in(text) <= listener.known
 
-    if not knows(draft.head) and not knows(NOUN):
+    if not knows(draft.head) and not knows(noun):
         return EMPTY_PROMPT, tuple(_parts(draft))
     said = replace(
         draft,
         words={aspect: word for aspect, word in draft.words.items() if knows(_spoken(aspect, word))},
-        head=draft.head if knows(draft.head) else NOUN,
+        head=draft.head if knows(draft.head) else noun,
         traits=tuple(trait for trait in draft.traits if knows(f"with and {trait}")),
         settings=tuple(setting for setting in draft.settings if knows(setting)),
     )

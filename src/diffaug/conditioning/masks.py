@@ -6,14 +6,14 @@ Knows masks only; where a shape may lie on a background is decided in placement.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, signed_distance
-from diffaug.data.case import Case, Mask
+from diffaug.data.case import Case, Label, Mask
 from diffaug.errors import DataError, PlacementError
 
 MIN_SHARE = 0.0005  # of the frame; smaller components are specks of compression or annotation
@@ -22,6 +22,8 @@ SCALES = (0.7, 1.3)  # drawn log-uniformly between these
 STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by the frame or drawn in a hurry
 ROUNDING = 0.08  # of the equivalent diameter; what a shape with such a side is smoothed by
 EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
+
+Values = TypeVar("Values", Mask, Label)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class MaskEntry:
     top: int
     left: int
     frame: tuple[int, int]  # height, width of the case
+    label: Label | None = field(default=None, repr=False)  # values of the crop's classes, (h, w); None where it has one
 
     @property
     def relative_area(self) -> float:
@@ -97,7 +100,7 @@ class MaskBank:
             PlacementError: No mask has a component of `MIN_PIXELS`.
         """
         ordered = sorted(cases, key=lambda case: case.id)
-        entries = tuple(entry for case in ordered for entry in entries_of(check_train(case), case.read_mask()))
+        entries = tuple(entry for case in ordered for entry in entries_of(check_train(case), case.read_label()))
         if not entries:
             raise PlacementError(
                 f"a mask bank needs a lesion of {MIN_PIXELS} px or more: none of {len(ordered)} training masks has "
@@ -153,8 +156,12 @@ def check_train(case: Case) -> Case:
     return case
 
 
-def entries_of(case: Case, mask: Mask) -> Iterator[MaskEntry]:
-    """Yield a mask's components, the largest first; of specks only the largest, and only if nothing else is there."""
+def entries_of(case: Case, label: Mask | Label) -> Iterator[MaskEntry]:
+    """Yield the components of a mask or label, the largest first; of specks only the largest, if nothing else is there.
+
+    A component is connected over all classes: a cup lies in the component of its disc.
+    """
+    mask = label > 0
     frame = (int(mask.shape[0]), int(mask.shape[1]))
     labels, count = ndimage.label(mask, structure=EIGHT)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
@@ -166,7 +173,8 @@ def entries_of(case: Case, mask: Mask) -> Iterator[MaskEntry]:
     for component, index in enumerate(order):
         rows, columns = boxes[index]
         crop = labels[rows, columns] == index + 1
-        yield MaskEntry(case.id, component, crop, int(rows.start), int(columns.start), frame)
+        values = label[rows, columns] * crop if case.classes else None
+        yield MaskEntry(case.id, component, crop, int(rows.start), int(columns.start), frame, values)
 
 
 def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Mask:
@@ -184,25 +192,79 @@ def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -
         Shape (h, w), never empty.
     """
     shape = entry.shape[:, ::-1] if transform.flip else entry.shape
-    scale = transform.scale * float(np.sqrt(frame[0] * frame[1] / (entry.frame[0] * entry.frame[1])))
-    if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0:
+    forward = _forward(entry, transform, frame)
+    if forward is None:
         return np.ascontiguousarray(shape)
-    distance = signed_distance(np.pad(shape, 2))
-    forward = scale * _rotation(transform.angle)
-    height, width = distance.shape
-    corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
-    size = np.ceil(np.abs(corners).max(axis=1) * 2).astype(int) + 1
-    backward = np.linalg.inv(forward)
-    offset = (np.array(distance.shape) - 1) / 2 - backward @ (size - 1) / 2
-    moved = ndimage.affine_transform(distance, backward, offset, tuple(size), order=1, cval=float(distance.min()))
+    moved = _moved(signed_distance(np.pad(shape, 2)), forward)
     found = moved > min(0.0, float(moved.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
     top, left, bottom, right = bounding_box(found)
     return np.asarray(found[top:bottom, left:right], dtype=bool)
 
 
-def paste(crop: Mask, top: int, left: int, frame: tuple[int, int]) -> Mask:
-    """Return a mask of a frame's size with the crop at (top, left); what lies outside is cut off."""
-    mask = np.zeros(frame, dtype=bool)
+def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Label:
+    """Return the label values of `render`, shape (h, w), 0 outside it: the classes of a mask move together.
+
+    Every pixel takes the value whose own part of the entry, moved alike, reaches deepest there; so values fill the
+    shape, and classes that nest stay nested. An entry of one class has the value 1.
+    """
+    shape = render(entry, transform, frame)
+    if entry.label is None:
+        return shape.astype(np.uint8)
+    own = _label_of_shape(entry)[:, ::-1] if transform.flip else _label_of_shape(entry)
+    values = [int(value) for value in np.unique(own[own > 0])]
+    forward = _forward(entry, transform, frame)
+    if forward is None:
+        return np.ascontiguousarray(own)
+    whole = _moved(signed_distance(np.pad(own > 0, 2)), forward)
+    top, left, bottom, right = bounding_box(whole > min(0.0, float(whole.max()) - 1e-6))
+    depths = [_moved(signed_distance(np.pad(own == value, 2)), forward)[top:bottom, left:right] for value in values]
+    return np.asarray(np.array(values, dtype=np.uint8)[np.argmax(depths, axis=0)] * shape)
+
+
+def label_of_entry(entry: MaskEntry) -> Label:
+    """Return the values of an entry's crop, (h, w), 0 outside the component; 1 where no classes are declared."""
+    return entry.crop.astype(np.uint8) if entry.label is None else entry.label
+
+
+def _label_of_shape(entry: MaskEntry) -> Label:
+    """Return an entry's values on its `shape`; where corners were rounded, pixels take the nearest value."""
+    label = label_of_entry(entry)
+    if entry.shape.shape == label.shape and np.array_equal(entry.shape, label > 0):
+        return label
+    pad = max(entry.shape.shape)
+    wide = np.pad(label, pad)
+    row, column = ndimage.center_of_mass(wide > 0)
+    inner = ndimage.center_of_mass(entry.shape)
+    top, left = round(row - inner[0]), round(column - inner[1])
+    rows, columns = ndimage.distance_transform_edt(wide == 0, return_distances=False, return_indices=True)
+    nearest = wide[rows, columns][top : top + entry.shape.shape[0], left : left + entry.shape.shape[1]]
+    return np.asarray(nearest * entry.shape, dtype=np.uint8)
+
+
+def _forward(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> NDArray[np.float64] | None:
+    """Return the map of (row, column) offsets in px, after the flip; None where nothing is resampled."""
+    scale = transform.scale * float(np.sqrt(frame[0] * frame[1] / (entry.frame[0] * entry.frame[1])))
+    if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0:
+        return None
+    return scale * _rotation(transform.angle)
+
+
+def _moved(distance: NDArray[np.float32], forward: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return a signed distance under a linear map about its centre, on a grid that holds all of it."""
+    height, width = distance.shape
+    corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
+    size = np.ceil(np.abs(corners).max(axis=1) * 2).astype(int) + 1
+    backward = np.linalg.inv(forward)
+    offset = (np.array(distance.shape) - 1) / 2 - backward @ (size - 1) / 2
+    moved: NDArray[np.float32] = ndimage.affine_transform(
+        distance, backward, offset, tuple(size), order=1, cval=float(distance.min())
+    )
+    return moved
+
+
+def paste(crop: Values, top: int, left: int, frame: tuple[int, int]) -> Values:
+    """Return a mask or label of a frame's size with the crop at (top, left); what lies outside is cut off."""
+    mask = np.zeros(frame, dtype=crop.dtype)
     rows, columns = slice(max(0, top), max(0, top + crop.shape[0])), slice(max(0, left), max(0, left + crop.shape[1]))
     target = mask[rows, columns]
     first_row, first_column = max(0, -top), max(0, -left)

@@ -18,23 +18,36 @@ import numpy as np
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes, shape_of
+from diffaug.conditioning.cup import (
+    ASPECTS_OF_DISC,
+    DECIDED,
+    DISC,
+    cup_class,
+    cup_of_ratio,
+    describe_disc,
+    draw_ratio,
+    terms,
+)
 from diffaug.conditioning.findings import GENERIC, library_of
-from diffaug.conditioning.grammar import Listener, draw_prompt, heard
+from diffaug.conditioning.grammar import NOUN, Listener, draw_prompt, heard
 from diffaug.conditioning.masks import (
     EIGHT,
     MaskBank,
     MaskEntry,
     MaskTransform,
     check_train,
+    label_of_entry,
     paste,
     render,
+    render_label,
     transform_from_dict,
 )
 from diffaug.conditioning.placement import Terrain, place_free, place_replace, terrain_of
-from diffaug.conditioning.prompts import NORMAL_PROMPT, describe_words, shape_word, size_bin, words_of
+from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe_words, shape_word, size_bin, words_of
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask
-from diffaug.errors import PlacementError
+from diffaug.data.case import Case, Label, LabelClass, Mask, masks_from_label
+from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.errors import ConfigError, DataError, PlacementError
 
 TRIES = 12  # backgrounds per mask and placement
 MASKS = 40  # masks per request
@@ -63,13 +76,16 @@ class Request:
     size_bin: str  # small, medium or large: the new mask's share of the background's frame
     findings: tuple[str, ...] = ()  # that the prompt is made of
     unsaid: tuple[str, ...] = ()  # left out of the prompt, since the model does not know it
+    cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
     fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name; the transform's stand among them, findings and `fill` only where there are any."""
+        """Return the fields by name, the transform's among them; findings, a cup's ratio and `fill` where there are."""
         values = asdict(self)
         transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
         asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
+        if values["cup_ratio"] is None:
+            del values["cup_ratio"]
         return {**values, **transform, **asked, **({"fill": True} if fill else {})}
 
 
@@ -80,6 +96,11 @@ class RequestMasks:
     new: Mask  # to be painted; of a fill, to be painted lesion-free
     old: Mask  # to be painted away; empty for `free`
     label: Mask  # the final label: what stays of the old lesions, and the new one
+    values: Label  # the same in the values of the data set's classes; 0 and 1 where it declares none
+
+    def new_classes(self, classes: Sequence[LabelClass]) -> Mask:
+        """Return what is to be painted of each class, (K, H, W)."""
+        return masks_from_label(self.values * self.new, classes)
 
 
 def request_from_dict(values: dict[str, Any]) -> Request:
@@ -88,6 +109,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
     fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
     fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
+    fields["cup_ratio"] = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
     return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
 
 
@@ -111,28 +133,69 @@ def draw_requests(
         yield drawer.draw(index)
 
 
-def masks_of_request(request: Request, bank: MaskBank, lesion: Mask) -> RequestMasks:
+def masks_of_request(
+    request: Request, bank: MaskBank, lesion: Mask | Label, classes: Sequence[LabelClass] = ()
+) -> RequestMasks:
     """Return where to paint and the final label.
 
     Args:
         request: What to paint.
         bank: Holds the request's mask case.
-        lesion: Mask of the background, shape (H, W); empty for a lesion-free image. Every connected component that the
-            new mask touches is painted away.
+        lesion: Mask or label of the background, shape (H, W); empty for a lesion-free image. Every connected component
+            that the new mask touches is painted away.
+        classes: Those of the label.
     """
-    shape = render(bank.entry(request.mask_case, request.component), request.transform, _frame(lesion))
-    new = paste(shape, request.top, request.left, _frame(lesion))
+    before, lesion = lesion.astype(np.uint8), lesion > 0
+    entry = bank.entry(request.mask_case, request.component)
+    if request.cup_ratio is None:
+        made = render_label(entry, request.transform, _frame(lesion))
+    else:
+        made = label_of_ratio(entry, request.cup_ratio, classes)
+    made = paste(made, request.top, request.left, _frame(lesion))
+    new = made > 0
     if request.fill:
-        return RequestMasks(new, np.zeros_like(lesion), lesion)
+        return RequestMasks(new, np.zeros_like(lesion), lesion, before)
     labels, _ = ndimage.label(lesion, structure=EIGHT)
     touched = np.unique(labels[new & lesion])
     old = np.isin(labels, touched[touched > 0])
-    return RequestMasks(new, old, (lesion & ~old) | new)
+    label = (lesion & ~old) | new
+    return RequestMasks(new, old, label, np.where(new, made, before * label))
+
+
+def label_of_ratio(entry: MaskEntry, ratio: float, classes: Sequence[LabelClass]) -> Label:
+    """Return the label of a disc with its cup at another vertical cup-to-disc ratio, (h, w) of the entry's crop.
+
+    Pixels of the disc are the first value that is of the disc and not of the cup, those of the cup its first value.
+    """
+    masks = masks_from_label(label_of_entry(entry), classes)
+    disc, cup = (classes[place] for place in _disc_and_cup(classes))
+    rim = next(value for value in disc.values if value not in cup.values)
+    whole, inner = (masks[place] for place in _disc_and_cup(classes))
+    made = np.where(whole | inner, np.uint8(rim), np.uint8(0))
+    made[cup_of_ratio(whole | inner, inner, ratio)] = cup.values[0]
+    return made
+
+
+def _disc_and_cup(classes: Sequence[LabelClass]) -> tuple[int, int]:
+    places = disc_and_cup([one.name for one in classes])
+    if places is None:
+        raise DataError(f"a cup needs the classes disc and cup: the data has {', '.join(one.name for one in classes)}")
+    return places
 
 
 def is_generic(config: GenerateConfig) -> bool:
     """Tell whether prompts are made of measured words alone, without findings."""
     return config.domain == GENERIC and config.findings is None
+
+
+def check_place(config: GenerateConfig, classes: Sequence[LabelClass]) -> None:
+    """Refuse a second disc in an eye.
+
+    Raises:
+        ConfigError: `place` is free, and the classes are disc and cup.
+    """
+    if config.place == "free" and disc_and_cup([one.name for one in classes]):
+        raise ConfigError("an eye has one disc, which is repainted where it is: place is free; set it to replace")
 
 
 class RequestDrawer:
@@ -157,6 +220,9 @@ class RequestDrawer:
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
         self.normals = {check_train(case).id: case for case in sorted(normals, key=lambda case: case.id)}
         self.bank = MaskBank.from_cases(cases)
+        self.classes = next(iter(self.cases.values())).classes
+        check_place(config, self.classes)
+        self.discs = self._discs()
         self._terrains: dict[str, Terrain] = {}
         self._words: dict[str, dict[str, str]] = {}
         self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
@@ -174,6 +240,8 @@ class RequestDrawer:
         if fill is not None:
             return replace(fill, **named)  # type: ignore[arg-type]
         rng = np.random.default_rng(own_seed)
+        if self.discs:
+            return replace(self._draw_cup(rng), **named)  # type: ignore[arg-type]
         placement = self._draw_placement(rng)
         for _ in range(MASKS):
             entry, transform = self.bank.draw(rng)
@@ -189,6 +257,8 @@ class RequestDrawer:
     def _draw_fill(self, own_seed: int) -> Request | None:
         """Return a fill, where this request is to be one and a mask fits on lesion-free tissue."""
         rng = np.random.default_rng((own_seed, 2))
+        if self.discs:  # an eye has one disc, and its surroundings hold no cup to be mistaken for
+            return None
         if rng.random() >= self.config.fills / (1 + self.config.fills):
             return None
         for _ in range(MASKS):
@@ -208,7 +278,47 @@ class RequestDrawer:
 
     def masks(self, request: Request) -> RequestMasks:
         """Return the masks of a request of this drawer."""
-        return masks_of_request(request, self.bank, self.lesion_of(request.background))
+        several = self.classes and request.background in self.cases
+        lesion = self.cases[request.background].read_label() if several else self.lesion_of(request.background)
+        return masks_of_request(request, self.bank, lesion, self.classes)
+
+    def _discs(self) -> dict[str, float]:
+        """Return the vertical cup-to-disc ratio of each case, where disc and cup are classes; else nothing."""
+        places = disc_and_cup([one.name for one in self.classes])
+        if places is None:
+            return {}
+        found = {}
+        for entry in self.bank.entries:
+            masks = masks_from_label(label_of_entry(entry), self.classes)
+            ratio = vertical_ratio(masks[places[0]], masks[places[1]])
+            if ratio is not None and entry.component == 0:  # the largest component is a disc, and not some other class
+                found[entry.case] = ratio
+        return found
+
+    def _draw_cup(self, rng: np.random.Generator) -> Request:
+        """Draw a request for another cup in the disc of a training case: an eye has one disc, which stays where it is.
+
+        Size, shape and contrast are said as they are; the words of the cup are those of its new ratio.
+        """
+        names = list(self.discs)
+        name = names[int(rng.integers(len(names)))]
+        ratio = draw_ratio(tuple(self.discs.values()), rng)
+        entry, words = self.bank.components(name)[0], self._words_of_case(name)
+        bin_ = size_bin(entry.relative_area)
+        request = _partial(entry, MaskTransform(), name, "replace", (entry.top, entry.left))
+        request = replace(request, cup_ratio=ratio, size_bin=bin_)
+        own = self.cases[name].prompt
+        if own or self.library is None:
+            return replace(request, prompt=own or describe_disc({**words, "size": bin_}, ASPECTS, ratio))
+        decided = {group: "" for group in DECIDED if group in self.library.groups}
+        if cup_class(ratio) in self.library.findings:
+            decided["cup"] = cup_class(ratio)
+        said = {aspect: word for aspect, word in words.items() if aspect in ASPECTS_OF_DISC and word} | {"size": bin_}
+        draft = draw_prompt(self.library, rng, {"shape": words["shape"]}, settings=False, decided=decided)
+        noun = terms()[DISC]
+        draft = replace(draft, words=said, head=noun if draft.head == NOUN else draft.head)
+        prompt, unsaid = heard(draft, self.listener, noun)
+        return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid)
 
     def _draw_placement(self, rng: np.random.Generator) -> Placement:
         free = rng.random() < self.config.free_share

@@ -3,9 +3,10 @@
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +114,7 @@ class Case:
         Raises:
             DataError: The case has no mask, the file cannot be read, or a value is of no class.
         """
-        label = self.read_label()
-        return np.stack([np.isin(label, one.values) for one in self.classes or (LabelClass(LESION, (1,)),)])
+        return masks_from_label(self.read_label(), self.classes)
 
     def _mask_file(self) -> Path:
         if self.mask is None:
@@ -130,6 +130,25 @@ class Case:
                     f"a label holds the values of its classes alone, here {', '.join(map(str, declared))}: "
                     f"case {self.id} ({self.mask}) has {value}, nearest is {nearest}; correct the label or classes.json"
                 )
+
+
+def masks_from_label(label: Label, classes: Sequence[LabelClass]) -> Mask:
+    """Return one mask for each class of a label (H, W), shape (K, H, W); without classes its one mask."""
+    return np.stack([np.isin(label, one.values) for one in classes or (LabelClass(LESION, (1,)),)])
+
+
+def label_from_probabilities(probability: NDArray[np.floating[Any]], classes: Sequence[LabelClass]) -> Label:
+    """Return the most probable label of each pixel, (H, W), given the probability of each class, (K, H, W).
+
+    A value v belongs to some classes and not to others; its likelihood is the product of p over the former and of 1 - p
+    over the latter. Background, 0, belongs to none. Only declared values are written, so a cup stays inside its disc
+    whatever the probabilities say. Of values of the same classes the first is written.
+    """
+    values = [0, *dict.fromkeys(value for one in classes for value in one.values)]
+    share = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
+    belongs = np.array([[value in one.values for one in classes] for value in values], dtype=np.float64)  # (V, K)
+    likelihood = np.tensordot(belongs, np.log(share), 1) + np.tensordot(1 - belongs, np.log1p(-share), 1)
+    return np.asarray(np.array(values, dtype=np.uint8)[likelihood.argmax(axis=0)])
 
 
 def digest_of_case(case: Case) -> str:

@@ -1,12 +1,13 @@
-"""Fundus photographs: their classes, and where the optic disc lies by the light of the image alone."""
+"""Fundus photographs: their classes, the cup-to-disc ratio, and where the disc lies by the light of the image alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.data.case import LabelClass, Pixels
+from diffaug.data.case import LabelClass, Mask, Pixels
 
 DISC_AND_CUP = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))  # 1 = rim, 2 = cup: the disc holds the cup
 SIDE = 256  # px; the longer side of the image that is searched
@@ -14,6 +15,30 @@ DARK = 16  # grey levels; what is darker lies outside the field of view
 DISC = 0.14  # disc diameter over field diameter: 1.8 mm on the 13 mm that a field of 45 degrees shows
 
 Light = NDArray[np.float64]  # (H, W), grey levels
+
+
+def disc_and_cup(names: Sequence[str]) -> tuple[int, int] | None:
+    """Return the places of disc and cup among the names of classes, or None where they are not both there."""
+    return (names.index("disc"), names.index("cup")) if {"disc", "cup"} <= set(names) else None
+
+
+def vertical_diameter(mask: Mask) -> int:
+    """Return the largest number of pixels of a mask (H, W) in one column; 0 of an empty mask."""
+    return int(np.count_nonzero(mask, axis=0).max(initial=0))
+
+
+def vertical_ratio(disc: Mask, cup: Mask) -> float | None:
+    """Return the vertical cup-to-disc ratio (vCDR) of two masks of one photograph, upright, both (H, W).
+
+    vCDR = vertical diameter of the cup / vertical diameter of the disc, each the longest column of the mask.
+
+    Returns:
+        0 without a cup; None without a disc, where the ratio has no meaning.
+
+    Source: Orlando et al. 2020 (doi:10.1016/j.media.2019.101570), the REFUGE challenge, which compares the ratio.
+    """
+    height = vertical_diameter(disc)
+    return vertical_diameter(cup) / height if height else None
 
 
 @dataclass(frozen=True)

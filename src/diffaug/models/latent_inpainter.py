@@ -107,6 +107,7 @@ class LatentInpainter:
                 f"perhaps masks and scale; this one takes {self.unet.config.in_channels}; use an inpainting checkpoint"
             )
         self.classes = max(0, extra - SCALE_CHANNELS)
+        self.masks_end = least + self.classes  # channels before those of the scale
         self.latent_side = int(self.unet.config.sample_size)
         self.cell = 2 ** (len(self.codec.config.block_out_channels) - 1) * unshuffle_factor(self.codec)
         self.window = self.latent_side * self.cell
@@ -181,6 +182,22 @@ class LatentInpainter:
         """Return unit normal latents, (B, Z, h, w): each row a pure function of its seed."""
         shape = (1, self.latent_channels, self.latent_side, self.latent_side)
         return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def add_masks(self, classes: int) -> None:
+        """Let the U-Net read a soft mask of each of so many classes, and the scale, in place.
+
+        Channels are added behind those of the masks it knows, with weights of zero: what it makes of the others stays
+        until it is trained. The first class takes the mask that a model of one class was trained with.
+        """
+        if classes > self.classes:
+            conv = self.unet.conv_in
+            masks, scale = conv.weight.detach().split([self.masks_end, conv.in_channels - self.masks_end], dim=1)
+            added = classes - self.classes + (0 if self.classes else SCALE_CHANNELS)
+            zeros = masks.new_zeros(masks.shape[0], added, *masks.shape[2:])
+            weight = torch.cat([masks, zeros, scale], dim=1)
+            conv.weight, conv.in_channels = torch.nn.Parameter(weight, requires_grad=False), weight.shape[1]
+            self.unet.register_to_config(in_channels=weight.shape[1])
+            self.__post_init__()
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write the diffusers-format folder; with `half`, weights as float16."""

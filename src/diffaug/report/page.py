@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_text
-from diffaug.data.case import read_image, read_mask
+from diffaug.data.case import LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
 from diffaug.report import figures, pictures
 
 ACCEPTED, REFUSED, WORST = 8, 8, 8  # how many pictures of each kind
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
+CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
 CANDIDATES = ("selected", "validated", "fixed-threshold", "random-kept", "unfiltered", "copy-paste")
 
 
@@ -58,11 +61,19 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "differences": difference_table(summary, strata),
         "changed": _changed(rows, candidate),
         "colours": figures.COLOURS,
+        "classes": _classes(plan, summary),
+        "vcdr": "vcdr_error" in next(iter(summary["arms"].values())),
     }
     to = to or study / "report.html"
     make_folder(to.parent)
     write_text(to, _render(page))
     return to
+
+
+def _classes(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
+    """Return the names of several classes, outer ones first as in the plan; JSON files sort them by name."""
+    found = next(iter(summary["arms"].values())).get("classes", {})
+    return [name for name in plan.get("classes", sorted(found)) if name in found]
 
 
 def _render(page: Mapping[str, Any]) -> str:
@@ -160,6 +171,11 @@ def difference_table(summary: Mapping[str, Any], strata: Sequence[str]) -> list[
         return []
     count = next(iter(summary["arms"].values()))["n"]
     rows = []
+    for name in differences[0].get("classes", {}):
+        found = [one["classes"][name] for one in differences]
+        rows += [(f"{label}, {name}", count, [one[metric] for one in found]) for label, metric in CLASS_DIFFERENCES]
+    if "vcdr_error" in differences[0]:
+        rows.append(("Error of the vertical cup-to-disc ratio", count, [one["vcdr_error"] for one in differences]))
     for label, metric in (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_negative_rate")):
         rows.append((f"{label}, all", count, [one[metric] for one in differences]))
         for stratum in strata:
@@ -261,6 +277,8 @@ def _synthetic(folder: Path | None) -> dict[str, Any] | None:
     refused = [row for row in rows if row["decision"] != "kept" and row.get("preview")]
     stopped = [row for row in refused if row["decision"] == "stopped"]
     rejected = [row for row in refused if row["decision"] == "rejected"]
+    cases = read_dataset(folder).cases if kept else ()
+    classes = cases[0].classes if cases else ()
     half = max(REFUSED // 2, REFUSED - len(stopped))
     return {
         "name": folder.name,
@@ -270,9 +288,9 @@ def _synthetic(folder: Path | None) -> dict[str, Any] | None:
             ("all", summary),
         ],
         "figure": figures.funnel_figure(summary.get("by_size", {})),
-        "accepted": [_accepted(folder, row) for row in spread(kept, ACCEPTED)],
+        "accepted": [_accepted(folder, row, classes) for row in spread(kept, ACCEPTED)],
         "refused": [
-            _refused(folder, row)
+            _refused(folder, row, classes)
             for row in spread(rejected, half) + spread(stopped, REFUSED - min(half, len(rejected)))
         ],
         "digests": {name: kept[0].get(name, "") for name in ("model", "validator", "config")} if kept else {},
@@ -283,25 +301,31 @@ def _stratum_order(name: str) -> int:
     return STRATA.index(name) if name in STRATA else len(STRATA)
 
 
-def _accepted(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    image, mask = read_image(folder / row["image"], row["id"]), read_mask(folder / row["mask"], row["id"])
+def read_masks(path: Path, case: str, classes: Sequence[LabelClass]) -> Mask:
+    """Read the mask of each class from a picture of a synthetic set or of a prediction, (K, H, W)."""
+    return masks_from_label(read_label(path, case), classes) if classes else read_mask(path, case)[None]
+
+
+def _accepted(folder: Path, row: Mapping[str, Any], classes: Sequence[LabelClass]) -> dict[str, Any]:
+    image, masks = read_image(folder / row["image"], row["id"]), read_masks(folder / row["mask"], row["id"], classes)
     return {
         "row": row,
-        "frame": pictures.outlined(image, [(mask, pictures.REQUESTED)]),
-        "close": pictures.plain(pictures.close_up(image, mask)),
-        "mask": pictures.mask_picture(mask),
+        "frame": pictures.outlined(image, [(mask, pictures.REQUESTED) for mask in masks]),
+        "close": pictures.plain(pictures.close_up(image, np.any(masks, axis=0))),
+        "mask": pictures.mask_picture(masks),
         "check": row["checks"][-1] if row["checks"] else None,
     }
 
 
-def _refused(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+def _refused(folder: Path, row: Mapping[str, Any], classes: Sequence[LabelClass]) -> dict[str, Any]:
     path = folder / row["preview"]
-    image, mask = read_image(path, row["id"]), read_mask(path.with_name(f"{path.stem}_mask{path.suffix}"), row["id"])
+    masks = read_masks(path.with_name(f"{path.stem}_mask{path.suffix}"), row["id"], classes)
+    image = read_image(path, row["id"])
     return {
         "row": row,
-        "frame": pictures.outlined(image, [(mask, pictures.REQUESTED)]),
+        "frame": pictures.outlined(image, [(mask, pictures.REQUESTED) for mask in masks]),
         "close": pictures.plain(image),
-        "mask": pictures.mask_picture(mask),
+        "mask": pictures.mask_picture(masks),
         "check": row["checks"][-1] if row["checks"] else None,
     }
 
@@ -317,11 +341,9 @@ def _worst(study: Path, data: Path, rows: Sequence[Mapping[str, Any]], arm: str)
     found = []
     for row in shown[:WORST]:
         case = cases[row["case"]]
-        image, reference = case.read_image(), case.read_mask()
-        prediction = read_mask(study / row["prediction"], row["case"])
-        masks = [
-            (pictures.resized(prediction, reference.shape), pictures.PREDICTION),
-            (reference, pictures.REFERENCE),
-        ]
+        image, references = case.read_image(), case.read_masks()
+        predictions = read_masks(study / row["prediction"], row["case"], case.classes)
+        masks = [(pictures.resized(one, references.shape[1:]), pictures.PREDICTION) for one in predictions]
+        masks += [(one, pictures.REFERENCE) for one in references]
         found.append({"row": row, "picture": pictures.outlined(image, masks), "real": real.get(row["case"])})
     return {"arm": arm, "cases": found, "data": str(data)}

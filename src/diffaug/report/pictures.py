@@ -62,9 +62,10 @@ def plain(image: Pixels) -> str:
     return jpeg(shown(image))
 
 
-def mask_picture(mask: Mask) -> str:
-    """Return a mask in black and white."""
-    grey = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
+def mask_picture(masks: Mask) -> str:
+    """Return masks (K, H, W) in greys: the more classes a pixel belongs to, the lighter; one class is white."""
+    share = masks.sum(0) * 255 // len(masks)
+    grey = np.repeat(share[..., None].astype(np.uint8), 3, axis=2)
     return jpeg(shown(grey))
 
 

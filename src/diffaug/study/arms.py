@@ -249,3 +249,18 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
 def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:
     """Return the cases of a split that have a mask."""
     return tuple(case for case in dataset.split(split) if case.mask is not None)
+
+
+def check_classes(folder: Path, classes: Sequence[LabelClass], dataset: Dataset) -> None:
+    """Refuse a folder whose labels have other classes than the data set's.
+
+    Raises:
+        StudyError: They have.
+    """
+    wanted = dataset.cases[0].classes
+    if tuple(classes) != wanted:
+        told = [", ".join(f"{one.name} {list(one.values)}" for one in some) or "one" for some in (classes, wanted)]
+        raise StudyError(
+            f"all labels of a study need the same classes: {folder} has {told[0]}, {dataset.folder} has {told[1]}; "
+            "take labels of the same classes, and generate synthetic sets from this data set"
+        )

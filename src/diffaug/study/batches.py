@@ -2,7 +2,7 @@
 
 Every draw depends on (seed, iteration) alone: a run that resumes, and another arm with the same seed, draw the same.
 
-Letters: B batch, S side of the network's square input in px, n cases, K candidate positions.
+Letters: B batch, S side of the network's square input in px, n cases, K classes, P candidate positions.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case
+from diffaug.data.fundus import disc_and_cup
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, check_size
 
@@ -28,7 +29,7 @@ REAL, POOL, PASTE = 1, 2, 3  # streams of draws that must not depend on each oth
 
 @dataclass(frozen=True)
 class Pixels:
-    """Cases in memory: `images` uint8 (n, 3, S, S), `masks` uint8 (n, 1, S, S) of 0 and 1, `ids` in the same order."""
+    """Cases in memory: `images` uint8 (n, 3, S, S), `masks` uint8 (n, K, S, S) of 0 and 1, `ids` in the same order."""
 
     images: "Tensor"
     masks: "Tensor"
@@ -39,7 +40,7 @@ class Pixels:
 class Batch:
     """What one iteration sees.
 
-    `images` float (B, 3, S, S) in [0, 1], `masks` float (B, 1, S, S), `weights` of the cases in the loss (B,), and ids.
+    `images` float (B, 3, S, S) in [0, 1], `masks` float (B, K, S, S), `weights` of the cases in the loss (B,), and ids.
     """
 
     images: "Tensor"
@@ -60,14 +61,15 @@ def load_images(cases: Sequence[Case], size: int) -> "Tensor":
 
 
 def load(cases: Sequence[Case], size: int) -> Pixels:
-    """Read cases at the network's size; a pixel of a mask is lesion where at least half of it is."""
+    """Read cases at the network's size; a pixel of a mask is of a class where at least half of it is."""
     import torch
     from PIL import Image
 
-    masks = np.zeros((len(cases), 1, size, size), np.uint8)
+    masks = np.zeros((len(cases), len(cases[0].class_names) if cases else 1, size, size), np.uint8)
     for row, case in enumerate(cases):
-        picture = Image.fromarray(case.read_mask().astype(np.uint8) * 255)
-        masks[row, 0] = np.asarray(picture.resize((size, size), Image.Resampling.BOX)) >= 128
+        for channel, mask in enumerate(case.read_masks()):
+            picture = Image.fromarray(mask.astype(np.uint8) * 255)
+            masks[row, channel] = np.asarray(picture.resize((size, size), Image.Resampling.BOX)) >= 128
     return Pixels(load_images(cases, size), torch.from_numpy(masks), tuple(case.id for case in cases))
 
 
@@ -111,6 +113,7 @@ class Batches:
         self.mixed = round(config.iterations * (1 - config.real_last)) if self.pool_rows else config.iterations
         self.real_rows = self.size - self.pool_rows
         self.real = load(arm.real, config.size)
+        self.one_place = bool(arm.real) and disc_and_cup(arm.real[0].class_names) is not None
         self.pool = load(arm.pool, config.size) if arm.pool else None
         others = len(arm.pool) if arm.pool else len(arm.real)
         rest = (config.iterations - self.mixed) * self.size
@@ -143,10 +146,9 @@ class Batches:
         rng = np.random.default_rng([self.seed, PASTE, iteration])
         sources = torch.from_numpy(rng.integers(0, len(self.real.ids), len(targets)))
         onto, lesion = _take(self.real, targets, self.weight), _take(self.real, sources, self.weight)
-        images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng)
-        return Batch(
-            images, masks, onto.weights, tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
-        )
+        images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng, self.one_place)
+        names = tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
+        return Batch(images, masks, onto.weights, names)
 
 
 def _take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
@@ -158,22 +160,29 @@ def _take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
 
 
 def paste(
-    images: "Tensor", masks: "Tensor", lesion_images: "Tensor", lesion_masks: "Tensor", rng: np.random.Generator
+    images: "Tensor",
+    masks: "Tensor",
+    lesion_images: "Tensor",
+    lesion_masks: "Tensor",
+    rng: np.random.Generator,
+    one_place: bool = False,
 ) -> tuple["Tensor", "Tensor"]:
     """Blend lesions onto other frames, under random similarity transforms.
 
-    A lesion is turned, mirrored, scaled by 0.5 to 1.5 and put where it lies on tissue inside the frame: the first of
-    eight random positions where 90 % of it does, else the best of them. The seam is feathered over about 3 px of 128.
+    A lesion, with all its classes, is turned, mirrored, scaled by 0.5 to 1.5 and put where it lies on tissue inside the
+    frame: the first of eight random positions where 90 % of it does, else the best of them. The seam is feathered over
+    about 3 px of 128.
 
     Args:
         images: Frames to paste on, float in [0, 1], shape (B, 3, S, S).
-        masks: Their lesions, shape (B, 1, S, S).
+        masks: Their lesions, shape (B, K, S, S).
         lesion_images: Frames to take lesions from, shape (B, 3, S, S).
-        lesion_masks: What to take, shape (B, 1, S, S); an empty mask pastes nothing.
+        lesion_masks: What to take, shape (B, K, S, S); an empty mask pastes nothing.
         rng: Of the draws.
+        one_place: Put it upright onto the frame's own lesion instead, scaled to cover it: an eye has one optic disc.
 
     Returns:
-        The new frames and their labels, the unions of both lesions.
+        The new frames and their labels: the pasted lesion's classes where it lies, elsewhere the frame's own.
 
     Source: Ghiasi et al. 2021 (arXiv:2012.07177), with one lesion a frame and feathered blending.
     """
@@ -181,27 +190,32 @@ def paste(
     import torch.nn.functional as F
     from kornia.filters import gaussian_blur2d
 
-    B, _, S, _ = images.shape
-    grids = torch.stack([_grids(mask[0].numpy(), rng) for mask in lesion_masks])  # (B, K, 2, 3)
+    B, K, S, _ = lesion_masks.shape
+    wholes = lesion_masks.amax(1)
+    if one_place:
+        grids = torch.stack([_onto(m.numpy(), own.numpy(), rng) for m, own in zip(wholes, masks.amax(1), strict=True)])
+    else:
+        grids = torch.stack([_grids(mask.numpy(), rng) for mask in wholes])  # (B, P, 2, 3)
     tissue = (images.amax(1, keepdim=True) > TISSUE).float()
     flat = F.affine_grid(grids.flatten(0, 1), [B * CANDIDATES, 1, S, S], align_corners=False)
     moved = F.grid_sample(lesion_masks.repeat_interleave(CANDIDATES, 0), flat, align_corners=False)
-    moved = moved.view(B, CANDIDATES, S, S)
-    scale = torch.linalg.det(grids[..., :2]).abs().reciprocal()  # area of the moved lesion over its own, (B, K)
-    whole = (lesion_masks.sum((2, 3)) * scale).clamp(min=1)
-    fits = (moved * tissue).sum((2, 3)) / whole
+    moved = moved.view(B, CANDIDATES, K, S, S)
+    scale = torch.linalg.det(grids[..., :2]).abs().reciprocal()  # area of the moved lesion over its own, (B, P)
+    whole = (wholes[:, None].sum((2, 3)) * scale).clamp(min=1)
+    fits = (moved.amax(2) * tissue).sum((2, 3)) / whole
     chosen = torch.where((fits >= ON_TISSUE).any(1), (fits >= ON_TISSUE).int().argmax(1), fits.argmax(1))
     rows = torch.arange(B)
     lesion = F.grid_sample(
         lesion_images, flat.view(B, CANDIDATES, S, S, 2)[rows, chosen], padding_mode="reflection", align_corners=False
     )
-    label = (moved[rows, chosen, None] > 0.5).float()
-    alpha = gaussian_blur2d(label, (7, 7), (S / 96, S / 96))
-    return images + alpha * (lesion - images), torch.maximum(masks, label)
+    label = (moved[rows, chosen] > 0.5).float()
+    pasted = label.amax(1, keepdim=True)
+    alpha = gaussian_blur2d(pasted, (7, 7), (S / 96, S / 96))
+    return images + alpha * (lesion - images), torch.where(pasted > 0, label, masks)
 
 
 def _grids(mask: NDArray[np.float32], rng: np.random.Generator) -> "Tensor":
-    """Return K affine maps from output to input coordinates in [-1, 1] that move a lesion, shape (K, 2, 3)."""
+    """Return P affine maps from output to input coordinates in [-1, 1] that move a lesion, shape (P, 2, 3)."""
     import torch
 
     S = mask.shape[0]
@@ -215,3 +229,31 @@ def _grids(mask: NDArray[np.float32], rng: np.random.Generator) -> "Tensor":
     positions = rng.uniform(-0.8, 0.8, size=(CANDIDATES, 2))
     grids = [np.concatenate([matrix, (centre - matrix @ position)[:, None]], axis=1) for position in positions]
     return torch.from_numpy(np.stack(grids).astype(np.float32))
+
+
+def _onto(mask: NDArray[np.float32], own: NDArray[np.float32], rng: np.random.Generator) -> "Tensor":
+    """Return P times the map that puts a lesion upright onto another, as large as to cover it, mirrored or not.
+
+    Output to input coordinates in [-1, 1], shape (P, 2, 3); the identity where one of the two is empty.
+    """
+    import torch
+
+    boxes = [_box(one) for one in (mask, own)]
+    mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0])
+    if boxes[0] is None or boxes[1] is None:
+        matrix, shift = np.eye(2), np.zeros(2)
+    else:
+        (centre, size), (target, wanted) = boxes[0], boxes[1]
+        matrix = mirror / max(wanted / size)
+        shift = centre - matrix @ target
+    grid = np.concatenate([matrix, shift[:, None]], axis=1)
+    return torch.from_numpy(np.stack([grid] * CANDIDATES).astype(np.float32))
+
+
+def _box(mask: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the centre (x, y) of a mask's bounding box and its size, in coordinates from -1 to 1; None if empty."""
+    rows, columns = np.nonzero(mask > 0.5)
+    if not len(rows):
+        return None
+    first, last = np.array([columns.min(), rows.min()]), np.array([columns.max() + 1, rows.max() + 1])
+    return (first + last) / mask.shape[0] - 1, 2 * (last - first) / mask.shape[0]

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from diffaug.data.case import Case, Mask
+from diffaug.data.case import Case, Label, LabelClass, Mask, label_from_probabilities
+from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.errors import StudyError
+from diffaug.study.statistics import METRICS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -134,17 +136,60 @@ def lesion_recall(reference: Mask, prediction: Mask) -> float | None:
     return found / len(counted)
 
 
+def score_classes(references: Mask, predictions: Mask, names: Sequence[str]) -> dict[str, float | None]:
+    """Return the metrics of one case, by name.
+
+    Of one class they are its `Scores`. Of several, each is the mean over the classes where it has a value, and every
+    class's own stands beside it as `disc_dice`; disc and cup also give `vcdr`, the vertical cup-to-disc ratio of the
+    prediction, and `vcdr_error`, how far it is from the reference's. A prediction without a disc counts as a ratio of
+    0; a reference without a disc gives None.
+
+    Args:
+        references: Shape (K, H, W).
+        predictions: Same shape.
+        names: Of the classes.
+    """
+    scores = [score(reference, prediction) for reference, prediction in zip(references, predictions, strict=True)]
+    if len(scores) == 1:
+        return {metric: getattr(scores[0], metric) for metric in METRICS}
+    found: dict[str, float | None] = {}
+    for metric in METRICS:
+        values = [value for one in scores if (value := getattr(one, metric)) is not None]
+        found[metric] = sum(values) / len(values) if values else None
+    found |= {
+        column: getattr(one, m) for name, one in zip(names, scores, strict=True) for m, column in columns_of(name)
+    }
+    places = disc_and_cup(names)
+    if places:
+        wanted, ratio = (vertical_ratio(*(masks[place] for place in places)) for masks in (references, predictions))
+        found |= {"vcdr": ratio, "vcdr_error": None if wanted is None else abs((ratio or 0.0) - wanted)}
+    return found
+
+
+def columns_of(name: str) -> list[tuple[str, str]]:
+    """Return every metric with the name of its column for one class of several."""
+    return [(metric, f"{name}_{metric}") for metric in METRICS]
+
+
+def class_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that `score_classes` adds to the metrics of one class."""
+    if len(names) == 1:
+        return ()
+    own = tuple(column for name in names for _, column in columns_of(name))
+    return (*own, "vcdr", "vcdr_error") if disc_and_cup(names) else own
+
+
 def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":
     """Predict lesion probabilities.
 
     The mean over an image's four flips was tried: it took four times as long and was no better (0.708 against 0.710).
 
     Args:
-        network: Images in [0, 1], shape (B, 3, H, W), to logits, shape (B, 1, H, W).
+        network: Images in [0, 1], shape (B, 3, H, W), to logits, shape (B, K, H, W).
         images: uint8, shape (B, 3, H, W).
 
     Returns:
-        float32, shape (B, 1, H, W), in [0, 1].
+        float32, shape (B, K, H, W), in [0, 1].
     """
     import torch
 
@@ -155,10 +200,10 @@ def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":
         return network(pixels).float().sigmoid()  # type: ignore[no-any-return]
 
 
-def predict(network: "nn.Module", images: "Tensor", cases: Sequence[Case]) -> Iterator[tuple[Case, Mask, Mask]]:
-    """Yield each case with its reference and prediction, both at the size of the case's own mask.
+def predict(network: "nn.Module", images: "Tensor", cases: Sequence[Case]) -> Iterator[tuple[Case, Mask, Label]]:
+    """Yield each case with the references of its classes, (K, H, W), and the predicted label, (H, W), at its own size.
 
-    Probabilities are enlarged bilinearly, then cut at 0.5.
+    Probabilities are enlarged bilinearly, then cut at 0.5; of several classes the most probable label is taken.
 
     Args:
         network: See `probabilities`; is put into evaluation mode.
@@ -169,22 +214,33 @@ def predict(network: "nn.Module", images: "Tensor", cases: Sequence[Case]) -> It
     for start in range(0, len(cases), BATCH):
         batch = probabilities(network, images[start : start + BATCH])
         for case, probability in zip(cases[start : start + BATCH], batch, strict=True):
-            reference = case.read_mask()
-            yield case, reference, enlarged(probability, reference.shape) > 0.5
+            references = case.read_masks()
+            full = enlarged(probability, references.shape[1:])
+            yield case, references, labelled(full, case.classes)
+
+
+def labelled(probability: NDArray[np.float32], classes: Sequence[LabelClass]) -> Label:
+    """Return the label (H, W) of probabilities (K, H, W): cut at 0.5, or of several classes the most probable one."""
+    return label_from_probabilities(probability, classes) if classes else (probability[0] > 0.5).astype(np.uint8)
 
 
 def enlarged(probability: "Tensor", shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return a probability map (1, S, S) at the size (H, W) of a frame, bilinearly."""
+    """Return probability maps (K, S, S) at the size (H, W) of a frame, bilinearly: (K, H, W)."""
     import torch.nn.functional as F
 
     full = F.interpolate(probability[None], size=shape, mode="bilinear", align_corners=False)
-    return np.asarray(full[0, 0].cpu().numpy(), dtype=np.float32)
+    return np.asarray(full[0].cpu().numpy(), dtype=np.float32)
 
 
-def write_prediction(path: Path, prediction: Mask, size: int) -> None:
-    """Write a prediction as a PNG whose longer side is `size` px at most."""
+def write_prediction(path: Path, prediction: Label, size: int, classes: Sequence[LabelClass] = ()) -> None:
+    """Write a predicted label as a PNG whose longer side is `size` px at most; without classes as 0 and 255."""
     from PIL import Image
 
+    if classes:
+        picture = Image.fromarray(prediction)
+        picture.thumbnail((size, size), Image.Resampling.NEAREST)  # label values have no mean
+        picture.save(path, format="PNG")
+        return
     picture = Image.fromarray(prediction.astype(np.uint8) * 255)
     scale = min(1.0, size / max(picture.size))
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))

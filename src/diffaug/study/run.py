@@ -7,7 +7,7 @@ its arm, its seed and the config alone: the same file comes from one worker or m
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from diffaug.artifacts import (
     write_jsonl,
 )
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case
+from diffaug.data.case import Case, masks_from_label
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
@@ -35,11 +35,13 @@ from diffaug.study.arms import (
     build_arms,
     cases_of,
     check_arms,
+    check_classes,
     check_size,
     default_arms,
     painted_count,
     read_synthetic,
 )
+from diffaug.study.evaluate import class_columns
 from diffaug.study.provenance import check_provenance, check_repeated, key_of, repeated_frames
 from diffaug.study.selection import Derivation
 from diffaug.study.statistics import METRICS, summarise, tidy
@@ -160,7 +162,7 @@ def run_study(
     if not all(run.finished for run in runs):
         (out / "summary.json").unlink(missing_ok=True)
         complete_runs(runs, config.workers)
-    return _summarise(out, runs, config, seed, cut)
+    return _summarise(out, runs, config, seed, cut, inputs.dataset.class_names)
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,11 @@ def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], ora
     full = annotated(read_dataset(oracle), "train") if oracle else ()
     for one in sets:
         check_provenance(one, dataset)
+    told = [(one.folder, one.classes) for one in sets] + [
+        (case.image.parent, case.classes) for case in (*full, *tested)
+    ]
+    for folder, classes in told:
+        check_classes(folder, classes, dataset)
     return Inputs(dataset, tuple(tests), train, tested, sets, oracle, full)
 
 
@@ -254,9 +261,11 @@ def _repeated(out: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
 
 
 def _digest(cases: Sequence[Case]) -> str:
-    return digest_of_value(
-        [[case.id, digest_of_file(case.image), digest_of_file(case.mask) if case.mask else ""] for case in cases]
-    )
+    def told(case: Case) -> list[Any]:
+        classes = [[one.name, *one.values] for one in case.classes]
+        return [case.id, digest_of_file(case.image), digest_of_file(case.mask) if case.mask else "", *classes]
+
+    return digest_of_value([told(case) for case in cases])
 
 
 def _run_of(
@@ -307,6 +316,7 @@ def _plan(inputs: Inputs, digests: Mapping[str, Any], config: StudyConfig, seed:
             {"name": test, "folder": "" if test in ("val", "test") else str(Path(test).resolve())}
             for test in inputs.tests
         ],
+        **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
         "synthetic": [str(one.folder.resolve()) for one in inputs.synthetic],
         "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
         "cases": {
@@ -344,7 +354,7 @@ def _stratify(
     path = out / "profiles.json"
     kept = read_json(path) if path.exists() else {}
     if kept.get("data") != digest:
-        measured = {case.id: asdict(profile(case)) for case in _track((*train, *test), "measuring lesions")}
+        measured = {case.id: profile(case).as_dict() for case in _track((*train, *test), "measuring lesions")}
         kept = {"data": digest, "profiles": measured}
         write_json(path, kept)
     profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
@@ -369,7 +379,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     import torch
 
     from diffaug.study.batches import Batches, load_images
-    from diffaug.study.evaluate import predict, score, write_prediction
+    from diffaug.study.evaluate import predict, score_classes, write_prediction
     from diffaug.study.segmenter import build_network, save_weights, train
 
     if run.finished:
@@ -378,7 +388,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     files = make_folder(run.out / "runs") / run.name
     arm = run.arm if run.derive is None else replace(run.arm, pool=run.derive.pool())
     batches = Batches(arm, config, run.seed)
-    network = build_network(config, run.seed)
+    network = build_network(config, run.seed, len(run.test[0].class_names))
     train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
 
     folder = Path("predictions") / run.name
@@ -386,14 +396,14 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
         make_folder(run.out / folder)
     rows = []
     images = load_images(run.test, config.size).to(torch.device(run.device))
-    for index, (case, reference, prediction) in enumerate(predict(network, images, run.test)):
+    for index, (case, references, prediction) in enumerate(predict(network, images, run.test)):
         picture = folder / f"{index:05d}.png" if run.pictures else None
         if picture:
-            write_prediction(run.out / picture, prediction, PICTURE)
-        scores = score(reference, prediction)
+            write_prediction(run.out / picture, prediction, PICTURE, case.classes)
+        scores = score_classes(references, masks_from_label(prediction, case.classes), case.class_names)
         rows.append(
             {"arm": run.arm.name, "seed": run.seed, "case": case.id}
-            | {metric: getattr(scores, metric) for metric in METRICS}
+            | scores
             | {**run.columns[index], "prediction": picture.as_posix() if picture else ""}
         )
     if run.keep:
@@ -416,10 +426,8 @@ def _alarms(run: Run, network: Any) -> list[float]:
         return []
     cases, regions = [case for case, _ in run.fills], [read_mask(region) for _, region in run.fills]
     images = load_images(cases, run.config.size).to(torch.device(run.device))
-    found = predict(network, images, cases)
-    return [
-        round(float(prediction[region].mean()), 5) for region, (_, _, prediction) in zip(regions, found, strict=True)
-    ]
+    found = (label > 0 for _, _, label in predict(network, images, cases))
+    return [round(float(lesion[region].mean()), 5) for region, lesion in zip(regions, found, strict=True)]
 
 
 def complete_runs(runs: Sequence[Run], workers: int) -> None:
@@ -535,22 +543,27 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _summarise(out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None) -> dict[str, Any]:
+def _summarise(
+    out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None, names: Sequence[str]
+) -> dict[str, Any]:
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
     pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
     alarms = {run.arm.name: [pool["fills"] for other, pool in pools if other.arm.name == run.arm.name] for run in runs}
-    summary = summarise(records, config.bootstrap, seed, alarms) | {"contrast_cut": cut}
+    summary = summarise(records, config.bootstrap, seed, names, alarms) | {"contrast_cut": cut}
     for run, pool in reversed(pools):
         summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}
-    write_tables(out, records, summary)
+    write_tables(out, records, summary, names)
     return summary
 
 
-def write_tables(out: Path, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+def write_tables(
+    out: Path, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], names: Sequence[str]
+) -> None:
     """Write the tables that the report is made from, summary.json last."""
     extra = [name for name in ("annotated", "draw", "fold") if records and name in records[0]]
     rows = [{**row, "strata": ";".join(row["strata"])} for row in records]
-    write_csv(out / "cases.csv", rows, (*extra, *COLUMNS))
+    last = COLUMNS.index("area")
+    write_csv(out / "cases.csv", rows, (*extra, *COLUMNS[:last], *class_columns(names), *COLUMNS[last:]))
     write_csv(out / "summary.csv", tidy(summary), SUMMARY_COLUMNS)
     write_json(out / "summary.json", summary)

@@ -26,12 +26,12 @@ CHECKPOINT_EVERY = 250  # iterations
 RECALL = 0.7  # weight of what is missed in the Tversky loss; what is wrongly found has the rest
 
 
-def build_network(config: StudyConfig, seed: int) -> "nn.Module":
+def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Module":
     """Return the segmentation network with the initial weights of a seed.
 
     A U-Net with batch normalisation between space-to-depth and depth-to-space: no layer runs at full resolution,
     so that it learns more in a minute of one core than any of the finer networks that were tried.
-    Images (B, 3, S, S) => logits (B, 1, S, S).
+    Images (B, 3, S, S) => logits (B, K, S, S), one channel a class.
 
     Source: Falk et al. 2019, "U-Net: deep learning for cell counting, detection, and morphometry", as built by MONAI;
     the start of the last layer is that of Aitken et al. 2017 (arXiv:1707.02937).
@@ -45,20 +45,20 @@ def build_network(config: StudyConfig, seed: int) -> "nn.Module":
         unet = BasicUNet(
             spatial_dims=2,
             in_channels=3 * config.cell**2,
-            out_channels=config.cell**2,
+            out_channels=classes * config.cell**2,
             features=(*config.widths, config.widths[0]),
             norm="batch",
             act="relu",
         )
     with torch.no_grad():  # the pixels of a cell start alike, or a young network would draw a checkerboard
         for parameter in unet.final_conv.parameters():
-            parameter.copy_(parameter[:1].expand_as(parameter).clone())
+            parameter.copy_(parameter[:: config.cell**2].repeat_interleave(config.cell**2, 0))
     network = nn.Sequential(nn.PixelUnshuffle(config.cell), unet, nn.PixelShuffle(config.cell))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 
 
 def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor", kind: str = "dice+ce") -> "Tensor":
-    """Return an overlap loss plus binary cross-entropy.
+    """Return an overlap loss, the mean of the classes, plus binary cross-entropy.
 
     With p the probabilities, m the masks and w the weight of each case:
 
@@ -68,7 +68,7 @@ def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor", kind
     counts as much as a large one, or with 0.7 of the weight on what is missed (`tversky+ce`).
 
     Args:
-        logits: Shape (B, 1, S, S).
+        logits: Shape (B, K, S, S).
         masks: Of 0 and 1, same shape.
         weights: Of each case, shape (B,).
         kind: A value of `StudyConfig.loss`.
@@ -81,12 +81,12 @@ def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor", kind
     probability = torch.sigmoid(logits)
     each = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
     entropy = (each * weights).sum() / weights.sum().clamp(min=1e-6)
-    both, found, there = (part.sum((1, 2, 3)) for part in (probability * masks, probability, masks))
+    both, found, there = (part.sum((2, 3)) for part in (probability * masks, probability, masks))  # (B, K)
     if kind != "image-dice+ce":
-        both, found, there = ((weights * part).sum(0, keepdim=True) for part in (both, found, there))
-        weights = torch.ones_like(both)
+        both, found, there = ((weights[:, None] * part).sum(0, keepdim=True) for part in (both, found, there))
+        weights = torch.ones(1, device=logits.device)
     missed, extra = (RECALL, 1 - RECALL) if kind == "tversky+ce" else (0.5, 0.5)
-    overlap = (both + 0.5) / (both + missed * (there - both) + extra * (found - both) + 0.5)
+    overlap = ((both + 0.5) / (both + missed * (there - both) + extra * (found - both) + 0.5)).mean(1)
     return 1 - (overlap * weights).sum() / weights.sum().clamp(min=1e-6) + entropy
 
 
@@ -251,10 +251,10 @@ def save_weights(network: "nn.Module", path: Path) -> None:
         save_file({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, partial)
 
 
-def load_network(config: StudyConfig, path: Path) -> "nn.Module":
+def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Module":
     """Return a trained network in evaluation mode, from the weights that `save_weights` wrote."""
     from safetensors.torch import load_file
 
-    network = build_network(config, 0)
+    network = build_network(config, 0, classes)
     network.load_state_dict(load_file(path))
     return network.eval()

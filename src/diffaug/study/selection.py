@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.config import SelectConfig, StudyConfig
-from diffaug.data.case import NEGATIVE, Case, write_png
+from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.errors import StudyError
 from diffaug.study.arms import annotated, read_synthetic
 from diffaug.synthesis import select
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import nn
 
 LEAST = 0.001  # of the image; a smaller pseudo-mask is noise
 FEATURES = (
@@ -78,10 +78,9 @@ class Derivation:
             write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
         least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.candidates}
         kept = [row for row in read_jsonl(table) if row["area"] >= LEAST and row["confidence"] >= least]
+        classes = self.train[0].classes
         return tuple(
-            Case(
-                row["id"], by_id[row["id"]].image, table.parent / "masks" / row["mask"], by_id[row["id"]].group, "train"
-            )
+            replace(by_id[row["id"]], mask=table.parent / "masks" / row["mask"], split="train", classes=classes)
             for row in kept
         )
 
@@ -169,42 +168,44 @@ def _path_in(case: Case, folder: Path) -> str:
     return case.mask.relative_to(folder).as_posix() if case.mask else ""
 
 
-def predictions(weights: Sequence[Path], images: "Tensor", config: StudyConfig) -> "Tensor":
-    """Return what each trained network finds in uint8 images (n, 3, S, S): (networks, n, 1, S, S) in [0, 1]."""
-    import torch
-
-    from diffaug.study.evaluate import BATCH, probabilities
+def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[Case]) -> list["nn.Module"]:
+    """Return trained networks for the classes of the training cases."""
     from diffaug.study.segmenter import load_network
 
-    networks = [load_network(config, path) for path in weights]
-    return torch.stack(
-        [torch.cat([probabilities(one, part) for part in torch.split(images, BATCH)]) for one in networks]
-    )
+    return [load_network(config, path, len(train[0].class_names)) for path in weights]
 
 
 def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any]]:
     """Write the mask that the baseline gives each unannotated image, and yield its confidence.
 
-    The mask is where the mean probability of the baselines is over 0.5; its confidence the mean probability inside it.
+    The label is that of the mean probability of the baselines; its confidence is the mean probability of each class
+    inside its mask, the least of the classes.
 
     Yields:
         id, mask (file name), area (share of the image), confidence.
 
     Source: Lee 2013, "Pseudo-Label"; the confidence is that of Sohn et al. 2020 (arXiv:2001.07685), over a region.
     """
-    from diffaug.study.batches import load_images
-    from diffaug.study.evaluate import BATCH, enlarged
+    import torch
 
-    cases, config = derivation.candidates, derivation.config
+    from diffaug.study.batches import load_images
+    from diffaug.study.evaluate import BATCH, enlarged, labelled, probabilities
+
+    cases, config, classes = derivation.candidates, derivation.config, derivation.train[0].classes
+    networks = load_networks(derivation.baselines, config, derivation.train)
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
-        mean = predictions(derivation.baselines, load_images(some, config.size), config).mean(0)
+        images = load_images(some, config.size)
+        mean = torch.stack([probabilities(network, images) for network in networks]).mean(0)
         for index, (case, probability) in enumerate(zip(some, mean, strict=True)):
             full = enlarged(probability, case.read_image().shape[:2])
-            mask, name = full > 0.5, f"{start + index:05d}.png"
-            write_png(folder / name, mask.astype(np.uint8) * 255)
-            confidence = float(full[mask].mean()) if mask.any() else 0.0
-            yield {"id": case.id, "mask": name, "area": float(mask.mean()), "confidence": round(confidence, 5)}
+            label, name = labelled(full, classes), f"{start + index:05d}.png"
+            write_png(folder / name, label if classes else label * 255)
+            masks = masks_from_label(label, classes)
+            sure = min(
+                float(found[mask].mean()) if mask.any() else 0.0 for found, mask in zip(full, masks, strict=True)
+            )
+            yield {"id": case.id, "mask": name, "area": float((label > 0).mean()), "confidence": round(sure, 5)}
 
 
 def score_cases(
@@ -229,25 +230,30 @@ def score_cases(
         baseline), features (measured attributes, in deviations of the training lesions), novelty (distance from the
         nearest training lesion), low_contrast (under the lowest third of the training lesions).
     """
+    import torch
+
     from diffaug.study.batches import load
+    from diffaug.study.evaluate import probabilities
     from diffaug.study.strata import LOW
 
-    known = [_attributes(case) for case in train]
-    lesions = np.array([_vector(one) for one in known if one["relative_area"] > 0])
+    known = [one for one in (_attributes(case) for case in train) if one["relative_area"] > 0]
+    lesions, networks = np.array([_vector(one) for one in known]), load_networks(baselines, config, train)
     centre, spread = lesions.mean(0), lesions.std(0) + 1e-6
     cut = float(np.quantile([one["colour_contrast"] for one in known], LOW))
     reference = (lesions - centre) / spread
     scored = []
     for row, case in zip(rows, cases, strict=True):
         pixels = load([case], config.size)
-        found = predictions(baselines, pixels.images, config)[:, 0, 0].numpy()
+        found = torch.cat(
+            [probabilities(network, pixels.images) for network in networks]
+        ).numpy()  # (networks, K, S, S)
         measured = _attributes(case)
         features = (_vector(measured) - centre) / spread
         scored.append(
             {
                 "id": row["id"],
                 "aligned": row["checks"][-1]["score"] if row["checks"] else None,
-                "loss": round(_loss(found.mean(0), pixels.masks[0, 0].numpy()), 5),
+                "loss": round(_loss(found.mean(0), pixels.masks[0].numpy()), 5),
                 "disagreement": round(_disagreement(found), 5),
                 "features": [round(float(value), 4) for value in features],
                 "novelty": round(float(np.linalg.norm(reference - features, axis=1).min()), 4),

@@ -7,13 +7,14 @@ Shapes: D draws, C cases, R resamples. A value that does not exist (a case outsi
 prediction) is NaN and takes part in nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.study.strata import STRATA
+from diffaug.data.fundus import disc_and_cup
+from diffaug.study.strata import strata_names
 
 Values = NDArray[np.float64]  # (D, C)
 Interval = dict[str, float | None]
@@ -178,6 +179,7 @@ def summarise(
     records: Sequence[Record],
     resamples: int,
     seed: int = 0,
+    classes: Sequence[str] = (),
     alarms: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a study: every arm, every stratum, and arms against each other.
@@ -191,6 +193,7 @@ def summarise(
         records: Per-case records of all arms; every arm has the same draws, seeds and cases.
         resamples: Bootstrap resamples of each interval.
         seed: Of the bootstrap draws.
+        classes: Names of several classes, whose own metrics the records hold beside the means over classes.
         alarms: For each arm and run, the share of each held-out fill's region that was predicted to be a lesion.
     """
     by_arm: dict[str, list[Record]] = {}
@@ -198,7 +201,7 @@ def summarise(
         by_arm.setdefault(record["arm"], []).append(record)
     summary: dict[str, Any] = {"arms": {}, "differences": {}}
     for arm, own in by_arm.items():
-        summary["arms"][arm] = _arm_summary(own, resamples, seed)
+        summary["arms"][arm] = _arm_summary(own, resamples, seed, classes)
         found = np.array([[float(one >= ALARM) for one in run] for run in (alarms or {}).get(arm, ()) if run])
         summary["arms"][arm]["fills"] = {
             "n": found.shape[1] if found.size else 0,
@@ -206,7 +209,7 @@ def summarise(
         }
     for arm, other in compared(list(by_arm)):
         name = f"{arm} - {other}"
-        summary["differences"][name] = _difference(by_arm[arm], by_arm[other], resamples, seed)
+        summary["differences"][name] = _difference(by_arm[arm], by_arm[other], resamples, seed, classes)
         if other == REFERENCE_ARM and "oracle" in by_arm and arm != "oracle":
             summary["differences"][name]["gap_closed"] = _gap(
                 by_arm[arm], by_arm[REFERENCE_ARM], by_arm["oracle"], resamples, seed
@@ -222,7 +225,7 @@ def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
     return pairs + ([(headline, arm) for arm in rest] if headline else [])
 
 
-def _arm_summary(records: Sequence[Record], resamples: int, seed: int) -> dict[str, Any]:
+def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]) -> dict[str, Any]:
     groups = groups_of(records)
     arm: dict[str, Any] = {
         "n": _size_of(records),
@@ -234,14 +237,26 @@ def _arm_summary(records: Sequence[Record], resamples: int, seed: int) -> dict[s
     }
     for metric in METRICS:
         arm[metric] = interval(values_of(records, metric), resamples, seed, groups)
-    for stratum in STRATA:
+    for stratum in strata_names(classes):
         arm["strata"][stratum] = {"n": _size_of(records, stratum)} | {
             metric: interval(values_of(records, metric, stratum), resamples, seed, groups) for metric in STRATUM_METRICS
         }
-    return arm
+    return arm | _by_class(classes, lambda column: interval(values_of(records, column), resamples, seed, groups))
 
 
-def _difference(arm: Sequence[Record], other: Sequence[Record], resamples: int, seed: int) -> dict[str, Any]:
+def _by_class(classes: Sequence[str], measure: Callable[[str], Interval]) -> dict[str, Any]:
+    """Return what is measured of each of several classes, and of the cup-to-disc ratio; nothing of a single class."""
+    if len(classes) < 2:
+        return {}
+    found: dict[str, Any] = {
+        "classes": {name: {metric: measure(f"{name}_{metric}") for metric in METRICS} for name in classes}
+    }
+    return found | ({"vcdr_error": measure("vcdr_error")} if disc_and_cup(classes) else {})
+
+
+def _difference(
+    arm: Sequence[Record], other: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]
+) -> dict[str, Any]:
     groups = groups_of(other)
 
     def against(metric: str, stratum: str | None = None) -> dict[str, float | None]:
@@ -250,14 +265,14 @@ def _difference(arm: Sequence[Record], other: Sequence[Record], resamples: int, 
     difference: dict[str, Any] = {metric: against(metric) for metric in METRICS}
     strata: dict[str, dict[str, Any]] = {
         stratum: {"n": _size_of(other, stratum)} | {metric: against(metric, stratum) for metric in STRATUM_METRICS}
-        for stratum in STRATA
+        for stratum in strata_names(classes)
     }
     for metric in STRATUM_METRICS:
         for stratum, value in holm({name: found[metric]["p"] for name, found in strata.items()}).items():
             strata[stratum][metric]["p_holm"] = value
     difference["missed_small"] = strata["small"]["missed"]
     difference["strata"] = strata
-    return difference
+    return difference | _by_class(classes, against)
 
 
 def _gap(
@@ -280,16 +295,22 @@ def tidy(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int, Mapping[str, Any]]]:
+def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int, dict[str, Any]]]:
     for arm, found in summary["arms"].items():
-        yield arm, "", "all", found["n"], found
+        yield arm, "", "all", found["n"], found | _flat(found)
         for stratum, one in found["strata"].items():
             yield arm, "", stratum, one["n"], one
     for name, found in summary["differences"].items():
         arm, other = name.split(" - ")
-        yield arm, other, "all", summary["arms"][arm]["n"], found
+        yield arm, other, "all", summary["arms"][arm]["n"], found | _flat(found)
         for stratum, one in found["strata"].items():
             yield arm, other, stratum, one["n"], one
+
+
+def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of each class under names such as `cup_dice`."""
+    by_class = found.get("classes", {})
+    return {f"{name}_{metric}": one for name, own in by_class.items() for metric, one in own.items()}
 
 
 def _intervals(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,26 +4,38 @@ Knows masks and colours of single cases; knows no predictions.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from diffaug.data.case import Case
+from diffaug.data.fundus import disc_and_cup, vertical_ratio
 
 SIZES = ("small", "medium", "large")
 STRATA = (*SIZES, "low-contrast")
 SMALL = 0.05  # a lesion under this share of the image is small
 LARGE = 0.15  # a lesion over this share of the image is large
 LOW = 1 / 3  # the share of training cases under the contrast cut
+SMALL_CUP, LARGE_CUP = "smaller-cup", "very-large-cup"
+CUP = 0.7  # vertical cup-to-disc ratio; from here on a cup is very large (`findings/fundus.yaml`)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What decides a case's strata: lesion area over image area, and lesion-to-ring colour difference in CIELAB."""
+    """What decides a case's strata: lesion area over image area, and lesion-to-ring colour difference in CIELAB.
+
+    Of disc and cup also the vertical cup-to-disc ratio.
+    """
 
     area: float
     contrast: float | None
+    cup_ratio: float | None = None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return the fields by name; a ratio only where there is one."""
+        values = {"area": self.area, "contrast": self.contrast}
+        return values if self.cup_ratio is None else {**values, "cup_ratio": self.cup_ratio}
 
 
 def size_stratum(area: float) -> str:
@@ -43,7 +55,13 @@ def strata_of(profile: Profile, cut: float | None) -> tuple[str, ...]:
     if profile.area == 0:
         return ()
     low = cut is not None and profile.contrast is not None and profile.contrast < cut
-    return (size_stratum(profile.area), "low-contrast") if low else (size_stratum(profile.area),)
+    cups = () if profile.cup_ratio is None else (LARGE_CUP if profile.cup_ratio >= CUP else SMALL_CUP,)
+    return (size_stratum(profile.area), *(("low-contrast",) if low else ()), *cups)
+
+
+def strata_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the strata that cases with these classes have: of disc and cup also those by the size of the cup."""
+    return (*STRATA, SMALL_CUP, LARGE_CUP) if disc_and_cup(classes) else STRATA
 
 
 def profile(case: Case) -> Profile:
@@ -58,7 +76,9 @@ def profile(case: Case) -> Profile:
     if not mask.any():
         return Profile(area=0.0, contrast=None)
     contrast = float(measure_attributes(image, mask).colour_contrast)
-    return Profile(area=float(mask.mean()), contrast=contrast or None)  # exactly 0: it has no ring to compare with
+    places = disc_and_cup(case.class_names)
+    ratio = vertical_ratio(*(case.read_masks()[place] for place in places)) if places else None
+    return Profile(float(mask.mean()), contrast or None, ratio)  # a contrast of exactly 0 had no ring to compare with
 
 
 def contrast_cut(profiles: Iterable[Profile]) -> float | None:
@@ -69,4 +89,5 @@ def contrast_cut(profiles: Iterable[Profile]) -> float | None:
 
 def record(case: Case, profile: Profile, cut: float | None) -> dict[str, Any]:
     """Return a case's group, profile and strata as the columns of a per-case record."""
-    return {"group": case.group, **asdict(profile), "strata": list(strata_of(profile, cut))}
+    own = {"group": case.group, "area": profile.area, "contrast": profile.contrast}
+    return {**own, "strata": list(strata_of(profile, cut))}

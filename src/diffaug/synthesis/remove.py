@@ -180,9 +180,8 @@ def _is_made(out: Path, case: Case) -> bool:
 
 def _made(out: Path, case: Case) -> Case:
     name = f"{case.id}-removed"
-    return Case(
-        name, out / "images" / f"{name}.png", out / "masks" / f"{name}.png", case.group, case.split, NORMAL_PROMPT
-    )
+    image, mask = (out / kind / f"{name}.png" for kind in ("images", "masks"))
+    return Case(name, image, mask, case.group, case.split, NORMAL_PROMPT, classes=case.classes)
 
 
 def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, Any]], *, digest: str) -> None:

@@ -31,9 +31,9 @@ from diffaug.artifacts import (
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, is_generic
+from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, check_place, is_generic
 from diffaug.config import GenerateConfig
-from diffaug.data.case import NEGATIVE, Case, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
@@ -42,7 +42,7 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
-from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
+from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask, window_masks
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
@@ -122,7 +122,8 @@ class Studio:
         """Encode what the painter and the gate need to know: pixels => latents."""
         side, painter = self.painter.window, self.painter
         region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
-        mask = window_mask(canvas.masks.new & (not canvas.request.fill), canvas.window, side)
+        wanted = canvas.masks.new_classes(self.drawer.classes) & (not canvas.request.fill)
+        mask = window_masks(wanted, canvas.window, side)
         scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
         with torch.no_grad():
             text = painter.embed([canvas.request.prompt])
@@ -136,6 +137,10 @@ class Studio:
             fold=self.calibration.folds[canvas.request.mask_case],
         )
         return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
+
+    def picture_of(self, values: Label) -> Label:
+        """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
+        return values if self.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
 
     @torch.no_grad()
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
@@ -245,10 +250,10 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         sample = judged(painted, canvas.request.size_bin, studio.calibration) if judge else painted
         row = _row(studio, canvas, sample) | (_of_fill(studio, canvas, sample) if canvas.request.fill else {})
         if row["decision"] == "kept" or config.paint_all:
-            row |= _write_case(folder, canvas, studio.finish(canvas, sample), out)
+            row |= _write_case(folder, canvas, studio, studio.finish(canvas, sample), out)
         if row["decision"] != "kept" and previews[row["decision"]] < PREVIEWS:
             previews[row["decision"]] += 1
-            row["preview"] = _write_preview(folder, canvas, studio.finish(canvas, sample), out)
+            row["preview"] = _write_preview(folder, canvas, studio, studio.finish(canvas, sample), out)
         yield row
 
 
@@ -287,14 +292,14 @@ def _of_fill(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     return {"decision": "kept" if kept else "rejected", "reason": reason, "checks": [], "found": round(found, 5)}
 
 
-def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[str, Any]:
+def _write_case(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> dict[str, Any]:
     if canvas.request.fill:
         region = make_folder(folder / "regions") / f"{canvas.request.id}.png"
         write_png(region, canvas.region.astype(np.uint8) * 255)
     extra = {"region": region.relative_to(out).as_posix()} if canvas.request.fill else {}
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
-    write_png(paths["mask"], canvas.masks.label.astype(np.uint8) * 255)
+    write_png(paths["mask"], studio.picture_of(canvas.masks.values))
     return (
         {name: path.relative_to(out).as_posix() for name, path in paths.items()}
         | {f"{name}_digest": digest_of_file(path) for name, path in paths.items()}
@@ -303,12 +308,12 @@ def _write_case(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> dict[
     )
 
 
-def _write_preview(folder: Path, canvas: Canvas, image: Pixels, out: Path) -> str:
+def _write_preview(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> str:
     """Write the window of a turned-down request, and beside it the requested mask."""
     path = folder / "turned-down" / f"{canvas.request.id}.png"
     write_png(path, np.asarray(canvas.window.crop(image), dtype=np.uint8))
-    mask = np.asarray(canvas.window.crop(canvas.masks.new), dtype=np.uint8) * 255
-    write_png(path.with_name(f"{path.stem}_mask.png"), mask)
+    mask = np.asarray(canvas.window.crop(canvas.masks.values * canvas.masks.new), dtype=np.uint8)
+    write_png(path.with_name(f"{path.stem}_mask.png"), studio.picture_of(mask))
     return path.relative_to(out).as_posix()
 
 
@@ -369,6 +374,7 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
     check_dataset(train)
+    check_place(config, train[0].classes)
     digests = {case.id: digest_of_case(case) for case in train}
     fitted = read_json(model / "fit.json")["cases"]
     changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
@@ -479,9 +485,10 @@ def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[di
 
 
 def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
-    group = dataset.case(row["background"]).group
+    background = dataset.case(row["background"])
+    paths = out / row["image"], out / row["mask"]
     attributes = {NEGATIVE: 1.0} if row.get("lesion_free") else {}
-    return Case(row["id"], out / row["image"], out / row["mask"], group, "train", row["prompt"], attributes)
+    return Case(row["id"], *paths, background.group, "train", row["prompt"], attributes, background.classes)
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -114,6 +114,11 @@ def window_image(frame: Pixels, window: Window, side: int) -> Tensor:
     return resize(tensor_from_pixels(np.asarray(window.crop(frame), dtype=np.uint8)), side).clamp(-1, 1)
 
 
+def window_masks(masks: Mask, window: Window, side: int) -> Tensor:
+    """Return the window of the masks of classes, (K, H, W), at the model's side: (1, K, side, side), covered shares."""
+    return torch.cat([window_mask(mask, window, side) for mask in masks], dim=1)
+
+
 def window_mask(mask: Mask, window: Window, side: int) -> Tensor:
     """Return the window of a mask at the model's side: (1, 1, side, side), covered share of each pixel."""
     return resize_mask(tensor_from_mask(window.crop(mask)), side)

@@ -3,6 +3,7 @@
 Sees the cases of `train` and `unannotated` alone; val and test are never opened.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from diffaug.artifacts import (
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
-from diffaug.data.case import Pixels, digest_of_case
+from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.train import progress_bar
@@ -99,20 +100,20 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     if base == SHIPPED:
         notices = [*notices, SHIPPED_TERMS]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
+    check_classes(base, dataset.class_names)
     make_folder(model / "training")
-    fitted = {case.id: digests[case.id] for case in annotated}
-    images_seen = {case.id: digest_of_file(case.image) for case in (*annotated, *unannotated)}
-    write_json(model / "fit.json", {**plan, "cases": fitted, "images": images_seen})
+    write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
     write_json(model / "training" / "versions.json", versions())
 
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     cases = [Annotated.of(case) for case in annotated]
+    notices = [*notices, *rare_classes(cases, dataset.class_names, config.validator.alpha)]
     images = [case.image for case in cases] + [case.read_image() for case in unannotated]
     clock.note("read")
 
     # Codec: pixels <=> latents.
-    painter = base_model(config, images, model / "training", base, seed)
+    painter = base_model(config, images, model / "training", base, seed, len(dataset.class_names))
     fidelity = measure_codec(painter.codec, images, painter.window)
     if base is not None and fidelity["psnr_db"] < LEAST_PSNR:
         train_codec(images, config.codec, model / "training", seed, painter.codec)
@@ -168,6 +169,27 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     return summary
 
 
+def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:
+    """Return a line for each class of several that is in too few lesions to shape the thresholds by itself."""
+    least = math.ceil(1 / alpha - 1)
+    counts = [
+        sum(bool((case.masks[k] & lesion).any()) for case in cases for lesion in case.lesions)
+        for k in range(len(names))
+    ]
+    return [
+        f"{count} annotated lesions hold the class {name}, fewer than the {least} that a threshold needs: where it is "
+        "asked for, the gate judges it by what lesions without it reach"
+        for name, count in zip(names, counts, strict=True)
+        if count < least and len(names) > 1
+    ]
+
+
+def _seen(annotated: Sequence[Case], unannotated: Sequence[Case], digests: dict[str, str]) -> dict[str, Any]:
+    """Return what `fit.json` says of the data: digests of the annotated cases, and of every image."""
+    images = {case.id: digest_of_file(case.image) for case in (*annotated, *unannotated)}
+    return {"cases": {case.id: digests[case.id] for case in annotated}, "images": images}
+
+
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
     """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together."""
     groups = {case.case.id: case.case.group for case in cases}
@@ -206,6 +228,20 @@ def usable_base(base: Path | None, config: FitConfig) -> Path | None:
     return base
 
 
+def check_classes(base: Path | None, names: Sequence[str]) -> None:
+    """Refuse a base that was made for more classes than the data has.
+
+    Raises:
+        ModelError: It was.
+    """
+    known = LatentInpainter.load(base).classes if base else 0
+    if known > len(names):
+        raise ModelError(
+            f"a base has at most the classes of the data: {base} was made for {known}, the data has {len(names)} "
+            f"({', '.join(names)}); use another base"
+        )
+
+
 class _Clock:
     """Notes the seconds since the last note."""
 
@@ -240,20 +276,23 @@ def finished(model: Path, plan: dict[str, Any]) -> bool:
 
 
 def base_model(
-    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Path | None, seed: int
+    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Path | None, seed: int, classes: int = 1
 ) -> LatentInpainter:
-    """Load the base, or train a codec on the images and set untrained parts around it."""
+    """Load the base and add masks of further classes, or train a codec and set untrained parts around it."""
     if base is not None:
-        return LatentInpainter.load(base)
-    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed)
+        model = LatentInpainter.load(base)
+        if model.classes or classes > 1:  # one without masks may stay so: its region says where to paint
+            model.add_masks(classes)
+        return model
+    return untrained_around(train_codec(images, config.codec, folder, seed), config, seed, classes)
 
 
-def untrained_around(codec: Any, config: FitConfig, seed: int) -> LatentInpainter:
+def untrained_around(codec: Any, config: FitConfig, seed: int, classes: int = 1) -> LatentInpainter:
     """Set untrained parts, seeded, around a trained codec."""
     torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
     cells = config.codec.window // config.codec.cell
-    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells)
+    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells, classes)
     return LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
 
 

@@ -96,7 +96,7 @@ def train_validators(
     networks = []
     for fold in range(config.folds):
         torch.manual_seed(seed + fold)
-        network = segmenter_of(config, model.latent_channels, model.latent_side, max(1, model.classes))
+        network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
         seen = torch.nonzero(fold_of != fold)[:, 0]
 
         def loss(_: int, generator: torch.Generator, network: Any = network, seen: Tensor = seen) -> dict[str, Tensor]:
@@ -124,11 +124,11 @@ def real_scores(
     """Score every real lesion with the validator that has not seen its case.
 
     Returns:
-        Per size bin and checked step, one soft IoU for each lesion; at the last step of the latents themselves, before
-        it of the painter's estimates at that step's timestep.
+        Per size bin and checked step, one soft IoU for each lesion, that of its worst class; at the last step of the
+        latents themselves, before it of the painter's estimates at that step's timestep.
     """
     lesions = [(case, number) for case in cases for number in range(len(case.lesions))]
-    alone = [Annotated(c.case, c.image, c.mask, [c.lesions[n]], [c.attributes[n]]) for c, n in lesions]
+    alone = [case.alone(number) for case, number in lesions]
     side, cells = model.window, model.latent_side
 
     def sketch(number: int, rng: Rng) -> Any:

@@ -4,7 +4,7 @@ Legend: N windows, H = W window side (px), h = w latent side, s = 4 h validator 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import Attributes, measure_attributes
-from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region
+from diffaug.conditioning.cup import describe_disc
+from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
-from diffaug.synthesis.window import Window, pixels_from_tensor, window_around, window_image, window_mask
+from diffaug.synthesis.window import Window, pixels_from_tensor, window_around, window_image, window_masks
 from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
+SAID = 0.8  # chance that a training prompt speaks of an aspect, so that each word is also learnt alone
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,20 @@ def random_blob(side: int, rng: Rng, largest: float = 0.42) -> Tensor:
     return torch.from_numpy(np.hypot(along, across) < radius * (1 + waves))[None, None].float()
 
 
+def union(masks: Tensor) -> Tensor:
+    """Return what some class covers, (1, K, H, W) => (1, 1, H, W)."""
+    return masks.amax(1, keepdim=True)
+
+
 def dilated(mask: Tensor, radius: float) -> Tensor:
-    """Return the pixels within `radius` of a mask (1, 1, H, W), 0 or 1."""
-    distance = ndimage.distance_transform_edt((mask[0, 0] <= 0.5).numpy())
+    """Return the pixels within `radius` of some class of a mask (1, K, H, W) => (1, 1, H, W), 0 or 1."""
+    distance = ndimage.distance_transform_edt((union(mask)[0, 0] <= 0.5).numpy())
     return torch.from_numpy(distance <= radius)[None, None].float()
 
 
 def extent(mask: Tensor) -> float:
-    """Return the diameter of the disc with a mask's area, px."""
-    return float(2 * (mask.sum() / np.pi).sqrt())
+    """Return the diameter of the circle with the area of all classes of a mask (1, K, H, W), px."""
+    return float(2 * (union(mask).sum() / np.pi).sqrt())
 
 
 def _turned(sketch: Sketch, rng: Rng) -> Sketch:
@@ -164,8 +172,8 @@ def _jittered(image: Tensor, rng: Rng) -> Tensor:
 
 
 def _some_aspects(rng: Rng) -> set[str]:
-    """Choose the aspects that a prompt mentions: usually most of them, so that each word is also learnt alone."""
-    return {aspect for aspect in ASPECTS if rng.random() < 0.8}
+    """Choose the aspects that a prompt mentions: usually most of them."""
+    return {aspect for aspect in ASPECTS if rng.random() < SAID}
 
 
 def components(mask: Mask) -> list[Mask]:
@@ -177,20 +185,35 @@ def components(mask: Mask) -> list[Mask]:
 
 @dataclass(frozen=True)
 class Annotated:
-    """A case held in memory: pixels, mask, its lesions and their measured attributes."""
+    """A case held in memory: pixels, mask, its lesions and their measured attributes.
+
+    A lesion is a connected part of all classes together, such as a disc with its cup; `classes` tells them apart,
+    (K, H, W), and is None where the mask is the only one.
+    """
 
     case: Case
     image: Pixels
     mask: Mask
     lesions: list[Mask]
     attributes: list[Attributes]
+    classes: Mask | None = None
 
     @staticmethod
     def of(case: Case) -> "Annotated":
         """Read and measure a case."""
         image, mask = case.read_image(), case.read_mask()
         lesions = components(mask)
-        return Annotated(case, image, mask, lesions, [measure_attributes(image, lesion) for lesion in lesions])
+        attributes = [measure_attributes(image, lesion) for lesion in lesions]
+        return Annotated(case, image, mask, lesions, attributes, case.read_masks() if case.classes else None)
+
+    @property
+    def masks(self) -> Mask:
+        """The mask of each class, (K, H, W)."""
+        return self.mask[None] if self.classes is None else self.classes
+
+    def alone(self, lesion: int) -> "Annotated":
+        """Return the case with one of its lesions to choose from."""
+        return replace(self, lesions=[self.lesions[lesion]], attributes=[self.attributes[lesion]])
 
 
 def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, float], rng: Rng) -> Sketch:
@@ -203,14 +226,26 @@ def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, 
     lesion = case.lesions[pick]
     shift = tuple(rng.uniform(-0.7, 0.7, 2))
     window = window_around(lesion, float(rng.uniform(*context)), (float(shift[0]), float(shift[1])))
-    mask = window_mask(lesion, window, side)
+    mask = window_masks(case.masks & lesion, window, side)
     region = dilated(mask, extent(mask) * rng.uniform(0.05, 0.25) + 1)
     if rng.random() < 0.3:
         region = torch.maximum(region, random_blob(side, rng))
-    prompt = case.case.prompt or describe(case.attributes[pick], _some_aspects(rng))
+    keep = set() if case.case.prompt else _some_aspects(rng)
     image = _jittered(window_image(case.image, window, side), rng)
-    label = window_mask(case.mask, window, side)
-    return _turned(Sketch(image, region, mask, label, scale_of(window.side, lesion.shape, cells), prompt), rng)
+    label = window_masks(case.masks, window, side)
+    sketch = Sketch(image, region, mask, label, scale_of(window.side, lesion.shape, cells), case.case.prompt)
+    sketch = _turned(sketch, rng)
+    return sketch if sketch.prompt else replace(sketch, prompt=_said_of(case, pick, keep, sketch.mask, rng))
+
+
+def _said_of(case: Annotated, pick: int, keep: set[str], mask: Tensor, rng: Rng) -> str:
+    """Describe a lesion; of a disc the cup too, as upright as the window (1, K, H, W) shows it after its turn."""
+    places = disc_and_cup(case.case.class_names)
+    if places is None:
+        return describe(case.attributes[pick], keep)
+    disc, cup = (mask[0, place].numpy() > 0.5 for place in places)
+    ratio = vertical_ratio(disc, cup) if rng.random() < SAID else None
+    return describe_disc(words_of(case.attributes[pick]), keep, ratio)
 
 
 def random_square(shape: tuple[int, int], rng: Rng, smallest: float = 0.2, largest: float = 1.0) -> Window:
@@ -225,7 +260,7 @@ def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int =
     """Draw a window with a lesion-free region to fill, or None where the frame has no room for one."""
     for _ in range(tries):
         window = random_square(case.mask.shape, rng, largest=0.8)
-        label = window_mask(case.mask, window, side)
+        label = window_masks(case.masks, window, side)
         region = random_blob(side, rng)
         if float((region * dilated(label, 2)).sum()) == 0 and _is_lit(case.image, window):
             image = _jittered(window_image(case.image, window, side), rng)
@@ -250,10 +285,14 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
             lesion = case.lesions[int(rng.integers(len(case.lesions)))]
             shift = rng.uniform(-1.6, 1.6, 2)
             window = window_around(lesion, float(rng.uniform(1.2, 3.0)), (float(shift[0]), float(shift[1])))
-        label = window_mask(case.mask, window, side)
-        if (float(label.mean()) > 0.01) != lesion_free and (not lesion_free or float(label.sum()) == 0):
+        label = window_masks(case.masks, window, side)
+        if (float(union(label).mean()) > 0.01) != lesion_free and (not lesion_free or float(label.sum()) == 0):
             break
-    region = torch.ones_like(label) if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
+    region = (
+        torch.ones_like(union(label))
+        if rng.random() < 0.5
+        else torch.maximum(random_blob(side, rng), dilated(label, 4))
+    )
     prompt = NORMAL_PROMPT if float(label.sum()) == 0 else ""
     image = _jittered(window_image(case.image, window, side), rng)
     return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)

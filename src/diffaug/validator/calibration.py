@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffaug.artifacts import read_json, write_json
@@ -21,18 +22,31 @@ BINS = ("small", "medium", "large")
 
 
 def soft_iou(probability: Tensor, mask: Tensor, region: Tensor) -> Tensor:
-    """Return the agreement of a probability map with a mask inside a region, (B,), in [0, 1].
+    """Return the agreement of a probability map with a mask inside a region, (B,), in [0, 1]: that of the worst class.
 
-    sum min(p, m) / sum max(p, m) over region and classes; it equals IoU for hard masks. Two empty maps agree: 1.
+    sum min(p, m) / sum max(p, m) over the region for each class; it equals IoU for hard masks. Two empty maps agree: 1.
+    A class that a mask of other classes does not hold counts by the share of the region where it is not found,
+    1 - sum p / sum region: a quotient with nothing requested would be 0 for the last trace of probability.
 
     Args:
         probability: (B, K, s, s).
         mask: Covered share, same shape.
         region: (B, 1, s, s), 0 or 1.
     """
-    low = (probability.minimum(mask) * region).sum((1, 2, 3))
-    high = (probability.maximum(mask) * region).sum((1, 2, 3))
-    return (low + 1e-6) / (high + 1e-6)
+    return class_ious(probability, mask, region).amin(1)
+
+
+def class_ious(probability: Tensor, mask: Tensor, region: Tensor) -> Tensor:
+    """Return the agreement of each class, (B, K); arguments and rules as in `soft_iou`."""
+    some = mask.sum((1, 2, 3)) > 0
+    scores = []
+    for p, m in zip(probability.chunk(probability.shape[1], 1), mask.chunk(mask.shape[1], 1), strict=True):
+        low = (p.minimum(m) * region).sum((1, 2, 3))
+        high = (p.maximum(m) * region).sum((1, 2, 3))
+        left = 1 - (p * region).sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp_min(1e-6)
+        absent = some & (m.sum((1, 2, 3)) == 0)
+        scores.append(torch.where(absent, left, (low + 1e-6) / (high + 1e-6)))
+    return torch.stack(scores, dim=1)
 
 
 def conformal_threshold(scores: Sequence[float], alpha: float) -> float:

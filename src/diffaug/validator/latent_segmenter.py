@@ -49,7 +49,7 @@ def segment(segmenter: Any, x0_hat: Tensor, t: Tensor) -> Tensor:
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Return cross-entropy plus soft Dice over the batch, a scalar.
+    """Return cross-entropy plus soft Dice over the batch, a scalar; Dice is the mean over classes: small ones count.
 
     Args:
         logits: (B, K, s, s).
@@ -58,9 +58,15 @@ def segmentation_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """
     rows = weight.view(-1, 1, 1, 1)
     entropy = (F.binary_cross_entropy_with_logits(logits, label, reduction="none") * rows).mean()
-    overlap = (logits.sigmoid() * label * rows).sum()
-    dice = (2 * overlap + 1) / (((logits.sigmoid() + label) * rows).sum() + 1)
+    parts = zip(logits.chunk(logits.shape[1], 1), label.chunk(label.shape[1], 1), strict=True)
+    dice = torch.stack([_dice(p, m, rows) for p, m in parts]).mean()
     return entropy + 0.5 * (1 - dice)
+
+
+def _dice(logits: Tensor, label: Tensor, rows: Tensor) -> Tensor:
+    """Return the soft Dice of one class over the batch."""
+    overlap = (logits.sigmoid() * label * rows).sum()
+    return (2 * overlap + 1) / (((logits.sigmoid() + label) * rows).sum() + 1)
 
 
 def load_segmenter(folder: Path, device: torch.device | str = "cpu") -> Any:
