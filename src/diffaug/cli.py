@@ -336,7 +336,8 @@ class Study:
         """Return the whole pipeline for --folds."""
         chosen = PRESETS[_preset]
         data = chosen.data.model_copy(update={"annotated": ("all",), "draws": (0,)})
-        found = config_from_values({"data": data.model_dump() | {"folds": self.folds}}, _preset)
+        more = {"folds": self.folds, "allow_duplicates": self.allow_duplicates}
+        found = config_from_values({"data": data.model_dump() | more}, _preset)
         return found.model_copy(update={"out": self.out, "seed": self.seed, "device": self.device, "study": self.study})
 
 

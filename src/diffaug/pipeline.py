@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_json, read_jsonl, write_csv, write_json
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
-from diffaug.data.case import digest_of_case
+from diffaug.data.case import Case, digest_of_case
+from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, subset_dataset, write_cases
-from diffaug.data.split import folds_by_group
+from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Job:
     """One fit with its study: a number of annotated cases, a draw of them, and a fold (None without folds)."""
 
     config: Config
+    source: Path  # the full data set
     full: Path  # every annotation, the fold's apart
     digest: str  # of the full data set
     annotated: int | str
@@ -156,17 +158,25 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
     if not wanted.folds:
         fulls: dict[int | None, Path] = {None: dataset.folder}
     else:
-        train = dataset.split("train")
-        fold_of = folds_by_group({case.id: case.group for case in train}, wanted.folds, config.seed)
+        fold_of = folds_by_group(_groups_of(dataset.split("train")), wanted.folds, config.seed)
         fulls = {
             fold: _fold_dataset(dataset, config.out / f"fold{fold}", fold_of, fold) for fold in range(wanted.folds)
         }
     return [
-        Job(config, full, digest, annotated, draw, fold)
+        Job(config, dataset.folder, full, digest, annotated, draw, fold)
         for annotated in wanted.annotated
         for draw in wanted.draws
         for fold, full in fulls.items()
     ]
+
+
+def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
+    """Return the group of each case; groups that share a repeated frame are one, so that no fold is tested on it."""
+    first: dict[str, str] = {}
+    for case in cases:
+        first.setdefault(case.group, case.id)
+    links = [(case.id, first[case.group]) for case in cases]
+    return connected([case.id for case in cases], [*links, *find_duplicates(cases)])
 
 
 def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: int) -> Path:
@@ -253,6 +263,7 @@ def _run_job(job: Job, records: "Records") -> None:
     summary = run_study(
         out / "data", out / "study", sets, study,
         seed=job.seed, test=("test",) if config.data.folds else config.data.test, device=config.device, oracle=job.full,
+        allow_duplicates=config.data.allow_duplicates,
     )  # fmt: skip
     for (arm, seed), key in keys.items():
         if arm in pending and records.run(key) is None:
@@ -285,9 +296,9 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     """Return records and summary of all draws and folds of one number of annotated cases."""
     from diffaug.study.statistics import summarise
 
-    lines = [records.run(key) for job in jobs for key in job.keys().values()]
-    found = [line for line in lines if line is not None]
-    rows = [row for line in found for row in records.records_of(line)]
+    lines = [(job, records.run(key)) for job in jobs for key in job.keys().values()]
+    found = [line for _, line in lines if line is not None]
+    rows = [row for job, line in lines if line is not None for row in _with_pictures(job, records.records_of(line))]
     alarms: dict[str, list[list[float]]] = {}
     for line in found:
         alarms.setdefault(line["arm"], []).append(line["fills"])
@@ -299,6 +310,15 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
     return {"rows": rows, "summary": summary, "names": names}
+
+
+def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Say where the predictions of a run lie, if they are still there; the pooled folder lies beside the job's."""
+    for index, row in enumerate(rows):
+        picture = Path("study") / "predictions" / f"{row['arm']}-{row['seed']}" / f"{index:05d}.png"
+        if (job.out / picture).is_file() and job.draw == job.config.data.draws[0]:
+            row["prediction"] = f"../{job.out.name}/{picture.as_posix()}"
+    return rows
 
 
 def _report(
@@ -349,7 +369,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
         "identity": {"seed": config.seed, "test": tests, "device": config.device},
         "config": config_of,
         "arms": {name: MEANING[name.partition("@")[0]] for name in config.study.arms},
-        "data": plan.get("data", str(jobs[0].full)),
+        "data": str(jobs[0].source),
         **({"classes": list(found["names"])} if len(found["names"]) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],
         "synthetic": plan.get("synthetic", []),

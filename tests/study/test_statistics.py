@@ -154,6 +154,13 @@ def test_a_change_is_given_relative_to_the_other_arm_too():
     assert paired(other, np.zeros_like(other), 50, 0)["relative"] is None
 
 
+def test_a_relative_change_of_hardly_any_events_is_left_out():
+    rare = np.zeros((1, 40))
+    rare[0, 0] = 1.0  # one missed lesion of forty: a third of the resamples hold none
+    assert paired(np.zeros_like(rare), rare, 400, 0)["relative"] is None
+    assert paired(np.zeros_like(rare), rare, 400, 0)["mean"] == pytest.approx(-1 / 40)
+
+
 def test_a_p_value_is_small_for_a_sure_gain_and_large_for_none():
     rng = np.random.default_rng(0)
     base, noise = rng.uniform(size=(3, 60)), rng.normal(0, 0.05, (3, 60))

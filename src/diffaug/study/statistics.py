@@ -117,14 +117,17 @@ def paired(
 
 
 def _ratio(over: Values, under: Values, resamples: int, seed: int, groups: Sequence[str] | None) -> Interval:
-    """Return mean(over) / mean(under) with its interval; None where the lower mean is 0."""
-    below = float(np.nanmean(under))
-    if below == 0:
+    """Return mean(over) / mean(under) with its interval.
+
+    Nothing where the lower mean is not safely above 0, that is in more than half of 5 % of the resamples: the ratio
+    would be of noise.
+    """
+    below = resampled_means(under, resamples, seed, groups)
+    mean, safe = float(np.nanmean(under)), below > 0
+    if mean <= 0 or safe.mean() < (1 + LEVEL) / 2:
         return dict(NOTHING)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = resampled_means(over, resamples, seed, groups) / resampled_means(under, resamples, seed, groups)
-    ratios = ratios[np.isfinite(ratios)]
-    return _bounds(float(np.nanmean(over)) / below, ratios) if len(ratios) else dict(NOTHING)
+    ratios = resampled_means(over, resamples, seed, groups)[safe] / below[safe]
+    return _bounds(float(np.nanmean(over)) / mean, ratios)
 
 
 def holm(values: Mapping[str, float | None]) -> dict[str, float | None]:
