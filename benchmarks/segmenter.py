@@ -19,7 +19,7 @@ from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.study.arms import Arm, annotated
-from diffaug.study.run import Run, complete_runs
+from diffaug.study.run import FREE, Run, complete_runs
 from diffaug.study.strata import contrast_cut, profile, record
 
 TEST = 100  # cases that a run is tested on
@@ -64,7 +64,10 @@ def runs_of(
         columns = tuple(record(case, profile(case), cut) for case in test)
         for name in names:
             config = config_of(name, base)
-            arm = Arm(f"{name.replace(' ', '-')}-{digest_of_value(config.model_dump(mode='json'))[:6]}", train)
+            arm = Arm(
+                f"{name.replace(' ', '-')}-{digest_of_value(config.model_dump(mode='json', exclude={*FREE}))[:6]}",
+                train,
+            )
             runs.append(Run(arm, fold, test, columns, config, "cpu", options.out, pictures=False))
     return runs
 

@@ -55,3 +55,26 @@ def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_pa
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim", "dpm++")]
     assert all(float(line.split()[3]) > 0 for line in lines)
+
+
+def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path):
+    make_phantoms(tmp_path / "data", 12, 1, 1, 0, size=96, seed=0)
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "segmenter.py"),
+        str(tmp_path / "data"),
+        str(tmp_path / "out"),
+        "--quick",
+    ]
+    more = ["--annotated", "4", "--folds", "2", "--only", "base", "iterations x 2"]
+    table = subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert {line.split("Dice")[0].strip() for line in table} == {"base", "iterations x 2"}
+    rows = [json.loads(line) for line in (tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()]
+    assert {(row["setting"], row["fold"]) for row in rows} == {
+        (s, f) for s in ("base", "iterations x 2") for f in (0, 1)
+    }
+    assert all(row["annotated"] == 4 and row["n"] == 8 and 0 <= row["dice"] <= 1 and row["ms"] > 0 for row in rows)
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*-[01].jsonl")}
+    subprocess.run([*command, *more, "--set", "bootstrap=9"], check=True, capture_output=True)
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    assert len((tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()) == 4
