@@ -47,6 +47,7 @@ from diffaug.data.sources.folder import import_folder
 from diffaug.data.sources.kvasir_seg import import_kvasir_seg
 from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
+from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import paint
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
@@ -73,9 +74,10 @@ class Size:
     judge: int = 1200  # iterations
     classifier: int = 200  # iterations
     audited: int = 200  # windows that the prior paints
+    removed: int = 60  # held-out cases whose lesions are painted away
 
 
-QUICK = Size(annotated=12, painted=12, asked=4, held_out=12, judge=4, classifier=3, audited=8)
+QUICK = Size(annotated=12, painted=12, asked=4, held_out=12, judge=4, classifier=3, audited=8, removed=2)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class Easel:
         done = time.perf_counter()
         made = []
         for canvas, window in zip(canvases, decoded, strict=True):
-            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, canvas.request.seed)
+            seed = canvas.request.seed
+            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
             made.append(Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case))
         if not steps:
             spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)
@@ -369,6 +372,26 @@ def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], c
     )
 
 
+def measure_removal(remover: Remover, judge: Judge, cases: Sequence[Case], out: Path) -> dict[str, float]:
+    """Return how much of lesions the judge finds before and after they are painted away, and write `removed.png`.
+
+    `found`: median share of a lesion's area; `seen`: share of the lesions of which it finds at least half.
+    """
+    result, tiles = {}, []
+    frames = {case.id: remover.remove(case)[0] for case in cases}
+    before = lesions_of(cases, len(cases) * 10)
+    after = [replace(lesion, image=frames[lesion.case]) for lesion in before]
+    for name, lesions in (("before", before), ("after", after)):
+        images, masks, _ = windows(lesions)
+        found = (judge.probability(images) > 0.5) & (masks > 0.5)
+        share = (found.sum((1, 2, 3)) / (masks > 0.5).sum((1, 2, 3)).clamp_min(1)).numpy()
+        result[f"removal_found_{name}"] = round(float(np.median(share)), 3)
+        result[f"removal_seen_{name}"] = round(float((share >= 0.5).mean()), 3)
+        tiles.append([tile(lesion) for lesion in lesions])
+    sheet([row[i : i + 12] for i in range(0, min(36, len(before)), 12) for row in tiles], out / "removed.png")
+    return result
+
+
 # --- Pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -477,6 +500,9 @@ def run(
         images, masks, regions = windows(lesions)
         result[name] = round(float(np.median(iou_inside(judge.probability(images), masks, regions))), 3)
     say(started, "obedience")
+
+    result |= measure_removal(easel.studio.remover, judge, measured[: size.removed], out)
+    say(started, "removal")
 
     result |= audit_prior(judge, dataset.split("train"), measured, size.audited)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Drishti-GS with 25 annotated crops, the rest of train unannotated: does painting discs help?
+# Drishti-GS with 25 annotated crops, the rest of train unannotated: does painting discs and cups help?
 # Usage: runs/drishti.sh OUT [FROM]    FROM: images/, masks/ and labels.csv; $DIFFAUG_DATA/drishti-gs unset
-# One class is painted and segmented: the disc, which is rim and cup together. The data set keeps both classes.
-# An eye has one disc, so a painted one always replaces it. Run it again after a kill: it goes on where it was.
+# Two classes are painted and segmented, the disc and the cup in it; the study tells the Dice of each and the error of
+# the vertical cup-to-disc ratio.
+# An eye has one disc, which is repainted where it is, with a cup of another size.
+# Run it again after a kill: it goes on where it was.
 # $PRESET, $ANNOTATED and $GENERATE (more options of generate) change the size of the run.
 set -eu
 OUT=${1:?usage: runs/drishti.sh OUT [FROM]}

@@ -1,9 +1,11 @@
 #!/bin/sh
-# REFUGE with 100 annotated photographs, the rest of train unannotated: does painting discs help?
+# REFUGE with 100 annotated photographs, the rest of train unannotated: does painting discs and cups help?
 # Usage: runs/refuge2.sh FROM OUT    FROM: REFUGE as published, or a mirror of it (docs/datasets.md)
-# One class is painted and segmented: the disc, which is rim and cup together. The data set keeps both classes.
+# Two classes are painted and segmented, the disc and the cup in it; the study tells the Dice of each and the error of
+# the vertical cup-to-disc ratio.
 # The images are crops around the disc that its light gives away, not its mask; SOURCE=refuge2 takes whole photographs.
-# An eye has one disc, so a painted one always replaces it. Run it again after a kill: it goes on where it was.
+# An eye has one disc, which is repainted where it is, with a cup of another size.
+# Run it again after a kill: it goes on where it was.
 # $PRESET, $ANNOTATED and $GENERATE (more options of generate) change the size of the run.
 set -eu
 FROM=${1:?usage: runs/refuge2.sh FROM OUT}

@@ -105,12 +105,12 @@ def write_clinicdb(folder: Path, size: tuple[int, int] = (18, 24), suffix: str =
     return folder
 
 
-def write_drishti(folder: Path, count: int = 20, side: int = 96) -> Path:
-    """Write cropped Drishti-GS: palette masks, a table of glaucoma."""
+def write_drishti(folder: Path, count: int = 20, side: int = 96, cropped: bool = False) -> Path:
+    """Write Drishti-GS: palette masks, a table of glaucoma; small discs in whole fields, or crops of large ones."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for number in range(count):
-        pixels, label = fundus(number, side)
+        pixels, label = eye(number, side, 0.35 + 0.5 * number / count) if cropped else fundus(number, side)
         mask = Image.fromarray(label).convert("P")
         mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
         Image.fromarray(pixels).save(folder / "images" / f"drishtiGS_{number:03}.png")

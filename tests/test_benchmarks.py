@@ -3,10 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from layouts import write_drishti
+
 from diffaug.data.phantom import make_phantoms
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PAINTER_KEYS = {
+    "removal_found_before", "removal_found_after", "removal_seen_before", "removal_seen_after",
     "codec_psnr_db", "codec_ssim", "kid_painted", "kid_copy_paste", "kid_real_codec", "kid_8_steps", "kid_50_steps",
     "auc_real_vs_painted", "auc_codec_vs_painted", "obedience", "mask_iou_median", "judge_iou_real", "copy_share",
     "copy_share_low", "seam_ratio", "sharpness_ratio", "fit_minutes", "fit_peak_gb", "milliseconds",
@@ -78,3 +81,42 @@ def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path)
     subprocess.run([*command, *more, "--set", "bootstrap=9"], check=True, capture_output=True)
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert len((tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "stable_diffusion.py"), str(tmp_path), "--quick", "--once"]
+    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "stable_diffusion.json").read_text())
+    assert [row["what"] for row in measured["painting"]] == ["diffusers", "ours"]
+    assert [row["checkpointing"] for row in measured["training"]] == [True, False]
+    assert all(
+        row["ms"] > 0 and row["peak_gib"] >= row["held_gib"]
+        for kind in ("painting", "training")
+        for row in measured[kind]
+    )
+    assert measured["training"][1]["kept_gib"] > 0
+
+
+def test_the_placement_benchmark_finds_no_violation_on_phantoms_with_an_overlay_and_text(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "placement.py"), "--out", str(tmp_path), "--quick"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "placement.json").read_text())
+    assert set(measured["violations"]) == {"border", "overlay", "text", "lesion", "painted border"}
+    assert not any(measured["violations"].values())
+    assert sum(measured["placements"].values()) == 30
+    assert measured["real"]["lesions_per_frame"] >= 1 and "lesions a frame" in run.stdout
+    assert (tmp_path / "sheet-1.png").stat().st_size > 10_000
+
+
+def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
+    tree = write_drishti(tmp_path / "tree", 14, cropped=True)
+    command = [sys.executable, str(BENCHMARKS / "drishti.py"), "--out", str(tmp_path), "--from", str(tree), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "drishti.json").read_text())
+    assert -1 <= measured["vcdr_rank_correlation"] <= 1
+    assert 0 <= measured["vcdr_mae"] <= 1 and 0 <= measured["vcdr_mae_segmenter"] <= 1
+    pairs = list(measured["ratios"].values())
+    assert len(pairs) == measured["painted"] == 8
+    assert abs(measured["vcdr_mae"] - sum(abs(a - b) for a, b in pairs) / 8) < 1e-3
+    assert measured["requested"] == [min(a for a, _ in pairs), max(a for a, _ in pairs)]
+    assert (tmp_path / "discs.png").stat().st_size > 10_000

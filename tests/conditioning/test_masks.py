@@ -110,11 +110,14 @@ def structure():
 
 def test_the_classes_of_a_component_move_together(structure):
     rng = np.random.default_rng(0)
-    for transform in [MaskTransform(), *(draw_transform(rng) for _ in range(12))]:
+    drawn = [draw_transform(rng) for _ in range(12)]
+    for transform in [MaskTransform(), *drawn, *(replace(one, elastic=0.0) for one in drawn)]:
         shape = render(structure, transform, (90, 110))
         label = render_label(structure, transform, (90, 110))
         np.testing.assert_array_equal(label > 0, shape)
         assert set(np.unique(label[shape])) == {1, 2, 7}
+        if transform.elastic:  # which keeps the area of the whole, and no rectangle
+            continue
         for value in (1, 2):
             expected = (structure.label == value).sum() * transform.scale**2
             assert (label == value).sum() == pytest.approx(expected, rel=0.12)
@@ -203,3 +206,22 @@ def test_paste_cuts_off_what_lies_outside():
     assert np.count_nonzero(paste(crop, 8, 3, (10, 10))) == 8
     assert np.count_nonzero(paste(crop, 20, 3, (10, 10))) == 0
     assert ndimage.center_of_mass(paste(crop, 3, 4, (10, 10))) == (4.5, 5.5)
+
+
+def test_an_elastic_transform_bends_a_shape_and_keeps_its_area_and_its_unity(bank):
+    for entry in bank.entries:
+        plain, bent, again, other = (
+            render(entry, MaskTransform(1.2, 30.0, elastic=elastic, warp=warp), entry.frame)
+            for elastic, warp in ((0.0, 0), (0.08, 5), (0.08, 5), (0.08, 6))
+        )
+        np.testing.assert_array_equal(bent, again)
+        assert bent.shape != other.shape or (bent != other).any()
+        assert ndimage.label(bent, np.ones((3, 3)))[1] == 1
+        assert np.count_nonzero(bent) == pytest.approx(np.count_nonzero(plain), rel=0.08)
+
+
+def test_an_elastic_transform_is_the_same_in_a_larger_frame(bank):
+    entry, transform = bank.entries[0], MaskTransform(1.0, 0.0, elastic=0.08, warp=3)
+    small, large = render(entry, transform, (160, 160)), render(entry, transform, (320, 320))
+    assert shape_of(large) == pytest.approx(shape_of(small), abs=0.08)
+    assert np.count_nonzero(large) == pytest.approx(4 * np.count_nonzero(small), rel=0.05)

@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from diffaug.conditioning.attributes import lab_from_rgb
 from diffaug.conditioning.masks import paste
-from diffaug.conditioning.placement import field_of_view, highlights, overlays, place_free, place_replace, terrain_of
+from diffaug.conditioning.placement import (
+    field_of_view,
+    highlights,
+    overlays,
+    place_free,
+    place_replace,
+    printed_on,
+    terrain_of,
+    writing,
+)
 
 
 def test_the_field_of_view_leaves_out_black_corners_and_the_overlay_box(frame_of):
@@ -46,6 +56,58 @@ def test_an_overlay_is_a_filled_rectangle_of_a_colour_that_tissue_has_not(ellips
     found = overlays(image)
     assert found[140:180, 20:70].all() and found.mean() < 0.1
     assert not overlays(np.full((50, 50, 3), 128, np.uint8)).any()
+
+
+def test_a_flat_grey_box_is_an_overlay_and_overexposed_tissue_is_none(ellipse_in):
+    image = np.random.default_rng(0).normal((180, 100, 90), 6, (200, 200, 3)).clip(0, 255).astype(np.uint8)
+    image[ellipse_in((200, 200), (50, 60), (30, 30))] = 255
+    assert not overlays(image).any()
+    image[140:180, 20:70] = 96
+    found = overlays(image)
+    assert found[141:179, 21:69].all() and found.mean() < 0.1
+
+
+def with_text(rng, top, left):
+    """Return tissue with a line of ten different glyphs, each 7 px high."""
+    image = rng.normal((150, 80, 70), 4, (352, 352, 3)).clip(0, 255).astype(np.uint8)
+    for glyph in range(10):
+        image[top : top + 7, left + 6 * glyph : left + 6 * glyph + 4][rng.random((7, 4)) < 0.7] = 225
+    return image
+
+
+def test_a_line_of_text_is_found_and_no_mask_lies_on_it(ellipse_in):
+    image = with_text(np.random.default_rng(0), 100, 20)
+    found = writing(lab_from_rgb(image))
+    assert found[101:106, 22:76].all() and not found[:90].any() and not found[:, 100:].any()
+    terrain = terrain_of(image, np.zeros((352, 352), bool))
+    shape = ellipse_in((61, 61), (30, 30), (30, 30))
+    for seed in range(20):
+        assert not (paste(shape, *place_free(terrain, shape, np.random.default_rng(seed)), (352, 352)) & found).any()
+    old = ellipse_in((352, 352), (104, 48), (35, 35))
+    place = place_replace(terrain_of(image, old), old, shape)
+    assert place is None or np.count_nonzero(paste(shape, *place, (352, 352)) & found) <= 0.005 * shape.sum()
+
+
+def test_marks_that_stand_still_are_print_and_those_that_move_are_not():
+    rng, dot = np.random.default_rng(1), (slice(200, 203), slice(40, 43))
+    frames = [rng.normal((150, 80, 70), 4, (352, 352, 3)).clip(0, 255).astype(np.uint8) for _ in range(12)]
+    for frame in frames:
+        frame[dot] = 225
+        row, column = rng.integers(250, 350), rng.integers(100, 350)
+        frame[row : row + 3, column : column + 3] = 225
+    printed = printed_on(frames)
+    assert printed[dot].all() and printed.mean() < 0.002
+    assert writing(lab_from_rgb(frames[0]), printed)[dot].all() and not writing(lab_from_rgb(frames[0]))[dot].any()
+    assert printed_on(frames[:11]) is None
+
+
+def test_a_large_mask_needs_more_light_than_a_small_one(ellipse_in):
+    image = np.full((128, 128, 3), (108, 70, 64), np.uint8)
+    assert 33 < lab_from_rgb(image)[0, 0, 0] < 36
+    terrain = terrain_of(image, np.zeros((128, 128), bool))
+    small, large = (ellipse_in((2 * r + 1, 2 * r + 1), (r, r), (r, r)) for r in (4, 30))
+    assert place_free(terrain, small, np.random.default_rng(0)) is not None
+    assert place_free(terrain, large, np.random.default_rng(0)) is None
 
 
 def test_highlights_are_bright_without_colour(frame_of):

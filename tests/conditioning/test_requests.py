@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener, words_in
-from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.masks import EIGHT, MaskBank
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word, size_bin
 from diffaug.conditioning.requests import (
@@ -69,9 +71,10 @@ def test_masks_stay_on_tissue_and_labels_are_consistent(drawer, requests):
         masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
         view = field_of_view(drawer.cases[request.background].read_image())
         assert view[masks.new].all()
+        lesion = lesion & (request.placement != "removed")
         np.testing.assert_array_equal(masks.label, (lesion & ~masks.old) | masks.new)
         assert not (masks.old & ~lesion).any()
-        if request.placement == "free":
+        if request.placement != "replace":
             assert not (masks.new & lesion).any() and not masks.old.any()
         else:
             share = np.count_nonzero(masks.new) / np.count_nonzero(masks.old)
@@ -94,11 +97,32 @@ def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
         np.testing.assert_array_equal(again.label, drawer.masks(request).label)
 
 
-def test_both_placements_occur_in_the_mix_and_one_when_asked(cases, requests):
-    assert {request.placement for request in requests} == {"free", "replace"}
-    for place in ("free", "replace"):
+def test_all_placements_occur_in_the_mix_and_one_when_asked(cases, requests):
+    assert {request.placement for request in requests} == {"free", "replace", "removed"}
+    for place in ("free", "replace", "removed"):
         drawn = draw_requests(cases, 15, 0, GenerateConfig(place=place))
         assert {request.placement for request in drawn} == {place}
+
+
+def test_lesions_per_frame_and_the_area_they_cover_follow_the_data(cases):
+    single = RequestDrawer(cases[::2], 0, CONFIG)  # every other frame holds one lesion
+    for index in range(30):
+        assert ndimage.label(single.masks(single.draw(index)).label, EIGHT)[1] == 1
+    drawer = RequestDrawer(cases, 0, CONFIG)
+    counts = [len(drawer.bank.components(case.id)) for case in cases]
+    made = [ndimage.label(drawer.masks(drawer.draw(index)).label, EIGHT)[1] for index in range(80)]
+    assert np.mean(made) == pytest.approx(np.mean(counts), abs=0.3)
+
+
+def test_a_removed_lesion_leaves_its_place_to_a_smaller_or_another_one(cases):
+    drawer, over, beside = RequestDrawer(cases, 0, GenerateConfig(place="removed")), 0, 0
+    for index in range(40):
+        request = drawer.draw(index)
+        masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
+        np.testing.assert_array_equal(masks.label, masks.new)
+        assert not masks.old.any()
+        over, beside = over + (masks.new & lesion).any(), beside + (masks.new & ~lesion).any()
+    assert over > 5 and beside > 5
 
 
 def test_sizes_follow_the_bank(drawer, cases):
@@ -208,7 +232,55 @@ def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that
     for index in range(40):
         request = drawer.draw(index)
         found, image = drawer.masks(request), drawer.cases[request.background].read_image().astype(int)
-        lesion = drawer.lesion_of(request.background)
+        lesion = drawer.lesion_of(request.background) & (request.placement != "removed")
         black, green = image.max(axis=2) < 12, image[..., 1] > image[..., 0] + 40
         for forbidden in (black, green, lesion & ~found.old):
             assert np.count_nonzero(found.new & forbidden) <= 0.01 * np.count_nonzero(found.new)
+
+
+# Procedural masks, and strata that are aimed at
+
+
+def test_procedural_masks_belong_to_the_finding_of_their_prompt(cases):
+    drawer = RequestDrawer(cases, 0, GenerateConfig(masks="procedural", domain="colonoscopy"))
+    for index in range(8):
+        request = drawer.draw(index)
+        assert request.outline in request.findings and not request.mask_case
+        assert request.sources == (request.background,)
+        again = request_from_dict(json.loads(json.dumps(request.as_dict())))
+        assert again == request
+        masks = masks_of_request(again, drawer.bank, drawer.lesion_of(request.background), drawer.outlines)
+        np.testing.assert_array_equal(masks.new, drawer.masks(request).new)
+        shape = shape_word(*shape_of(masks.new))
+        assert (
+            shape in drawer.library.findings[request.outline].attributes.get("shape", (shape,))
+            or masks.new.mean() < 0.01
+        )
+
+
+def test_a_mix_of_masks_has_both_sources(cases):
+    drawn = list(draw_requests(cases, 12, 0, GenerateConfig(masks="mixed")))
+    assert {bool(request.outline) for request in drawn} == {True, False}
+
+
+def test_procedural_masks_of_a_domain_without_outlines_are_refused(cases):
+    with pytest.raises(FindingsError, match="the domain fundus has none"):
+        RequestDrawer(cases, 0, GenerateConfig(masks="procedural", domain="fundus"))
+
+
+def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
+    config = GenerateConfig(shard_size=3, aim="missed")
+    words = RequestDrawer(cases, 0, config).words_of_cases()
+    leading = sorted(words)[:3]
+    needs = {name: float(name in leading) for name in words}
+    words = {name: {**said, "contrast": "low-contrast" if name == leading[0] else ""} for name, said in words.items()}
+    budget = make_budget("missed", words, 12, needs)
+    drawer = RequestDrawer(cases, 0, config, budget=budget)
+    drawer._words = words  # the strata as this test sets them
+    for index in range(3 * len(budget.strata)):
+        request = drawer.draw(index)
+        assert request.aim == budget.stratum_of(index // 3)
+        assert request.size_bin == request.aim.split()[0] and request.mask_case in leading
+        assert ("low-contrast" in request.prompt) == ("low-contrast" in request.aim)
+        assert request_from_dict(json.loads(json.dumps(request.as_dict()))) == request
+        assert request.mask_case == leading[0] or "low-contrast" not in request.aim

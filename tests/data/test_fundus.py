@@ -99,6 +99,15 @@ def test_a_photograph_without_a_disc_has_no_ratio_and_one_without_a_cup_has_zero
     empty, disc = np.zeros((9, 9), dtype=bool), np.ones((9, 9), dtype=bool)
     assert vertical_ratio(disc, empty) == 0.0
     assert vertical_ratio(empty, empty) is None and vertical_ratio(empty, disc) is None
+
+
+def test_a_disc_that_is_declared_as_its_rim_has_the_ratio_of_the_whole() -> None:
+    disc, cup = np.zeros((2, 30, 30), dtype=bool)
+    disc[5:25, 5:25], cup[10:18, 10:18] = True, True
+    assert vertical_ratio(disc & ~cup, cup) == vertical_ratio(disc, cup) == 0.4
+
+
+def test_disc_and_cup_are_found_by_their_names() -> None:
     assert disc_and_cup(("rim", "disc", "cup")) == (1, 2) and disc_and_cup(("disc",)) is None
 
 

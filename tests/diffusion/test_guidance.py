@@ -5,7 +5,8 @@ from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.guidance import Guided
 
 NOTHING = torch.zeros(1, 3, 8, dtype=torch.float64)
-T = torch.tensor([900, 40])
+T = torch.tensor([900, 40])  # of two rows: before and after the switch
+SWITCH = 500
 
 
 def told():
@@ -29,25 +30,38 @@ class Counted:
         return x_t + told.text.mean((1, 2)).view(-1, 1, 1, 1) + 3 * told.mask
 
 
+def guided(text, mask, denoiser=None):
+    return Guided(denoiser or Counted(), NOTHING, text, mask, SWITCH)
+
+
 def test_weights_of_one_change_nothing_and_cost_nothing():
     plain, counted = Counted(), Counted()
-    assert torch.equal(Guided(counted, NOTHING, 1.0, 1.0)(latents(), T, told()), plain(latents(), T, told()))
+    assert torch.equal(guided(1.0, 1.0, counted)(latents(), T, told()), plain(latents(), T, told()))
     assert counted.rows == plain.rows == [2]
 
 
-def test_text_guidance_scales_what_the_text_adds():
-    added = told().text.mean((1, 2)).view(-1, 1, 1, 1)
-    guided = Guided(Counted(), NOTHING, 2.5, 1.0)(latents(), T, told())
-    torch.testing.assert_close(guided, latents() + 2.5 * added + 3 * told().mask)
-
-
-def test_mask_guidance_scales_what_text_and_mask_add():
+def test_mask_guidance_scales_what_text_and_mask_add_while_a_row_is_noisy():
     added = told().text.mean((1, 2)).view(-1, 1, 1, 1) + 3 * told().mask
-    torch.testing.assert_close(Guided(Counted(), NOTHING, 1.0, 2.0)(latents(), T, told()), latents() + 2.0 * added)
+    found = guided(1.0, 2.0)(latents(), T, told())
+    torch.testing.assert_close(found[:1], (latents() + 2.0 * added)[:1])
+    torch.testing.assert_close(found[1:], (latents() + added)[1:])
 
 
-@pytest.mark.parametrize(("text", "mask", "passes"), [(2.0, 1.0, 2), (1.0, 2.0, 2), (2.0, 2.0, 3)])
-def test_each_weight_costs_one_evaluation_in_one_batch(text, mask, passes):
+def test_text_guidance_scales_what_the_text_adds_afterwards():
+    text, mask = told().text.mean((1, 2)).view(-1, 1, 1, 1), 3 * told().mask
+    found = guided(2.5, 1.0)(latents(), T, told())
+    torch.testing.assert_close(found[:1], (latents() + text + mask)[:1])
+    torch.testing.assert_close(found[1:], (latents() + 2.5 * text + mask)[1:])
+
+
+@pytest.mark.parametrize(("text", "mask"), [(2.0, 1.0), (1.0, 2.0), (2.0, 2.0)])
+def test_guidance_costs_one_evaluation_more_in_one_batch(text, mask):
     counted = Counted()
-    Guided(counted, NOTHING, text, mask)(latents(), T, told())
-    assert counted.rows == [2 * passes]
+    guided(text, mask, counted)(latents(), T, told())
+    assert counted.rows == [4]
+
+
+def test_a_row_is_guided_alike_beside_any_other():
+    both, alone = latents(), told().rows(torch.tensor([1]))
+    found = guided(2.0, 3.0)(both[1:], T[1:], alone)
+    torch.testing.assert_close(found, guided(2.0, 3.0)(both, T, told())[1:])

@@ -11,6 +11,7 @@ from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, read_jsonl
+from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, StudyError
@@ -326,6 +327,49 @@ def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):
     with pytest.raises(StudyError, match="study of its set"):
         selection.select_set(other, tmp_path / "selected", finished, CONFIG.select)
     assert not (tmp_path / "selected").exists()
+
+
+def test_folds_test_every_training_case_by_a_network_that_has_not_seen_it(tmp_path, inputs, monkeypatch):
+    config, seen = CONFIG.model_copy(update={"seeds": 1}), {}
+    real_train = segmenter.train
+
+    def noting(network, batches, *arguments, **options):
+        seen[options["name"]] = set(batches.real.ids)
+        return real_train(network, batches, *arguments, **options)
+
+    monkeypatch.setattr(segmenter, "train", noting)
+    summary = run_study(inputs[0], tmp_path / "out", [], config, folds=3)
+    train = {case.id for case in read_dataset(inputs[0]).split("train")}
+    assert summary["arms"]["real"]["n"] == len(train) and set(summary["arms"]) == {"real"}
+    tested = []
+    for name, ids in seen.items():
+        rows = read_jsonl(tmp_path / "out" / "runs" / f"{name}.jsonl")
+        assert {row["case"] for row in rows} == train - ids and len(rows) == 2
+        tested += [row["case"] for row in rows]
+    assert sorted(tested) == sorted(train) and set(seen) == {f"real-0-fold{fold}" for fold in range(3)}
+    plan = read_json(tmp_path / "out" / "study.json")
+    assert set(plan["tested"]) == train and plan["identity"]["folds"] == 3
+    needs = read_needs(tmp_path / "out", read_dataset(inputs[0]).split("train"), ())
+    assert needs.keys() == train and all(0 <= need <= 1 for need in needs.values())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").iterdir()}
+    run_study(inputs[0], tmp_path / "out", [], config, folds=3)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").iterdir()} == before
+
+
+def test_folds_take_no_synthetic_set_and_mix_with_no_other_study(tmp_path, inputs, study):
+    with pytest.raises(StudyError, match="a synthetic set or an oracle has seen every fold"):
+        run_study(inputs[0], tmp_path / "out", [inputs[1]], CONFIG, folds=2)
+    with pytest.raises(StudyError, match="a study folder holds one study"):
+        run_study(inputs[0], study, [], CONFIG, folds=2)
+    with pytest.raises(DataError, match="use fewer"):
+        run_study(inputs[0], tmp_path / "out", [], CONFIG, folds=7)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_of_the_test_split_steers_no_painting(inputs, finished):
+    dataset = read_dataset(inputs[0])
+    with pytest.raises(StudyError, match="results on val or test cases may not steer what is painted"):
+        read_needs(finished, dataset.split("train"), dataset.split("test"))
 
 
 # Several classes

@@ -10,7 +10,9 @@ from diffaug.synthesis.compose import (
     compose,
     light_difference,
     missing_grain,
+    reach_of,
     region_of,
+    without_border,
 )
 from diffaug.synthesis.window import Window, window_around, window_image
 
@@ -170,3 +172,31 @@ def test_grain_lifts_a_smooth_patch_to_the_noise_of_its_background_and_no_furthe
     assert strength(grain) == pytest.approx(strength(real), rel=0.15)
     assert not missing_grain(real, real, inside, rng).max() > 2
     assert not missing_grain(real * 0, real, inside, rng).any()  # noise is never taken away
+
+
+def test_what_lies_outside_the_field_of_view_tells_nothing_of_light_and_grain():
+    field = np.ones((96, 96), bool)
+    field[:, 60:] = False
+    region = disc((96, 96), (48, 40), 16)
+    painted = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = []
+    for value in (0, 90):
+        background = tissue((96, 96))
+        background[~field] = value
+        made.append(compose(background, painted, Window(0, 0, 96), region, 3.0, 0, field))
+    np.testing.assert_array_equal(made[0][field], made[1][field])
+
+
+def test_the_painter_sees_neither_border_nor_the_old_lesion_beside_it():
+    frame, field = tissue((96, 96)), np.ones((96, 96), bool)
+    field[:, 60:] = False
+    frame[~field] = 0
+    region = disc((96, 96), (48, 50), 16) & field
+    frame[region] = (255, 0, 255)
+    reach = reach_of(region, field, 5.0)
+    assert reach[region].all() and reach[48, 62] and not reach[48, 70]
+    np.testing.assert_array_equal(reach & field, region)
+    filled = without_border(frame, field, reach)
+    np.testing.assert_array_equal(filled[field], frame[field])
+    assert filled[~field].min() > 40 and not (filled[~field] == (255, 0, 255)).all(axis=1).any()
+    assert without_border(frame, np.ones_like(field), region) is frame

@@ -8,7 +8,8 @@ from diffaug.conditioning.placement import field_of_view
 from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError
-from diffaug.synthesis.remove import Remover, regions_of, remove
+from diffaug.synthesis.clearing import Remover, regions_of
+from diffaug.synthesis.remove import remove
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +56,14 @@ def test_a_margin_stays_inside_the_field_of_view_and_a_lesion_does_not():
     mask[20:40, 20:40], field[:, 25:] = True, True
     ((lesion, region),) = regions_of(mask, field)
     assert not (region & ~field & ~lesion).any()
+
+
+def test_a_margin_cut_off_from_its_lesion_by_the_border_is_left_alone():
+    mask, field = np.zeros((60, 60), dtype=bool), np.ones((60, 60), dtype=bool)
+    mask[20:40, 20:40], field[:, 41] = True, False  # the margin goes on at column 42
+    ((lesion, region),) = regions_of(mask, field)
+    assert np.array_equal(lesion, mask)
+    assert not region[:, 41:].any()
 
 
 def test_a_run_killed_between_cases_and_run_again_equals_an_unbroken_one(

@@ -10,18 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
+from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import size_bin
-from diffaug.conditioning.requests import request_from_dict
-from diffaug.config import GenerateConfig
+from diffaug.conditioning.requests import RequestDrawer, request_from_dict
+from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case, read_image, read_label, read_mask, write_png
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
 from diffaug.data.phantom import make_phantoms
-from diffaug.errors import ConfigError, FindingsError, ModelError
+from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
 from diffaug.models.latent_inpainter import read_words, seal
+from diffaug.study.run import run_study
+from diffaug.synthesis import shards
+from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
@@ -85,7 +90,7 @@ def test_a_run_killed_in_the_middle_and_run_again_equals_an_unbroken_one(strict,
     out = tmp_path / "synthetic"
     code = f"""
 from pathlib import Path
-from diffaug.config import GenerateConfig
+from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.synthesis.shards import generate
 config = GenerateConfig.model_validate_json({CONFIG.model_dump_json()!r})
 generate(Path({str(strict)!r}), Path({str(phantoms)!r}), Path({str(out)!r}), config)
@@ -196,7 +201,7 @@ def test_the_manifest_holds_every_request_in_order_the_turned_down_too(unbroken)
     assert len(rows) % CONFIG.shard_size == 0
     found = {row["decision"] for row in rows}
     assert {"kept", "stopped", "rejected"} <= found <= {"kept", "stopped", "rejected", "surplus"}
-    for row in rows:
+    for row in (row for row in rows if row["checks"]):  # without: an old lesion that could not be painted away
         last = row["checks"][-1]
         accepted = last["score"] >= last["threshold"]
         assert accepted == (row["decision"] in ("kept", "surplus"))
@@ -233,9 +238,15 @@ def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio)
     for row in rows:
         canvas, made = studio.canvas(studio.drawer.draw(row["index"])), read_image(unbroken / row["image"])
         background = studio.dataset.case(row["background"]).read_image()
+        regions = [{"window", "seed", "found_before", "found_after"} == part.keys() for part in row.get("removed", ())]
+        assert bool(regions) == (row["placement"] == "removed") and all(regions)
+        gone = (canvas.background != background).any(axis=2)
+        assert gone.any() == (row["placement"] == "removed") and not (gone & ~canvas.field).any()
+        background = canvas.background
         assert (made[~canvas.region] == background[~canvas.region]).all()
         assert (made[canvas.region] != background[canvas.region]).any()
-        assert canvas.region[canvas.masks.new | canvas.masks.old].all()
+        assert canvas.region[(canvas.masks.new | canvas.masks.old) & canvas.field].all()
+        assert not (canvas.region & ~field_of_view(background)).any() and canvas.field[canvas.masks.new].all()
 
 
 def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):
@@ -266,11 +277,28 @@ def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(stud
         assert (target.region[target.mask > 0.5] == 1).all()
 
 
+def test_a_mask_that_fits_nowhere_is_told_before_anything_is_written(fitted, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(RequestDrawer, "_place", lambda *_: None)
+    with pytest.raises(PlacementError, match="for request 0"):
+        generate(fitted, phantoms, tmp_path / "synthetic", CONFIG)
+    assert not (tmp_path / "synthetic").exists()
+
+
+def test_what_is_painted_on_a_lesion_that_is_still_found_is_turned_down(strict, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(Remover, "found", lambda *_: 0.75)
+    config = CONFIG.model_copy(update={"place": "removed", "shard_size": 2})
+    plan = make_plan(strict, phantoms, config, 0)
+    assert generate_shard(plan, tmp_path, 0) == 0
+    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        assert row["decision"] == "rejected" and row["checks"] == [] and not row["image"]
+        assert row["reason"] == "0.750 of a lesion was still found after its removal, more than 0.5"
+
+
 def test_turned_down_requests_leave_a_few_pictures_and_no_case(unbroken):
     for shard in (unbroken / "shards").iterdir():
         rows = read_jsonl(shard / "rows.jsonl")
         for decision in ("stopped", "rejected"):
-            found = [row for row in rows if row["decision"] == decision]
+            found = [row for row in rows if row["decision"] == decision and row["checks"]]
             shown = [row for row in found if row["preview"]]
             assert len(shown) == min(PREVIEWS, len(found))
             for row in shown:
@@ -299,6 +327,69 @@ def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
     generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": False}), seed=1)
     seeds = [{row["seed"] for row in read_jsonl(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")]
     assert not seeds[0] & seeds[1]
+
+
+# What is aimed at
+
+
+@pytest.fixture(scope="session")
+def baseline(phantoms, tmp_path_factory):
+    """A study of two folds of the phantoms whose network finds nothing of small lesions."""
+    out = tmp_path_factory.mktemp("baseline") / "study"
+    config = StudyConfig(
+        seeds=1, size=64, widths=(8, 8, 16, 16, 16), iterations=2, batch_size=4, bootstrap=5, workers=1
+    )
+    run_study(phantoms, out, [], config, folds=2)
+    small = {case.id for case in read_dataset(phantoms).split("train") if size_bin(case.read_mask().mean()) == "small"}
+    assert 0 < len(small) < 8
+    for path in (out / "runs").glob("*-fold*[0-9].jsonl"):
+        rows = read_jsonl(path)
+        write_jsonl(path, [row | {"false_negative_rate": float(row["case"] in small)} for row in rows])
+    return out
+
+
+def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_them(
+    fitted, phantoms, baseline, tmp_path, capsys
+):
+    always = dict.fromkeys(("2", "4"), 0.0)
+    lenient = with_thresholds(fitted, tmp_path / "lenient", always)
+    generate(lenient, phantoms, tmp_path / "match", CONFIG)
+    small = make_plan(lenient, phantoms, CONFIG.model_copy(update={"aim": "small", "place": "replace"}), 0)
+    generate_shard(small, tmp_path / "small", 0)
+    scores = [row["checks"][-1]["score"] for row in read_jsonl(shard_folder(tmp_path / "small", 0) / "rows.jsonl")]
+    model = shutil.copytree(fitted, tmp_path / "model")
+    hard = {"2": 0.0, "4": float(np.quantile(scores, 0.5))}
+    thresholds = {"small": hard, "medium": always, "large": always}
+    write_json(model / "calibration.json", read_json(model / "calibration.json") | {"thresholds": thresholds})
+    seal(model)
+    config = CONFIG.model_copy(update={"aim": "missed", "baseline": baseline})
+    summary = generate(model, phantoms, tmp_path / "missed", config)
+
+    plan = read_json(tmp_path / "missed" / "config.json")["generate"]["budget"]
+    assert plan["strata"] and all(name.startswith("small") for name in plan["strata"]) and sum(plan["quotas"]) == 5
+    printed = capsys.readouterr().err
+    assert printed.index("aim missed: kept cases by stratum") < printed.index(plan["strata"][0])
+    kept = {}
+    for name in ("match", "missed"):
+        rows = read_jsonl(tmp_path / name / "manifest.jsonl")
+        assert len(read_dataset(tmp_path / name).cases) == 5
+        kept[name] = [row["size_bin"] for row in rows if row["decision"] == "kept"]
+    assert kept["missed"] == ["small"] * 5 and kept["match"].count("small") < 5
+    turned_down = [row for row in read_jsonl(tmp_path / "missed" / "manifest.jsonl") if row["decision"] == "rejected"]
+    assert turned_down  # the gate did keep less of them
+    for name, quota in zip(plan["strata"], plan["quotas"], strict=True):
+        assert summary["budget"][name]["quota"] == quota <= summary["budget"][name]["kept"]
+
+
+def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monkeypatch):
+    words = {"train-1": {"size": "small"}, "train-2": {"size": "small"}, "train-3": {"size": "large"}}
+    needs = {"train-1": 3.0, "train-2": 2.0, "train-3": 1.0}
+    monkeypatch.setattr(shards, "budget_of", lambda *_: make_budget("missed", words, 6, needs))
+    monkeypatch.setattr(shards, "generate_shard", lambda plan, out, shard: made.append(shard) or 1)
+    made: list[int] = []
+    plan = make_plan(fitted, phantoms, CONFIG, 0)
+    assert plan.budget.strata == ("small", "large") and plan.budget.quotas == (5, 1)
+    assert shards._complete(plan, tmp_path, 1) == made == [0, 1, 2, 4, 6, 8]
 
 
 # Findings

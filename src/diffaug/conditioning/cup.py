@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.findings import library_of
-from diffaug.conditioning.prompts import phrase
+from diffaug.conditioning.prompts import NORMAL_PROMPT, phrase
 from diffaug.data.case import Mask
-from diffaug.data.fundus import vertical_diameter
+from diffaug.data.fundus import disc_and_cup, vertical_diameter
 
+NORMAL_RETINA = "normal retina"
 DISC = "disc"  # the finding of fundus.yaml that says nothing but that it is an optic disc
 CUPS = {
     "no-cup": 0.1,
@@ -27,6 +28,11 @@ DECIDED = ("cup", "rim")  # groups of findings that a mask of disc and cup decid
 ASPECTS_OF_DISC = ("size", "contrast", "shape")  # colours are cut for bowels; borders leave the cup no room to be read
 HALVINGS = 24  # of the search for a ratio
 LARGEST = 0.95  # ratio; beyond, no rim is left to paint
+
+
+def normal_prompt(names: Sequence[str]) -> str:
+    """Return what lesion-free tissue is called where masks have these classes."""
+    return NORMAL_RETINA if disc_and_cup(names) else NORMAL_PROMPT
 
 
 def cup_class(ratio: float) -> str:

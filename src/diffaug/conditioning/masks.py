@@ -1,9 +1,10 @@
-"""The mask bank: shapes of annotated training lesions, drawn again under random similarity transforms.
+"""The mask bank: shapes of annotated training lesions, drawn again under random similarity and elastic transforms.
 
-Knows masks only; where a shape may lie on a background is decided in placement.py.
+Knows masks only; where a shape may lie on a background is decided in placement.py, and shapes without a lesion behind
+them come from outlines.py. Both sources have `draw` and `entry`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from diffaug.errors import DataError, PlacementError
 MIN_SHARE = 0.0005  # of the frame; smaller components are specks of compression or annotation
 MIN_PIXELS = 9
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
+ELASTIC = 0.08  # of the equivalent diameter; the deviation of an elastic transform is drawn up to it
+KNOTS = 5  # of the grid of random shifts over a shape's box, a side
 STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by the frame or drawn in a hurry
 ROUNDING = 0.08  # of the equivalent diameter; what a shape with such a side is smoothed by
 EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
@@ -28,14 +31,17 @@ Values = TypeVar("Values", Mask, Label)
 
 @dataclass(frozen=True)
 class MaskTransform:
-    """A similarity transform: flip left-right, then rotate, then scale.
+    """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
 
-    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size.
+    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size, and
+    whatever the elastic transform does.
     """
 
     scale: float = 1.0
     angle: float = 0.0  # degrees, counter-clockwise
     flip: bool = False
+    elastic: float = 0.0  # standard deviation of the shifts, as a share of the equivalent diameter
+    warp: int = 0  # seeds the shifts
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -44,13 +50,15 @@ class MaskTransform:
 
 def transform_from_dict(values: dict[str, Any]) -> MaskTransform:
     """Return the transform that `as_dict` wrote."""
-    return MaskTransform(float(values["scale"]), float(values["angle"]), bool(values["flip"]))
+    similarity = float(values["scale"]), float(values["angle"]), bool(values["flip"])
+    return MaskTransform(*similarity, float(values.get("elastic", 0.0)), int(values.get("warp", 0)))
 
 
 def draw_transform(rng: np.random.Generator) -> MaskTransform:
-    """Draw a scale from SCALES, any angle, and a flip every other time."""
-    scale = float(np.exp(rng.uniform(*np.log(SCALES))))
-    return MaskTransform(round(scale, 4), round(float(rng.uniform(0.0, 360.0)), 2), bool(rng.random() < 0.5))
+    """Draw a scale from SCALES, any angle, a flip every other time, and shifts of up to ELASTIC."""
+    scale, angle = float(np.exp(rng.uniform(*np.log(SCALES)))), float(rng.uniform(0.0, 360.0))
+    flip, elastic = bool(rng.random() < 0.5), float(rng.uniform(0.0, ELASTIC))
+    return MaskTransform(round(scale, 4), round(angle, 2), flip, round(elastic, 4), int(rng.integers(2**31)))
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class MaskEntry:
     top: int
     left: int
     frame: tuple[int, int]  # height, width of the case
+    outline: str = ""  # the finding whose outline was drawn, instead of a case's
     label: Label | None = field(default=None, repr=False)  # values of the crop's classes, (h, w); None where it has one
 
     @property
@@ -127,8 +136,13 @@ class MaskBank:
         return self._by_case.get(case, ())
 
     def draw(self, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a component and a transform."""
-        return self.entries[int(rng.integers(len(self.entries)))], draw_transform(rng)
+        """Draw a case, one of its components, and a transform: a frame of ten lesions counts no more than others."""
+        parts = self._by_case[self._cases[int(rng.integers(len(self._cases)))]]
+        return parts[int(rng.integers(len(parts)))], draw_transform(rng)
+
+    @cached_property
+    def _cases(self) -> tuple[str, ...]:
+        return tuple(self._by_case)
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, int], MaskEntry]:
@@ -174,31 +188,27 @@ def entries_of(case: Case, label: Mask | Label) -> Iterator[MaskEntry]:
         rows, columns = boxes[index]
         crop = labels[rows, columns] == index + 1
         values = label[rows, columns] * crop if case.classes else None
-        yield MaskEntry(case.id, component, crop, int(rows.start), int(columns.start), frame, values)
+        yield MaskEntry(case.id, component, crop, int(rows.start), int(columns.start), frame, label=values)
 
 
 def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Mask:
     """Return an entry's shape, transformed, as a tight crop for a frame of another size.
 
-    The signed distance to the boundary is resampled and cut at zero: edges stay smooth when scaled up, and the area
-    follows scale squared. The identity returns the entry's shape itself.
+    The signed distance to the boundary is resampled and cut at zero, or, after an elastic transform, at the level that
+    keeps the area: edges stay smooth when scaled up, and the area follows scale squared. The identity returns the
+    entry's shape itself.
 
     Args:
         entry: The shape and the frame it comes from.
-        transform: Flip, angle and relative scale.
+        transform: Elastic shifts, flip, angle and relative scale.
         frame: Height and width of the background, px.
 
     Returns:
-        Shape (h, w), never empty.
+        Shape (h, w), never empty; one component.
+
+    Source: elastic shifts as Simard et al. 2003 (doi:10.1109/ICDAR.2003.1227801), on a coarse grid of knots.
     """
-    shape = entry.shape[:, ::-1] if transform.flip else entry.shape
-    forward = _forward(entry, transform, frame)
-    if forward is None:
-        return np.ascontiguousarray(shape)
-    moved = _moved(signed_distance(np.pad(shape, 2)), forward)
-    found = moved > min(0.0, float(moved.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
-    top, left, bottom, right = bounding_box(found)
-    return np.asarray(found[top:bottom, left:right], dtype=bool)
+    return _rendered(entry, transform, frame)[0]
 
 
 def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Label:
@@ -207,18 +217,75 @@ def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, i
     Every pixel takes the value whose own part of the entry, moved alike, reaches deepest there; so values fill the
     shape, and classes that nest stay nested. An entry of one class has the value 1.
     """
-    shape = render(entry, transform, frame)
+    shape, moved = _rendered(entry, transform, frame)
     if entry.label is None:
         return shape.astype(np.uint8)
     own = _label_of_shape(entry)[:, ::-1] if transform.flip else _label_of_shape(entry)
-    values = [int(value) for value in np.unique(own[own > 0])]
-    forward = _forward(entry, transform, frame)
-    if forward is None:
+    if moved is None:
         return np.ascontiguousarray(own)
-    whole = _moved(signed_distance(np.pad(own > 0, 2)), forward)
-    top, left, bottom, right = bounding_box(whole > min(0.0, float(whole.max()) - 1e-6))
-    depths = [_moved(signed_distance(np.pad(own == value, 2)), forward)[top:bottom, left:right] for value in values]
+    values = [int(value) for value in np.unique(own[own > 0])]
+    depths = [moved(own == value) for value in values]
     return np.asarray(np.array(values, dtype=np.uint8)[np.argmax(depths, axis=0)] * shape)
+
+
+Moved = Callable[[Mask], NDArray[np.float32]]
+
+
+def _rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> tuple[Mask, Moved | None]:
+    """Return the transformed shape and what moves the signed distance of a part of it alike; None if nothing moves."""
+    shape = entry.shape[:, ::-1] if transform.flip else entry.shape
+    scale = transform.scale * float(np.sqrt(frame[0] * frame[1] / (entry.frame[0] * entry.frame[1])))
+    if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0 and transform.elastic == 0.0:
+        return np.ascontiguousarray(shape), None
+    area = int(np.count_nonzero(shape))
+    reach = transform.elastic * equivalent_diameter(area)  # px of the shape
+    pad = 2 + int(np.ceil(3 * reach))
+    height, width = (side + 2 * pad for side in shape.shape)
+    forward = scale * _rotation(transform.angle)
+    corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
+    size = np.ceil(np.abs(corners).max(axis=1) * 2).astype(int) + 1
+    backward = np.linalg.inv(forward)
+    offset = (np.array([height, width]) - 1) / 2 - backward @ (size - 1) / 2
+    if reach:
+        points = np.tensordot(backward, np.indices(tuple(size), dtype=np.float64), 1) + offset[:, None, None]
+        points += reach * _shifts(points, (height, width), transform.warp)
+
+    def moved(part: Mask) -> NDArray[np.float32]:
+        distance = signed_distance(np.pad(part, pad))
+        outside = float(distance.min())
+        if not reach:
+            return np.asarray(ndimage.affine_transform(distance, backward, offset, tuple(size), order=1, cval=outside))
+        return np.asarray(ndimage.map_coordinates(distance, points, order=1, cval=outside))
+
+    whole, level = moved(shape), 0.0
+    if reach:
+        wanted = min(max(1, round(scale**2 * area)), whole.size)
+        level = float(np.partition(whole.ravel(), whole.size - wanted)[whole.size - wanted]) - 1e-6
+    found = whole > min(level, float(whole.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
+    found = _largest(found) if reach else found
+    top, left, bottom, right = bounding_box(found)
+    return np.asarray(found[top:bottom, left:right], dtype=bool), lambda part: moved(part)[top:bottom, left:right]
+
+
+def _shifts(points: NDArray[np.float64], box: tuple[int, int], seed: int) -> NDArray[np.float64]:
+    """Return smooth random shifts of unit deviation at points of a box, both of shape (2, h, w)."""
+    knots = np.random.default_rng(seed).standard_normal((2, KNOTS, KNOTS))
+    where = points * ((KNOTS - 1) / (np.array(box) - 1))[:, None, None]
+    return np.stack([ndimage.map_coordinates(one, where, order=3, mode="nearest") for one in knots])
+
+
+def largest_component(mask: Mask) -> Mask:
+    """Return the largest component of a mask that is not empty, as a tight crop without holes."""
+    found = _largest(mask)
+    top, left, bottom, right = bounding_box(found)
+    return found[top:bottom, left:right]
+
+
+def _largest(mask: Mask) -> Mask:
+    """Return the largest component of a mask without holes, (H, W)."""
+    labels, _ = ndimage.label(mask, structure=EIGHT)
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    return np.asarray(ndimage.binary_fill_holes(largest), dtype=bool)
 
 
 def label_of_entry(entry: MaskEntry) -> Label:
@@ -239,27 +306,6 @@ def _label_of_shape(entry: MaskEntry) -> Label:
     rows, columns = ndimage.distance_transform_edt(wide == 0, return_distances=False, return_indices=True)
     nearest = wide[rows, columns][top : top + entry.shape.shape[0], left : left + entry.shape.shape[1]]
     return np.asarray(nearest * entry.shape, dtype=np.uint8)
-
-
-def _forward(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> NDArray[np.float64] | None:
-    """Return the map of (row, column) offsets in px, after the flip; None where nothing is resampled."""
-    scale = transform.scale * float(np.sqrt(frame[0] * frame[1] / (entry.frame[0] * entry.frame[1])))
-    if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0:
-        return None
-    return scale * _rotation(transform.angle)
-
-
-def _moved(distance: NDArray[np.float32], forward: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return a signed distance under a linear map about its centre, on a grid that holds all of it."""
-    height, width = distance.shape
-    corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
-    size = np.ceil(np.abs(corners).max(axis=1) * 2).astype(int) + 1
-    backward = np.linalg.inv(forward)
-    offset = (np.array(distance.shape) - 1) / 2 - backward @ (size - 1) / 2
-    moved: NDArray[np.float32] = ndimage.affine_transform(
-        distance, backward, offset, tuple(size), order=1, cval=float(distance.min())
-    )
-    return moved
 
 
 def paste(crop: Values, top: int, left: int, frame: tuple[int, int]) -> Values:
@@ -287,12 +333,7 @@ def rounded(crop: Mask) -> Mask:
     sigma = ROUNDING * equivalent_diameter(float(np.count_nonzero(crop)))
     pad = int(np.ceil(2 * sigma)) + 1
     soft = ndimage.gaussian_filter(np.pad(crop, pad).astype(np.float32), sigma)
-    labels, count = ndimage.label(soft > 0.5, structure=EIGHT)
-    if count == 0:
-        return crop
-    found = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    top, left, bottom, right = bounding_box(found)
-    return np.asarray(found[top:bottom, left:right], dtype=bool)
+    return largest_component(soft > 0.5) if (soft > 0.5).any() else crop
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

@@ -1,26 +1,36 @@
 """Where a shape may lie in a frame: inside the field of view, off overlays, off the lesions that are there.
 
 Simple image analysis: dark pixels at the frame's edge are its border, flat rectangles of colours that tissue does not
-have are overlays. Positions are sought on a coarse grid of cells, conservatively: a cell is free only if all its pixels
-are, and a shape occupies every cell that it touches.
+have are overlays, level rows of pale strokes are text, and so are strokes that many frames have at the same place.
+Positions are sought on a coarse grid of cells, conservatively: a cell is free only if all its pixels are, and a shape
+occupies every cell that it touches.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
-from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, lab_from_rgb
+from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
 from diffaug.conditioning.masks import EIGHT, paste
 from diffaug.data.case import Mask, Pixels
 
 CELLS = 128  # longest side of the grid of positions
 BORDER = 26  # of 255; pixels without a brighter channel are black border, if they touch the frame's edge
 COLOUR_GAP = 12  # green or blue above red by this much is no tissue under white light
+FLAT, GREY, WHITE = 1.5, 4.0, 90.0  # spread of L*, chroma, L*: a surface evener, greyer and darker than this is a box
+STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above what surrounds it, chroma, L*: what written strokes have
+PRINTED = 0.12  # share of the frames that have a stroke at the same place (within a pixel): printed, not seen
+SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are asked for that, at most; with fewer than the second, nothing is said
 DEEP = 22.0  # L*; darker tissue is too far away to show a lesion
-GLARE = 0.05  # share of a shape that may lie on highlights, text and deep shadow
-UNEVEN = 9.0  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
+LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of the frame), as 19 of 20 real lesions are
+DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue darker than this, as in the lumen
+GLARE = 0.05  # share of a shape that may lie on highlights and deep shadow
+WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one lies on none
+UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
 OVERLAP = 0.65  # a replacing shape covers at least this share of the smaller of itself and the old lesion
 
 Cells = NDArray[np.bool_]
@@ -42,18 +52,66 @@ def field_of_view(image: Pixels) -> Mask:
 
 
 def overlays(image: Pixels) -> Mask:
-    """Find boxes drawn into the frame: filled rectangles, green or blue, of at least 0.2 % of its area."""
+    """Find boxes drawn into the frame: filled rectangles, green, blue or flat grey, 0.2 to 50 % of its area."""
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     odd = (np.maximum(green, blue) > red + COLOUR_GAP) & (np.maximum(green, blue) > 40)
-    odd = ndimage.binary_opening(odd, EIGHT)
     found = np.zeros(odd.shape, dtype=bool)
-    labels, _ = ndimage.label(odd, structure=EIGHT)
-    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        part = labels[rows, columns] == index
-        if part.size >= 0.002 * odd.size and part.mean() > 0.75:
-            pad = 2 + max(image.shape[:2]) // 128
-            found[max(0, rows.start - pad) : rows.stop + pad, max(0, columns.start - pad) : columns.stop + pad] = True
+    for surface in (odd, _flat_grey(image)):
+        labels, _ = ndimage.label(ndimage.binary_opening(surface, EIGHT), structure=EIGHT)
+        for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+            part = labels[rows, columns] == index
+            if 0.002 * odd.size <= part.size <= 0.5 * odd.size and part.mean() > 0.75:
+                pad = 2 + max(image.shape[:2]) // 128
+                found[max(0, rows.start - pad) : rows.stop + pad, max(0, columns.start - pad) : columns.stop + pad] = 1
     return found
+
+
+def _flat_grey(image: Pixels) -> Mask:
+    """Find surfaces without colour, grain or gradient that are neither black border nor overexposed."""
+    grey = image.mean(axis=2, dtype=np.float32)
+    spread = np.sqrt(np.maximum(0.0, ndimage.uniform_filter(grey**2, 5) - ndimage.uniform_filter(grey, 5) ** 2))
+    even = (spread < 2.55 * FLAT) & (grey > BORDER) & (grey < 2.55 * WHITE)
+    return np.asarray(even & (np.ptp(image, axis=2) < 2.55 * GREY))
+
+
+def strokes(lab: Values) -> Mask:
+    """Find thin pale marks that are lighter than what surrounds them, from CIELAB, shape (H, W)."""
+    width = 2 * max(1, round(max(lab.shape[:2]) / 88)) + 1
+    raised = lab[..., 0] - ndimage.grey_opening(lab[..., 0], (width, width)) > STROKE
+    return np.asarray(raised & (lab[..., 0] > DIM) & (np.hypot(lab[..., 1], lab[..., 2]) < PALE_INK))
+
+
+def printed_on(images: Iterable[Pixels]) -> Mask | None:
+    """Find where many frames have a stroke: text and marks of the recorder, which stand still while tissue moves.
+
+    Args:
+        images: Frames of one size; a few dozen will do.
+
+    Returns:
+        Shape (H, W); None for fewer than LEAST_SAMPLE frames, which prove nothing.
+    """
+    found = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), EIGHT) for image in images]
+    if len(found) < LEAST_SAMPLE:
+        return None
+    often = np.mean(found, axis=0) >= PRINTED
+    height = max(1, round(max(often.shape) / 176))
+    return np.asarray(ndimage.binary_dilation(often, EIGHT, iterations=height))
+
+
+def writing(lab: Values, printed: Mask | None = None) -> Mask:
+    """Find text, shape (H, W): strokes in level rows, boxed, and strokes where they are printed on many frames."""
+    ink = strokes(lab)
+    unit = max(lab.shape[:2]) / 352  # px of a frame in which a line of text is about 7 px high
+    pad, reach = round(8 * unit), 2 * round(3 * unit) + 1
+    rows_of_ink = ndimage.binary_closing(np.pad(ink, pad), np.ones((1, reach)))[pad:-pad, pad:-pad]
+    labels, _ = ndimage.label(rows_of_ink, structure=EIGHT)
+    found = ndimage.binary_dilation(ink & printed, EIGHT) if printed is not None else np.zeros(ink.shape, dtype=bool)
+    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        level = 4 * unit <= height <= 12 * unit and width >= 2.5 * height
+        if level and (labels[rows, columns] == index).mean() > 0.62:
+            found[max(0, rows.start - 1) : rows.stop + 1, max(0, columns.start - 1) : columns.stop + 1] = True
+    return np.asarray(found)
 
 
 def highlights(image: Pixels) -> Mask:
@@ -61,9 +119,12 @@ def highlights(image: Pixels) -> Mask:
 
     Bright pixels without colour, and thin pale strokes that are lighter than what surrounds them.
     """
-    lab = lab_from_rgb(image)
+    return _highlights(lab_from_rgb(image))
+
+
+def _highlights(lab: Values) -> Mask:
     lightness, chroma = lab[..., 0], np.hypot(lab[..., 1], lab[..., 2])
-    width = 2 * max(1, max(image.shape[:2]) // 160) + 1
+    width = 2 * max(1, max(lab.shape[:2]) // 160) + 1
     stroke = lightness - ndimage.grey_opening(lightness, (width, width)) > 8.0
     return ((lightness > BRIGHT) & (chroma < COLOURLESS)) | (stroke & (lightness > 40.0) & (chroma < 30.0))
 
@@ -83,9 +144,20 @@ class Terrain:
     cell: int  # px
     tissue: Cells  # every pixel of the cell is in the field of view
     unsuited: NDArray[np.uint16]  # px of the cell on highlights or in deep shadow
+    text: NDArray[np.uint16]  # px of the cell on text
     lightness: NDArray[np.float32]  # mean L* of the cell
     lesion: Cells  # the cell touches a lesion
-    clearance: NDArray[np.float32]  # px of lesion-free tissue, without text and crowded highlights, around the cell
+    clear: Cells  # the cell is tissue without text and crowded highlights, lesion or not
+
+    @cached_property
+    def clearance(self) -> NDArray[np.float32]:
+        """Return px of clear tissue without a lesion around each cell."""
+        return _clearance(self.clear & ~self.lesion, self.cell)
+
+    @cached_property
+    def without_lesion(self) -> "Terrain":
+        """Return the background as if its lesions were gone."""
+        return replace(self, lesion=np.zeros_like(self.lesion))
 
     @property
     def room(self) -> float:
@@ -93,19 +165,27 @@ class Terrain:
         return float(np.count_nonzero(self.clearance)) * self.cell**2 / (self.frame[0] * self.frame[1])
 
 
-def terrain_of(image: Pixels, lesion: Mask) -> Terrain:
-    """Prepare a background and its lesions (an empty mask if it has none) for placements."""
+def terrain_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -> Terrain:
+    """Prepare a background and its lesions (an empty mask if it has none) for placements.
+
+    Args:
+        image: The background.
+        lesion: Its lesions.
+        printed: Where frames like this one carry text, from `printed_on`; None if that is not known.
+    """
     frame = (int(lesion.shape[0]), int(lesion.shape[1]))
     cell = -(-max(frame) // CELLS)
-    glare = highlights(image)
-    lightness = _mean_lightness(image, cell)
+    lab = lab_from_rgb(image)
+    glare, text = _highlights(lab), writing(lab, printed)
+    lightness = _mean_lightness(lab, cell)
     field = field_of_view(image)
     tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)
     old = _touched(lesion, cell)
-    clear = tissue & ~old & ~_touched(crowded(glare), cell)
+    clear = tissue & ~_touched(crowded(glare) | text, cell)
     unsuited = _cells(glare, cell).sum(axis=2, dtype=np.uint16)
     unsuited[lightness < DEEP] = cell * cell
-    return Terrain(frame, field, cell, tissue, unsuited, lightness, old, _clearance(clear, cell))
+    written = _cells(text, cell).sum(axis=2, dtype=np.uint16)
+    return Terrain(frame, field, cell, tissue, unsuited, written, lightness, old, clear)
 
 
 def place_free(terrain: Terrain, shape: Mask, rng: np.random.Generator, margin: float = 2.0) -> tuple[int, int] | None:
@@ -127,8 +207,11 @@ def place_free(terrain: Terrain, shape: Mask, rng: np.random.Generator, margin: 
     free = _sums_under(blocked, cells) == 0
     if not free.any():
         return None
-    free &= _sums_under(terrain.unsuited, cells) <= GLARE * np.count_nonzero(shape)
+    area = np.count_nonzero(shape)
+    free &= _sums_under(terrain.unsuited, cells) <= GLARE * area
     free &= _spread_under(terrain.lightness, cells) <= UNEVEN
+    least = LIT[0] + LIT[1] * float(np.sqrt(area / (terrain.frame[0] * terrain.frame[1])))
+    free &= _sums_under(terrain.lightness, cells) >= least * np.count_nonzero(cells)
     choices = np.flatnonzero(free)
     if len(choices) == 0:
         return None
@@ -146,8 +229,8 @@ def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0)
         margin: px of tissue around the new mask.
 
     Returns:
-        Top and left in the frame, or None if no position inside the field of view overlaps the old lesion by at least
-        OVERLAP of the smaller of the two.
+        Top and left in the frame, or None if no position inside the field of view, off the text and out of the dark
+        overlaps the old lesion by at least OVERLAP of the smaller of the two.
     """
     cells = _touched(shape, terrain.cell)
     replaced = _touched(old, terrain.cell)
@@ -155,7 +238,9 @@ def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0)
     blocked = _clearance(allowed, terrain.cell) < max(margin, 0.5)
     if _too_large(cells, blocked):
         return None
-    rows, columns = np.nonzero(_sums_under(blocked, cells) == 0)
+    written = _sums_under(terrain.text, cells) > WRITTEN * np.count_nonzero(shape)
+    dark = _sums_under(terrain.lightness < DUSK, cells) > DUSKY * np.count_nonzero(cells)
+    rows, columns = np.nonzero((_sums_under(blocked, cells) == 0) & ~written & ~dark)
     if len(rows) == 0:
         return None
     shift = np.array(ndimage.center_of_mass(old)) - np.array(ndimage.center_of_mass(shape))
@@ -183,9 +268,9 @@ def _cells(mask: Mask, cell: int) -> NDArray[np.bool_]:
     return padded.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
 
 
-def _mean_lightness(image: Pixels, cell: int) -> NDArray[np.float32]:
+def _mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
     """Return the mean L* of each cell, in whole numbers: it takes part in decisions that must not hang on rounding."""
-    pixels = lab_from_rgb(image)[..., 0]
+    pixels = lab[..., 0]
     height, width = pixels.shape
     padded = np.pad(pixels, ((0, -height % cell), (0, -width % cell)), mode="edge")
     blocks = padded.reshape(padded.shape[0] // cell, cell, padded.shape[1] // cell, cell)

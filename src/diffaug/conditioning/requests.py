@@ -4,8 +4,9 @@ Request i is a pure function of the cases, the seed, the config and i: neither t
 which they are drawn matters. Masks and backgrounds come from annotated training cases, and from the user's lesion-free
 images, which give backgrounds only.
 
-Size follows the data: the mask is drawn first, then a place for it is sought; a mask that is too large for the
-lesion-free parts of the backgrounds replaces a lesion of about its own size.
+Size follows the data: the mask is drawn first, then a place for it is sought. So does the number of lesions: in the mix
+as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of about their own
+size, or lie anywhere in a frame whose lesions are painted away first.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes, shape_of
+from diffaug.conditioning.budget import LOW, Budget, check_aim, stratum
 from diffaug.conditioning.cup import (
     ASPECTS_OF_DISC,
     DECIDED,
@@ -28,7 +30,7 @@ from diffaug.conditioning.cup import (
     draw_ratio,
     terms,
 )
-from diffaug.conditioning.findings import GENERIC, library_of
+from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import NOUN, Listener, draw_prompt, heard
 from diffaug.conditioning.masks import (
     EIGHT,
@@ -36,14 +38,25 @@ from diffaug.conditioning.masks import (
     MaskEntry,
     MaskTransform,
     check_train,
+    draw_transform,
     label_of_entry,
     paste,
     render,
     render_label,
     transform_from_dict,
 )
-from diffaug.conditioning.placement import Terrain, place_free, place_replace, terrain_of
-from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe_words, shape_word, size_bin, words_of
+from diffaug.conditioning.outlines import OutlineSource
+from diffaug.conditioning.placement import SAMPLE, Terrain, place_free, place_replace, printed_on, terrain_of
+from diffaug.conditioning.prompts import (
+    ASPECTS,
+    LARGE,
+    NORMAL_PROMPT,
+    SMALL,
+    describe_words,
+    shape_word,
+    size_bin,
+    words_of,
+)
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Label, LabelClass, Mask, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
@@ -53,9 +66,13 @@ TRIES = 12  # backgrounds per mask and placement
 MASKS = 40  # masks per request
 SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
 SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion: what is repainted is mostly new lesion
+REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
+INSIDE = 1.06  # a mask drawn for a size keeps this factor from that size's limits: pixels and corners move its area
+BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
+REMOVABLE = 0.3  # share of the frame; under larger lesions too little is known of the tissue
 REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
 
-Placement = Literal["free", "replace"]
+Placement = Literal["free", "replace", "removed"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,8 @@ class Request:
     id: str
     seed: int  # of the painter's noise; derived from the base seed and the index
     background: str  # case id
-    mask_case: str  # case id
-    component: int  # of the mask case, 0 = the largest
+    mask_case: str  # case id; empty for a procedural outline
+    component: int  # of the mask case, 0 = the largest; of an outline, its seed
     placement: Placement
     transform: MaskTransform
     top: int  # px of the background's frame, of the transformed mask's bounding box
@@ -76,14 +93,22 @@ class Request:
     size_bin: str  # small, medium or large: the new mask's share of the background's frame
     findings: tuple[str, ...] = ()  # that the prompt is made of
     unsaid: tuple[str, ...] = ()  # left out of the prompt, since the model does not know it
+    outline: str = ""  # the finding whose outline is the mask, where it is no training mask
+    aim: str = ""  # the stratum it was drawn for, if any
     cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
     fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the ids of the training cases that it is made of."""
+        return tuple(sorted({self.background, self.mask_case} - {""}))
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, the transform's among them; findings, a cup's ratio and `fill` where there are."""
+        """Return the fields by name; the transform's stand among them, those that not all requests have where set."""
         values = asdict(self)
         transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
         asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
+        asked |= {name: value for name in ("outline", "aim") if (value := values.pop(name))}
         if values["cup_ratio"] is None:
             del values["cup_ratio"]
         return {**values, **transform, **asked, **({"fill": True} if fill else {})}
@@ -94,7 +119,7 @@ class RequestMasks:
     """Masks of a request, each of shape (H, W) of the background's frame."""
 
     new: Mask  # to be painted; of a fill, to be painted lesion-free
-    old: Mask  # to be painted away; empty for `free`
+    old: Mask  # to be painted over with the new one; empty for `free`, and for `removed`, where it is gone by then
     label: Mask  # the final label: what stays of the old lesions, and the new one
     values: Label  # the same in the values of the data set's classes; 0 and 1 where it declares none
 
@@ -109,6 +134,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
     fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
     fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
+    fields |= {name: str(values.get(name, "")) for name in ("outline", "aim")}
     fields["cup_ratio"] = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
     return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
 
@@ -134,7 +160,11 @@ def draw_requests(
 
 
 def masks_of_request(
-    request: Request, bank: MaskBank, lesion: Mask | Label, classes: Sequence[LabelClass] = ()
+    request: Request,
+    bank: MaskBank,
+    lesion: Mask | Label,
+    outlines: OutlineSource | None = None,
+    classes: Sequence[LabelClass] = (),
 ) -> RequestMasks:
     """Return where to paint and the final label.
 
@@ -142,11 +172,17 @@ def masks_of_request(
         request: What to paint.
         bank: Holds the request's mask case.
         lesion: Mask or label of the background, shape (H, W); empty for a lesion-free image. Every connected component
-            that the new mask touches is painted away.
+            that the new mask touches is painted away; with `removed`, all of them were before.
+        outlines: Draws the request's outline, where it has one instead.
         classes: Those of the label.
     """
+    lesion = np.zeros_like(lesion) if request.placement == "removed" else lesion
     before, lesion = lesion.astype(np.uint8), lesion > 0
-    entry = bank.entry(request.mask_case, request.component)
+    entry = (
+        outlines.entry(request.outline, request.component)
+        if outlines and request.outline
+        else bank.entry(request.mask_case, request.component)
+    )
     if request.cup_ratio is None:
         made = render_label(entry, request.transform, _frame(lesion))
     else:
@@ -167,25 +203,45 @@ def label_of_ratio(entry: MaskEntry, ratio: float, classes: Sequence[LabelClass]
 
     Pixels of the disc are the first value that is of the disc and not of the cup, those of the cup its first value.
     """
-    masks = masks_from_label(label_of_entry(entry), classes)
-    disc, cup = (classes[place] for place in _disc_and_cup(classes))
-    rim = next(value for value in disc.values if value not in cup.values)
-    whole, inner = (masks[place] for place in _disc_and_cup(classes))
-    made = np.where(whole | inner, np.uint8(rim), np.uint8(0))
-    made[cup_of_ratio(whole | inner, inner, ratio)] = cup.values[0]
-    return made
-
-
-def _disc_and_cup(classes: Sequence[LabelClass]) -> tuple[int, int]:
     places = disc_and_cup([one.name for one in classes])
-    if places is None:
-        raise DataError(f"a cup needs the classes disc and cup: the data has {', '.join(one.name for one in classes)}")
-    return places
+    disc, cup = (classes[place].values for place in places) if places else ((), ())
+    rim = [value for value in disc if value not in cup]
+    if places is None or not rim:
+        told = ", ".join(f"{one.name} {list(one.values)}" for one in classes)
+        raise DataError(f"a cup needs a class disc with a value that is not of the class cup: the data has {told}")
+    whole, inner = masks_from_label(label_of_entry(entry), classes)[list(places)]
+    made = np.where(whole | inner, np.uint8(rim[0]), np.uint8(0))
+    made[cup_of_ratio(whole | inner, inner, ratio)] = cup[0]
+    return made
 
 
 def is_generic(config: GenerateConfig) -> bool:
     """Tell whether prompts are made of measured words alone, without findings."""
     return config.domain == GENERIC and config.findings is None
+
+
+def outlines_of(config: GenerateConfig, bank: MaskBank) -> OutlineSource:
+    """Return the procedural outlines of a config's findings, of the sizes of a bank's masks.
+
+    Raises:
+        FindingsError: The domain is unknown, or has no outline.
+    """
+    areas = tuple(entry.relative_area for entry in bank.entries)
+    return OutlineSource(library_of(config.domain, config.findings), areas)
+
+
+def check_config(config: GenerateConfig) -> Library:
+    """Refuse what cannot be asked for, before anything is read or made; return the findings.
+
+    Raises:
+        ConfigError: An unknown aim, or a baseline that does not belong to it.
+        FindingsError: The domain is unknown, its file breaks a rule, or it has no outline for procedural masks.
+    """
+    check_aim(config.aim, config.baseline)
+    library = library_of(config.domain, config.findings)
+    if config.masks != "bank":
+        OutlineSource(library, ())
+    return library
 
 
 def check_place(config: GenerateConfig, classes: Sequence[LabelClass]) -> None:
@@ -202,7 +258,7 @@ class RequestDrawer:
     """Draws requests by index; keeps what it has learnt of each background.
 
     With the findings of another domain than the generic one, prompts are drawn from these, as far as the listener
-    knows their words.
+    knows their words. With a budget, each request is drawn for the stratum of its shard.
     """
 
     def __init__(
@@ -212,6 +268,7 @@ class RequestDrawer:
         config: GenerateConfig,
         normals: Sequence[Case] = (),
         listener: Listener | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.seed = seed
         self.config = config
@@ -220,12 +277,22 @@ class RequestDrawer:
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
         self.normals = {check_train(case).id: case for case in sorted(normals, key=lambda case: case.id)}
         self.bank = MaskBank.from_cases(cases)
+        self.budget = budget
+        self.outlines = None if config.masks == "bank" else outlines_of(config, self.bank)
         self.classes = next(iter(self.cases.values())).classes
         check_place(config, self.classes)
         self.discs = self._discs()
         self._terrains: dict[str, Terrain] = {}
+        self._printed: dict[tuple[int, int], Mask | None] = {}
         self._words: dict[str, dict[str, str]] = {}
         self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
+        self._removable = tuple(
+            case
+            for case in self._annotated
+            if sum(entry.relative_area for entry in self.bank.components(case)) <= REMOVABLE
+        )
+        several = [len(self.bank.components(case)) > 1 for case in self.cases]
+        self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
         self._backgrounds = (*self.cases, *self.normals)
 
     def draw(self, index: int) -> Request:
@@ -243,11 +310,14 @@ class RequestDrawer:
         if self.discs:
             return replace(self._draw_cup(rng), **named)  # type: ignore[arg-type]
         placement = self._draw_placement(rng)
+        aim = self.budget.stratum_of(index // self.config.shard_size) if self.budget else ""
         for _ in range(MASKS):
-            entry, transform = self.bank.draw(rng)
+            entry, transform = self._draw_mask(aim, rng)
             found = self._place(entry, transform, placement, rng)
             if found is not None:
-                return self._finish(replace(found, **named), rng)  # type: ignore[arg-type]
+                finished = self._finish(replace(found, **named, aim=aim), rng)  # type: ignore[arg-type]
+                if finished.size_bin == (aim.split(maxsplit=1)[0] if aim else finished.size_bin):
+                    return finished
         raise PlacementError(
             f"a mask must fit on some background: none of {MASKS} drawn masks fitted one of "
             f"{len(self._backgrounds)} backgrounds for request {index}; add images with more tissue, "
@@ -280,7 +350,37 @@ class RequestDrawer:
         """Return the masks of a request of this drawer."""
         several = self.classes and request.background in self.cases
         lesion = self.cases[request.background].read_label() if several else self.lesion_of(request.background)
-        return masks_of_request(request, self.bank, lesion, self.classes)
+        return masks_of_request(request, self.bank, lesion, self.outlines, self.classes)
+
+    def words_of_cases(self) -> dict[str, dict[str, str]]:
+        """Return the measured words of every annotated case; it takes a while."""
+        return {name: self._words_of_case(name) for name in self._annotated}
+
+    def _draw_mask(self, aim: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
+        """Draw a mask from the sources, of the size that is aimed at."""
+        drawn = self.outlines is not None and (self.config.masks == "procedural" or rng.random() < 0.5)
+        if not aim:
+            return self.outlines.draw(rng) if self.outlines and drawn else self.bank.draw(rng)
+        parts = self.bank.components(self._leading_case(aim, rng))
+        entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
+        low, high = BOUNDS[aim.split(maxsplit=1)[0]]
+        area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
+        if self.outlines and drawn:
+            return self.outlines.draw_at(area, transform, rng)
+        return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
+
+    def _leading_case(self, aim: str, rng: np.random.Generator) -> str:
+        """Draw a training case of a stratum, by its weight in the budget."""
+        weights = {} if self.budget is None else dict(self.budget.weights)
+        names = [name for name in weights if stratum(self._words_of_case(name)) == aim]
+        sums = np.cumsum([weights[name] for name in names])
+        return names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]
+
+    def _draw_words(self, aim: str, rng: np.random.Generator) -> dict[str, str]:
+        """Return the words of a random training case, or of one that leads a stratum."""
+        if not aim:
+            return dict(self._words_of_case(self._annotated[int(rng.integers(len(self._annotated)))]))
+        return dict(self._words_of_case(self._leading_case(aim, rng)))
 
     def _discs(self) -> dict[str, float]:
         """Return the vertical cup-to-disc ratio of each case, where disc and cup are classes; else nothing."""
@@ -321,40 +421,55 @@ class RequestDrawer:
         return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid)
 
     def _draw_placement(self, rng: np.random.Generator) -> Placement:
-        free = rng.random() < self.config.free_share
+        free, removed = rng.random() < self.free_share, rng.random() < REMOVED_SHARE
         if self.config.place != "mixed":
             return self.config.place
-        return "free" if free else "replace"
+        return "free" if free else "removed" if removed else "replace"
 
     def _place(
         self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
     ) -> Request | None:
-        """Seek a place for a mask: as asked, then smaller, then, in a mix, the other way."""
-        if placement == "replace":
-            found = self._replace(entry, transform, rng)
-            return found or (self._free(entry, transform, rng) if self.config.place == "mixed" else None)
-        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
-        found = self._free(entry, transform, rng) or self._free(entry, smaller, rng)
-        return found or (self._replace(entry, transform, rng) if self.config.place == "mixed" else None)
+        """Seek a place for a mask: as asked, then, in a mix, where it keeps the number of lesions as it is."""
+        ways = {"free": self._free, "replace": self._replace, "removed": self._removed}
+        others = ("replace", "removed") if self.config.place == "mixed" else ()
+        for way in dict.fromkeys((placement, *others)):
+            found = ways[way](entry, transform, rng)
+            if found is not None:
+                return found
+        return None
 
     def _free(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
+        """Seek lesion-free tissue for a mask, or, if there is none, for a smaller one."""
+        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
+        return self._seek(entry, transform, "free", rng) or self._seek(entry, smaller, "free", rng)
+
+    def _removed(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
+        """Seek any tissue of an annotated frame whose lesions can be painted away, as if they were gone."""
+        return self._seek(entry, transform, "removed", rng)
+
+    def _seek(
+        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
+    ) -> Request | None:
+        removed = placement == "removed"
+        backgrounds = self._removable if removed else self._backgrounds
         shape_in = cache(partial(render, entry, transform))
-        for choice in rng.permutation(len(self._backgrounds))[:TRIES]:
-            background = self._backgrounds[int(choice)]
-            terrain = self.terrain(background)
+        for choice in rng.permutation(len(backgrounds))[:TRIES]:
+            background = backgrounds[int(choice)]
+            terrain = self.terrain(background, removed)
             if entry.relative_area * transform.scale**2 > terrain.room:
                 continue
             shape = shape_in(terrain.frame)
             place = place_free(terrain, shape, rng, self._margin(shape))
             if place is not None:
-                return _partial(entry, transform, background, "free", place)
+                return _partial(entry, transform, background, placement, place)
         return None
 
     def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
         area = entry.relative_area * transform.scale**2
         shape_in = cache(partial(render, entry, transform))
         similar = [old for old in self.bank.entries if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
-        for choice in rng.permutation(len(similar))[:TRIES]:
+        weights = np.array([len(self.bank.components(old.case)) for old in similar])  # a frame of ten counts once
+        for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
             old = similar[int(choice)]
             shape = shape_in(old.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
@@ -364,17 +479,17 @@ class RequestDrawer:
         return None
 
     def _finish(self, request: Request, rng: np.random.Generator) -> Request:
-        """Add the words: size and shape of the new mask itself, the others of a random training case."""
-        frame = self.terrain(request.background).frame
-        shape = render(self.bank.entry(request.mask_case, request.component), request.transform, frame)
-        area = float(np.count_nonzero(shape))
-        words = dict(self._words_of_case(self._annotated[int(rng.integers(len(self._annotated)))]))
-        words |= {"size": size_bin(area / (frame[0] * frame[1])), "shape": shape_word(*shape_of(shape))}
+        """Add the words: size and shape of the new mask itself, the others of a training case."""
+        lesion = np.zeros(self.terrain(request.background).frame, dtype=bool)
+        mask = masks_of_request(request, self.bank, lesion, self.outlines).new
+        words = self._draw_words(request.aim, rng)
+        words |= {"size": size_bin(float(mask.mean())), "shape": shape_word(*shape_of(mask))}
         request = replace(request, size_bin=words["size"])
-        own = self.cases[request.mask_case].prompt
+        own = self.cases[request.mask_case].prompt if request.mask_case else ""
         if own or self.library is None:
             return replace(request, prompt=own or describe_words(words))
-        draft = draw_prompt(self.library, rng, {"size": words["size"], "shape": words["shape"]}, settings=False)
+        given = {"size": words["size"], "shape": words["shape"], "contrast": LOW if LOW in request.aim else ""}
+        draft = draw_prompt(self.library, rng, given, settings=False, head=request.outline)
         prompt, unsaid = heard(draft, self.listener)
         return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid)
 
@@ -382,14 +497,23 @@ class RequestDrawer:
         """Return px of tissue for the blending band."""
         return max(2.0, self.config.band * float(max(shape.shape)))
 
-    def terrain(self, background: str) -> Terrain:
-        """Return what placement knows of a background; found once."""
+    def terrain(self, background: str, removed: bool = False) -> Terrain:
+        """Return what placement knows of a background, with its lesions or as if they were gone; found once."""
         if background not in self._terrains:
             case = self.cases.get(background) or self.normals[background]
             image = case.read_image()
             lesion = case.read_mask() if background in self.cases else np.zeros(image.shape[:2], dtype=bool)
-            self._terrains[background] = terrain_of(image, lesion)
-        return self._terrains[background]
+            self._terrains[background] = terrain_of(image, lesion, self._printed_on(_frame(lesion)))
+        found = self._terrains[background]
+        return found.without_lesion if removed else found
+
+    def _printed_on(self, frame: tuple[int, int]) -> Mask | None:
+        """Return where frames of one size carry text, from every nth of them; found once."""
+        if frame not in self._printed:
+            names = [entry.case for entry in self.bank.entries if entry.component == 0 and entry.frame == frame]
+            sample = names[:: -(-len(names) // SAMPLE)] if names else []
+            self._printed[frame] = printed_on(self.cases[name].read_image() for name in sample)
+        return self._printed[frame]
 
     def _words_of_case(self, name: str) -> dict[str, str]:
         if name not in self._words:
@@ -402,7 +526,8 @@ def _partial(
     entry: MaskEntry, transform: MaskTransform, background: str, placement: Placement, place: tuple[int, int]
 ) -> Request:
     """Return a request that has a place, but no number, seed and words yet."""
-    return Request(0, "", 0, background, entry.case, entry.component, placement, transform, *place, "", "")
+    where = (placement, transform, *place)
+    return Request(0, "", 0, background, entry.case, entry.component, *where, "", "", outline=entry.outline)
 
 
 def _frame(mask: Mask) -> tuple[int, int]:

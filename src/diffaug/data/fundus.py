@@ -30,15 +30,15 @@ def vertical_diameter(mask: Mask) -> int:
 def vertical_ratio(disc: Mask, cup: Mask) -> float | None:
     """Return the vertical cup-to-disc ratio (vCDR) of two masks of one photograph, upright, both (H, W).
 
-    vCDR = vertical diameter of the cup / vertical diameter of the disc, each the longest column of the mask.
+    vCDR = vertical diameter of the cup / vertical diameter of the disc, each the longest column of the mask. The disc
+    holds its cup: a class `disc` that is declared as the rim alone counts with it.
 
     Returns:
         0 without a cup; None without a disc, where the ratio has no meaning.
 
     Source: Orlando et al. 2020 (doi:10.1016/j.media.2019.101570), the REFUGE challenge, which compares the ratio.
     """
-    height = vertical_diameter(disc)
-    return vertical_diameter(cup) / height if height else None
+    return vertical_diameter(cup) / vertical_diameter(disc | cup) if disc.any() else None
 
 
 @dataclass(frozen=True)

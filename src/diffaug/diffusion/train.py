@@ -6,9 +6,9 @@ Knows modules and a loss; not what they mean. Codec, painter, validator and the 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from rich.console import Console
@@ -18,18 +18,53 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl, write_jsonl
+from diffaug.diffusion.devices import ALONE, Process, average_gradients, this_process
 from diffaug.errors import ModelError
 
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16  # times that a training is scored, if it is
-Loss = Callable[[int, torch.Generator], Mapping[str, Tensor]]
+Terms = Mapping[str, Tensor]
+Loss = Callable[[int, torch.Generator], Terms | Iterator[Terms]]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
-def autocast(device: torch.device | str) -> torch.autocast:
-    """Return the mixed precision that is fastest on a device: bfloat16, where the hardware has it."""
+def autocast(device: torch.device | str, precision: Precision = "auto") -> torch.autocast:
+    """Return mixed precision; `auto` is what is fastest on a device: bfloat16, where the hardware has it."""
     kind = torch.device(device).type
     native = kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
-    return torch.autocast(kind, torch.bfloat16, enabled=native)
+    enabled = native if precision == "auto" else precision != "fp32"
+    return torch.autocast(kind, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=enabled)
+
+
+class Scaler:
+    """Loss scaling for float16, whose state is a tensor, so that it fits into a checkpoint; no effect if not enabled.
+
+    Source: Micikevicius et al. 2018 (arXiv:1710.03740), Sec. 3.2.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.scaler = torch.amp.GradScaler("cpu", enabled=enabled)  # the loss is there; gradients may be elsewhere
+        self.state = {"loss_scale": torch.tensor([self.scaler.get_scale(), 0.0])} if enabled else {}
+
+    def restore(self) -> None:
+        """Set the scale to what `state` says."""
+        if self.state:
+            scale, steps = self.state["loss_scale"].tolist()
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(steps)})
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, scaled, to those of its parameters."""
+        cast("Callable[[], None]", self.scaler.scale(loss).backward)()
+
+    def step(self, optimiser: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+        """Clip the gradients and make a step, unless one is not finite; then note the next scale."""
+        self.scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.scaler.step(optimiser)
+        self.scaler.update()
+        if self.state:
+            now = self.scaler.state_dict()
+            self.state["loss_scale"].copy_(torch.tensor([now["scale"], now["_growth_tracker"]]))
 
 
 def generator_of(*key: int) -> torch.Generator:
@@ -55,7 +90,9 @@ def learning_rate_at(iteration: int, iterations: int, warmup: int = 100) -> floa
 def progress_bar() -> Progress:
     """Return a progress bar on stderr that disappears from logs which are no terminal."""
     columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty())
+    return Progress(
+        *columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty() or not this_process().leads
+    )
 
 
 class Average:
@@ -145,6 +182,22 @@ def _fill(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         target.copy_(values[name])
 
 
+def _backward(parts: Iterable[Terms], scaler: Scaler, where: str, log: Path) -> dict[str, float]:
+    """Add up the gradients of the parts of a loss, and return the sums of their terms.
+
+    Raises:
+        ModelError: A loss is not finite.
+    """
+    sums: dict[str, float] = {}
+    for part in parts:
+        if not torch.isfinite(part["loss"]):
+            raise ModelError(f"a loss must be finite: {where}; the log is in {log}; lower the rate")
+        scaler.backward(part["loss"])
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+    return sums
+
+
 def optimise(
     name: str,
     modules: Mapping[str, nn.Module],
@@ -157,6 +210,8 @@ def optimise(
     average: float = 0.999,
     weight_decay: float = 0.01,
     score: Callable[[], float] | None = None,
+    half: bool = False,
+    process: Process = ALONE,
 ) -> None:
     """Train modules in place; afterwards they hold the moving average of their parameters, the best one if scored.
 
@@ -166,7 +221,8 @@ def optimise(
     Args:
         name: Names the files and the progress bar.
         modules: What is trained; parameters that require no gradient are left alone.
-        loss: Maps (iteration, generator) to named scalars; "loss" is minimised, the others are logged.
+        loss: Maps (iteration, generator) to named scalars; "loss" is minimised, the others are logged. It may yield
+            several of them, whose sum counts, each with a graph of its own: memory for one is enough.
         folder: Where checkpoint and log are kept.
         iterations: Optimiser updates in all.
         learning_rate: Peak of the lr_schedule of `learning_rate_at`.
@@ -174,6 +230,8 @@ def optimise(
         average: Decay of the moving average.
         weight_decay: AdamW's.
         score: Judges the averaged modules on what they have not seen, lower is better; called `LOOKS` times.
+        half: Whether the loss is computed in float16, and needs scaling.
+        process: Which of the processes that train together this is; gradients are averaged over them.
 
     Raises:
         ModelError: The checkpoint in `folder` belongs to another model, or the loss is not finite.
@@ -188,13 +246,16 @@ def optimise(
     # Everything that a resumed run needs, by name.
     state = {f"parameters/{n}": p for n, p in params.items()} | {f"average/{n}": p for n, p in mean.values.items()}
     state |= {f"{kind}/{n}": p for kind, values in moments.items() for n, p in values.items()}
-    state |= best.state() if best else {}
+    scaler = Scaler(half)
+    state |= (best.state() if best else {}) | scaler.state
     start = _load(checkpoint, state) if checkpoint.exists() else 0
+    scaler.restore()
     for n, p in params.items():
         optimiser.state[p] = {kind: values[n] for kind, values in moments.items()} | {
             "step": torch.tensor(float(start))
         }
-    write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] < start))
+    if process.leads:
+        write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] < start))
 
     for module in modules.values():
         module.train()
@@ -206,27 +267,29 @@ def optimise(
                 group["lr"] = learning_rate * learning_rate_at(i, iterations)
             generator = generator_of(seed, i)
             torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
-            terms = loss(i, generator)
-            if not torch.isfinite(terms["loss"]):
-                raise ModelError(f"a loss must be finite: {name} iteration {i}; the log is in {log}; lower the rate")
+            found = loss(i, generator)
             optimiser.zero_grad(set_to_none=True)
-            cast("Callable[[], None]", terms["loss"].backward)()
-            nn.utils.clip_grad_norm_(list(params.values()), 1.0)
-            optimiser.step()
+            terms = _backward((found,) if isinstance(found, Mapping) else found, scaler, f"{name} iteration {i}", log)
+            if process.count > 1:
+                average_gradients(params.values())
+            scaler.step(optimiser, list(params.values()))
             mean.update(params, i)
 
+            rows: list[dict[str, float]] = []
             if best and _looks(i + 1, iterations):
-                append_jsonl(log, {"iteration": i, "score": round(best.look(mean.values), 6)})
+                rows.append({"iteration": i, "score": round(best.look(mean.values), 6)})
 
             bar.update(task, completed=i + 1)
             now = time.monotonic()
             if now - logged > 5 or i + 1 == iterations:
-                append_jsonl(log, {"iteration": i, **{n: round(float(v.detach()), 6) for n, v in terms.items()}})
+                rows.append({"iteration": i, **{n: round(value, 6) for n, value in terms.items()}})
                 logged = now
-            if now - saved > CHECKPOINT_SECONDS:
+            if rows and process.leads:
+                append_jsonl(log, *rows)
+            if now - saved > CHECKPOINT_SECONDS and process.leads:
                 _save(checkpoint, state, i + 1)
                 saved = now
-    if start < iterations:
+    if start < iterations and process.leads:
         _save(checkpoint, state, iterations)
 
     with torch.no_grad():

@@ -25,9 +25,20 @@ from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.schedule import Schedule
-from diffaug.diffusion.train import autocast
+from diffaug.diffusion.train import Precision, autocast
 from diffaug.errors import DataError, ModelError, ShapeError
+from diffaug.models.checkpoints import (
+    BASE_FILE,
+    PLACE_FILE,
+    STEMS,
+    Checkpoint,
+    read_reference,
+    variant_of,
+    verify_base,
+    write_reference,
+)
 from diffaug.models.compact import SCALE_CHANNELS
+from diffaug.models.lora import Adapters, has_adapters, widen
 
 for _logging in (diffusers_logging, transformers_logging):  # their bars and advice are not for our users
     _logging.set_verbosity_error()
@@ -42,6 +53,7 @@ PARTS: dict[str, tuple[str, Any]] = {  # folder: library and class, as model_ind
 }
 CODECS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}  # Stable Diffusion's, and the compact one
 NETWORKS = ("vae", "unet", "text_encoder")
+SMALL = 2**28  # parameters; the files of a smaller network are divided into pieces that version control takes
 WORDS_FILE = "tokenizer/words.json"  # the words that the text encoder has met in training
 
 
@@ -52,14 +64,14 @@ def unshuffle_factor(codec: Any) -> int:
 
 def encode_raw(codec: Any, image: Tensor) -> Tensor:
     """Return unscaled latents: pixels (B, 3, H, W) in [-1, 1] => (B, Z, h, w); of an AutoencoderKL the mean."""
-    output = codec.encode(F.pixel_unshuffle(image, unshuffle_factor(codec)))
+    output = codec.encode(F.pixel_unshuffle(image, unshuffle_factor(codec)).to(codec.device))
     raw: Tensor = output.latents if hasattr(output, "latents") else output.latent_dist.mean
-    return raw
+    return raw.to(image.device)
 
 
 def decode_raw(codec: Any, raw: Tensor) -> Tensor:
     """Return pixels: unscaled latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
-    return F.pixel_shuffle(codec.decode(raw).sample, unshuffle_factor(codec))
+    return F.pixel_shuffle(codec.decode(raw.to(codec.device)).sample, unshuffle_factor(codec)).to(raw.device)
 
 
 def encode(codec: Any, image: Tensor) -> Tensor:
@@ -87,7 +99,13 @@ def with_scale(codec: Any, images: Tensor) -> Any:
 class LatentInpainter:
     """A latent diffusion inpainting model behind the denoiser contract.
 
-    Every part is a class of diffusers or transformers and loads with its own `from_pretrained`.
+    Every part is a class of diffusers or transformers and loads with its own `from_pretrained`. A model computes on its
+    own device and answers on that of its inputs, so nobody else needs to know where it is.
+
+    Attributes:
+        base: The checkpoint that it adds `adapters` to and is saved beside; None where it is saved whole.
+        adapters: What a fit added, already merged into the networks.
+        precision: Of the U-Net's arithmetic.
     """
 
     codec: Any
@@ -95,11 +113,14 @@ class LatentInpainter:
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
+    base: Checkpoint | None = None
+    adapters: Adapters | None = None
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         self.schedule = Schedule.of(self.scheduler)
         self.latent_channels = int(self.codec.config.latent_channels)
-        least = 2 * self.latent_channels + 1
+        self.plain_channels = least = 2 * self.latent_channels + 1
         extra = int(self.unet.config.in_channels) - least
         if extra != 0 and extra <= SCALE_CHANNELS:
             raise ModelError(
@@ -112,6 +133,8 @@ class LatentInpainter:
         self.cell = 2 ** (len(self.codec.config.block_out_channels) - 1) * unshuffle_factor(self.codec)
         self.window = self.latent_side * self.cell
         self.cells_are_apart = self.cell == unshuffle_factor(self.codec) > 1  # each cell is encoded on its own
+        self.is_compact = unshuffle_factor(self.codec) > 1  # small enough to be trained whole, codec included
+        self.rows = 32 if self.is_compact else max(1, min(32, 2**13 // self.latent_side**2))  # evaluated together
 
     @property
     def device(self) -> torch.device:
@@ -138,7 +161,7 @@ class LatentInpainter:
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Embed token ids: (B, L) => (B, L, D)."""
         embedded: Tensor = self.text_encoder(tokens.to(self.device)).last_hidden_state
-        return embedded
+        return embedded.to(tokens.device)
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts: text => (B, L, D). An empty prompt asks for nothing."""
@@ -171,9 +194,10 @@ class LatentInpainter:
         if self.classes:
             scale = conditioning.scale[:, :, None, None].expand(-1, -1, *x_t.shape[-2:])
             parts += [conditioning.mask, scale]
-        with autocast(self.device):
-            output = self.unet(torch.cat(parts, dim=1), t, conditioning.text).sample
-        x0_hat = self.schedule.x0_from_prediction(x_t, output.float(), t).to(x_t.dtype)
+        told = (torch.cat(parts, dim=1), t, conditioning.text)
+        with autocast(self.device, self.precision):
+            output = self.unet(*(values.to(self.device) for values in told)).sample
+        x0_hat = self.schedule.x0_from_prediction(x_t, output.float().to(x_t.device), t).to(x_t.dtype)
         if self.cells_are_apart:  # what lies outside the region is known exactly
             x0_hat = torch.where(conditioning.region > 0, x0_hat, conditioning.masked_image_latents.to(x0_hat.dtype))
         return x0_hat
@@ -190,46 +214,67 @@ class LatentInpainter:
         until it is trained. The first class takes the mask that a model of one class was trained with.
         """
         if classes > self.classes:
-            conv = self.unet.conv_in
-            masks, scale = conv.weight.detach().split([self.masks_end, conv.in_channels - self.masks_end], dim=1)
             added = classes - self.classes + (0 if self.classes else SCALE_CHANNELS)
-            zeros = masks.new_zeros(masks.shape[0], added, *masks.shape[2:])
-            weight = torch.cat([masks, zeros, scale], dim=1)
-            conv.weight, conv.in_channels = torch.nn.Parameter(weight, requires_grad=False), weight.shape[1]
-            self.unet.register_to_config(in_channels=weight.shape[1])
+            weight = self.unet.conv_in.weight.detach()
+            zeros = weight.new_zeros(weight.shape[0], added, *weight.shape[2:])
+            columns = [weight[:, self.plain_channels : self.masks_end], zeros, weight[:, self.masks_end :]]
+            widen(self.unet, torch.cat(columns, dim=1), self.plain_channels)
             self.__post_init__()
 
+    def adopt(self, adapters: Adapters) -> None:
+        """Merge what a fit added into the networks in place, and remember it for `save`."""
+        adapters.merge({"unet": self.unet, "text_encoder": self.text_encoder}, self.plain_channels)
+        self.adapters = adapters
+        self.__post_init__()
+
     def save(self, folder: Path, half: bool = False) -> None:
-        """Write the diffusers-format folder; with `half`, weights as float16."""
-        make_folder(folder)
+        """Write the diffusers-format folder, with `half` as float16; of a model beside a base, what was added alone.
+
+        Raises:
+            ModelError: A network holds adapters: they would be lost without a word when it is loaded.
+        """
         parts = {"vae": self.codec, "unet": self.unet, "text_encoder": self.text_encoder}
         for name, part in parts.items():
+            if has_adapters(part):
+                raise ModelError(f"a network is saved with plain weights: {name} holds adapters; merge them first")
+        make_folder(folder)
+        head = {"_class_name": "LatentInpainter", "_diffusers_version": diffusers_version}
+        if self.base is not None and self.adapters is not None:
+            self.adapters.save(folder)
+            write_reference(folder, self.base)
+            write_json(folder / "model_index.json", head)
+            return
+        for name, part in parts.items():
             written = copy.deepcopy(part).half() if half else part.float()  # the model in memory stays as it is
-            written.save_pretrained(folder / name, max_shard_size="15MB")
+            written.save_pretrained(folder / name, max_shard_size="15MB" if part.num_parameters() < SMALL else "5GB")
         self.tokenizer.backend_tokenizer.no_padding()  # else the last call's settings are saved
         self.tokenizer.backend_tokenizer.no_truncation()
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         index: dict[str, Any] = {name: [library, part.__name__] for name, (library, part) in PARTS.items()}
         index["vae"][1] = type(self.codec).__name__
-        head = {"_class_name": "LatentInpainter", "_diffusers_version": diffusers_version}
         write_json(folder / "model_index.json", {**head, **index})
 
     @staticmethod
     def load(folder: Path, device: torch.device | str = "cpu") -> "LatentInpainter":
         """Load a diffusers-format folder of safetensors, as float32 and in evaluation mode.
 
+        A folder that adds to a base is loaded as that base with the additions merged.
+
         Raises:
-            ModelError: A part is missing or is not what its name says.
+            ModelError: A part is missing or is not what its name says, or lacks weights.
         """
+        if (folder / BASE_FILE).is_file():
+            model = LatentInpainter.load(read_reference(folder).folder)
+            model.adopt(Adapters.load(folder))
+            return model.to(device)
         loaded = {}
         for name, (_, expected) in PARTS.items():
             if not (folder / name).is_dir():
                 raise ModelError(f"a model folder needs {', '.join(PARTS)}: {folder} has no {name}/; fit it again")
-            extra = {"use_safetensors": True} if name in NETWORKS else {}
             part = codec_class(folder / name) if name == "vae" else expected
             try:
-                loaded[name] = part.from_pretrained(folder / name, local_files_only=True, **extra)
+                loaded[name] = _load_part(part, folder / name)
             except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ModelError(f"every part of a model must load: {folder / name}: {reason}; fit it again") from None
@@ -239,6 +284,26 @@ class LatentInpainter:
                 _name_or_path=""
             )  # else a saved model, and its digest, would tell where its base lay
         return LatentInpainter(codec, unet, text, loaded["tokenizer"], loaded["scheduler"]).to(device)
+
+
+def _load_part(part: Any, folder: Path) -> Any:
+    """Load a part with its own `from_pretrained`, and see to it that no weight is made up.
+
+    A network saved while it held adapters loads with random weights in the adapted layers, and a warning at most.
+
+    Raises:
+        ModelError: Its files lack a weight.
+    """
+    if folder.name not in STEMS:
+        return part.from_pretrained(folder, local_files_only=True)
+    options = {"use_safetensors": True, "variant": variant_of(folder), "output_loading_info": True}
+    network, info = part.from_pretrained(folder, local_files_only=True, **options)
+    if lacking := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"every weight of a network must be in its files: {folder} lacks {lacking[0]} and {len(lacking) - 1} more; "
+            "adapters must be merged before a network is saved, or use another checkpoint"
+        )
+    return network
 
 
 def codec_class(folder: Path) -> Any:
@@ -258,6 +323,7 @@ def codec_class(folder: Path) -> Any:
 
 def write_words(folder: Path, words: Iterable[str]) -> None:
     """Write the words of a model's training prompts into its folder, before it is sealed."""
+    make_folder((folder / WORDS_FILE).parent)
     write_json(folder / WORDS_FILE, sorted(words))
 
 
@@ -271,9 +337,11 @@ def read_words(folder: Path) -> frozenset[str]:
 def seal(folder: Path) -> str:
     """Write `digests.json` over a finished model folder, last of all, and return the model digest.
 
-    Training logs (`training/`) and what a killed run left half-written do not shape what the model does.
+    Training logs (`training/`), what a killed run left half-written and the place of a base do not shape what the model
+    does.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "digests.json")
+    apart = ("digests.json", PLACE_FILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)
     kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
     digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
     write_json(folder / "digests.json", digests)
@@ -281,7 +349,7 @@ def seal(folder: Path) -> str:
 
 
 def verify(folder: Path) -> str:
-    """Check a model folder against its `digests.json` and return the model digest.
+    """Check a model folder against its `digests.json`, and the base that it adds to; return the model digest.
 
     Raises:
         ModelError: The folder is unfinished, or a file is missing or altered.
@@ -299,6 +367,7 @@ def verify(folder: Path) -> str:
             raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")
         if digest_of_file(folder / name) != digest:
             raise ModelError(f"a model's files must be as they were fitted: {folder / name} was altered; fit it again")
+    verify_base(folder)
     return digest_of_value(digests)
 
 

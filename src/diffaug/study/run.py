@@ -23,8 +23,9 @@ from diffaug.artifacts import (
     write_jsonl,
 )
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case, masks_from_label
+from diffaug.data.case import Case, digest_of_case, masks_from_label
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
     ARMS,
@@ -72,11 +73,12 @@ class Run:
     keep: bool = False  # whether the trained weights are
     derive: Derivation | None = None  # how the arm gets its pool, where that needs trained baselines
     fills: tuple[tuple[Case, Path], ...] = ()  # held-out lesion-free fills, and the masks of their regions
+    fold: int | None = None  # of the training cases, which is tested on and left out of training
 
     @property
     def name(self) -> str:
-        """ARM-SEED, which is also the name of the run's files."""
-        return f"{self.arm.name}-{self.seed}"
+        """ARM-SEED or ARM-SEED-foldF, which is also the name of the run's files."""
+        return f"{self.arm.name}-{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
     @property
     def records(self) -> Path:
@@ -110,8 +112,12 @@ def run_study(
     device: str = "cpu",
     oracle: Path | None = None,
     allow_duplicates: bool = False,
+    folds: int = 0,
 ) -> dict[str, Any]:
     """Train every arm with every seed and compare them on held-out real cases.
+
+    With folds, only the arm `real` is trained, on the training cases without one fold at a time, and tested on that
+    fold: what a baseline misses of the training cases themselves (`diffaug generate --aim missed`).
 
     Writes OUT/study.json (what is run) before work starts, OUT/runs/ARM-SEED.jsonl as runs finish, OUT/cases.csv,
     OUT/summary.csv, and OUT/summary.json last. The same call again skips finished runs; arms and seeds may be added to
@@ -128,6 +134,7 @@ def run_study(
         device: Where to train.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
         allow_duplicates: Go on where a test image is also trained on, and say so in the report.
+        folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
 
     Returns:
         The summary, as written.
@@ -137,9 +144,11 @@ def run_study(
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
     """
+    config = config.model_copy(update={"arms": ("real",)}) if folds else config
     if config.arms:
         check_arms(config.arms)
-    inputs = read_inputs(data, synthetic, (test,) if isinstance(test, str) else test, oracle)
+    tests = (test,) if isinstance(test, str) else test
+    inputs = read_fold_inputs(data, synthetic, oracle) if folds else read_inputs(data, synthetic, tests, oracle)
     config = config.model_copy(update={"arms": config.arms or default_arms(inputs.synthetic)})
     arms = build_arms(
         config.arms, inputs.train, inputs.synthetic, config,
@@ -147,22 +156,40 @@ def run_study(
     )  # fmt: skip
     for arm in arms:
         check_size(arm, config.batch_size)
-    repeated = _repeated(out, inputs, allow_duplicates)
+    fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
+    repeated = [] if folds else _repeated(out, inputs, allow_duplicates)
     digests = inputs.digests()
 
     make_folder(out)
-    _write_plan(out, _plan(inputs, digests, config, seed, device) | {"duplicates": repeated})
+    _write_plan(out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated})
     write_json(out / "duplicates.json", {"images": inputs.images(), "pairs": repeated})
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
-        _run_of(arm, one, inputs, columns, config, device, out, first=seed)
+        run
         for one in range(seed, seed + config.seeds)
         for arm in arms
+        for run in _by_fold(_run_of(arm, one, inputs, columns, config, device, out, first=seed, folds=folds), fold_of)
     ]
     if not all(run.finished for run in runs):
         (out / "summary.json").unlink(missing_ok=True)
         complete_runs(runs, config.workers)
     return _summarise(out, runs, config, seed, cut, inputs.dataset.class_names)
+
+
+def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
+    """Return a run, or, with folds, one for each: trained on the other folds, tested on its own."""
+    if not fold_of:
+        return [run]
+    return [
+        replace(
+            run,
+            arm=replace(run.arm, real=tuple(case for case in run.arm.real if fold_of[case.id] != fold)),
+            test=tuple(case for case in run.test if fold_of[case.id] == fold),
+            columns=tuple(row for case, row in zip(run.test, run.columns, strict=True) if fold_of[case.id] == fold),
+            fold=fold,
+        )
+        for fold in sorted(set(fold_of.values()))
+    ]
 
 
 @dataclass(frozen=True)
@@ -238,6 +265,23 @@ def tested_cases(dataset: Dataset, test: str) -> tuple[Case, ...]:
     return tuple(replace(case, id=f"{name}:{case.id}", group=f"{name}:{case.group}") for case in cases)
 
 
+def read_fold_inputs(data: Path, synthetic: Sequence[Path], oracle: Path | None) -> Inputs:
+    """Read the training cases, which folds train on and test on.
+
+    Raises:
+        StudyError: No case is annotated, or synthetic sets are given: they are made of every training case.
+        DataError: A file breaks a rule of the folder format.
+    """
+    if synthetic or oracle:
+        raise StudyError(
+            "folds train the arm real alone: a synthetic set or an oracle has seen every fold; "
+            "leave out --synthetic and --oracle, or --baseline"
+        )
+    dataset = read_dataset(data)
+    train = _split(dataset, "train")
+    return Inputs(dataset, ("train",), train, train, (), None, ())
+
+
 def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
     cases = annotated(dataset, name)
     if not cases:
@@ -277,6 +321,7 @@ def _run_of(
     device: str,
     out: Path,
     first: int,
+    folds: int,
 ) -> Run:
     """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
     baselines = range(first, first + config.baselines)
@@ -297,18 +342,21 @@ def _run_of(
         )
     regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
     fills = tuple(zip(cases_of(held_out, inputs.synthetic), regions, strict=True))
-    return Run(
-        arm, seed, inputs.test, columns, config, device, out,
-        pictures=seed == first, keep=arm.name == "real" and seed in baselines, derive=derive, fills=fills,
-    )  # fmt: skip
+    keep = arm.name == "real" and seed in baselines and not folds
+    pictures = seed == first and not folds
+    return Run(arm, seed, inputs.test, columns, config, device, out, pictures, keep, derive, fills)
 
 
-def _plan(inputs: Inputs, digests: Mapping[str, Any], config: StudyConfig, seed: int, device: str) -> dict[str, Any]:
+def _plan(
+    inputs: Inputs, digests: Mapping[str, Any], config: StudyConfig, seed: int, device: str, folds: int
+) -> dict[str, Any]:
     """Return what is run, as study.json says it; `identity` is all that a run's numbers depend on."""
     knobs = config.model_dump(mode="json")
     identity = {name: value for name, value in knobs.items() if name not in FREE}
     return {
-        "identity": {**identity, "seed": seed, "test": list(inputs.tests), "device": device, **digests},
+        "identity": {**identity, "seed": seed, "test": list(inputs.tests), "device": device, **digests}
+        | ({"folds": folds} if folds else {}),
+        "tested": {case.id: digest_of_case(case) for case in inputs.test},
         "config": knobs,
         "arms": {name: ARMS[name.partition("@")[0]] for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),

@@ -24,6 +24,23 @@ def region_of(new: Mask, old: Mask, band: float) -> Mask:
     return np.asarray(ndimage.distance_transform_edt(~(new | old)) <= band)
 
 
+def reach_of(region: Mask, field: Mask, band: float) -> Mask:
+    """Return what the painter fills: the region, and what lies outside the field of view within a band (px) of it.
+
+    Nothing of the latter is shown; but a painter that sees black beside a lesion paints the lesion's rim black.
+    """
+    return np.asarray(region | (~field & (ndimage.distance_transform_edt(~region) <= band)))
+
+
+def without_border(frame: Pixels, field: Mask, reach: Mask) -> Pixels:
+    """Return a frame whose border and overlays are filled with the nearest tissue that is not painted, (H, W, 3)."""
+    known = field & ~reach
+    if field.all() or not known.any():
+        return frame
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.where(field[..., None], frame, frame[tuple(nearest)])
+
+
 def band_width(mask: Mask, share: float) -> float:
     """Return the blending band in px: a share of the longer side of the mask's bounding box, at least 2."""
     return max(2.0, share * float(longer_side(mask)))
@@ -40,7 +57,15 @@ def blending_weight(region: Mask, band: float) -> Values:
     return (depth**2 * (3 - 2 * depth)).astype(np.float32)
 
 
-def compose(background: Pixels, painted: Tensor, window: Window, region: Mask, band: float, seed: int) -> Pixels:
+def compose(
+    background: Pixels,
+    painted: Tensor,
+    window: Window,
+    region: Mask,
+    band: float,
+    seed: int,
+    field: Mask | None = None,
+) -> Pixels:
     """Return the frame with the painted window blended in.
 
     Args:
@@ -50,16 +75,19 @@ def compose(background: Pixels, painted: Tensor, window: Window, region: Mask, b
         region: Where paint may show, (H, W).
         band: Width of the blending band, px.
         seed: Seeds the grain.
+        field: Field of view, (H, W): black corners and overlays outside it tell nothing of the tissue's light and
+            grain. None is the whole frame.
 
     Returns:
         A new frame; every pixel outside `region` is the background's, byte for byte.
     """
     inside = np.asarray(window.crop(region), dtype=bool)
+    unknown = inside if field is None else inside | ~np.asarray(window.crop(field), dtype=bool)
     real = np.asarray(window.crop(background), dtype=np.float32)
     scaled = resize(painted.float(), window.side)[0].permute(1, 2, 0).numpy()
     patch = (np.clip(scaled, -1, 1) + 1) * 127.5
-    patch = patch + light_difference(real, patch, inside)
-    patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed))
+    patch = patch + light_difference(real, patch, unknown)
+    patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed), ~unknown)
 
     weight = blending_weight(region, band)
     alpha = np.asarray(window.crop(weight), dtype=np.float32)[:, :, None]
@@ -75,13 +103,13 @@ def compose(background: Pixels, painted: Tensor, window: Window, region: Mask, b
     return frame
 
 
-def light_difference(real: Values, patch: Values, inside: Mask) -> Values:
+def light_difference(real: Values, patch: Values, unknown: Mask) -> Values:
     """Return the smooth difference of the background from the painted window, carried into the region: (s, s, 3).
 
     Normalised convolution (Knutsson & Westin 1993) of the difference known outside the region, at a fine scale near the
     border and a coarse one deeper inside, on a grid four times finer than the finer of the two.
     """
-    known = (~inside).astype(np.float32)
+    known = (~unknown).astype(np.float32)
     if not known.any():
         return np.zeros_like(patch)
     side = known.shape[0]
@@ -101,11 +129,14 @@ def light_difference(real: Values, patch: Values, inside: Mask) -> Values:
     return fine[0].permute(1, 2, 0).numpy()
 
 
-def missing_grain(real: Values, patch: Values, inside: Mask, rng: np.random.Generator) -> Values:
+def missing_grain(
+    real: Values, patch: Values, inside: Mask, rng: np.random.Generator, around: Mask | None = None
+) -> Values:
     """Return grain that lifts the region's fine noise to that of the background: (s, s, 3).
 
-    The background's grain is what a narrow Gaussian removes outside the region, by its median absolute value, which
-    edges and highlights do not move; the painted window's is measured inside. Their powers differ by what is added.
+    The background's grain is what a narrow Gaussian removes outside the region, or `around` it, by its median absolute
+    value, which edges and highlights do not move; the painted window's is measured inside. Their powers differ by what
+    is added.
     """
 
     def strength(values: Values, where: Mask) -> float:
@@ -113,8 +144,9 @@ def missing_grain(real: Values, patch: Values, inside: Mask, rng: np.random.Gene
         fine = np.abs(grey - ndimage.gaussian_filter(grey, GRAIN_SCALE))
         return float(np.median(fine[where])) / 0.6745 if where.any() else 0.0
 
-    lacking = strength(real, ~inside) ** 2 - strength(patch, inside) ** 2
-    if lacking <= 0 or not (~inside).any():
+    around = ~inside if around is None else around
+    lacking = strength(real, around) ** 2 - strength(patch, inside) ** 2
+    if lacking <= 0 or not around.any():
         return np.zeros_like(patch)
     noise = ndimage.gaussian_filter(rng.standard_normal(inside.shape), 0.5)  # JPEG softens real grain about as much
     fine = noise - ndimage.gaussian_filter(noise, GRAIN_SCALE)

@@ -5,12 +5,14 @@ complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is 
 """
 
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,26 +30,38 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
-from diffaug.conditioning.findings import library_of
+from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import Request, RequestDrawer, RequestMasks, check_place, is_generic
+from diffaug.conditioning.requests import (
+    Request,
+    RequestDrawer,
+    RequestMasks,
+    check_config,
+    check_place,
+    is_generic,
+)
 from diffaug.config import GenerateConfig
 from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
+from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
-from diffaug.synthesis.compose import band_width, compose, region_of
+from diffaug.synthesis.clearing import Remover
+from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, without_border
 from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask, window_masks
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
+CLEARED = 64  # frames without their lesions that are kept in memory
+REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
+GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
 FILL = "fill"  # the size bin under which a gate lets fills pass: there is no lesion to find
@@ -65,6 +79,8 @@ class Plan:
     model_digest: str
     data_digest: str
     findings_digest: str = ""  # empty for prompts of measured words alone
+    device: str = "cpu"
+    budget: Budget | None = None  # what kept cases should be like; None for the aim `match`
 
     def digest(self) -> str:
         """Return the digest of the settings."""
@@ -73,8 +89,10 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """Return the knobs that shape what is generated: not the number of workers, and of findings their content."""
         later = {name for name in ("paint_all", "fills") if not getattr(self.config, name)}  # absent from older sets
-        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings"} | later)
-        return knobs | ({"findings": self.findings_digest} if self.findings_digest else {})
+        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings", "baseline"} | later)
+        knobs |= {"findings": self.findings_digest} if self.findings_digest else {}
+        knobs |= {"budget": self.budget.as_dict()} if self.budget else {}
+        return knobs | ({"device": self.device} if self.device != "cpu" else {})  # last digits depend on it
 
 
 @dataclass(frozen=True)
@@ -85,8 +103,15 @@ class Canvas:
     background: Pixels
     masks: RequestMasks
     region: Mask
+    field: Mask  # the field of view; nothing outside it is painted
     band: float
     window: Window
+    removed: tuple[dict[str, Any], ...] = ()  # what was painted away on the background first
+
+    @property
+    def remains(self) -> float:
+        """Return the largest share of a removed lesion that the validator still finds; 0 where none was removed."""
+        return max((float(region["found_after"]) for region in self.removed), default=0.0)
 
 
 class Studio:
@@ -95,46 +120,60 @@ class Studio:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
-        self.painter = LatentInpainter.load(plan.model)
+        self.painter = LatentInpainter.load(plan.model, plan.device)
         self.denoiser = guided(self.painter, plan.config.guidance)
         self.calibration = Calibration.load(plan.model / "calibration.json")
-        self.gate = Gate(
-            load_validators(plan.model, self.calibration), passing(self.calibration, plan.config.paint_all)
-        )
+        validators = load_validators(plan.model, self.calibration, plan.device)
+        self.gate = Gate(validators, passing(self.calibration, plan.config.paint_all))
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
-        self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener)
+        self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener, budget=plan.budget)
+        self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
+        self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
 
     def canvas(self, request: Request) -> Canvas:
         """Lay out a request: where it is painted, and the window around that."""
         masks = self.drawer.masks(request)
-        background = self.dataset.case(request.background).read_image()
+        background, removed = self.background(request)
         band = band_width(masks.new, self.plan.config.band)
-        region = region_of(masks.new, masks.old, band) & (
-            self.drawer.terrain(request.background).field | masks.new | masks.old
-        )
+        field = self.drawer.terrain(request.background).field
+        region = region_of(masks.new, masks.old, band) & field
         context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
         whole = masks.new | masks.old
         window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
-        return Canvas(request, background, masks, region, band, window)
+        return Canvas(request, background, masks, region, field, band, window, removed)
+
+    def background(self, request: Request) -> tuple[Pixels, tuple[dict[str, Any], ...]]:
+        """Return what a request is painted on, and for `removed` a record of what was painted away."""
+        case = self.dataset.case(request.background)
+        if request.placement != "removed":
+            return case.read_image(), ()
+        if case.id not in self._cleared:
+            if len(self._cleared) >= CLEARED:
+                self._cleared.clear()
+            frame, regions = self.remover.remove(case)
+            self._cleared[case.id] = frame, tuple(regions)
+        return self._cleared[case.id]
 
     def prepare(self, canvas: Canvas) -> Prepared:
         """Encode what the painter and the gate need to know: pixels => latents."""
         side, painter = self.painter.window, self.painter
         region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
+        reach = reach_of(canvas.region, canvas.field, canvas.band)
+        filled = (window_mask(reach, canvas.window, side) > 0.25).float()
         wanted = canvas.masks.new_classes(self.drawer.classes) & (not canvas.request.fill)
         mask = window_masks(wanted, canvas.window, side)
         scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
         with torch.no_grad():
             text = painter.embed([canvas.request.prompt])
-            image = window_image(canvas.background, canvas.window, side)
-            told = painter.condition(image, region, mask, scale, text)
+            image = window_image(without_border(canvas.background, canvas.field, reach), canvas.window, side)
+            told = painter.condition(image, filled, mask, scale, text)
         fine = painter.cell // UPSCALE
         target = Target(
             mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
             region=torch.nn.functional.max_pool2d(region, fine)[0],
             size_bin=FILL if canvas.request.fill else canvas.request.size_bin,
-            fold=self.calibration.folds[canvas.request.mask_case],
+            fold=self.calibration.folds[canvas.request.mask_case or canvas.request.background],
         )
         return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
 
@@ -147,7 +186,7 @@ class Studio:
         """Decode a sample and blend it into its background: latents => pixels."""
         window = decode(self.painter.codec, painted.latents)
         seed = canvas.request.seed
-        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed)
+        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
 
 
 def passing(calibration: Calibration, everything: bool) -> Calibration:
@@ -167,16 +206,17 @@ def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
     return replace(sample, checks=checks, decision=decision)
 
 
-def load_validators(model: Path, calibration: Calibration) -> list[Any]:
+def load_validators(model: Path, calibration: Calibration, device: str = "cpu") -> list[Any]:
     """Load the segmentation network of every fold of a model."""
     folds = range(max(calibration.folds.values()) + 1)
-    return [load_segmenter(model / "validator" / str(fold)) for fold in folds]
+    return [load_segmenter(model / "validator" / str(fold), device) for fold in folds]
 
 
 @torch.no_grad()
 def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
-    """Return a painter under the guidance of text and mask."""
-    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights)
+    """Return a painter under guidance: of text and mask while there is much noise, of the text afterwards."""
+    switch = round(GUIDED_BY_MASK * len(painter.schedule.alpha_bar))
+    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights, switch)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
@@ -228,13 +268,14 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
 
 def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
     canvases: dict[int, Canvas] = {}
+    config, previews = studio.plan.config, Counter[str]()
 
     def prepared() -> Iterator[Prepared]:
         for index in requests:
             canvases[index] = studio.canvas(studio.drawer.draw(index))
-            yield studio.prepare(canvases[index])
+            if config.paint_all or not _left_over(canvases[index], config):
+                yield studio.prepare(canvases[index])
 
-    config, previews = studio.plan.config, Counter[str]()
     samples = paint(
         studio.denoiser,
         studio.painter.schedule,
@@ -249,12 +290,26 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         judge = config.paint_all and config.gate and not canvas.request.fill
         sample = judged(painted, canvas.request.size_bin, studio.calibration) if judge else painted
         row = _row(studio, canvas, sample) | (_of_fill(studio, canvas, sample) if canvas.request.fill else {})
+        if _left_over(canvas, config):
+            row |= {"decision": "rejected", "reason": _why_left_over(canvas)}
         if row["decision"] == "kept" or config.paint_all:
             row |= _write_case(folder, canvas, studio, studio.finish(canvas, sample), out)
         if row["decision"] != "kept" and previews[row["decision"]] < PREVIEWS:
             previews[row["decision"]] += 1
             row["preview"] = _write_preview(folder, canvas, studio, studio.finish(canvas, sample), out)
         yield row
+    for index, canvas in canvases.items():  # what was not painted at all
+        unpainted = Painted(index, studio.painter.noise([0]), "rejected")
+        yield _row(studio, canvas, unpainted) | {"reason": _why_left_over(canvas)}
+
+
+def _left_over(canvas: Canvas, config: GenerateConfig) -> bool:
+    """Tell whether the gate turns a request down since a lesion that was to be removed is still found."""
+    return config.gate and canvas.remains > REMAINS
+
+
+def _why_left_over(canvas: Canvas) -> str:
+    return f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
@@ -270,8 +325,9 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
         "reason": reason,
         "steps": sample.steps,
         "checks": [asdict(check) for check in sample.checks],
-        "sources": sorted({request.background, request.mask_case}),
+        "sources": list(request.sources),
         "window": [canvas.window.top, canvas.window.left, canvas.window.side],
+        **({"removed": list(canvas.removed)} if canvas.removed else {}),
         "model": studio.plan.model_digest,
         "validator": studio.calibration.validator,
         "config": studio.plan.digest(),
@@ -318,7 +374,14 @@ def _write_preview(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, 
 
 
 def generate(
-    model: Path, data: Path, out: Path, config: GenerateConfig, *, seed: int = 0, workers: int = 1
+    model: Path,
+    data: Path,
+    out: Path,
+    config: GenerateConfig,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Complete shards in order until `config.count` cases are kept, and write the synthetic set.
 
@@ -331,21 +394,27 @@ def generate(
         config: What to paint, and how much.
         seed: Base seed of the requests.
         workers: Processes, one thread each.
+        device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
 
     Returns:
         The content of `summary.json`: the funnel by size bin and seconds per kept case.
 
     Raises:
         ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
-        ConfigError: `out` holds a set with other settings.
+        ConfigError: `out` holds a set with other settings, or the device is not there.
         FindingsError: The domain is unknown, or the findings break a rule.
+        PlacementError: No mask fits on any background.
+        StudyError: The baseline is not of these training cases out of fold.
     """
-    plan = make_plan(model, data, config, seed)
+    plan = make_plan(model, data, config, seed, device)
+    if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
+        train = [case for case in read_dataset(data).split("train") if case.mask]
+        RequestDrawer(train, seed, config, budget=plan.budget).draw(0)
+    if plan.budget:
+        print(plan.budget.table(), file=sys.stderr, flush=True)
     claim(out, _settings(plan))
     shards = _complete(plan, out, workers)
-    rows = _mark_surplus(
-        [row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], config
-    )
+    rows = _mark_surplus([row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], plan)
     for extra in (out / "shards").iterdir():
         if extra.name not in {shard_folder(out, shard).name for shard in shards}:
             shutil.rmtree(extra)  # made ahead by another worker, and not needed
@@ -360,16 +429,21 @@ def generate(
     }
     summary["seconds_per_kept"] = round(summary["seconds"] / max(1, summary["kept"]), 3)
     unsaid = Counter(part for row in rows for part in row.get("unsaid", ()))
+    if plan.budget:
+        summary["budget"] = {
+            name: {"quota": quota, **funnel([row for row in rows if row["aim"] == name])}
+            for name, quota in zip(plan.budget.strata, plan.budget.quotas, strict=True)
+        }
     if unsaid:
         summary["left_out_of_prompts"] = dict(sorted(unsaid.items()))
     write_json(out / "summary.json", summary)
     return summary
 
 
-def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
+def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device: str = "cpu") -> Plan:
     """Check model and data, and return everything that the shards depend on."""
-    model, data = model.absolute(), data.absolute()
-    library = library_of(config.domain, config.findings)
+    model, data, place = model.absolute(), data.absolute(), str(device_of(device))
+    library = check_config(config)
     digest = verify(model)
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
@@ -384,7 +458,24 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
             "changed since; fit a model on this data set"
         )
     findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
-    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings)
+    budget = budget_of(dataset, config)
+    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, place, budget)
+
+
+def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
+    """Return what the kept cases should be like; None for the aim `match`.
+
+    Raises:
+        ConfigError: No training case is like what is aimed at.
+        StudyError: The baseline is not of these training cases out of fold.
+    """
+    train = [case for case in dataset.split("train") if case.mask]
+    needs = None
+    if config.baseline is not None:
+        needs = read_needs(config.baseline, train, [*dataset.split("val"), *dataset.split("test")])
+    if config.aim == "match":
+        return None
+    return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
 
 
 def seen_images(plan: Plan) -> dict[str, str]:
@@ -431,32 +522,51 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
 def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
     """Complete shards in order until enough cases are kept; return their numbers.
 
+    With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
+    which little is kept get more of them.
+
     Raises:
         ModelError: Too few of very many requests are kept.
     """
-    wanted, config = plan.config.count, plan.config
-    most = max(4, -(-PATIENCE * wanted // config.shard_size))
-    kept, shards = 0, []
+    budget, size = plan.budget, plan.config.shard_size
+    wanted = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
+    most = {name: max(4, -(-PATIENCE * quota // size)) for name, quota in wanted.items()}
+    kept, made = Counter[str](), Counter[str]()
+    shards: list[int] = []
+
+    def stratum_of(shard: int) -> str:
+        return budget.stratum_of(shard) if budget else ""
+
+    def open_from(start: int) -> Iterator[int]:
+        """Yield shards whose strata lack cases, as far as is known."""
+        while any(kept[name] < quota for name, quota in wanted.items()):
+            if kept[stratum_of(start)] < wanted[stratum_of(start)]:
+                yield start
+            start += 1
+
     with progress_bar() as bar, _pool(workers) as pool:
-        task = bar.add_task("kept cases", total=wanted)
+        task = bar.add_task("kept cases", total=sum(wanted.values()))
         ahead: dict[int, Future[int]] = {}
-        for shard in range(most):
+        for shard in open_from(0):
+            name = stratum_of(shard)
+            if made[name] == most[name]:
+                raise ModelError(
+                    f"a model must keep 1 of {PATIENCE} requests: {kept[name]} of {made[name] * size} "
+                    f"{name + ' ones ' if name else ''}were kept; fit it longer, annotate more cases, "
+                    "or raise --alpha of the fit"
+                )
             if pool is None:
                 found = generate_shard(plan, out, shard)
             else:
-                for number in range(shard, min(most, shard + workers)):
+                for number in islice(open_from(shard), workers):
                     if number not in ahead:
                         ahead[number] = pool.submit(generate_shard, plan, out, number)
                 found = ahead.pop(shard).result()
-            kept += found
+            kept[name] += found
+            made[name] += 1
             shards.append(shard)
-            bar.update(task, completed=min(kept, wanted))
-            if kept >= wanted:
-                return shards
-    raise ModelError(
-        f"a model must keep 1 of {PATIENCE} requests: {kept} of {most * config.shard_size} were kept; "
-        "fit it longer, annotate more cases, or raise --alpha of the fit"
-    )
+            bar.update(task, completed=sum(min(kept[name], quota) for name, quota in wanted.items()))
+    return shards
 
 
 class _pool:  # noqa: N801
@@ -473,14 +583,18 @@ class _pool:  # noqa: N801
             self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _mark_surplus(rows: list[dict[str, Any]], config: GenerateConfig) -> list[dict[str, Any]]:
-    """Mark what was kept beyond the wanted count, so that `--count N` means N."""
-    kept = 0
+def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    """Mark what was kept beyond the wanted count, in all or of a stratum, so that `--count N` means N."""
+    budget = plan.budget
+    quotas = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
+    kept = Counter[str]()
     for row in rows:
         if row["decision"] == "kept" and not row.get("fill"):
-            kept += 1
-            if kept > config.count:
-                row["decision"], row["reason"] = "surplus", f"kept, beyond the {config.count} asked for"
+            name = row.get("aim", "")
+            kept[name] += 1
+            if kept[name] > quotas[name]:
+                row["decision"] = "surplus"
+                row["reason"] = f"kept, beyond the {quotas[name]} {name + ' ones ' if name else ''}asked for"
     return rows
 
 

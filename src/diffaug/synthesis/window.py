@@ -38,6 +38,11 @@ class Window:
         return frame[rows[:, None], columns[None, :]]
 
 
+def windows_at_once(side: int) -> int:
+    """Return how many windows of a side (px) a codec takes together: 16, and fewer where these fill its memory."""
+    return max(1, min(16, 2**20 // side**2))
+
+
 def _mirrored(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     """Reflect indices into 0..size-1 without repeating the edge."""
     period = max(1, 2 * (size - 1))

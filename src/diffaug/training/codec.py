@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 from diffaug.config import CodecConfig
 from diffaug.data.case import Pixels
+from diffaug.diffusion.devices import this_process
 from diffaug.diffusion.train import autocast, generator_of, optimise
 from diffaug.models.compact import codec_of
 from diffaug.models.latent_inpainter import decode_raw, encode_raw, unshuffle_factor, with_scale
-from diffaug.synthesis.window import Window, window_image
+from diffaug.synthesis.window import Window, window_image, windows_at_once
 
 LATENT_NOISE = 0.02  # of the latents' standard deviation
 GRADIENT_WEIGHT = 0.5
@@ -122,7 +123,7 @@ def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, see
     def loss(_: int, generator: torch.Generator) -> dict[str, Tensor]:
         picks = torch.randint(0, len(images), (config.batch_size,), generator=generator)
         batch = torch.cat([random_window(images[int(i)], config.window, generator) for i in picks])
-        with autocast("cpu"):
+        with autocast(codec.device):
             raw = encode_raw(codec, batch).detach()
             noise = torch.randn(raw.shape, generator=generator) * raw.std() * LATENT_NOISE
             image = decode_raw(codec, raw + noise).float()
@@ -132,6 +133,7 @@ def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, see
     optimise(
         "codec", {"decoder": codec.decoder}, loss, folder,
         iterations=config.iterations, learning_rate=config.learning_rate, seed=seed, weight_decay=0.0,
+        process=this_process(),
     )  # fmt: skip
     return codec.eval().requires_grad_(False)
 
@@ -160,7 +162,7 @@ def fidelity(codec: Any, windows: Tensor) -> dict[str, float]:
     """
     from skimage.metrics import structural_similarity
 
-    passed = torch.cat([reconstruct(codec, part) for part in torch.split(windows, 16)])
+    passed = torch.cat([reconstruct(codec, part) for part in torch.split(windows, windows_at_once(windows.shape[-1]))])
     pairs = zip(passed.permute(0, 2, 3, 1).numpy(), windows.permute(0, 2, 3, 1).numpy(), strict=True)
     ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
     return {"psnr_db": round(float(psnr(passed, windows).mean()), 2), "ssim": round(float(sum(ssim)) / len(ssim), 4)}

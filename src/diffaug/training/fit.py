@@ -30,12 +30,14 @@ from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
+from diffaug.diffusion.devices import device_of, leave_others, this_process
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.models.checkpoints import Checkpoint, find_checkpoint
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
 from diffaug.training.codec import measure_codec, train_codec
-from diffaug.training.painter import train_painter
+from diffaug.training.painter import parts_of, train_painter
 from diffaug.training.validation import real_scores, train_validators
 from diffaug.training.windows import (
     Annotated,
@@ -52,6 +54,9 @@ from diffaug.validator.calibration import BINS, Calibration, calibrate, check_st
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "endoscopy"
 SHIPPED_TERMS = "the shipped endoscopy prior is for research and education: NOTICE and its model card state the terms"
+BASE_TERMS = "what is fitted on {}, and what that paints, is bound by its licence: read it before you share either"
+SLOW = "Stable Diffusion takes minutes for each window on a CPU: use --device cuda where there is a GPU"
+SOFT = "the base's codec keeps little of these images (codec.psnr_db): painted tissue will look soft"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
 FEWEST_MONITORED = 2  # cases that choose the checkpoint; where there would be fewer, the last weights are kept
@@ -59,27 +64,41 @@ MONITOR_WINDOWS = 6  # of each of them
 CONTEXT = GenerateConfig().context  # painter and thresholds are made for the windows that are generated
 
 
-def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPPED, seed: int = 0) -> dict[str, Any]:
+def fit(
+    data: Path,
+    model: Path,
+    config: FitConfig,
+    *,
+    base: Path | str | None = SHIPPED,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Make a model folder from the annotated and unannotated training images of a data set.
 
-    The same call again resumes where a killed one stopped, and returns at once where one has finished.
+    The same call again resumes where a killed one stopped, and returns at once where one has finished. Started several
+    times by `accelerate launch`, it trains the painter in all processes; the first does the rest.
 
     Args:
         data: A data set folder.
         model: The folder to make.
         config: Architecture and schedules; the architecture is the base's where there is one.
-        base: A model folder to start from, or None to train every part from scratch.
+        base: A model folder to start from, a Stable Diffusion inpainting checkpoint by path or hub name, or None to
+            train every part from scratch.
         seed: Seeds every stage.
+        device: Where to compute: cpu, cuda, cuda:N or auto.
 
     Returns:
-        What was measured: cases, lesions, codec PSNR, seconds of each stage.
+        What was measured: cases, lesions, codec PSNR, seconds of each stage; empty in all but the first process.
 
     Raises:
-        ConfigError: `lora_rank` without a base.
+        ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`; the device is not there; a
+            batch has fewer rows than parts.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
-    base = usable_base(base, config)
+    place, process = device_of(device), this_process()
+    parts_of(config.denoiser.batch_size, config.denoiser.accumulation or 1, process)  # told before any work
+    start = usable_base(base, config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
     if len(annotated) < FEWEST_CASES:
@@ -91,16 +110,13 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         "config": config.model_dump(mode="json"),
         "seed": seed,
         "data": digest_of_value([[c.id, c.group, digests[c.id]] for c in (*annotated, *unannotated)]),
-        "base": digest_of_folder(base, ("*/*.safetensors",)) if base else "",
+        "base": digest_of_base(start) if start else "",
     }
     if finished(model, plan):
-        summary: dict[str, Any] = read_json(model / "training" / "summary.json")
-        return summary
-    notices = check_dataset((*annotated, *unannotated), "checking images")
-    if base == SHIPPED:
-        notices = [*notices, SHIPPED_TERMS]
+        return read_json(model / "training" / "summary.json") if process.leads else {}
+    notices = [*check_dataset((*annotated, *unannotated), "checking images"), *notices_of(start, place)]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
-    check_classes(base, dataset.class_names)
+    check_classes(start, dataset.class_names)
     make_folder(model / "training")
     write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
     write_json(model / "training" / "versions.json", versions())
@@ -108,14 +124,13 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
     cases = [Annotated.of(case) for case in annotated]
-    notices = [*notices, *rare_classes(cases, dataset.class_names, config.validator.alpha)]
     images = [case.image for case in cases] + [case.read_image() for case in unannotated]
     clock.note("read")
 
     # Codec: pixels <=> latents.
-    painter = base_model(config, images, model / "training", base, seed, len(dataset.class_names))
+    painter = base_model(config, images, model / "training", start, seed, len(dataset.class_names)).to(place)
     fidelity = measure_codec(painter.codec, images, painter.window)
-    if base is not None and fidelity["psnr_db"] < LEAST_PSNR:
+    if start is not None and fidelity["psnr_db"] < LEAST_PSNR and painter.is_compact:
         train_codec(images, config.codec, model / "training", seed, painter.codec)
         fidelity = measure_codec(painter.codec, images, painter.window)
     clock.note("codec")
@@ -127,6 +142,9 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
     clock.note("windows")
     train_painter(painter, sources, config.denoiser, model / "training", seed, monitor=monitor)
     clock.note("painter")
+    leave_others()
+    if not process.leads:
+        return {}
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
     networks = train_validators(painter, cases, folds, config.validator, model / "training", seed)
@@ -135,7 +153,9 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
 
     # The folder; digests last, which says that it is whole.
     painter.save(model)
-    write_words(model, words_read(painter, [windows for windows, _ in sources]) | (read_words(base) if base else set()))
+    write_words(
+        model, words_read(painter, [windows for windows, _ in sources]) | (read_words(start.folder) if start else set())
+    )
     for fold, network in enumerate(networks):
         network.save_pretrained(model / "validator" / str(fold))
     groups, thresholds = calibrate(scores, config.validator.alpha)
@@ -156,7 +176,7 @@ def fit(data: Path, model: Path, config: FitConfig, *, base: Path | None = SHIPP
         "unannotated": len(unannotated),
         "lesions": counts,
         "codec": fidelity,
-        "notices": notices,
+        "notices": notices + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
         "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
         "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         "calibration": {key: value for key, value in asdict(calibration).items() if key != "folds"},
@@ -210,34 +230,49 @@ def chosen_checkpoint(log: Path) -> dict[str, float]:
     return {"iteration": best["iteration"] + 1, "score": best["score"], "last_score": scored[-1]["score"]}
 
 
-def usable_base(base: Path | None, config: FitConfig) -> Path | None:
+def usable_base(base: Path | str | None, config: FitConfig) -> Checkpoint | None:
     """Return the base, or None where the shipped one is absent.
 
     Raises:
-        ConfigError: `lora_rank` without a base.
-        ModelError: The base is no model folder.
+        ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`.
+        ModelError: The base is neither a model folder nor a Stable Diffusion inpainting checkpoint.
     """
-    if base is not None and not (base / "model_index.json").is_file():
-        if base != SHIPPED:
-            raise ModelError(f"a base must be a model folder: {base} has no model_index.json; check the path")
-        base = None
-    if base is None and config.denoiser.lora_rank:
-        raise ConfigError(
-            f"LoRA tunes a base: denoiser.lora_rank is {config.denoiser.lora_rank} from scratch; use a base, or rank 0"
-        )
-    return base
+    rank = config.denoiser.lora_rank
+    if base is None or (base == SHIPPED and not (SHIPPED / "model_index.json").is_file()):
+        if rank:
+            raise ConfigError(f"LoRA tunes a base: denoiser.lora_rank is {rank} from scratch; use a base, or rank 0")
+        return None
+    found = find_checkpoint(base)
+    if not found.is_compact and rank == 0:
+        raise ConfigError(f"Stable Diffusion is tuned by LoRA: denoiser.lora_rank is 0 with {base}; add --lora 16")
+    return found
 
 
-def check_classes(base: Path | None, names: Sequence[str]) -> None:
+def notices_of(base: Checkpoint | None, device: torch.device) -> list[str]:
+    """Return what a user should know of a base: its terms, and whether it is slow."""
+    if base is None:
+        return []
+    if base.folder == SHIPPED:
+        return [SHIPPED_TERMS]
+    terms = [] if base.is_compact else [BASE_TERMS.format(base.name)]
+    return terms + ([SLOW] if terms and device.type == "cpu" else [])
+
+
+def digest_of_base(base: Checkpoint) -> str:
+    """Return the digest of what a base's outputs depend on, of a compact one its weights."""
+    return digest_of_folder(base.folder, ("*/*.safetensors",)) if base.is_compact else digest_of_value(base.digests())
+
+
+def check_classes(base: Checkpoint | None, names: Sequence[str]) -> None:
     """Refuse a base that was made for more classes than the data has.
 
     Raises:
         ModelError: It was.
     """
-    known = LatentInpainter.load(base).classes if base else 0
-    if known > len(names):
+    known = LatentInpainter.load(base.folder).classes if base and base.is_compact else 0
+    if base and known > len(names):
         raise ModelError(
-            f"a base has at most the classes of the data: {base} was made for {known}, the data has {len(names)} "
+            f"a base has at most the classes of the data: {base.name} was made for {known}, the data has {len(names)} "
             f"({', '.join(names)}); use another base"
         )
 
@@ -276,12 +311,18 @@ def finished(model: Path, plan: dict[str, Any]) -> bool:
 
 
 def base_model(
-    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Path | None, seed: int, classes: int = 1
+    config: FitConfig, images: Sequence[Pixels], folder: Path, base: Checkpoint | None, seed: int, classes: int = 1
 ) -> LatentInpainter:
-    """Load the base and add masks of further classes, or train a codec and set untrained parts around it."""
+    """Load the base and add masks of further classes, or train a codec and set untrained parts around it.
+
+    Stable Diffusion gets channels for masks and scale, and is saved beside its checkpoint unless it is to be merged.
+    """
     if base is not None:
-        model = LatentInpainter.load(base)
-        if model.classes or classes > 1:  # one without masks may stay so: its region says where to paint
+        model = LatentInpainter.load(base.folder)
+        if not base.is_compact:
+            model.base = None if config.denoiser.merge else base
+        wanted = config.denoiser.soft_masks if not base.is_compact else model.classes or classes > 1
+        if wanted:  # a compact model without masks may stay so: its region says where to paint
             model.add_masks(classes)
         return model
     return untrained_around(train_codec(images, config.codec, folder, seed), config, seed, classes)

@@ -22,7 +22,7 @@ ESTIMATES = 2  # direct estimates kept per window, at random timesteps
 
 
 @torch.no_grad()
-def estimates(model: LatentInpainter, windows: Windows, t: Tensor, seed: int, batch: int = 32) -> Tensor:
+def estimates(model: LatentInpainter, windows: Windows, t: Tensor, seed: int, batch: int | None = None) -> Tensor:
     """Return the painter's direct estimates x0_hat of noised real latents, (N, Z, h, w).
 
     Args:
@@ -30,10 +30,10 @@ def estimates(model: LatentInpainter, windows: Windows, t: Tensor, seed: int, ba
         windows: Real windows; the painter is told what their annotation says.
         t: Timestep of each, (N,).
         seed: Seeds the noise.
-        batch: Rows evaluated together.
+        batch: Rows evaluated together; as many as suit the model unless set.
     """
     generator, parts = generator_of(seed), []
-    for rows in torch.split(torch.arange(len(windows)), batch):
+    for rows in torch.split(torch.arange(len(windows)), batch or model.rows):
         part, now = windows.rows(rows), t[rows]
         eps = torch.randn(part.x0.shape, generator=generator)
         x_t = x_t_from_x0(part.x0, eps, model.schedule.at(now))
@@ -96,7 +96,9 @@ def train_validators(
     networks = []
     for fold in range(config.folds):
         torch.manual_seed(seed + fold)
-        network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
+        network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1]).to(
+            model.device
+        )
         seen = torch.nonzero(fold_of != fold)[:, 0]
 
         def loss(_: int, generator: torch.Generator, network: Any = network, seen: Tensor = seen) -> dict[str, Tensor]:

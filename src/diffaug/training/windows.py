@@ -13,13 +13,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import Attributes, measure_attributes
-from diffaug.conditioning.cup import describe_disc
-from diffaug.conditioning.prompts import ASPECTS, NORMAL_PROMPT, describe, describe_region, words_of
+from diffaug.conditioning.cup import describe_disc, normal_prompt
+from diffaug.conditioning.prompts import ASPECTS, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
-from diffaug.synthesis.window import Window, pixels_from_tensor, window_around, window_image, window_masks
+from diffaug.synthesis.window import (
+    Window,
+    pixels_from_tensor,
+    window_around,
+    window_image,
+    window_masks,
+    windows_at_once,
+)
 from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
@@ -76,7 +83,7 @@ class Windows:
     def __len__(self) -> int:
         return int(self.x0.shape[0])
 
-    def rows(self, index: Tensor) -> "Windows":
+    def rows(self, index: Tensor | slice) -> "Windows":
         """Return some rows."""
         return Windows(**{name: value[index] for name, value in vars(self).items()})
 
@@ -86,8 +93,9 @@ class Windows:
 
 
 @torch.no_grad()
-def encode_windows(model: LatentInpainter, sketches: Iterable[Sketch], batch: int = 16) -> Windows:
+def encode_windows(model: LatentInpainter, sketches: Iterable[Sketch], batch: int | None = None) -> Windows:
     """Encode windows: pixels => latents, a batch at a time so that memory holds latents only."""
+    batch = batch or windows_at_once(model.window)
     done: list[Windows] = []
     waiting: list[Sketch] = []
     for sketch in sketches:
@@ -265,7 +273,8 @@ def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int =
         if float((region * dilated(label, 2)).sum()) == 0 and _is_lit(case.image, window):
             image = _jittered(window_image(case.image, window, side), rng)
             empty, scale = torch.zeros_like(label), scale_of(window.side, case.mask.shape, cells)
-            return _turned(Sketch(image, region, empty, label, scale, NORMAL_PROMPT), rng)
+            prompt = normal_prompt(case.case.class_names)
+            return _turned(Sketch(image, region, empty, label, scale, prompt), rng)
     return None
 
 
@@ -288,12 +297,9 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
         label = window_masks(case.masks, window, side)
         if (float(union(label).mean()) > 0.01) != lesion_free and (not lesion_free or float(label.sum()) == 0):
             break
-    region = (
-        torch.ones_like(union(label))
-        if rng.random() < 0.5
-        else torch.maximum(random_blob(side, rng), dilated(label, 4))
-    )
-    prompt = NORMAL_PROMPT if float(label.sum()) == 0 else ""
+    whole = torch.ones_like(union(label))
+    region = whole if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
+    prompt = normal_prompt(case.case.class_names) if float(label.sum()) == 0 else ""
     image = _jittered(window_image(case.image, window, side), rng)
     return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
 

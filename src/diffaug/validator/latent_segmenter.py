@@ -38,8 +38,9 @@ def segmenter_of(config: ValidatorConfig, latent_channels: int, latent_side: int
 
 def logits_of(segmenter: Any, x0_hat: Tensor, t: Tensor) -> Tensor:
     """Return mask logits: latents (B, Z, h, w) at timesteps t (B,) => (B, K, s, s)."""
-    with autocast(x0_hat.device):
-        return F.pixel_shuffle(segmenter(x0_hat, t).sample, UPSCALE).float()
+    device = segmenter.device  # it answers where it was asked
+    with autocast(device):
+        return F.pixel_shuffle(segmenter(x0_hat.to(device), t.to(device)).sample, UPSCALE).float().to(x0_hat.device)
 
 
 @torch.no_grad()

@@ -1,0 +1,80 @@
+"""Where tensors are computed: a device by its name, and the processes that `accelerate launch` starts, if it does."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from diffaug.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of the processes that train together, each on its rows of every batch; alone unless there are more."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and goes on when the training is done."""
+        return self.index == 0
+
+
+ALONE = Process()
+
+
+@cache
+def this_process() -> Process:
+    """Return which of the processes this is that `accelerate launch` started, if it did."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())  # without a GPU it would take itself to be alone
+    return Process(state.process_index, state.num_processes)
+
+
+def leave_others() -> None:
+    """End what connects the processes of `accelerate launch`, so that the first may go on without the others."""
+    if this_process().count > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+
+
+def device_of(name: str) -> torch.device:
+    """Return a device by its name; `auto` is a GPU where there is one. Of several processes each has a GPU of its own.
+
+    Raises:
+        ConfigError: The name is unknown, or this machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"a device must be cpu, cuda, cuda:N or auto; got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"a device must be there: torch finds {torch.cuda.device_count()} GPUs, not {name}; use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"a device must be cpu, cuda, cuda:N or auto; got {name!r}")
+    if device.type == "cuda" and this_process().count > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Set the gradients of every process to their mean over all processes."""
+    from accelerate import PartialState
+    from accelerate.utils import reduce
+
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    own = torch.cat([gradient.flatten() for gradient in gradients])
+    mean = reduce(own.to(PartialState().device), reduction="mean").to(own.device)
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

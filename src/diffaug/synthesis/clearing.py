@@ -1,0 +1,105 @@
+"""Paint the lesions of a frame away: each with a margin around it, as "normal mucosa" with an empty mask.
+
+The result is a pure function of (model, case, seed). Used by `diffaug remove`, and by the placement `removed`, which
+paints a new lesion on what is left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from diffaug.artifacts import digest_of_value
+from diffaug.conditioning.cup import normal_prompt
+from diffaug.conditioning.masks import EIGHT
+from diffaug.conditioning.placement import field_of_view
+from diffaug.conditioning.prompts import NORMAL_PROMPT
+from diffaug.conditioning.requests import seed_of_request
+from diffaug.data.case import Case, Mask, Pixels
+from diffaug.diffusion.sampler import sample
+from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
+from diffaug.synthesis.compose import band_width, compose, reach_of, without_border
+from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
+from diffaug.validator.calibration import Calibration
+from diffaug.validator.latent_segmenter import UPSCALE, segment
+
+MARGIN = 0.12  # of a lesion's longer side: its rim and its shadow are repainted too
+CONTEXT = 1.7  # window side over the region's longer side; the painter learnt to fill a quarter to four fifths of it
+
+
+@dataclass(frozen=True)
+class Remover:
+    """A loaded model that paints lesions away."""
+
+    painter: LatentInpainter
+    calibration: Calibration
+    validators: Sequence[Any]
+    seed: int
+
+    def remove(self, case: Case) -> tuple[Pixels, list[dict[str, Any]]]:
+        """Return the frame without its lesions, and a record of every region that was painted.
+
+        Every pixel outside the regions is the original's, byte for byte.
+        """
+        frame, mask = case.read_image(), case.read_mask()
+        field, rows = field_of_view(frame), []
+        for number, (lesion, region) in enumerate(regions_of(mask, field)):
+            window = window_around(region, CONTEXT, least=max(32, longer_side(region) + 4))
+            seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
+            before = self.found(case.id, frame, lesion, window)
+            band = band_width(lesion, MARGIN)
+            reach = reach_of(region, field, band)
+            painted = self.fill(
+                without_border(frame, field, reach), reach, window, seed, normal_prompt(case.class_names)
+            )
+            frame = compose(frame, painted, window, region, band, seed, field)
+            after = self.found(case.id, frame, lesion, window)
+            side = [window.top, window.left, window.side]
+            rows.append({"window": side, "seed": seed, "found_before": before, "found_after": after})
+        return frame, rows
+
+    @torch.no_grad()
+    def fill(self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT) -> torch.Tensor:
+        """Paint lesion-free tissue into a region: pixels => (1, 3, side, side) in [-1, 1]."""
+        painter = self.painter
+        where = (window_mask(region, window, painter.window) > 0.25).float()
+        image = window_image(frame, window, painter.window)
+        scale = torch.tensor([scale_of(window.side, region.shape, painter.latent_side)])
+        empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
+        told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
+        *_, last = sample(painter, painter.noise([seed]), told, painter.schedule, self.calibration.steps)
+        return decode(painter.codec, last.x_next)
+
+    @torch.no_grad()
+    def found(self, case: str, frame: Pixels, lesion: Mask, window: Window) -> float:
+        """Return the share of a lesion's area that the validator finds; one that has not seen the case, where known."""
+        painter, fold = self.painter, self.calibration.folds.get(case)
+        networks = self.validators if fold is None else [self.validators[fold]]
+        latents = encode(painter.codec, window_image(frame, window, painter.window))
+        maps = torch.stack([segment(network, latents, torch.zeros(1, dtype=torch.long)) for network in networks])
+        inside = window_mask(lesion, window, painter.latent_side * UPSCALE)
+        found = maps.mean(0).amax(1, keepdim=True)
+        return round(float((found * inside).sum() / inside.sum().clamp_min(1e-6)), 4)
+
+
+def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
+    """Return lesions and the regions to repaint, largest first; lesions whose margins touch share a region.
+
+    A piece of margin that the border cuts off from its lesion is left alone.
+
+    Args:
+        mask: Lesions of a frame, (H, W).
+        field: Where the frame shows tissue; a lesion outside it is not seen, and nothing is painted there.
+    """
+    mask = mask & field
+    labels, count = ndimage.label(mask, structure=EIGHT)
+    whole = mask.copy()
+    for index in range(1, count + 1):
+        lesion = labels == index
+        whole |= (ndimage.distance_transform_edt(~lesion) <= max(3.0, MARGIN * longer_side(lesion))) & field
+    joined, _ = ndimage.label(whole, structure=EIGHT)
+    found = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
+    return sorted(found, key=lambda pair: -int(pair[1].sum()))
