@@ -50,11 +50,10 @@ def tiny():
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory, phantoms: Path, tiny) -> Path:
     """A model folder fitted on the phantoms; too briefly to paint anything, long enough to be whole."""
-    from diffaug.config import GenerateConfig
     from diffaug.training.fit import fit
 
     folder = tmp_path_factory.mktemp("fitted") / "model"
-    fit(phantoms, folder, tiny, base=None, painting=GenerateConfig(guidance=(1.0, 1.0)))
+    fit(phantoms, folder, tiny, base=None)
     return folder
 
 

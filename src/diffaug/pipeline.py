@@ -77,7 +77,7 @@ def _run_draw(config: Config, dataset: Dataset, annotated: int, draw: int) -> Pa
 
 
 # Milliseconds of one core, from the run of runs/kvasir.sh in docs/results.md (two AVX-512 cores); a rough guide.
-TRAIN_PAINTER, TRAIN_VALIDATOR, TRAIN_SEGMENTER = 34.0, 23.0, 16.0  # per row of a batch
+TRAIN_PAINTER, TRAIN_VALIDATOR, TRAIN_SEGMENTER = 34.0, 12.0, 16.0  # per row of a batch
 PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
 KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
 MODEL_MB = 75.0

@@ -31,6 +31,7 @@ from diffaug.synthesis.shards import (
     generate,
     generate_shard,
     make_plan,
+    painting_of,
     shard_folder,
 )
 from diffaug.validator.calibration import BINS, Calibration
@@ -39,10 +40,11 @@ CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
 
 
 def with_thresholds(model, to, thresholds):
-    """Copy a model and give every size the same thresholds."""
+    """Copy a model and give every size the same thresholds, the looks on the way for what is painted here."""
     shutil.copytree(model, to)
     calibration = read_json(to / "calibration.json")
     calibration["thresholds"] = dict.fromkeys(calibration["thresholds"], thresholds)
+    calibration["painting"] = painting_of(CONFIG)
     write_json(to / "calibration.json", calibration)
     seal(to)
     return to
@@ -342,9 +344,9 @@ def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
 
 def test_looks_on_the_way_stop_nothing_that_is_painted_otherwise_than_they_were_calibrated(fitted):
     made = Calibration.load(fitted / "calibration.json")
-    assert made.painting == {"solver": "ab2", "guidance": [1.0, 1.0, 0.0]} and len(made.trajectories) == 6
-    assert calibration_for(CONFIG, made) == made
-    other = calibration_for(GenerateConfig(guidance=(3.0, 1.0)), made)
+    assert made.painting == {"solver": "ab2", "guidance": [3.0, 1.0, 0.5]} and len(made.trajectories) == 6
+    assert calibration_for(GenerateConfig(), made) == made
+    other = calibration_for(CONFIG, made)
     assert all(other.threshold(name, 2) == 0.0 and other.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
 
 
@@ -507,7 +509,7 @@ def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tm
 def painted_eyes(fitted_eyes, eyes, tmp_path_factory):
     """A synthetic set of discs with new cups, all kept."""
     out = tmp_path_factory.mktemp("painted-eyes") / "synthetic"
-    generate(fitted_eyes, eyes, out, CONFIG.model_copy(update={"gate": False}))
+    generate(fitted_eyes, eyes, out, CONFIG.model_copy(update={"gate": "off"}))
     return out
 
 
@@ -569,3 +571,9 @@ def test_other_classes_are_moved_together_onto_other_places(fitted_eyes, eyes, t
         polyp, ulcer = case.read_masks()
         assert case.class_names == ("polyp", "ulcer") and not (ulcer & ~polyp).any() and polyp.any()
     assert not any("cup_ratio" in row for row in read_jsonl(tmp_path / "synthetic" / "manifest.jsonl"))
+
+
+def test_labels_of_several_classes_are_not_repaired(fitted_eyes, eyes):
+    with pytest.raises(ConfigError, match="disc, cup") as error:
+        make_plan(fitted_eyes, eyes, CONFIG.model_copy(update={"label": "repaired"}), 0)
+    assert "\n" not in str(error.value)
