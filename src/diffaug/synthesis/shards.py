@@ -471,7 +471,7 @@ def generate(
 
 
 def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Plan:
-    """Check model and data, and return everything that the shards depend on."""
+    """Check model, data and config, and return everything that the shards depend on."""
     model, data = model.absolute(), data.absolute()
     library = library_of(config.domain, config.findings)
     digest = verify(model)
@@ -479,6 +479,11 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int) -> Pla
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
     check_dataset(train)
     check_place(config, train[0].classes)
+    if config.label == "repaired" and len(dataset.class_names) > 1:
+        raise ConfigError(
+            f"labels are repaired where there is one class: {data} declares {', '.join(dataset.class_names)}; "
+            "set label: requested"
+        )
     digests = {case.id: digest_of_case(case) for case in train}
     fitted = read_json(model / "fit.json")["cases"]
     changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
