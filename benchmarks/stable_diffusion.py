@@ -176,7 +176,7 @@ def painting(model: LatentInpainter, meter: Meter, steps: int) -> dict[str, Any]
     image, region = torch.zeros(1, 3, side, side), torch.zeros(1, 1, side, side)
     region[:, :, side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
     mask = torch.zeros(1, max(1, model.classes), side, side)
-    denoiser = Guided(model, model.embed([""]), GUIDANCE, 1.0)
+    denoiser = Guided(model, model.embed([""]), GUIDANCE, 1.0, switch=len(model.schedule.alpha_bar))  # text alone
     parts: dict[str, float] = {}
 
     def work() -> None:
