@@ -33,7 +33,7 @@ from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.data.fundus import vertical_ratio
 from diffaug.data.inspect import outlined
 from diffaug.data.sources.drishti_gs import import_drishti_gs
-from diffaug.study.arms import Arm, read_synthetic
+from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches, load_images
 from diffaug.study.evaluate import predict, score_classes
 from diffaug.study.segmenter import build_network, train
@@ -71,7 +71,7 @@ QUICK = Size(
         steps=4,
     ),
     base=None,
-    generate=GenerateConfig(count=8, shard_size=8, gate=False, guidance=(1.0, 1.0), workers=1),
+    generate=GenerateConfig(count=8, shard_size=8, gate="off", guidance=(1.0, 1.0), workers=1),
     judge=StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=40, batch_size=4),
 )
 
@@ -185,7 +185,7 @@ def run(source: Path | None, out: Path, size: Size, seed: int) -> dict[str, Any]
     say(started, "model")
     generate(out / "model", out / "data", out / "synthetic", size.generate, seed=seed, workers=size.generate.workers)
     say(started, "painting")
-    painted, rows = read_synthetic(out / "synthetic").cases, read_jsonl(out / "synthetic" / "manifest.jsonl")
+    painted, rows = read_dataset(out / "synthetic").cases, read_jsonl(out / "synthetic" / "manifest.jsonl")
     result, measured = measure(network, real, painted, rows, size.judge.size)
     sheet(real, painted, rows, out / "discs.png")
     seconds = read_json(out / "model" / "training" / "summary.json")["seconds"]

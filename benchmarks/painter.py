@@ -133,7 +133,7 @@ class Easel:
     """Paints requests and keeps the time of each part."""
 
     def __init__(self, model: Path, data: Path, config: GenerateConfig, seed: int = 0) -> None:
-        self.studio = Studio(make_plan(model, data, config.model_copy(update={"gate": False}), seed))
+        self.studio = Studio(make_plan(model, data, config.model_copy(update={"gate": "off"}), seed))
         self.solver = config.solver
         self.steps = self.studio.calibration.steps
         self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)

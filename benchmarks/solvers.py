@@ -47,7 +47,7 @@ def main() -> None:
     windows = encode_windows(painter, drawn(tissue, count, 5))
     with torch.no_grad():
         told = windows.conditioning(painter.embed_tokens(windows.tokens))
-    denoiser, noise = guided(painter, GenerateConfig().guidance), painter.noise(range(count))
+    denoiser, noise = guided(painter, GenerateConfig(guided_share=1.0)), painter.noise(range(count))
 
     def painted(steps: int, solver: Solver) -> Tensor:
         *_, last = sample(denoiser, noise, told, painter.schedule, steps, solver)

@@ -8,6 +8,6 @@ diffaug data inspect "$OUT/full" --out "$OUT/cases.png"
 diffaug data subset "$OUT/full" "$OUT/data" --annotated 12
 
 diffaug fit "$OUT/data" "$OUT/model" --preset smoke
-diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset smoke --no-gate
+diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset smoke --gate off
 diffaug study "$OUT/data" "$OUT/study" --synthetic "$OUT/synthetic" --preset smoke
 diffaug report "$OUT/study" --synthetic "$OUT/synthetic"

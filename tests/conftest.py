@@ -32,7 +32,16 @@ def tiny():
         denoiser=DenoiserConfig(
             widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4, batch_size=8
         ),
-        validator=ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8, alpha=0.4),
+        validator=ValidatorConfig(
+            widths=(16, 32),
+            folds=2,
+            windows_per_case=6,
+            iterations=3,
+            batch_size=8,
+            alpha=0.4,
+            delta=0.2,
+            trajectories=6,
+        ),
         steps=4,
         checks=(0.5, 1.0),
     )

@@ -14,6 +14,26 @@ PAINTER_KEYS = {
     "auc_real_vs_painted", "auc_codec_vs_painted", "obedience", "mask_iou_median", "judge_iou_real", "copy_share",
     "copy_share_low", "seam_ratio", "sharpness_ratio", "fit_minutes", "fit_peak_gb", "milliseconds",
 }  # fmt: skip
+ENGINE_KEYS = {
+    "kept_per_core_second_ratio", "kept_ratio_equal_steps", "check_share", "pixel_over_latent_cost", "auc_half",
+    "auc_end", "auc_half_by_size", "auc_end_by_size", "slots_over_batches", "memory_growth_mb", "conv_peak_share",
+    "segment_dice_gap", "coverage", "kid_ours", "kid_peer",
+}  # fmt: skip
+
+
+def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--out", str(tmp_path), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "engine.json").read_text())
+    assert measured.keys() >= ENGINE_KEYS
+    assert measured["failures"] + measured["successes"] == 10
+    assert 0 < measured["check_share"] < 1 and 0 < measured["conv_peak_share"] < 1
+    assert measured["pixel_over_latent_cost"] > 0
+    assert set(measured["slots_over_batches"]) == {"0.3", "0.5", "0.8"}
+    for found in measured["slots_over_batches"].values():
+        assert found["measured"] > 0 and found["ideal"] >= 1
+    for found in measured["coverage"].values():
+        assert found["asked"] == 0.95 and (found["n"] == 0 or found["low"] <= found["got"] <= found["high"])
 
 
 def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
@@ -58,6 +78,29 @@ def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_pa
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim", "dpm++")]
     assert all(float(line.split()[3]) > 0 for line in lines)
+
+
+def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path):
+    make_phantoms(tmp_path / "data", 12, 1, 1, 0, size=96, seed=0)
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "segmenter.py"),
+        str(tmp_path / "data"),
+        str(tmp_path / "out"),
+        "--quick",
+    ]
+    more = ["--annotated", "4", "--folds", "2", "--only", "base", "iterations x 2"]
+    table = subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert {line.split("Dice")[0].strip() for line in table} == {"base", "iterations x 2"}
+    rows = [json.loads(line) for line in (tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()]
+    assert {(row["setting"], row["fold"]) for row in rows} == {
+        (s, f) for s in ("base", "iterations x 2") for f in (0, 1)
+    }
+    assert all(row["annotated"] == 4 and row["n"] == 8 and 0 <= row["dice"] <= 1 and row["ms"] > 0 for row in rows)
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*-[01].jsonl")}
+    subprocess.run([*command, *more, "--set", "bootstrap=9"], check=True, capture_output=True)
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    assert len((tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()) == 4
 
 
 def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path):

@@ -1,18 +1,22 @@
-"""Whole pipelines as a user runs them. Everything here takes a minute or more."""
+"""Whole pipelines as a user runs them; those that fit a painter take a minute or more."""
 
+import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
 
 from diffaug.artifacts import digest_of_file
-from diffaug.config import PRESETS, config_from_values
+from diffaug.config import PRESETS, Config, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
-from diffaug.pipeline import estimate, run_pipeline
+from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, run_pipeline
+from diffaug.study.records import Records
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +40,86 @@ def test_every_preset_has_an_estimate_and_the_demo_fits_into_eight_minutes() -> 
     assert estimate(PRESETS["demo"])["minutes"] < 8
 
 
+REAL: dict[str, Any] = {
+    "data": {"source": "phantom", "phantoms": (12, 0, 4, 0), "phantom_size": 96, "annotated": (6,), "draws": (0, 1)},
+    "study": {"arms": ("real",), "size": 64, "widths": (8, 8, 8, 8, 8), "iterations": 2, "batch_size": 4, "workers": 1},
+}
+
+
+def real_alone(out: Path, **data: Any) -> Config:
+    """A run of the arm real, which needs no fit: seconds."""
+    return config_from_values({**REAL, "out": out, "data": REAL["data"] | data}, "smoke")
+
+
+def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
+    (report,) = run_pipeline(real_alone(tmp_path))
+    summary = json.loads((report.parent / "summary.json").read_text())
+    assert (summary["arms"]["real"]["draws"], summary["arms"]["real"]["n"]) == (2, 4)
+    rows = list(csv.DictReader((report.parent / "cases.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(row["draw"], row["annotated"]) for row in rows] == [("0", "6")] * 4 + [("1", "6")] * 4
+    before = digest_of_file(report.parent / "summary.json")
+    for draw in (0, 1):
+        shutil.rmtree(tmp_path / f"n6-draw{draw}")
+    run_pipeline(real_alone(tmp_path))
+    assert digest_of_file(report.parent / "summary.json") == before
+    assert not list(tmp_path.glob("n6-draw*"))  # nothing was made again
+
+
+def test_a_further_draw_and_number_runs_only_what_is_new(tmp_path: Path) -> None:
+    run_pipeline(real_alone(tmp_path))
+    lines = (tmp_path / "records.jsonl").read_text(encoding="utf-8")
+    six, all_ = run_pipeline(real_alone(tmp_path, draws=(0, 1, 2), annotated=(6, "all")))
+    assert (tmp_path / "records.jsonl").read_text(encoding="utf-8").startswith(lines)
+    assert json.loads((six.parent / "summary.json").read_text())["arms"]["real"]["draws"] == 3
+    curve = list(csv.DictReader((all_.parent / "curve.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["annotated"] for row in curve] == ["6", "12"]
+
+
+def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, records = real_alone(tmp_path, draws=(0, 1, 2, 3)), Records(tmp_path / "records.jsonl")
+    costly = config.model_copy(update={"study": StudyConfig(arms=("real",))})
+    full, minutes = import_data(config, tmp_path / "data"), estimate(costly.study)["minutes"]
+
+    def draws(budget: float) -> list[int]:
+        jobs = _jobs(costly.model_copy(update={"budget": budget}), full)
+        return [job.draw for job in _within_budget(jobs, records)]
+
+    assert draws(2.5 * minutes) == [0, 1]
+    assert "enough for 2 of 4 draws" in capsys.readouterr().err
+    assert draws(0.1 * minutes) == [0]  # one draw at least
+    assert draws(4.1 * minutes) == [0, 1, 2, 3]
+
+
+def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, folds=3, annotated=("all",), draws=(0,))
+    full = import_data(config, tmp_path / "data")
+    tested: list[str] = []
+    for job in _jobs(config, full):
+        fold = read_dataset(job.full)
+        names = {split: {case.id for case in fold.split(split)} for split in ("train", "val", "test")}
+        assert not names["val"]
+        assert not names["train"] & names["test"]
+        assert names["train"] | names["test"] == {case.id for case in full.split("train")}
+        assert job.count == len(names["train"])
+        tested += names["test"]
+    assert sorted(tested) == sorted(case.id for case in full.split("train"))
+
+
+def test_enough_is_painted_for_the_arms_and_to_the_end_where_an_arm_needs_it(tmp_path: Path) -> None:
+    config = real_alone(tmp_path)
+    full = import_data(config, tmp_path / "data")
+
+    def generated(*arms: str) -> GenerateConfig:
+        study = config.study.model_copy(update={"arms": arms, "synthetic_per_real": 2.0})
+        return _jobs(config.model_copy(update={"study": study}), full)[0].generate
+
+    assert not generated("real", "validated").paint_all
+    assert generated("real", "validated", "unfiltered").paint_all
+    assert generated("selected").count == 18  # 6 cases, 2 for each, and half as many to choose from
+    assert generated("selected", "selected@6").count == 54
+    assert generated("real").count == config.generate.count
+
+
 @pytest.mark.slow
 def test_the_smoke_script_runs_every_stage_on_phantoms_and_ends_with_a_report(tmp_path: Path) -> None:
     last = run_script("smoke.sh", str(tmp_path / "mit Leerzeichen")).strip().splitlines()[-1]
@@ -54,7 +138,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
     else:
         write_drishti(source, 30, side=128)
     words = (out, str(source)) if name == "drishti" else (str(source), out)
-    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--no-gate"}
+    smoke = {"PRESET": "smoke", "ANNOTATED": "80" if name == "clinicdb" else "12", "GENERATE": "--gate off"}
     page = Path(run_script(f"{name}.sh", *words, **smoke).strip().splitlines()[-1])
     assert "<html" in page.read_text(encoding="utf-8")
     names = ("lesion",) if name == "clinicdb" else ("disc", "cup")
@@ -66,13 +150,30 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
 
 @pytest.mark.slow
 def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
-    config = config_from_values({"out": tmp_path, "generate": {"gate": False}}, "smoke")
+    arms = ["real", "copy-paste", "pseudo-label", "unfiltered", "validated", "selected", "selected@1"]
+    values = {"out": tmp_path, "generate": {"gate": "off", "fills": 0.5}, "study": {"arms": arms}}
+    config = config_from_values({**values, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke")
     (report,) = run_pipeline(config)
     summary = report.parent / "summary.json"
     before = digest_of_file(summary)
-    arms = json.loads(summary.read_text())["arms"]
-    assert set(arms) == {"real", "copy-paste", "validated"}
-    (report.parent / "runs" / "validated-0.jsonl").unlink()  # as if killed before the last run had finished
-    summary.unlink()
+    found = json.loads(summary.read_text())["arms"]
+    assert set(found) == set(arms)
+    assert found["selected"]["fills"]["n"] > 0
+    study = tmp_path / "n12-draw0" / "study"
+    (study / "runs" / "selected-0.jsonl").unlink()  # as if killed before the last run had finished
+    lines = (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if '"arm": "selected"' not in line]
+    (tmp_path / "records.jsonl").write_text("".join(kept), encoding="utf-8")
     run_pipeline(config)
     assert digest_of_file(summary) == before
+
+
+@pytest.mark.slow
+def test_folds_fit_paint_and_test_every_training_case_once(tmp_path: Path) -> None:
+    data = {"folds": 2, "annotated": ["all"]}
+    config = config_from_values({"out": tmp_path, "data": data, "generate": {"gate": "off"}}, "smoke")
+    (report,) = run_pipeline(config)
+    summary = json.loads((report.parent / "summary.json").read_text())
+    train = read_dataset(tmp_path / "data").split("train")
+    assert {one["n"] for one in summary["arms"].values()} == {len(train)}
+    assert "selected" in summary["arms"]

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
 import tyro
 from pydantic import ValidationError
@@ -15,8 +15,10 @@ from tyro.conf import OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from diffaug.config import (
     PRESETS,
+    Config,
     FitConfig,
     GenerateConfig,
+    SelectConfig,
     Source,
     StudyConfig,
     config_from_values,
@@ -216,7 +218,9 @@ class Fit:
         from diffaug.training.fit import SHIPPED, fit
 
         base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
-        summary = fit(self.data, self.model, self.fit, base=base, seed=self.seed, device=self.device)
+        painting = PRESETS[self.preset].generate
+        options = {"base": base, "seed": self.seed, "device": self.device, "painting": painting}
+        summary = fit(self.data, self.model, self.fit, **options)  # type: ignore[arg-type]
         if not summary:
             return None  # the first of several processes tells
         for notice in summary["notices"]:
@@ -230,7 +234,8 @@ class Generate:
     """Paint lesions, check them while they are made, and keep those that are where their mask says.
 
     Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
-    With --aim missed --baseline STUDY, the kept cases are like what `diffaug study DATA STUDY --folds 5` missed.
+    With --aim missed --baseline STUDY, the kept cases are like what `diffaug study DATA STUDY --folds 5 --baseline`
+    missed.
     """
 
     model: Positional[Path]  # model folder, made by `diffaug fit`
@@ -287,8 +292,52 @@ class Remove:
 
 
 @dataclass
+class Segment:
+    """Segment real images with a model's latent validators, in one pass.
+
+    Example: diffaug segment models/kvasir-100 my-images segmented/my-images
+    """
+
+    model: Positional[Path]  # model folder, made by `diffaug fit`
+    images: Positional[Path]  # folder of images
+    out: Positional[Path]  # folder to make: masks, overlays, a summary
+    device: str = "cpu"  # cpu, cuda, cuda:N or auto
+
+    def run(self) -> None:
+        """Segment, and print the share of each frame that was found."""
+        from diffaug.synthesis.segment import segment_images
+
+        _print_json(segment_images(self.model, self.images, self.out, device=self.device))
+
+
+@dataclass
+class Select:
+    """Choose the painted cases worth training on: aligned, hard for the baseline but not too hard, novel, balanced.
+
+    Example: diffaug select synthetic/kvasir-100 selected/kvasir-100 --study studies/kvasir-100
+    """
+
+    synthetic: Positional[Path]  # synthetic set
+    out: Positional[Path]  # data set to make of the chosen cases, with their scores in its manifest
+    study: Path  # finished study of the same synthetic set with the arm `real`, which is the baseline
+    count: int | None = None  # cases to choose; all that are not too hard unless set
+    preset: Preset = "default"
+    select: Annotated[SelectConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].study.select)
+
+    def run(self) -> None:
+        """Select, and print what was chosen."""
+        from diffaug.study.selection import select_set
+
+        _print_json(select_set(self.synthetic, self.out, self.study, self.select, self.count))
+
+
+@dataclass
 class Study:
     """Train a segmentation model with and without synthetic cases and compare on held-out real images.
+
+    With --folds, for users without a test set, each fold of the training cases is fitted, painted and tested apart, and
+    pooled; with --baseline too, the arm real alone, whose results `generate --aim missed` takes. With --leaks, only the
+    arm real is trained, under honest and careless splits of the training cases.
 
     Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
     """
@@ -296,9 +345,12 @@ class Study:
     data: Positional[Path]  # data set; its annotated training cases are what every arm sees
     out: Positional[Path]  # study folder
     synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
-    test: Literal["val", "test"] = "test"  # split to test on
+    test: tuple[str, ...] = ("test",)  # what to test on: val, test, or folders of other data sets
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
-    folds: int = 0  # test the arm `real` out of fold on the training cases instead, for `generate --aim missed`
+    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+    folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
+    baseline: bool = False  # with --folds, the arm `real` alone, without a fit: for `generate --aim missed`
+    leaks: bool = False  # how much would a careless split have flattered the model?
     preset: Preset = "default"
     seed: int = 0
     device: str = "cpu"  # where to train
@@ -308,13 +360,30 @@ class Study:
     def run(self) -> None:
         """Run the study, and print its summary."""
         if self.dry_run:
-            return _print_plan(self.study)
+            return _print_plan(self._config() if self.folds else self.study)
+        if self.leaks:
+            from diffaug.study.leaks import leak_study
+
+            folds = self.folds or 5
+            options: dict[str, Any] = {"folds": folds, "seed": self.seed, "device": self.device}
+            return _print_json(leak_study(self.data, self.out, self.study, **options))
+        if self.folds and not self.baseline:
+            from diffaug.pipeline import run_pipeline
+
+            return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
         from diffaug.study.run import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
-        options["folds"] = self.folds
-        _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))  # type: ignore[arg-type]
-        return None
+        options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
+        return _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
+
+    def _config(self) -> Config:
+        """Return the whole pipeline for --folds."""
+        chosen = PRESETS[_preset]
+        data = chosen.data.model_copy(update={"annotated": ("all",), "draws": (0,)})
+        more = {"folds": self.folds, "allow_duplicates": self.allow_duplicates}
+        found = config_from_values({"data": data.model_dump() | more}, _preset)
+        return found.model_copy(update={"out": self.out, "seed": self.seed, "device": self.device, "study": self.study})
 
 
 @dataclass
@@ -343,11 +412,14 @@ class Run:
     """
 
     config: Positional[Path]  # YAML file: `preset:` and the knobs that differ from it
+    budget: float | None = None  # minutes; fewer draws are made where all of them would take longer
     dry_run: bool = False  # print the plan and stop
 
     def run(self) -> None:
         """Run the stages, and print the paths of the reports."""
         config = read_config(self.config)
+        if self.budget is not None:
+            config = config_from_values(config.model_dump() | {"budget": self.budget})
         if self.dry_run:
             from diffaug.conditioning.requests import check_config
 
@@ -374,6 +446,8 @@ Commands = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Remove, subcommand("remove")]
+    | Annotated[Segment, subcommand("segment")]
+    | Annotated[Select, subcommand("select")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Run, subcommand("run")]

@@ -85,11 +85,17 @@ class ValidatorConfig(Knobs):
     """The latent segmentation networks, one per fold, and their calibration."""
 
     folds: Annotated[int, Field(ge=2)] = 3
-    widths: Widths = (64, 128)
+    windows_per_case: Annotated[int, Field(ge=3)] = 20  # a third lesion-free, a tenth the whole frame
+    widths: Widths = (
+        32,
+        64,
+    )  # a look costs a tenth of decoding and a network on pixels; (64, 128) did not judge better
     iterations: Count = 600
     batch_size: Positive = 16
     learning_rate: Rate = 1e-3
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05  # chance that a lesion as good as a real one is rejected
+    delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02  # chance that what would have been accepted is stopped
+    trajectories: Count = 128  # samples painted to the end that delta is calibrated on; under 1 / delta - 1, none stops
 
 
 class FitConfig(Knobs):
@@ -98,8 +104,8 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 8  # of the sampler; the thresholds are calibrated at some of them
-    checks: tuple[Fraction, ...] = (0.5, 0.8, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
+    steps: Annotated[int, Field(gt=0, le=1000)] = 6  # of the sampler; the thresholds are calibrated at some of them
+    checks: tuple[Fraction, ...] = (0.5, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
 
     @field_validator("validator")
     @classmethod
@@ -117,22 +123,47 @@ class FitConfig(Knobs):
 class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
-    count: Positive = 200  # kept cases
+    count: Positive = 200  # kept cases, without fills
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Path | None = None  # YAML file of your own findings, instead of a domain's
     place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
     free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
     masks: Literal["bank", "procedural", "mixed"] = "bank"  # training masks, outlines of the findings, or half of each
     aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
-    baseline: Path | None = None  # for missed: the folder of `diffaug study --folds K` on these training cases
+    baseline: Path | None = (
+        None  # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
+    )
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
-    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"  # 8 steps of ab2 are nearer to the limit than 20 of ddim
+    # 6 steps of ab2 paint as well as 8, and 8 are nearer to the limit than 20 of ddim
+    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"
     guidance: tuple[Weight, Weight] = (3.0, 1.5)  # of text; before it, in much noise, of text and mask; 1 is none
-    gate: bool = True  # off: everything painted is kept
+    guided_share: Fraction = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
+    gate: Literal["conformal", "fixed", "off"] = "conformal"  # thresholds of the fit, one for all, or keep everything
+    threshold: Fraction = 0.5  # of the gate `fixed`: least IoU with the requested mask
+    label: Literal["requested", "repaired"] = "requested"  # or the validator's boundary inside the blending band
+    candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
+    paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # lesion-free fills, labelled background, for each lesion
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _mean_a_word(cls, gate: Any) -> Any:
+        """Take YAML's bare `on` and `off`, which are booleans, for words."""
+        return ("conformal" if gate else "off") if isinstance(gate, bool) else gate
+
+    @field_validator("candidates")
+    @classmethod
+    def _be_compared(cls, candidates: int, info: ValidationInfo) -> int:
+        """Refuse several seeds where nothing chooses among them."""
+        if candidates > 1 and info.data.get("gate") == "off":
+            raise ValueError(
+                f"the gate chooses among candidates: there are {candidates}, and gate is off; switch it on"
+            )
+        return candidates
 
     @field_validator("context")
     @classmethod
@@ -143,18 +174,44 @@ class GenerateConfig(Knobs):
         return context
 
 
-class StudyConfig(Knobs):
-    """`diffaug study`: arms, schedule and evaluation of the segmentation model."""
+class SelectConfig(Knobs):
+    """`diffaug select`: which of the accepted cases are worth training on."""
 
-    arms: tuple[str, ...] = ("real", "copy-paste", "validated")
-    seeds: Positive = 3
+    hardness: Literal["loss", "disagreement"] = "loss"  # of the baseline: 1 - Dice, or the spread between its networks
+    hard_cut: Fraction = 0.9  # quantile of hardness over which a case is too hard
+    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # weight of the rank of novelty, beside that of hardness, which is 1
+
+
+class StudyConfig(Knobs):
+    """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
+
+    arms: tuple[str, ...] = ()  # none: real, copy-paste and, as far as the inputs allow, unfiltered and selected
+    seeds: Positive = 1  # of each draw of the annotated cases
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 128  # px; side of the square the segmentation network sees
-    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / 4 down
+    cell: Literal[2, 4, 8] = 4  # px; squares whose pixels become channels before the first layer
+    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / cell down
     iterations: Positive = 1600
     batch_size: Annotated[int, Field(ge=2)] = 16  # batch normalisation needs two
     learning_rate: Rate = 1e-3
-    synthetic_share: Fraction = 0.5  # share of synthetic or pasted cases in a batch
-    bootstrap: Positive = 2000  # resamples of seeds and test cases
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2
+    loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = (
+        "dice+ce"  # Dice of the batch, of each image, or for recall
+    )
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = (
+        0.0  # decay of the averaged weights that are tested; 0 takes the last
+    )
+    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0  # strength of the classical augmentation
+    synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # painted cases in an arm, for each real case
+    synthetic_share: Fraction | None = 0.5  # of a batch, synthetic or pasted; None: as many as there are in the arm
+    synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss
+    real_last: Fraction = 0.0  # share of the iterations at the end that see real cases alone
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
+    select: SelectConfig = SelectConfig()
+    fixed_threshold: Fraction = 0.7  # of the validator's last score, for the arm fixed-threshold
+    pseudo_confidence: Fraction = 0.8  # mean probability inside a pseudo-mask that is kept
+    baselines: Positive = 1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+    bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
 
 
@@ -165,15 +222,33 @@ class DataConfig(Knobs):
     path: Path | None = None
     phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)  # train, val, test, unannotated
     phantom_size: Positive = 256  # px
-    annotated: tuple[Positive, ...] = (100,)
-    draws: tuple[Count, ...] = (0,)
-    test: Literal["val", "test"] = "test"
+    annotated: tuple[Positive | Literal["all"], ...] = (50,)  # training cases that keep their masks
+    draws: tuple[Count, ...] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
+    folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
+    test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
+    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _be_several(cls, test: Any) -> Any:
+        """Take a single name for a list of one."""
+        return (test,) if isinstance(test, str) else test
+
+    @field_validator("folds")
+    @classmethod
+    def _be_none_or_several(cls, folds: int) -> int:
+        """Refuse a single fold, which would leave nothing to train on."""
+        if folds == 1:
+            raise ValueError("folds are 0, or 2 and more; it is 1")
+        return folds
 
 
 class Config(Knobs):
     """Every stage of one run."""
 
     out: Path = Path("out")
+    records: Path | None = None  # JSON lines, a finished run each, which is not repeated; OUT/records.jsonl unless set
+    budget: Annotated[float, Field(gt=0)] | None = None  # minutes; fewer draws are made where all would take longer
     seed: Count = 0
     device: str = "cpu"
     data: DataConfig = DataConfig()
@@ -189,11 +264,11 @@ def _preset(**stages: dict[str, Any]) -> Config:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "demo": _preset(
-        data={"source": "phantom", "phantoms": (64, 4, 40, 16), "annotated": (40,)},
+        data={"source": "phantom", "phantoms": (64, 4, 40, 16), "annotated": (40,), "draws": (0,)},
         fit={
             "codec": {"iterations": 250},
             "denoiser": {"iterations": 100, "windows_per_case": 6},
-            "validator": {"iterations": 120, "folds": 2},
+            "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
         },
         generate={"count": 48, "shard_size": 16, "guidance": (1.0, 1.0)},
         study={"seeds": 2, "iterations": 160},
@@ -205,15 +280,15 @@ PRESETS: dict[str, Config] = {
         },
     ),
     "smoke": _preset(
-        data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,)},
+        data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,), "draws": (0,)},
         fit={
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},
-            "validator": {"iterations": 8, "folds": 2},
+            "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2},
             "steps": 4,
         },
         generate={"count": 6, "shard_size": 6, "slots": 4, "guidance": (1.0, 1.0)},
-        study={"seeds": 1, "iterations": 8, "bootstrap": 200},
+        study={"seeds": 1, "iterations": 8, "batch_size": 8, "bootstrap": 200},
     ),
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffaug.data.case import Case
+from diffaug.data.case import Case, write_png
 from diffaug.data.folder import (
     SPLITS,
     Dataset,
@@ -284,3 +284,21 @@ def test_a_folder_with_other_files_is_never_overwritten(data: Dataset, tmp_path:
     with pytest.raises(ConfigError, match="other files"):
         subset_dataset(data, tmp_path / "mine", 5, 0)
     assert files_of(tmp_path / "mine") == {"notes.txt": b"keep"}
+
+
+def test_an_empty_mask_is_refused_unless_the_case_is_declared_negative(tmp_path):
+    folder = tmp_path / "data"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    write_png(folder / "images" / "a.png", np.full((8, 9, 3), 90, np.uint8))
+    write_png(folder / "masks" / "a.png", np.zeros((8, 9), np.uint8))
+    case = Case("a", folder / "images" / "a.png", folder / "masks" / "a.png", "a", "test")
+    write_cases(folder, [case])
+    with pytest.raises(DataError, match=r"case a .* is empty; .*declare it lesion-free with 1 in a column `negative`"):
+        check_dataset(read_dataset(folder).cases)
+    write_cases(folder, [replace(case, attributes={"negative": 1.0})])
+    assert read_dataset(folder).cases[0].negative
+    assert check_dataset(read_dataset(folder).cases) == []
+    write_png(folder / "masks" / "a.png", np.full((8, 9), 255, np.uint8))
+    with pytest.raises(DataError, match="declared negative and has one"):
+        check_dataset(read_dataset(folder).cases)

@@ -30,8 +30,8 @@ class Counted:
         return x_t + told.text.mean((1, 2)).view(-1, 1, 1, 1) + 3 * told.mask
 
 
-def guided(text, mask, denoiser=None):
-    return Guided(denoiser or Counted(), NOTHING, text, mask, SWITCH)
+def guided(text, mask, denoiser=None, until=0):
+    return Guided(denoiser or Counted(), NOTHING, text, mask, SWITCH, until)
 
 
 def test_weights_of_one_change_nothing_and_cost_nothing():
@@ -65,3 +65,21 @@ def test_a_row_is_guided_alike_beside_any_other():
     both, alone = latents(), told().rows(torch.tensor([1]))
     found = guided(2.0, 3.0)(both[1:], T[1:], alone)
     torch.testing.assert_close(found, guided(2.0, 3.0)(both, T, told())[1:])
+
+
+@pytest.mark.parametrize("until", [0, 41, 500, 901])
+def test_rows_under_the_last_guided_timestep_are_not_guided(until):
+    everywhere = guided(2.5, 1.5)(latents(), T, told())
+    nowhere, found = Counted()(latents(), T, told()), guided(2.5, 1.5, until=until)(latents(), T, told())
+    for row, t in enumerate(T.tolist()):
+        torch.testing.assert_close(found[row], (everywhere if t >= until else nowhere)[row])
+
+
+def test_only_guided_rows_are_evaluated_again_in_batches_of_few_shapes():
+    told_of = Conditioning(*(value[:1].expand(9, *value.shape[1:]) for value in vars(told()).values()))
+    x_t = latents()[:1].expand(9, -1, -1, -1)
+    for high, rows in ((0, 9), (1, 13), (4, 13), (5, 17), (8, 17), (9, 18)):
+        for text, mask, low in ((1.0, 2.0, 100), (2.0, 2.0, 99)):  # the others weigh 1, or lie under `until`
+            counted, t = Counted(), torch.tensor([900] * high + [low] * (9 - high))
+            guided(text, mask, counted, until=100)(x_t, t, told_of)
+            assert counted.rows == [rows]

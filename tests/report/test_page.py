@@ -8,17 +8,21 @@ import pytest
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
+from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
 from diffaug.errors import DataError, StudyError
 from diffaug.report.page import (
+    comparisons,
     difference_table,
     fraction,
     headline_arm,
     is_sure,
     missed_sentence,
+    nested,
     percent,
     points,
     read_cases,
+    read_table,
     signed,
     spread,
     verdict,
@@ -223,3 +227,106 @@ def test_a_page_of_two_classes_tells_each_and_the_error_of_the_ratio(tmp_path, e
     assert len(groups) == 2 + 6  # classes and strata
     assert "Mean absolute error of the vertical cup-to-disc ratio" in text and "Dice, cup" in text
     assert text.index(">disc</th>") < text.index(">cup</th>")
+
+
+# Figures are drawn from the tables beside the page
+
+
+@pytest.fixture(scope="module")
+def ratios(folders):
+    """A finished study with two ratios of painted cases, and beside it a curve over two numbers of annotated cases."""
+    arms = ("real", "copy-paste", "validated@0.5", "validated")
+    config = CONFIG.model_copy(update={"arms": arms, "synthetic_per_real": 0.2, "iterations": 2})
+    run_study(folders / "data <b>", folders / "ratios", [folders / "synthetic"], config)
+    rows = [
+        {"annotated": n, "arm": arm, "draws": 3, "n": 5, "mean": n / 200, "low": n / 250, "high": n / 150}
+        for n in (25, 50)
+        for arm in ("real", "oracle")
+    ]
+    write_csv(folders / "ratios" / "curve.csv", rows, list(rows[0]))
+    costs = {"annotated": 25, "draw": 0, "fold": "", "fit_seconds": 9.5, "requested": 12, "stopped": 1, "rejected": 1}
+    write_csv(folders / "ratios" / "costs.csv", [costs | {"kept": 10, "fills": 4, "generate_seconds": 20.0}], COSTS)
+    return folders / "ratios"
+
+
+COSTS = (
+    "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "fills", "generate_seconds",
+)  # fmt: skip
+
+
+def test_the_table_holds_what_the_summary_says(ratios):
+    summary, table = read_json(ratios / "summary.json"), nested(read_table(ratios / "summary.csv"))
+    assert set(table["arms"]) == set(summary["arms"]) and set(table["differences"]) == set(summary["differences"])
+    for kind in ("arms", "differences"):
+        for name, one in table[kind].items():
+            assert one["dice"] == {key: summary[kind][name]["dice"][key] for key in ("mean", "low", "high")}
+            assert one["strata"]["small"]["missed"]["mean"] == summary[kind][name]["strata"]["small"]["missed"]["mean"]
+            assert one["n"] == 5
+
+
+def test_the_page_has_the_curve_the_ratios_and_what_each_stage_cost(ratios):
+    text = write_report(ratios).read_text(encoding="utf-8")
+    page = Page(text)
+    assert {"curve", "ratio", "funnel"} <= {section["id"] for section in page.all("section")}
+    assert "0.250 [0.200, 0.333]" in text  # a row of curve.csv
+    assert "<td>2.0</td></tr>" in text  # seconds per kept case of costs.csv
+    assert "Dice, validated against copy-paste" in text
+
+
+def test_a_figure_follows_its_table(ratios, tmp_path):
+    study = shutil.copytree(ratios, tmp_path / "study")
+    before = write_report(study).read_text(encoding="utf-8")
+    table = (study / "summary.csv").read_text(encoding="utf-8").splitlines()
+    head, line = table[0], next(line for line in table if line.startswith("validated@0.5,real,all,dice,"))
+    cells = dict(zip(head.split(","), line.split(","), strict=True)) | {"mean": "0.4", "low": "0.3", "high": "0.5"}
+    (study / "summary.csv").write_text(
+        "\n".join(",".join(cells.values()) if one == line else one for one in table) + "\n", encoding="utf-8"
+    )
+    after = write_report(study).read_text(encoding="utf-8")
+
+    def figure(text):
+        return next(image["src"] for image in Page(text).all("img") if "for each real one" in image["alt"])
+
+    assert figure(before) != figure(after)
+
+
+def test_repeated_frames_that_were_allowed_and_a_short_budget_are_said(ratios, tmp_path):
+    study = shutil.copytree(ratios, tmp_path / "study")
+    plan = read_json(study / "study.json")
+    assert "Not a clean test" not in write_report(study).read_text(encoding="utf-8")
+    plan |= {"duplicates": [["test-1", "train-2"]], "draws": [0], "wanted_draws": [0, 1, 2]}
+    write_json(study / "study.json", plan)
+    text = write_report(study).read_text(encoding="utf-8")
+    assert "Not a clean test:" in text and "test-1 = train-2" in text
+    assert "enough for 1 of 3 draws" in text
+
+
+def test_relative_changes_and_other_arms_are_compared_with_corrected_p_values(ratios):
+    summary = read_json(ratios / "summary.json")
+    found = {label: (kind, p) for label, kind, _, p in comparisons(summary, "validated")}
+    assert found["Dice, validated against copy-paste"][0] == "points"
+    strata = summary["differences"]["validated - real"]["strata"]
+    for label, (kind, p) in found.items():
+        if label.startswith("Relative change, pixels not found, small"):
+            assert kind == "percent" and p == strata["small"]["false_negative_rate"]["p_holm"]
+            break
+    else:
+        raise AssertionError("no small lesions were compared")
+    assert comparisons(summary, None) == []
+
+
+def test_rescued_and_lost_cases_stand_side_by_side(folders, tmp_path):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    lines = (study / "cases.csv").read_text(encoding="utf-8").splitlines()
+    head = lines[0].split(",")
+    arm, case, dice = (head.index(name) for name in ("arm", "case", "dice"))
+    rows = [line.split(",") for line in lines[1:]]
+    for row in rows:
+        better = row[arm] == ("selected" if row[case] == "test-0" else "real")
+        row[dice] = ("0.9" if better else "0.1") if row[case] in ("test-0", "test-1") else "0.5"
+    text = "\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n"
+    (study / "cases.csv").write_text(text, encoding="utf-8")
+    page = write_report(study).read_text(encoding="utf-8")
+    rescued, lost = page.index("<h3>Rescued</h3>"), page.index("<h3>Lost</h3>")
+    assert rescued < page.index("<strong>test-0</strong> Dice 0.10 → 0.90") < lost
+    assert lost < page.index("<strong>test-1</strong> Dice 0.90 → 0.10")

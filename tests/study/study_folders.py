@@ -43,8 +43,18 @@ def make_dataset(folder: Path, train: int = 6, test: int = 5, seed: int = 0) -> 
     return folder
 
 
-def make_synthetic(folder: Path, kept: int = 4, sources: tuple[str, ...] = ("train-0", "train-1")) -> Path:
-    """Write a synthetic set in the format of `diffaug generate`: kept cases and one rejected request."""
+def make_synthetic(
+    folder: Path,
+    kept: int = 4,
+    sources: tuple[str, ...] = ("train-0", "train-1"),
+    data: Path | None = None,
+    fills: int = 0,
+    paint_all: bool = False,
+) -> Path:
+    """Write a synthetic set in the format of `diffaug generate`: kept cases, fills, and one rejected request.
+
+    Its model has seen the training images of `data`; without `data` those that `make_dataset` makes first.
+    """
     rng = np.random.default_rng(7)
     shard = folder / "shards" / "00000"
     for name in ("images", "masks", "rejected"):
@@ -73,17 +83,38 @@ def make_synthetic(folder: Path, kept: int = 4, sources: tuple[str, ...] = ("tra
                     "prompt": row["prompt"],
                 }
             )
-        else:
+        elif not paint_all:
             preview = f"shards/00000/rejected/{name}.png"
             (folder / image).rename(folder / preview)
             (folder / mask).rename(folder / preview.replace(".png", "_mask.png"))
             row |= {"image": "", "mask": "", "preview": preview}
         rows.append(row)
+    for index in range(kept + 1, kept + 1 + fills):
+        rows.append(_fill(folder, rows[0], index, rng))
+        cases.append({**cases[0], **{name: rows[-1][name] for name in ("id", "image", "mask", "prompt")}})
     write_csv(folder / "cases.csv", cases, COLUMNS)
     write_jsonl(folder / "manifest.jsonl", rows)
+    digests = folder.parent / "seen"
+    images = (data or (digests if digests.is_dir() else make_dataset(digests))) / "images"
+    seen = {path.stem: digest_of_file(path) for path in sorted(images.glob("train-*"))}
+    write_json(folder / "provenance.json", {"images": seen})
     funnel = {"requested": kept + 1, "stopped": 0, "rejected": 1, "kept": kept}
     write_json(folder / "summary.json", {**funnel, "by_size": {"medium": funnel}, "seconds": 9.0})
     return folder
+
+
+def _fill(folder: Path, like: dict, index: int, rng: np.random.Generator) -> dict:
+    """Write a lesion-free fill on a frame that holds a lesion elsewhere, and return its row."""
+    name, shard = f"synth-{index:05d}", folder / "shards" / "00000"
+    (shard / "regions").mkdir(exist_ok=True)
+    draw(shard / "images" / f"{name}.png", rng, (48, 40), 6)
+    region = np.zeros((40, 48), np.uint8)
+    region[2:8, 2:10] = 255
+    Image.fromarray(region).save(shard / "regions" / f"{name}.png")
+    parts = {kind: f"shards/00000/{kind}s/{name}.png" for kind in ("image", "mask", "region")}
+    digests = {f"{kind}_digest": digest_of_file(folder / parts[kind]) for kind in ("image", "mask")}
+    told = {"index": index, "id": name, "fill": True, "prompt": "normal mucosa", "checks": [], "found": 0.01}
+    return {**like, **told, **parts, **digests}
 
 
 def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
@@ -103,6 +134,8 @@ def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
         rows.append({**request.as_dict(), **more, **places, "model": "m", "validator": "v", "config": "c"})
     write_cases(folder, cases)
     write_jsonl(folder / "manifest.jsonl", rows)
+    seen = {case.id: digest_of_file(case.image) for case in read_dataset(eyes).split("train")}
+    write_json(folder / "provenance.json", {"images": seen})
     funnel = {"requested": kept, "stopped": 0, "rejected": 0, "kept": kept}
     write_json(folder / "summary.json", {**funnel, "by_size": {"large": funnel}, "seconds": 9.0})
     return folder

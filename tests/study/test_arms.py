@@ -1,21 +1,21 @@
-import csv
 import json
-import shutil
 
 import pytest
 from study_folders import make_dataset, make_synthetic
 
-from diffaug.artifacts import read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, StudyError
-from diffaug.study.arms import ARMS, build_arms, check_arms, check_provenance, read_synthetic
+from diffaug.study.arms import ARMS, build_arms, check_arms, check_size, default_arms, read_synthetic
 from diffaug.study.run import read_inputs, run_study
 
+CONFIG = StudyConfig(synthetic_per_real=0.5, batch_size=4)
 
-def test_an_unknown_arm_is_refused_with_the_valid_names():
-    with pytest.raises(ConfigError, match=r"real, copy-paste, validated, oracle; got 'magic'"):
-        check_arms(["real", "magic"])
+
+@pytest.mark.parametrize("name", ["magic", "real@2", "selected@0", "selected@much"])
+def test_an_unknown_arm_is_refused_with_the_valid_names(name):
+    with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle.*; got '{name}'"):
+        check_arms(["real", name])
 
 
 @pytest.mark.parametrize("names", [(), ("real", "real")])
@@ -24,52 +24,90 @@ def test_arms_are_named_once_and_at_least_one(names):
         check_arms(names)
 
 
-def test_every_arm_trains_on_the_same_real_cases_except_the_oracle(dataset, synthetic):
+def test_every_arm_trains_on_the_same_real_cases_except_the_oracle(tmp_path, dataset):
     train = read_dataset(dataset).split("train")
-    sets = [read_synthetic(synthetic)]
-    arms = {arm.name: arm for arm in build_arms(tuple(ARMS), train, sets, train[:3])}
-    assert arms["real"].real == arms["copy-paste"].real == arms["validated"].real == train
-    assert [case.id for case in arms["validated"].pool] == [f"synth-{index:05d}" for index in range(4)]
+    sets = [read_synthetic(make_synthetic(tmp_path / "all", paint_all=True))]
+    built = build_arms(tuple(ARMS), train, sets, CONFIG, full=train[:3], unannotated=train[3:])
+    arms = {arm.name: arm for arm in built}
+    assert list(arms) == list(ARMS)
+    assert all(arm.real == train for name, arm in arms.items() if name != "oracle")
     assert arms["oracle"].real == train[:3]
-    assert not arms["real"].pool
-    assert not arms["copy-paste"].pool
+    assert not arms["real"].pool and not arms["copy-paste"].pool and arms["copy-paste"].paste
+    assert arms["pseudo-label"].pool == train[3:]  # to choose from
 
 
-@pytest.mark.parametrize(("arm", "fix"), [("validated", "--synthetic"), ("oracle", "--oracle")])
+def test_painted_arms_take_as_many_cases_as_their_ratio_says(tmp_path, dataset):
+    train = read_dataset(dataset).split("train")
+    sets = [read_synthetic(make_synthetic(tmp_path / "all", kept=9, paint_all=True))]
+    names = ("unfiltered@0.5", "unfiltered@1", "validated@1.5", "random-kept@0.5", "fixed-threshold@0.5")
+    sizes = {arm.name: len(arm.pool) for arm in build_arms(names, train, sets, CONFIG)}
+    assert sizes == dict(zip(names, (3, 6, 9, 3, 3), strict=True))
+
+
+def test_one_set_serves_every_painted_arm(tmp_path, dataset):
+    train = read_dataset(dataset).split("train")
+    sets = [read_synthetic(make_synthetic(tmp_path / "all", kept=4, paint_all=True))]  # the fifth row is turned down
+    config = CONFIG.model_copy(update={"synthetic_per_real": 1.0, "fixed_threshold": 0.5})
+    arms = build_arms(("unfiltered", "validated", "fixed-threshold"), train, sets, config)
+    unfiltered, validated, fixed = ([case.id for case in arm.pool] for arm in arms)
+    assert unfiltered == [f"synth-{index:05d}" for index in range(5)]
+    assert validated == fixed == unfiltered[:4]
+
+
+def test_fills_join_painted_lesions_and_some_are_held_out(tmp_path, dataset):
+    train = read_dataset(dataset).split("train")
+    sets = [read_synthetic(make_synthetic(tmp_path / "all", kept=4, fills=8))]
+    for share, expected in ((0.0, 0), (0.5, 2), (1.5, 6), (9.0, 6)):  # of 8 fills 2 are held out
+        config = CONFIG.model_copy(update={"synthetic_per_real": 1.0, "fills": share})
+        (arm,) = build_arms(("validated",), train, sets, config)
+        assert len(arm.pool) == 4 + expected
+
+
+def test_without_names_a_study_has_the_arms_that_its_inputs_allow(tmp_path):
+    stopped = read_synthetic(make_synthetic(tmp_path / "stopped"))
+    painted = read_synthetic(make_synthetic(tmp_path / "painted", paint_all=True))
+    assert default_arms([]) == ("real", "copy-paste")
+    assert default_arms([stopped]) == ("real", "copy-paste", "selected")
+    assert default_arms([painted]) == ("real", "copy-paste", "unfiltered", "selected")
+
+
+@pytest.mark.parametrize(
+    ("arm", "fix"),
+    [
+        ("validated", "--synthetic"),
+        ("oracle", "--oracle"),
+        ("pseudo-label", "unannotated images"),
+    ],
+)
 def test_an_arm_without_its_inputs_says_what_to_give(dataset, arm, fix):
     with pytest.raises(StudyError, match=fix):
-        build_arms(("real", arm), read_dataset(dataset).split("train"), [])
+        build_arms(("real", arm), read_dataset(dataset).split("train"), [], CONFIG)
 
 
-@pytest.mark.parametrize(("source", "where"), [("test-1", "in split test"), ("elsewhere-3", "not in the data set")])
-def test_a_synthetic_set_that_saw_other_than_training_cases_is_refused_by_name(tmp_path, dataset, source, where):
-    folder = make_synthetic(tmp_path / "leak", sources=("train-0", source))
-    with pytest.raises(StudyError, match=rf"synth-00000 of .*leak uses case {source}, which is {where}"):
-        check_provenance(read_synthetic(folder), read_dataset(dataset))
+def test_an_arm_that_chooses_among_what_the_gate_stopped_is_refused_without_it(dataset, synthetic):
+    train = read_dataset(dataset).split("train")
+    with pytest.raises(StudyError, match=r"1 of .*synthetic were stopped by the gate; .*--paint-all"):
+        build_arms(("unfiltered",), train, [read_synthetic(synthetic)], CONFIG)
 
 
-def test_an_unannotated_source_is_refused(tmp_path, dataset, synthetic):
-    text = (dataset / "cases.csv").read_text(encoding="utf-8")
-    rows = list(csv.reader(text.splitlines()))
-    rows[2][2], rows[2][4] = "", "unannotated"
-    assert rows[2][0] == "train-1"
-    (dataset / "cases.csv").write_text("\n".join(",".join(row) for row in rows) + "\n", encoding="utf-8")
-    with pytest.raises(StudyError, match="train-1, which is in split unannotated"):
-        read_inputs(dataset, [synthetic], "test")
+def test_an_arm_that_needs_the_baseline_needs_the_arm_real(dataset, synthetic):
+    with pytest.raises(StudyError, match="add real"):
+        build_arms(("selected",), read_dataset(dataset).split("train"), [read_synthetic(synthetic)], CONFIG)
 
 
-def test_a_rejected_row_is_checked_too(dataset, synthetic):
-    rows = read_jsonl(synthetic / "manifest.jsonl")
-    rows[-1]["sources"] = ["test-0"]
-    write_jsonl(synthetic / "manifest.jsonl", rows)
-    with pytest.raises(StudyError, match="test-0"):
-        read_inputs(dataset, [synthetic], "test")
+def test_an_arm_with_fewer_cases_than_a_batch_is_refused_by_name(dataset):
+    train = read_dataset(dataset).split("train")
+    (arm,) = build_arms(("real",), train, [], CONFIG)
+    check_size(arm, 6)
+    with pytest.raises(StudyError, match=r"real has 6, study\.batch_size is 7; lower"):
+        check_size(arm, 7)
 
 
-def test_a_test_image_that_is_also_trained_on_is_refused_by_name(dataset):
-    shutil.copy(dataset / "images" / "train-3.png", dataset / "images" / "test-2.png")
-    with pytest.raises(StudyError, match="test-2 of the test split and case train-3"):
-        read_inputs(dataset, [], "test")
+def test_sets_may_repeat_ids(tmp_path, dataset):
+    sets = [read_synthetic(make_synthetic(tmp_path / name), number) for number, name in enumerate(("one", "two"))]
+    config = CONFIG.model_copy(update={"synthetic_per_real": 2.0})
+    (arm,) = build_arms(("validated",), read_dataset(dataset).split("train"), sets, config)
+    assert len({case.id for case in arm.pool}) == len({case.image for case in arm.pool}) == 8
 
 
 @pytest.mark.parametrize("name", ["manifest.jsonl", "summary.json"])
@@ -82,13 +120,25 @@ def test_an_unfinished_synthetic_set_is_refused(synthetic, name):
 def test_a_split_without_cases_is_refused(tmp_path):
     folder = make_dataset(tmp_path / "data", test=0)
     with pytest.raises(StudyError, match="split test"):
-        read_inputs(folder, [], "test")
+        read_inputs(folder, [], ["test"])
+
+
+def test_the_training_cases_are_never_tested_on(dataset):
+    with pytest.raises(StudyError, match="does not train on"):
+        read_inputs(dataset, [], ["train"])
+
+
+def test_another_data_set_is_tested_on_under_its_own_name(tmp_path, dataset):
+    other = make_dataset(tmp_path / "other", train=2, test=3, seed=9)
+    inputs = read_inputs(dataset, [], ["test", str(other)])
+    assert [case.id for case in inputs.test][-3:] == ["other:test-0", "other:test-1", "other:test-2"]
+    assert len(inputs.test) == 5 + 3
 
 
 def test_a_refused_study_leaves_no_folder(tmp_path, dataset):
     leak = make_synthetic(tmp_path / "leak", sources=("test-0",))
     with pytest.raises(StudyError):
-        run_study(dataset, tmp_path / "out", [leak], StudyConfig())
+        run_study(dataset, tmp_path / "out", [leak], CONFIG)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.fundus import vertical_ratio
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, read_synthetic
-from diffaug.study.batches import REAL, Batch, Batches, augment, classical_augmentation, load, order, paste
+from diffaug.study.batches import REAL, Batches, load, order, paste
 
 CONFIG = StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, workers=1)
 
@@ -16,6 +16,11 @@ CONFIG = StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_siz
 @pytest.fixture
 def train(dataset):
     return read_dataset(dataset).split("train")
+
+
+def pool_of(synthetic):
+    one = read_synthetic(synthetic)
+    return tuple(one.case(row) for row in one.rows if row["decision"] == "kept")
 
 
 def test_every_case_is_seen_once_before_any_is_seen_twice():
@@ -39,7 +44,7 @@ def test_frames_become_squares_and_masks_keep_their_share(train):
 
 
 def test_arms_with_one_seed_see_the_real_cases_in_the_same_order(train, synthetic):
-    pool = read_synthetic(synthetic).cases
+    pool = pool_of(synthetic)
     arms = [Arm("real", train), Arm("copy-paste", train, paste=True), Arm("validated", train, pool=pool)]
     real, pasted, validated = (
         [
@@ -55,8 +60,8 @@ def test_arms_with_one_seed_see_the_real_cases_in_the_same_order(train, syntheti
 
 
 def test_a_batch_has_the_asked_share_of_synthetic_cases(train, synthetic):
-    arm = Arm("validated", train, pool=read_synthetic(synthetic).cases)
-    for share, expected in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
+    arm = Arm("validated", train, pool=pool_of(synthetic))
+    for share, expected in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4), (None, 2)):  # 4 synthetic beside 6 real cases
         batch = Batches(arm, CONFIG.model_copy(update={"synthetic_share": share}), 0).draw(1)
         assert sum(name.startswith("synth") for name in batch.ids) == expected
         assert batch.images.shape == (4, 3, 64, 64)
@@ -127,22 +132,19 @@ def test_lesions_are_pasted_on_tissue_and_not_on_the_black_border():
     assert labels[..., :24].sum() < 0.12 * labels.sum()
 
 
-def test_augmentation_moves_image_and_mask_together_and_leaves_torchs_generator_alone():
-    masks = torch.zeros(8, 1, 64, 64)
-    masks[:, :, 16:40, 20:44] = 1
-    batch = Batch(masks.expand(8, 3, 64, 64).clone(), masks, ())
-    before = torch.random.get_rng_state()
-    varied = augment(classical_augmentation(), batch, 0, 1)
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert set(varied.masks.unique().tolist()) <= {0.0, 1.0}
-    assert not torch.equal(varied.masks, masks)
-    inside = varied.images.mean(1, keepdim=True)[varied.masks > 0]
-    outside = varied.images.mean(1, keepdim=True)[varied.masks == 0]
-    assert inside.mean() > outside.mean() + 0.4
+def test_the_last_iterations_see_real_cases_alone_and_each_as_often_as_before(train, synthetic):
+    arm = Arm("validated", train, pool=pool_of(synthetic))
+    config = CONFIG.model_copy(update={"real_last": 0.34})
+    batches = Batches(arm, config, 0)
+    drawn = [batches.draw(iteration).ids for iteration in range(6)]
+    assert [sum(name.startswith("synth") for name in ids) for ids in drawn] == [2, 2, 2, 2, 0, 0]
+    real = [name for ids in drawn for name in ids if name.startswith("train")]
+    assert len(real) == 4 * 2 + 2 * 4
+    assert max(map(real.count, set(real))) - min(map(real.count, set(real))) <= 1
 
 
-def test_the_same_iteration_is_augmented_the_same():
-    batch = Batch(torch.rand(4, 3, 32, 32), torch.zeros(4, 1, 32, 32), ())
-    one, two = (augment(classical_augmentation(), batch, 2, 7) for _ in range(2))
-    assert torch.equal(one.images, two.images)
-    assert not torch.equal(one.images, augment(classical_augmentation(), batch, 2, 8).images)
+def test_cases_that_are_not_real_have_their_own_weight(train, synthetic):
+    config = CONFIG.model_copy(update={"synthetic_weight": 0.25})
+    for arm in (Arm("validated", train, pool=pool_of(synthetic)), Arm("copy-paste", train, paste=True)):
+        assert Batches(arm, config, 0).draw(0).weights.tolist() == [1.0, 1.0, 0.25, 0.25]
+    assert Batches(Arm("real", train), config, 0).draw(0).weights.tolist() == [1.0] * 4

@@ -1,17 +1,28 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
 from diffaug.data.fundus import DISC_AND_CUP
 from diffaug.errors import StudyError
-from diffaug.study.evaluate import METRICS, class_columns, score, score_classes, write_prediction
+from diffaug.study.evaluate import (
+    METRICS,
+    class_columns,
+    hausdorff95,
+    lesion_recall,
+    score,
+    score_classes,
+    write_prediction,
+)
 
 masks = arrays(np.bool_, (5, 7))
+few = settings(max_examples=40)
 
 
 @given(masks, masks)
+@few
 def test_dice_follows_from_iou_and_both_are_symmetric(reference, prediction):
     scores = score(reference, prediction)
     assert scores.dice == pytest.approx(2 * scores.iou / (1 + scores.iou))
@@ -19,6 +30,7 @@ def test_dice_follows_from_iou_and_both_are_symmetric(reference, prediction):
 
 
 @given(masks, masks)
+@few
 def test_dice_is_the_harmonic_mean_of_sensitivity_and_precision(reference, prediction):
     scores = score(reference, prediction)
     if scores.sensitivity and scores.precision:
@@ -27,12 +39,14 @@ def test_dice_is_the_harmonic_mean_of_sensitivity_and_precision(reference, predi
 
 
 @given(masks)
+@few
 def test_a_mask_agrees_with_itself_and_not_with_its_complement(mask):
     assert score(mask, mask).dice == 1
     assert score(mask, ~mask).dice == 0
 
 
 @given(masks, masks)
+@few
 def test_sensitivity_and_false_negative_rate_add_to_one(reference, prediction):
     scores = score(reference, prediction)
     if reference.any():
@@ -44,9 +58,13 @@ def test_empty_masks_follow_the_stated_rules():
     empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
     both = score(empty, empty)
     assert (both.dice, both.iou, both.sensitivity, both.precision, both.missed) == (1, 1, None, None, None)
+    assert (both.hd95, both.lesion_recall, both.false_alarm, both.false_area) == (None, None, 0, 0)
     false_alarm = score(empty, full)
     assert (false_alarm.dice, false_alarm.sensitivity, false_alarm.precision, false_alarm.missed) == (0, None, 0, None)
+    assert (false_alarm.hd95, false_alarm.lesion_recall) == (None, None)
+    assert (false_alarm.false_alarm, false_alarm.false_area) == (1, 1)
     miss = score(full, empty)
+    assert (miss.hd95, miss.lesion_recall, miss.false_alarm) == (pytest.approx(32**0.5), 0, None)
     assert (miss.dice, miss.sensitivity, miss.precision, miss.missed) == (0, 0, None, 1)
 
 
@@ -65,6 +83,44 @@ def test_a_saved_prediction_keeps_its_shape_and_its_two_values(tmp_path):
     assert (saved > 0).mean() == pytest.approx(mask.mean(), abs=0.02)
 
 
+def disc(centre, radius, side=96):
+    rows, columns = np.mgrid[:side, :side]
+    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+
+
+def test_hd95_is_the_shift_of_a_shifted_square_and_symmetric():
+    one, other = np.zeros((60, 60), bool), np.zeros((60, 60), bool)
+    one[20:40, 20:40], other[20:40, 27:47] = True, True
+    assert hausdorff95(one, other) == hausdorff95(other, one) == 7
+    assert hausdorff95(one, one) == 0
+
+
+def test_hd95_agrees_with_the_distances_of_all_pairs_of_outline_pixels():
+    one, other = disc((40, 40), 18), disc((50, 46), 11) | disc((20, 70), 5)
+    outlines = [np.argwhere(mask & ~ndimage.binary_erosion(mask)) for mask in (one, other)]
+    pairs = np.linalg.norm(outlines[0][:, None] - outlines[1][None], axis=2)
+    expected = max(np.quantile(pairs.min(1), 0.95), np.quantile(pairs.min(0), 0.95))
+    assert hausdorff95(one, other) == pytest.approx(expected)
+
+
+def test_each_lesion_of_a_frame_is_found_or_missed_for_itself():
+    reference = disc((20, 20), 8) | disc((70, 70), 8)
+    assert lesion_recall(reference, reference) == 1
+    assert lesion_recall(reference, disc((20, 20), 6)) == 0.5
+    assert lesion_recall(reference, disc((20, 20), 1)) == 0  # IoU under 0.1
+    assert lesion_recall(reference, np.ones_like(reference)) == 0  # one answer for everything finds nothing
+    assert lesion_recall(np.zeros_like(reference), reference) is None
+
+
+def test_specks_of_compression_are_no_lesions_and_no_alarms():
+    speck, empty = np.zeros((96, 96), bool), np.zeros((96, 96), bool)
+    speck[3, 3] = True
+    assert lesion_recall(disc((50, 50), 9) | speck, disc((50, 50), 9)) == 1
+    assert lesion_recall(speck, speck) == 1  # where it is all there is, it counts
+    assert score(empty, speck).false_alarm == 0
+    assert score(empty, disc((50, 50), 9)).false_alarm == 1
+
+
 # Several classes
 
 
@@ -80,7 +136,8 @@ def test_each_class_has_its_own_metrics_and_the_others_are_their_means():
     assert (found["disc_dice"], found["cup_dice"]) == (1.0, pytest.approx(2 / 3))
     assert found["cup_sensitivity"] == 0.5 and found["cup_precision"] == 1.0
     for metric in METRICS:
-        assert found[metric] == pytest.approx((found[f"disc_{metric}"] + found[f"cup_{metric}"]) / 2)
+        both = found[f"disc_{metric}"], found[f"cup_{metric}"]
+        assert found[metric] == (None if None in both else pytest.approx(sum(both) / 2))
     assert (found["vcdr"], found["vcdr_error"]) == (0.25, 0.25)
     assert set(found) == {*METRICS, *class_columns(("disc", "cup"))}
 

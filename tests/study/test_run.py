@@ -15,16 +15,18 @@ from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, StudyError
-from diffaug.study import segmenter
-from diffaug.study.arms import Arm
+from diffaug.study import segmenter, selection
+from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
 from diffaug.study.run import read_inputs, run_study
 from diffaug.study.segmenter import build_network, learning_rate, segmentation_loss, train
 from diffaug.study.strata import SIZES, STRATA
+from diffaug.synthesis import select
 
 CONFIG = StudyConfig(
-    seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, learning_rate=5e-3, bootstrap=50, workers=1
-)
+    arms=("real", "copy-paste", "validated", "selected"), seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=6,
+    batch_size=4, learning_rate=5e-3, ema=0.5, synthetic_per_real=0.5, bootstrap=50, workers=1,
+)  # fmt: skip
 
 
 def files_of(folder):
@@ -43,7 +45,7 @@ def records_of(study):
 def inputs(tmp_path_factory):
     """A data set and a synthetic set that no test changes."""
     root = tmp_path_factory.mktemp("inputs with späces")
-    return make_dataset(root / "data"), make_synthetic(root / "synthetic")
+    return make_dataset(root / "data"), make_synthetic(root / "synthetic", fills=4)
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +74,48 @@ def test_the_network_returns_one_logit_a_pixel():
 
 def test_a_new_network_draws_no_checkerboard():
     logits = build_network(CONFIG, 0)(torch.rand(2, 3, 64, 64))
-    cells = torch.nn.functional.pixel_unshuffle(logits, segmenter.CELL)
+    cells = torch.nn.functional.pixel_unshuffle(logits, CONFIG.cell)
     assert torch.allclose(cells, cells[:, :1].expand_as(cells))
     assert logits.std() > 0
 
 
-def test_the_loss_is_smallest_for_the_reference_itself():
-    masks = (torch.rand(2, 1, 16, 16) > 0.5).float()
-    right, wrong = segmentation_loss(40 * masks - 20, masks), segmentation_loss(20 - 40 * masks, masks)
+@pytest.mark.parametrize("kind", ["dice+ce", "image-dice+ce", "tversky+ce"])
+def test_the_loss_is_smallest_for_the_reference_itself(kind):
+    masks, weights = (torch.rand(2, 1, 16, 16) > 0.5).float(), torch.ones(2)
+    right, wrong = (segmentation_loss(logits, masks, weights, kind) for logits in (40 * masks - 20, 20 - 40 * masks))
     assert 0 <= right < 0.01 < wrong
+
+
+@pytest.mark.parametrize("kind", ["dice+ce", "image-dice+ce", "tversky+ce"])
+def test_a_case_without_weight_does_not_count(kind):
+    logits, masks = torch.randn(3, 1, 16, 16), (torch.rand(3, 1, 16, 16) > 0.7).float()
+    weights = torch.tensor([1.0, 1.0, 0.0])
+    assert segmentation_loss(logits, masks, weights, kind) == segmentation_loss(
+        logits[:2], masks[:2], weights[:2], kind
+    )
+
+
+def test_the_tversky_loss_prefers_too_much_to_too_little():
+    masks = torch.zeros(1, 1, 16, 16)
+    masks[..., 4:12] = 1
+    wide, narrow = masks.clone(), masks.clone()
+    wide[..., 3:13], narrow[..., 4:6], narrow[..., 6:12] = 1, 0, 1
+    more, less = (segmentation_loss(40 * found - 20, masks, torch.ones(1), "tversky+ce") for found in (wide, narrow))
+    assert more < less
+
+
+def test_averaged_weights_follow_the_network():
+    network = torch.nn.Linear(2, 1)
+    average = segmenter.Average(network, 0.9)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    for _ in range(200):
+        average.update()
+    assert torch.allclose(average.weights["weight"], torch.ones(1, 2), atol=1e-4)
+    with torch.no_grad():
+        network.weight.fill_(5.0)
+    average.take()
+    assert torch.allclose(network.weight, torch.ones(1, 2), atol=1e-4)
 
 
 def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero():
@@ -100,14 +135,17 @@ def test_training_learns_lesions_it_has_not_seen(tmp_path, dataset):
 def test_a_study_writes_what_it_ran_and_a_record_for_every_case(finished, inputs):
     dataset, study = inputs[0], finished
     summary = read_json(study / "summary.json")
-    assert set(summary["arms"]) == {"real", "copy-paste", "validated"}
-    assert set(summary["differences"]) == {"copy-paste - real", "validated - real"}
+    assert set(summary["arms"]) == set(CONFIG.arms)
+    others = {f"{arm} - real" for arm in CONFIG.arms[1:]}
+    assert set(summary["differences"]) == {*others, "selected - copy-paste", "selected - validated"}
+    assert summary["arms"]["validated"]["cases"] == {"real": 6, "pool": 3 + 2}  # of four fills one is held out
+    assert summary["arms"]["real"]["fills"]["n"] == 1
     for arm in summary["arms"].values():
         assert (arm["n"], arm["seeds"]) == (5, 2)
         assert sum(arm["strata"][name]["n"] for name in SIZES) == 5
         assert set(arm["strata"]) == set(STRATA)
     rows = records_of(study)
-    assert len(rows) == 3 * 2 * 5
+    assert len(rows) == 4 * 2 * 5
     assert len((study / "cases.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(rows)
     assert {row["case"] for row in rows} == {case.id for case in read_dataset(dataset).split("test")}
     plan = read_json(study / "study.json")
@@ -133,7 +171,7 @@ def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, inputs, finishe
     dataset, synthetic = inputs
     monkeypatch.setattr(segmenter, "CHECKPOINT_EVERY", 2)
     broken = tmp_path / "broken"
-    calls = iter([9, 7, 3])  # iterations that live until each kill
+    calls = iter([9, 7, 19])  # iterations that live until each kill
 
     def kill_after(left):
         real_check = segmenter.check_finite
@@ -208,7 +246,7 @@ def test_a_failure_in_a_worker_stops_the_study_with_its_one_line(tmp_path, datas
     profiles = json.loads((out / "profiles.json").read_text())
     shutil.rmtree(out)
     out.mkdir()
-    profiles["data"] = read_inputs(dataset, [], "test").digests()["data"]
+    profiles["data"] = read_inputs(dataset, [], ["test"]).digests()["data"]
     (out / "profiles.json").write_text(json.dumps(profiles))
     with pytest.raises(DataError, match="train-0"):
         run_study(dataset, out, [], config.model_copy(update={"seeds": 2, "workers": 2}))
@@ -230,6 +268,65 @@ def test_an_input_that_the_network_cannot_halve_is_refused(size):
 @pytest.mark.parametrize("size", [64, 96])
 def test_every_allowed_input_comes_back_at_its_size(size):
     assert build_network(CONFIG, 0).eval()(torch.rand(1, 3, size, size)).shape == (1, 1, size, size)
+
+
+def test_a_case_whose_pixels_are_not_finite_is_named_alone(tmp_path):
+    logits = torch.zeros(3, 1, 4, 4)
+    logits[1, 0, 2, 2] = math.nan
+    with pytest.raises(StudyError, match=r"reached nan at iteration 5 on second; check"):
+        segmenter.check_finite(logits.mean(), logits, "real-0", 4, ("first", "second", "third"), tmp_path / "log.jsonl")
+
+
+def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_are_kept(tmp_path):
+    dataset = make_dataset(tmp_path / "data", train=9)
+    text = (dataset / "cases.csv").read_text(encoding="utf-8")
+    for name in ("train-6", "train-7", "train-8"):
+        text = text.replace(f"masks/{name}.png,{name},train", f",{name},unannotated").replace(
+            f"masks/{name}.png,train,{name}", f",unannotated,{name}"
+        )
+    (dataset / "cases.csv").write_text(text, encoding="utf-8")
+    update = {"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.5}
+    config = CONFIG.model_copy(update=update | {"iterations": 60})
+    summary = run_study(dataset, tmp_path / "out", [], config)
+    rows = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
+    assert [row["id"] for row in rows] == ["train-6", "train-7", "train-8"]
+    kept = [row for row in rows if row["confidence"] >= 0.5 and row["area"] >= 0.001]
+    assert summary["arms"]["pseudo-label"]["cases"] == {"real": 6, "pool": len(kept)}
+    assert kept
+    with pytest.raises(StudyError, match=r"none of 3 is left for pseudo-label; lower study\.pseudo_confidence"):
+        run_study(
+            dataset, tmp_path / "strict", [], config.model_copy(update={"pseudo_confidence": 1.0, "iterations": 2})
+        )
+
+
+def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
+    scores = {row["id"]: row for row in read_jsonl(finished / "scores.jsonl")}
+    rows = read_jsonl(inputs[1] / "manifest.jsonl")
+    chosen = select.select(rows, scores, CONFIG.select, 3)
+    assert len(chosen) == 3
+    assert {row["id"] for row in chosen} <= {row["id"] for row in select.accepted(rows)}
+    for row in scores.values():
+        assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(selection.FEATURES)
+
+
+def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs):
+    dataset, synthetic = inputs
+    found = selection.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
+    assert (found["accepted"], found["kept"], found["fills"]) == (4, 2, 1)
+    rows = read_jsonl(tmp_path / "selected" / "manifest.jsonl")
+    assert all(row["scores"] for row in rows if not row.get("fill"))
+    again = selection.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
+    assert again == found
+    one = read_synthetic(tmp_path / "selected")
+    assert [case.id for case in read_dataset(tmp_path / "selected").cases] == [row["id"] for row in one.rows]
+    read_inputs(dataset, [tmp_path / "selected"], ["test"])
+
+
+def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):
+    other = make_synthetic(tmp_path / "other")
+    with pytest.raises(StudyError, match="study of its set"):
+        selection.select_set(other, tmp_path / "selected", finished, CONFIG.select)
+    assert not (tmp_path / "selected").exists()
 
 
 def test_folds_test_every_training_case_by_a_network_that_has_not_seen_it(tmp_path, inputs, monkeypatch):
@@ -282,7 +379,7 @@ def test_a_study_of_the_test_split_steers_no_painting(inputs, finished):
 def of_eyes(tmp_path_factory, eyes):
     """A finished study of disc and cup."""
     root = tmp_path_factory.mktemp("of-eyes")
-    config = CONFIG.model_copy(update={"seeds": 1})
+    config = CONFIG.model_copy(update={"seeds": 1, "arms": ("real", "copy-paste", "selected")})
     run_study(eyes, root / "study", [make_painted_eyes(root / "synthetic", eyes)], config)
     return root / "study"
 
@@ -310,7 +407,7 @@ def test_a_network_of_two_classes_starts_without_a_checkerboard_in_either():
     logits = build_network(CONFIG, 0, 2)(torch.rand(2, 3, 64, 64))
     assert logits.shape == (2, 2, 64, 64)
     for channel in logits.split(1, dim=1):
-        cells = torch.nn.functional.pixel_unshuffle(channel, segmenter.CELL)
+        cells = torch.nn.functional.pixel_unshuffle(channel, CONFIG.cell)
         assert torch.allclose(cells, cells[:, :1].expand_as(cells))
 
 

@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffaug.study.statistics import interval, resampled_means, summarise, values_of
+from diffaug.study.statistics import (
+    compared,
+    groups_of,
+    holm,
+    interval,
+    paired,
+    resampled_means,
+    summarise,
+    tidy,
+    values_of,
+)
 from diffaug.study.strata import STRATA
 
 M = {"mean", "low", "high"}
@@ -79,7 +89,7 @@ def test_a_summary_has_the_agreed_keys_and_an_empty_stratum_has_no_values():
     assert arm["strata"]["small"]["n"] == 0
     assert arm["strata"]["small"]["dice"]["mean"] is None
     difference = summary["differences"]["validated - real"]
-    assert set(difference["dice"]) == M
+    assert set(difference["dice"]) == M | {"p", "relative", "relative_low", "relative_high"}
     assert difference["missed_small"]["mean"] is None
 
 
@@ -97,3 +107,119 @@ def test_values_are_sorted_by_seed_and_case_whatever_the_order_of_records():
 
 def test_without_the_arm_real_there_are_no_differences():
     assert summarise(make_records("validated"), 10)["differences"] == {}
+
+
+def test_cases_of_one_group_are_drawn_together_so_their_interval_is_wider():
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(0.5, 0.2, (1, 8)), 10, axis=1)  # ten frames of each of eight patients, all alike
+    groups = [f"patient-{index // 10}" for index in range(80)]
+    alone, together = interval(values, 800, 0), interval(values, 800, 0, groups)
+    assert alone["mean"] == together["mean"]
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_a_group_of_its_own_for_each_case_is_no_group():
+    values = np.random.default_rng(0).uniform(size=(2, 9))
+    assert interval(values, 100, 0) == interval(values, 100, 0, [f"{index:02d}" for index in range(9)])
+
+
+def test_several_seeds_of_a_draw_are_one_value_and_draws_are_what_is_resampled():
+    records = [
+        {"case": case, "dice": dice + draw / 10, "draw": draw, "seed": seed, "strata": [], "arm": "real"}
+        for draw in (0, 1)
+        for seed, dice in ((0, 0.2), (1, 0.4))
+        for case in ("a", "b")
+    ]
+    assert np.allclose(values_of(records, "dice"), [[0.3, 0.3], [0.4, 0.4]])
+
+
+def test_folds_of_different_cases_become_one_row_of_a_draw():
+    records = [
+        {"case": f"c{index}", "dice": 0.1 * index, "draw": 0, "fold": index % 2, "seed": 0, "strata": []}
+        for index in range(4)
+    ]
+    assert np.allclose(values_of(records, "dice"), [[0.0, 0.1, 0.2, 0.3]])
+
+
+def test_groups_come_in_the_order_of_the_values():
+    records = [{"case": case, "group": group} for case, group in (("b", "y"), ("a", "x"), ("c", ""))]
+    assert groups_of(records) == ["x", "y", "c"]
+
+
+def test_a_change_is_given_relative_to_the_other_arm_too():
+    other = np.random.default_rng(0).uniform(0.4, 0.6, (3, 50))
+    found = paired(0.7 * other, other, 400, 0)
+    assert found["relative"] == pytest.approx(-0.3)
+    assert found["relative_low"] == pytest.approx(-0.3) and found["relative_high"] == pytest.approx(-0.3)
+    assert paired(other, np.zeros_like(other), 50, 0)["relative"] is None
+
+
+def test_a_relative_change_of_hardly_any_events_is_left_out():
+    rare = np.zeros((1, 40))
+    rare[0, 0] = 1.0  # one missed lesion of forty: a third of the resamples hold none
+    assert paired(np.zeros_like(rare), rare, 400, 0)["relative"] is None
+    assert paired(np.zeros_like(rare), rare, 400, 0)["mean"] == pytest.approx(-1 / 40)
+
+
+def test_a_p_value_is_small_for_a_sure_gain_and_large_for_none():
+    rng = np.random.default_rng(0)
+    base, noise = rng.uniform(size=(3, 60)), rng.normal(0, 0.05, (3, 60))
+    assert paired(base + 0.1 + noise, base, 999, 0)["p"] == pytest.approx(2 / 1000)
+    assert paired(base + noise - noise.mean(), base, 999, 0)["p"] > 0.5
+    assert paired(base, base, 99, 0)["p"] == 1.0
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=6))
+@settings(max_examples=50)
+def test_holm_never_lowers_a_p_value_keeps_their_order_and_is_bounded_by_bonferroni(found):
+    values = {str(place): value for place, value in enumerate(found)}
+    adjusted = holm(values)
+    known = {name: value for name, value in values.items() if value is not None}
+    assert set(adjusted) == set(values)
+    for name, value in known.items():
+        assert value <= adjusted[name] <= min(1.0, value * len(known)) + 1e-12
+    ordered = sorted(known, key=lambda name: known[name])
+    assert [adjusted[name] for name in ordered] == sorted(adjusted[name] for name in ordered)
+
+
+def test_holms_own_example():
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+
+
+def test_the_gap_to_the_oracle_is_closed_by_what_was_gained():
+    arms = [*make_records("real"), *make_records("selected", shift=0.05), *make_records("oracle", shift=0.1)]
+    gap = summarise(arms, 200)["differences"]["selected - real"]["gap_closed"]
+    assert gap["mean"] == pytest.approx(0.5) and gap["low"] == pytest.approx(0.5)
+
+
+def test_every_arm_is_compared_with_real_and_the_headline_arm_with_every_other():
+    assert compared(["real", "copy-paste", "selected", "selected@2", "oracle"]) == [
+        ("copy-paste", "real"), ("selected", "real"), ("selected@2", "real"), ("oracle", "real"),
+        ("selected", "copy-paste"),
+    ]  # fmt: skip
+    assert compared(["selected"]) == []
+
+
+def test_a_summary_as_a_table_holds_each_of_its_intervals_once():
+    summary = summarise(make_records("real") + make_records("validated", shift=0.1), 50)
+    rows = tidy(summary)
+    keys = [(row["arm"], row["against"], row["stratum"], row["metric"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    found = dict(zip(keys, rows, strict=True))
+    gain = found["validated", "real", "medium", "dice"]
+    assert gain["mean"] == summary["differences"]["validated - real"]["strata"]["medium"]["dice"]["mean"]
+    assert gain["p_holm"] >= gain["p"]
+    assert found["real", "", "small", "dice"]["n"] == 0 and found["real", "", "small", "dice"]["mean"] is None
+
+
+def test_false_alarms_on_fills_are_counted_per_fill():
+    alarms = {"real": [[0.5, 0.0, 0.05, 0.2], [0.0, 0.0, 0.0, 0.3]]}
+    fills = summarise(make_records("real"), 50, alarms=alarms)["arms"]["real"]["fills"]
+    assert (fills["n"], fills["mean"]) == (4, 3 / 8)
+    assert summarise(make_records("real"), 50)["arms"]["real"]["fills"] == {
+        "n": 0,
+        "mean": None,
+        "low": None,
+        "high": None,
+    }

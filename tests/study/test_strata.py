@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from study_folders import make_dataset
 
+from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.study.strata import SIZES, STRATA, Profile, contrast_cut, profile, record, strata_of
 
@@ -38,7 +41,8 @@ def test_about_a_third_of_the_training_cases_lies_under_the_cut(values):
 
 def test_no_contrast_gives_no_cut_and_no_low_contrast():
     assert contrast_cut([Profile(0.1, None)]) is None
-    assert record(Profile(0.1, 2.0), None)["strata"] == ["medium"]
+    case = Case("one", Path("one.png"), None, "patient", "test")
+    assert record(case, Profile(0.1, 2.0), None)["strata"] == ["medium"]
 
 
 def test_a_measured_case_has_the_area_of_its_mask_and_a_lower_contrast_when_it_fades(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.budget import make_budget
@@ -18,7 +19,7 @@ from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import size_bin
 from diffaug.conditioning.requests import RequestDrawer, request_from_dict
 from diffaug.config import GenerateConfig, StudyConfig
-from diffaug.data.case import digest_of_case, read_image, read_label, write_png
+from diffaug.data.case import digest_of_case, read_image, read_label, read_mask, write_png
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
 from diffaug.data.phantom import make_phantoms
@@ -27,16 +28,29 @@ from diffaug.models.latent_inpainter import read_words, seal
 from diffaug.study.run import run_study
 from diffaug.synthesis import shards
 from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.shards import PREVIEWS, Studio, funnel, generate, generate_shard, make_plan, shard_folder
+from diffaug.synthesis.engine import Painted
+from diffaug.synthesis.shards import (
+    PREVIEWS,
+    Studio,
+    calibration_for,
+    funnel,
+    generate,
+    generate_shard,
+    make_plan,
+    painting_of,
+    shard_folder,
+)
+from diffaug.validator.calibration import BINS, Calibration
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
 
 
 def with_thresholds(model, to, thresholds):
-    """Copy a model and give every size the same thresholds."""
+    """Copy a model and give every size the same thresholds, the looks on the way for what is painted here."""
     shutil.copytree(model, to)
     calibration = read_json(to / "calibration.json")
     calibration["thresholds"] = dict.fromkeys(calibration["thresholds"], thresholds)
+    calibration["painting"] = painting_of(CONFIG)
     write_json(to / "calibration.json", calibration)
     seal(to)
     return to
@@ -56,7 +70,7 @@ def tables_and_pictures(folder):
 def ungated(fitted, phantoms, tmp_path_factory):
     """A synthetic set in which everything painted is kept."""
     out = tmp_path_factory.mktemp("ungated") / "synthetic"
-    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": False}))
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off"}))
     return out
 
 
@@ -155,6 +169,21 @@ def test_a_shard_is_the_same_in_any_order_and_place(strict, phantoms, unbroken, 
         generate_shard(plan, tmp_path, shard)
         made, expected = shard_folder(tmp_path, shard), shard_folder(unbroken, shard)
         assert tables_and_pictures(made) == tables_and_pictures(expected)
+
+
+def test_a_shard_of_several_seeds_a_request_is_the_same_in_any_order_and_tells_which_seed_won(
+    strict, phantoms, unbroken, tmp_path
+):
+    plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"candidates": 3}), 0)
+    for name, order in (("forwards", (0, 1)), ("backwards", (1, 0))):
+        for shard in order:
+            generate_shard(plan, tmp_path / name, shard)
+    assert tables_and_pictures(tmp_path / "forwards") == tables_and_pictures(tmp_path / "backwards")
+    alone = read_jsonl(shard_folder(unbroken, 0) / "rows.jsonl")
+    for row, other in zip(read_jsonl(shard_folder(tmp_path / "forwards", 0) / "rows.jsonl"), alone, strict=True):
+        assert row["checks"][0]["score"] == max(row["rivals"]) == row["rivals"][row["candidate"]]
+        assert row["rivals"][0] == pytest.approx(other["checks"][0]["score"], abs=2e-3)  # the request's own seed
+        assert row["seed"] == other["seed"] and "rivals" not in other
 
 
 def test_a_shard_made_ahead_and_not_needed_is_removed(strict, phantoms, unbroken, tmp_path):
@@ -324,7 +353,7 @@ def test_the_config_says_what_was_asked_and_of_which_model(unbroken, strict, pha
 
 
 def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
-    generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": False}), seed=1)
+    generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": "off"}), seed=1)
     seeds = [{row["seed"] for row in read_jsonl(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")]
     assert not seeds[0] & seeds[1]
 
@@ -392,6 +421,44 @@ def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monke
     assert shards._complete(plan, tmp_path, 1) == made == [0, 1, 2, 4, 6, 8]
 
 
+# Ways to decide and to label
+
+
+def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
+    plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.3}), 0)
+    generate_shard(plan, tmp_path, 0)
+    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        last = row["checks"][-1]
+        assert (row["decision"] == "kept") == (row["steps"] == 4 and last["score"] >= 0.3)
+        assert row["steps"] < 4 or last["threshold"] == 0.3
+        assert f"{last['score']:.3f}" in row["reason"] and f"{last['threshold']:.3f}" in row["reason"]
+
+
+def test_looks_on_the_way_stop_nothing_that_is_painted_otherwise_than_they_were_calibrated(fitted):
+    made = Calibration.load(fitted / "calibration.json")
+    assert made.painting == {"solver": "ab2", "guidance": [3.0, 1.5, 0.7]} and len(made.trajectories) == 6
+    assert calibration_for(GenerateConfig(), made) == made
+    other = calibration_for(CONFIG, made)
+    assert all(other.threshold(name, 2) == 0.0 and other.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
+
+
+def test_a_repaired_label_differs_from_the_requested_one_inside_the_blending_band_alone(
+    ungated, fitted, phantoms, tmp_path
+):
+    config = CONFIG.model_copy(update={"gate": "off", "label": "repaired"})
+    plan = make_plan(fitted, phantoms, config, 0)
+    generate_shard(plan, tmp_path, 0)
+    studio, changed = Studio(plan), 0
+    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        canvas = studio.canvas(studio.drawer.draw(row["index"]))
+        mask = read_image(tmp_path / row["mask"])[..., 0] > 0
+        differs = mask != canvas.masks.label
+        near = ndimage.distance_transform_edt(canvas.masks.new) + ndimage.distance_transform_edt(~canvas.masks.new)
+        assert (near[differs] <= canvas.band).all() and canvas.region[mask & differs].all()
+        changed += int(differs.sum())
+    assert changed > 0
+
+
 # Findings
 
 
@@ -399,7 +466,7 @@ def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_
     strict, phantoms, unbroken, tmp_path
 ):
     out, known = tmp_path / "synthetic", read_words(strict)
-    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": False}))
+    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": "off"}))
     rows = read_jsonl(out / "manifest.jsonl")
     assert all(words_in(row["prompt"]) <= known and row["findings"] for row in rows)
     left_out = summary["left_out_of_prompts"]
@@ -437,7 +504,7 @@ def test_an_unknown_domain_is_refused_and_nothing_written(strict, phantoms, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"band": 0.1}, {"slots": 3}, {"count": 6}, {"gate": False}, {"shard_size": 5}])
+@pytest.mark.parametrize("change", [{"band": 0.1}, {"slots": 3}, {"count": 6}, {"gate": "off"}, {"shard_size": 5}])
 def test_another_config_in_the_same_folder_is_refused(strict, phantoms, unbroken, change):
     before = tables_and_pictures(unbroken)
     with pytest.raises(ConfigError, match="another generate") as error:
@@ -521,10 +588,85 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
 def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tmp_path):
     plain = {row["id"]: row["image_digest"] for row in read_jsonl(ungated / "manifest.jsonl")}
     for name, change in (("solver", {"solver": "dpm++"}), ("guided", {"guidance": (2.0, 1.5)})):
-        generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": False, **change}))
+        generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off", **change}))
         other = {row["id"]: row["image_digest"] for row in read_jsonl(tmp_path / name / "manifest.jsonl")}
         assert other.keys() == plain.keys()
         assert all(other[key] != plain[key] for key in plain)
+
+
+# For studies: everything painted to the end, and lesion-free fills
+
+
+def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_pictures(strict, phantoms, unbroken, tmp_path):
+    out = tmp_path / "synthetic"
+    summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"paint_all": True}))
+    whole = {row["id"]: row for row in read_jsonl(out / "manifest.jsonl")}
+    gated = read_jsonl(unbroken / "manifest.jsonl")
+    assert {row["decision"] for row in gated} > {"kept"}
+    for row in gated:
+        same = whole[row["id"]]
+        assert (row["decision"], row["reason"]) == (same["decision"], same["reason"])
+        assert row["checks"] == same["checks"][: len(row["checks"])]
+        assert same["image"] and same["checks"][-1]["step"] == same["steps"] == 4
+        if row["image"]:  # the same numbers in slots of other neighbours differ by rounding
+            one, other = (read_image(folder / row["image"]).astype(int) for folder in (unbroken, out))
+            assert abs(one - other).max() <= 2
+    stable = ("requested", "stopped", "rejected", "kept", "by_size")
+    assert {name: summary[name] for name in stable} == {
+        name: read_json(unbroken / "summary.json")[name] for name in stable
+    }
+    kept = [row["id"] for row in gated if row["decision"] == "kept"]
+    assert [case.id for case in read_dataset(out).cases] == kept
+
+
+@pytest.fixture(scope="module")
+def filled(fitted, phantoms, tmp_path_factory):
+    """A set with about as many lesion-free fills as lesions."""
+    out = tmp_path_factory.mktemp("filled") / "synthetic"
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off", "fills": 1.0}))
+    return out
+
+
+def test_fills_come_on_top_of_the_cases_that_were_asked_for(filled):
+    rows = read_jsonl(filled / "manifest.jsonl")
+    fills = [row for row in rows if row.get("fill")]
+    kept = [row for row in fills if row["decision"] == "kept"]
+    assert fills
+    assert sum(row["decision"] == "kept" and not row.get("fill") for row in rows) == CONFIG.count
+    assert len(read_dataset(filled).cases) == CONFIG.count + len(kept)
+    assert read_json(filled / "summary.json")["fills"]["requested"] == len(fills)
+    assert read_json(filled / "summary.json")["requested"] == len(rows) - len(fills)
+
+
+def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(filled, phantoms):
+    dataset = read_dataset(phantoms)
+    for row in read_jsonl(filled / "manifest.jsonl"):
+        if not row.get("fill"):
+            continue
+        assert row["prompt"] == "normal mucosa" and row["placement"] == "free"
+        assert (row["decision"] == "kept") == (row["found"] < 0.5)
+        if row["image"]:
+            background = dataset.case(row["background"])
+            region, label = (read_mask(filled / row[name]) for name in ("region", "mask"))
+            assert np.array_equal(label, background.read_mask())
+            assert not (region & label).any()
+            changed = (read_image(filled / row["image"]) != background.read_image()).any(axis=2)
+            assert changed.any() and not (changed & ~region).any()
+
+
+def test_a_request_is_the_same_whether_or_not_others_are_fills(filled, ungated):
+    plain = {row["index"]: row for row in read_jsonl(ungated / "manifest.jsonl")}
+    for row in read_jsonl(filled / "manifest.jsonl"):
+        if not row.get("fill") and row["index"] in plain:
+            assert request_from_dict(row) == request_from_dict(plain[row["index"]])
+    fill = next(row for row in read_jsonl(filled / "manifest.jsonl") if row.get("fill"))
+    assert request_from_dict(fill).fill
+
+
+def test_a_set_says_which_images_its_model_was_fitted_on(ungated, phantoms):
+    dataset = read_dataset(phantoms)
+    seen = {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
+    assert read_json(ungated / "provenance.json") == {"images": seen}
 
 
 # Several classes
@@ -534,7 +676,7 @@ def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tm
 def painted_eyes(fitted_eyes, eyes, tmp_path_factory):
     """A synthetic set of discs with new cups, all kept."""
     out = tmp_path_factory.mktemp("painted-eyes") / "synthetic"
-    generate(fitted_eyes, eyes, out, CONFIG.model_copy(update={"gate": False}))
+    generate(fitted_eyes, eyes, out, CONFIG.model_copy(update={"gate": "off"}))
     return out
 
 
@@ -561,6 +703,18 @@ def test_a_painted_label_lies_inside_its_region_and_pixels_outside_are_the_backg
         assert prepared.target.mask.shape == (2, 32, 32) and prepared.target.region.shape == (1, 32, 32)
         assert prepared.conditioning.mask.shape == (1, 2, 8, 8)
         assert (prepared.conditioning.mask[:, 1] <= prepared.conditioning.mask[:, 0] + 1e-6).all()
+
+
+def test_a_repaired_label_keeps_its_classes_and_gives_what_it_adds_to_the_nearest(fitted_eyes, eyes, monkeypatch):
+    config = CONFIG.model_copy(update={"gate": "off", "label": "repaired"})
+    studio = Studio(make_plan(fitted_eyes, eyes, config, 0))
+    canvas = studio.canvas(studio.drawer.draw(0))
+    new, values = canvas.masks.new, canvas.masks.values
+    wider = ndimage.binary_dilation(new)
+    monkeypatch.setattr(studio, "repaired", lambda *_: wider)
+    label = studio.label(canvas, Painted(0, studio.painter.noise([0]), "kept"))
+    assert np.array_equal(label[new], values[new]) and set(np.unique(label)) == {0, 1, 2}
+    assert (label[wider & ~new] == 1).all() and not label[~wider & ~canvas.masks.label].any()
 
 
 def test_a_gate_of_two_classes_judges_by_the_worse_and_shows_what_it_refused_in_the_labels_values(
@@ -591,7 +745,7 @@ def test_other_classes_are_moved_together_onto_other_places(fitted_eyes, eyes, t
     fitted["cases"] = {case.id: digest_of_case(case) for case in read_dataset(data).split("train")}
     write_json(model / "fit.json", fitted)
     seal(model)
-    generate(model, data, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": False, "place": "replace"}))
+    generate(model, data, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": "off", "place": "replace"}))
     for case in read_dataset(tmp_path / "synthetic").cases:
         polyp, ulcer = case.read_masks()
         assert case.class_names == ("polyp", "ulcer") and not (ulcer & ~polyp).any() and polyp.any()

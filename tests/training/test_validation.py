@@ -8,7 +8,7 @@ from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.fit import CONTEXT
 from diffaug.training.validation import (
     ESTIMATES,
-    SEARCH_WINDOWS,
+    FILL_EVERY,
     estimates,
     real_scores,
     search_windows,
@@ -16,6 +16,8 @@ from diffaug.training.validation import (
     training_pool,
 )
 from diffaug.training.windows import Annotated
+
+EACH = 10  # windows of a case
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def painter(fitted):
 
 @pytest.fixture(scope="module")
 def searched(painter, annotated):
-    return search_windows(painter, annotated, 0)
+    return search_windows(painter, annotated, 0, EACH)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def parameters(network):
 
 def test_every_case_gives_as_many_windows_and_a_third_is_lesion_free(searched, annotated):
     windows, case_of = searched
-    assert case_of.tolist() == [number for number in range(len(annotated)) for _ in range(SEARCH_WINDOWS)]
+    assert case_of.tolist() == [number for number in range(len(annotated)) for _ in range(EACH)]
     free = (windows.label.sum((1, 2, 3)) == 0).float().mean().item()
     assert 0.25 < free < 0.45
 
@@ -62,15 +64,38 @@ def test_estimates_depend_on_the_seed_and_not_on_how_many_are_evaluated_together
 
 
 def test_the_pool_trusts_real_latents_and_lesion_free_windows_fully_and_noise_less(painter, searched):
-    windows, _ = searched
-    latents, times, index, trust = training_pool(painter, windows, 0)
+    windows, case_of = searched
+    pool = training_pool(painter, windows, case_of, 0)
     count = len(windows)
-    assert len(latents) == len(times) == len(index) == len(trust) == (1 + ESTIMATES) * count
-    assert torch.equal(latents[:count], windows.x0) and (times[:count] == 0).all() and (trust[:count] == 1).all()
-    empty = (windows.label.sum((1, 2, 3)) == 0)[index]
-    assert (trust[empty] == 1).all()
-    noisy = ~empty & (torch.arange(len(index)) >= count)
-    torch.testing.assert_close(trust[noisy], painter.schedule.at(times[noisy]).float())
+    real = torch.arange(len(pool.times)) < pool.painted
+    assert pool.painted == (1 + ESTIMATES) * count < len(pool.times) == len(pool.index) == len(pool.case)
+    assert torch.equal(pool.latents[:count], windows.x0) and (pool.times[:count] == 0).all()
+    assert (pool.trust[:count] == 1).all()
+    assert torch.equal(pool.label[pool.index[:count]], windows.label)
+    empty = (windows.label.sum((1, 2, 3)) == 0)[pool.index[real]]
+    assert (pool.trust[real][empty] == 1).all()
+    noisy = ~empty & (torch.arange(pool.painted) >= count)
+    torch.testing.assert_close(pool.trust[real][noisy], painter.schedule.at(pool.times[real][noisy]).float())
+    assert torch.equal(pool.case[: pool.painted], case_of.repeat(1 + ESTIMATES))
+
+
+def test_fills_are_labelled_empty_where_they_were_painted_and_as_annotated_elsewhere(painter, searched):
+    windows, case_of = searched
+    pool = training_pool(painter, windows, case_of, 0)
+    fills = torch.arange(pool.painted, len(pool.times))
+    assert len(fills) >= 4 and (pool.trust[fills] == 1).all()
+    half = len(fills) // 2
+    assert (pool.times[fills[:half]] == 0).all() and (pool.times[fills[half:]] > 0).all()
+    assert torch.equal(pool.label[pool.index[fills[:half]]], pool.label[pool.index[fills[half:]]])
+    rows = windows.rows(torch.nonzero(windows.label.sum((1, 2, 3)) > 0)[:, 0][::FILL_EVERY])
+    assert len(rows) == half
+    label = pool.label[pool.index[fills[:half]]]
+    assert (label * rows.fine_region).sum() == 0
+    torch.testing.assert_close(label * (1 - rows.fine_region), rows.label * (1 - rows.fine_region))
+    outside = rows.region == 0  # the painter knows these cells
+    same = torch.where(outside, pool.latents[fills[:half]] - rows.x0, torch.zeros(()))
+    assert same.abs().max() < 0.2 * rows.x0.abs().max()
+    assert not torch.allclose(pool.latents[fills[:half]], rows.x0, atol=0.5)
 
 
 def test_a_validator_never_sees_the_cases_of_its_fold(painter, annotated, folds, tiny, tmp_path):

@@ -10,12 +10,14 @@ from diffaug.errors import ModelError
 from diffaug.validator.calibration import (
     BINS,
     Calibration,
+    Trajectory,
     bin_groups,
     calibrate,
     check_steps,
     class_ious,
     conformal_threshold,
     soft_iou,
+    stop_thresholds,
 )
 
 EVERYWHERE = torch.ones(1, 1, 6, 6)
@@ -176,12 +178,82 @@ def test_checked_steps_are_shares_of_the_steps():
     assert check_steps((0.0, 0.01), 4) == (1, 4)
 
 
+# On the way
+
+
+def painted(count, seed=0, size_bin="medium"):
+    """Trajectories whose score half-way tells something of that at the end."""
+    rng = np.random.default_rng(seed)
+    ends = rng.random(count)
+    halves = np.clip(ends + rng.normal(0, 0.1, count), 0, 1)
+    return [Trajectory(size_bin, (float(a), float(b))) for a, b in zip(halves, ends, strict=True)]
+
+
+def test_what_would_be_accepted_is_stopped_with_at_most_the_stated_chance():
+    accept, stopped, caught = dict.fromkeys(BINS, 0.4), [], []
+    for seed in range(300):
+        _, stops = stop_thresholds(painted(180, seed), accept, (2, 4), 0.05)
+        fresh = painted(400, 1000 + seed)
+        fails = np.array([item.scores[0] < stops["medium"]["2"] for item in fresh])
+        good = np.array([item.scores[1] >= 0.4 for item in fresh])
+        stopped.append(fails[good].mean())
+        caught.append(fails[~good].mean())
+    assert np.mean(stopped) <= 0.05 + 0.004
+    assert np.mean(stopped) > 0.03  # no more careful than it must be
+    assert np.mean(caught) > 0.5
+
+
+def test_several_looks_share_the_chance():
+    items = [Trajectory("small", (float(a), float(a), 0.9)) for a in np.linspace(0, 1, 199)]
+    _, stops = stop_thresholds(items, dict.fromkeys(BINS, 0.5), (1, 2, 3), 0.02)
+    assert stops["small"] == {"1": items[1].scores[0], "2": items[1].scores[0]}  # the second of 199, one in a hundred
+
+
+def test_trajectories_that_are_not_accepted_set_no_threshold():
+    good = [Trajectory("large", (0.5, 0.9))] * 60
+    bad = [Trajectory("large", (0.1, 0.2))] * 500
+    assert stop_thresholds(good + bad, dict.fromkeys(BINS, 0.5), (2, 4), 0.02)[1]["large"]["2"] == 0.5
+
+
+def test_too_few_trajectories_stop_nothing_and_the_calibration_says_so():
+    few = calibration(delta=0.02).with_trajectories(painted(40), {})
+    assert few.stop_groups == {}
+    assert all(few.threshold(name, 2) == 0.0 and few.threshold(name, 4) == 0.5 for name in BINS)
+    assert any("40 trajectories are too few" in line for line in few.notices())
+
+
+def test_one_threshold_for_every_size_moves_the_looks_before_it():
+    made = calibration(delta=0.05).with_trajectories(painted(300), {})
+    for threshold in (0.2, 0.6):
+        fixed = made.fixed(threshold)
+        assert all(fixed.threshold(name, 4) == threshold for name in BINS)
+        assert fixed.fixed(0.5) == made.fixed(0.5)
+    assert made.fixed(0.2).threshold("small", 2) < made.fixed(0.6).threshold("small", 2)
+    assert made.accepting(dict.fromkeys(BINS, 0.5)) == made
+
+
+def test_without_stops_only_the_end_decides():
+    made = calibration(delta=0.05).with_trajectories(painted(300), {})
+    assert made.threshold("small", 2) > 0
+    bare = made.without_stops()
+    assert all(bare.threshold(name, 2) == 0.0 for name in BINS)
+    assert all(bare.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
+
+
+def test_bins_that_share_a_threshold_are_named():
+    alone = calibration()
+    assert alone.notices() == []
+    shared = calibration(groups={**alone.groups, "small": ("small", "medium")}, counts={"small": 3, "medium": 9})
+    assert shared.notices() == ["the threshold of small lesions is that of 3 small, 9 medium together: one bin needs 9"]
+
+
 # On disk
 
 
 def test_a_calibration_survives_its_file(tmp_path):
-    calibration().save(tmp_path / "calibration.json")
-    assert Calibration.load(tmp_path / "calibration.json") == calibration()
+    made = calibration().with_trajectories(painted(300), {"solver": "ab2", "guidance": [3.0, 1.0]})
+    made.save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == made
     assert calibration().threshold("small", 4) == 0.5
 
 

@@ -116,7 +116,7 @@ def check_aim(aim: str, baseline: Path | None) -> None:
     if (aim == "missed") != (baseline is not None):
         raise ConfigError(
             f"--aim missed and --baseline STUDY belong together: the aim is {aim}, the baseline {baseline}; "
-            "make one with `diffaug study DATA STUDY --folds 5`"
+            "make one with `diffaug study DATA STUDY --folds 5 --baseline`"
         )
 
 
@@ -124,7 +124,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
     """Read from out-of-fold results which share of each training case's lesion was missed, the mean over seeds.
 
     Args:
-        study: Folder of a finished `diffaug study --folds K` of these training cases.
+        study: Folder of a finished `diffaug study --folds K --baseline` of these training cases.
         train: The annotated training cases.
         held_out: Cases of val and test, whose results may not steer what is painted.
 
@@ -134,7 +134,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
     if not (study / "summary.json").is_file() or not (study / "study.json").is_file():
         raise StudyError(
             f"a baseline must be a finished study: {study} lacks study.json or summary.json; "
-            "run `diffaug study DATA STUDY --folds 5`"
+            "run `diffaug study DATA STUDY --folds 5 --baseline`"
         )
     plan = read_json(study / "study.json")
     tested: Mapping[str, str] = plan.get("tested", {})
@@ -143,7 +143,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
         if digest in apart:
             raise StudyError(
                 f"results on val or test cases may not steer what is painted: case {name} of {study} is "
-                f"{apart[digest].id} of {apart[digest].split}; use results of `diffaug study --folds 5`"
+                f"{apart[digest].id} of {apart[digest].split}; use results of `diffaug study --folds 5 --baseline`"
             )
     known = {case.id: digest_of_case(case) for case in train}
     other = [name for name in known if tested.get(name) != known[name]] + [name for name in tested if name not in known]
@@ -151,7 +151,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
         what = f"case {other[0]} differs" if other else "it has no folds"
         raise StudyError(
             f"a baseline must be the out-of-fold results of these training cases: {study} is not, {what}; "
-            "run `diffaug study DATA STUDY --folds 5` on this data set"
+            "run `diffaug study DATA STUDY --folds 5 --baseline` on this data set"
         )
     missed: dict[str, list[float]] = {name: [] for name in known}
     for path in sorted((study / "runs").glob("real-*-fold*[0-9].jsonl")):

@@ -47,7 +47,16 @@ from diffaug.conditioning.masks import (
 )
 from diffaug.conditioning.outlines import OutlineSource
 from diffaug.conditioning.placement import SAMPLE, Terrain, place_free, place_replace, printed_on, terrain_of
-from diffaug.conditioning.prompts import ASPECTS, LARGE, SMALL, describe_words, shape_word, size_bin, words_of
+from diffaug.conditioning.prompts import (
+    ASPECTS,
+    LARGE,
+    NORMAL_PROMPT,
+    SMALL,
+    describe_words,
+    shape_word,
+    size_bin,
+    words_of,
+)
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Label, LabelClass, Mask, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
@@ -87,6 +96,7 @@ class Request:
     outline: str = ""  # the finding whose outline is the mask, where it is no training mask
     aim: str = ""  # the stratum it was drawn for, if any
     cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
+    fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -96,19 +106,19 @@ class Request:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name; the transform's stand among them, those that not all requests have where set."""
         values = asdict(self)
-        transform, findings, unsaid = (values.pop(name) for name in ("transform", "findings", "unsaid"))
+        transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
         asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
         asked |= {name: value for name in ("outline", "aim") if (value := values.pop(name))}
         if values["cup_ratio"] is None:
             del values["cup_ratio"]
-        return {**values, **transform, **asked}
+        return {**values, **transform, **asked, **({"fill": True} if fill else {})}
 
 
 @dataclass(frozen=True)
 class RequestMasks:
     """Masks of a request, each of shape (H, W) of the background's frame."""
 
-    new: Mask  # to be painted
+    new: Mask  # to be painted; of a fill, to be painted lesion-free
     old: Mask  # to be painted over with the new one; empty for `free`, and for `removed`, where it is gone by then
     label: Mask  # the final label: what stays of the old lesions, and the new one
     values: Label  # the same in the values of the data set's classes; 0 and 1 where it declares none
@@ -126,7 +136,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
     fields |= {name: str(values.get(name, "")) for name in ("outline", "aim")}
     fields["cup_ratio"] = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
-    return Request(**fields, transform=transform_from_dict(values))
+    return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
 
 
 def seed_of_request(seed: int, index: int) -> int:
@@ -179,6 +189,8 @@ def masks_of_request(
         made = label_of_ratio(entry, request.cup_ratio, classes)
     made = paste(made, request.top, request.left, _frame(lesion))
     new = made > 0
+    if request.fill:
+        return RequestMasks(new, np.zeros_like(lesion), lesion, before)
     labels, _ = ndimage.label(lesion, structure=EIGHT)
     touched = np.unique(labels[new & lesion])
     old = np.isin(labels, touched[touched > 0])
@@ -273,9 +285,11 @@ class RequestDrawer:
         self._terrains: dict[str, Terrain] = {}
         self._printed: dict[tuple[int, int], Mask | None] = {}
         self._words: dict[str, dict[str, str]] = {}
-        self._annotated = tuple(self.cases)
+        self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
         self._removable = tuple(
-            case for case in self.cases if sum(entry.relative_area for entry in self.bank.components(case)) <= REMOVABLE
+            case
+            for case in self._annotated
+            if sum(entry.relative_area for entry in self.bank.components(case)) <= REMOVABLE
         )
         several = [len(self.bank.components(case)) > 1 for case in self.cases]
         self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
@@ -288,17 +302,20 @@ class RequestDrawer:
             PlacementError: No mask fits on any of the backgrounds that were tried.
         """
         own_seed = seed_of_request(self.seed, index)
+        named = {"index": index, "id": f"synth-{index:05d}", "seed": own_seed}
+        fill = self._draw_fill(own_seed)
+        if fill is not None:
+            return replace(fill, **named)  # type: ignore[arg-type]
         rng = np.random.default_rng(own_seed)
         if self.discs:
-            return replace(self._draw_cup(rng), index=index, id=f"synth-{index:05d}", seed=own_seed)
+            return replace(self._draw_cup(rng), **named)  # type: ignore[arg-type]
         placement = self._draw_placement(rng)
         aim = self.budget.stratum_of(index // self.config.shard_size) if self.budget else ""
         for _ in range(MASKS):
             entry, transform = self._draw_mask(aim, rng)
             found = self._place(entry, transform, placement, rng)
             if found is not None:
-                named = replace(found, index=index, id=f"synth-{index:05d}", seed=own_seed, aim=aim)
-                finished = self._finish(named, rng)
+                finished = self._finish(replace(found, **named, aim=aim), rng)  # type: ignore[arg-type]
                 if finished.size_bin == (aim.split(maxsplit=1)[0] if aim else finished.size_bin):
                     return finished
         raise PlacementError(
@@ -306,6 +323,22 @@ class RequestDrawer:
             f"{len(self._backgrounds)} backgrounds for request {index}; add images with more tissue, "
             "or set place: mixed"
         )
+
+    def _draw_fill(self, own_seed: int) -> Request | None:
+        """Return a fill, where this request is to be one and a mask fits on lesion-free tissue."""
+        rng = np.random.default_rng((own_seed, 2))
+        if self.discs:  # an eye has one disc, and its surroundings hold no cup to be mistaken for
+            return None
+        if rng.random() >= self.config.fills / (1 + self.config.fills):
+            return None
+        for _ in range(MASKS):
+            entry, transform = self.bank.draw(rng)
+            found = self._free(entry, transform, rng)
+            if found is not None:
+                frame = self.terrain(found.background).frame
+                area = float(np.count_nonzero(render(entry, found.transform, frame))) / (frame[0] * frame[1])
+                return replace(found, prompt=NORMAL_PROMPT, size_bin=size_bin(area), fill=True)
+        return None
 
     def lesion_of(self, background: str) -> Mask:
         """Return the mask of a background, shape (H, W); empty for a lesion-free image."""

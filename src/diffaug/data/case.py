@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 Mask = NDArray[np.bool_]  # (H, W), True = lesion
 Label = NDArray[np.uint8]  # (H, W), class numbers, 0 = background
 
+NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
 LESION = "lesion"  # the class of a data set that declares none
 MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
@@ -64,6 +65,11 @@ class Case:
     prompt: str = ""
     attributes: dict[str, float] = field(default_factory=dict)
     classes: tuple[LabelClass, ...] = ()
+
+    @property
+    def negative(self) -> bool:
+        """Whether the case is declared to be lesion-free."""
+        return self.attributes.get(NEGATIVE) == 1
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -72,10 +72,15 @@ def _check_mask(case: Case, mask: Mask, size: tuple[int, int]) -> None:
             f"{mask.shape[1]} x {mask.shape[0]} for an image of {size[1]} x {size[0]}; "
             "export the mask again at the image's size"
         )
-    if not mask.any():
+    if not mask.any() and not case.negative:
         raise DataError(
-            f"a mask must hold a lesion: case {case.id} ({case.mask}) is empty; "
-            "annotate it, or move the image to `unannotated` or to the normal images"
+            f"a mask must hold a lesion: case {case.id} ({case.mask}) is empty; annotate it, declare it lesion-free "
+            "with 1 in a column `negative` of cases.csv, or move the image to `unannotated` or to the normal images"
+        )
+    if mask.any() and case.negative:
+        raise DataError(
+            f"a negative case has no lesion: case {case.id} ({case.mask}) is declared negative and has one; "
+            "empty its mask, or clear its cell in the column `negative`"
         )
 
 

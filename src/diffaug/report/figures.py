@@ -51,10 +51,10 @@ def _svg(figure: "Figure") -> str:
 
 
 def strata_figure(summary: Mapping[str, Any], strata: Sequence[str]) -> str:
-    """Draw Dice and missed rate of every arm, over all cases and by stratum, with intervals."""
+    """Draw Dice and missed rate of every arm, over all cases and by stratum, with intervals; not of other ratios."""
     from matplotlib import rc_context
 
-    arms = list(summary["arms"])
+    arms = [arm for arm in summary["arms"] if "@" not in arm]
     with rc_context(STYLE):
         figure, axes = _figure(10, 3.9, 2)
         for ax, metric, title in zip(
@@ -95,7 +95,8 @@ def differences_figure(differences: Mapping[str, Any], strata: Sequence[str]) ->
     """Draw paired differences to `real` in points of Dice and of missed rate, with intervals and the line of zero."""
     from matplotlib import rc_context
 
-    rows = [(name, group) for name in differences for group in ("all", *strata)]
+    shown = [name for name in differences if "@" not in name]
+    rows = [(name, group) for name in shown for group in ("all", *strata)]
     with rc_context(STYLE):
         figure, axes = _figure(10, 1.1 + 0.3 * len(rows), 2)
         for ax, metric, title in zip(
@@ -175,4 +176,61 @@ def funnel_figure(by_size: Mapping[str, Mapping[str, int]]) -> str:
         ax.invert_yaxis()
         ax.set(xlim=(0, 100), xlabel="% of the requests of that size")
         ax.legend(frameon=False, ncols=3, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
+        return _svg(figure)
+
+
+def curve_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Draw Dice against the number of annotated cases, a line with a band for each arm.
+
+    Args:
+        rows: annotated, arm, mean, low, high.
+    """
+    from matplotlib import rc_context
+
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    with rc_context(STYLE):
+        figure, (ax,) = _figure(7.5, 4.2)
+        for arm in arms:
+            own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["annotated"])
+            x, colour = [row["annotated"] for row in own], COLOURS.get(arm, INK)
+            style = "--" if arm == "oracle" else "-"
+            ax.plot(
+                x, [row["mean"] for row in own], style, color=colour, label=arm, linewidth=2, marker="o", markersize=5
+            )
+            ax.fill_between(
+                x, [row["low"] for row in own], [row["high"] for row in own], color=colour, alpha=0.13, linewidth=0
+            )
+        ticks = sorted({row["annotated"] for row in rows})
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.minorticks_off()
+        ax.set(xlabel="annotated training cases", ylabel="Dice")
+        ax.grid(color=GRID)
+        ax.set_axisbelow(True)
+        ax.legend(frameon=False, fontsize=9, loc="best")
+        return _svg(figure)
+
+
+def ratio_figure(points: Sequence[tuple[str, float, Mapping[str, Any]]]) -> str:
+    """Draw the gain over `real` against the number of painted cases for each real one, with intervals.
+
+    Args:
+        points: (arm without its ratio, ratio, difference of Dice to `real` as mean, low and high).
+    """
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure, (ax,) = _figure(7.5, 3.6)
+        for arm in dict.fromkeys(arm for arm, _, _ in points):
+            own = sorted((ratio, one) for name, ratio, one in points if name == arm and one["mean"] is not None)
+            x, y = [ratio for ratio, _ in own], [100 * one["mean"] for _, one in own]
+            below = [100 * (one["mean"] - one["low"]) for _, one in own]
+            above = [100 * (one["high"] - one["mean"]) for _, one in own]
+            colour = COLOURS.get(arm, INK)
+            ax.errorbar(x, y, [below, above], fmt="o-", color=colour, label=arm, linewidth=1.8, capsize=3)
+        ax.axhline(0, color=INK, linewidth=1)
+        ax.set(xlabel="painted cases for each real one", ylabel="Dice against real, points")
+        ax.grid(color=GRID)
+        ax.set_axisbelow(True)
+        ax.legend(frameon=False, fontsize=9, loc="best")
         return _svg(figure)

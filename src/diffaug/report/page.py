@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_text
-from diffaug.data.case import LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
+from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
 from diffaug.report import figures, pictures
 
 ACCEPTED, REFUSED, WORST = 8, 8, 8  # how many pictures of each kind
+CHANGED, MATTERS = 4, 0.1  # rescued and lost cases shown; the change of Dice from which a case counts as one
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
 CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
 CANDIDATES = ("selected", "validated", "fixed-threshold", "random-kept", "unfiltered", "copy-paste")
@@ -42,12 +43,15 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
     if not (study / "summary.json").is_file():
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
     plan, summary = read_json(study / "study.json"), read_json(study / "summary.json")
-    rows = read_cases(study / "cases.csv")
+    rows, table = read_cases(study / "cases.csv"), read_table(study / "summary.csv")
+    points, costs = read_table(study / "curve.csv", optional=True), read_table(study / "costs.csv", optional=True)
     if synthetic is None and plan["synthetic"]:
         synthetic = Path(plan["synthetic"][0])
     summary = in_order(summary, plan["config"]["arms"])
     strata = sorted(next(iter(summary["arms"].values()))["strata"], key=_stratum_order)
     candidate = headline_arm(summary)
+    measured = in_order(nested(table), plan["config"]["arms"])
+    cases = _cases(plan)
     page = {
         "plan": plan,
         "summary": summary,
@@ -55,9 +59,13 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "candidate": candidate,
         "verdict": verdict(summary, candidate),
         "missed": missed_sentence(summary, candidate),
-        "figures": _figures(summary, strata, rows, candidate),
+        "figures": _figures(measured, strata, rows, candidate) | _curves(measured, points, plan),
+        "costs": costs,
+        "curve": points if len({row["annotated"] for row in points}) > 1 else [],
+        "changes": _changes(study, cases, rows, candidate),
+        "comparisons": comparisons(summary, candidate),
         "set": _synthetic(synthetic),
-        "worst": _worst(study, Path(plan["data"]), rows, candidate or next(iter(summary["arms"]))),
+        "worst": _worst(study, cases, plan["data"], rows, candidate or next(iter(summary["arms"]))),
         "differences": difference_table(summary, strata),
         "changed": _changed(rows, candidate),
         "colours": figures.COLOURS,
@@ -87,6 +95,7 @@ def _render(page: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"fraction": fraction, "points": points, "percent": percent, "sure": is_sure}
+    environment.filters |= {"pixels": pixels, "signed_percent": signed_percent}
     return environment.get_template("page.html.j2").render(page)
 
 
@@ -107,6 +116,40 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_table(path: Path, optional: bool = False) -> list[dict[str, Any]]:
+    """Read a table of numbers and names; empty cells are None. With `optional`, a missing file has no rows.
+
+    Raises:
+        DataError: The file is missing or is no table.
+    """
+    if optional and not path.is_file():
+        return []
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} must be a study's table: {error}; run `diffaug study` again") from None
+    return [{name: _value(cell) for name, cell in row.items()} for row in rows]
+
+
+def _value(cell: str) -> Any:
+    try:
+        return (int(cell) if cell.lstrip("-").isdigit() else float(cell)) if cell else None
+    except ValueError:
+        return cell
+
+
+def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the rows of `summary.csv` as the figures take them: arms and differences, by metric and stratum."""
+    found: dict[str, Any] = {"arms": {}, "differences": {}}
+    for row in table:
+        name = f"{row['arm']} - {row['against']}" if row["against"] else row["arm"]
+        one = found["differences" if row["against"] else "arms"].setdefault(name, {"n": row["n"], "strata": {}})
+        if row["stratum"] != "all":
+            one = one["strata"].setdefault(row["stratum"], {"n": row["n"]})
+        one[row["metric"]] = {key: row[key] for key in ("mean", "low", "high")}
+    return found
+
+
 # numbers as text
 
 
@@ -123,6 +166,18 @@ def percent(interval: Mapping[str, float | None]) -> str:
         return "–"
     low, high = interval["low"] or 0.0, interval["high"] or 0.0
     return f"{100 * interval['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def pixels(interval: Mapping[str, float | None]) -> str:
+    """Write an interval of distances in px, such as 21.3 [18.0, 25.1]."""
+    if interval["mean"] is None:
+        return "–"
+    return f"{interval['mean']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+
+
+def signed_percent(interval: Mapping[str, float | None]) -> str:
+    """Write an interval of relative changes in percent, with signs, such as −28.0 % [−40.1, −12.3]."""
+    return "–" if interval["mean"] is None else points(interval).replace(" [", " % [", 1)
 
 
 def points(interval: Mapping[str, float | None]) -> str:
@@ -147,7 +202,7 @@ def is_sure(interval: Mapping[str, float | None]) -> bool:
 
 def headline_arm(summary: Mapping[str, Any]) -> str | None:
     """Return the arm that the page is about: the furthest along the pipeline that was compared with `real`."""
-    compared = [name.removesuffix(" - real") for name in summary["differences"]]
+    compared = [name.removesuffix(" - real") for name in summary["differences"] if name.endswith(" - real")]
     return next((arm for arm in CANDIDATES if arm in compared), compared[0] if compared else None)
 
 
@@ -158,15 +213,18 @@ def in_order(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]:
     return {
         **summary,
         "arms": {name: summary["arms"][name] for name in names},
-        "differences": {f"{name} - real": differences[f"{name} - real"] for name in names if name != "real"}
-        if differences
-        else {},
+        "differences": {
+            f"{name} - {other}": differences[f"{name} - {other}"]
+            for other in ("real", *names)
+            for name in names
+            if f"{name} - {other}" in differences
+        },
     }
 
 
 def difference_table(summary: Mapping[str, Any], strata: Sequence[str]) -> list[tuple[str, int, list[Any]]]:
     """Return the rows of the table of differences: what is measured, on how many cases, and each arm's interval."""
-    differences = list(summary["differences"].values())
+    differences = [one for name, one in summary["differences"].items() if name.endswith(" - real")]
     if not differences:
         return []
     count = next(iter(summary["arms"].values()))["n"]
@@ -209,6 +267,30 @@ def verdict(summary: Mapping[str, Any], arm: str | None) -> dict[str, str]:
     return {"kind": kind, "title": title, "text": f"{text}{'; the interval spans zero.' if kind == 'none' else '.'}"}
 
 
+def comparisons(summary: Mapping[str, Any], arm: str | None) -> list[tuple[str, str, Any, Any]]:
+    """Return how the headline arm compares with the others, and how much of the gap to the oracle it closes.
+
+    Returns:
+        (What, "points" or "percent", interval, p-value or None).
+    """
+    if arm is None:
+        return []
+    rows = []
+    for name, one in summary["differences"].items():
+        if name.startswith(f"{arm} - ") and not name.endswith(" - real"):
+            rows.append((f"Dice, {arm} against {name.split(' - ')[1]}", "points", one["dice"], one["dice"]["p"]))
+    own = summary["differences"][f"{arm} - real"]
+    for label, group in (("all lesions", own), *((f"{name} lesions", own["strata"][name]) for name in own["strata"])):
+        for what, metric in (("missed", "missed"), ("pixels not found", "false_negative_rate")):
+            one = group[metric]
+            if one.get("relative") is not None:
+                change = {"mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]}
+                rows.append((f"Relative change, {what}, {label}", "percent", change, one.get("p_holm", one["p"])))
+    if "gap_closed" in own:
+        rows.append(("Share of the Dice between real and oracle that is gained", "percent", own["gap_closed"], None))
+    return rows
+
+
 def missed_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
     """Say what happened to missed small lesions; empty where there were none."""
     if arm is None or "real" not in summary["arms"]:
@@ -233,10 +315,42 @@ def _figures(
 ) -> dict[str, str]:
     drawn = {"strata": figures.strata_figure(summary, strata), "differences": "", "cases": ""}
     if candidate:
-        drawn["differences"] = figures.differences_figure(summary["differences"], strata)
+        against = {name: one for name, one in summary["differences"].items() if name.endswith(" - real")}
+        drawn["differences"] = figures.differences_figure(against, strata)
         pairs = [(real, other, "small" in row["strata"]) for row, real, other in _paired(rows, candidate)]
         drawn["cases"] = figures.cases_figure(pairs, candidate)
     return drawn
+
+
+def _curves(summary: Mapping[str, Any], points: Sequence[Mapping[str, Any]], plan: Mapping[str, Any]) -> dict[str, str]:
+    """Draw Dice by number of annotated cases, and the gain by number of painted ones, where there are several."""
+    against = {name[:-7]: one["dice"] for name, one in summary["differences"].items() if name.endswith(" - real")}
+    kinds = {name.split("@")[0] for name in against if "@" in name}
+    ratios = [
+        (name.split("@")[0], float(name.partition("@")[2] or plan["config"]["synthetic_per_real"]), one)
+        for name, one in against.items()
+        if name.split("@")[0] in kinds
+    ]
+    several = len({point["annotated"] for point in points}) > 1
+    return {
+        "curve": figures.curve_figure(points) if several else "",
+        "ratio": figures.ratio_figure(ratios) if ratios else "",
+    }
+
+
+def _cases(plan: Mapping[str, Any]) -> dict[str, Case]:
+    """Return the test cases by the ids of the records, as far as their data sets are still there."""
+    found: dict[str, Case] = {}
+    for name, folder in [
+        ("", plan["data"]),
+        *((Path(t["folder"]).name, t["folder"]) for t in plan["tests"] if t["folder"]),
+    ]:
+        try:
+            cases = read_dataset(Path(folder)).cases
+        except DataError:
+            continue
+        found |= {f"{name}:{case.id}" if name else case.id: case for case in cases if case.mask is not None}
+    return found
 
 
 def _mean_dice(rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, float]:
@@ -255,9 +369,37 @@ def _paired(rows: Sequence[Mapping[str, Any]], arm: str) -> list[tuple[Mapping[s
 
 
 def _changed(rows: Sequence[Mapping[str, Any]], arm: str | None) -> dict[str, int]:
-    """Count the cases whose mean Dice rose or fell by more than ten points."""
+    """Count the cases whose mean Dice rose or fell by more than ten points, on average over draws and seeds."""
     changes = [other - real for _, real, other in _paired(rows, arm)] if arm else []
-    return {"rescued": sum(change > 0.1 for change in changes), "lost": sum(change < -0.1 for change in changes)}
+    return {"rescued": sum(one > MATTERS for one in changes), "lost": sum(one < -MATTERS for one in changes)}
+
+
+def _changes(
+    study: Path, cases: Mapping[str, Case], rows: Sequence[Mapping[str, Any]], arm: str | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the cases that an arm rescued most and those that it lost most, with the outlines of both predictions."""
+    if arm is None:
+        return {"rescued": [], "lost": []}
+    shown = {(row["arm"], row["case"]): row for row in rows if row["prediction"] and row["case"] in cases}
+    ordered = sorted(_paired(rows, arm), key=lambda one: one[1] - one[2])
+    there = [one for one in ordered if {("real", one[0]["case"]), (arm, one[0]["case"])} <= shown.keys()]
+    rescued = [one for one in there if one[2] - one[1] > MATTERS][:CHANGED]
+    lost = [one for one in reversed(there) if one[1] - one[2] > MATTERS][:CHANGED]
+
+    def card(one: tuple[Mapping[str, Any], float, float]) -> dict[str, Any]:
+        name = one[0]["case"]
+        pair = {kind: _outlined(study, cases[name], shown[kind, name]) for kind in ("real", arm)}
+        return {"row": one[0], "real": one[1], "other": one[2], "pictures": [pair["real"], pair[arm]]}
+
+    return {"rescued": [card(one) for one in rescued], "lost": [card(one) for one in lost]}
+
+
+def _outlined(study: Path, case: Case, row: Mapping[str, Any]) -> str:
+    """Draw the outlines of reference and prediction of each class into a test image."""
+    references = case.read_masks()
+    predictions = read_masks(study / row["prediction"], row["case"], case.classes)
+    masks = [(pictures.resized(one, references.shape[1:]), pictures.PREDICTION) for one in predictions]
+    return pictures.outlined(case.read_image(), [*masks, *((one, pictures.REFERENCE) for one in references)])
 
 
 def spread(rows: Sequence[Any], count: int) -> list[Any]:
@@ -330,20 +472,15 @@ def _refused(folder: Path, row: Mapping[str, Any], classes: Sequence[LabelClass]
     }
 
 
-def _worst(study: Path, data: Path, rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
+def _worst(
+    study: Path, cases: Mapping[str, Case], data: str, rows: Sequence[Mapping[str, Any]], arm: str
+) -> dict[str, Any]:
     """Return the cases that an arm does worst, by its first seed, with both outlines."""
     shown = sorted((row for row in rows if row["arm"] == arm and row["prediction"]), key=lambda row: row["dice"])
     real = _mean_dice(rows, "real")
-    try:
-        cases = {case.id: case for case in read_dataset(data).cases}
-    except DataError:
-        return {"arm": arm, "cases": [], "data": str(data)}
-    found = []
-    for row in shown[:WORST]:
-        case = cases[row["case"]]
-        image, references = case.read_image(), case.read_masks()
-        predictions = read_masks(study / row["prediction"], row["case"], case.classes)
-        masks = [(pictures.resized(one, references.shape[1:]), pictures.PREDICTION) for one in predictions]
-        masks += [(one, pictures.REFERENCE) for one in references]
-        found.append({"row": row, "picture": pictures.outlined(image, masks), "real": real.get(row["case"])})
-    return {"arm": arm, "cases": found, "data": str(data)}
+    found = [
+        {"row": row, "picture": _outlined(study, cases[row["case"]], row), "real": real.get(row["case"])}
+        for row in shown[:WORST]
+        if row["case"] in cases
+    ]
+    return {"arm": arm, "cases": found, "data": data}

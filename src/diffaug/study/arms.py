@@ -4,30 +4,39 @@ Knows cases and manifests; knows no pixels, networks or metrics.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_jsonl
-from diffaug.data.case import Case
+from diffaug.artifacts import read_json, read_jsonl
+from diffaug.config import StudyConfig
+from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.errors import ConfigError, StudyError
+from diffaug.synthesis import select
 
 ARMS = {
     "real": "the annotated training cases",
     "copy-paste": "the same, and lesions of these cases blended onto other training frames",
-    "validated": "the same, and the kept cases of the synthetic sets",
+    "pseudo-label": "the same, and unannotated images with the masks that the baseline is confident of",
+    "unfiltered": "the same, and painted cases as they come, whatever the gate said",
+    "random-kept": "the same, and painted cases at random, as many of each size as in validated",
+    "fixed-threshold": "the same, and painted cases whose agreement reaches one threshold for all sizes",
+    "validated": "the same, and painted cases that the gate accepted",
+    "selected": "the same, and accepted cases that are hard for the baseline, novel, and balanced over strata",
     "oracle": "every annotated training case of the full data set that this one is a subset of",
 }
-AUGMENTED = ("copy-paste", "validated")  # a share of each batch of these arms is not real
+PAINTED = ("unfiltered", "random-kept", "fixed-threshold", "validated", "selected")
+UNGATED = ("unfiltered", "random-kept", "fixed-threshold")  # choose among what the gate turned down, too
+DERIVED = ("pseudo-label", "selected")  # need a trained `real`
 
 
 @dataclass(frozen=True)
 class Arm:
     """One training set under comparison.
 
-    `real` are annotated cases; `pool` are synthetic cases that fill a share of each batch; with `paste`, pasted cases
-    made of `real` fill that share instead.
+    `real` are annotated cases; `pool` are other cases that fill a share of each batch; with `paste`, pasted cases made
+    of `real` fill that share instead. The pool of a derived arm is found once the baseline is trained.
     """
 
     name: str
@@ -35,14 +44,25 @@ class Arm:
     pool: tuple[Case, ...] = ()
     paste: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The arm without its ratio: `selected` for `selected@2`."""
+        return self.name.partition("@")[0]
+
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """A synthetic set as the study sees it: its folder, its kept cases, and every row of its manifest."""
+    """A synthetic set as the study sees it: its folder, and every row of its manifest, with ids unique over sets."""
 
     folder: Path
-    cases: tuple[Case, ...]
     rows: tuple[Mapping[str, Any], ...]
+    digests: Mapping[str, str]  # of the images that its model was fitted on, by case; {} where it does not say
+    classes: tuple[LabelClass, ...] = ()
+
+    def case(self, row: Mapping[str, Any]) -> Case:
+        """Return a row with an image as a case."""
+        image, mask = self.folder / row["image"], self.folder / row["mask"]
+        return Case(row["id"], image, mask, row["background"], "train", row["prompt"], classes=self.classes)
 
 
 def check_arms(names: Sequence[str]) -> None:
@@ -52,49 +72,162 @@ def check_arms(names: Sequence[str]) -> None:
         ConfigError: With the valid names.
     """
     for name in names:
-        if name not in ARMS:
-            raise ConfigError(f"an arm must be one of {', '.join(ARMS)}; got {name!r}")
+        kind, at, ratio = name.partition("@")
+        if kind not in ARMS or (at and (kind not in PAINTED or not _is_ratio(ratio))):
+            raise ConfigError(
+                f"an arm must be one of {', '.join(ARMS)}, or one of {', '.join(PAINTED)} with a number of painted "
+                f"cases for each real one, such as selected@2; got {name!r}"
+            )
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"a study needs at least one arm, and each once; got {', '.join(names) or 'none'}")
 
 
+def _is_ratio(text: str) -> bool:
+    try:
+        return 0 < float(text) <= 100
+    except ValueError:
+        return False
+
+
+def default_arms(synthetic: Sequence[SyntheticSet]) -> tuple[str, ...]:
+    """Return the arms that a study has where none are named: those that the synthetic sets allow."""
+    rows = [row for one in synthetic for row in one.rows]
+    chosen = ["real", "copy-paste"]
+    if select.turned_down(rows):
+        chosen.append("unfiltered")
+    if select.accepted(rows):
+        chosen.append("selected")
+    return tuple(chosen)
+
+
 def build_arms(
-    names: Sequence[str], train: Sequence[Case], synthetic: Sequence[SyntheticSet], full: Sequence[Case] = ()
+    names: Sequence[str],
+    train: Sequence[Case],
+    synthetic: Sequence[SyntheticSet],
+    config: StudyConfig,
+    *,
+    full: Sequence[Case] = (),
+    unannotated: Sequence[Case] = (),
+    seed: int = 0,
 ) -> tuple[Arm, ...]:
-    """Return the arms in the order of their names.
+    """Return the arms in the order of their names; the pool of a derived arm is what it will choose from.
 
     Args:
         names: Arm names, checked.
         train: Annotated training cases, which every arm sees.
-        synthetic: Synthetic sets, for `validated`.
+        synthetic: Synthetic sets, for the painted arms.
+        config: Ratios and thresholds.
         full: Annotated training cases of the full data set, for `oracle`.
+        unannotated: Unannotated training images, for `pseudo-label`.
+        seed: Of what is drawn at random.
 
     Raises:
         StudyError: An arm's inputs are not given.
     """
-    pool = tuple(case for one in synthetic for case in one.cases)
-    if "validated" in names and not pool:
-        given = ", ".join(str(one.folder) for one in synthetic) or "none"
+    kinds = {name.partition("@")[0] for name in names}
+    rows = [row for one in synthetic for row in one.rows]
+    _check_inputs(kinds, synthetic, rows, full, unannotated)
+    arms = []
+    for name in names:
+        arm = Arm(name, tuple(full if name == "oracle" else train), paste=name == "copy-paste")
+        if arm.kind in PAINTED:
+            chosen = select.accepted(rows) if arm.kind == "selected" else _painted(arm, rows, config, seed)
+            arm = replace(arm, pool=cases_of(chosen, synthetic))
+            if not arm.pool:
+                raise StudyError(f"an arm needs cases: none of the painted ones is left for {name}; generate more")
+        arms.append(replace(arm, pool=tuple(unannotated)) if name == "pseudo-label" else arm)
+    return tuple(arms)
+
+
+def _check_inputs(
+    kinds: set[str],
+    synthetic: Sequence[SyntheticSet],
+    rows: Sequence[Mapping[str, Any]],
+    full: Sequence[Case],
+    unannotated: Sequence[Case],
+) -> None:
+    given = ", ".join(str(one.folder) for one in synthetic) or "none"
+    wanted = sorted(kinds & set(PAINTED))
+    if wanted and not select.painted(rows):
         raise StudyError(
-            f"the arm validated needs kept synthetic cases; got {given}; "
+            f"the arm {wanted[0]} needs painted cases; got {given}; "
             "give --synthetic SYNTH with at least one kept case, or leave the arm out"
         )
-    if "oracle" in names and not full:
+    stopped = sum(not row["image"] for row in rows)
+    if kinds & set(UNGATED) and stopped:
+        raise StudyError(
+            f"the arm {sorted(kinds & set(UNGATED))[0]} needs every request painted to the end: {stopped} of {given} "
+            "were stopped by the gate; generate the set with --paint-all, or leave the arm out"
+        )
+    if "fixed-threshold" in kinds and not all(row["checks"] for row in select.painted(rows)):
+        raise StudyError(
+            f"the arm fixed-threshold needs the validator's scores: {given} was painted without a gate; "
+            "generate the set with --paint-all instead, or leave the arm out"
+        )
+    if "oracle" in kinds and not full:
         raise StudyError(
             "the arm oracle needs the annotations of the full data set; none were given; "
             "give --oracle DATA, or leave the arm out"
         )
-    arms = {
-        "real": Arm("real", tuple(train)),
-        "copy-paste": Arm("copy-paste", tuple(train), paste=True),
-        "validated": Arm("validated", tuple(train), pool=pool),
-        "oracle": Arm("oracle", tuple(full)),
-    }
-    return tuple(arms[name] for name in names)
+    if "pseudo-label" in kinds and not unannotated:
+        raise StudyError(
+            "the arm pseudo-label needs unannotated images; the data set has none; add some, or leave the arm out"
+        )
+    if kinds & set(DERIVED) and "real" not in kinds:
+        raise StudyError(
+            f"the arm {sorted(kinds & set(DERIVED))[0]} is derived from the arm real, which is not there; add real"
+        )
 
 
-def read_synthetic(folder: Path) -> SyntheticSet:
-    """Read a finished synthetic set.
+def painted_count(arm: Arm, config: StudyConfig) -> int:
+    """Return how many painted lesions an arm takes: its ratio times its real cases."""
+    ratio = arm.name.partition("@")[2]
+    return max(1, round((float(ratio) if ratio else config.synthetic_per_real) * len(arm.real)))
+
+
+def _painted(arm: Arm, rows: Sequence[Mapping[str, Any]], config: StudyConfig, seed: int) -> list[Mapping[str, Any]]:
+    """Return the rows of an arm that needs no baseline, with its fills."""
+    count = painted_count(arm, config)
+    validated = select.accepted(rows)[:count]
+    chosen = {
+        "unfiltered": lambda: select.painted(rows)[:count],
+        "random-kept": lambda: select.random_like(rows, validated, seed),
+        "fixed-threshold": lambda: select.over_threshold(rows, config.fixed_threshold)[:count],
+        "validated": lambda: validated,
+    }[arm.kind]()
+    return with_fills(chosen, rows, config)
+
+
+def with_fills(
+    chosen: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], config: StudyConfig
+) -> list[Mapping[str, Any]]:
+    """Add the lesion-free fills that belong to so many painted lesions, as far as there are any."""
+    training, _ = select.fills(rows)
+    return [*chosen, *training[: round(config.fills * len(chosen))]]
+
+
+def cases_of(rows: Sequence[Mapping[str, Any]], synthetic: Sequence[SyntheticSet]) -> tuple[Case, ...]:
+    """Return rows of synthetic sets as cases."""
+    owner = {id(row): one for one in synthetic for row in one.rows}
+    return tuple(owner[id(row)].case(row) for row in rows)
+
+
+def check_size(arm: Arm, batch_size: int) -> None:
+    """Refuse an arm that cannot fill a batch with different cases.
+
+    Raises:
+        StudyError: Naming the arm and its number of cases.
+    """
+    count = len(arm.real) + len(arm.pool)
+    if count < batch_size:
+        raise StudyError(
+            f"an arm needs as many cases as a batch has rows: {arm.name} has {count}, study.batch_size is "
+            f"{batch_size}; lower study.batch_size, or annotate more cases"
+        )
+
+
+def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
+    """Read a finished synthetic set; the ids of a second set get its number.
 
     Raises:
         StudyError: The set has no manifest, or is not finished.
@@ -105,8 +238,12 @@ def read_synthetic(folder: Path) -> SyntheticSet:
             f"a synthetic set must be finished: {folder} lacks manifest.jsonl or summary.json; "
             "run `diffaug generate` again to complete it"
         )
-    rows = tuple(read_jsonl(folder / "manifest.jsonl"))
-    return SyntheticSet(folder, annotated(read_dataset(folder), "train"), rows)
+    classes = read_dataset(folder).cases[0].classes
+    provenance = folder / "provenance.json"
+    digests = read_json(provenance)["images"] if provenance.is_file() else {}
+    rows = read_jsonl(folder / "manifest.jsonl")
+    named = tuple(row | {"id": f"{number + 1}:{row['id']}"} if number else row for row in rows)
+    return SyntheticSet(folder, named, digests, classes)
 
 
 def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:
@@ -114,55 +251,16 @@ def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:
     return tuple(case for case in dataset.split(split) if case.mask is not None)
 
 
-def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
-    """Refuse a synthetic set that saw more than the annotated training cases of the data set.
-
-    Raises:
-        StudyError: Naming the first row and the first case that should not be there.
-    """
-    splits = {case.id: case.split for case in dataset.cases}
-    allowed = {case.id for case in annotated(dataset, "train")}
-    for row in synthetic.rows:
-        for source in row.get("sources", ()):
-            if source in allowed:
-                continue
-            where = f"in split {splits[source]}" if source in splits else "not in the data set"
-            raise StudyError(
-                f"synthetic cases may come from annotated training cases only: {row['id']} of {synthetic.folder} "
-                f"uses case {source}, which is {where}; generate the set from this data set's train split"
-            )
-
-
-def check_classes(folder: Path, cases: Sequence[Case], dataset: Dataset) -> None:
-    """Refuse cases whose labels have other classes than the data set's.
+def check_classes(folder: Path, classes: Sequence[LabelClass], dataset: Dataset) -> None:
+    """Refuse a folder whose labels have other classes than the data set's.
 
     Raises:
         StudyError: They have.
     """
     wanted = dataset.cases[0].classes
-    if cases and cases[0].classes != wanted:
-        told = [
-            ", ".join(f"{one.name} {list(one.values)}" for one in some) or "one" for some in (cases[0].classes, wanted)
-        ]
+    if tuple(classes) != wanted:
+        told = [", ".join(f"{one.name} {list(one.values)}" for one in some) or "one" for some in (classes, wanted)]
         raise StudyError(
             f"all labels of a study need the same classes: {folder} has {told[0]}, {dataset.folder} has {told[1]}; "
-            "generate the set again from this data set"
+            "take labels of the same classes, and generate synthetic sets from this data set"
         )
-
-
-def check_disjoint(train: Mapping[str, str], test: Mapping[str, str]) -> None:
-    """Refuse test images that are also trained on, byte for byte.
-
-    Args:
-        train: Ids of the training cases, synthetic ones included, by the digest of their image.
-        test: Ids of the test cases, likewise.
-
-    Raises:
-        StudyError: Naming the first pair.
-    """
-    for digest, case in test.items():
-        if digest in train:
-            raise StudyError(
-                f"a test image must not be trained on: case {case} of the test split and case {train[digest]} of "
-                "the training set are the same file; remove one of them from cases.csv"
-            )

@@ -1,4 +1,4 @@
-"""From cases to batches: pixels in memory at the network's size, which of them are seen when, and how they are varied.
+"""From cases to batches: pixels in memory at the network's size, and which of them are seen when.
 
 Every draw depends on (seed, iteration) alone: a run that resumes, and another arm with the same seed, draw the same.
 
@@ -7,7 +7,7 @@ Letters: B batch, S side of the network's square input in px, n cases, K classes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,10 @@ from diffaug.config import StudyConfig
 from diffaug.data.case import Case
 from diffaug.data.fundus import disc_and_cup
 from diffaug.errors import StudyError
+from diffaug.study.arms import Arm, check_size
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from diffaug.study.arms import Arm
 
 CANDIDATES = 8  # positions tried for a pasted lesion
 TISSUE = 25 / 255  # a pixel without a channel over this is frame border, not tissue
@@ -39,10 +38,14 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one iteration sees: `images` float (B, 3, S, S) in [0, 1], `masks` float (B, K, S, S), and their cases."""
+    """What one iteration sees.
+
+    `images` float (B, 3, S, S) in [0, 1], `masks` float (B, K, S, S), `weights` of the cases in the loss (B,), and ids.
+    """
 
     images: "Tensor"
     masks: "Tensor"
+    weights: "Tensor"
     ids: tuple[str, ...]
 
 
@@ -83,56 +86,77 @@ def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:
     return np.concatenate([rng.permutation(count) for _ in range(epochs)])[:length]
 
 
+def share_of(arm: Arm, config: StudyConfig) -> float:
+    """Return the share of a batch that is not real: as set, or as it is in the arm; 0 for an arm of real cases."""
+    if not arm.pool and not arm.paste:
+        return 0.0
+    if config.synthetic_share is not None:
+        return config.synthetic_share
+    others = len(arm.pool) or config.synthetic_per_real * len(arm.real)
+    return others / (others + len(arm.real))
+
+
 class Batches:
     """The batches of one run, each a pure function of its iteration.
 
-    `synthetic_share` of the rows are drawn from the arm's pool, or pasted; the rest are real cases, in an order that is
-    the same for every arm with the same seed and the same real cases.
+    A share of the rows is drawn from the arm's pool, or pasted; the rest are real cases, in an order that is the same
+    for every arm with one seed and the same real cases. In the last `real_last` of the iterations all rows are real.
+
+    Raises:
+        StudyError: The arm has fewer cases than a batch has rows.
     """
 
-    def __init__(self, arm: "Arm", config: StudyConfig, seed: int) -> None:
-        augmented = bool(arm.pool) or arm.paste
-        self.pool_rows = round(config.batch_size * config.synthetic_share) if augmented else 0
-        self.real_rows = config.batch_size - self.pool_rows
-        self.seed = seed
+    def __init__(self, arm: Arm, config: StudyConfig, seed: int) -> None:
+        check_size(arm, config.batch_size)
+        self.size, self.weight, self.seed = config.batch_size, config.synthetic_weight, seed
+        self.pool_rows = round(config.batch_size * share_of(arm, config))
+        self.mixed = round(config.iterations * (1 - config.real_last)) if self.pool_rows else config.iterations
+        self.real_rows = self.size - self.pool_rows
         self.real = load(arm.real, config.size)
         self.one_place = bool(arm.real) and disc_and_cup(arm.real[0].class_names) is not None
         self.pool = load(arm.pool, config.size) if arm.pool else None
         others = len(arm.pool) if arm.pool else len(arm.real)
-        self.real_order = order(len(arm.real), self.real_rows * config.iterations, seed, REAL)
-        self.pool_order = order(others, self.pool_rows * config.iterations, seed, POOL)
+        rest = (config.iterations - self.mixed) * self.size
+        self.real_order = order(len(arm.real), self.real_rows * self.mixed + rest, seed, REAL)
+        self.pool_order = order(others, self.pool_rows * self.mixed, seed, POOL)
 
     def draw(self, iteration: int) -> Batch:
         """Return the batch of an iteration, before classical augmentation."""
         import torch
 
-        rows = torch.from_numpy(self._rows(self.real_order, self.real_rows, iteration))
-        batch = _take(self.real, rows)
-        if not self.pool_rows:
+        late = max(0, iteration - self.mixed)
+        first = min(iteration, self.mixed) * self.real_rows + late * self.size
+        count = self.size if iteration >= self.mixed else self.real_rows
+        batch = _take(self.real, torch.from_numpy(self.real_order[first : first + count]), 1.0)
+        if count == self.size:
             return batch
-        others = torch.from_numpy(self._rows(self.pool_order, self.pool_rows, iteration))
-        other = _take(self.pool, others) if self.pool else self._paste(others, iteration)
+        rows = slice(iteration * self.pool_rows, (iteration + 1) * self.pool_rows)
+        others = torch.from_numpy(self.pool_order[rows])
+        other = _take(self.pool, others, self.weight) if self.pool else self._paste(others, iteration)
         return Batch(
-            torch.cat([batch.images, other.images]), torch.cat([batch.masks, other.masks]), batch.ids + other.ids
+            torch.cat([batch.images, other.images]),
+            torch.cat([batch.masks, other.masks]),
+            torch.cat([batch.weights, other.weights]),
+            batch.ids + other.ids,
         )
-
-    @staticmethod
-    def _rows(indices: NDArray[np.int64], rows: int, iteration: int) -> NDArray[np.int64]:
-        return indices[iteration * rows : (iteration + 1) * rows]
 
     def _paste(self, targets: "Tensor", iteration: int) -> Batch:
         import torch
 
         rng = np.random.default_rng([self.seed, PASTE, iteration])
         sources = torch.from_numpy(rng.integers(0, len(self.real.ids), len(targets)))
-        onto, lesion = _take(self.real, targets), _take(self.real, sources)
+        onto, lesion = _take(self.real, targets, self.weight), _take(self.real, sources, self.weight)
         images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng, self.one_place)
-        return Batch(images, masks, tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True)))
+        names = tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
+        return Batch(images, masks, onto.weights, names)
 
 
-def _take(pixels: Pixels, rows: "Tensor") -> Batch:
+def _take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
+    import torch
+
     ids = tuple(pixels.ids[row] for row in rows.tolist())
-    return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), ids)
+    weights = torch.full((len(ids),), weight)
+    return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), weights, ids)
 
 
 def paste(
@@ -233,33 +257,3 @@ def _box(mask: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.flo
         return None
     first, last = np.array([columns.min(), rows.min()]), np.array([columns.max() + 1, rows.max() + 1])
     return (first + last) / mask.shape[0] - 1, 2 * (last - first) / mask.shape[0]
-
-
-def classical_augmentation() -> Any:
-    """Return the classical augmentation that every arm gets, on images and masks together.
-
-    Flips, any rotation, scale 0.7-1.4, shear, shift; brightness, contrast, saturation, a colour cast; blur; noise. The
-    cast stands for a shift of hue, whose way through HSV would cost as much as all the others together.
-    """
-    import kornia.augmentation as K
-
-    return K.AugmentationSequential(
-        K.RandomHorizontalFlip(p=0.5),
-        K.RandomVerticalFlip(p=0.5),
-        K.RandomAffine(180, (0.15, 0.15), (0.7, 1.4), (-10, 10, -10, 10), padding_mode="reflection", p=0.8),
-        K.ColorJitter(0.3, 0.3, 0.3, p=0.8),
-        K.RandomRGBShift(0.06, 0.06, 0.06, p=0.5),
-        K.RandomGaussianBlur((5, 5), (0.2, 1.5), p=0.2),
-        K.RandomGaussianNoise(0.0, 0.03, p=0.2),
-        data_keys=["input", "mask"],
-    )
-
-
-def augment(augmentation: Any, batch: Batch, seed: int, iteration: int) -> Batch:
-    """Vary a batch; which variation depends on (seed, iteration) alone, and torch's own generator is left as it was."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed * 1_000_003 + iteration)
-        images, masks = augmentation(batch.images, batch.masks)
-    return Batch(images.clamp(0, 1), (masks > 0.5).float(), batch.ids)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from diffaug.data.case import Case, Label, LabelClass, Mask, label_from_probabilities
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
@@ -20,25 +21,40 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MISSED = 0.1  # a lesion whose IoU is under this counts as missed
+SPECK = 0.0005  # of the image; smaller parts of a reference are specks of its compression, of a prediction no alarm
+FILLED = 0.1  # of a fill's region; where more is predicted, the model took painted tissue for a lesion
+EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
 BATCH = 16  # test images predicted together; the result does not depend on it
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Overlap of one prediction with its reference; None where the quotient has no meaning.
+    """How one prediction compares with its reference; None where a value has no meaning.
 
     With R the reference, P the prediction and TP their intersection, in pixels:
 
         dice = 2 TP / (R + P)    iou = TP / (R + P - TP)    sensitivity = TP / R    precision = TP / P
 
-    Both empty: dice = iou = 1, sensitivity and precision None. Only the reference empty: dice = iou = precision = 0,
-    sensitivity None. Only the prediction empty: dice = iou = sensitivity = 0, precision None.
+    `hd95` is the 95th percentile of the distances of each outline's pixels to the other outline, the larger of both
+    directions, in px of the case's own frame. `lesion_recall` is the share of the reference's lesions (8-connected
+    parts of 0.05 % of the image and more, or the largest where none is) that are found: IoU of at least 0.1 with the
+    parts of the prediction that touch it. `false_alarm` is 1 where a lesion-free image has a predicted part of 0.05 %
+    of it and more, and `false_area` the share of such an image that is predicted.
+
+    Both empty: dice = iou = 1, false_alarm = false_area = 0, the others None. Only the reference empty: dice = iou =
+    precision = 0, false_alarm and false_area as they are, the others None. Only the prediction empty: dice = iou =
+    sensitivity = lesion_recall = 0, hd95 the frame's diagonal (a miss must not drop out of the mean), precision None.
+    With a lesion in the reference, false_alarm and false_area are None.
     """
 
     dice: float
     iou: float
     sensitivity: float | None
     precision: float | None
+    hd95: float | None = None
+    lesion_recall: float | None = None
+    false_alarm: float | None = None
+    false_area: float | None = None
 
     @property
     def missed(self) -> float | None:
@@ -69,7 +85,55 @@ def score(reference: Mask, prediction: Mask) -> Scores:
         iou=1.0 if empty else both / (lesion + predicted - both),
         sensitivity=both / lesion if lesion else None,
         precision=both / predicted if predicted else None,
+        hd95=hausdorff95(reference, prediction),
+        lesion_recall=lesion_recall(reference, prediction),
+        false_alarm=None if lesion else float(_largest(prediction) >= max(1.0, SPECK * prediction.size)),
+        false_area=None if lesion else predicted / prediction.size,
     )
+
+
+def _largest(mask: Mask) -> int:
+    """Return the pixels of the largest 8-connected part; 0 of an empty mask."""
+    return int(np.bincount(ndimage.label(mask, EIGHT)[0].ravel())[1:].max(initial=0))
+
+
+def hausdorff95(reference: Mask, prediction: Mask) -> float | None:
+    """Return HD95 in px; the diagonal where only the prediction is empty, None where the reference is.
+
+    Source: Taha & Hanbury 2015, "Metrics for evaluating 3D medical image segmentation", section on distances.
+    """
+    if not reference.any():
+        return None
+    if not prediction.any():
+        return float(np.hypot(*reference.shape))
+    rows, columns = ndimage.find_objects((reference | prediction).astype(np.int8))[0]
+    part = (slice(max(0, rows.start - 1), rows.stop + 1), slice(max(0, columns.start - 1), columns.stop + 1))
+    one, other = (_outline(mask)[part] for mask in (reference, prediction))
+    there = ndimage.distance_transform_edt(~other)[one]
+    back = ndimage.distance_transform_edt(~one)[other]
+    return float(max(np.quantile(there, 0.95), np.quantile(back, 0.95)))
+
+
+def _outline(mask: Mask) -> Mask:
+    return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=bool)
+
+
+def lesion_recall(reference: Mask, prediction: Mask) -> float | None:
+    """Return the share of the reference's lesions that are found; None without a lesion."""
+    lesions, _ = ndimage.label(reference, EIGHT)
+    sizes = np.bincount(lesions.ravel())[1:]
+    if not len(sizes):
+        return None
+    counted = np.flatnonzero(sizes >= min(SPECK * reference.size, sizes.max())) + 1
+    parts, _ = ndimage.label(prediction, EIGHT)
+    found = 0
+    for number in counted:
+        lesion = lesions == number
+        touching = np.unique(parts[lesion])
+        answer = np.isin(parts, touching[touching > 0])
+        union = int((lesion | answer).sum())
+        found += int((lesion & answer).sum()) >= MISSED * union
+    return found / len(counted)
 
 
 def score_classes(references: Mask, predictions: Mask, names: Sequence[str]) -> dict[str, float | None]:
@@ -146,17 +210,26 @@ def predict(network: "nn.Module", images: "Tensor", cases: Sequence[Case]) -> It
         images: The cases' images at the network's size, uint8, shape (n, 3, S, S), in the order of `cases`.
         cases: Annotated cases.
     """
-    import torch.nn.functional as F
-
     network.eval()
     for start in range(0, len(cases), BATCH):
         batch = probabilities(network, images[start : start + BATCH])
         for case, probability in zip(cases[start : start + BATCH], batch, strict=True):
-            reference = case.read_masks()
-            full = F.interpolate(probability[None], size=reference.shape[1:], mode="bilinear", align_corners=False)
-            found = full[0].cpu().numpy()
-            label = label_from_probabilities(found, case.classes) if case.classes else (found[0] > 0.5).astype(np.uint8)
-            yield case, reference, label
+            references = case.read_masks()
+            full = enlarged(probability, references.shape[1:])
+            yield case, references, labelled(full, case.classes)
+
+
+def labelled(probability: NDArray[np.float32], classes: Sequence[LabelClass]) -> Label:
+    """Return the label (H, W) of probabilities (K, H, W): cut at 0.5, or of several classes the most probable one."""
+    return label_from_probabilities(probability, classes) if classes else (probability[0] > 0.5).astype(np.uint8)
+
+
+def enlarged(probability: "Tensor", shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return probability maps (K, S, S) at the size (H, W) of a frame, bilinearly: (K, H, W)."""
+    import torch.nn.functional as F
+
+    full = F.interpolate(probability[None], size=shape, mode="bilinear", align_corners=False)
+    return np.asarray(full[0].cpu().numpy(), dtype=np.float32)
 
 
 def write_prediction(path: Path, prediction: Label, size: int, classes: Sequence[LabelClass] = ()) -> None:

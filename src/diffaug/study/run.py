@@ -29,21 +29,28 @@ from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
     ARMS,
+    DERIVED,
     Arm,
     SyntheticSet,
     annotated,
     build_arms,
+    cases_of,
     check_arms,
     check_classes,
-    check_disjoint,
-    check_provenance,
+    check_size,
+    default_arms,
+    painted_count,
     read_synthetic,
 )
 from diffaug.study.evaluate import class_columns
-from diffaug.study.statistics import METRICS, summarise
+from diffaug.study.provenance import check_provenance, check_repeated, key_of, repeated_frames
+from diffaug.study.selection import Derivation
+from diffaug.study.statistics import METRICS, summarise, tidy
 from diffaug.study.strata import Profile, contrast_cut, profile, record
+from diffaug.synthesis import select
 
-COLUMNS = ("arm", "seed", "case", *METRICS, "area", "contrast", "strata", "prediction")
+COLUMNS = ("arm", "seed", "case", "group", *METRICS, "area", "contrast", "strata", "prediction")
+SUMMARY_COLUMNS = ("arm", "against", "stratum", "metric", "n", "mean", "low", "high", "p", "p_holm")
 FREE = ("arms", "seeds", "workers", "bootstrap")  # knobs that may change in a study folder: no run depends on them
 PICTURE = 352  # px; longer side of a saved prediction
 REPORT_EVERY = 10  # iterations
@@ -58,11 +65,14 @@ class Run:
     arm: Arm
     seed: int
     test: tuple[Case, ...]
-    columns: tuple[Mapping[str, Any], ...]  # area, contrast and strata of each test case
+    columns: tuple[Mapping[str, Any], ...]  # group, area, contrast and strata of each test case
     config: StudyConfig
     device: str
     out: Path
     pictures: bool  # whether predictions are saved
+    keep: bool = False  # whether the trained weights are
+    derive: Derivation | None = None  # how the arm gets its pool, where that needs trained baselines
+    fills: tuple[tuple[Case, Path], ...] = ()  # held-out lesion-free fills, and the masks of their regions
     fold: int | None = None  # of the training cases, which is tested on and left out of training
 
     @property
@@ -75,6 +85,21 @@ class Run:
         """The file that completes the run."""
         return self.out / "runs" / f"{self.name}.jsonl"
 
+    @property
+    def weights(self) -> Path:
+        """Where the trained weights are kept."""
+        return self.out / "runs" / f"{self.name}.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.records.exists() and (not self.keep or self.weights.exists())
+
+    @property
+    def ready(self) -> bool:
+        """Whether the baselines that it needs are trained."""
+        return self.derive is None or all(path.exists() for path in self.derive.baselines)
+
 
 def run_study(
     data: Path,
@@ -83,9 +108,10 @@ def run_study(
     config: StudyConfig,
     *,
     seed: int = 0,
-    test: str = "test",
+    test: str | Sequence[str] = "test",
     device: str = "cpu",
     oracle: Path | None = None,
+    allow_duplicates: bool = False,
     folds: int = 0,
 ) -> dict[str, Any]:
     """Train every arm with every seed and compare them on held-out real cases.
@@ -93,18 +119,21 @@ def run_study(
     With folds, only the arm `real` is trained, on the training cases without one fold at a time, and tested on that
     fold: what a baseline misses of the training cases themselves (`diffaug generate --aim missed`).
 
-    Writes OUT/study.json (what is run) before work starts, OUT/runs/ARM-SEED.jsonl as runs finish, OUT/cases.csv, and
-    OUT/summary.json last. The same call again skips finished runs; arms and seeds may be added to a finished study.
+    Writes OUT/study.json (what is run) before work starts, OUT/runs/ARM-SEED.jsonl as runs finish, OUT/cases.csv,
+    OUT/summary.csv, and OUT/summary.json last. The same call again skips finished runs; arms and seeds may be added to
+    a finished study.
 
     Args:
         data: Data set whose annotated `train` cases every arm sees.
         out: Study folder.
         synthetic: Finished synthetic sets, made from these training cases alone.
-        config: Arms, seeds, schedule.
+        config: Arms, seeds, schedule; without arms, those that the inputs allow.
         seed: First of the `config.seeds` seeds.
-        test: Split of `data` that is tested on.
+        test: What is tested on: splits of `data`, or folders of other data sets (their `test`, or all they have
+            annotated where that is empty).
         device: Where to train.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
+        allow_duplicates: Go on where a test image is also trained on, and say so in the report.
         folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
 
     Returns:
@@ -116,27 +145,34 @@ def run_study(
         DataError: A file breaks a rule of the folder format.
     """
     config = config.model_copy(update={"arms": ("real",)}) if folds else config
-    check_arms(config.arms)
-    inputs = read_fold_inputs(data, synthetic, oracle) if folds else read_inputs(data, synthetic, test, oracle)
-    arms = build_arms(config.arms, inputs.train, inputs.synthetic, inputs.full)
+    if config.arms:
+        check_arms(config.arms)
+    tests = (test,) if isinstance(test, str) else test
+    inputs = read_fold_inputs(data, synthetic, oracle) if folds else read_inputs(data, synthetic, tests, oracle)
+    config = config.model_copy(update={"arms": config.arms or default_arms(inputs.synthetic)})
+    arms = build_arms(
+        config.arms, inputs.train, inputs.synthetic, config,
+        full=inputs.full, unannotated=inputs.dataset.split("unannotated"), seed=seed,
+    )  # fmt: skip
+    for arm in arms:
+        check_size(arm, config.batch_size)
     fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
+    repeated = [] if folds else _repeated(out, inputs, allow_duplicates)
     digests = inputs.digests()
 
     make_folder(out)
-    _write_plan(out, _plan(inputs, digests, config, seed, device, folds))
+    _write_plan(out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated})
+    write_json(out / "duplicates.json", {"images": inputs.images(), "pairs": repeated})
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
         run
         for one in range(seed, seed + config.seeds)
         for arm in arms
-        for run in _by_fold(
-            Run(arm, one, inputs.test, columns, config, device, out, pictures=one == seed and not folds), fold_of
-        )
+        for run in _by_fold(_run_of(arm, one, inputs, columns, config, device, out, first=seed, folds=folds), fold_of)
     ]
-    pending = [run for run in runs if not run.records.exists()]
-    if pending:
+    if not all(run.finished for run in runs):
         (out / "summary.json").unlink(missing_ok=True)
-        _complete(pending, config.workers)
+        complete_runs(runs, config.workers)
     return _summarise(out, runs, config, seed, cut, inputs.dataset.class_names)
 
 
@@ -161,7 +197,7 @@ class Inputs:
     """What a study reads: the data set with its training and test cases, synthetic sets, and the oracle's cases."""
 
     dataset: Dataset
-    split: str  # the split that is tested on
+    tests: tuple[str, ...]  # splits or folders that are tested on
     train: tuple[Case, ...]
     test: tuple[Case, ...]
     synthetic: tuple[SyntheticSet, ...]
@@ -172,32 +208,61 @@ class Inputs:
         """Return the digests of all cases that are read, by the folder they come from."""
         return {
             "data": _digest((*self.train, *self.test)),
-            "synthetic": [_digest(one.cases) for one in self.synthetic],
+            "synthetic": [
+                digest_of_value([[row["id"], row["decision"], row.get("image_digest")] for row in one.rows])
+                for one in self.synthetic
+            ],
             "oracle": _digest(self.full) if self.full else "",
         }
 
+    def seen(self) -> tuple[Case, ...]:
+        """Return every real case that an arm or a model may train on, annotated or not."""
+        return (*self.train, *self.dataset.split("unannotated"), *self.full)
 
-def read_inputs(data: Path, synthetic: Sequence[Path], test: str, oracle: Path | None = None) -> Inputs:
+    def images(self) -> str:
+        """Return the digest of the images that were compared with each other."""
+        return digest_of_value(key_of(self.seen(), self.test))
+
+
+def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], oracle: Path | None = None) -> Inputs:
     """Read what a study compares, and refuse what would make the comparison dishonest.
 
     Raises:
-        StudyError: A split without annotated cases, a synthetic set that saw more than the annotated training cases,
-            or a test image that is also trained on.
+        StudyError: A split without annotated cases, or a synthetic set that saw more than the training images.
         DataError: A file breaks a rule of the folder format.
     """
     dataset = read_dataset(data)
-    train, tested = _split(dataset, "train"), _split(dataset, test)
-    sets = tuple(read_synthetic(folder) for folder in synthetic)
+    train = _split(dataset, "train")
+    tested = tuple(case for test in tests for case in tested_cases(dataset, test))
+    sets = tuple(read_synthetic(folder, number) for number, folder in enumerate(synthetic))
     full = annotated(read_dataset(oracle), "train") if oracle else ()
     for one in sets:
         check_provenance(one, dataset)
-    for folder, cases in [*((one.folder, one.cases) for one in sets), *([(oracle, full)] if oracle else [])]:
-        check_classes(folder, cases, dataset)
-    seen = (*full, *(case for one in sets for case in one.cases), *train)
-    check_disjoint(
-        {digest_of_file(case.image): case.id for case in seen}, {digest_of_file(case.image): case.id for case in tested}
-    )
-    return Inputs(dataset, test, train, tested, sets, oracle, full)
+    told = [(one.folder, one.classes) for one in sets] + [
+        (case.image.parent, case.classes) for case in (*full, *tested)
+    ]
+    for folder, classes in told:
+        check_classes(folder, classes, dataset)
+    return Inputs(dataset, tuple(tests), train, tested, sets, oracle, full)
+
+
+def tested_cases(dataset: Dataset, test: str) -> tuple[Case, ...]:
+    """Return what is tested on: a split of the data set, or the cases of another one, with its name before their ids.
+
+    Raises:
+        StudyError: There are no annotated cases.
+        DataError: The folder is no data set.
+    """
+    if test in ("val", "test"):
+        return _split(dataset, test)
+    if test == "train":
+        raise StudyError("a study tests on cases that it does not train on: --test names train; name val or test")
+    other = read_dataset(Path(test))
+    cases = annotated(other, "test") or tuple(case for case in other.cases if case.mask is not None)
+    if not cases:
+        raise StudyError(f"a study needs annotated cases to test on: {test} has none; name another data set")
+    name = Path(test).name
+    return tuple(replace(case, id=f"{name}:{case.id}", group=f"{name}:{case.group}") for case in cases)
 
 
 def read_fold_inputs(data: Path, synthetic: Sequence[Path], oracle: Path | None) -> Inputs:
@@ -210,11 +275,11 @@ def read_fold_inputs(data: Path, synthetic: Sequence[Path], oracle: Path | None)
     if synthetic or oracle:
         raise StudyError(
             "folds train the arm real alone: a synthetic set or an oracle has seen every fold; "
-            "leave out --synthetic and --oracle, or --folds"
+            "leave out --synthetic and --oracle, or --baseline"
         )
     dataset = read_dataset(data)
     train = _split(dataset, "train")
-    return Inputs(dataset, "train", train, train, (), None, ())
+    return Inputs(dataset, ("train",), train, train, (), None, ())
 
 
 def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
@@ -227,12 +292,59 @@ def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
     return cases
 
 
+def _repeated(out: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
+    """Return the test images that are also trained on, or refuse them; they are sought once for the same images."""
+    path = out / "duplicates.json"
+    kept = read_json(path) if path.exists() else {}
+    if kept.get("images") != inputs.images():
+        pairs = repeated_frames(inputs.seen(), inputs.test, "looking for test images in training")
+    else:
+        pairs = [(test, train) for test, train in kept["pairs"]]
+    check_repeated(pairs, allowed)
+    return [list(pair) for pair in pairs]
+
+
 def _digest(cases: Sequence[Case]) -> str:
     def told(case: Case) -> list[Any]:
         classes = [[one.name, *one.values] for one in case.classes]
         return [case.id, digest_of_file(case.image), digest_of_file(case.mask) if case.mask else "", *classes]
 
     return digest_of_value([told(case) for case in cases])
+
+
+def _run_of(
+    arm: Arm,
+    seed: int,
+    inputs: Inputs,
+    columns: tuple[Mapping[str, Any], ...],
+    config: StudyConfig,
+    device: str,
+    out: Path,
+    first: int,
+    folds: int,
+) -> Run:
+    """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
+    baselines = range(first, first + config.baselines)
+    rows = [row for one in inputs.synthetic for row in one.rows]
+    training, held_out = select.fills(rows)
+    derive = None
+    if arm.kind in DERIVED:
+        derive = Derivation(
+            kind=arm.kind,
+            folder=out,
+            baselines=tuple(out / "runs" / f"real-{one}.safetensors" for one in baselines),
+            config=config,
+            train=inputs.train,
+            candidates=arm.pool,
+            rows=tuple(select.accepted(rows)) if arm.kind == "selected" else (),
+            fills=cases_of(training, inputs.synthetic),
+            count=painted_count(arm, config),
+        )
+    regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
+    fills = tuple(zip(cases_of(held_out, inputs.synthetic), regions, strict=True))
+    keep = arm.name == "real" and seed in baselines and not folds
+    pictures = seed == first and not folds
+    return Run(arm, seed, inputs.test, columns, config, device, out, pictures, keep, derive, fills)
 
 
 def _plan(
@@ -242,12 +354,16 @@ def _plan(
     knobs = config.model_dump(mode="json")
     identity = {name: value for name, value in knobs.items() if name not in FREE}
     return {
-        "identity": {**identity, "seed": seed, "test": inputs.split, "device": device, **digests}
+        "identity": {**identity, "seed": seed, "test": list(inputs.tests), "device": device, **digests}
         | ({"folds": folds} if folds else {}),
         "tested": {case.id: digest_of_case(case) for case in inputs.test},
         "config": knobs,
-        "arms": {name: ARMS[name] for name in config.arms},
+        "arms": {name: ARMS[name.partition("@")[0]] for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
+        "tests": [
+            {"name": test, "folder": "" if test in ("val", "test") else str(Path(test).resolve())}
+            for test in inputs.tests
+        ],
         **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
         "synthetic": [str(one.folder.resolve()) for one in inputs.synthetic],
         "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
@@ -255,7 +371,7 @@ def _plan(
             "train": len(inputs.train),
             "unannotated": len(inputs.dataset.split("unannotated")),
             "test": len(inputs.test),
-            "synthetic": [len(one.cases) for one in inputs.synthetic],
+            "synthetic": [len(select.accepted(one.rows)) for one in inputs.synthetic],
             "full": len(inputs.full),
         },
         "versions": versions(),
@@ -291,7 +407,7 @@ def _stratify(
         write_json(path, kept)
     profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
     cut = contrast_cut(profiles[case.id] for case in train)
-    return cut, tuple(record(profiles[case.id], cut) for case in test)
+    return cut, tuple(record(case, profiles[case.id], cut) for case in test)
 
 
 def _track(cases: Sequence[Case], what: str) -> Iterator[Case]:
@@ -312,13 +428,14 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
 
     from diffaug.study.batches import Batches, load_images
     from diffaug.study.evaluate import predict, score_classes, write_prediction
-    from diffaug.study.segmenter import build_network, train
+    from diffaug.study.segmenter import build_network, save_weights, train
 
-    if run.records.exists():
+    if run.finished:
         return
     config = run.config
     files = make_folder(run.out / "runs") / run.name
-    batches = Batches(run.arm, config, run.seed)
+    arm = run.arm if run.derive is None else replace(run.arm, pool=run.derive.pool())
+    batches = Batches(arm, config, run.seed)
     network = build_network(config, run.seed, len(run.test[0].class_names))
     train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
 
@@ -337,12 +454,38 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
             | scores
             | {**run.columns[index], "prediction": picture.as_posix() if picture else ""}
         )
+    if run.keep:
+        save_weights(network, run.weights)
+    pool = {"real": len(arm.real), "pool": len(arm.pool), "fills": _alarms(run, network)}
+    write_json(Path(f"{files}.pool.json"), pool)
     write_jsonl(run.records, rows)
     Path(f"{files}.checkpoint").unlink(missing_ok=True)
 
 
-def _complete(runs: Sequence[Run], workers: int) -> None:
-    """Complete runs in this process, or in several, with a progress bar on stderr."""
+def _alarms(run: Run, network: Any) -> list[float]:
+    """Return, for each held-out fill, the share of its region that is predicted to be a lesion."""
+    import torch
+
+    from diffaug.data.case import read_mask
+    from diffaug.study.batches import load_images
+    from diffaug.study.evaluate import predict
+
+    if not run.fills:
+        return []
+    cases, regions = [case for case, _ in run.fills], [read_mask(region) for _, region in run.fills]
+    images = load_images(cases, run.config.size).to(torch.device(run.device))
+    found = (label > 0 for _, _, label in predict(network, images, cases))
+    return [round(float(lesion[region].mean()), 5) for region, lesion in zip(regions, found, strict=True)]
+
+
+def complete_runs(runs: Sequence[Run], workers: int) -> None:
+    """Complete runs in this process, or in several, with a progress bar; derived arms wait for their baselines.
+
+    Raises:
+        StudyError: A run failed, or a worker was killed.
+        DataError: A file cannot be read.
+    """
+    runs = sorted((run for run in runs if not run.finished), key=lambda run: (run.derive is not None, not run.keep))
     total = sum(run.config.iterations for run in runs)
     with _progress(total, len(runs)) as show:
         if workers == 1 or len(runs) == 1:
@@ -421,17 +564,19 @@ def _work(run: Run) -> None:
 
 def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[str, int], None]) -> None:
     import multiprocessing
-    from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
 
     context = multiprocessing.get_context("spawn")
     stop, reports = context.Event(), context.Queue()
     started = (os.getpid(), stop, reports)
     with ProcessPoolExecutor(workers, context, _start_worker, started) as pool:
-        pending = {pool.submit(_work, run) for run in runs}
+        waiting, pending = list(runs), set[Future[None]]()
         try:
-            while pending:
-                done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+            while pending or waiting:
+                pending |= {pool.submit(_work, run) for run in waiting if run.ready}
+                waiting = [run for run in waiting if not run.ready]
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 while not reports.empty():
                     show(*reports.get())
                 for future in done:
@@ -449,10 +594,24 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
 def _summarise(
     out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Write cases.csv and, last, summary.json from the records of finished runs."""
+    """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
-    columns = (*COLUMNS[: COLUMNS.index("area")], *class_columns(names), *COLUMNS[COLUMNS.index("area") :])
-    write_csv(out / "cases.csv", [row | {"strata": ";".join(row["strata"])} for row in records], columns)
-    summary = summarise(records, config.bootstrap, seed, names) | {"contrast_cut": cut}
-    write_json(out / "summary.json", summary)
+    pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
+    alarms = {run.arm.name: [pool["fills"] for other, pool in pools if other.arm.name == run.arm.name] for run in runs}
+    summary = summarise(records, config.bootstrap, seed, names, alarms) | {"contrast_cut": cut}
+    for run, pool in reversed(pools):
+        summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}
+    write_tables(out, records, summary, names)
     return summary
+
+
+def write_tables(
+    out: Path, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    """Write the tables that the report is made from, summary.json last."""
+    extra = [name for name in ("annotated", "draw", "fold") if records and name in records[0]]
+    rows = [{**row, "strata": ";".join(row["strata"])} for row in records]
+    last = COLUMNS.index("area")
+    write_csv(out / "cases.csv", rows, (*extra, *COLUMNS[:last], *class_columns(names), *COLUMNS[last:]))
+    write_csv(out / "summary.csv", tidy(summary), SUMMARY_COLUMNS)
+    write_json(out / "summary.json", summary)

@@ -1,10 +1,13 @@
-"""Means with bootstrap intervals over seeds and cases, plain and paired; knows arrays and records, no files.
+"""Means with bootstrap intervals over draws and groups of cases, plain and paired; knows arrays and records, no files.
 
-Shapes: S seeds, C cases, R resamples. A value that does not exist (a case outside a stratum, a precision without a
+A draw is one choice of annotated cases with its own fit; where a study has a single draw, its seeds stand in for draws,
+and where draws have several seeds, a draw's value is their mean.
+
+Shapes: D draws, C cases, R resamples. A value that does not exist (a case outside a stratum, a precision without a
 prediction) is NaN and takes part in nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,118 +16,235 @@ from numpy.typing import NDArray
 from diffaug.data.fundus import disc_and_cup
 from diffaug.study.strata import strata_names
 
-Values = NDArray[np.float64]  # (S, C)
+Values = NDArray[np.float64]  # (D, C)
 Interval = dict[str, float | None]
+Record = Mapping[str, Any]
 
 LEVEL = 0.95  # of every interval
 REFERENCE_ARM = "real"  # differences are against this arm
-METRICS = ("dice", "iou", "sensitivity", "precision", "false_negative_rate", "missed")
+HEADLINES = ("selected", "validated")  # the first of them that is there is also compared with every other arm
+METRICS = (
+    "dice", "iou", "sensitivity", "precision", "hd95", "lesion_recall", "false_negative_rate", "missed", "false_alarm",
+    "false_area",
+)  # fmt: skip
+STRATUM_METRICS = ("dice", "missed", "false_negative_rate")
 NOTHING: Interval = {"mean": None, "low": None, "high": None}
+ALARM = 0.1  # of a fill's region; where more is predicted, painted tissue was taken for a lesion
 
 
-def resampled_means(values: Values, resamples: int, seed: int) -> Values:
+def resampled_means(values: Values, resamples: int, seed: int, groups: Sequence[str] | None = None) -> Values:
     """Return the mean of each bootstrap resample, shape (R,).
 
-    Seeds and cases are drawn with replacement, independently of each other: how often each was drawn weighs its row or
-    column. Two arrays of one shape get the same draws for one `seed`, so that differences stay paired.
+    Draws and groups of cases are drawn with replacement, independently of each other: how often each was drawn weighs
+    its rows or columns. Two arrays of one shape get the same draws for one `seed`, so that differences stay paired.
 
     Args:
-        values: Shape (S, C), NaN where there is no value.
+        values: Shape (D, C), NaN where there is no value.
         resamples: R.
         seed: Of the draws.
+        groups: The group of each case, such as its patient; None takes every case for itself.
+
+    Source: Field & Welsh 2007, "Bootstrapping clustered data" (the cluster bootstrap).
     """
     rng = np.random.default_rng(seed)
-    seeds, cases = values.shape
-    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(np.float64)  # (R, S)
-    columns = rng.multinomial(cases, np.full(cases, 1 / cases), size=resamples).astype(np.float64)  # (R, C)
+    draws, cases = values.shape
+    _, member = np.unique(np.arange(cases) if groups is None else np.asarray(groups), return_inverse=True)
+    count = int(member.max()) + 1
+    rows = rng.multinomial(draws, np.full(draws, 1 / draws), size=resamples).astype(np.float64)  # (R, D)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)  # (R, groups)
+    columns = drawn[:, member]  # (R, C)
     there = np.isfinite(values)
     total = ((rows @ np.where(there, values, 0.0)) * columns).sum(axis=1)
-    count = ((rows @ there.astype(np.float64)) * columns).sum(axis=1)
+    weight = ((rows @ there.astype(np.float64)) * columns).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return np.asarray(total / count)  # NaN where a resample drew no value at all
+        return np.asarray(total / weight)  # NaN where a resample drew no value at all
 
 
-def interval(values: Values, resamples: int, seed: int) -> Interval:
+def _bounds(mean: float, means: Values) -> Interval:
+    low, high = np.nanquantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean)}
+
+
+def interval(values: Values, resamples: int, seed: int, groups: Sequence[str] | None = None) -> Interval:
     """Return the mean with its percentile bootstrap interval of 95 %.
 
     The interval always contains the mean: where it would not (a handful of values, far from symmetric), the nearer end
     is moved to the mean. Without any value all three are None.
 
     Args:
-        values: Shape (S, C), NaN where there is no value.
+        values: Shape (D, C), NaN where there is no value.
         resamples: Number of bootstrap resamples.
         seed: Of the draws.
+        groups: See `resampled_means`.
 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
     if not np.isfinite(values).any():
         return dict(NOTHING)
-    # Columns without any value would only make resamples empty: the draw is over the cases that the mean is over.
-    values = values[:, np.isfinite(values).any(axis=0)]
-    mean = float(np.nanmean(values))
-    low, high = np.nanquantile(resampled_means(values, resamples, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean)}
+    values, groups = _with_values(values, groups)
+    return _bounds(float(np.nanmean(values)), resampled_means(values, resamples, seed, groups))
 
 
-def values_of(records: Sequence[Mapping[str, Any]], metric: str, stratum: str | None = None) -> Values:
-    """Return one arm's metric as an array over seeds and cases, both sorted.
+def _with_values(values: Values, groups: Sequence[str] | None) -> tuple[Values, Sequence[str] | None]:
+    """Drop cases without any value, which would only make resamples empty."""
+    there = np.isfinite(values).any(axis=0)
+    return values[:, there], None if groups is None else [groups[int(column)] for column in np.flatnonzero(there)]
+
+
+def paired(
+    arm: Values, other: Values, resamples: int, seed: int, groups: Sequence[str] | None = None
+) -> dict[str, float | None]:
+    """Return the mean of (arm - other) with its interval, its p-value, and the change relative to the other arm.
+
+    `p` is two-sided: twice the smaller share of resamples on either side of zero, with one added to both counts.
+    `relative` is mean(arm) / mean(other) - 1 over the same cases; None where the other mean is 0.
+
+    Source: Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 4.4 for the p-value.
+    """
+    difference = arm - other
+    if not np.isfinite(difference).any():
+        return {**NOTHING, "p": None, "relative": None, "relative_low": None, "relative_high": None}
+    both = np.where(np.isfinite(difference), other, np.nan)
+    kept, chosen = _with_values(difference, groups)
+    base, _ = _with_values(both, groups)
+    means = resampled_means(kept, resamples, seed, chosen)
+    found = _bounds(float(np.nanmean(kept)), means)
+    means = means[np.isfinite(means)]
+    tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    found["p"] = min(1.0, 2 * (tail + 1) / (len(means) + 1))
+    relative = _ratio(kept, base, resamples, seed, chosen)
+    return found | {"relative": relative["mean"], "relative_low": relative["low"], "relative_high": relative["high"]}
+
+
+def _ratio(over: Values, under: Values, resamples: int, seed: int, groups: Sequence[str] | None) -> Interval:
+    """Return mean(over) / mean(under) with its interval.
+
+    Nothing where the lower mean is not safely above 0, that is in more than half of 5 % of the resamples: the ratio
+    would be of noise.
+    """
+    below = resampled_means(under, resamples, seed, groups)
+    mean, safe = float(np.nanmean(under)), below > 0
+    if mean <= 0 or safe.mean() < (1 + LEVEL) / 2:
+        return dict(NOTHING)
+    ratios = resampled_means(over, resamples, seed, groups)[safe] / below[safe]
+    return _bounds(float(np.nanmean(over)) / mean, ratios)
+
+
+def holm(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return p-values that hold for a whole family, by name; None stays None and is not counted.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    known = sorted((value, name) for name, value in values.items() if value is not None)
+    adjusted: dict[str, float | None] = dict.fromkeys(values)
+    highest = 0.0
+    for place, (value, name) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - place) * value))
+        adjusted[name] = highest
+    return adjusted
+
+
+def draw_of(record: Record) -> tuple[Any, ...]:
+    """Return what a bootstrap draws as one: the draw of the annotated cases, or the seed where there is one draw."""
+    return (record["draw"],) if "draw" in record else ("seed", record["seed"])
+
+
+def values_of(records: Sequence[Record], metric: str, stratum: str | None = None) -> Values:
+    """Return one arm's metric as an array over draws and cases, both sorted; several seeds of a draw are averaged.
 
     Args:
-        records: Per-case records of one arm, all seeds.
+        records: Per-case records of one arm.
         metric: A column of the records.
         stratum: Cases outside it become NaN; None keeps all.
     """
-    seeds = {seed: row for row, seed in enumerate(sorted({record["seed"] for record in records}))}
+    draws = {draw: row for row, draw in enumerate(sorted({draw_of(record) for record in records}))}
     cases = {case: column for column, case in enumerate(sorted({record["case"] for record in records}))}
-    values = np.full((len(seeds), len(cases)), np.nan)
+    total, count = np.zeros((len(draws), len(cases))), np.zeros((len(draws), len(cases)))
     for record in records:
-        if record[metric] is not None and (stratum is None or stratum in record["strata"]):
-            values[seeds[record["seed"]], cases[record["case"]]] = record[metric]
-    return values
+        if record.get(metric) is not None and (stratum is None or stratum in record["strata"]):
+            place = draws[draw_of(record)], cases[record["case"]]
+            total[place] += record[metric]
+            count[place] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _size_of(records: Sequence[Mapping[str, Any]], stratum: str | None = None) -> int:
+def groups_of(records: Sequence[Record]) -> list[str]:
+    """Return the group of each case, in the order of `values_of`; a case without one is its own."""
+    found = {record["case"]: record.get("group") or record["case"] for record in records}
+    return [found[case] for case in sorted(found)]
+
+
+def _size_of(records: Sequence[Record], stratum: str | None = None) -> int:
     return len({record["case"] for record in records if stratum is None or stratum in record["strata"]})
 
 
 def summarise(
-    records: Sequence[Mapping[str, Any]], resamples: int, seed: int = 0, classes: Sequence[str] = ()
+    records: Sequence[Record],
+    resamples: int,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    alarms: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, Any]:
-    """Return the summary of a study: every arm, every stratum, and every arm against `real`.
+    """Return the summary of a study: every arm, every stratum, and arms against each other.
 
     An empty stratum has n = 0 and None for its values, never zero. A difference is the mean over the same cases and
-    seeds of (arm - real); negative is better for `missed` and `false_negative_rate`.
+    draws of (arm - other); negative is better for `missed`, `false_negative_rate` and `hd95`. Every arm is compared
+    with `real`, and the headline arm with every other. With `oracle`, `gap_closed` is the share of the Dice between
+    `real` and `oracle` that an arm gains.
 
     Args:
-        records: Per-case records of all arms and seeds; every arm has the same seeds and cases.
+        records: Per-case records of all arms; every arm has the same draws, seeds and cases.
         resamples: Bootstrap resamples of each interval.
         seed: Of the bootstrap draws.
         classes: Names of several classes, whose own metrics the records hold beside the means over classes.
+        alarms: For each arm and run, the share of each held-out fill's region that was predicted to be a lesion.
     """
-    by_arm: dict[str, list[Mapping[str, Any]]] = {}
+    by_arm: dict[str, list[Record]] = {}
     for record in records:
         by_arm.setdefault(record["arm"], []).append(record)
     summary: dict[str, Any] = {"arms": {}, "differences": {}}
     for arm, own in by_arm.items():
         summary["arms"][arm] = _arm_summary(own, resamples, seed, classes)
-        if arm != REFERENCE_ARM and REFERENCE_ARM in by_arm:
-            name = f"{arm} - {REFERENCE_ARM}"
-            summary["differences"][name] = _difference(own, by_arm[REFERENCE_ARM], resamples, seed, classes)
+        found = np.array([[float(one >= ALARM) for one in run] for run in (alarms or {}).get(arm, ()) if run])
+        summary["arms"][arm]["fills"] = {
+            "n": found.shape[1] if found.size else 0,
+            **(interval(found, resamples, seed) if found.size else NOTHING),
+        }
+    for arm, other in compared(list(by_arm)):
+        name = f"{arm} - {other}"
+        summary["differences"][name] = _difference(by_arm[arm], by_arm[other], resamples, seed, classes)
+        if other == REFERENCE_ARM and "oracle" in by_arm and arm != "oracle":
+            summary["differences"][name]["gap_closed"] = _gap(
+                by_arm[arm], by_arm[REFERENCE_ARM], by_arm["oracle"], resamples, seed
+            )
     return summary
 
 
-def _arm_summary(
-    records: Sequence[Mapping[str, Any]], resamples: int, seed: int, classes: Sequence[str]
-) -> dict[str, Any]:
-    arm: dict[str, Any] = {"n": _size_of(records), "seeds": len({record["seed"] for record in records}), "strata": {}}
+def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which arms are compared: each with `real`, and the headline arm with each other one."""
+    pairs = [(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
+    headline = next((arm for arm in HEADLINES if arm in arms), None)
+    rest = [arm for arm in arms if arm not in (REFERENCE_ARM, headline, "oracle") and "@" not in arm]
+    return pairs + ([(headline, arm) for arm in rest] if headline else [])
+
+
+def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]) -> dict[str, Any]:
+    groups = groups_of(records)
+    arm: dict[str, Any] = {
+        "n": _size_of(records),
+        "groups": len(set(groups)),
+        "seeds": len({record["seed"] for record in records}),
+        "draws": len({draw_of(record) for record in records}),
+        "n_lesion_free": len({record["case"] for record in records if record.get("false_alarm") is not None}),
+        "strata": {},
+    }
     for metric in METRICS:
-        arm[metric] = interval(values_of(records, metric), resamples, seed)
+        arm[metric] = interval(values_of(records, metric), resamples, seed, groups)
     for stratum in strata_names(classes):
         arm["strata"][stratum] = {"n": _size_of(records, stratum)} | {
-            metric: interval(values_of(records, metric, stratum), resamples, seed)
-            for metric in ("dice", "missed", "false_negative_rate")
+            metric: interval(values_of(records, metric, stratum), resamples, seed, groups) for metric in STRATUM_METRICS
         }
-    return arm | _by_class(classes, lambda column: interval(values_of(records, column), resamples, seed))
+    return arm | _by_class(classes, lambda column: interval(values_of(records, column), resamples, seed, groups))
 
 
 def _by_class(classes: Sequence[str], measure: Callable[[str], Interval]) -> dict[str, Any]:
@@ -138,20 +258,70 @@ def _by_class(classes: Sequence[str], measure: Callable[[str], Interval]) -> dic
 
 
 def _difference(
-    arm: Sequence[Mapping[str, Any]],
-    real: Sequence[Mapping[str, Any]],
-    resamples: int,
-    seed: int,
-    classes: Sequence[str],
+    arm: Sequence[Record], other: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]
 ) -> dict[str, Any]:
-    def paired(metric: str, stratum: str | None = None) -> Interval:
-        return interval(values_of(arm, metric, stratum) - values_of(real, metric, stratum), resamples, seed)
+    groups = groups_of(other)
 
-    difference: dict[str, Any] = {metric: paired(metric) for metric in METRICS}
-    difference["missed_small"] = paired("missed", "small")
-    difference["strata"] = {
-        stratum: {"n": _size_of(real, stratum)}
-        | {metric: paired(metric, stratum) for metric in ("dice", "missed", "false_negative_rate")}
+    def against(metric: str, stratum: str | None = None) -> dict[str, float | None]:
+        return paired(values_of(arm, metric, stratum), values_of(other, metric, stratum), resamples, seed, groups)
+
+    difference: dict[str, Any] = {metric: against(metric) for metric in METRICS}
+    strata: dict[str, dict[str, Any]] = {
+        stratum: {"n": _size_of(other, stratum)} | {metric: against(metric, stratum) for metric in STRATUM_METRICS}
         for stratum in strata_names(classes)
     }
-    return difference | _by_class(classes, paired)
+    for metric in STRATUM_METRICS:
+        for stratum, value in holm({name: found[metric]["p"] for name, found in strata.items()}).items():
+            strata[stratum][metric]["p_holm"] = value
+    difference["missed_small"] = strata["small"]["missed"]
+    difference["strata"] = strata
+    return difference | _by_class(classes, against)
+
+
+def _gap(
+    arm: Sequence[Record], real: Sequence[Record], oracle: Sequence[Record], resamples: int, seed: int
+) -> Interval:
+    base, groups = values_of(real, "dice"), groups_of(real)
+    gain, gap = values_of(arm, "dice") - base, values_of(oracle, "dice") - base
+    there = np.isfinite(gain) & np.isfinite(gap)
+    gain, gap = np.where(there, gain, np.nan), np.where(there, gap, np.nan)
+    return _ratio(gain, gap, resamples, seed, groups) if there.any() else dict(NOTHING)
+
+
+def tidy(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a summary as the rows of one long table, from which the figures and tables of the report are made."""
+    return [
+        {"arm": arm, "against": against, "stratum": stratum, "metric": metric, "n": n}
+        | {name: one.get(name) for name in ("mean", "low", "high", "p", "p_holm")}
+        for arm, against, stratum, n, found in _parts(summary)
+        for metric, one in _intervals(found)
+    ]
+
+
+def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int, dict[str, Any]]]:
+    for arm, found in summary["arms"].items():
+        yield arm, "", "all", found["n"], found | _flat(found)
+        for stratum, one in found["strata"].items():
+            yield arm, "", stratum, one["n"], one
+    for name, found in summary["differences"].items():
+        arm, other = name.split(" - ")
+        yield arm, other, "all", summary["arms"][arm]["n"], found | _flat(found)
+        for stratum, one in found["strata"].items():
+            yield arm, other, stratum, one["n"], one
+
+
+def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of each class under names such as `cup_dice`."""
+    by_class = found.get("classes", {})
+    return {f"{name}_{metric}": one for name, own in by_class.items() for metric, one in own.items()}
+
+
+def _intervals(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for metric, one in found.items():
+        if isinstance(one, Mapping) and "mean" in one and metric != "missed_small":
+            yield metric, one
+            if one.get("relative") is not None:
+                yield (
+                    f"{metric}_relative",
+                    {"mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]},
+                )

@@ -87,6 +87,7 @@ def contrast_cut(profiles: Iterable[Profile]) -> float | None:
     return float(np.quantile(contrasts, LOW)) if contrasts else None
 
 
-def record(profile: Profile, cut: float | None) -> dict[str, Any]:
-    """Return a profile and its strata as the columns of a per-case record."""
-    return {"area": profile.area, "contrast": profile.contrast, "strata": list(strata_of(profile, cut))}
+def record(case: Case, profile: Profile, cut: float | None) -> dict[str, Any]:
+    """Return a case's group, profile and strata as the columns of a per-case record."""
+    own = {"group": case.group, "area": profile.area, "contrast": profile.contrast}
+    return {**own, "strata": list(strata_of(profile, cut))}

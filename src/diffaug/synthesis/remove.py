@@ -65,8 +65,8 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
     settings = {"margin": MARGIN, "context": CONTEXT} | ({"device": place} if place != "cpu" else {})
     claim(out, {"remove": settings, "seed": seed, "model": digest, "data": digests})
     calibration = Calibration.load(model / "calibration.json")
-    networks = load_validators(model, calibration, place)
-    remover = Remover(LatentInpainter.load(model, place), calibration, networks, seed)
+    painter = LatentInpainter.load(model, place)
+    remover = Remover(painter, calibration, load_validators(model, calibration, painter), seed)
     with progress_bar() as bar:
         task = bar.add_task("removing", total=len(cases))
         for case in cases:

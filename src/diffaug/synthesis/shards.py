@@ -8,9 +8,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
@@ -19,9 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
 
 from diffaug.artifacts import (
     digest_of_file,
+    digest_of_folder,
     digest_of_value,
     make_folder,
     read_json,
@@ -40,23 +44,33 @@ from diffaug.conditioning.requests import (
     check_config,
     check_place,
     is_generic,
+    seed_of_request,
 )
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Label, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
+from diffaug.models.checkpoints import BASE_FILE
 from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
 from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, without_border
-from diffaug.synthesis.engine import Painted, Prepared, paint
-from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask, window_masks
-from diffaug.validator.calibration import BINS, Calibration
+from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, repaired, without_border
+from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
+from diffaug.synthesis.window import (
+    Window,
+    longer_side,
+    window_around,
+    window_image,
+    window_mask,
+    window_masks,
+    windows_at_once,
+)
+from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
-from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
+from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
 CLEARED = 64  # frames without their lesions that are kept in memory
 REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
@@ -64,6 +78,9 @@ PREVIEWS = 3  # pictures of turned-down requests kept per shard
 GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
+Texts = dict[str, Tensor]  # embedded prompts
+FILL = "fill"  # the size bin under which a gate lets fills pass: there is no lesion to find
+FOUND = 0.5  # of a fill's region; where the validator finds more, it is no lesion-free tissue
 
 
 @dataclass(frozen=True)
@@ -118,9 +135,10 @@ class Studio:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
         self.painter = LatentInpainter.load(plan.model, plan.device)
-        self.denoiser = guided(self.painter, plan.config.guidance)
-        self.calibration = Calibration.load(plan.model / "calibration.json")
-        self.gate = Gate(load_validators(plan.model, self.calibration, plan.device), self.calibration)
+        self.denoiser = guided(self.painter, plan.config)
+        self.calibration = calibration_for(plan.config, Calibration.load(plan.model / "calibration.json"))
+        validators = load_validators(plan.model, self.calibration, self.painter)
+        self.gate = Gate(validators, passing(self.calibration, plan.config.paint_all))
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener, budget=plan.budget)
@@ -151,50 +169,167 @@ class Studio:
             self._cleared[case.id] = frame, tuple(regions)
         return self._cleared[case.id]
 
+    @torch.no_grad()
+    def embed(self, prompts: Iterable[str]) -> Texts:
+        """Embed every prompt once, (1, L, D) each; one by one, so that none depends on the others."""
+        return {prompt: self.painter.embed([prompt]) for prompt in dict.fromkeys(prompts)}
+
     def prepare(self, canvas: Canvas) -> Prepared:
-        """Encode what the painter and the gate need to know: pixels => latents."""
-        side, painter = self.painter.window, self.painter
-        region = (window_mask(canvas.region, canvas.window, side) > 0.25).float()
-        reach = reach_of(canvas.region, canvas.field, canvas.band)
-        filled = (window_mask(reach, canvas.window, side) > 0.25).float()
-        mask = window_masks(canvas.masks.new_classes(self.drawer.classes), canvas.window, side)
-        scale = torch.tensor([scale_of(canvas.window.side, canvas.region.shape, painter.latent_side)])
-        with torch.no_grad():
-            text = painter.embed([canvas.request.prompt])
-            image = window_image(without_border(canvas.background, canvas.field, reach), canvas.window, side)
-            told = painter.condition(image, filled, mask, scale, text)
-        fine = painter.cell // UPSCALE
-        target = Target(
-            mask=torch.nn.functional.avg_pool2d(mask, fine)[0],
-            region=torch.nn.functional.max_pool2d(region, fine)[0],
-            size_bin=canvas.request.size_bin,
-            fold=self.calibration.folds[canvas.request.mask_case or canvas.request.background],
-        )
-        return Prepared(canvas.request.index, painter.noise([canvas.request.seed]), told, target)
+        """Encode one request alone."""
+        return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
+
+    def fold(self, request: Request) -> int:
+        """Return which validator has not seen the case of a request's mask; of an outline, that of its background."""
+        return self.calibration.folds[request.mask_case or request.background]
+
+    def fine_region(self, canvas: Canvas) -> Tensor:
+        """Return where a request may paint, at the validator's side, (1, s, s)."""
+        region = (window_mask(canvas.region, canvas.window, self.painter.window) > 0.25).float()
+        return F.max_pool2d(region, self.painter.cell // UPSCALE)[0]
 
     def picture_of(self, values: Label) -> Label:
         """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
         return values if self.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
 
     @torch.no_grad()
+    def prepare_all(self, canvases: Sequence[Canvas], texts: Texts) -> list[Prepared]:
+        """Encode what the painter and the gate need to know, of several requests in one batch: pixels => latents."""
+        side, painter = self.painter.window, self.painter
+        if not canvases:
+            return []
+        reaches = [reach_of(c.region, c.field, c.band) for c in canvases]
+        frames = [without_border(c.background, c.field, reach) for c, reach in zip(canvases, reaches, strict=True)]
+        images = torch.cat([window_image(f, c.window, side) for f, c in zip(frames, canvases, strict=True)])
+        filled = torch.cat([window_mask(r, c.window, side) > 0.25 for r, c in zip(reaches, canvases, strict=True)])
+        wanted = [c.masks.new_classes(self.drawer.classes) & (not c.request.fill) for c in canvases]
+        masks = torch.cat([window_masks(mask, c.window, side) for mask, c in zip(wanted, canvases, strict=True)])
+        scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
+        text = torch.cat([texts[c.request.prompt] for c in canvases])
+        told = painter.condition(images, filled.float(), masks, scale, text)
+        fine_masks, prepared = F.avg_pool2d(masks, painter.cell // UPSCALE), []
+        for row, canvas in enumerate(canvases):
+            request = canvas.request
+            size = FILL if request.fill else request.size_bin
+            target = Target(fine_masks[row], self.fine_region(canvas), size, self.fold(request))
+            noise = painter.noise(seeds_of(request.seed, self.plan.config.candidates))
+            prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
+        return prepared
+
+    @torch.no_grad()
+    def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
+        """Decode samples in one batch, padded to the slots: latents => windows, (1, 3, side, side) each."""
+        latents = torch.cat([sample.latents for sample in painted])
+        padding = latents[:1].expand(max(0, self.plan.config.slots - len(painted)), -1, -1, -1)
+        parts = torch.split(torch.cat([latents, padding]), windows_at_once(self.painter.window))
+        decoded = torch.cat([decode(self.painter.codec, part) for part in parts])
+        return list(torch.split(decoded, 1)[: len(painted)])
+
+    @torch.no_grad()
+    def repaired(self, canvas: Canvas, latents: Tensor) -> Mask:
+        """Return the new mask with the boundary that its validator finds in finished latents, (1, Z, h, w)."""
+        network = self.gate.validators[self.fold(canvas.request)]
+        found = segment(network, latents, torch.zeros(1, dtype=torch.long)).amax(1, keepdim=True)
+        side = (canvas.window.side, canvas.window.side)
+        square = F.interpolate(found, side, mode="bilinear", align_corners=False)[0, 0].numpy()
+        outline = canvas.window.place(square, canvas.background.shape[:2]) > 0.5
+        return repaired(canvas.masks.new, outline & canvas.region, canvas.band)
+
+    def label(self, canvas: Canvas, painted: Painted) -> Label:
+        """Return the label of a finished sample as it is written: as requested, or with the validator's boundary.
+
+        Pixels that the boundary adds are of the class that is nearest.
+        """
+        masks = canvas.masks
+        if self.plan.config.label == "requested" or canvas.request.fill:
+            return self.picture_of(masks.values)
+        stays = masks.label & ~masks.new
+        nearest = ndimage.distance_transform_edt(~masks.new, return_distances=False, return_indices=True)
+        added = np.where(self.repaired(canvas, painted.latents), masks.values[tuple(nearest)], 0)
+        return self.picture_of(np.where(stays, masks.values, added).astype(np.uint8))
+
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
-        """Decode a sample and blend it into its background: latents => pixels."""
-        window = decode(self.painter.codec, painted.latents)
-        seed = canvas.request.seed
-        return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
+        """Decode one sample alone and blend it into its background: latents => pixels."""
+        return blend(canvas, self.decode_all([painted])[0])
 
 
-def load_validators(model: Path, calibration: Calibration, device: str = "cpu") -> list[Any]:
-    """Load the segmentation network of every fold of a model."""
+def blend(canvas: Canvas, window: Tensor) -> Pixels:
+    """Blend a decoded window, (1, 3, side, side), into its background."""
+    seed = canvas.request.seed
+    return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
+
+
+def seeds_of(seed: int, candidates: int) -> list[int]:
+    """Return the seeds a request starts from: its own, then others that follow from it."""
+    return [seed, *(seed_of_request(seed, number) for number in range(1, candidates))]
+
+
+def painting_of(config: GenerateConfig) -> dict[str, Any]:
+    """Return the settings that shape a trajectory, as they are compared with those of the calibration."""
+    guidance = [*config.guidance, 0.0 if config.guidance == (1.0, 1.0) else config.guided_share]
+    return {"solver": config.solver, "guidance": guidance}
+
+
+def calibration_for(config: GenerateConfig, calibration: Calibration) -> Calibration:
+    """Return the thresholds that a config asks for; none before the end where trajectories would be of another kind."""
+    if config.gate == "fixed":
+        calibration = calibration.fixed(config.threshold)
+    return calibration if calibration.painting == painting_of(config) else calibration.without_stops()
+
+
+def passing(calibration: Calibration, everything: bool) -> Calibration:
+    """Return the thresholds of a gate that lets fills pass, and with `everything` lets all samples pass."""
+    none = {str(step): 0.0 for step in calibration.checks}
+    own = dict.fromkeys(calibration.thresholds, none) if everything else calibration.thresholds
+    return replace(calibration, thresholds={**own, FILL: none})
+
+
+def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
+    """Return a sample that was painted to the end, with the decision that the gate would have taken on the way."""
+    checks = [
+        replace(check, threshold=round(calibration.threshold(size_bin, check.step), 5)) for check in sample.checks
+    ]
+    failed = next((check for check in checks if not check.accepted), None)
+    decision: Decision = "kept" if failed is None else "rejected" if failed.step == calibration.steps else "stopped"
+    return replace(sample, checks=checks, decision=decision)
+
+
+def painter_digest(model: Path) -> str:
+    """Return the digest of what a validator depends on: codec and denoiser, or a base and what was added to it."""
+    return digest_of_folder(model, ("unet/*.safetensors", "vae/*.safetensors", "*.safetensors", BASE_FILE))
+
+
+def load_validators(model: Path, calibration: Calibration, painter: LatentInpainter) -> list[Any]:
+    """Load the segmentation network of every fold of a model.
+
+    Raises:
+        ModelError: They, or the calibration, were made for another painter or other classes.
+    """
+    made = {"painter": painter_digest(model), "validators": digest_of_folder(model / "validator")}
+    stated = {"painter": calibration.painter, "validators": calibration.validator}
+    for part, digest in made.items():
+        if digest != stated[part]:
+            raise ModelError(
+                f"a calibration belongs to one model: that of {model} was made for {part} {stated[part] or '(none)'}, "
+                f"here lies {digest}; fit it again"
+            )
+    classes = max(1, painter.classes)
+    if calibration.classes != classes:
+        raise ModelError(
+            f"a calibration speaks of its model's classes: that of {model} holds {calibration.classes}, "
+            f"the painter {classes}; fit it again"
+        )
     folds = range(max(calibration.folds.values()) + 1)
-    return [load_segmenter(model / "validator" / str(fold), device) for fold in folds]
+    return [load_segmenter(model / "validator" / str(fold), painter.device) for fold in folds]
 
 
 @torch.no_grad()
-def guided(painter: LatentInpainter, weights: tuple[float, float]) -> Denoiser:
+def guided(painter: LatentInpainter, config: GenerateConfig) -> Denoiser:
     """Return a painter under guidance: of text and mask while there is much noise, of the text afterwards."""
-    switch = round(GUIDED_BY_MASK * len(painter.schedule.alpha_bar))
-    return painter if weights == (1.0, 1.0) else Guided(painter, painter.embed([EMPTY_PROMPT]), *weights, switch)
+    if config.guidance == (1.0, 1.0) or config.guided_share == 0:
+        return painter
+    total = len(painter.schedule.alpha_bar)
+    switch, until = round(GUIDED_BY_MASK * total), round((1 - config.guided_share) * total)
+    return Guided(painter, painter.embed([EMPTY_PROMPT]), *config.guidance, switch, until)
 
 
 def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
@@ -224,6 +359,45 @@ def studio_of(plan: Plan) -> Studio:
     return Studio(plan)
 
 
+def painted_trajectories(
+    model: Path,
+    data: Path,
+    calibration: Calibration,
+    count: int,
+    config: GenerateConfig,
+    seed: int,
+    device: str = "cpu",
+) -> list[Trajectory]:
+    """Paint requests to the end, whatever the gate thinks, and return its scores.
+
+    Args:
+        model: A model folder, whole but for its seal.
+        data: The data set it is fitted on.
+        calibration: Folds and checks; no threshold of it counts.
+        count: Requests; another series than any that is generated.
+        config: How they are painted.
+        seed: Seeds them.
+        device: Where to compute.
+
+    Returns:
+        One for each request whose background could be cleared of lesions, where that was asked for.
+
+    Raises:
+        PlacementError: No mask fits on any background.
+    """
+    own = seed_of_request(seed, -1) % 2**31
+    simple = {"gate": "conformal", "candidates": 1, "label": "requested", "paint_all": False, "fills": 0.0}
+    plain = config.model_copy(update=simple)
+    studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
+    gate = Gate(studio.gate.validators, calibration.fixed(0.0))
+    found = sorted(painted_requests(studio, range(count), gate), key=lambda pair: pair[1].index)
+    return [
+        Trajectory(c.request.size_bin, tuple(check.score for check in sample.checks))
+        for c, sample in found
+        if sample.checks
+    ]
+
+
 def shard_folder(out: Path, shard: int) -> Path:
     """Return the folder of a shard."""
     return out / "shards" / f"{shard:05d}"
@@ -241,18 +415,31 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
         rows = sorted(_rows(studio, out, folder, range(shard * size, (shard + 1) * size)), key=lambda r: r["index"])
         write_json(folder / "seconds.json", round(time.monotonic() - started, 3))
         write_jsonl(folder / "rows.jsonl", rows)
-    return sum(row["decision"] == "kept" for row in read_jsonl(folder / "rows.jsonl"))
+    return sum(row["decision"] == "kept" and not row.get("fill") for row in read_jsonl(folder / "rows.jsonl"))
 
 
-def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None) -> Iterator[tuple[Canvas, Painted]]:
+    """Paint requests in slots; every prompt is embedded once, and backgrounds are encoded a batch at a time.
+
+    With a gate, what lies on a background from which a lesion did not go is not painted: rejected without a look, last.
+    """
+    config = studio.plan.config
+    size = min(config.slots, windows_at_once(studio.painter.window))
+    drawn = [studio.drawer.draw(index) for index in requests]
+    texts = studio.embed(request.prompt for request in drawn)
     canvases: dict[int, Canvas] = {}
-    config, previews = studio.plan.config, Counter[str]()
+    lost: list[Canvas] = []
+
+    def hopeless(canvas: Canvas) -> bool:
+        return bool(gate) and not config.paint_all and _left_over(canvas)
 
     def prepared() -> Iterator[Prepared]:
-        for index in requests:
-            canvases[index] = studio.canvas(studio.drawer.draw(index))
-            if not (config.gate and canvases[index].remains > REMAINS):
-                yield studio.prepare(canvases[index])
+        for start in range(0, len(drawn), size):
+            laid = [studio.canvas(request) for request in drawn[start : start + size]]
+            lost.extend(canvas for canvas in laid if hopeless(canvas))
+            usable = [canvas for canvas in laid if not hopeless(canvas)]
+            canvases.update((canvas.request.index, canvas) for canvas in usable)
+            yield from studio.prepare_all(usable, texts)
 
     samples = paint(
         studio.denoiser,
@@ -260,31 +447,91 @@ def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> I
         prepared(),
         steps=studio.calibration.steps,
         slots=config.slots,
-        gate=studio.gate if config.gate else None,
+        gate=gate,
         solver=config.solver,
     )
     for sample in samples:
-        canvas = canvases.pop(sample.index)
-        row = _row(studio, canvas, sample)
-        if sample.decision == "kept":
-            row |= _write_case(folder, canvas, studio, studio.finish(canvas, sample), out)
-        elif previews[sample.decision] < PREVIEWS:
-            previews[sample.decision] += 1
-            row["preview"] = _write_preview(folder, canvas, studio, studio.finish(canvas, sample), out)
+        yield canvases.pop(sample.index), sample
+    for canvas in lost:
+        yield canvas, Painted(canvas.request.index, studio.painter.noise([0]), "rejected")
+
+
+def _rows(studio: Studio, out: Path, folder: Path, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
+    config, previews = studio.plan.config, Counter[str]()
+    gate = None if config.gate == "off" else studio.gate
+    waiting: list[Finished] = []  # to be decoded in one batch
+    for canvas, sample in painted_requests(studio, requests, gate):
+        row = _decided(studio, canvas, sample)
+        kept = row["decision"] == "kept"
+        previews[row["decision"]] += not kept and sample.steps > 0
+        shown = not kept and previews[row["decision"]] <= PREVIEWS
+        if sample.steps and (kept or shown or config.paint_all):
+            waiting.append(Finished(row, canvas, sample, written=kept or config.paint_all, shown=shown))
+        else:
+            yield row
+        if len(waiting) == config.slots:
+            yield from _pictured(studio, folder, out, waiting)
+            waiting = []
+    yield from _pictured(studio, folder, out, waiting)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sample to be decoded: its row, and whether it is written as a case or shown as a picture."""
+
+    row: dict[str, Any]
+    canvas: Canvas
+    sample: Painted
+    written: bool
+    shown: bool
+
+
+def _pictured(studio: Studio, folder: Path, out: Path, waiting: Sequence[Finished]) -> Iterator[dict[str, Any]]:
+    """Decode some samples together, composite and write each, and yield its row."""
+    windows = studio.decode_all([item.sample for item in waiting]) if waiting else []
+    for item, window in zip(waiting, windows, strict=True):
+        row, image = item.row, blend(item.canvas, window)
+        if item.written:
+            row |= _write_case(folder, item.canvas, image, studio.label(item.canvas, item.sample), out)
+        if item.shown:
+            row |= {"preview": _write_preview(folder, item.canvas, studio, image, out)}
         yield row
-    for index, canvas in canvases.items():  # what was not painted at all
+
+
+def _left_over(canvas: Canvas) -> bool:
+    """Tell whether a lesion that was to be removed is still found."""
+    return canvas.remains > REMAINS
+
+
+def _decided(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
+    """Return the row of a sample that left its slot, with the gate's decision even where everything is painted."""
+    config = studio.plan.config
+    if canvas.request.fill:
+        return _row(studio, canvas, sample) | _of_fill(studio, canvas, sample)
+    if config.gate == "off":
+        return _row(studio, canvas, sample)
+    if config.paint_all:
+        sample = judged(sample, canvas.request.size_bin, studio.calibration)
+    row = _row(studio, canvas, sample)
+    if _left_over(canvas):
         reason = f"{canvas.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
-        yield _row(studio, canvas, Painted(index, studio.painter.noise([0]), "rejected")) | {"reason": reason}
+        row |= {"decision": "rejected", "reason": reason}
+    return row
 
 
 def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     """Return all it takes to make a case again, and why it was kept or not; no times."""
-    request, last = canvas.request, sample.checks[-1] if sample.checks else None
-    reason = "kept without a gate" if last is None else "agrees with its mask"
-    if last is not None and sample.decision != "kept":
-        reason = f"soft IoU {last.score:.3f} under {last.threshold:.3f} after step {last.step}"
+    request, failed = canvas.request, next((check for check in sample.checks if not check.accepted), None)
+    last = failed or (sample.checks[-1] if sample.checks else None)
+    reason = "kept without a gate"
+    if last is not None:
+        side = "reaches" if last.accepted else "is under"
+        when = "at the end" if last.step == studio.calibration.steps else f"after step {last.step}"
+        reason = f"IoU with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
+    rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
         **request.as_dict(),
+        **rivals,
         "decision": sample.decision,
         "reason": reason,
         "steps": sample.steps,
@@ -301,13 +548,29 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> dict[str, str]:
+def _of_fill(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
+    """Return what differs in the row of a fill: the validator must find no lesion in it."""
+    region = studio.fine_region(canvas)
+    with torch.no_grad():
+        network = studio.gate.validators[studio.fold(canvas.request)]
+        map_ = segment(network, sample.latents, torch.zeros(1, dtype=torch.long))
+    found = float((map_.amax(1) * region).sum() / region.sum().clamp_min(1e-6))
+    reason = f"a lesion-free fill: the validator finds {found:.3f} of its region, {FOUND:g} is the limit"
+    decision = "kept" if found < FOUND else "rejected"
+    return {"decision": decision, "reason": reason, "checks": [], "found": round(found, 5)}
+
+
+def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Label, out: Path) -> dict[str, Any]:
     paths = {name: folder / f"{name}s" / f"{canvas.request.id}.png" for name in ("image", "mask")}
     write_png(paths["image"], image)
-    write_png(paths["mask"], studio.picture_of(canvas.masks.values))
-    return {name: path.relative_to(out).as_posix() for name, path in paths.items()} | {
-        f"{name}_digest": digest_of_file(path) for name, path in paths.items()
-    }
+    write_png(paths["mask"], label)
+    written: dict[str, Any] = {name: path.relative_to(out).as_posix() for name, path in paths.items()}
+    written |= {f"{name}_digest": digest_of_file(path) for name, path in paths.items()}
+    if canvas.request.fill:
+        region = make_folder(folder / "regions") / f"{canvas.request.id}.png"
+        write_png(region, canvas.region.astype(np.uint8) * 255)
+        written["region"] = region.relative_to(out).as_posix()
+    return written if canvas.masks.label.any() else written | {"lesion_free": True}
 
 
 def _write_preview(folder: Path, canvas: Canvas, studio: Studio, image: Pixels, out: Path) -> str:
@@ -369,6 +632,7 @@ def generate(
     kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
     write_jsonl(out / "manifest.jsonl", rows)
     write_cases(out, kept)
+    write_json(out / "provenance.json", {"images": seen_images(plan)})
     summary = funnel(rows) | {
         "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
     }
@@ -421,6 +685,15 @@ def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
     if config.aim == "match":
         return None
     return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
+
+
+def seen_images(plan: Plan) -> dict[str, str]:
+    """Return the digest of every image that the model was fitted on, by case: as the fit, or the data set, says."""
+    fitted = read_json(plan.model / "fit.json").get("images")
+    if fitted:
+        return dict(fitted)
+    dataset = read_dataset(plan.data)
+    return {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -525,7 +798,7 @@ def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]
     quotas = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
     kept = Counter[str]()
     for row in rows:
-        if row["decision"] == "kept":
+        if row["decision"] == "kept" and not row.get("fill"):
             name = row.get("aim", "")
             kept[name] += 1
             if kept[name] > quotas[name]:
@@ -537,14 +810,22 @@ def _mark_surplus(rows: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]
 def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
     background = dataset.case(row["background"])
     paths = out / row["image"], out / row["mask"]
-    return Case(row["id"], *paths, background.group, "train", row["prompt"], classes=background.classes)
+    attributes = {NEGATIVE: 1.0} if row.get("lesion_free") else {}
+    return Case(row["id"], *paths, background.group, "train", row["prompt"], attributes, background.classes)
 
 
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count requests by decision, in all and by size bin; surplus cases count as kept."""
+    """Count requests by decision, in all and by size bin; surplus cases count as kept, and fills for themselves."""
 
     def counted(some: Sequence[dict[str, Any]]) -> dict[str, int]:
         found = Counter("kept" if row["decision"] == "surplus" else row["decision"] for row in some)
         return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
 
-    return {**counted(rows), "by_size": {name: counted([r for r in rows if r["size_bin"] == name]) for name in BINS}}
+    filled, rows = [row for row in rows if row.get("fill")], [row for row in rows if not row.get("fill")]
+    after = Counter(str(row["steps"]) for row in rows if row["decision"] == "stopped")
+    return {
+        **counted(rows),
+        "stopped_after_step": dict(sorted(after.items())),
+        "by_size": {name: counted([row for row in rows if row["size_bin"] == name]) for name in BINS},
+        **({"fills": counted(filled)} if filled else {}),
+    }

@@ -37,6 +37,16 @@ class Window:
         columns = _mirrored(np.arange(self.left, self.left + self.side), frame.shape[1])
         return frame[rows[:, None], columns[None, :]]
 
+    def place(self, values: NDArray[np.float32], frame: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the window's values, shape (side, side), in a frame of zeros, (H, W); what lies beyond is lost."""
+        whole = np.zeros(frame, dtype=np.float32)
+        rows = slice(max(0, self.top), min(frame[0], self.top + self.side))
+        columns = slice(max(0, self.left), min(frame[1], self.left + self.side))
+        whole[rows, columns] = values[
+            rows.start - self.top : rows.stop - self.top, columns.start - self.left : columns.stop - self.left
+        ]
+        return whole
+
 
 def windows_at_once(side: int) -> int:
     """Return how many windows of a side (px) a codec takes together: 16, and fewer where these fill its memory."""
@@ -75,6 +85,12 @@ def window_around(mask: Mask, context: float, shift: tuple[float, float] = (0.0,
     row = (top + bottom - side) / 2 + shift[0] * (side - (bottom - top)) / 2
     column = (left + right - side) / 2 + shift[1] * (side - (right - left)) / 2
     return Window(_inside(row, side, mask.shape[0]), _inside(column, side, mask.shape[1]), int(side))
+
+
+def frame_window(shape: tuple[int, ...]) -> Window:
+    """Return the smallest square window that holds a whole frame of shape (H, W, ...), centred on it."""
+    side = max(shape[:2])
+    return Window((shape[0] - side) // 2, (shape[1] - side) // 2, side)
 
 
 def _inside(start: float, side: int, size: int) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from diffaug.artifacts import (
+    digest_of_file,
     digest_of_folder,
     digest_of_value,
     make_folder,
@@ -26,15 +27,16 @@ from diffaug.artifacts import (
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
-from diffaug.data.case import Pixels, digest_of_case
+from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.devices import device_of, leave_others, this_process
 from diffaug.diffusion.train import progress_bar
-from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.errors import ConfigError, DataError, ModelError, PlacementError
 from diffaug.models.checkpoints import Checkpoint, find_checkpoint
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
+from diffaug.synthesis.shards import guided, painted_trajectories, painter_digest, painting_of
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.painter import parts_of, train_painter
 from diffaug.training.validation import real_scores, train_validators
@@ -71,6 +73,7 @@ def fit(
     base: Path | str | None = SHIPPED,
     seed: int = 0,
     device: str = "cpu",
+    painting: GenerateConfig | None = None,
 ) -> dict[str, Any]:
     """Make a model folder from the annotated and unannotated training images of a data set.
 
@@ -85,6 +88,8 @@ def fit(
             train every part from scratch.
         seed: Seeds every stage.
         device: Where to compute: cpu, cuda, cuda:N or auto.
+        painting: How cases will be generated: the gate's looks on the way are calibrated on such samples; None is by
+            default.
 
     Returns:
         What was measured: cases, lesions, codec PSNR, seconds of each stage; empty in all but the first process.
@@ -95,7 +100,7 @@ def fit(
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
-    place, process = device_of(device), this_process()
+    place, process, painting = device_of(device), this_process(), painting or GenerateConfig()
     parts_of(config.denoiser.batch_size, config.denoiser.accumulation or 1, process)  # told before any work
     start = usable_base(base, config)
     dataset = read_dataset(data)
@@ -110,6 +115,7 @@ def fit(
         "seed": seed,
         "data": digest_of_value([[c.id, c.group, digests[c.id]] for c in (*annotated, *unannotated)]),
         "base": digest_of_base(start) if start else "",
+        "painting": painting_of(painting),
     }
     if finished(model, plan):
         return read_json(model / "training" / "summary.json") if process.leads else {}
@@ -117,7 +123,7 @@ def fit(
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     check_classes(start, dataset.class_names)
     make_folder(model / "training")
-    write_json(model / "fit.json", {**plan, "cases": {case.id: digests[case.id] for case in annotated}})
+    write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
     write_json(model / "training" / "versions.json", versions())
 
     seconds: dict[str, float] = {}
@@ -146,39 +152,29 @@ def fit(
         return {}
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
-    networks = train_validators(painter, cases, folds, config.validator, model / "training", seed)
-    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed)
+    guide = guided(painter, painting)
+    networks = train_validators(painter, cases, folds, config.validator, model / "training", seed, guide)
+    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide)
     clock.note("validators")
 
-    # The folder; digests last, which says that it is whole.
-    painter.save(model)
-    write_words(
-        model, words_read(painter, [windows for windows, _ in sources]) | (read_words(start.folder) if start else set())
-    )
-    for fold, network in enumerate(networks):
-        network.save_pretrained(model / "validator" / str(fold))
-    groups, thresholds = calibrate(scores, config.validator.alpha)
-    counts = {name: len(next(iter(scores.get(name, {}).values()), [])) for name in BINS}
-    calibration = Calibration(
-        alpha=config.validator.alpha,
-        steps=config.steps,
-        checks=check_steps(config.checks, config.steps),
-        folds=folds,
-        groups=groups,
-        counts=counts,
-        thresholds=thresholds,
-        validator=digest_of_folder(model / "validator"),
-    )
-    calibration.save(model / "calibration.json")
+    # The folder, all but its seal.
+    known = read_words(start.folder) if start else set()
+    write_parts(model, painter, words_read(painter, [windows for windows, _ in sources]) | known, networks)
+
+    # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
+    first = first_calibration(model, config, scores, folds, painter)
+    calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed, str(place))
+    notices = [*notices, *calibration.notices()]
+    clock.note("trajectories")
     summary = {
         "annotated": len(annotated),
         "unannotated": len(unannotated),
-        "lesions": counts,
+        "lesions": calibration.counts,
         "codec": fidelity,
         "notices": notices + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
         "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
         "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
-        "calibration": {key: value for key, value in asdict(calibration).items() if key != "folds"},
+        "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     write_json(model / "training" / "summary.json", summary)
@@ -186,6 +182,60 @@ def fit(
     for checkpoint in (model / "training").glob("*.safetensors"):
         checkpoint.unlink()
     return summary
+
+
+def write_parts(model: Path, painter: LatentInpainter, words: set[str], networks: Sequence[Any]) -> None:
+    """Write the painter, the words it knows and the fold validators."""
+    painter.save(model)
+    write_words(model, words)
+    for fold, network in enumerate(networks):
+        network.save_pretrained(model / "validator" / str(fold))
+
+
+def first_calibration(
+    model: Path,
+    config: FitConfig,
+    scores: dict[str, dict[int, list[float]]],
+    folds: dict[str, int],
+    painter: LatentInpainter,
+) -> Calibration:
+    """Return what out-of-fold scores of real lesions say: thresholds at the end, none before it."""
+    groups, thresholds = calibrate(scores, config.validator.alpha)
+    return Calibration(
+        alpha=config.validator.alpha,
+        steps=config.steps,
+        checks=check_steps(config.checks, config.steps),
+        folds=folds,
+        groups=groups,
+        counts={name: len(next(iter(scores.get(name, {}).values()), [])) for name in BINS},
+        thresholds=thresholds,
+        validator=digest_of_folder(model / "validator"),
+        painter=painter_digest(model),
+        classes=max(1, painter.classes),
+        real=thresholds,
+        delta=config.validator.delta,
+    ).without_stops()
+
+
+def write_calibration(
+    model: Path,
+    data: Path,
+    calibration: Calibration,
+    count: int,
+    painting: GenerateConfig,
+    seed: int,
+    device: str = "cpu",
+) -> Calibration:
+    """Write a calibration with thresholds before the end, from samples painted with it; without, where none can be."""
+    calibration.save(model / "calibration.json")
+    if count and len(calibration.checks) > 1:
+        try:
+            found = painted_trajectories(model, data, calibration, count, painting, seed, device)
+        except PlacementError:  # told by `generate`, where it can be mended
+            return calibration
+        calibration = calibration.with_trajectories(found, painting_of(painting))
+        calibration.save(model / "calibration.json")
+    return calibration
 
 
 def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:
@@ -201,6 +251,12 @@ def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float)
         for name, count in zip(names, counts, strict=True)
         if count < least and len(names) > 1
     ]
+
+
+def _seen(annotated: Sequence[Case], unannotated: Sequence[Case], digests: dict[str, str]) -> dict[str, Any]:
+    """Return what `fit.json` says of the data: digests of the annotated cases, and of every image."""
+    images = {case.id: digest_of_file(case.image) for case in (*annotated, *unannotated)}
+    return {"cases": {case.id: digests[case.id] for case in annotated}, "images": images}
 
 
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
@@ -357,7 +413,8 @@ def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int
     """Encode `each` lesion windows of every case; `kind` tells the streams of one seed apart."""
 
     def lesion(number: int, rng: Rng) -> Sketch | None:
-        return lesion_window(cases[number // each], model.window, model.latent_side, CONTEXT, rng)
+        case = cases[number // each]
+        return lesion_window(case, model.window, model.latent_side, CONTEXT, rng) if case.lesions else None
 
     return encode_windows(model, _sketches(lesion, len(cases) * each, (seed, kind)))
 

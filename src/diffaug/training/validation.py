@@ -1,6 +1,7 @@
 """Train the fold validators and calibrate the gate on the lesions that each has not seen."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffaug.conditioning.prompts import size_bin
+from diffaug.conditioning.cup import normal_prompt
+from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
 from diffaug.config import FitConfig, ValidatorConfig
+from diffaug.diffusion.contract import Denoiser
+from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.diffusion.train import generator_of, optimise
 from diffaug.models.latent_inpainter import LatentInpainter
-from diffaug.training.windows import Annotated, Rng, Windows, encode_windows, lesion_window, search_window
+from diffaug.training.windows import (
+    Annotated,
+    Rng,
+    Windows,
+    encode_windows,
+    frame_sketch,
+    lesion_window,
+    search_window,
+)
 from diffaug.validator.calibration import check_steps, soft_iou
 from diffaug.validator.latent_segmenter import logits_of, segment, segmentation_loss, segmenter_of
 
-SEARCH_WINDOWS = 10  # per case; every third is lesion-free
-ESTIMATES = 2  # direct estimates kept per window, at random timesteps
+ESTIMATES = 2  # direct estimates kept per window, at random timesteps; the second is guided as in generation
+FILL_EVERY = 7  # of the windows with a lesion, one in so many is painted over
+FILL_SHARE = 0.15  # of a batch: fills and the estimates on their way
+STEPS = 8  # of a fill
+WHOLE = 10  # one window in so many is the whole frame
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What validators learn from, a row each.
+
+    Attributes:
+        latents: Real ones, estimates, fills, (N, Z, h, w).
+        times: Timestep of each, (N,).
+        index: Row of its label, (N,).
+        trust: In that label, (N,), in [0, 1].
+        case: Index of the case whose annotation it is, (N,).
+        label: Lesions at the validator's side, (M, K, s, s).
+        painted: First row of the fills.
+    """
+
+    latents: Tensor
+    times: Tensor
+    index: Tensor
+    trust: Tensor
+    case: Tensor
+    label: Tensor
+    painted: int
 
 
 @torch.no_grad()
-def estimates(model: LatentInpainter, windows: Windows, t: Tensor, seed: int, batch: int | None = None) -> Tensor:
+def estimates(
+    model: LatentInpainter,
+    windows: Windows,
+    t: Tensor,
+    seed: int,
+    batch: int | None = None,
+    denoiser: Denoiser | None = None,
+) -> Tensor:
     """Return the painter's direct estimates x0_hat of noised real latents, (N, Z, h, w).
 
     Args:
@@ -31,44 +76,105 @@ def estimates(model: LatentInpainter, windows: Windows, t: Tensor, seed: int, ba
         t: Timestep of each, (N,).
         seed: Seeds the noise.
         batch: Rows evaluated together; as many as suit the model unless set.
+        denoiser: Makes the estimates instead of the painter, such as the painter under guidance.
     """
     generator, parts = generator_of(seed), []
     for rows in torch.split(torch.arange(len(windows)), batch or model.rows):
         part, now = windows.rows(rows), t[rows]
         eps = torch.randn(part.x0.shape, generator=generator)
         x_t = x_t_from_x0(part.x0, eps, model.schedule.at(now))
-        parts.append(model(x_t, now, part.conditioning(model.embed_tokens(part.tokens))))
+        parts.append((denoiser or model)(x_t, now, part.conditioning(model.embed_tokens(part.tokens))))
     return torch.cat(parts)
 
 
-def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int) -> tuple[Windows, Tensor]:
-    """Return windows for a validator and the index of each one's case, (N,)."""
+def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int, each: int) -> tuple[Windows, Tensor]:
+    """Return `each` windows of every case for a validator, and the index of each one's case, (N,)."""
 
     def sketch(number: int, rng: Rng) -> Any:
-        case = cases[number // SEARCH_WINDOWS]
-        return search_window(case, model.window, model.latent_side, rng, lesion_free=number % 3 == 0)
+        case = cases[number // each]
+        if number % WHOLE == WHOLE - 1:
+            return frame_sketch(case, model.window, model.latent_side, rng)
+        lesion_free = number % 3 == 0 or not case.lesions
+        return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
 
-    total = len(cases) * SEARCH_WINDOWS
+    total = len(cases) * each
     windows = encode_windows(model, (sketch(n, np.random.default_rng((seed, 7, n))) for n in range(total)))
-    return windows, torch.arange(total) // SEARCH_WINDOWS
+    return windows, torch.arange(total) // each
 
 
-def training_pool(model: LatentInpainter, windows: Windows, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return latents, timesteps, row of the window, and trust in the label: real ones and estimates of them.
+@torch.no_grad()
+def lesion_free_fills(
+    model: LatentInpainter, windows: Windows, seed: int, prompt: str = NORMAL_PROMPT
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Paint lesion-free tissue over the regions of real windows: what a validator must not take for a lesion.
+
+    Args:
+        model: The painter.
+        windows: Real windows.
+        seed: Seeds noise and timesteps.
+        prompt: What lesion-free tissue is called.
+
+    Returns:
+        Latents, (2 N, Z, h, w): the fills, then an estimate on the way to each; the timesteps, (2 N,); and the label,
+        (N, K, s, s): the annotated lesions outside the region.
+    """
+    silent, done, ways, times = model.tokens([prompt]), [], [], []
+    stops = torch.randint(1, STEPS, (len(windows),), generator=generator_of(seed, 19)) - 1
+    noise = torch.randn(windows.x0.shape, generator=generator_of(seed, 23))
+    for rows in torch.split(torch.arange(len(windows)), min(16, model.rows)):
+        part = windows.rows(rows)
+        empty = replace(part, mask=torch.zeros_like(part.mask))
+        told = empty.conditioning(model.embed_tokens(silent).expand(len(rows), -1, -1))
+        path = list(sample(model, noise[rows], told, model.schedule, STEPS))
+        done.append(path[-1].x_next)
+        ways.append(torch.stack([path[int(stop)].x0_hat[row] for row, stop in enumerate(stops[rows])]))
+        times.append(torch.stack([path[int(stop)].t[row] for row, stop in enumerate(stops[rows])]))
+    latents = torch.cat([*done, *ways])
+    label = windows.label * (1 - windows.fine_region)
+    return latents, torch.cat([torch.zeros(len(windows), dtype=torch.long), *times]), label
+
+
+def training_pool(
+    model: LatentInpainter,
+    windows: Windows,
+    case_of: Tensor,
+    seed: int,
+    guide: Denoiser | None = None,
+    prompt: str = NORMAL_PROMPT,
+) -> Pool:
+    """Return real latents, estimates of them, and lesion-free fills.
 
     An estimate at timestep t still holds a share alpha_bar of what the annotation describes; that is the trust in its
     label. Lesion-free windows stay lesion-free at every t: full trust.
+
+    Args:
+        model: The painter.
+        windows: Real windows.
+        case_of: Index of the case of each, (N,).
+        seed: Seeds timesteps and noise.
+        guide: The painter under the guidance of generation, which makes every second estimate; None for the painter.
+        prompt: What lesion-free tissue is called.
     """
     total, rows = len(model.schedule.alpha_bar), torch.arange(len(windows))
-    latents, times, index, trust = [windows.x0], [torch.zeros_like(rows)], [rows], [torch.ones(len(rows))]
+    latents, times, trust = [windows.x0], [torch.zeros_like(rows)], [torch.ones(len(rows))]
     empty = windows.label.sum((1, 2, 3)) == 0
     for number in range(ESTIMATES):
         t = torch.randint(0, total, (len(rows),), generator=generator_of(seed, 11, number))
-        latents.append(estimates(model, windows, t, seed + number))
+        latents.append(estimates(model, windows, t, seed + number, denoiser=guide if number % 2 else None))
         times.append(t)
-        index.append(rows)
         trust.append(torch.where(empty, 1.0, model.schedule.at(t).float()))
-    return torch.cat(latents), torch.cat(times), torch.cat(index), torch.cat(trust)
+    filled = torch.nonzero(~empty)[:, 0][::FILL_EVERY]
+    fills, when, label = lesion_free_fills(model, windows.rows(filled), seed, prompt)
+    index = torch.cat([rows.repeat(1 + ESTIMATES), (torch.arange(len(filled)) + len(rows)).repeat(2)])
+    return Pool(
+        latents=torch.cat([*latents, fills]),
+        times=torch.cat([*times, when]),
+        index=index,
+        trust=torch.cat([*trust, torch.ones(len(fills))]),
+        case=torch.cat([case_of.repeat(1 + ESTIMATES), case_of[filled].repeat(2)]),
+        label=torch.cat([windows.label, label]),
+        painted=(1 + ESTIMATES) * len(rows),
+    )
 
 
 def train_validators(
@@ -78,6 +184,7 @@ def train_validators(
     config: ValidatorConfig,
     folder: Path,
     seed: int = 0,
+    guide: Denoiser | None = None,
 ) -> list[Any]:
     """Return one segmentation network per fold, trained on the cases outside that fold.
 
@@ -88,22 +195,33 @@ def train_validators(
         config: Architecture and schedule.
         folder: Where checkpoints and logs are kept.
         seed: Seeds windows, weights and iterations.
+        guide: The painter under the guidance of generation.
     """
-    windows, case_of = search_windows(model, cases, seed)
-    latents, times, index, trust = training_pool(model, windows, seed)
-    fold_of = torch.tensor([folds[case.case.id] for case in cases])[case_of][index]
+    windows, case_of = search_windows(model, cases, seed, config.windows_per_case)
+    pool = training_pool(model, windows, case_of, seed, guide, normal_prompt(cases[0].case.class_names))
+    fold_of = torch.tensor([folds[case.case.id] for case in cases])[pool.case]
+    row_of = torch.arange(len(pool.times))
     networks = []
     for fold in range(config.folds):
         torch.manual_seed(seed + fold)
-        network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1]).to(
-            model.device
-        )
-        seen = torch.nonzero(fold_of != fold)[:, 0]
+        network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
+        network = network.to(model.device)
+        seen = [
+            torch.nonzero((fold_of != fold) & part)[:, 0] for part in (row_of < pool.painted, row_of >= pool.painted)
+        ]
 
-        def loss(_: int, generator: torch.Generator, network: Any = network, seen: Tensor = seen) -> dict[str, Tensor]:
-            picks = seen[torch.randint(0, len(seen), (config.batch_size,), generator=generator)]
-            logits = logits_of(network, latents[picks], times[picks])
-            return {"loss": segmentation_loss(logits, windows.label[index[picks]], trust[picks])}
+        def loss(_: int, generator: torch.Generator, network: Any = network, seen: Any = seen) -> dict[str, Tensor]:
+            fills = round(config.batch_size * FILL_SHARE) if len(seen[1]) else 0
+            counts = (config.batch_size - fills, fills)
+            picks = torch.cat(
+                [
+                    part[torch.randint(0, len(part), (n,), generator=generator)]
+                    for part, n in zip(seen, counts, strict=True)
+                    if n
+                ]
+            )
+            logits = logits_of(network, pool.latents[picks], pool.times[picks])
+            return {"loss": segmentation_loss(logits, pool.label[pool.index[picks]], pool.trust[picks])}
 
         optimise(
             f"validator-{fold}", {"validator": network}, loss, folder, average=0.99, weight_decay=0.05,
@@ -121,6 +239,7 @@ def real_scores(
     config: FitConfig,
     context: tuple[float, float],
     seed: int = 0,
+    guide: Denoiser | None = None,
 ) -> dict[str, dict[int, list[float]]]:
     """Score every real lesion with the validator that has not seen its case.
 
@@ -141,7 +260,7 @@ def real_scores(
     scores: dict[str, dict[int, list[float]]] = {}
     for step in check_steps(config.checks, config.steps):
         t = torch.full((len(alone),), 0 if step == config.steps else int(timesteps[step - 1]))
-        latents = windows.x0 if step == config.steps else estimates(model, windows, t, seed + step)
+        latents = windows.x0 if step == config.steps else estimates(model, windows, t, seed + step, denoiser=guide)
         for fold, network in enumerate(networks):
             rows = torch.nonzero(fold_of == fold)[:, 0]
             if not len(rows):

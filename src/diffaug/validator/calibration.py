@@ -1,13 +1,19 @@
-"""Thresholds from real lesions that a validator has not seen, per size bin and checked step.
+"""Thresholds of the gate: what is accepted at the end, and what is stopped on the way.
 
-Split conformal prediction: among n exchangeable scores, the k-th smallest with k = floor(alpha (n + 1)) exceeds a fresh
-score with probability at most alpha. Scores here are out-of-fold, pooled over the fold validators (cross-conformal,
-Vovk 2015, arXiv:1208.0806), where the bound is approximate.
+Accepted at the end: at least the conformal quantile of real lesions. Among n exchangeable scores, the k-th smallest
+with k = floor(alpha (n + 1)) exceeds a fresh one with probability at most alpha (split conformal prediction, Vovk et
+al. 2005; one threshold a bin is the Mondrian form). The guarantee as it is: scores are out-of-fold and pooled over the
+fold validators (cross-conformal, Vovk 2015, arXiv:1208.0806), whose members differ, so the bound holds about, not
+exactly; it averages over draws of the annotated cases; and it speaks of real lesions, or painted ones that score alike.
+
+Stopped on the way: what scores under nearly all painted samples that were accepted at the end. With k of n such
+trajectories, a sample that would have been accepted is stopped with probability at most delta, if requests come from
+where the trajectories came from; several looks share delta equally.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +84,24 @@ def bin_groups(counts: Mapping[str, int], alpha: float) -> dict[str, tuple[str, 
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """A painted sample that was run to its end.
+
+    Attributes:
+        size_bin: small, medium or large.
+        scores: Score at each check, the result's last.
+    """
+
+    size_bin: str
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What the gate needs to know.
 
     Attributes:
-        alpha: Stated chance of rejecting a lesion as good as a real one, at each check.
+        alpha: Stated chance of rejecting a lesion as good as a real one.
         steps: Sampler steps the thresholds were made for.
         checks: Steps after which the gate looks, ascending; the last is `steps`.
         folds: Which validator has not seen each annotated case.
@@ -90,6 +109,13 @@ class Calibration:
         counts: Lesions scored, per size bin.
         thresholds: Per size bin and check (as text), the least score accepted.
         validator: Digest of the validators.
+        painter: Digest of the painter they were trained for.
+        classes: Masks that they find.
+        real: Per size bin and check, the score under which a lesion as good as a real one falls with probability alpha.
+        delta: Stated chance of stopping on the way what would have been accepted.
+        painting: Solver and guidance of the trajectories.
+        trajectories: Painted samples that set the thresholds before the last.
+        stop_groups: For each size bin, the bins whose trajectories set these; empty where too few were painted.
     """
 
     alpha: float
@@ -100,10 +126,51 @@ class Calibration:
     counts: dict[str, int]
     thresholds: dict[str, dict[str, float]]
     validator: str
+    painter: str = ""
+    classes: int = 1
+    real: dict[str, dict[str, float]] = field(default_factory=dict)
+    delta: float = 0.02
+    painting: dict[str, Any] = field(default_factory=dict)
+    trajectories: tuple[Trajectory, ...] = ()
+    stop_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def threshold(self, size_bin: str, step: int) -> float:
         """Return the least accepted score."""
         return self.thresholds[size_bin][str(step)]
+
+    def accepting(self, accept: Mapping[str, float]) -> "Calibration":
+        """Return the calibration with other thresholds at the end, per size bin, and what follows from them before."""
+        groups, stops = stop_thresholds(self.trajectories, accept, self.checks, self.delta)
+        thresholds = {name: {**stops[name], str(self.steps): accept[name]} for name in BINS}
+        return replace(self, thresholds=thresholds, stop_groups=groups)
+
+    def with_trajectories(self, trajectories: Sequence[Trajectory], painting: Mapping[str, Any]) -> "Calibration":
+        """Return the calibration that stops what nearly no accepted trajectory looked like."""
+        made = replace(self, trajectories=tuple(trajectories), painting=dict(painting))
+        return made.accepting({name: self.threshold(name, self.steps) for name in BINS})
+
+    def fixed(self, threshold: float) -> "Calibration":
+        """Return the calibration that accepts one score for every size: the published method, without a guarantee."""
+        return self.accepting(dict.fromkeys(BINS, threshold))
+
+    def without_stops(self) -> "Calibration":
+        """Return the calibration that decides at the end alone."""
+        return replace(self, trajectories=()).accepting({name: self.threshold(name, self.steps) for name in BINS})
+
+    def notices(self) -> list[str]:
+        """Return a line for each size bin whose threshold is not its own."""
+        found = []
+        for name, members in self.groups.items():
+            if members != (name,):
+                held = ", ".join(f"{self.counts.get(member, 0)} {member}" for member in members)
+                least = math.ceil(1 / self.alpha - 1)
+                found.append(f"the threshold of {name} lesions is that of {held} together: one bin needs {least}")
+        for name, members in self.stop_groups.items():
+            if members != (name,):
+                found.append(f"{name} samples are stopped on the way by the trajectories of {', '.join(members)}")
+        if self.trajectories and not self.stop_groups:
+            found.append(f"nothing is stopped on the way: {len(self.trajectories)} trajectories are too few")
+        return found
 
     def save(self, path: Path) -> None:
         """Write `calibration.json`."""
@@ -119,7 +186,11 @@ class Calibration:
         try:
             values: dict[str, Any] = read_json(path)
             values["checks"] = tuple(values["checks"])
-            values["groups"] = {name: tuple(members) for name, members in values["groups"].items()}
+            for name in ("groups", "stop_groups"):
+                values[name] = {size: tuple(members) for size, members in values[name].items()}
+            values["trajectories"] = tuple(
+                Trajectory(item["size_bin"], tuple(item["scores"])) for item in values["trajectories"]
+            )
             return Calibration(**values)
         except (DataError, TypeError, KeyError, AttributeError):
             raise ModelError(f"a model needs its calibration: {path} is missing or malformed; fit it again") from None
@@ -143,6 +214,38 @@ def calibrate(
                 [score for member in members for score in scores.get(member, {}).get(step, ())], alpha
             )
             for step in steps
+        }
+        for name, members in groups.items()
+    }
+    return groups, thresholds
+
+
+def stop_thresholds(
+    trajectories: Sequence[Trajectory], accept: Mapping[str, float], checks: Sequence[int], delta: float
+) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, float]]]:
+    """Return the score under which a sample is stopped, per size bin and check before the last.
+
+    Args:
+        trajectories: Painted samples run to the end.
+        accept: Per size bin, the least score accepted at the end.
+        checks: Steps after which the gate looks; the last is the end.
+        delta: Stated chance of stopping what would have been accepted, over all looks.
+
+    Returns:
+        For each size bin the bins whose trajectories count, and thresholds: 0, which stops nothing, where all of them
+        are too few.
+    """
+    looks = checks[:-1]
+    good = [item for item in trajectories if item.scores[-1] >= accept[item.size_bin]]
+    share = delta / max(1, len(looks))
+    if not looks or conformal_threshold([1.0] * len(good), share) == 0.0:
+        return {}, {name: {str(step): 0.0 for step in looks} for name in BINS}
+    counts = {name: sum(item.size_bin == name for item in good) for name in BINS}
+    groups = bin_groups(counts, share)
+    thresholds = {
+        name: {
+            str(step): conformal_threshold([item.scores[i] for item in good if item.size_bin in members], share)
+            for i, step in enumerate(looks)
         }
         for name, members in groups.items()
     }

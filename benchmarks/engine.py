@@ -1,0 +1,751 @@
+"""Kept cases per core-second against diffusers' inpainting loop, and what the gate is worth, on real Kvasir-SEG.
+
+Usage: python benchmarks/engine.py --out DIR [--data DATA] [--model MODEL] [--quick]
+    --out    DIR/engine.json, and the same numbers as a table on stdout; networks are kept there for the next run.
+    --data   a data set folder with train, val and test; unset: DIFFAUG_DATA/kvasir-seg is imported.
+    --model  a model fitted on DIR/data-100 (or with --quick, on phantoms); unset: it is fitted.
+    --quick  phantoms and a few of everything: shows that it runs, not what it measures.
+
+The peer. `StableDiffusionInpaintPipeline` takes 4 or 9 channels and refuses ours, so its published loop is rebuilt here
+from the model's own diffusers scheduler and U-Net, in float32 as the pipeline runs it: 50 steps, guidance 7.5, the
+prompt and the empty one in one batch, one image a call. Then the decoder, and a pixel-space segmentation network
+trained on the same cases; what has an IoU of 0.5 with its mask is kept. `*_batched` gives the peer our batch size.
+
+Kept means: kept by the method's own rule, and good. Good means: an IoU of at least 0.5 by the judge (`judge.py`), a
+pixel-space network trained on the training cases that no other network here has seen. Seconds are those of the
+processor (time.process_time), one thread, so that a busy machine does not change ratios; encoding and compositing,
+which both sides share, are left out of both.
+"""
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from judge import Judge, _Batches, iou_inside, kid, training_windows
+from numpy.typing import NDArray
+from painter import Lesion, codec_passed, fitted, lesions_of, prepare_data, say, windows
+from scipy import ndimage
+from scipy.stats import binomtest, rankdata
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffaug.artifacts import make_folder, write_json
+from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
+from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, ValidatorConfig
+from diffaug.data.case import Case, Mask
+from diffaug.data.folder import read_dataset
+from diffaug.diffusion.contract import Conditioning
+from diffaug.diffusion.sampler import sample
+from diffaug.models.latent_inpainter import decode, encode
+from diffaug.study.batches import Pixels as Pool
+from diffaug.study.segmenter import build_network, train
+from diffaug.synthesis.compose import region_of
+from diffaug.synthesis.engine import Prepared, paint
+from diffaug.synthesis.segment import FrameSegmenter
+from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan, painted_requests
+from diffaug.synthesis.window import frame_window, window_image, window_mask
+from diffaug.training.fit import fit
+from diffaug.training.windows import Annotated, encode_windows, lesion_window
+from diffaug.validator.calibration import BINS, Trajectory, soft_iou
+from diffaug.validator.gate import Gate
+from diffaug.validator.latent_segmenter import UPSCALE, segment
+
+GOOD = 0.5  # IoU by the judge
+PEER_GUIDANCE, PEER_IOU = 7.5, 0.5
+KINDS = ("shifted", "shrunk", "grown", "erased", "textureless")  # and "wrong class", where there are several
+WHOLE_FRAMES = 3  # of each case, among the windows the pixel network learns from
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    annotated: int = 100
+    requests: int = 200  # painted to the end, and with the gate
+    peer: int = 64  # painted by the peer in batches
+    singles: int = 6  # painted by the peer one at a time
+    peer_steps: int = 50
+    judge: int = 1200  # iterations
+    pixel: int = 1200  # iterations of the pixel-space network
+    fresh: int = 400  # lesions for coverage and KID
+    frames: int = 300  # whole images
+    rates: int = 64  # requests for each acceptance
+    memory: tuple[int, int] = (100, 1000)  # requests
+
+
+QUICK = Size(
+    12, requests=5, peer=2, singles=1, peer_steps=2, judge=2, pixel=2, fresh=6, frames=2, rates=4, memory=(2, 4)
+)
+TINY = FitConfig(  # of --quick: 64 px windows, 8 x 8 latents
+    codec=CodecConfig(window=64, latent_channels=4, width=32, blocks=(1, 1), iterations=10, batch_size=4),
+    denoiser=DenoiserConfig(widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4),
+    validator=ValidatorConfig(widths=(16, 32), folds=2, windows_per_case=4, iterations=3, trajectories=4),
+)
+
+
+# --- Bench ------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Adds up the processor's seconds of named parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, timed."""
+
+        def timed(*values: Any, **named: Any) -> Any:
+            started = time.process_time()
+            made = work(*values, **named)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - started
+            return made
+
+        return timed
+
+
+class TimedGate(Gate):
+    """A gate whose looks are timed."""
+
+    def __init__(self, gate: Gate, clock: Clock, calibration: Any = None) -> None:
+        super().__init__(gate.validators, calibration or gate.calibration)
+        self.check = clock("check", super().check)  # type: ignore[method-assign]
+
+
+@dataclass
+class Bench:
+    """A model, requests laid out and encoded, and networks that judge."""
+
+    studio: Studio
+    judge: Judge
+    pixel: Judge
+    canvases: list[Canvas]
+    prepared: list[Prepared]
+
+    @staticmethod
+    def of(model: Path, data: Path, judge: Judge, pixel: Judge, count: int) -> "Bench":
+        """Draw, lay out and encode requests."""
+        studio = Studio(make_plan(model, data, GenerateConfig(), 0))
+        canvases = [studio.canvas(studio.drawer.draw(index)) for index in range(count)]
+        texts = studio.embed(canvas.request.prompt for canvas in canvases)
+        prepared = [item for some in groups(canvases, studio) for item in studio.prepare_all(some, texts)]
+        return Bench(studio, judge, pixel, canvases, prepared)
+
+    def lesion(self, index: int, window: Tensor) -> Lesion:
+        """Return a painted window in its frame."""
+        canvas = self.canvases[index]
+        return Lesion(blend(canvas, window), canvas.masks.new, canvas.region, canvas.request.mask_case)
+
+    def judged(self, lesions: Sequence[Lesion]) -> NDArray[np.float64]:
+        """Return the IoU of each lesion with its mask, by the judge."""
+        images, masks, regions = windows(lesions)
+        return np.array(iou_inside(self.judge.probability(images), masks, regions))
+
+    @torch.no_grad()
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Decode in batches of the slots."""
+        size = self.studio.plan.config.slots
+        return torch.cat([decode(self.studio.painter.codec, part) for part in torch.split(latents, size)])
+
+    @torch.no_grad()
+    def filtered(self, images: Tensor, rows: Sequence[int]) -> list[bool]:
+        """Tell which windows a pixel-space network finds to be where their mask says."""
+        side = self.studio.painter.window
+        masks = torch.cat([window_mask(self.canvases[i].masks.new, self.canvases[i].window, side) for i in rows])
+        regions = torch.cat([window_mask(self.canvases[i].region, self.canvases[i].window, side) for i in rows])
+        found = self.pixel.probability(((images + 1) / 2).clamp(0, 1))
+        return [iou >= PEER_IOU for iou in iou_inside(found, masks, (regions > 0.25).float())]
+
+
+def groups(items: Sequence[Any], studio: Studio) -> Iterator[Sequence[Any]]:
+    """Yield items as many at a time as there are slots."""
+    size = studio.plan.config.slots
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def auc(scores: Sequence[float], good: NDArray[np.bool_]) -> float | None:
+    """Return the area under the ROC curve; None where all are good, or none."""
+    ranks, hits = rankdata(scores), int(good.sum())
+    if hits in (0, len(good)):
+        return None
+    return round(float((ranks[good].sum() - hits * (hits + 1) / 2) / (hits * (len(good) - hits))), 4)
+
+
+def share(hits: int, count: int) -> dict[str, Any]:
+    """Return a share with its 95 % interval (Wilson)."""
+    if not count:
+        return {"got": None, "low": None, "high": None, "n": 0}
+    interval = binomtest(hits, count).proportion_ci(method="wilson")
+    return {"got": round(hits / count, 4), "low": round(interval.low, 4), "high": round(interval.high, 4), "n": count}
+
+
+# --- The networks that judge ------------------------------------------------------------------------------------------
+
+
+def pixel_pool(cases: Sequence[Case]) -> Pool:
+    """Return what the pixel-space network learns from: windows as the judge's, and whole frames."""
+    found = training_windows(cases, 10)
+    images, masks = [found.images], [found.masks]
+    for case in cases:
+        frame, mask = case.read_image(), case.read_mask()
+        window = frame_window(frame.shape)
+        image = ((window_image(frame, window, 128) + 1) * 127.5).round().to(torch.uint8)
+        images += [image] * WHOLE_FRAMES
+        masks += [(window_mask(mask, window, 128) > 0.5).to(torch.uint8)] * WHOLE_FRAMES
+    ids = tuple(f"{case.id}/frame-{n}" for case in cases for n in range(WHOLE_FRAMES))
+    return Pool(torch.cat(images), torch.cat(masks), (*found.ids, *ids))
+
+
+def trained_network(data: Path, names: Sequence[str], folder: Path, iterations: int, whole: bool) -> None:
+    """Train a judge, or with whole frames the pixel-space network, in a process of its own; kept in `folder`."""
+    torch.set_num_threads(1)
+    cases = [case for case in read_dataset(data).split("train") if case.id in set(names)]
+    if not whole:
+        Judge.trained(cases, folder, iterations)
+    elif not (folder / "judge.safetensors").is_file():
+        from safetensors.torch import save_file
+
+        config = StudyConfig(iterations=iterations)
+        network, batches = build_network(config, 0), _Batches(pixel_pool(cases), config.batch_size)
+        train(network, batches, config, name="pixel", files=make_folder(folder) / "pixel")  # type: ignore[arg-type]
+        state = {name: value.contiguous() for name, value in network.state_dict().items()}
+        save_file(state, folder / "judge.safetensors")
+
+
+# --- Power: what the gate catches -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A sample with the mask it is held against."""
+
+    kind: str
+    size: str
+    scores: tuple[float, ...]  # after the half-way step, and at the end
+    iou: float  # by the judge
+
+
+def moved(mask: Mask, kind: str, rng: np.random.Generator) -> Mask:
+    """Return a mask moved by half to all of its size, or scaled by 0.35 to 0.6 or 1.6 to 2.2 about its centre."""
+    places = np.argwhere(mask)
+    centre, size = places.mean(0), np.ptp(places, axis=0) + 1
+    if kind == "shifted":
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.0)
+        shift = length * size * (np.sin(angle), np.cos(angle))
+        return np.asarray(ndimage.shift(mask.astype(np.float32), shift, order=0) > 0.5)
+    scale = rng.uniform(0.35, 0.6) if kind == "shrunk" else rng.uniform(1.6, 2.2)
+    matrix, offset = np.eye(2) / scale, centre - centre / scale
+    return np.asarray(ndimage.affine_transform(mask.astype(np.float32), matrix, offset, order=0) > 0.5)
+
+
+@torch.no_grad()
+def run_to_end(bench: Bench, items: Sequence[Prepared], denoiser: Any) -> Tensor:
+    """Return the half-way estimate and the result of each, (N, 2, Z, h, w), in whole batches without a gate."""
+    painter, steps = bench.studio.painter, bench.studio.calibration.steps
+    paths = []
+    for some in groups(items, bench.studio):
+        told = Conditioning.stack([item.conditioning for item in some])
+        noise = torch.cat([item.noise[:1] for item in some])
+        path = list(sample(denoiser, noise, told, painter.schedule, steps, bench.studio.plan.config.solver))
+        paths.append(torch.stack([path[max(1, steps // 2) - 1].x0_hat, path[-1].x_next], dim=1))
+    return torch.cat(paths)
+
+
+def scored(bench: Bench, path: Tensor, index: int, mask: Mask, region: Mask) -> tuple[float, ...]:
+    """Return the scores of the half-way estimate and of the result (2, Z, h, w) against a mask."""
+    studio, window = bench.studio, bench.canvases[index].window
+    side, fine = studio.painter.window, studio.painter.cell // UPSCALE
+    wanted = F.avg_pool2d(window_mask(mask, window, side), fine)
+    where = F.max_pool2d((window_mask(region, window, side) > 0.25).float(), fine)
+    halfway = int(
+        studio.painter.schedule.timesteps(studio.calibration.steps)[max(1, studio.calibration.steps // 2) - 1]
+    )
+    network = studio.gate.validators[bench.prepared[index].target.fold]
+    found = segment(network, path, torch.tensor([halfway, 0]))
+    return tuple(soft_iou(found, wanted.expand_as(found), where.expand(2, -1, -1, -1)).tolist())
+
+
+def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial]:
+    """Return every request as it was painted, and once more perturbed: another mask, or another filling."""
+    found, painter = [], bench.studio.painter
+    natural = bench.judged(painted)
+    for i, canvas in enumerate(bench.canvases):
+        scores = scored(bench, paths[i], i, canvas.masks.new, canvas.region)
+        found.append(Trial("painted", canvas.request.size_bin, scores, float(natural[i])))
+
+    silent = painter.embed([NORMAL_PROMPT])
+    erased = [i for i in range(len(painted)) if KINDS[i % len(KINDS)] == "erased"]
+    empty = [
+        replace(
+            bench.prepared[i],
+            conditioning=replace(
+                bench.prepared[i].conditioning, text=silent, mask=torch.zeros_like(bench.prepared[i].conditioning.mask)
+            ),
+        )
+        for i in erased
+    ]
+    fills = dict(zip(erased, run_to_end(bench, empty, painter), strict=True)) if erased else {}
+    for i, canvas in enumerate(bench.canvases):
+        kind, rng = KINDS[i % len(KINDS)], np.random.default_rng((5, i))
+        mask, path, lesion = canvas.masks.new, paths[i], painted[i]
+        if kind in ("shifted", "shrunk", "grown"):
+            mask = next((m for m in (moved(mask, kind, rng) for _ in range(20)) if m.sum() > 20), ~mask)
+        elif kind == "erased":
+            path = fills[i]
+        else:
+            path = textureless(bench, i, lesion, around=bool(i // len(KINDS) % 2))
+        if kind in ("erased", "textureless"):
+            lesion = bench.lesion(i, bench.decoded(path[1:]))
+        region = canvas.region | region_of(mask, np.zeros_like(mask), canvas.band)
+        lesion = replace(lesion, mask=mask, region=region)
+        scores = scored(bench, path, i, mask, region)
+        found.append(Trial(kind, size_bin(float(mask.mean())), scores, float(bench.judged([lesion])[0])))
+    return found
+
+
+@torch.no_grad()
+def textureless(bench: Bench, index: int, lesion: Lesion, around: bool) -> Tensor:
+    """Return latents of a window whose region has one colour, that of what was painted or that around it, (2, ...)."""
+    painter, canvas = bench.studio.painter, bench.canvases[index]
+    image = window_image(lesion.image, canvas.window, painter.window)
+    region = (window_mask(canvas.region, canvas.window, painter.window) > 0.25).float()
+    mask = window_mask(canvas.masks.new, canvas.window, painter.window)
+    where = (1 - region) if around else mask
+    colour = (image * where).sum((2, 3), keepdim=True) / where.sum().clamp_min(1)
+    return encode(painter.codec, image * (1 - region) + colour * region).repeat(2, 1, 1, 1)
+
+
+def measure_power(bench: Bench, found: Sequence[Trial]) -> dict[str, Any]:
+    """Return how well scores tell good from bad, at both looks: in all, by size, and by kind against what is good."""
+    good = np.array([trial.iou >= GOOD for trial in found])
+    kinds, sizes = np.array([t.kind for t in found]), np.array([t.size for t in found])
+    result: dict[str, Any] = {"failures": int((~good).sum()), "successes": int(good.sum())}
+    for look, name in enumerate(("half", "end")):
+        scores = np.array([trial.scores[look] for trial in found])
+        result[f"auc_{name}"] = auc(scores, good)
+        result[f"auc_{name}_by_size"] = {size: auc(scores[sizes == size], good[sizes == size]) for size in BINS}
+        painted = kinds == "painted"
+        result[f"auc_{name}_painted_alone"] = auc(scores[painted], good[painted])
+        result[f"auc_{name}_by_kind"] = {
+            kind: auc(scores[chosen], good[chosen])
+            for kind in KINDS
+            for chosen in [(painted & good) | ((kinds == kind) & ~good)]
+        }
+        result[f"curve_{name}_by_size"] = {size: curve(scores[sizes == size], good[sizes == size]) for size in BINS}
+    real = bench.studio.calibration
+    ends = {size: real.threshold(size, real.steps) for size in BINS}
+    result["caught_at_default"] = {
+        kind: share(sum(t.scores[1] < ends[t.size] for t in some), len(some))
+        for kind in KINDS
+        for some in [[t for t in found if t.kind == kind and t.iou < GOOD]]
+    }
+    return result
+
+
+def curve(scores: NDArray[np.float64], good: NDArray[np.bool_], points: int = 11) -> list[list[float]]:
+    """Return operating points: share of the good that is turned down, and share of the bad that is caught."""
+    if good.all() or not good.any():
+        return []
+    cuts = np.quantile(scores[good], np.linspace(0, 0.5, points))
+    return [[round(float((scores[good] < c).mean()), 3), round(float((scores[~good] < c).mean()), 3)] for c in cuts]
+
+
+# --- Cost -------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def peer_latents(bench: Bench, items: Sequence[Prepared], scheduler: Any, steps: int) -> Tensor:
+    """Return what diffusers' inpainting loop makes of some requests, in one batch: (N, Z, h, w)."""
+    painter = bench.studio.painter
+    told = Conditioning.stack([item.conditioning for item in items])
+    latents = torch.cat([item.noise[:1] for item in items]) * scheduler.init_noise_sigma
+    text = torch.cat([painter.embed([""]).expand_as(told.text), told.text])
+    scale = told.scale[:, :, None, None].expand(-1, -1, *latents.shape[-2:])
+    extra = [told.mask, scale] if painter.classes else []
+    known = torch.cat([told.region, told.masked_image_latents, *extra], dim=1).repeat(2, 1, 1, 1)
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        doubled = scheduler.scale_model_input(torch.cat([latents] * 2), t)
+        noise = painter.unet(torch.cat([doubled, known], dim=1), t, encoder_hidden_states=text).sample
+        silent, full = noise.chunk(2)
+        latents = scheduler.step(silent + PEER_GUIDANCE * (full - silent), t, latents).prev_sample
+    return latents
+
+
+def by_peer(
+    bench: Bench, rows: Sequence[int], each: int, make: Callable[[Sequence[Prepared]], Tensor]
+) -> dict[str, Any]:
+    """Paint requests, decode all, filter in pixel space; return seconds a request, what is kept, and the lesions."""
+    seconds, kept, lesions = 0.0, [], []
+    for start in range(0, len(rows), each):
+        some = rows[start : start + each]
+        started = time.process_time()
+        images = bench.decoded(make([bench.prepared[i] for i in some]))
+        kept += bench.filtered(images, some)
+        seconds += time.process_time() - started
+        lesions += [bench.lesion(i, image[None]) for i, image in zip(some, images, strict=True)]
+    return {"seconds": seconds / len(rows), "kept": kept, "lesions": lesions}
+
+
+def by_us(bench: Bench, gate: Gate, clock: Clock) -> dict[str, Any]:
+    """Paint requests in slots under a gate and decode what is kept; return as `by_peer`."""
+    studio, config = bench.studio, bench.studio.plan.config
+    started, kept, latents = time.process_time(), [False] * len(bench.prepared), {}
+    denoiser = clock("denoise", studio.denoiser)
+    steps = studio.calibration.steps
+    options: dict[str, Any] = {"steps": steps, "slots": config.slots, "solver": config.solver}
+    for done in paint(denoiser, studio.painter.schedule, bench.prepared, gate=gate, **options):
+        if done.decision == "kept":
+            kept[done.index], latents[done.index] = True, done.latents
+    order = sorted(latents)
+    images = bench.decoded(torch.cat([latents[i] for i in order])) if order else torch.empty(0)
+    seconds = time.process_time() - started
+    lesions = {i: bench.lesion(i, image[None]) for i, image in zip(order, images, strict=True)}
+    return {"seconds": seconds / len(bench.prepared), "kept": kept, "lesions": lesions}
+
+
+def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Lesion], size: Size) -> dict[str, Any]:
+    """Return the ratios of kept cases per core-second, and the KID of both."""
+    studio, painter = bench.studio, bench.studio.painter
+    slots, clock = studio.plan.config.slots, Clock()
+    ours = by_us(bench, TimedGate(studio.gate, clock), clock)
+    good = bench.judged(painted) >= GOOD
+    fixed = by_us(bench, Gate(studio.gate.validators, studio.calibration.fixed(PEER_IOU)), Clock())
+
+    rows = list(range(min(size.peer, len(bench.prepared))))
+    scheduler = DDIMScheduler.from_config(painter.scheduler.config)
+
+    def by_loop(items: Sequence[Prepared]) -> Tensor:
+        return peer_latents(bench, items, scheduler, size.peer_steps)
+
+    peers = {
+        "peer": by_peer(bench, rows[: size.singles], 1, by_loop),
+        "peer_batched": by_peer(bench, rows, slots, by_loop),
+        "equal": by_peer(bench, rows[: 4 * size.singles], 1, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
+        "equal_batched": by_peer(bench, rows, slots, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
+    }
+
+    def rate(seconds: float, kept: Sequence[bool], fine: Sequence[bool]) -> float:
+        return float(np.mean([k and f for k, f in zip(kept, fine, strict=True)])) / seconds
+
+    mine = rate(ours["seconds"], ours["kept"], good.tolist())
+    plain = rate(ours["seconds"], ours["kept"], [True] * len(good))
+    result: dict[str, Any] = {
+        "seconds_per_request": {"ours": ours["seconds"], "ours_fixed": fixed["seconds"]},
+        "acceptance": {"ours": float(np.mean(ours["kept"])), "ours_fixed": float(np.mean(fixed["kept"]))},
+    }
+    for name, many in (("peer", "peer_batched"), ("equal", "equal_batched")):  # few singles are timed, many are judged
+        fine = (bench.judged(peers[many]["lesions"]) >= GOOD).tolist()
+        kept, everything = peers[many]["kept"], [True] * len(fine)
+        key = "kept_per_core_second_ratio" if name == "peer" else "kept_ratio_equal_steps"
+        for suffix, seconds in (("", peers[name]["seconds"]), ("_batched", peers[many]["seconds"])):
+            result[f"{key}{suffix}"] = ratio(mine, rate(seconds, kept, fine))
+            result[f"{key}{suffix}_good_or_not"] = ratio(plain, rate(seconds, kept, everything))
+            same = rate(fixed["seconds"], fixed["kept"], good.tolist())
+            result[f"{key}{suffix}_fixed"] = ratio(same, rate(seconds, kept, fine))
+            result["seconds_per_request"][f"{name}{suffix}"] = seconds
+        result["acceptance"][name] = float(np.mean(kept))
+        result["acceptance"][f"{name}_good"] = float(np.mean(fine))
+        result["acceptance"][f"{name}_good_of_kept"] = float(np.sum(np.array(fine) & kept) / max(1, np.sum(kept)))
+    result["acceptance"]["ours_good"] = float(good.mean())
+    result["acceptance"]["ours_good_of_kept"] = float(np.sum(good & ours["kept"]) / max(1, np.sum(ours["kept"])))
+
+    reference = bench.judge.features(*windows([codec_passed(painter, lesion) for lesion in held_out])[:2])
+    for name, lesions in (("ours", list(ours["lesions"].values())), ("peer", peers["peer_batched"]["lesions"])):
+        result[f"kid_{name}"] = (
+            kid(bench.judge.features(*windows(lesions)[:2]), reference) if len(lesions) > 7 else None
+        )
+    result["check_share"] = clock.seconds["check"] / clock.seconds["denoise"]
+    return result
+
+
+def ratio(ours: float, theirs: float) -> float | None:
+    """Return a ratio; None where the other side kept nothing."""
+    return round(ours / theirs, 3) if theirs > 0 else None
+
+
+@torch.no_grad()
+def measure_looks(bench: Bench) -> dict[str, float]:
+    """Return what a look costs on latents, and in pixels: milliseconds a sample, in batches of the slots."""
+    painter, slots = bench.studio.painter, bench.studio.plan.config.slots
+    latents = torch.randn(slots, painter.latent_channels, painter.latent_side, painter.latent_side)
+    targets = [bench.prepared[0].target] * slots
+    still, last = torch.zeros(slots, dtype=torch.long), torch.full((slots,), bench.studio.calibration.steps)
+    rows = [0] * slots
+    parts: dict[str, Callable[[], Any]] = {
+        "latent": lambda: bench.studio.gate.check(latents, still, last, targets),
+        "decode": lambda: decode(painter.codec, latents),
+        "pixel": lambda: bench.filtered(torch.zeros(slots, 3, painter.window, painter.window), rows),
+    }
+    found = {name: milliseconds(work) / slots for name, work in parts.items()}
+    cost = (found["decode"] + found["pixel"]) / found["latent"]
+    return {"pixel_over_latent_cost": cost, **{f"look_ms_{name}": value for name, value in found.items()}}
+
+
+def milliseconds(work: Callable[[], Any], least: float = 0.4) -> float:
+    """Return the median time of a call on the processor."""
+    work()
+    times: list[float] = []
+    while sum(times) < least or len(times) < 3:
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return 1000 * float(np.median(times))
+
+
+@torch.no_grad()
+def measure_peak(bench: Bench) -> dict[str, float]:
+    """Return the denoiser's operations per second as a share of the best that a convolution reaches here."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    painter, slots = bench.studio.painter, bench.studio.plan.config.slots
+    told = Conditioning.stack([bench.prepared[0].conditioning] * slots)
+    noise, t = torch.randn(slots, *bench.prepared[0].noise.shape[1:]), torch.full((slots,), 500)
+    with FlopCounterMode(display=False) as counter:
+        painter(noise, t, told)
+    reached = counter.get_total_flops() / milliseconds(lambda: painter(noise, t, told)) / 1e6
+    best = 0.0
+    for width, side in ((128, 32), (192, 16), (256, 16), (256, 32), (512, 16)):
+        layer, values = torch.nn.Conv2d(width, width, 3, padding=1), torch.randn(slots, width, side, side)
+        work = 2 * 9 * slots * width**2 * side**2
+        best = max(best, work / milliseconds(lambda layer=layer, values=values: layer(values)) / 1e6)  # type: ignore[misc]
+    return {"conv_peak_share": reached / best, "denoiser_gflops": reached, "conv_peak_gflops": best}
+
+
+def measure_slots(bench: Bench, count: int) -> dict[str, Any]:
+    """Return the time of plain batches over that of slots at three acceptances, beside what the saved steps allow.
+
+    A plain batch ends when its last sample does. The denoiser is not guided, which changes no ratio.
+    """
+    studio, config = bench.studio, bench.studio.plan.config
+    items, steps = bench.prepared[:count], studio.calibration.steps
+    free = Gate(studio.gate.validators, studio.calibration.fixed(0.0))
+    options: dict[str, Any] = {"steps": steps, "slots": config.slots, "solver": config.solver}
+    painter = studio.painter
+    done = list(paint(painter, painter.schedule, items, gate=free, **options))
+    first = [item.checks[0].score for item in done]
+    result = {}
+    for accepted in (0.3, 0.5, 0.8):
+        cut = float(np.quantile(first, 1 - accepted))
+        steps_of = {
+            str(step): (cut if step == studio.calibration.checks[0] else 0.0) for step in studio.calibration.checks
+        }
+        gate = Gate(studio.gate.validators, replace(studio.calibration, thresholds=dict.fromkeys(BINS, steps_of)))
+
+        def run(some: Sequence[Prepared], gate: Gate = gate) -> tuple[float, int]:
+            started = time.process_time()
+            made = list(paint(painter, painter.schedule, some, gate=gate, **options))
+            return time.process_time() - started, sum(item.steps for item in made)
+
+        in_slots, made = run(items)
+        in_batches = sum(run(some)[0] for some in groups(items, studio))
+        result[str(accepted)] = {
+            "measured": round(in_batches / in_slots, 3),
+            "ideal": round(len(items) * steps / made, 3),
+        }
+    return result
+
+
+def resident() -> float:
+    """Return the memory of this process, MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def memory_growth(model: Path, data: Path, counts: tuple[int, int]) -> float:
+    """Paint, decode and composite requests a shard at a time, two steps each; return MB between two counts of them."""
+    torch.set_num_threads(1)
+    studio = Studio(make_plan(model, data, GenerateConfig(guidance=(1.0, 1.0)), 0))
+    studio.calibration = replace(studio.calibration, steps=2, checks=(1, 2))
+    seen, size = [], studio.plan.config.shard_size
+    for start in range(0, counts[1], size):
+        for canvas, done in painted_requests(studio, range(start, min(counts[1], start + size)), None):
+            studio.finish(canvas, done)
+            if done.index + 1 in counts:
+                seen.append(resident())
+    return seen[-1] - seen[0]
+
+
+# --- Real images ------------------------------------------------------------------------------------------------------
+
+
+def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str, Any]:
+    """Return, by size bin, the share of fresh real lesions that the final threshold accepts, beside what was asked."""
+    studio, painter = bench.studio, bench.studio.painter
+    alone: list[Annotated] = []
+    for case in cases:
+        whole = Annotated.of(case)
+        alone += [
+            replace(whole, lesions=[a], attributes=[b]) for a, b in zip(whole.lesions, whole.attributes, strict=True)
+        ]
+    alone = alone[:most]
+    context = studio.plan.config.context
+
+    def sketch(number: int) -> Any:
+        rng = np.random.default_rng((29, number))
+        return lesion_window(alone[number], painter.window, painter.latent_side, context, rng)
+
+    real = encode_windows(painter, (sketch(number) for number in range(len(alone))))
+    still = torch.zeros(len(alone), dtype=torch.long)
+    hits: dict[str, list[bool]] = {name: [] for name in BINS}
+    for network in studio.gate.validators:  # each is asked, since no case belongs to a fold
+        found = torch.cat([segment(network, x, t) for x, t in zip(real.x0.split(32), still.split(32), strict=True)])
+        scores = soft_iou(found, real.fine_mask, real.fine_region).tolist()
+        for case, score in zip(alone, scores, strict=True):
+            name = size_bin(case.attributes[0].relative_area)
+            hits[name].append(score >= studio.calibration.threshold(name, studio.calibration.steps))
+    folds = len(studio.gate.validators)
+    return {
+        name: {"asked": 1 - studio.calibration.alpha, **share(round(sum(found) / folds), len(found) // folds)}
+        for name, found in hits.items()
+    }
+
+
+def measure_stops(bench: Bench, gate: Gate) -> dict[str, Any]:
+    """Return how many of the samples that are accepted at the end the looks on the way would have stopped."""
+    studio, config = bench.studio, bench.studio.plan.config
+    free = Gate(gate.validators, gate.calibration.fixed(0.0))
+    options: dict[str, Any] = {"steps": studio.calibration.steps, "slots": config.slots, "solver": config.solver}
+    done = paint(studio.denoiser, studio.painter.schedule, bench.prepared, gate=free, **options)
+    sizes = [item.target.size_bin for item in bench.prepared]
+    found = [Trajectory(sizes[item.index], tuple(check.score for check in item.checks)) for item in done]
+    calibration = gate.calibration
+    accepted = [t for t in found if t.scores[-1] >= calibration.threshold(t.size_bin, calibration.steps)]
+    looks = calibration.checks[:-1]
+    stopped = sum(
+        any(s < calibration.threshold(t.size_bin, step) for s, step in zip(t.scores, looks, strict=False))
+        for t in accepted
+    )
+    return {"asked": calibration.delta, **share(stopped, len(accepted))}
+
+
+def measure_frames(model: Path, pixel: Judge, cases: Sequence[Case]) -> dict[str, float]:
+    """Return the mean Dice of whole images in one latent pass and by the pixel-space network, and what each costs."""
+    segmenter, dice = FrameSegmenter(model), {"latent": [], "pixel": []}  # type: ignore[var-annotated]
+    clock = Clock()
+
+    def in_pixels(frame: Any) -> Mask:
+        window = frame_window(frame.shape)
+        found = pixel.probability((window_image(frame, window, 128) + 1) / 2)
+        square = F.interpolate(found, (window.side, window.side), mode="bilinear", align_corners=False)[0, 0]
+        return np.asarray(window.place(square.numpy(), frame.shape[:2]) > 0.5)
+
+    ways = {"latent": lambda frame: (segmenter.probabilities(frame) > 0.5).any(0), "pixel": in_pixels}
+    for case in cases:
+        frame, reference = case.read_image(), case.read_mask()
+        for name, way in ways.items():
+            found = clock(name, way)(frame)
+            both = found.sum() + reference.sum()
+            dice[name].append(2 * float((found & reference).sum()) / float(both) if both else 1.0)
+    means = {name: float(np.mean(values)) for name, values in dice.items()}
+    return {
+        "segment_dice_gap": means["pixel"] - means["latent"],
+        **{f"segment_dice_{name}": value for name, value in means.items()},
+        **{f"segment_ms_{name}": 1000 * clock.seconds[name] / len(cases) for name in means},
+    }
+
+
+def measure_labels(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> dict[str, float]:
+    """Return the judge's mean IoU with requested masks and with repaired ones, of what is good enough to be kept."""
+    pairs = []
+    for i, (lesion, canvas) in enumerate(zip(painted, bench.canvases, strict=True)):
+        size = canvas.request.size_bin
+        score = scored(bench, paths[i], i, canvas.masks.new, canvas.region)[1]
+        if score >= bench.studio.calibration.threshold(size, bench.studio.calibration.steps):
+            pairs.append((lesion, replace(lesion, mask=bench.studio.repaired(canvas, paths[i, 1:]))))
+    if not pairs:
+        return {}
+    return {
+        f"label_iou_{name}": float(bench.judged([pair[k] for pair in pairs]).mean())
+        for k, name in enumerate(("requested", "repaired"))
+    }
+
+
+# --- The whole ------------------------------------------------------------------------------------------------------
+
+
+def run(out: Path, data: Path | None, model: Path | None, quick: bool, size: Size) -> dict[str, Any]:
+    """Measure everything and return what goes into engine.json."""
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    make_folder(out)
+    full, few = prepare_data(out, data, size, quick)  # type: ignore[arg-type]
+    if quick and model is None:
+        fit(few, out / "model", TINY, base=None)
+    elif model is None:
+        fitted(few, out, quick)
+    model = model or out / "model"
+    dataset, unseen = read_dataset(full), {case.id for case in read_dataset(few).split("unannotated")}
+    others = [case for case in dataset.split("train") if case.id in unseen]
+    annotated = [case for case in dataset.split("train") if case.id not in unseen]
+    held_out = [*dataset.split("val"), *dataset.split("test")]
+
+    spawned = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    with ThreadPoolExecutor(1) if quick else spawned as pool:
+        jobs: list[Future[Any]] = [
+            pool.submit(trained_network, full, [c.id for c in cases], out / name, iterations, name == "pixel")
+            for name, cases, iterations in (("judge", others, size.judge), ("pixel", annotated, size.pixel))
+        ]
+        for job in jobs:
+            job.result()
+        judge, pixel = Judge.trained(others, out / "judge", 1), Judge.trained(annotated, out / "pixel", 1)
+        result: dict[str, Any] = {"judge_cases": len(others), "pixel_cases": len(annotated), "good": GOOD}
+        say(started, "networks")
+        result |= measured(model, few, judge, pixel, held_out, size, started)
+        result["memory_growth_mb"] = pool.submit(memory_growth, model, few, size.memory).result()
+    result["minutes"] = (time.monotonic() - started) / 60
+    rounded: dict[str, Any] = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 4))
+    write_json(out / "engine.json", rounded)
+    return rounded
+
+
+def measured(
+    model: Path, few: Path, judge: Judge, pixel: Judge, held_out: Sequence[Case], size: Size, started: float
+) -> dict[str, Any]:
+    """Return every number that needs the model."""
+    bench = Bench.of(model, few, judge, pixel, size.requests)
+    config, calibration = bench.studio.plan.config, bench.studio.calibration
+    result: dict[str, Any] = {"steps": calibration.steps, "checks": calibration.checks, "guidance": config.guidance}
+    result |= {"solver": config.solver, "slots": config.slots, "thresholds": calibration.thresholds}
+    result |= {"groups": calibration.groups, "stop_groups": calibration.stop_groups, "real": calibration.real}
+    paths = run_to_end(bench, bench.prepared, bench.studio.denoiser)
+    painted = [bench.lesion(i, window[None]) for i, window in enumerate(bench.decoded(paths[:, 1]))]
+    say(started, "painted")
+    result |= measure_power(bench, trials(bench, paths, painted))
+    say(started, "power")
+    result |= measure_cost(bench, painted, lesions_of(held_out, size.fresh), size)
+    say(started, "cost")
+    result |= measure_looks(bench) | measure_peak(bench) | {"slots_over_batches": measure_slots(bench, size.rates)}
+    say(started, "slots")
+    result |= {"coverage": measure_coverage(bench, held_out, size.fresh)}
+    result |= {"stopped_though_acceptable": measure_stops(bench, bench.studio.gate)}
+    result |= measure_frames(model, pixel, held_out[: size.frames]) | measure_labels(bench, paths, painted)
+    say(started, "real images")
+    return result
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("out", "data", "model"):
+        parser.add_argument(f"--{name}", type=Path, required=name == "out")
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    result = run(given.out, given.data, given.model, given.quick, QUICK if given.quick else Size())
+    for name, value in result.items():
+        print(f"{name:32} {json.dumps(value)}")
+
+
+if __name__ == "__main__":
+    main()

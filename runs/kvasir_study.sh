@@ -1,0 +1,28 @@
+#!/bin/sh
+# Do painted lesions help, where, and by how much? Kvasir-SEG, 25 and 50 annotated cases, three draws, val and test as test.
+# Usage: runs/kvasir_study.sh OUT [FROM] [diffaug run options, such as --budget 180]
+# FROM: Kvasir-SEG as published or in split folders; $DIFFAUG_DATA/kvasir-seg unless given.
+# Run it again after a kill: what docs/results/kvasir_study.jsonl records is not repeated.
+set -eu
+OUT=${1:?usage: runs/kvasir_study.sh OUT [FROM] [OPTIONS]}
+FROM=${2:-${DIFFAUG_DATA:?set DIFFAUG_DATA to the folder that holds kvasir-seg, or name FROM}/kvasir-seg}
+[ $# -lt 2 ] && shift $# || shift 2
+mkdir -p "$OUT"
+cat > "$OUT/kvasir_study.yaml" <<YAML
+preset: default
+out: "$OUT"
+records: "$(dirname "$0")/../docs/results/kvasir_study.jsonl"
+data:
+  source: kvasir-seg
+  path: "$FROM"
+  annotated: [50, 25]
+  draws: [0, 1, 2]
+  test: [val, test]
+generate:
+  domain: generic
+  fills: 0.5
+study:
+  arms: [real, copy-paste, pseudo-label, unfiltered, random-kept, fixed-threshold, validated, selected, "selected@0.5",
+         "selected@1", "selected@3", oracle]
+YAML
+diffaug run "$OUT/kvasir_study.yaml" "$@"

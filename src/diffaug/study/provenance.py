@@ -1,0 +1,96 @@
+"""The refusals that keep a comparison honest: where a test image must not be, and what a synthetic set must not see.
+
+Knows digests and fingerprints; knows no arms and no metrics.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from diffaug.artifacts import digest_of_file
+from diffaug.data.case import Case
+from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
+from diffaug.data.examine import tracked
+from diffaug.data.folder import Dataset
+from diffaug.errors import StudyError
+from diffaug.study.arms import SyntheticSet, annotated
+
+SHOWN = 5  # pairs named in a message
+
+
+def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
+    """Refuse a synthetic set that saw more than the training images of the data set.
+
+    Backgrounds and masks come from annotated training cases, by id; every image that the model was fitted on is an
+    annotated or unannotated training image, by the digest of its file.
+
+    Raises:
+        StudyError: Naming the first row, or image, that should not be there.
+    """
+    splits = {case.id: case.split for case in dataset.cases}
+    allowed = {case.id for case in annotated(dataset, "train")}
+    for row in synthetic.rows:
+        for source in row.get("sources", ()):
+            if source in allowed:
+                continue
+            where = f"in split {splits[source]}" if source in splits else "not in the data set"
+            raise StudyError(
+                f"synthetic cases may come from annotated training cases only: {row['id']} of {synthetic.folder} "
+                f"uses case {source}, which is {where}; generate the set from this data set's train split"
+            )
+    if not synthetic.digests:
+        raise StudyError(
+            f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json; "
+            "run `diffaug generate` again, which writes it"
+        )
+    seen = {digest_of_file(case.image): case for case in dataset.cases}
+    for name, digest in synthetic.digests.items():
+        case = seen.get(digest)
+        if case is None or case.split not in ("train", "unannotated"):
+            where = f"case {case.id} in split {case.split}" if case else "not in the data set"
+            raise StudyError(
+                f"a synthetic set may have seen training images only: the model of {synthetic.folder} was fitted on "
+                f"{name}, which is {where}; fit and generate from this data set"
+            )
+
+
+def repeated_frames(seen: Iterable[Case], test: Sequence[Case], progress: str = "") -> list[tuple[str, str]]:
+    """Return the pairs of a test case and a training case that show the same frame, byte for byte or nearly.
+
+    Args:
+        seen: Every image that an arm or a model may train on, annotated or not.
+        test: Test cases.
+        progress: What to call the work in a progress bar; empty for none.
+    """
+    training = {digest_of_file(case.image): case for case in seen}
+    named = [(f"train {case.id}", case) for case in training.values()]
+    named += [(f"test {case.id}", case) for case in test]
+    prints = {name: fingerprint(case.read_image()) for name, case in tracked(named, len(named), progress)}
+    pairs = []
+    for one, other in duplicates_of_fingerprints(prints):
+        (first, name), (second, twin) = one.split(" ", 1), other.split(" ", 1)
+        if first == "train" and second == "test":
+            pairs.append((twin, name))
+    return sorted(pairs)
+
+
+def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:
+    """Refuse test images that are also trained on, unless they are allowed.
+
+    Raises:
+        StudyError: Naming the pairs.
+    """
+    if not pairs or allowed:
+        return
+    named = ", ".join(f"{test} = {train}" for test, train in pairs[:SHOWN])
+    more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+    raise StudyError(
+        f"a test image must not be trained on: of the test and the training cases, {named}{more} show the same frame; "
+        "remove one of each from cases.csv, or allow it with --allow-duplicates, which marks the report"
+    )
+
+
+def key_of(seen: Iterable[Case], test: Iterable[Case]) -> Mapping[str, list[str]]:
+    """Return the digests of the images that are compared: the result of `repeated_frames` belongs to them."""
+    return {
+        "training": sorted({digest_of_file(case.image) for case in seen}),
+        "test": [digest_of_file(case.image) for case in test],
+    }

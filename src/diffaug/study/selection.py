@@ -1,0 +1,284 @@
+"""Arms that need a trained baseline: pseudo-labels of unannotated images, and hard and novel painted cases.
+
+The baseline is the study's own arm `real`: it has seen the annotated training cases of the draw, and nothing else.
+
+Letters: n cases, S side of the network's square input in px.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.config import SelectConfig, StudyConfig
+from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
+from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.errors import StudyError
+from diffaug.study.arms import annotated, read_synthetic
+from diffaug.synthesis import select
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LEAST = 0.001  # of the image; a smaller pseudo-mask is noise
+FEATURES = (
+    "relative_area", "eccentricity", "solidity", "lightness_contrast", "redness_contrast", "edge_sharpness", "texture",
+)  # fmt: skip
+LOGARITHMIC = ("relative_area", "texture")
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What the pool of a derived arm is made from.
+
+    Attributes:
+        kind: pseudo-label or selected.
+        folder: Of the study; pseudo-masks and scores are kept there.
+        baselines: Weights of trained runs of `real`.
+        config: Of the study.
+        train: Annotated training cases.
+        candidates: Unannotated images, or painted cases that the gate accepted.
+        rows: Manifest rows of the painted cases, in their order.
+        fills: Lesion-free fills, of which as many are added as belong to the selected cases.
+        count: Painted cases wanted.
+    """
+
+    kind: str
+    folder: Path
+    baselines: tuple[Path, ...]
+    config: StudyConfig
+    train: tuple[Case, ...]
+    candidates: tuple[Case, ...]
+    rows: tuple[Mapping[str, Any], ...] = ()
+    fills: tuple[Case, ...] = ()
+    count: int = 0
+
+    def pool(self) -> tuple[Case, ...]:
+        """Return the pool; what is measured for it is written to the folder once.
+
+        Raises:
+            StudyError: Nothing is left.
+        """
+        pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
+        if not pool:
+            raise StudyError(
+                f"an arm needs cases: none of {len(self.candidates)} is left for {self.kind}; "
+                "lower study.pseudo_confidence or raise study.select.hard_cut, or leave the arm out"
+            )
+        return pool
+
+    def _pseudo_labelled(self) -> tuple[Case, ...]:
+        table = self.folder / "pseudo" / "masks.jsonl"
+        if not table.is_file():
+            write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
+        least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.candidates}
+        kept = [row for row in read_jsonl(table) if row["area"] >= LEAST and row["confidence"] >= least]
+        classes = self.train[0].classes
+        return tuple(
+            replace(by_id[row["id"]], mask=table.parent / "masks" / row["mask"], split="train", classes=classes)
+            for row in kept
+        )
+
+    def _selected(self) -> tuple[Case, ...]:
+        table = self.folder / "scores.jsonl"
+        if not table.is_file():
+            write_jsonl(table, score_cases(self.rows, self.candidates, self.train, self.baselines, self.config))
+        scores = {row["id"]: row for row in read_jsonl(table)}
+        chosen = select.select(self.rows, scores, self.config.select, self.count)
+        by_id = {row["id"]: case for row, case in zip(self.rows, self.candidates, strict=True)}
+        return (*(by_id[row["id"]] for row in chosen), *self.fills[: round(self.config.fills * len(chosen))])
+
+
+def select_set(
+    synthetic: Path, out: Path, study: Path, config: SelectConfig, count: int | None = None
+) -> dict[str, Any]:
+    """Copy the selected cases of a synthetic set into a data set of their own, fills included.
+
+    The choice is a pure function of the manifest and of the scores, which are measured with the study's baseline once
+    and kept in STUDY/scores.jsonl. OUT/manifest.jsonl has a row for each chosen case, with its scores.
+
+    Args:
+        synthetic: A finished synthetic set.
+        out: The data set to make; it can be studied like any synthetic set.
+        study: A finished study of this set alone, with the arm `real`.
+        config: Hardness, its upper cut, novelty.
+        count: Lesions wanted; None takes all that are not too hard.
+
+    Returns:
+        How many were accepted and chosen, in all and by size, and how many fills belong to them.
+
+    Raises:
+        StudyError: The study is of another set, or has no trained baseline; nothing is left.
+        ConfigError: `out` holds something else.
+    """
+    one, plan = read_synthetic(synthetic), read_json(study / "study.json")
+    if [str(synthetic.resolve())] != plan["synthetic"]:
+        named = ", ".join(plan["synthetic"]) or "no set"
+        raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
+    knobs = StudyConfig.model_validate(plan["config"]).model_copy(update={"select": config})
+    baselines = sorted((study / "runs").glob("real-*.safetensors"))
+    if not baselines:
+        raise StudyError(f"a selection needs a baseline: {study} has no trained arm real; run its study with real")
+    rows = select.accepted(one.rows)
+    training, _ = select.fills(one.rows)
+    derivation = Derivation(
+        kind="selected",
+        folder=study,
+        baselines=tuple(baselines[: knobs.baselines]),
+        config=knobs,
+        train=annotated(read_dataset(Path(plan["data"])), "train"),
+        candidates=tuple(one.case(row) for row in rows),
+        rows=tuple(rows),
+        fills=tuple(one.case(row) for row in training),
+        count=len(rows) if count is None else count,
+    )
+    pool = derivation.pool()
+    scores = {row["id"]: row for row in read_jsonl(study / "scores.jsonl")}
+    by_id = {row["id"]: row for row in one.rows}
+    with new_dataset(out) as partial:
+        cases = [copy_case(case, partial) for case in pool]
+        negative = [
+            replace(case, attributes={NEGATIVE: 1.0} if by_id[case.id].get("lesion_free") else {}) for case in cases
+        ]
+        write_cases(partial, negative)
+        made = [
+            {**by_id[case.id], "decision": "kept", "scores": scores.get(case.id)}
+            | {"image": case.image.relative_to(partial).as_posix(), "mask": _path_in(case, partial)}
+            for case in cases
+        ]
+        for row in made:
+            if row.get("fill"):
+                region = copy_file(synthetic / row["region"], partial / "regions", row["id"])
+                row["region"] = region.relative_to(partial).as_posix()
+        write_jsonl(partial / "manifest.jsonl", made)
+        lesions = [row for row in made if not row.get("fill")]
+        sizes = Counter(row["size_bin"] for row in lesions)
+        found = {"accepted": len(rows), "kept": len(lesions), "fills": len(made) - len(lesions), "by_size": dict(sizes)}
+        write_json(partial / "provenance.json", {"images": dict(one.digests)})
+        write_json(partial / "summary.json", found)
+    return found
+
+
+def _path_in(case: Case, folder: Path) -> str:
+    return case.mask.relative_to(folder).as_posix() if case.mask else ""
+
+
+def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[Case]) -> list["nn.Module"]:
+    """Return trained networks for the classes of the training cases."""
+    from diffaug.study.segmenter import load_network
+
+    return [load_network(config, path, len(train[0].class_names)) for path in weights]
+
+
+def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any]]:
+    """Write the mask that the baseline gives each unannotated image, and yield its confidence.
+
+    The label is that of the mean probability of the baselines; its confidence is the mean probability of each class
+    inside its mask, the least of the classes.
+
+    Yields:
+        id, mask (file name), area (share of the image), confidence.
+
+    Source: Lee 2013, "Pseudo-Label"; the confidence is that of Sohn et al. 2020 (arXiv:2001.07685), over a region.
+    """
+    import torch
+
+    from diffaug.study.batches import load_images
+    from diffaug.study.evaluate import BATCH, enlarged, labelled, probabilities
+
+    cases, config, classes = derivation.candidates, derivation.config, derivation.train[0].classes
+    networks = load_networks(derivation.baselines, config, derivation.train)
+    for start in range(0, len(cases), BATCH):
+        some = cases[start : start + BATCH]
+        images = load_images(some, config.size)
+        mean = torch.stack([probabilities(network, images) for network in networks]).mean(0)
+        for index, (case, probability) in enumerate(zip(some, mean, strict=True)):
+            full = enlarged(probability, case.read_image().shape[:2])
+            label, name = labelled(full, classes), f"{start + index:05d}.png"
+            write_png(folder / name, label if classes else label * 255)
+            masks = masks_from_label(label, classes)
+            sure = min(
+                float(found[mask].mean()) if mask.any() else 0.0 for found, mask in zip(full, masks, strict=True)
+            )
+            yield {"id": case.id, "mask": name, "area": float((label > 0).mean()), "confidence": round(sure, 5)}
+
+
+def score_cases(
+    rows: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
+    train: Sequence[Case],
+    baselines: Sequence[Path],
+    config: StudyConfig,
+) -> list[dict[str, Any]]:
+    """Measure painted cases for the selection.
+
+    Args:
+        rows: Their manifest rows.
+        cases: The cases, in the same order.
+        train: Annotated training cases, whose lesions novelty is the distance from.
+        baselines: Weights of trained runs of `real`.
+        config: The network's.
+
+    Returns:
+        For each case: id, aligned (last score of the validator, None without one), loss (1 - soft Dice of the mean
+        prediction), disagreement (mean deviation between the baselines over the union of what they find; 0 with one
+        baseline), features (measured attributes, in deviations of the training lesions), novelty (distance from the
+        nearest training lesion), low_contrast (under the lowest third of the training lesions).
+    """
+    import torch
+
+    from diffaug.study.batches import load
+    from diffaug.study.evaluate import probabilities
+    from diffaug.study.strata import LOW
+
+    known = [one for one in (_attributes(case) for case in train) if one["relative_area"] > 0]
+    lesions, networks = np.array([_vector(one) for one in known]), load_networks(baselines, config, train)
+    centre, spread = lesions.mean(0), lesions.std(0) + 1e-6
+    cut = float(np.quantile([one["colour_contrast"] for one in known], LOW))
+    reference = (lesions - centre) / spread
+    scored = []
+    for row, case in zip(rows, cases, strict=True):
+        pixels = load([case], config.size)
+        found = torch.cat(
+            [probabilities(network, pixels.images) for network in networks]
+        ).numpy()  # (networks, K, S, S)
+        measured = _attributes(case)
+        features = (_vector(measured) - centre) / spread
+        scored.append(
+            {
+                "id": row["id"],
+                "aligned": row["checks"][-1]["score"] if row["checks"] else None,
+                "loss": round(_loss(found.mean(0), pixels.masks[0].numpy()), 5),
+                "disagreement": round(_disagreement(found), 5),
+                "features": [round(float(value), 4) for value in features],
+                "novelty": round(float(np.linalg.norm(reference - features, axis=1).min()), 4),
+                "low_contrast": bool(measured["colour_contrast"] < cut),
+            }
+        )
+    return scored
+
+
+def _loss(probability: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
+    return float(1 - (2 * (probability * mask).sum() + 1) / (probability.sum() + mask.sum() + 1))
+
+
+def _disagreement(found: NDArray[np.float32]) -> float:
+    union = (found > 0.5).any(0)
+    return float(found.std(0)[union].mean()) if union.any() else 0.0
+
+
+def _attributes(case: Case) -> dict[str, float]:
+    from diffaug.conditioning.attributes import measure_attributes
+
+    return asdict(measure_attributes(case.read_image(), case.read_mask()))
+
+
+def _vector(attributes: Mapping[str, float]) -> NDArray[np.float64]:
+    return np.array(
+        [np.log(max(1e-4, attributes[name])) if name in LOGARITHMIC else attributes[name] for name in FEATURES]
+    )

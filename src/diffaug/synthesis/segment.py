@@ -1,0 +1,109 @@
+"""`diffaug segment`: find lesions in real images with the latent validator, in one pass and without painting.
+
+Encode the whole frame, evaluate the fold validators once, average, upsample. No step of a sampler is made.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from diffaug.artifacts import make_folder, write_json
+from diffaug.data.case import Mask, Pixels, read_image, write_png
+from diffaug.data.inspect import outlined
+from diffaug.diffusion.devices import device_of
+from diffaug.diffusion.train import progress_bar
+from diffaug.errors import ConfigError, DataError
+from diffaug.models.latent_inpainter import LatentInpainter, encode, verify
+from diffaug.synthesis.shards import load_validators
+from diffaug.synthesis.window import frame_window, window_image
+from diffaug.validator.calibration import Calibration
+from diffaug.validator.latent_segmenter import segment
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+Maps = NDArray[np.float32]
+
+
+class FrameSegmenter:
+    """The validators of a model, applied to whole frames.
+
+    Args:
+        model: A finished model folder.
+        device: Where to compute.
+    """
+
+    def __init__(self, model: Path, device: torch.device | str = "cpu") -> None:
+        calibration = Calibration.load(model / "calibration.json")
+        self.painter = LatentInpainter.load(model, device)
+        self.validators: Sequence[Any] = load_validators(model, calibration, self.painter)
+
+    @torch.no_grad()
+    def probabilities(self, frame: Pixels) -> Maps:
+        """Return lesion probabilities: pixels (H, W, 3) => (K, H, W), the mean over the fold validators."""
+        window = frame_window(frame.shape)
+        latents = encode(self.painter.codec, window_image(frame, window, self.painter.window))
+        still = torch.zeros(1, dtype=torch.long)
+        maps = torch.stack([segment(network, latents, still) for network in self.validators]).mean(0)
+        square = F.interpolate(maps, (window.side, window.side), mode="bilinear", align_corners=False)[0]
+        return np.stack([window.place(found.numpy(), frame.shape[:2]) for found in square])
+
+
+def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Segment every image of a folder.
+
+    Args:
+        model: A finished model folder.
+        images: A folder of images.
+        out: The folder to make: `masks/` (of one class 0 and 255; of several, the number of the innermost class),
+            `overlays/`, `summary.json`.
+        device: Where to compute: cpu, cuda, cuda:N or auto.
+
+    Returns:
+        The content of `summary.json`: how many were segmented, and the share of the frame found in each.
+
+    Raises:
+        ModelError: The model is unfinished or altered.
+        DataError: There is no image, or some cannot be decoded; the others are segmented all the same.
+        ConfigError: `out` holds other files, or the device is not there.
+    """
+    place = device_of(device)
+    verify(model)
+    paths = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"segmentation needs images: {images} holds none ({', '.join(SUFFIXES)}); check the path")
+    if out.is_dir() and {path.name for path in out.iterdir()} - {"masks", "overlays", "summary.json"}:
+        raise ConfigError(f"an output needs a new or empty folder: {out} holds other files; choose another folder")
+    segmenter, found, failed = FrameSegmenter(model, place), {}, []
+    for name in ("masks", "overlays"):
+        make_folder(out / name)
+    with progress_bar() as bar:
+        for path in bar.track(paths, description="segmenting"):
+            try:
+                frame = read_image(path)
+            except DataError:
+                failed.append(path.name)
+                continue
+            masks = segmenter.probabilities(frame) > 0.5
+            anything: Mask = np.asarray(masks.any(0))
+            write_png(out / "masks" / f"{path.stem}.png", label_of(masks))
+            write_png(out / "overlays" / f"{path.stem}.png", outlined(frame, anything))
+            found[path.name] = round(float(anything.mean()), 5)
+    summary = {"segmented": len(found), "failed": failed, "found": found}
+    write_json(out / "summary.json", summary)
+    if failed:
+        raise DataError(
+            f"every image must decode: {', '.join(failed)} did not, the other {len(found)} are in {out}; "
+            "save again or remove what is damaged"
+        )
+    return summary
+
+
+def label_of(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return masks of K classes as one picture, (K, H, W) => (H, W): 0 and 255, the last class that holds it."""
+    values = np.array([255] if len(masks) == 1 else range(1, len(masks) + 1), dtype=np.uint8)
+    label: NDArray[np.uint8] = (masks * values[:, None, None]).max(0)
+    return label

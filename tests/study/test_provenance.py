@@ -1,0 +1,108 @@
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from study_folders import make_synthetic
+
+from diffaug.artifacts import read_json, read_jsonl, write_jsonl
+from diffaug.config import StudyConfig
+from diffaug.data.folder import read_dataset
+from diffaug.errors import StudyError
+from diffaug.study.arms import read_synthetic
+from diffaug.study.provenance import check_provenance, check_repeated, repeated_frames
+from diffaug.study.run import read_inputs, run_study
+
+
+@pytest.mark.parametrize(("source", "where"), [("test-1", "in split test"), ("elsewhere-3", "not in the data set")])
+def test_a_synthetic_set_that_saw_other_than_training_cases_is_refused_by_name(tmp_path, dataset, source, where):
+    folder = make_synthetic(tmp_path / "leak", sources=("train-0", source))
+    with pytest.raises(StudyError, match=rf"synth-00000 of .*leak uses case {source}, which is {where}"):
+        check_provenance(read_synthetic(folder), read_dataset(dataset))
+
+
+def move(dataset, case, split):
+    rows = list(csv.DictReader((dataset / "cases.csv").read_text(encoding="utf-8").splitlines()))
+    for row in rows:
+        if row["id"] == case:
+            row["split"] = split
+            row["mask"] = "" if split == "unannotated" else row["mask"]
+    with (dataset / "cases.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_an_unannotated_source_is_refused(dataset, synthetic):
+    move(dataset, "train-1", "unannotated")
+    with pytest.raises(StudyError, match="train-1, which is in split unannotated"):
+        read_inputs(dataset, [synthetic], ["test"])
+
+
+def test_a_rejected_row_is_checked_too(dataset, synthetic):
+    rows = read_jsonl(synthetic / "manifest.jsonl")
+    rows[-1]["sources"] = ["test-0"]
+    write_jsonl(synthetic / "manifest.jsonl", rows)
+    with pytest.raises(StudyError, match="test-0"):
+        read_inputs(dataset, [synthetic], ["test"])
+
+
+def test_a_model_that_was_fitted_on_a_test_image_is_refused_by_its_digest(dataset, synthetic):
+    move(dataset, "train-5", "test")  # no row of the set names it
+    with pytest.raises(StudyError, match=r"fitted on train-5, which is case train-5 in split test"):
+        read_inputs(dataset, [synthetic], ["test"])
+
+
+def test_a_model_that_was_fitted_on_unannotated_training_images_is_fine(dataset, synthetic):
+    move(dataset, "train-5", "unannotated")
+    assert len(read_inputs(dataset, [synthetic], ["test"]).train) == 5
+
+
+def test_a_set_that_does_not_say_what_its_model_saw_is_refused(dataset, synthetic):
+    (synthetic / "provenance.json").unlink()
+    with pytest.raises(StudyError, match=r"no provenance\.json"):
+        read_inputs(dataset, [synthetic], ["test"])
+
+
+def photograph(path, seed, shift=0):
+    """Write a frame with structure of its own, which a fingerprint can tell from others."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(40, 220, (12, 12, 3), dtype=np.uint8)).resize((40, 56))
+    Image.fromarray((np.asarray(coarse).astype(int) + shift).clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def repeating(dataset):
+    """A data set whose test-2 is train-2 a little brighter."""
+    for name, seed, shift in (("train-2", 1, 0), ("test-2", 1, 9), ("train-4", 2, 0), ("test-4", 3, 0)):
+        photograph(dataset / "images" / f"{name}.png", seed, shift)
+    return dataset
+
+
+def test_test_images_that_are_nearly_training_images_are_found_by_name(repeating):
+    data = read_dataset(repeating)
+    assert repeated_frames(data.split("train"), data.split("test")) == [("test-2", "train-2")]
+    with pytest.raises(StudyError, match=r"test-2 = train-2 show the same frame; .*--allow-duplicates"):
+        check_repeated([("test-2", "train-2")], allowed=False)
+
+
+def test_many_repeated_frames_are_counted():
+    with pytest.raises(StudyError, match="and 3 more"):
+        check_repeated([(f"test-{index}", f"train-{index}") for index in range(8)], allowed=False)
+
+
+def test_a_repeated_frame_stops_a_study_unless_it_is_allowed_and_then_it_is_said(tmp_path, repeating):
+    config = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20)
+    with pytest.raises(StudyError, match="test-2 = train-2"):
+        run_study(repeating, tmp_path / "out", [], config)
+    assert not (tmp_path / "out").exists()
+    run_study(repeating, tmp_path / "out", [], config, allow_duplicates=True)
+    assert read_json(tmp_path / "out" / "study.json")["duplicates"] == [["test-2", "train-2"]]
+
+
+def test_a_test_image_among_the_unannotated_ones_is_found(repeating):
+    move(repeating, "train-2", "unannotated")
+    shutil.copy(repeating / "images" / "test-2.png", repeating / "images" / "train-2.png")
+    inputs = read_inputs(repeating, [], ["test"])
+    assert repeated_frames(inputs.seen(), inputs.test) == [("test-2", "train-2")]

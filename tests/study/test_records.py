@@ -1,0 +1,99 @@
+import pytest
+
+from diffaug.config import SelectConfig, StudyConfig
+from diffaug.study.records import Records, key_of_run
+from diffaug.study.statistics import METRICS
+from diffaug.study.strata import size_stratum
+
+TOLD = {
+    "arm": "real",
+    "annotated": 25,
+    "draw": 1,
+    "fold": None,
+    "seed": 3,
+    "cases": {"real": 25, "pool": 0},
+    "fills": [],
+}
+
+
+def rows_of(dices):
+    rows = []
+    for index, dice in enumerate(dices):
+        free = dice is None
+        rows.append(
+            {
+                "case": f"case-{index}", "group": f"patient-{index // 2}", "area": 0.0 if free else 0.02 + 0.1 * index,
+                "contrast": None if free else 4.0 + index, "dice": 1.0 if free else dice,
+                "iou": 1.0 if free else dice / (2 - dice), "sensitivity": None if free else dice, "precision": None,
+                "hd95": None if free else 12.34, "lesion_recall": None if free else 1.0,
+                "missed": None if free else float(dice / (2 - dice) < 0.1),
+                "false_negative_rate": None if free else 1 - dice,
+                "false_alarm": 0.0 if free else None, "false_area": 0.000123 if free else None,
+                "strata": [] if free else [size_stratum(0.02 + 0.1 * index)],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def test_what_is_recorded_comes_back_to_the_digits_that_are_kept(tmp_path):
+    rows = rows_of([0.71234, 0.05, None, 0.9])
+    Records(tmp_path / "records.jsonl").add("key", TOLD, rows, 6.5)
+    found = Records(tmp_path / "records.jsonl")
+    back = found.records_of(found.run("key"))
+    assert [row["case"] for row in back] == [row["case"] for row in rows]
+    for old, new in zip(rows, back, strict=True):
+        for metric in METRICS:
+            unit = 0.05 if metric == "hd95" else 1e-4
+            assert new[metric] == (None if old[metric] is None else pytest.approx(old[metric], abs=unit))
+    assert [row["strata"] for row in back] == [["small", "low-contrast"], ["medium", "low-contrast"], [], ["large"]]
+    assert all(row["draw"] == 1 and row["annotated"] == 25 and row["seed"] == 3 for row in back)
+
+
+def test_test_cases_are_described_once_and_a_run_takes_few_bytes(tmp_path):
+    records = Records(tmp_path / "records.jsonl")
+    rows = rows_of([0.5] * 300)
+    records.add("one", TOLD, rows, None)
+    first = (tmp_path / "records.jsonl").stat().st_size
+    records.add("two", {**TOLD, "seed": 4}, rows, None)
+    assert (tmp_path / "records.jsonl").stat().st_size - first < 12_000
+    assert sum("case" in line for line in records.lines) == 1
+    assert records.run("three") is None
+
+
+def test_a_line_cut_off_by_a_kill_is_run_again(tmp_path):
+    path = tmp_path / "records.jsonl"
+    Records(path).add("one", TOLD, rows_of([0.5]), None)
+    path.write_bytes(path.read_bytes()[:-20])
+    records = Records(path)
+    assert records.run("one") is None
+    records.add("one", TOLD, rows_of([0.5]), None)
+    assert Records(path).run("one")
+
+
+def test_arms_of_real_cases_do_not_depend_on_mixing_and_only_painted_ones_on_the_painter():
+    where, config = {"draw": 0}, StudyConfig()
+    mixed = config.model_copy(update={"synthetic_per_real": 3.0, "select": SelectConfig(hard_cut=0.5)})
+    other = {"fit": {"steps": 9}}
+
+    def key(arm, config=config, painting=None, where=where):
+        return key_of_run(arm, config, painting or {"fit": {"steps": 8}}, where)
+
+    assert key("real") == key("real", mixed, other)
+    assert key("copy-paste") == key("copy-paste", painting=other) != key("copy-paste", mixed)
+    assert len({key("selected"), key("selected", mixed), key("selected", painting=other), key("real")}) == 4
+    assert key("real") != key("real", where={"draw": 1})
+    assert key("real") != key("real", config.model_copy(update={"iterations": 9}))
+    assert key("real") == key("real", config.model_copy(update={"workers": 7, "arms": ("real",), "bootstrap": 3}))
+
+
+def test_of_several_classes_every_metric_is_kept_as_it_is(tmp_path):
+    rows = [
+        one | {f"cup_{metric}": None for metric in METRICS} | {"cup_dice": 0.25, "cup_hd95": 7.2, "vcdr_error": 0.031}
+        for one in rows_of([0.5, 0.8])
+    ]
+    rows[0] |= {"iou": 0.9, "strata": ["large", "low-contrast", "smaller-cup"]}  # a mean over classes, of no formula
+    records = Records(tmp_path / "records.jsonl")
+    records.add("key", TOLD, rows, 3.0)
+    first, second = records.records_of(records.run("key"))
+    assert (first["iou"], first["cup_dice"], first["cup_hd95"], first["vcdr_error"]) == (0.9, 0.25, 7.2, 0.031)
+    assert first["strata"] == ["large", "smaller-cup"] and second["strata"] == ["medium"]

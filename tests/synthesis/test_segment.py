@@ -1,0 +1,82 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from diffaug.artifacts import make_folder, read_json, write_json
+from diffaug.cli import main
+from diffaug.data.case import read_image, write_png
+from diffaug.data.folder import read_dataset
+from diffaug.errors import DataError, ModelError
+from diffaug.models.latent_inpainter import seal
+from diffaug.synthesis.segment import FrameSegmenter, label_of, segment_images
+from diffaug.synthesis.shards import painter_digest
+
+
+@pytest.fixture
+def pictures(phantoms, tmp_path):
+    """Frames of three shapes."""
+    folder = make_folder(tmp_path / "bilder")
+    frames = [case.read_image() for case in read_dataset(phantoms).split("train")[:3]]
+    for name, frame in (("square", frames[0]), ("wide", frames[1][20:100]), ("high", frames[2][:, 30:])):
+        write_png(folder / f"{name}.png", np.ascontiguousarray(frame))
+    return folder
+
+
+def test_every_image_gets_a_mask_and_an_overlay_of_its_own_size(fitted, pictures, tmp_path):
+    summary = segment_images(fitted, pictures, tmp_path / "out")
+    assert summary["segmented"] == 3 and summary["failed"] == []
+    assert read_json(tmp_path / "out" / "summary.json") == summary
+    for path in pictures.iterdir():
+        mask = read_image(tmp_path / "out" / "masks" / path.name)
+        assert mask.shape == read_image(path).shape == read_image(tmp_path / "out" / "overlays" / path.name).shape
+        assert set(np.unique(mask)) <= {0, 255}
+        assert summary["found"][path.name] == pytest.approx((mask[..., 0] > 0).mean(), abs=1e-4)
+
+
+def test_a_probability_is_that_of_the_pixel_it_lies_on(fitted, pictures):
+    segmenter, frame = FrameSegmenter(fitted), read_image(pictures / "square.png")
+    whole = segmenter.probabilities(frame)
+    assert whole.shape == (1, *frame.shape[:2]) and ((whole > 0) & (whole < 1)).all()
+    mirrored = segmenter.probabilities(np.ascontiguousarray(frame[16:112]))
+    assert mirrored.shape == (1, 96, 128)
+
+
+def test_an_undecodable_image_is_listed_and_the_others_are_segmented(fitted, pictures, tmp_path, capsys):
+    (pictures / "broken.png").write_bytes((pictures / "wide.png").read_bytes()[:200])
+    (pictures / "notes.txt").write_text("no image")
+    with pytest.raises(SystemExit) as end:
+        main(["segment", str(fitted), str(pictures), str(tmp_path / "out")])
+    err = capsys.readouterr().err
+    assert end.value.code == 1 and err.count("\n") == 1
+    assert "broken.png" in err and "other 3" in err and "notes" not in err
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["failed"] == ["broken.png"]
+
+
+def test_a_folder_without_images_is_one_line_of_error(fitted, tmp_path):
+    with pytest.raises(DataError, match="holds none") as error:
+        segment_images(fitted, tmp_path, tmp_path / "out")
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"validator": "0" * 16}, "validators"), ({"painter": "0" * 16}, "painter"), ({"classes": 3}, "classes")],
+)
+def test_validators_of_another_model_or_other_classes_are_refused(fitted, pictures, tmp_path, change, said):
+    model = shutil.copytree(fitted, tmp_path / "model")
+    write_json(model / "calibration.json", read_json(model / "calibration.json") | change)
+    seal(model)
+    with pytest.raises(ModelError, match=said) as error:
+        segment_images(model, pictures, tmp_path / "out")
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+    assert painter_digest(model) == read_json(fitted / "calibration.json")["painter"]
+
+
+def test_the_innermost_class_is_written_where_several_hold_a_pixel():
+    masks = np.zeros((2, 2, 3), dtype=bool)
+    masks[0, 0], masks[1, 0, 1] = True, True
+    assert label_of(masks).tolist() == [[1, 2, 1], [0, 0, 0]]
+    assert label_of(masks[:1]).tolist() == [[255] * 3, [0] * 3]
