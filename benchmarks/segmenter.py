@@ -28,7 +28,9 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "base": {},
+    "augmentation 0.25": {"augmentation": 0.25},
     "augmentation 0.5": {"augmentation": 0.5},
+    "augmentation 0.75": {"augmentation": 0.75},
     "augmentation 1.5": {"augmentation": 1.5},
     "learning rate 1e-3": {"learning_rate": 1e-3},
     "learning rate 4e-3": {"learning_rate": 4e-3},
