@@ -15,7 +15,7 @@ from typing import Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.study.arms import Arm, annotated
@@ -64,12 +64,11 @@ def runs_of(
         test = tuple(after[:TEST])
         cut = contrast_cut(profile(case) for case in train)
         columns = tuple(record(case, profile(case), cut) for case in test)
+        shown = [[digest_of_case(case) for case in some] for some in (train, test)]
         for name in names:
             config = config_of(name, base)
-            arm = Arm(
-                f"{name.replace(' ', '-')}-{digest_of_value(config.model_dump(mode='json', exclude={*FREE}))[:6]}",
-                train,
-            )
+            own = digest_of_value([config.model_dump(mode="json", exclude={*FREE}), shown])[:6]
+            arm = Arm(f"{name.replace(' ', '-')}-{own}", train)
             runs.append(Run(arm, fold, test, columns, config, "cpu", options.out, pictures=False))
     return runs
 

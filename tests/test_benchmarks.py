@@ -102,6 +102,9 @@ def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert len((tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()) == 4
 
+    subprocess.run([*command, "--annotated", "6", "--folds", "2", "--only", "base"], check=True, capture_output=True)
+    assert len(list((tmp_path / "out" / "runs").glob("*-[01].jsonl"))) == 6  # other cases are other runs
+
 
 def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "stable_diffusion.py"), str(tmp_path), "--quick", "--once"]
