@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, Mask, Pixels
-from diffaug.study.batches import Batch, _take
+from diffaug.study.batches import Batch, take
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.segmenter import build_network, train
 from diffaug.synthesis.window import Window, window_around, window_image, window_mask
@@ -68,7 +68,7 @@ class _Batches:
 
     def draw(self, iteration: int) -> Batch:
         rng = np.random.default_rng((self.seed, iteration))
-        return _take(self.pool, torch.from_numpy(rng.integers(0, len(self.pool.ids), self.size)))
+        return take(self.pool, torch.from_numpy(rng.integers(0, len(self.pool.ids), self.size)), 1.0)
 
 
 class Judge:

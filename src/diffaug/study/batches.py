@@ -127,12 +127,12 @@ class Batches:
         late = max(0, iteration - self.mixed)
         first = min(iteration, self.mixed) * self.real_rows + late * self.size
         count = self.size if iteration >= self.mixed else self.real_rows
-        batch = _take(self.real, torch.from_numpy(self.real_order[first : first + count]), 1.0)
+        batch = take(self.real, torch.from_numpy(self.real_order[first : first + count]), 1.0)
         if count == self.size:
             return batch
         rows = slice(iteration * self.pool_rows, (iteration + 1) * self.pool_rows)
         others = torch.from_numpy(self.pool_order[rows])
-        other = _take(self.pool, others, self.weight) if self.pool else self._paste(others, iteration)
+        other = take(self.pool, others, self.weight) if self.pool else self._paste(others, iteration)
         return Batch(
             torch.cat([batch.images, other.images]),
             torch.cat([batch.masks, other.masks]),
@@ -145,13 +145,14 @@ class Batches:
 
         rng = np.random.default_rng([self.seed, PASTE, iteration])
         sources = torch.from_numpy(rng.integers(0, len(self.real.ids), len(targets)))
-        onto, lesion = _take(self.real, targets, self.weight), _take(self.real, sources, self.weight)
+        onto, lesion = take(self.real, targets, self.weight), take(self.real, sources, self.weight)
         images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng, self.one_place)
         names = tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
         return Batch(images, masks, onto.weights, names)
 
 
-def _take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
+def take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
+    """Return some rows of cases in memory as a batch, each with the same weight in the loss."""
     import torch
 
     ids = tuple(pixels.ids[row] for row in rows.tolist())
