@@ -441,11 +441,12 @@ def fitted(data: Path, out: Path, quick: bool) -> dict[str, float]:
     if not record.is_file():
         command = [sys.executable, "-m", "diffaug", "fit", str(data), str(out / "model")]
         subprocess.run([*command, "--preset", "smoke"] if quick else command, check=True, stdout=subprocess.DEVNULL)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = sum(read_json(out / "model" / "training" / "summary.json")["seconds"].values())
-        write_json(record, {"fit_minutes": round(seconds / 60, 2), "fit_peak_gb": round(peak, 2)})
-    cost: dict[str, float] = read_json(record)
-    return cost
+        cost = {"fit_minutes": seconds / 60, "fit_core_minutes": (used.ru_utime + used.ru_stime) / 60}
+        write_json(record, {name: round(v, 2) for name, v in (cost | {"fit_peak_gb": used.ru_maxrss / 2**20}).items()})
+    found: dict[str, float] = read_json(record)
+    return found
 
 
 def held_out_cases(full: Path, test: Path | None, out: Path) -> list[Case]:

@@ -68,7 +68,7 @@ class DenoiserConfig(Knobs):
     monitor_share: Rate = 0.1  # share of the cases that only choose the checkpoint; none where that is fewer than two
     text_dropout: Fraction = 0.1
     region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # of the region over what else is estimated
-    iterations: Count = 500
+    iterations: Count = 400  # the score of held-out cases rises no more after 400 of 500 (N = 100)
     batch_size: Positive = 32
     learning_rate: Rate = 4e-4
     lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0  # of low-rank updates; 0 trains a base in full
