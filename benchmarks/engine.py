@@ -8,8 +8,9 @@ Usage: python benchmarks/engine.py --out DIR [--data DATA] [--model MODEL] [--qu
 
 The peer. `StableDiffusionInpaintPipeline` takes 4 or 9 channels and refuses ours, so its published loop is rebuilt here
 from the model's own diffusers scheduler and U-Net, in float32 as the pipeline runs it: 50 steps, guidance 7.5, the
-prompt and the empty one in one batch, one image a call. Then the decoder, and a pixel-space segmentation network
-trained on the same cases; what has an IoU of 0.5 with its mask is kept. `*_batched` gives the peer our batch size.
+prompt and the empty one in one batch, as many images a call as we have slots (`*_singles`: one, which is slower). Then
+the decoder, and a pixel-space segmentation network trained on the same cases; what has an IoU of 0.5 with its mask is
+kept.
 
 Kept means: kept by the method's own rule, and good. Good means: an IoU of at least 0.5 by the judge (`judge.py`), a
 pixel-space network trained on the training cases that no other network here has seen. Seconds are those of the
@@ -46,6 +47,8 @@ from diffaug.data.case import Case, Mask
 from diffaug.data.folder import read_dataset
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
+from diffaug.diffusion.schedule import x_t_from_x0
+from diffaug.diffusion.train import autocast
 from diffaug.models.latent_inpainter import decode, encode
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.segmenter import build_network, train
@@ -55,6 +58,7 @@ from diffaug.synthesis.segment import FrameSegmenter
 from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan, painted_requests
 from diffaug.synthesis.window import frame_window, window_image, window_mask
 from diffaug.training.fit import fit
+from diffaug.training.validation import estimates
 from diffaug.training.windows import Annotated, encode_windows, lesion_window
 from diffaug.validator.calibration import BINS, Trajectory, soft_iou
 from diffaug.validator.gate import Gate
@@ -157,14 +161,18 @@ class Bench:
         size = self.studio.plan.config.slots
         return torch.cat([decode(self.studio.painter.codec, part) for part in torch.split(latents, size)])
 
-    @torch.no_grad()
-    def filtered(self, images: Tensor, rows: Sequence[int]) -> list[bool]:
-        """Tell which windows a pixel-space network finds to be where their mask says."""
+    def pixel_targets(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return masks and regions of requests as a pixel-space filter needs them, (N, 1, S, S) each."""
         side = self.studio.painter.window
         masks = torch.cat([window_mask(self.canvases[i].masks.new, self.canvases[i].window, side) for i in rows])
         regions = torch.cat([window_mask(self.canvases[i].region, self.canvases[i].window, side) for i in rows])
+        return masks, (regions > 0.25).float()
+
+    @torch.no_grad()
+    def filtered(self, images: Tensor, masks: Tensor, regions: Tensor) -> list[bool]:
+        """Tell which windows a pixel-space network finds to be where their mask says."""
         found = self.pixel.probability(((images + 1) / 2).clamp(0, 1))
-        return [iou >= PEER_IOU for iou in iou_inside(found, masks, (regions > 0.25).float())]
+        return [iou >= PEER_IOU for iou in iou_inside(found, masks, regions)]
 
 
 def groups(items: Sequence[Any], studio: Studio) -> Iterator[Sequence[Any]]:
@@ -323,7 +331,11 @@ def textureless(bench: Bench, index: int, lesion: Lesion, around: bool) -> Tenso
     mask = window_mask(canvas.masks.new, canvas.window, painter.window)
     where = (1 - region) if around else mask
     colour = (image * where).sum((2, 3), keepdim=True) / where.sum().clamp_min(1)
-    return encode(painter.codec, image * (1 - region) + colour * region).repeat(2, 1, 1, 1)
+    x0 = encode(painter.codec, image * (1 - region) + colour * region)
+    prepared, steps = bench.prepared[index], bench.studio.calibration.steps
+    t = painter.schedule.timesteps(steps)[max(1, steps // 2) - 1].view(1)
+    x_t = x_t_from_x0(x0, prepared.noise[:1], painter.schedule.at(t))
+    return torch.cat([bench.studio.denoiser(x_t, t, prepared.conditioning), x0])
 
 
 def measure_power(bench: Bench, found: Sequence[Trial]) -> dict[str, Any]:
@@ -390,9 +402,10 @@ def by_peer(
     seconds, kept, lesions = 0.0, [], []
     for start in range(0, len(rows), each):
         some = rows[start : start + each]
+        targets = bench.pixel_targets(some)  # ours lie in what is prepared
         started = time.process_time()
         images = bench.decoded(make([bench.prepared[i] for i in some]))
-        kept += bench.filtered(images, some)
+        kept += bench.filtered(images, *targets)
         seconds += time.process_time() - started
         lesions += [bench.lesion(i, image[None]) for i, image in zip(some, images, strict=True)]
     return {"seconds": seconds / len(rows), "kept": kept, "lesions": lesions}
@@ -449,9 +462,13 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
         fine = (bench.judged(peers[many]["lesions"]) >= GOOD).tolist()
         kept, everything = peers[many]["kept"], [True] * len(fine)
         key = "kept_per_core_second_ratio" if name == "peer" else "kept_ratio_equal_steps"
-        for suffix, seconds in (("", peers[name]["seconds"]), ("_batched", peers[many]["seconds"])):
+        for suffix, seconds in (("_singles", peers[name]["seconds"]), ("", peers[many]["seconds"])):
             result[f"{key}{suffix}"] = ratio(mine, rate(seconds, kept, fine))
             result[f"{key}{suffix}_good_or_not"] = ratio(plain, rate(seconds, kept, everything))
+            if not suffix:
+                result[f"{key}_interval"] = ratio_interval(
+                    ours["kept"], good, ours["seconds"], np.array(kept) & fine, seconds
+                )
             same = rate(fixed["seconds"], fixed["kept"], good.tolist())
             result[f"{key}{suffix}_fixed"] = ratio(same, rate(seconds, kept, fine))
             result["seconds_per_request"][f"{name}{suffix}"] = seconds
@@ -462,12 +479,25 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
     result["acceptance"]["ours_good_of_kept"] = float(np.sum(good & ours["kept"]) / max(1, np.sum(ours["kept"])))
 
     reference = bench.judge.features(*windows([codec_passed(painter, lesion) for lesion in held_out])[:2])
-    for name, lesions in (("ours", list(ours["lesions"].values())), ("peer", peers["peer_batched"]["lesions"])):
+    batched = peers["peer_batched"]
+    passed = [lesion for lesion, kept in zip(batched["lesions"], batched["kept"], strict=True) if kept]
+    for name, lesions in (("ours", list(ours["lesions"].values())), ("peer", passed), ("peer_all", batched["lesions"])):
         result[f"kid_{name}"] = (
             kid(bench.judge.features(*windows(lesions)[:2]), reference) if len(lesions) > 7 else None
         )
     result["check_share"] = clock.seconds["check"] / clock.seconds["denoise"]
     return result
+
+
+def ratio_interval(kept: Sequence[bool], good: NDArray[np.bool_], seconds: float, theirs: Any, peer: float) -> Any:
+    """Return the 95 % bootstrap interval over requests of the ratio of kept and good cases per core-second."""
+    rng, mine = np.random.default_rng(0), good & np.array(kept)
+    drawn = [
+        (rng.choice(mine, len(mine)).mean() / seconds, rng.choice(theirs, len(theirs)).mean() / peer)
+        for _ in range(2000)
+    ]
+    ratios = [a / b for a, b in drawn if b > 0]
+    return [round(float(value), 3) for value in np.quantile(ratios, (0.025, 0.975))] if ratios else None
 
 
 def ratio(ours: float, theirs: float) -> float | None:
@@ -480,13 +510,13 @@ def measure_looks(bench: Bench) -> dict[str, float]:
     """Return what a look costs on latents, and in pixels: milliseconds a sample, in batches of the slots."""
     painter, slots = bench.studio.painter, bench.studio.plan.config.slots
     latents = torch.randn(slots, painter.latent_channels, painter.latent_side, painter.latent_side)
-    targets = [bench.prepared[0].target] * slots
+    rows = [number % len(bench.prepared) for number in range(slots)]
+    targets, wanted = [bench.prepared[i].target for i in rows], bench.pixel_targets(rows)  # of several folds, as in use
     still, last = torch.zeros(slots, dtype=torch.long), torch.full((slots,), bench.studio.calibration.steps)
-    rows = [0] * slots
     parts: dict[str, Callable[[], Any]] = {
         "latent": lambda: bench.studio.gate.check(latents, still, last, targets),
         "decode": lambda: decode(painter.codec, latents),
-        "pixel": lambda: bench.filtered(torch.zeros(slots, 3, painter.window, painter.window), rows),
+        "pixel": lambda: bench.filtered(torch.zeros(slots, 3, painter.window, painter.window), *wanted),
     }
     found = {name: milliseconds(work) / slots for name, work in parts.items()}
     cost = (found["decode"] + found["pixel"]) / found["latent"]
@@ -512,6 +542,7 @@ def measure_peak(bench: Bench) -> dict[str, float]:
     painter, slots = bench.studio.painter, bench.studio.plan.config.slots
     told = Conditioning.stack([bench.prepared[0].conditioning] * slots)
     noise, t = torch.randn(slots, *bench.prepared[0].noise.shape[1:]), torch.full((slots,), 500)
+    in_use = autocast(painter.device)
     with FlopCounterMode(display=False) as counter:
         painter(noise, t, told)
     reached = counter.get_total_flops() / milliseconds(lambda: painter(noise, t, told)) / 1e6
@@ -519,7 +550,8 @@ def measure_peak(bench: Bench) -> dict[str, float]:
     for width, side in ((128, 32), (192, 16), (256, 16), (256, 32), (512, 16)):
         layer, values = torch.nn.Conv2d(width, width, 3, padding=1), torch.randn(slots, width, side, side)
         work = 2 * 9 * slots * width**2 * side**2
-        best = max(best, work / milliseconds(lambda layer=layer, values=values: layer(values)) / 1e6)  # type: ignore[misc]
+        with in_use:
+            best = max(best, work / milliseconds(lambda layer=layer, values=values: layer(values)) / 1e6)  # type: ignore[misc]
     return {"conv_peak_share": reached / best, "denoiser_gflops": reached, "conv_peak_gflops": best}
 
 
@@ -581,7 +613,10 @@ def memory_growth(model: Path, data: Path, counts: tuple[int, int]) -> float:
 
 
 def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str, Any]:
-    """Return, by size bin, the share of fresh real lesions that the final threshold accepts, beside what was asked."""
+    """Return, by look and size bin, the share of fresh real lesions that reach the conformal threshold.
+
+    Before the end, the threshold is that of real lesions' estimates (`Calibration.real`), not the one that stops.
+    """
     studio, painter = bench.studio, bench.studio.painter
     alone: list[Annotated] = []
     for case in cases:
@@ -597,19 +632,26 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
         return lesion_window(alone[number], painter.window, painter.latent_side, context, rng)
 
     real = encode_windows(painter, (sketch(number) for number in range(len(alone))))
-    still = torch.zeros(len(alone), dtype=torch.long)
-    hits: dict[str, list[bool]] = {name: [] for name in BINS}
-    for network in studio.gate.validators:  # each is asked, since no case belongs to a fold
-        found = torch.cat([segment(network, x, t) for x, t in zip(real.x0.split(32), still.split(32), strict=True)])
-        scores = soft_iou(found, real.fine_mask, real.fine_region).tolist()
-        for case, score in zip(alone, scores, strict=True):
-            name = size_bin(case.attributes[0].relative_area)
-            hits[name].append(score >= studio.calibration.threshold(name, studio.calibration.steps))
-    folds = len(studio.gate.validators)
-    return {
-        name: {"asked": 1 - studio.calibration.alpha, **share(round(sum(found) / folds), len(found) // folds)}
-        for name, found in hits.items()
-    }
+    calibration, timesteps = studio.calibration, painter.schedule.timesteps(studio.calibration.steps)
+    sizes, folds = [size_bin(case.attributes[0].relative_area) for case in alone], len(studio.gate.validators)
+    result = {}
+    for step in calibration.checks:
+        ended = step == calibration.steps
+        t = torch.full((len(alone),), 0 if ended else int(timesteps[step - 1]))
+        latents = real.x0 if ended else estimates(painter, real, t, step, denoiser=studio.denoiser)
+        hits: dict[str, list[bool]] = {name: [] for name in BINS}
+        for network in studio.gate.validators:  # each is asked, since no case belongs to a fold
+            found = torch.cat(
+                [segment(network, x, some) for x, some in zip(latents.split(32), t.split(32), strict=True)]
+            )
+            scores = soft_iou(found, real.fine_mask, real.fine_region).tolist()
+            for name, score in zip(sizes, scores, strict=True):
+                hits[name].append(score >= calibration.real[name][str(step)])
+        result["coverage" if ended else f"coverage_step_{step}"] = {
+            name: {"asked": 1 - calibration.alpha, **share(round(sum(some) / folds), len(some) // folds)}
+            for name, some in hits.items()
+        }
+    return result
 
 
 def measure_stops(bench: Bench, gate: Gate) -> dict[str, Any]:
@@ -703,7 +745,8 @@ def run(out: Path, data: Path | None, model: Path | None, quick: bool, size: Siz
         result: dict[str, Any] = {"judge_cases": len(others), "pixel_cases": len(annotated), "good": GOOD}
         say(started, "networks")
         result |= measured(model, few, judge, pixel, held_out, size, started)
-        result["memory_growth_mb"] = pool.submit(memory_growth, model, few, size.memory).result()
+    with ThreadPoolExecutor(1) if quick else ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        result["memory_growth_mb"] = fresh.submit(memory_growth, model, few, size.memory).result()
     result["minutes"] = (time.monotonic() - started) / 60
     rounded: dict[str, Any] = json.loads(json.dumps(result), parse_float=lambda text: round(float(text), 4))
     write_json(out / "engine.json", rounded)
@@ -728,7 +771,7 @@ def measured(
     say(started, "cost")
     result |= measure_looks(bench) | measure_peak(bench) | {"slots_over_batches": measure_slots(bench, size.rates)}
     say(started, "slots")
-    result |= {"coverage": measure_coverage(bench, held_out, size.fresh)}
+    result |= measure_coverage(bench, held_out, size.fresh)
     result |= {"stopped_though_acceptable": measure_stops(bench, bench.studio.gate)}
     result |= measure_frames(model, pixel, held_out[: size.frames]) | measure_labels(bench, paths, painted)
     say(started, "real images")

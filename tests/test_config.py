@@ -4,7 +4,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffaug.config import PRESETS, Config, FitConfig, GenerateConfig, Source, config_from_values, read_config
+from diffaug.config import (
+    PRESETS,
+    Config,
+    FitConfig,
+    GenerateConfig,
+    Source,
+    ValidatorConfig,
+    config_from_values,
+    read_config,
+)
 from diffaug.data.sources import READERS
 from diffaug.errors import ConfigError
 
@@ -126,6 +135,19 @@ def test_a_file_that_is_missing_or_no_yaml_is_one_line_of_error(tmp_path, conten
     with pytest.raises(ConfigError, match=r"config\.yaml") as error:
         read_config(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.6, "much"])
+def test_an_impossible_value_is_one_line_wherever_it_comes_from(alpha):
+    for make in (
+        lambda: ValidatorConfig(alpha=alpha),
+        lambda: config_from_values({"fit": {"validator": {"alpha": alpha}}}),
+    ):
+        with pytest.raises(ConfigError, match=r"alpha: .*" + str(alpha)) as error:
+            make()
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"fit\.validator\.alpha"):
+        config_from_values({"fit": {"validator": {"alpha": alpha}}})
 
 
 def test_a_config_cannot_be_changed_in_place():

@@ -31,6 +31,19 @@ class Knobs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, **values: Any) -> None:
+        """Take knobs by name.
+
+        Raises:
+            ConfigError: A name or a value is impossible; one line, which is also what the command line shows.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # groups inside a group are checked with it
+
 
 class CodecConfig(Knobs):
     """The autoencoder between pixels and latents."""

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.cli import main
 from diffaug.data.case import read_image, write_png
 from diffaug.data.folder import read_dataset
-from diffaug.errors import DataError, ModelError
+from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.latent_inpainter import seal
 from diffaug.synthesis.segment import FrameSegmenter, label_of, segment_images
 from diffaug.synthesis.shards import painter_digest
@@ -53,6 +54,21 @@ def test_an_undecodable_image_is_listed_and_the_others_are_segmented(fitted, pic
     assert "broken.png" in err and "other 3" in err and "notes" not in err
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["failed"] == ["broken.png"]
+
+
+def test_images_that_would_share_a_mask_are_refused(fitted, pictures, tmp_path):
+    (pictures / "folder.png").mkdir()  # is no image
+    shutil.copyfile(pictures / "wide.png", pictures / "wide.bmp")
+    with pytest.raises(DataError, match=r"wide\.bmp, wide\.png") as error:
+        segment_images(fitted, pictures, tmp_path / "out")
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_the_same_command_segments_again_and_other_images_need_another_folder(fitted, pictures, tmp_path):
+    first = segment_images(fitted, pictures, tmp_path / "out")
+    assert segment_images(fitted, pictures, tmp_path / "out") == first
+    with pytest.raises(ConfigError, match="another images"):
+        segment_images(fitted, Path(shutil.copytree(pictures, tmp_path / "other")), tmp_path / "out")
 
 
 def test_a_folder_without_images_is_one_line_of_error(fitted, tmp_path):

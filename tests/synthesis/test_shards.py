@@ -30,6 +30,7 @@ from diffaug.synthesis import shards
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.engine import Painted
 from diffaug.synthesis.shards import (
+    FOUND,
     PREVIEWS,
     Studio,
     calibration_for,
@@ -37,6 +38,7 @@ from diffaug.synthesis.shards import (
     generate,
     generate_shard,
     make_plan,
+    notices_of_gate,
     painting_of,
     shard_folder,
 )
@@ -184,6 +186,22 @@ def test_a_shard_of_several_seeds_a_request_is_the_same_in_any_order_and_tells_w
         assert row["checks"][0]["score"] == max(row["rivals"]) == row["rivals"][row["candidate"]]
         assert row["rivals"][0] == pytest.approx(other["checks"][0]["score"], abs=2e-3)  # the request's own seed
         assert row["seed"] == other["seed"] and "rivals" not in other
+
+
+def test_a_fill_starts_from_one_seed_since_nothing_chooses_among_several(strict, phantoms, tmp_path):
+    plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"candidates": 2, "fills": 1.0}), 0)
+    generate_shard(plan, tmp_path, 0)
+    rows = read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl")
+    assert {bool(row.get("fill")) for row in rows} == {True, False}
+    assert all(("rivals" in row) != bool(row.get("fill")) for row in rows if row["steps"])
+
+
+def test_generation_tells_where_nothing_is_stopped_on_the_way(fitted, strict, phantoms, unbroken):
+    other = make_plan(fitted, phantoms, CONFIG, 0)
+    (notice,) = notices_of_gate(other)
+    assert "nothing is stopped on the way" in notice and "[3.0, 1.5, 0.7]" in notice
+    assert read_json(unbroken / "summary.json")["notices"] == notices_of_gate(make_plan(strict, phantoms, CONFIG, 0))
+    assert notices_of_gate(make_plan(fitted, phantoms, CONFIG.model_copy(update={"gate": "off"}), 0)) == []
 
 
 def test_a_shard_made_ahead_and_not_needed_is_removed(strict, phantoms, unbroken, tmp_path):
@@ -644,7 +662,7 @@ def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(f
         if not row.get("fill"):
             continue
         assert row["prompt"] == "normal mucosa" and row["placement"] == "free"
-        assert (row["decision"] == "kept") == (row["found"] < 0.5)
+        assert (row["decision"] == "kept") == (row["found"] < FOUND)
         if row["image"]:
             background = dataset.case(row["background"])
             region, label = (read_mask(filled / row[name]) for name in ("region", "mask"))

@@ -247,6 +247,18 @@ def test_bins_that_share_a_threshold_are_named():
     assert shared.notices() == ["the threshold of small lesions is that of 3 small, 9 medium together: one bin needs 9"]
 
 
+def test_a_gate_that_hardly_chooses_says_so():
+    low = calibration(thresholds={**calibration().thresholds, "small": {"2": 0.0, "4": 0.03}})
+    (notice,) = low.notices()
+    assert "hardly chooses" in notice and "small 0.03" in notice and "medium" not in notice
+
+
+def test_a_gate_with_too_few_lesions_in_all_says_that_nothing_is_rejected():
+    few = calibration(counts={"small": 3, "medium": 2, "large": 0})
+    assert few.notices()[0] == "nothing is rejected: the fit has 5 lesions, and alpha 0.1 needs 9"
+    assert len(few.notices()) == 1
+
+
 # On disk
 
 

@@ -3,6 +3,7 @@
 Encode the whole frame, evaluate the fold validators once, average, upsample. No step of a sampler is made.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from diffaug.data.case import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
 from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.train import progress_bar
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import DataError
 from diffaug.models.latent_inpainter import LatentInpainter, encode, verify
-from diffaug.synthesis.shards import load_validators
+from diffaug.synthesis.shards import claim, load_validators
 from diffaug.synthesis.window import frame_window, window_image
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import segment
@@ -67,17 +68,20 @@ def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu")
 
     Raises:
         ModelError: The model is unfinished or altered.
-        DataError: There is no image, or some cannot be decoded; the others are segmented all the same.
-        ConfigError: `out` holds other files, or the device is not there.
+        DataError: There is no image, two have one name, or some cannot be decoded; then the others are segmented all
+            the same.
+        ConfigError: `out` holds other files, or was made of other images; the device is not there.
     """
     place = device_of(device)
-    verify(model)
-    paths = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES)
+    digest = verify(model)
+    paths = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise DataError(f"segmentation needs images: {images} holds none ({', '.join(SUFFIXES)}); check the path")
-    if out.is_dir() and {path.name for path in out.iterdir()} - {"masks", "overlays", "summary.json"}:
-        raise ConfigError(f"an output needs a new or empty folder: {out} holds other files; choose another folder")
+    stems = Counter(path.stem for path in paths)
+    if twins := [path.name for path in paths if stems[path.stem] > 1]:
+        raise DataError(f"each image needs a name of its own, as its mask has: {', '.join(twins[:2])}; rename one")
     segmenter, found, failed = FrameSegmenter(model, place), {}, []
+    claim(out, {"model": digest, "images": str(images.resolve())})
     for name in ("masks", "overlays"):
         make_folder(out / name)
     with progress_bar() as bar:

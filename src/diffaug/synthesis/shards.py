@@ -4,6 +4,7 @@ A shard is a fixed list of requests. Its files are a pure function of (model dig
 complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is missing is made again.
 """
 
+import math
 import shutil
 import sys
 import time
@@ -80,7 +81,7 @@ PATIENCE = 20  # requests per wanted case before generation gives up
 DECISIONS = ("kept", "stopped", "rejected")
 Texts = dict[str, Tensor]  # embedded prompts
 FILL = "fill"  # the size bin under which a gate lets fills pass: there is no lesion to find
-FOUND = 0.5  # of a fill's region; where the validator finds more, it is no lesion-free tissue
+FOUND = 0.25  # mean probability in a fill's region; where the validator finds more, it is no lesion-free tissue
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,11 @@ class Studio:
         return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
 
     def fold(self, request: Request) -> int:
-        """Return which validator has not seen the case of a request's mask; of an outline, that of its background."""
-        return self.calibration.folds[request.mask_case or request.background]
+        """Return which validator has not seen the case of a request's mask; of an outline or a fill, its background."""
+        folds = self.calibration.folds
+        if request.fill and request.background in folds:
+            return folds[request.background]
+        return folds[request.mask_case or request.background]
 
     def fine_region(self, canvas: Canvas) -> Tensor:
         """Return where a request may paint, at the validator's side, (1, s, s)."""
@@ -211,7 +215,7 @@ class Studio:
             request = canvas.request
             size = FILL if request.fill else request.size_bin
             target = Target(fine_masks[row], self.fine_region(canvas), size, self.fold(request))
-            noise = painter.noise(seeds_of(request.seed, self.plan.config.candidates))
+            noise = painter.noise(seeds_of(request.seed, 1 if request.fill else self.plan.config.candidates))
             prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
         return prepared
 
@@ -619,13 +623,13 @@ def generate(
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
         train = [case for case in read_dataset(data).split("train") if case.mask]
         RequestDrawer(train, seed, config, budget=plan.budget).draw(0)
-    if plan.budget:
-        print(plan.budget.table(), file=sys.stderr, flush=True)
+    for line in [*notices_of_gate(plan), *([plan.budget.table()] if plan.budget else [])]:
+        print(line, file=sys.stderr, flush=True)
     claim(out, _settings(plan))
     shards = _complete(plan, out, workers)
     rows = _mark_surplus([row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], plan)
     for extra in (out / "shards").iterdir():
-        if extra.name not in {shard_folder(out, shard).name for shard in shards}:
+        if extra.is_dir() and extra.name not in {shard_folder(out, shard).name for shard in shards}:
             shutil.rmtree(extra)  # made ahead by another worker, and not needed
 
     dataset = read_dataset(data)
@@ -645,8 +649,21 @@ def generate(
         }
     if unsaid:
         summary["left_out_of_prompts"] = dict(sorted(unsaid.items()))
+    summary["notices"] = notices_of_gate(plan)
     write_json(out / "summary.json", summary)
     return summary
+
+
+def notices_of_gate(plan: Plan) -> list[str]:
+    """Return what the gate does not do, or does with little to go by: told when cases are generated."""
+    if plan.config.gate == "off":
+        return []
+    made = Calibration.load(plan.model / "calibration.json")
+    used = calibration_for(plan.config, made)
+    if made.trajectories and not used.trajectories:
+        told = f"{made.painting['solver']} and guidance {made.painting['guidance']}"
+        return [f"nothing is stopped on the way: the fit calibrated that for {told}; fit with these settings"]
+    return used.notices()
 
 
 def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device: str = "cpu") -> Plan:
@@ -739,7 +756,8 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
     """
     budget, size = plan.budget, plan.config.shard_size
     wanted = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
-    most = {name: max(4, -(-PATIENCE * quota // size)) for name, quota in wanted.items()}
+    asked = 1 + plan.config.fills  # requests for one lesion
+    most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
     kept, made = Counter[str](), Counter[str]()
     shards: list[int] = []
 
@@ -760,9 +778,9 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
             name = stratum_of(shard)
             if made[name] == most[name]:
                 raise ModelError(
-                    f"a model must keep 1 of {PATIENCE} requests: {kept[name]} of {made[name] * size} "
+                    f"a model must keep 1 of {PATIENCE} requests: {kept[name]} of {round(made[name] * size / asked)} "
                     f"{name + ' ones ' if name else ''}were kept; fit it longer, annotate more cases, "
-                    "or raise --alpha of the fit"
+                    "or lower --validator.alpha of the fit"
                 )
             if pool is None:
                 found = generate_shard(plan, out, shard)

@@ -164,7 +164,9 @@ def fit(
     # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
     first = first_calibration(model, config, scores, folds, painter)
     calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed, str(place))
-    notices = [*notices, *calibration.notices()]
+    notices = [
+        *notices, *calibration.notices(), *rare_classes(cases, dataset.class_names, config.validator.alpha)
+    ]  # fmt: skip
     clock.note("trajectories")
     summary = {
         "annotated": len(annotated),

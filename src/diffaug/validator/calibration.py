@@ -25,6 +25,7 @@ from diffaug.artifacts import read_json, write_json
 from diffaug.errors import DataError, ModelError
 
 BINS = ("small", "medium", "large")
+WEAK = 0.2  # a final threshold under which a gate turns down little but what is missing altogether
 
 
 def soft_iou(probability: Tensor, mask: Tensor, region: Tensor) -> Tensor:
@@ -160,11 +161,20 @@ class Calibration:
     def notices(self) -> list[str]:
         """Return a line for each size bin whose threshold is not its own."""
         found = []
+        least, total = math.ceil(1 / self.alpha - 1), sum(self.counts.values())
+        if total < least:
+            found.append(f"nothing is rejected: the fit has {total} lesions, and alpha {self.alpha:g} needs {least}")
         for name, members in self.groups.items():
-            if members != (name,):
+            if members != (name,) and total >= least:
                 held = ", ".join(f"{self.counts.get(member, 0)} {member}" for member in members)
-                least = math.ceil(1 / self.alpha - 1)
                 found.append(f"the threshold of {name} lesions is that of {held} together: one bin needs {least}")
+        low = [name for name in BINS if total >= least and self.threshold(name, self.steps) < WEAK]
+        if low:
+            worst = ", ".join(f"{name} {self.threshold(name, self.steps):.2f}" for name in low)
+            found.append(
+                f"the gate hardly chooses: its validators miss 1 real lesion of {1 / self.alpha:.0f}, so a score of "
+                f"{worst} is enough; annotate more, or give --gate fixed a threshold"
+            )
         for name, members in self.stop_groups.items():
             if members != (name,):
                 found.append(f"{name} samples are stopped on the way by the trajectories of {', '.join(members)}")
