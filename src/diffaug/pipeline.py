@@ -305,12 +305,9 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     lines = [(job, records.run(key)) for job in jobs for key in job.keys().values()]
     found = [line for _, line in lines if line is not None]
     rows = [row for job, line in lines if line is not None for row in _with_pictures(job, records.records_of(line))]
-    alarms: dict[str, list[list[float]]] = {}
-    for line in found:
-        alarms.setdefault(line["arm"], []).append(line["fills"])
     config = jobs[0].config
     names = read_dataset(jobs[0].full).class_names
-    summary = summarise(rows, config.study.bootstrap, config.seed, names, alarms)
+    summary = summarise(rows, config.study.bootstrap, config.seed, names, found)
     cuts = {line["cut"] for line in found}
     summary["contrast_cut"] = cuts.pop() if len(cuts) == 1 else None
     for line in reversed(found):

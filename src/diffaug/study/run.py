@@ -597,7 +597,7 @@ def _summarise(
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
     pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
-    alarms = {run.arm.name: [pool["fills"] for other, pool in pools if other.arm.name == run.arm.name] for run in runs}
+    alarms = [{"arm": run.arm.name, "seed": run.seed, "fold": run.fold, "fills": pool["fills"]} for run, pool in pools]
     summary = summarise(records, config.bootstrap, seed, names, alarms) | {"contrast_cut": cut}
     for run, pool in reversed(pools):
         summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}
