@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
+from study_folders import make_dataset, make_synthetic
 
 from diffaug.artifacts import digest_of_file
 from diffaug.config import PRESETS, Config, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
-from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, run_pipeline
+from diffaug.errors import ConfigError, DataError
+from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, imported, run_pipeline
 from diffaug.study.records import Records
+from diffaug.study.run import run_study
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,6 +76,78 @@ def test_a_further_draw_and_number_runs_only_what_is_new(tmp_path: Path) -> None
     assert json.loads((six.parent / "summary.json").read_text())["arms"]["real"]["draws"] == 3
     curve = list(csv.DictReader((all_.parent / "curve.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["annotated"] for row in curve] == ["6", "12"]
+
+
+def test_a_curve_to_all_cases_has_the_oracle_beside_the_arms_of_each_number(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, annotated=(6, "all"), draws=(0,))
+    arms = config.study.model_copy(update={"arms": ("real", "oracle")})
+    for report in run_pipeline(config.model_copy(update={"study": arms})):
+        curve = csv.DictReader((report.parent / "curve.csv").read_text(encoding="utf-8").splitlines())
+        assert [(row["arm"], row["annotated"]) for row in curve] == [
+            ("real", "6"), ("oracle", "6"), ("real", "12"), ("oracle", "12")
+        ]  # fmt: skip
+
+
+def test_data_that_are_given_are_read_and_never_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nosuch does not exist"):
+        run_pipeline(real_alone(tmp_path / "out"), tmp_path / "nosuch")
+    assert not (tmp_path / "nosuch").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"phantoms": (13, 0, 4, 0)}, "phantoms = .*12.*13"),
+        ({"seed": 1}, "seed = 0, not 1"),
+        ({"folds": 2}, "folds = 3, not 2"),
+    ],
+)
+def test_what_was_derived_of_something_else_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    config = real_alone(tmp_path, folds=3, annotated=("all",))
+    _jobs(config, imported(config))
+    data = {"folds": 3, "annotated": ("all",)} | {name: value for name, value in change.items() if name != "seed"}
+    with pytest.raises(ConfigError, match=told):
+        run_pipeline(real_alone(tmp_path, **data).model_copy(update={"seed": change.get("seed", 0)}))
+
+
+def test_a_subset_of_other_cases_is_not_taken_for_the_subset_of_these(tmp_path: Path) -> None:
+    config, data = real_alone(tmp_path / "out", draws=(0,)), tmp_path / "data"
+    import_data(config, data)
+    run_pipeline(config, data)
+    table = (data / "cases.csv").read_text(encoding="utf-8").splitlines()
+    (data / "cases.csv").write_text("\n".join(table[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="n6-draw0/data was made with data = "):
+        run_pipeline(config, data)
+
+
+def test_an_imported_source_whose_files_changed_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "images and masks"
+    import_data(real_alone(tmp_path), source)
+    config = real_alone(tmp_path / "out", source="folder", path=source)
+    before = imported(config)
+    assert imported(config).cases == before.cases
+    next((source / "images").glob("train-*")).unlink()
+    with pytest.raises(ConfigError, match="was made with files = "):
+        imported(config)
+    shutil.rmtree(source)
+    assert imported(config).cases == before.cases
+
+
+def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
+    config, data, job = (
+        real_alone(tmp_path, draws=(0,)),
+        make_dataset(tmp_path / "cases", train=8),
+        tmp_path / "n6-draw0",
+    )
+    run_pipeline(config, data)
+    shutil.rmtree(job / "study")  # as if the arms were chosen together from the start
+    subset = read_dataset(job / "data")
+    make_synthetic(job / "synthetic", sources=(subset.split("train")[0].id,), data=data)
+    painted = config.study.model_copy(update={"arms": ("real", "validated"), "synthetic_per_real": 0.5})
+    run_study(job / "data", job / "study", [job / "synthetic"], painted, oracle=data)
+    study = config.study.model_copy(update={"arms": ("real", "copy-paste"), "synthetic_per_real": 0.5})
+    (report,) = run_pipeline(config.model_copy(update={"study": study}), data)
+    assert set(json.loads((report.parent / "summary.json").read_text())["arms"]) == {"real", "copy-paste"}
 
 
 def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

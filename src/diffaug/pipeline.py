@@ -4,11 +4,19 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffaug.artifacts import digest_of_value, make_folder, read_json, read_jsonl, write_csv, write_json
+from diffaug.artifacts import (
+    digest_of_folder,
+    digest_of_value,
+    make_folder,
+    read_json,
+    read_jsonl,
+    write_csv,
+    write_json,
+)
 from diffaug.conditioning.requests import check_config
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
@@ -54,6 +62,41 @@ def import_data(config: Config, to: Path) -> Dataset:
     for notice in notices:
         say(notice)
     return dataset
+
+
+def imported(config: Config) -> Dataset:
+    """Return the full data set of a run without one of its own, which is made once.
+
+    Raises:
+        ConfigError: It was made with other settings, or of other files.
+    """
+    made_of = config.data.model_dump(mode="json", include={"source", "phantoms", "phantom_size"})
+    made_of |= {"seed": config.seed}
+    if config.data.path and config.data.path.is_dir():  # else it may have been removed since
+        made_of |= {"files": digest_of_folder(config.data.path)}
+    derived(config.out / "data", made_of, lambda to: import_data(config, to))
+    return read_dataset(config.out / "data")
+
+
+def derived(to: Path, made_of: dict[str, Any], make: Callable[[Path], Any]) -> None:
+    """Make a data set once; what it was made of is written beside it, as TO.json.
+
+    Raises:
+        ConfigError: It was made of something else.
+    """
+    note = to.with_name(f"{to.name}.json")
+    if (to / "cases.csv").is_file() and note.is_file():
+        old = read_json(note)
+        differs = [name for name, value in made_of.items() if old.get(name) != value]
+        if differs:
+            name = differs[0]
+            raise ConfigError(
+                f"a run folder holds one run: {to} was made with {name} = {old.get(name)}, not {made_of[name]}; "
+                "choose another `out`, or go back to its settings"
+            )
+        return
+    make(to)  # refuses a folder that holds other cases
+    write_json(note, made_of)
 
 
 @dataclass(frozen=True)
@@ -145,8 +188,7 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     check_arms(study.arms)
-    full = data or config.out / "data"
-    dataset = read_dataset(full) if (full / "cases.csv").is_file() else import_data(config, full)
+    dataset = read_dataset(data) if data else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = _within_budget(_jobs(config, dataset), records)
     for job in jobs:
@@ -160,18 +202,24 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
     """Return the jobs in order; with folds, the data set of each fold is made first."""
     digest, wanted = dataset_digest(dataset), config.data
     if not wanted.folds:
-        fulls: dict[int | None, Path] = {None: dataset.folder}
+        fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
         fold_of = folds_by_group(_groups_of(dataset.split("train")), wanted.folds, config.seed)
-        fulls = {
-            fold: _fold_dataset(dataset, config.out / f"fold{fold}", fold_of, fold) for fold in range(wanted.folds)
-        }
+        fulls = {fold: config.out / f"fold{fold}" for fold in range(wanted.folds)}
+        for fold in range(wanted.folds):
+            derived(
+                fulls[fold], _made_of(config, digest, fold), partial(_fold_dataset, dataset, fold_of=fold_of, fold=fold)
+            )
     return [
         Job(config, dataset.folder, full, digest, annotated, draw, fold)
         for annotated in wanted.annotated
         for draw in wanted.draws
         for fold, full in fulls.items()
     ]
+
+
+def _made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:
+    return {"data": digest, "folds": config.data.folds, "fold": fold, "seed": config.seed}
 
 
 def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
@@ -183,17 +231,15 @@ def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
     return connected([case.id for case in cases], [*links, *find_duplicates(cases)])
 
 
-def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: int) -> Path:
+def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: int) -> None:
     """Copy a data set in which one fold of `train` is `test`; what was val and test stays out."""
-    if not (to / "cases.csv").is_file():
-        cases = [
-            replace(case, split="test") if fold_of.get(case.id) == fold else case
-            for case in dataset.cases
-            if case.split in ("train", "unannotated")
-        ]
-        with new_dataset(to) as partial:
-            write_cases(partial, [copy_case(case, partial) for case in cases])
-    return to
+    cases = [
+        replace(case, split="test") if fold_of.get(case.id) == fold else case
+        for case in dataset.cases
+        if case.split in ("train", "unannotated")
+    ]
+    with new_dataset(to) as partial:
+        write_cases(partial, [copy_case(case, partial) for case in cases])
 
 
 def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
@@ -248,9 +294,11 @@ def _run_job(job: Job, records: "Records") -> None:
         return
     if {arm.partition("@")[0] for arm in pending} & set(DERIVED) and "real" not in pending:
         pending = ["real", *pending]  # its weights are needed
-    if not (out / "data" / "cases.csv").is_file():
-        subset_dataset(read_dataset(job.full), out / "data", job.count, job.draw)
-    sets = []
+    derived(
+        out / "data",
+        {**_made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
+        lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
+    )
     if any(_is_painted(arm) for arm in pending):
         say(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
         options = {"seed": job.seed, "device": config.device, "painting": job.generate}
@@ -262,8 +310,8 @@ def _run_job(job: Job, records: "Records") -> None:
             out / "model", out / "data", out / "synthetic", job.generate,
             seed=job.seed, workers=job.generate.workers, device=config.device,
         )  # fmt: skip
-        sets = [out / "synthetic"]
         records.note("cost", digest_of_value([job.digest, str(out.name), made]), _cost(job, fitted, made))
+    sets = [out / "synthetic"] if (out / "synthetic" / "summary.json").is_file() else []
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
     study = config.study.model_copy(update={"arms": tuple(pending)})
     summary = run_study(
@@ -312,7 +360,7 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     summary["contrast_cut"] = cuts.pop() if len(cuts) == 1 else None
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
-    return {"rows": rows, "summary": summary, "names": names}
+    return {"rows": rows, "summary": summary, "names": names, "count": jobs[0].count}
 
 
 def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -343,16 +391,16 @@ def _report(
 
 
 def curve(pooled: Mapping[int | str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return mean Dice by number of annotated cases and arm."""
+    """Return mean Dice by arm and number of annotated cases, which for `oracle` is that of the arms beside it."""
     return [
         {
-            "annotated": one["cases"]["real"] if arm != "oracle" else number,
+            "annotated": found["count"],
             "arm": arm,
             "draws": one["draws"],
             "n": one["n"],
         }
         | one["dice"]
-        for number, found in pooled.items()
+        for found in pooled.values()
         for arm, one in found["summary"]["arms"].items()
     ]
 
