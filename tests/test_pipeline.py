@@ -14,7 +14,8 @@ from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
 from study_folders import make_dataset, make_synthetic
 
 from diffaug.artifacts import digest_of_file
-from diffaug.config import PRESETS, Config, GenerateConfig, StudyConfig, config_from_values
+from diffaug.conditioning.findings import FOLDER
+from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError
 from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, imported, run_pipeline
@@ -180,19 +181,53 @@ def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path
     assert sorted(tested) == sorted(case.id for case in full.split("train"))
 
 
-def test_enough_is_painted_for_the_arms_and_to_the_end_where_an_arm_needs_it(tmp_path: Path) -> None:
-    config = real_alone(tmp_path)
+def painted(config: Config, *arms: str, **generate: Any) -> Config:
+    """The same run with other arms, and another way of painting."""
+    study = config.study.model_copy(update={"arms": arms, "synthetic_per_real": 2.0})
+    return config.model_copy(update={"study": study, "generate": config.generate.model_copy(update=generate)})
+
+
+def test_one_set_is_painted_to_the_end_whichever_arms_choose_among_it(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, painted_per_real=2.5)
     full = import_data(config, tmp_path / "data")
+    few, many = ("real", "validated"), ("real", "validated", "unfiltered", "selected@1")
+    first, second = (_jobs(painted(config, *arms), full)[0] for arms in (few, many))
+    assert first.generate == second.generate
+    assert (first.generate.count, first.generate.paint_all) == (15, True)
+    assert not _jobs(painted(config, *few, gate="off"), full)[0].generate.paint_all
+    assert {key: second.keys()[key] for key in first.keys()} == first.keys()  # noqa: SIM118 - a method
 
-    def generated(*arms: str) -> GenerateConfig:
-        study = config.study.model_copy(update={"arms": arms, "synthetic_per_real": 2.0})
-        return _jobs(config.model_copy(update={"study": study}), full)[0].generate
 
-    assert not generated("real", "validated").paint_all
-    assert generated("real", "validated", "unfiltered").paint_all
-    assert generated("selected").count == 18  # 6 cases, 2 for each, and half as many to choose from
-    assert generated("selected", "selected@6").count == 54
-    assert generated("real").count == config.generate.count
+def test_the_key_of_a_painted_run_follows_content_and_not_places(tmp_path: Path) -> None:
+    config = painted(real_alone(tmp_path, draws=(0,)), "validated")
+    full, findings = import_data(config, tmp_path / "data"), tmp_path / "mine.yaml"
+    published = (FOLDER / "colonoscopy.yaml").read_text(encoding="utf-8")
+
+    def key(text: str, **generate: Any) -> str:
+        findings.write_text(text, encoding="utf-8")
+        (job,) = _jobs(painted(config, "validated", findings=findings, **generate), full)
+        return job.keys()["validated", 0]
+
+    before = key(published)
+    assert key(published.replace("colonoscopy", "kolon", 1)) != before
+    findings = tmp_path / "moved.yaml"
+    assert key(published, workers=7, count=9) == before
+    baseline = make_dataset(tmp_path / "baseline")
+    first = key(published, baseline=baseline)
+    assert key(published, baseline=baseline.rename(tmp_path / "elsewhere")) == first != before
+
+
+def test_an_arm_that_takes_more_than_is_painted_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"selected@6 takes 6 for each real case, data\.painted_per_real is 3"):
+        run_pipeline(painted(real_alone(tmp_path), "real", "validated", "selected@6"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_draws_share_no_seed(tmp_path: Path) -> None:
+    config = real_alone(tmp_path)
+    config = config.model_copy(update={"study": config.study.model_copy(update={"seeds": 3})})
+    first, second = _jobs(config, import_data(config, tmp_path / "data"))
+    assert not {seed for _, seed in first.keys()} & {seed for _, seed in second.keys()}  # noqa: SIM118 - a method
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import (
+    digest_of_file,
     digest_of_folder,
     digest_of_value,
     make_folder,
@@ -17,7 +18,8 @@ from diffaug.artifacts import (
     write_csv,
     write_json,
 )
-from diffaug.conditioning.requests import check_config
+from diffaug.conditioning.findings import library_of
+from diffaug.conditioning.requests import check_config, is_generic
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 ARMS = ("real", "copy-paste", "unfiltered", "selected")  # where a config names none
-SPARE = 1.5  # accepted cases for each one that an arm takes, so that `selected` can choose
+SEED_STEP = 1000  # between the seeds of two draws, so that they share none
 CURVE_COLUMNS = ("annotated", "arm", "draws", "n", "mean", "low", "high")
 COST_COLUMNS = (
     "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "fills", "generate_seconds",
@@ -107,6 +109,7 @@ class Job:
     source: Path  # the full data set
     full: Path  # every annotation, the fold's apart
     digest: str  # of the full data set
+    painting: Mapping[str, Any]  # what painted cases depend on, beside the data and the seed
     annotated: int | str
     draw: int
     fold: int | None
@@ -120,7 +123,7 @@ class Job:
     @property
     def seed(self) -> int:
         """The first seed of fit, generation and study."""
-        return self.config.seed + self.draw
+        return self.config.seed + SEED_STEP * self.draw
 
     @property
     def count(self) -> int:
@@ -130,35 +133,46 @@ class Job:
 
     @cached_property
     def generate(self) -> GenerateConfig:
-        """What is painted: enough for the arms, to the end where an arm chooses among what the gate turns down."""
-        from diffaug.study.arms import UNGATED
-
-        study, made = self.config.study, self.config.generate
-        kinds = {name.partition("@")[0] for name in study.arms}
-        ratios = [float(name.partition("@")[2] or study.synthetic_per_real) for name in study.arms if _is_painted(name)]
-        wanted = math.ceil(SPARE * max(ratios, default=0.0) * self.count)
-        paint_all = made.gate != "off" and (made.paint_all or bool(kinds & set(UNGATED)))
-        return made.model_copy(update={"count": max(made.count, wanted), "paint_all": paint_all})
+        """What is painted, whichever arms there are: all of it to the end, so that each can choose among it."""
+        made, count = self.config.generate, math.ceil(self.config.data.painted_per_real * self.count)
+        return made.model_copy(update={"count": count, "paint_all": made.gate != "off"})
 
     def keys(self) -> dict[tuple[str, int], str]:
         """Return the key of each of its runs, by arm and seed."""
         from diffaug.study.records import key_of_run
 
-        config = self.config
-        test = [one if one in ("val", "test") else dataset_digest(read_dataset(Path(one))) for one in config.data.test]
-        where = {
-            "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
-            "folds": config.data.folds, "test": test, "device": config.device,
-        }  # fmt: skip
-        painting = {
-            "fit": config.fit.model_dump(mode="json"),
-            "generate": self.generate.model_dump(mode="json", exclude={"workers"}),
-        }
+        config, where = self.config, self._where()
         return {
-            (arm, seed): key_of_run(arm, config.study, painting, {**where, "seed": seed, "first": self.seed})
+            (arm, seed): key_of_run(arm, config.study, self.painting, {**where, "seed": seed})
             for seed in range(self.seed, self.seed + config.study.seeds)
             for arm in config.study.arms
         }
+
+    def _where(self) -> dict[str, Any]:
+        config = self.config
+        test = [one if one in ("val", "test") else dataset_digest(read_dataset(Path(one))) for one in config.data.test]
+        return {
+            "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
+            "folds": config.data.folds, "test": test, "device": config.device, "first": self.seed,
+        }  # fmt: skip
+
+
+def painting_of(config: Config) -> dict[str, Any]:
+    """Return what painted cases depend on, beside the data and the seed; of files the content, wherever they lie."""
+    from diffaug.training.fit import SHIPPED, digest_of_base, usable_base
+
+    made, base = config.generate, usable_base(SHIPPED, config.fit)
+    findings = {} if is_generic(made) else library_of(made.domain, made.findings).model_dump(mode="json")
+    missed = made.baseline / "cases.csv" if made.baseline else None
+    free = {"count", "workers", "paint_all", "findings", "baseline"}
+    return {
+        "fit": config.fit.model_dump(mode="json"),
+        "base": digest_of_base(base) if base else "",
+        "generate": made.model_dump(mode="json", exclude=free),
+        "findings": digest_of_value(findings),
+        "baseline": digest_of_file(missed) if missed and missed.is_file() else "",
+        "painted_per_real": config.data.painted_per_real,
+    }
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -188,6 +202,7 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     check_arms(study.arms)
+    _check_ratios(config)
     dataset = read_dataset(data) if data else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = _within_budget(_jobs(config, dataset), records)
@@ -198,9 +213,21 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     return [_report(config, number, jobs, pooled, records) for number in numbers]
 
 
+def _check_ratios(config: Config) -> None:
+    most = config.data.painted_per_real
+    for arm in filter(_is_painted, config.study.arms):
+        ratio = float(arm.partition("@")[2] or config.study.synthetic_per_real)
+        if ratio > most:
+            raise ConfigError(
+                f"an arm takes at most as many painted cases as are made: {arm} takes {ratio:g} for each real case, "
+                f"data.painted_per_real is {most:g}; raise it, or leave the arm out"
+            )
+
+
 def _jobs(config: Config, dataset: Dataset) -> list[Job]:
     """Return the jobs in order; with folds, the data set of each fold is made first."""
     digest, wanted = dataset_digest(dataset), config.data
+    painting = painting_of(config) if any(_is_painted(arm) for arm in config.study.arms) else {}
     if not wanted.folds:
         fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
@@ -211,7 +238,7 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
                 fulls[fold], _made_of(config, digest, fold), partial(_fold_dataset, dataset, fold_of=fold_of, fold=fold)
             )
     return [
-        Job(config, dataset.folder, full, digest, annotated, draw, fold)
+        Job(config, dataset.folder, full, digest, painting, annotated, draw, fold)
         for annotated in wanted.annotated
         for draw in wanted.draws
         for fold, full in fulls.items()
@@ -439,6 +466,7 @@ TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0,
 PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
 KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
 MODEL_MB = 75.0
+ALL = 500  # training cases of a data set that is not looked at
 
 
 def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[str, float]:
@@ -447,8 +475,12 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
     The codec counts only where it is trained, which it is not when the shipped one suits the images.
     """
     if isinstance(config, Config):
-        parts = [estimate(config.fit), estimate(config.generate), estimate(config.study)]
-        runs = len(config.data.annotated) * len(config.data.draws) * max(1, config.data.folds)
+        train = config.data.phantoms[0] if config.data.source == "phantom" else ALL
+        counts = [train if isinstance(number, str) else number for number in config.data.annotated]
+        painted = [math.ceil(config.data.painted_per_real * count) for count in counts]
+        parts = [estimate(part) for _ in counts for part in (config.fit, config.study)]
+        parts += [estimate(config.generate.model_copy(update={"count": count})) for count in painted]
+        runs = len(config.data.draws) * max(1, config.data.folds)
         return {key: round(runs * sum(part[key] for part in parts), 1) for key in ("minutes", "megabytes")}
     if isinstance(config, FitConfig):
         d, v = config.denoiser, config.validator
