@@ -17,7 +17,7 @@ from diffaug.artifacts import digest_of_file
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
 from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, imported, run_pipeline
 from diffaug.study.records import Records
 from diffaug.study.run import run_study
@@ -221,6 +221,51 @@ def test_an_arm_that_takes_more_than_is_painted_is_refused(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"selected@6 takes 6 for each real case, data\.painted_per_real is 3"):
         run_pipeline(painted(real_alone(tmp_path), "real", "validated", "selected@6"))
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "data", "told"),
+    [
+        ({"batch_size": 7}, {"annotated": ("all", 6)}, "batch has rows: real has 6"),
+        ({"arms": ("selected",)}, {}, "selected is derived from the arm real"),
+        ({"arms": ("real", "pseudo-label")}, {"annotated": ("all",)}, "pseudo-label needs unannotated images"),
+        ({"arms": ("real", "validated")}, {"annotated": (6, 5)}, "a fit needs 6 .* has 5"),
+        ({}, {"annotated": (6, 13)}, "it is 13, .* has 12"),
+        ({}, {"test": "val"}, "annotated cases in the split val"),
+    ],
+)
+def test_what_a_later_job_would_stop_at_is_refused_before_the_first_one_starts(
+    tmp_path: Path, study: dict[str, Any], data: dict[str, Any], told: str
+) -> None:
+    config = real_alone(tmp_path, **data)
+    with pytest.raises(DiffaugError, match=told):
+        run_pipeline(config.model_copy(update={"study": config.study.model_copy(update=study)}))
+    assert not list(tmp_path.glob("n*"))
+
+
+def test_a_score_is_needed_for_a_fixed_threshold(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"generate\.gate is off"):
+        run_pipeline(painted(real_alone(tmp_path), "real", "fixed-threshold", gate="off"))
+
+
+def test_a_test_image_in_training_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    data, out = make_dataset(tmp_path / "cases", train=8), tmp_path / "out"
+    for kind in ("images", "masks"):
+        shutil.copyfile(data / kind / "train-3.png", data / kind / "test-1.png")
+    with pytest.raises(StudyError, match="test-1 = train-3"):
+        run_pipeline(real_alone(out), data)
+    assert not list(out.glob("n*"))
+    (report,) = run_pipeline(real_alone(out, allow_duplicates=True), data)
+    assert json.loads((report.parent / "study.json").read_text())["duplicates"] == [["test-1", "train-3"]]
+
+
+def test_pseudo_labels_are_left_out_where_no_image_is_unannotated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = painted(real_alone(tmp_path, annotated=("all", 6)), "real", "pseudo-label")
+    every, six, *_ = (job.config.study.arms for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
+    assert (every, six) == (("real",), ("real", "pseudo-label"))
+    assert capsys.readouterr().err.count("pseudo-label is left out with all annotated cases") == 1
 
 
 def test_draws_share_no_seed(tmp_path: Path) -> None:

@@ -131,6 +131,20 @@ class Job:
         train = len(read_dataset(self.full).split("train"))
         return train if isinstance(self.annotated, str) else self.annotated
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """What is tested on: splits, or folders."""
+        return ("test",) if self.config.data.folds else self.config.data.test
+
+    @property
+    def repeated(self) -> Path:
+        """Where it is kept which test images are also trained on: the same for all draws and numbers."""
+        return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
+
+    def pending(self, records: "Records") -> list[str]:
+        """Return the arms that have a run which is not recorded."""
+        return list(dict.fromkeys(arm for (arm, _), key in self.keys().items() if records.run(key) is None))
+
     @cached_property
     def generate(self) -> GenerateConfig:
         """What is painted, whichever arms there are: all of it to the end, so that each can choose among it."""
@@ -195,17 +209,16 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
         FindingsError: The findings are unknown or break a rule.
         DiffaugError: A stage's own errors.
     """
-    from diffaug.study.arms import check_arms
     from diffaug.study.records import Records
 
     check_config(config.generate)
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
-    check_arms(study.arms)
-    _check_ratios(config)
+    _check_arms(config)
     dataset = read_dataset(data) if data else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = _within_budget(_jobs(config, dataset), records)
+    _check_jobs([job for job in jobs if job.pending(records)])
     for job in jobs:
         _run_job(job, records)
     numbers = list(dict.fromkeys(job.annotated for job in jobs))
@@ -213,7 +226,13 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     return [_report(config, number, jobs, pooled, records) for number in numbers]
 
 
-def _check_ratios(config: Config) -> None:
+def _check_arms(config: Config) -> None:
+    from diffaug.study.arms import check_arms, check_derived
+
+    check_arms(config.study.arms)
+    check_derived({arm.partition("@")[0] for arm in config.study.arms})
+    if "fixed-threshold" in config.study.arms and config.generate.gate == "off":
+        raise ConfigError("the arm fixed-threshold needs the gate's scores: generate.gate is off; switch it on")
     most = config.data.painted_per_real
     for arm in filter(_is_painted, config.study.arms):
         ratio = float(arm.partition("@")[2] or config.study.synthetic_per_real)
@@ -237,12 +256,59 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
             derived(
                 fulls[fold], _made_of(config, digest, fold), partial(_fold_dataset, dataset, fold_of=fold_of, fold=fold)
             )
+    first = read_dataset(next(iter(fulls.values())))
+    own = {annotated: _with_its_arms(config, annotated, first) for annotated in wanted.annotated}
     return [
-        Job(config, dataset.folder, full, digest, painting, annotated, draw, fold)
+        Job(own[annotated], dataset.folder, full, digest, painting, annotated, draw, fold)
         for annotated in wanted.annotated
         for draw in wanted.draws
         for fold, full in fulls.items()
     ]
+
+
+def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Config:
+    """Leave `pseudo-label` out of a number of annotated cases that leaves no image unannotated, and say so."""
+    left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
+    if "pseudo-label" not in config.study.arms or left or full.split("unannotated"):
+        return config
+    arms = tuple(arm for arm in config.study.arms if arm != "pseudo-label")
+    if set(config.data.annotated) == {annotated}:
+        raise ConfigError(
+            f"the arm pseudo-label needs unannotated images: of {full.folder}, {annotated} annotated cases leave none; "
+            "annotate fewer, or leave the arm out"
+        )
+    say(f"pseudo-label is left out with {annotated} annotated cases, which leave no image unannotated")
+    return config.model_copy(update={"study": config.study.model_copy(update={"arms": arms})})
+
+
+def _check_jobs(jobs: Sequence[Job]) -> None:
+    """Refuse what a job would stop at, before the first one starts.
+
+    Raises:
+        ConfigError: More annotated cases are asked for than there are.
+        DataError: There are too few for a fit.
+        StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
+    """
+    from diffaug.study.arms import Arm, check_size
+    from diffaug.study.run import read_inputs, repeated_in
+
+    for job in jobs:
+        train = read_dataset(job.full).split("train")
+        if job.count > len(train):
+            raise ConfigError(
+                f"data.annotated is at most the number of annotated training cases: it is {job.count}, {job.full} has "
+                f"{len(train)}; ask for fewer"
+            )
+        alone = [Arm(arm, train[: job.count]) for arm in job.config.study.arms if arm in ("real", "copy-paste")]
+        for one in alone:
+            check_size(one, job.config.study.batch_size)
+        if job.painting:
+            from diffaug.training.fit import check_count
+
+            check_count(job.count, job.full)
+    for job in {job.full: job for job in jobs}.values():
+        inputs = read_inputs(job.full, (), job.tests)
+        repeated_in(job.repeated, inputs, job.config.data.allow_duplicates)
 
 
 def _made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:
@@ -316,7 +382,7 @@ def _run_job(job: Job, records: "Records") -> None:
     from diffaug.training.fit import fit
 
     config, out, keys = job.config, job.out, job.keys()
-    pending = [arm for arm in config.study.arms if any(not records.run(k) for (a, _), k in keys.items() if a == arm)]
+    pending = job.pending(records)
     if not pending:
         return
     if {arm.partition("@")[0] for arm in pending} & set(DERIVED) and "real" not in pending:
@@ -341,9 +407,10 @@ def _run_job(job: Job, records: "Records") -> None:
     sets = [out / "synthetic"] if (out / "synthetic" / "summary.json").is_file() else []
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
     study = config.study.model_copy(update={"arms": tuple(pending)})
+    write_json(make_folder(out / "study") / "duplicates.json", read_json(job.repeated))  # of the same images
     summary = run_study(
         out / "data", out / "study", sets, study,
-        seed=job.seed, test=("test",) if config.data.folds else config.data.test, device=config.device, oracle=job.full,
+        seed=job.seed, test=job.tests, device=config.device, oracle=job.full,
         allow_duplicates=config.data.allow_duplicates,
     )  # fmt: skip
     for (arm, seed), key in keys.items():
@@ -411,7 +478,7 @@ def _report(
     costs = [line for line in records.noted("cost") if line["annotated"] == number]
     write_csv(out / "curve.csv", curve(pooled), CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
-    write_json(out / "study.json", _plan(config, own, found))
+    write_json(out / "study.json", _plan(own[0].config, own, found))
     write_tables(out, found["rows"], found["summary"], found["names"])
     synthetic = own[0].out / "synthetic"
     return write_report(out, synthetic if (synthetic / "summary.json").is_file() else None)
@@ -442,9 +509,8 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
     )
     config_of = config.study.model_dump(mode="json")
     cases = {"train": jobs[0].count, "unannotated": 0, "synthetic": [], "full": 0, **plan.get("cases", {})}
-    tests = ["test"] if config.data.folds else list(config.data.test)
     return {
-        "identity": {"seed": config.seed, "test": tests, "device": config.device},
+        "identity": {"seed": config.seed, "test": list(jobs[0].tests), "device": config.device},
         "config": config_of,
         "arms": {name: MEANING[name.partition("@")[0]] for name in config.study.arms},
         "data": str(jobs[0].source),
