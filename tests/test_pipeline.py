@@ -18,7 +18,7 @@ from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
-from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, imported, run_pipeline
+from diffaug.pipeline import _jobs, _minutes, _within_budget, estimate, import_data, imported, run_pipeline
 from diffaug.study.records import Records
 from diffaug.study.run import run_study
 
@@ -161,9 +161,44 @@ def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, capsys: 
         return [job.draw for job in _within_budget(jobs, records)]
 
     assert draws(2.5 * minutes) == [0, 1]
-    assert "enough for 2 of 4 draws" in capsys.readouterr().err
+    assert "budget: 2 of 4 draws, about" in capsys.readouterr().err
     assert draws(0.1 * minutes) == [0]  # one draw at least
+    assert "one draw is made even so" in capsys.readouterr().err
     assert draws(4.1 * minutes) == [0, 1, 2, 3]
+    assert "budget: 4 of 4 draws, about" in capsys.readouterr().err
+
+
+def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
+    config, path = painted(real_alone(tmp_path, draws=(0, 1)), "real", "validated"), tmp_path / "records.jsonl"
+    full = import_data(config, tmp_path / "data")
+    first, second = _jobs(config, full)
+    guess = _minutes(second, Records(path))
+    assert _minutes(first, Records(path)) == guess > 1
+    records, told = Records(path), {"annotated": 6, "fit_seconds": 60.0, "generate_seconds": 90.0}
+    records.note("cost", first.painted_key, {"alike": first.alike(), **told})
+    for arm in ("real", "validated"):
+        records.note("run", first.keys()[arm, 0], {"alike": first.alike(arm), "arm": arm, "seconds": 30.0})
+    assert _minutes(first, Records(path)) == 0
+    workers = config.generate.workers  # of the study there is one
+    assert _minutes(second, Records(path)) == pytest.approx(1 + 1.5 / workers + 2 * 0.5)
+    make_synthetic(second.out / "synthetic")
+    assert _minutes(second, Records(path)) == pytest.approx(2 * 0.5)
+
+
+def test_what_other_runs_cost_is_left_out_and_the_training_of_each_arm_is_told(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, draws=(0,))
+    (job,) = _jobs(config, import_data(config, tmp_path / "data"))
+    records = Records(tmp_path / "records.jsonl")
+    records.note("cost", job.painted_key, {"annotated": 6, "draw": 0})
+    records.note("cost", "another", {"annotated": 6, "draw": 1})
+    (report,) = run_pipeline(config)
+    costs, training = (
+        list(csv.DictReader((report.parent / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+        for name in ("costs", "training")
+    )
+    assert [row["draw"] for row in costs] == ["0"]
+    assert [(row["arm"], float(row["minutes"]) > 0) for row in training] == [("real", True)]
+    assert "training.csv" in report.read_text(encoding="utf-8")
 
 
 def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ Say = Callable[[str], None]
 ARMS = ("real", "copy-paste", "unfiltered", "selected")  # where a config names none
 SEED_STEP = 1000  # between the seeds of two draws, so that they share none
 CURVE_COLUMNS = ("annotated", "arm", "draws", "n", "mean", "low", "high")
+TRAINING_COLUMNS = ("annotated", "draw", "fold", "arm", "seed", "minutes")
 COST_COLUMNS = (
     "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "fills", "generate_seconds",
 )  # fmt: skip
@@ -141,6 +142,20 @@ class Job:
         """Where it is kept which test images are also trained on: the same for all draws and numbers."""
         return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
 
+    def alike(self, arm: str = "") -> str:
+        """Return the digest of what the time of an arm depends on, or that of fit and painting."""
+        from diffaug.study.records import key_of_run
+
+        where = {"annotated": self.annotated, "folds": self.config.data.folds, "device": self.config.device}
+        return (
+            key_of_run(arm, self.config.study, self.painting, where) if arm else digest_of_value([self.painting, where])
+        )
+
+    @property
+    def painted_key(self) -> str:
+        """The digest of what fit and painting depend on."""
+        return digest_of_value([self.painting, self._where()])
+
     def pending(self, records: "Records") -> list[str]:
         """Return the arms that have a run which is not recorded."""
         return list(dict.fromkeys(arm for (arm, _), key in self.keys().items() if records.run(key) is None))
@@ -211,10 +226,7 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     """
     from diffaug.study.records import Records
 
-    check_config(config.generate)
-    study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
-    config = config.model_copy(update={"study": study})
-    _check_arms(config)
+    config = checked(config).model_copy(update={"device": _device(config.device)})
     dataset = read_dataset(data) if data else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = _within_budget(_jobs(config, dataset), records)
@@ -226,9 +238,28 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     return [_report(config, number, jobs, pooled, records) for number in numbers]
 
 
-def _check_arms(config: Config) -> None:
+def _device(name: str) -> str:
+    """Return a device's own name: a record does not depend on whether it was asked for by `auto`."""
+    if name == "cpu":
+        return name
+    from diffaug.diffusion.devices import device_of
+
+    return str(device_of(name))
+
+
+def checked(config: Config) -> Config:
+    """Refuse what can be refused before anything is read; return the config with its arms.
+
+    Raises:
+        ConfigError: Unknown arms or aims, or arms that take what is not made.
+        FindingsError: The findings are unknown or break a rule.
+        StudyError: An arm is derived from `real`, which is not there.
+    """
     from diffaug.study.arms import check_arms, check_derived
 
+    check_config(config.generate)
+    study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
+    config = config.model_copy(update={"study": study})
     check_arms(config.study.arms)
     check_derived({arm.partition("@")[0] for arm in config.study.arms})
     if "fixed-threshold" in config.study.arms and config.generate.gate == "off":
@@ -241,6 +272,7 @@ def _check_arms(config: Config) -> None:
                 f"an arm takes at most as many painted cases as are made: {arm} takes {ratio:g} for each real case, "
                 f"data.painted_per_real is {most:g}; raise it, or leave the arm out"
             )
+    return config
 
 
 def _jobs(config: Config, dataset: Dataset) -> list[Job]:
@@ -336,7 +368,7 @@ def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: 
 
 
 def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
-    """Leave out the last draws where all of them would take longer than the budget, and say so."""
+    """Leave out the last draws where all of them would take longer than the budget, and say what is expected."""
     config = jobs[0].config
     if config.budget is None:
         return list(jobs)
@@ -349,23 +381,29 @@ def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
             break
         spent += minutes
         kept.append(draw)
-    if len(kept) < len(draws):
-        say(
-            f"budget: {config.budget:g} minutes are enough for {len(kept)} of {len(draws)} draws "
-            f"(about {spent:.0f} minutes); intervals will say less about other draws"
-        )
+    told = f"budget: {len(kept)} of {len(draws)} draws, about {spent:.0f} of {config.budget:g} minutes"
+    told += "; intervals will say less about other draws" if len(kept) < len(draws) else ""
+    say(f"{told}; one draw is made even so" if spent > config.budget else told)
     return [job for job in jobs if job.draw in kept]
 
 
 def _minutes(job: Job, records: "Records") -> float:
-    """Return the minutes that a job will take: nothing for what is recorded."""
-    pending = [arm for (arm, _), key in job.keys().items() if records.run(key) is None]
-    if not pending:
-        return 0.0
-    painted = any(_is_painted(arm) for arm in pending)
-    study = estimate(job.config.study)["minutes"] * len(pending) / len(job.keys())
-    made = estimate(job.config.fit)["minutes"] + estimate(job.generate)["minutes"] if painted else 0.0
-    return study + made
+    """Return the minutes that a job will take: nothing for what is recorded or made."""
+    keys = job.keys()
+    pending = [arm for (arm, _), key in keys.items() if records.run(key) is None]
+    guess = estimate(job.config.study)["minutes"] / len(keys)
+    minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
+    if any(_is_painted(arm) for arm in pending) and not (job.out / "synthetic" / "summary.json").is_file():
+        costs, guess = records.alike(job.alike()), estimate(job.config.fit)["minutes"]
+        minutes += _measured(costs, 1, guess, "fit_seconds")
+        minutes += _measured(costs, job.generate.workers, estimate(job.generate)["minutes"], "generate_seconds")
+    return minutes
+
+
+def _measured(lines: Sequence[Mapping[str, Any]], workers: int, guess: float, what: str = "seconds") -> float:
+    """Return the mean minutes of lines that say how many seconds of a core something took; the guess without any."""
+    found = [line[what] / workers / 60 for line in lines if line.get(what) is not None]
+    return sum(found) / len(found) if found else guess
 
 
 def _is_painted(arm: str) -> bool:
@@ -403,7 +441,7 @@ def _run_job(job: Job, records: "Records") -> None:
             out / "model", out / "data", out / "synthetic", job.generate,
             seed=job.seed, workers=job.generate.workers, device=config.device,
         )  # fmt: skip
-        records.note("cost", digest_of_value([job.digest, str(out.name), made]), _cost(job, fitted, made))
+        records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
     sets = [out / "synthetic"] if (out / "synthetic" / "summary.json").is_file() else []
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
     study = config.study.model_copy(update={"arms": tuple(pending)})
@@ -424,6 +462,8 @@ def _run_job(job: Job, records: "Records") -> None:
                 "fold": job.fold,
                 "seed": seed,
             }
+            last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
+            told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 1)}
             told |= {"cases": {"real": pool["real"], "pool": pool["pool"]}, "fills": pool["fills"]}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
 
@@ -475,9 +515,13 @@ def _report(
 
     own = [job for job in jobs if job.annotated == number]
     out, found = make_folder(config.out / f"n{number}"), pooled[number]
-    costs = [line for line in records.noted("cost") if line["annotated"] == number]
+    painted = {job.painted_key for job in own}
+    costs = [line for line in records.noted("cost") if line["cost"] in painted]
+    runs = [line for job in own for key in job.keys().values() if (line := records.run(key)) is not None]
+    trained = [{**line, "minutes": round(line["seconds"] / 60, 3)} for line in runs if "seconds" in line]
     write_csv(out / "curve.csv", curve(pooled), CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
+    write_csv(out / "training.csv", trained, TRAINING_COLUMNS)
     write_json(out / "study.json", _plan(own[0].config, own, found))
     write_tables(out, found["rows"], found["summary"], found["names"])
     synthetic = own[0].out / "synthetic"

@@ -6,7 +6,7 @@ Only reads files: the study folder, its synthetic set, and images of the data se
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "missed": missed_sentence(summary, candidate),
         "figures": _figures(measured, strata, rows, candidate) | _curves(measured, points, plan),
         "costs": costs,
+        "training": _training(read_table(study / "training.csv", optional=True), summary["arms"]),
         "curve": points if len({row["annotated"] for row in points}) > 1 else [],
         "changes": _changes(study, cases, rows, candidate),
         "comparisons": comparisons(summary, candidate),
@@ -76,6 +77,12 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
     make_folder(to.parent)
     write_text(to, _render(page))
     return to
+
+
+def _training(rows: Sequence[Mapping[str, Any]], arms: Iterable[str]) -> list[tuple[str, float]]:
+    """Return the mean minutes that a run of each arm was trained, as far as they are known."""
+    found = {arm: [row["minutes"] for row in rows if row["arm"] == arm] for arm in arms}
+    return [(arm, statistics.fmean(minutes)) for arm, minutes in found.items() if minutes]
 
 
 def _classes(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
