@@ -490,8 +490,8 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     config = jobs[0].config
     names = read_dataset(jobs[0].full).class_names
     summary = summarise(rows, config.study.bootstrap, config.seed, names, found)
-    cuts = {line["cut"] for line in found}
-    summary["contrast_cut"] = cuts.pop() if len(cuts) == 1 else None
+    cuts = sorted({line["cut"] for line in found if line["cut"] is not None})  # each draw and fold has its own
+    summary |= {"contrast_cut": cuts[0] if len(cuts) == 1 else None, "contrast_cuts": cuts}
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
     return {"rows": rows, "summary": summary, "names": names, "count": jobs[0].count}
