@@ -1,12 +1,15 @@
 """Parts that several stages are tested on: phantoms, and models small enough to be made in seconds."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests that compare bytes need one number of threads
+
+sys.path.insert(0, str(Path(__file__).parent / "study"))  # study_folders.py, which several stages' tests share
 
 settings.register_profile("patient", deadline=None)  # machines that run tests are often busy
 settings.load_profile("patient")

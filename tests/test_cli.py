@@ -185,6 +185,19 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
+def test_a_run_takes_a_device_and_a_dry_run_refuses_its_arms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text('study: {arms: [real, "selected@9"]}\n')
+    words = ["run", str(tmp_path / "run.yaml"), "--dry-run"]
+    status, out, err = said(capsys, words)
+    assert (status, out, err.count("\n")) == (1, "", 1) and "selected@9 takes 9" in err
+    (tmp_path / "run.yaml").write_text("out: out\n")
+    main([*words, "--device", "cuda", "--budget", "5"])
+    config = yaml.safe_load(capsys.readouterr().out)["config"]
+    assert (config["device"], config["budget"]) == ("cuda", 5)
+
+
 def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["generate", "m", str(phantoms), "s", "--aim", "small", "--count", "9", "--dry-run"])
     lines = capsys.readouterr().err.splitlines()

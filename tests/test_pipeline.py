@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
+from study_folders import make_dataset, make_synthetic
 
 from diffaug.artifacts import digest_of_file
-from diffaug.config import PRESETS, Config, GenerateConfig, StudyConfig, config_from_values
+from diffaug.conditioning.findings import FOLDER
+from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
-from diffaug.pipeline import _jobs, _within_budget, estimate, import_data, run_pipeline
+from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
+from diffaug.pipeline import _jobs, _minutes, _within_budget, estimate, import_data, imported, run_pipeline
 from diffaug.study.records import Records
+from diffaug.study.run import run_study
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +79,78 @@ def test_a_further_draw_and_number_runs_only_what_is_new(tmp_path: Path) -> None
     assert [row["annotated"] for row in curve] == ["6", "12"]
 
 
+def test_a_curve_to_all_cases_has_the_oracle_beside_the_arms_of_each_number(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, annotated=(6, "all"), draws=(0,))
+    arms = config.study.model_copy(update={"arms": ("real", "oracle")})
+    for report in run_pipeline(config.model_copy(update={"study": arms})):
+        curve = csv.DictReader((report.parent / "curve.csv").read_text(encoding="utf-8").splitlines())
+        assert [(row["arm"], row["annotated"]) for row in curve] == [
+            ("real", "6"), ("oracle", "6"), ("real", "12"), ("oracle", "12")
+        ]  # fmt: skip
+
+
+def test_data_that_are_given_are_read_and_never_made(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nosuch does not exist"):
+        run_pipeline(real_alone(tmp_path / "out"), tmp_path / "nosuch")
+    assert not (tmp_path / "nosuch").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"phantoms": (13, 0, 4, 0)}, "phantoms = .*12.*13"),
+        ({"seed": 1}, "seed = 0, not 1"),
+        ({"folds": 2}, "folds = 3, not 2"),
+    ],
+)
+def test_what_was_derived_of_something_else_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    config = real_alone(tmp_path, folds=3, annotated=("all",))
+    _jobs(config, imported(config))
+    data = {"folds": 3, "annotated": ("all",)} | {name: value for name, value in change.items() if name != "seed"}
+    with pytest.raises(ConfigError, match=told):
+        run_pipeline(real_alone(tmp_path, **data).model_copy(update={"seed": change.get("seed", 0)}))
+
+
+def test_a_subset_of_other_cases_is_not_taken_for_the_subset_of_these(tmp_path: Path) -> None:
+    config, data = real_alone(tmp_path / "out", draws=(0,)), tmp_path / "data"
+    import_data(config, data)
+    run_pipeline(config, data)
+    table = (data / "cases.csv").read_text(encoding="utf-8").splitlines()
+    (data / "cases.csv").write_text("\n".join(table[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="n6-draw0/data was made with data = "):
+        run_pipeline(config, data)
+
+
+def test_an_imported_source_whose_files_changed_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "images and masks"
+    import_data(real_alone(tmp_path), source)
+    config = real_alone(tmp_path / "out", source="folder", path=source)
+    before = imported(config)
+    assert imported(config).cases == before.cases
+    next((source / "images").glob("train-*")).unlink()
+    with pytest.raises(ConfigError, match="was made with files = "):
+        imported(config)
+    shutil.rmtree(source)
+    assert imported(config).cases == before.cases
+
+
+def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
+    config, data, job = (
+        real_alone(tmp_path, draws=(0,)),
+        make_dataset(tmp_path / "cases", train=8),
+        tmp_path / "n6-draw0",
+    )
+    run_pipeline(config, data)
+    shutil.rmtree(job / "study")  # as if the arms were chosen together from the start
+    subset = read_dataset(job / "data")
+    make_synthetic(job / "synthetic", sources=(subset.split("train")[0].id,), data=data)
+    painted = config.study.model_copy(update={"arms": ("real", "validated"), "synthetic_per_real": 0.5})
+    run_study(job / "data", job / "study", [job / "synthetic"], painted, oracle=data)
+    study = config.study.model_copy(update={"arms": ("real", "copy-paste"), "synthetic_per_real": 0.5})
+    (report,) = run_pipeline(config.model_copy(update={"study": study}), data)
+    assert set(json.loads((report.parent / "summary.json").read_text())["arms"]) == {"real", "copy-paste"}
+
+
 def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, records = real_alone(tmp_path, draws=(0, 1, 2, 3)), Records(tmp_path / "records.jsonl")
     costly = config.model_copy(update={"study": StudyConfig(arms=("real",))})
@@ -85,9 +161,44 @@ def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, capsys: 
         return [job.draw for job in _within_budget(jobs, records)]
 
     assert draws(2.5 * minutes) == [0, 1]
-    assert "enough for 2 of 4 draws" in capsys.readouterr().err
+    assert "budget: 2 of 4 draws, about" in capsys.readouterr().err
     assert draws(0.1 * minutes) == [0]  # one draw at least
+    assert "one draw is made even so" in capsys.readouterr().err
     assert draws(4.1 * minutes) == [0, 1, 2, 3]
+    assert "budget: 4 of 4 draws, about" in capsys.readouterr().err
+
+
+def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
+    config, path = painted(real_alone(tmp_path, draws=(0, 1)), "real", "validated"), tmp_path / "records.jsonl"
+    full = import_data(config, tmp_path / "data")
+    first, second = _jobs(config, full)
+    guess = _minutes(second, Records(path))
+    assert _minutes(first, Records(path)) == guess > 1
+    records, told = Records(path), {"annotated": 6, "fit_seconds": 60.0, "generate_seconds": 90.0}
+    records.note("cost", first.painted_key, {"alike": first.alike(), **told})
+    for arm in ("real", "validated"):
+        records.note("run", first.keys()[arm, 0], {"alike": first.alike(arm), "arm": arm, "seconds": 30.0})
+    assert _minutes(first, Records(path)) == 0
+    workers = config.generate.workers  # of the study there is one
+    assert _minutes(second, Records(path)) == pytest.approx(1 + 1.5 / workers + 2 * 0.5)
+    make_synthetic(second.out / "synthetic")
+    assert _minutes(second, Records(path)) == pytest.approx(2 * 0.5)
+
+
+def test_what_other_runs_cost_is_left_out_and_the_training_of_each_arm_is_told(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, draws=(0,))
+    (job,) = _jobs(config, import_data(config, tmp_path / "data"))
+    records = Records(tmp_path / "records.jsonl")
+    records.note("cost", job.painted_key, {"annotated": 6, "draw": 0})
+    records.note("cost", "another", {"annotated": 6, "draw": 1})
+    (report,) = run_pipeline(config)
+    costs, training = (
+        list(csv.DictReader((report.parent / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+        for name in ("costs", "training")
+    )
+    assert [row["draw"] for row in costs] == ["0"]
+    assert [(row["arm"], float(row["minutes"]) > 0) for row in training] == [("real", True)]
+    assert "training.csv" in report.read_text(encoding="utf-8")
 
 
 def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path) -> None:
@@ -105,19 +216,98 @@ def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path
     assert sorted(tested) == sorted(case.id for case in full.split("train"))
 
 
-def test_enough_is_painted_for_the_arms_and_to_the_end_where_an_arm_needs_it(tmp_path: Path) -> None:
-    config = real_alone(tmp_path)
+def painted(config: Config, *arms: str, **generate: Any) -> Config:
+    """The same run with other arms, and another way of painting."""
+    study = config.study.model_copy(update={"arms": arms, "synthetic_per_real": 2.0})
+    return config.model_copy(update={"study": study, "generate": config.generate.model_copy(update=generate)})
+
+
+def test_one_set_is_painted_to_the_end_whichever_arms_choose_among_it(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, painted_per_real=2.5)
     full = import_data(config, tmp_path / "data")
+    few, many = ("real", "validated"), ("real", "validated", "unfiltered", "selected@1")
+    first, second = (_jobs(painted(config, *arms), full)[0] for arms in (few, many))
+    assert first.generate == second.generate
+    assert (first.generate.count, first.generate.paint_all) == (15, True)
+    assert not _jobs(painted(config, *few, gate="off"), full)[0].generate.paint_all
+    assert {key: second.keys()[key] for key in first.keys()} == first.keys()  # noqa: SIM118 - a method
 
-    def generated(*arms: str) -> GenerateConfig:
-        study = config.study.model_copy(update={"arms": arms, "synthetic_per_real": 2.0})
-        return _jobs(config.model_copy(update={"study": study}), full)[0].generate
 
-    assert not generated("real", "validated").paint_all
-    assert generated("real", "validated", "unfiltered").paint_all
-    assert generated("selected").count == 18  # 6 cases, 2 for each, and half as many to choose from
-    assert generated("selected", "selected@6").count == 54
-    assert generated("real").count == config.generate.count
+def test_the_key_of_a_painted_run_follows_content_and_not_places(tmp_path: Path) -> None:
+    config = painted(real_alone(tmp_path, draws=(0,)), "validated")
+    full, findings = import_data(config, tmp_path / "data"), tmp_path / "mine.yaml"
+    published = (FOLDER / "colonoscopy.yaml").read_text(encoding="utf-8")
+
+    def key(text: str, **generate: Any) -> str:
+        findings.write_text(text, encoding="utf-8")
+        (job,) = _jobs(painted(config, "validated", findings=findings, **generate), full)
+        return job.keys()["validated", 0]
+
+    before = key(published)
+    assert key(published.replace("colonoscopy", "kolon", 1)) != before
+    findings = tmp_path / "moved.yaml"
+    assert key(published, workers=7, count=9) == before
+    baseline = make_dataset(tmp_path / "baseline")
+    first = key(published, baseline=baseline)
+    assert key(published, baseline=baseline.rename(tmp_path / "elsewhere")) == first != before
+
+
+def test_an_arm_that_takes_more_than_is_painted_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"selected@6 takes 6 for each real case, data\.painted_per_real is 3"):
+        run_pipeline(painted(real_alone(tmp_path), "real", "validated", "selected@6"))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "data", "told"),
+    [
+        ({"batch_size": 7}, {"annotated": ("all", 6)}, "batch has rows: real has 6"),
+        ({"arms": ("selected",)}, {}, "selected is derived from the arm real"),
+        ({"arms": ("real", "pseudo-label")}, {"annotated": ("all",)}, "pseudo-label needs unannotated images"),
+        ({"arms": ("real", "validated")}, {"annotated": (6, 5)}, "a fit needs 6 .* has 5"),
+        ({}, {"annotated": (6, 13)}, "it is 13, .* has 12"),
+        ({}, {"test": "val"}, "annotated cases in the split val"),
+    ],
+)
+def test_what_a_later_job_would_stop_at_is_refused_before_the_first_one_starts(
+    tmp_path: Path, study: dict[str, Any], data: dict[str, Any], told: str
+) -> None:
+    config = real_alone(tmp_path, **data)
+    with pytest.raises(DiffaugError, match=told):
+        run_pipeline(config.model_copy(update={"study": config.study.model_copy(update=study)}))
+    assert not list(tmp_path.glob("n*"))
+
+
+def test_a_score_is_needed_for_a_fixed_threshold(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"generate\.gate is off"):
+        run_pipeline(painted(real_alone(tmp_path), "real", "fixed-threshold", gate="off"))
+
+
+def test_a_test_image_in_training_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    data, out = make_dataset(tmp_path / "cases", train=8), tmp_path / "out"
+    for kind in ("images", "masks"):
+        shutil.copyfile(data / kind / "train-3.png", data / kind / "test-1.png")
+    with pytest.raises(StudyError, match="test-1 = train-3"):
+        run_pipeline(real_alone(out), data)
+    assert not list(out.glob("n*"))
+    (report,) = run_pipeline(real_alone(out, allow_duplicates=True), data)
+    assert json.loads((report.parent / "study.json").read_text())["duplicates"] == [["test-1", "train-3"]]
+
+
+def test_pseudo_labels_are_left_out_where_no_image_is_unannotated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = painted(real_alone(tmp_path, annotated=("all", 6)), "real", "pseudo-label")
+    every, six, *_ = (job.config.study.arms for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
+    assert (every, six) == (("real",), ("real", "pseudo-label"))
+    assert capsys.readouterr().err.count("pseudo-label is left out with all annotated cases") == 1
+
+
+def test_draws_share_no_seed(tmp_path: Path) -> None:
+    config = real_alone(tmp_path)
+    config = config.model_copy(update={"study": config.study.model_copy(update={"seeds": 3})})
+    first, second = _jobs(config, import_data(config, tmp_path / "data"))
+    assert not {seed for _, seed in first.keys()} & {seed for _, seed in second.keys()}  # noqa: SIM118 - a method
 
 
 @pytest.mark.slow

@@ -413,17 +413,18 @@ class Run:
 
     config: Positional[Path]  # YAML file: `preset:` and the knobs that differ from it
     budget: float | None = None  # minutes; fewer draws are made where all of them would take longer
+    device: str | None = None  # cpu, cuda, cuda:N or auto; that of the file unless set
     dry_run: bool = False  # print the plan and stop
 
     def run(self) -> None:
         """Run the stages, and print the paths of the reports."""
         config = read_config(self.config)
-        if self.budget is not None:
-            config = config_from_values(config.model_dump() | {"budget": self.budget})
+        given = {"budget": self.budget, "device": self.device}
+        config = config_from_values(config.model_dump() | {key: one for key, one in given.items() if one is not None})
         if self.dry_run:
-            from diffaug.conditioning.requests import check_config
+            from diffaug.pipeline import checked
 
-            check_config(config.generate)
+            checked(config)
             return _print_plan(config)
         from diffaug.pipeline import run_pipeline
 

@@ -136,7 +136,7 @@ class FitConfig(Knobs):
 class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
-    count: Positive = 200  # kept cases, without fills
+    count: Positive = 200  # kept cases, without fills; `diffaug run` makes data.painted_per_real for each real case
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Path | None = None  # YAML file of your own findings, instead of a domain's
     place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
@@ -237,6 +237,7 @@ class DataConfig(Knobs):
     phantom_size: Positive = 256  # px
     annotated: tuple[Positive | Literal["all"], ...] = (50,)  # training cases that keep their masks
     draws: tuple[Count, ...] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
+    painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0  # kept cases that arms choose among, a real case
     folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
     test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
     allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
@@ -277,7 +278,13 @@ def _preset(**stages: dict[str, Any]) -> Config:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "demo": _preset(
-        data={"source": "phantom", "phantoms": (64, 4, 40, 16), "annotated": (40,), "draws": (0,)},
+        data={
+            "source": "phantom",
+            "phantoms": (64, 4, 40, 16),
+            "annotated": (40,),
+            "draws": (0,),
+            "painted_per_real": 3.0,
+        },
         fit={
             "codec": {"iterations": 250},
             "denoiser": {"iterations": 100, "windows_per_case": 6},
@@ -293,7 +300,14 @@ PRESETS: dict[str, Config] = {
         },
     ),
     "smoke": _preset(
-        data={"source": "phantom", "phantoms": (16, 2, 8, 4), "phantom_size": 128, "annotated": (12,), "draws": (0,)},
+        data={
+            "source": "phantom",
+            "phantoms": (16, 2, 8, 4),
+            "phantom_size": 128,
+            "annotated": (12,),
+            "draws": (0,),
+            "painted_per_real": 3.0,
+        },
         fit={
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},

@@ -4,12 +4,22 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffaug.artifacts import digest_of_value, make_folder, read_json, read_jsonl, write_csv, write_json
-from diffaug.conditioning.requests import check_config
+from diffaug.artifacts import (
+    digest_of_file,
+    digest_of_folder,
+    digest_of_value,
+    make_folder,
+    read_json,
+    read_jsonl,
+    write_csv,
+    write_json,
+)
+from diffaug.conditioning.findings import library_of
+from diffaug.conditioning.requests import check_config, is_generic
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
@@ -23,8 +33,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 ARMS = ("real", "copy-paste", "unfiltered", "selected")  # where a config names none
-SPARE = 1.5  # accepted cases for each one that an arm takes, so that `selected` can choose
+SEED_STEP = 1000  # between the seeds of two draws, so that they share none
 CURVE_COLUMNS = ("annotated", "arm", "draws", "n", "mean", "low", "high")
+TRAINING_COLUMNS = ("annotated", "draw", "fold", "arm", "seed", "minutes")
 COST_COLUMNS = (
     "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "fills", "generate_seconds",
 )  # fmt: skip
@@ -56,6 +67,41 @@ def import_data(config: Config, to: Path) -> Dataset:
     return dataset
 
 
+def imported(config: Config) -> Dataset:
+    """Return the full data set of a run without one of its own, which is made once.
+
+    Raises:
+        ConfigError: It was made with other settings, or of other files.
+    """
+    made_of = config.data.model_dump(mode="json", include={"source", "phantoms", "phantom_size"})
+    made_of |= {"seed": config.seed}
+    if config.data.path and config.data.path.is_dir():  # else it may have been removed since
+        made_of |= {"files": digest_of_folder(config.data.path)}
+    derived(config.out / "data", made_of, lambda to: import_data(config, to))
+    return read_dataset(config.out / "data")
+
+
+def derived(to: Path, made_of: dict[str, Any], make: Callable[[Path], Any]) -> None:
+    """Make a data set once; what it was made of is written beside it, as TO.json.
+
+    Raises:
+        ConfigError: It was made of something else.
+    """
+    note = to.with_name(f"{to.name}.json")
+    if (to / "cases.csv").is_file() and note.is_file():
+        old = read_json(note)
+        differs = [name for name, value in made_of.items() if old.get(name) != value]
+        if differs:
+            name = differs[0]
+            raise ConfigError(
+                f"a run folder holds one run: {to} was made with {name} = {old.get(name)}, not {made_of[name]}; "
+                "choose another `out`, or go back to its settings"
+            )
+        return
+    make(to)  # refuses a folder that holds other cases
+    write_json(note, made_of)
+
+
 @dataclass(frozen=True)
 class Job:
     """One fit with its study: a number of annotated cases, a draw of them, and a fold (None without folds)."""
@@ -64,6 +110,7 @@ class Job:
     source: Path  # the full data set
     full: Path  # every annotation, the fold's apart
     digest: str  # of the full data set
+    painting: Mapping[str, Any]  # what painted cases depend on, beside the data and the seed
     annotated: int | str
     draw: int
     fold: int | None
@@ -77,7 +124,7 @@ class Job:
     @property
     def seed(self) -> int:
         """The first seed of fit, generation and study."""
-        return self.config.seed + self.draw
+        return self.config.seed + SEED_STEP * self.draw
 
     @property
     def count(self) -> int:
@@ -85,37 +132,76 @@ class Job:
         train = len(read_dataset(self.full).split("train"))
         return train if isinstance(self.annotated, str) else self.annotated
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """What is tested on: splits, or folders."""
+        return ("test",) if self.config.data.folds else self.config.data.test
+
+    @property
+    def repeated(self) -> Path:
+        """Where it is kept which test images are also trained on: the same for all draws and numbers."""
+        return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
+
+    def alike(self, arm: str = "") -> str:
+        """Return the digest of what the time of an arm depends on, or that of fit and painting."""
+        from diffaug.study.records import key_of_run
+
+        where = {"annotated": self.annotated, "folds": self.config.data.folds, "device": self.config.device}
+        return (
+            key_of_run(arm, self.config.study, self.painting, where) if arm else digest_of_value([self.painting, where])
+        )
+
+    @property
+    def painted_key(self) -> str:
+        """The digest of what fit and painting depend on."""
+        return digest_of_value([self.painting, self._where()])
+
+    def pending(self, records: "Records") -> list[str]:
+        """Return the arms that have a run which is not recorded."""
+        return list(dict.fromkeys(arm for (arm, _), key in self.keys().items() if records.run(key) is None))
+
     @cached_property
     def generate(self) -> GenerateConfig:
-        """What is painted: enough for the arms, to the end where an arm chooses among what the gate turns down."""
-        from diffaug.study.arms import UNGATED
-
-        study, made = self.config.study, self.config.generate
-        kinds = {name.partition("@")[0] for name in study.arms}
-        ratios = [float(name.partition("@")[2] or study.synthetic_per_real) for name in study.arms if _is_painted(name)]
-        wanted = math.ceil(SPARE * max(ratios, default=0.0) * self.count)
-        paint_all = made.gate != "off" and (made.paint_all or bool(kinds & set(UNGATED)))
-        return made.model_copy(update={"count": max(made.count, wanted), "paint_all": paint_all})
+        """What is painted, whichever arms there are: all of it to the end, so that each can choose among it."""
+        made, count = self.config.generate, math.ceil(self.config.data.painted_per_real * self.count)
+        return made.model_copy(update={"count": count, "paint_all": made.gate != "off"})
 
     def keys(self) -> dict[tuple[str, int], str]:
         """Return the key of each of its runs, by arm and seed."""
         from diffaug.study.records import key_of_run
 
-        config = self.config
-        test = [one if one in ("val", "test") else dataset_digest(read_dataset(Path(one))) for one in config.data.test]
-        where = {
-            "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
-            "folds": config.data.folds, "test": test, "device": config.device,
-        }  # fmt: skip
-        painting = {
-            "fit": config.fit.model_dump(mode="json"),
-            "generate": self.generate.model_dump(mode="json", exclude={"workers"}),
-        }
+        config, where = self.config, self._where()
         return {
-            (arm, seed): key_of_run(arm, config.study, painting, {**where, "seed": seed, "first": self.seed})
+            (arm, seed): key_of_run(arm, config.study, self.painting, {**where, "seed": seed})
             for seed in range(self.seed, self.seed + config.study.seeds)
             for arm in config.study.arms
         }
+
+    def _where(self) -> dict[str, Any]:
+        config = self.config
+        test = [one if one in ("val", "test") else dataset_digest(read_dataset(Path(one))) for one in config.data.test]
+        return {
+            "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
+            "folds": config.data.folds, "test": test, "device": config.device, "first": self.seed,
+        }  # fmt: skip
+
+
+def painting_of(config: Config) -> dict[str, Any]:
+    """Return what painted cases depend on, beside the data and the seed; of files the content, wherever they lie."""
+    from diffaug.training.fit import SHIPPED, digest_of_base, usable_base
+
+    made, base = config.generate, usable_base(SHIPPED, config.fit)
+    findings = {} if is_generic(made) else library_of(made.domain, made.findings).model_dump(mode="json")
+    missed = made.baseline / "cases.csv" if made.baseline else None
+    free = {"count", "workers", "paint_all", "findings", "baseline"}
+    return {
+        "fit": config.fit.model_dump(mode="json"),
+        "base": digest_of_base(base) if base else "",
+        "generate": made.model_dump(mode="json", exclude=free),
+        "findings": digest_of_value(findings),
+        "baseline": digest_of_file(missed) if missed and missed.is_file() else "",
+        "painted_per_real": config.data.painted_per_real,
+    }
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -138,17 +224,13 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
         FindingsError: The findings are unknown or break a rule.
         DiffaugError: A stage's own errors.
     """
-    from diffaug.study.arms import check_arms
     from diffaug.study.records import Records
 
-    check_config(config.generate)
-    study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
-    config = config.model_copy(update={"study": study})
-    check_arms(study.arms)
-    full = data or config.out / "data"
-    dataset = read_dataset(full) if (full / "cases.csv").is_file() else import_data(config, full)
+    config = checked(config).model_copy(update={"device": _device(config.device)})
+    dataset = read_dataset(data) if data else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = _within_budget(_jobs(config, dataset), records)
+    _check_jobs([job for job in jobs if job.pending(records)])
     for job in jobs:
         _run_job(job, records)
     numbers = list(dict.fromkeys(job.annotated for job in jobs))
@@ -156,22 +238,113 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     return [_report(config, number, jobs, pooled, records) for number in numbers]
 
 
+def _device(name: str) -> str:
+    """Return a device's own name: a record does not depend on whether it was asked for by `auto`."""
+    if name == "cpu":
+        return name
+    from diffaug.diffusion.devices import device_of
+
+    return str(device_of(name))
+
+
+def checked(config: Config) -> Config:
+    """Refuse what can be refused before anything is read; return the config with its arms.
+
+    Raises:
+        ConfigError: Unknown arms or aims, or arms that take what is not made.
+        FindingsError: The findings are unknown or break a rule.
+        StudyError: An arm is derived from `real`, which is not there.
+    """
+    from diffaug.study.arms import check_arms, check_derived
+
+    check_config(config.generate)
+    study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
+    config = config.model_copy(update={"study": study})
+    check_arms(config.study.arms)
+    check_derived({arm.partition("@")[0] for arm in config.study.arms})
+    if "fixed-threshold" in config.study.arms and config.generate.gate == "off":
+        raise ConfigError("the arm fixed-threshold needs the gate's scores: generate.gate is off; switch it on")
+    most = config.data.painted_per_real
+    for arm in filter(_is_painted, config.study.arms):
+        ratio = float(arm.partition("@")[2] or config.study.synthetic_per_real)
+        if ratio > most:
+            raise ConfigError(
+                f"an arm takes at most as many painted cases as are made: {arm} takes {ratio:g} for each real case, "
+                f"data.painted_per_real is {most:g}; raise it, or leave the arm out"
+            )
+    return config
+
+
 def _jobs(config: Config, dataset: Dataset) -> list[Job]:
     """Return the jobs in order; with folds, the data set of each fold is made first."""
     digest, wanted = dataset_digest(dataset), config.data
+    painting = painting_of(config) if any(_is_painted(arm) for arm in config.study.arms) else {}
     if not wanted.folds:
-        fulls: dict[int | None, Path] = {None: dataset.folder}
+        fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
         fold_of = folds_by_group(_groups_of(dataset.split("train")), wanted.folds, config.seed)
-        fulls = {
-            fold: _fold_dataset(dataset, config.out / f"fold{fold}", fold_of, fold) for fold in range(wanted.folds)
-        }
+        fulls = {fold: config.out / f"fold{fold}" for fold in range(wanted.folds)}
+        for fold in range(wanted.folds):
+            derived(
+                fulls[fold], _made_of(config, digest, fold), partial(_fold_dataset, dataset, fold_of=fold_of, fold=fold)
+            )
+    first = read_dataset(next(iter(fulls.values())))
+    own = {annotated: _with_its_arms(config, annotated, first) for annotated in wanted.annotated}
     return [
-        Job(config, dataset.folder, full, digest, annotated, draw, fold)
+        Job(own[annotated], dataset.folder, full, digest, painting, annotated, draw, fold)
         for annotated in wanted.annotated
         for draw in wanted.draws
         for fold, full in fulls.items()
     ]
+
+
+def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Config:
+    """Leave `pseudo-label` out of a number of annotated cases that leaves no image unannotated, and say so."""
+    left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
+    if "pseudo-label" not in config.study.arms or left or full.split("unannotated"):
+        return config
+    arms = tuple(arm for arm in config.study.arms if arm != "pseudo-label")
+    if set(config.data.annotated) == {annotated}:
+        raise ConfigError(
+            f"the arm pseudo-label needs unannotated images: of {full.folder}, {annotated} annotated cases leave none; "
+            "annotate fewer, or leave the arm out"
+        )
+    say(f"pseudo-label is left out with {annotated} annotated cases, which leave no image unannotated")
+    return config.model_copy(update={"study": config.study.model_copy(update={"arms": arms})})
+
+
+def _check_jobs(jobs: Sequence[Job]) -> None:
+    """Refuse what a job would stop at, before the first one starts.
+
+    Raises:
+        ConfigError: More annotated cases are asked for than there are.
+        DataError: There are too few for a fit.
+        StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
+    """
+    from diffaug.study.arms import Arm, check_size
+    from diffaug.study.run import read_inputs, repeated_in
+
+    for job in jobs:
+        train = read_dataset(job.full).split("train")
+        if job.count > len(train):
+            raise ConfigError(
+                f"data.annotated is at most the number of annotated training cases: it is {job.count}, {job.full} has "
+                f"{len(train)}; ask for fewer"
+            )
+        alone = [Arm(arm, train[: job.count]) for arm in job.config.study.arms if arm in ("real", "copy-paste")]
+        for one in alone:
+            check_size(one, job.config.study.batch_size)
+        if job.painting:
+            from diffaug.training.fit import check_count
+
+            check_count(job.count, job.full)
+    for job in {job.full: job for job in jobs}.values():
+        inputs = read_inputs(job.full, (), job.tests)
+        repeated_in(job.repeated, inputs, job.config.data.allow_duplicates)
+
+
+def _made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:
+    return {"data": digest, "folds": config.data.folds, "fold": fold, "seed": config.seed}
 
 
 def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
@@ -183,21 +356,19 @@ def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
     return connected([case.id for case in cases], [*links, *find_duplicates(cases)])
 
 
-def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: int) -> Path:
+def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: int) -> None:
     """Copy a data set in which one fold of `train` is `test`; what was val and test stays out."""
-    if not (to / "cases.csv").is_file():
-        cases = [
-            replace(case, split="test") if fold_of.get(case.id) == fold else case
-            for case in dataset.cases
-            if case.split in ("train", "unannotated")
-        ]
-        with new_dataset(to) as partial:
-            write_cases(partial, [copy_case(case, partial) for case in cases])
-    return to
+    cases = [
+        replace(case, split="test") if fold_of.get(case.id) == fold else case
+        for case in dataset.cases
+        if case.split in ("train", "unannotated")
+    ]
+    with new_dataset(to) as partial:
+        write_cases(partial, [copy_case(case, partial) for case in cases])
 
 
 def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
-    """Leave out the last draws where all of them would take longer than the budget, and say so."""
+    """Leave out the last draws where all of them would take longer than the budget, and say what is expected."""
     config = jobs[0].config
     if config.budget is None:
         return list(jobs)
@@ -210,23 +381,29 @@ def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
             break
         spent += minutes
         kept.append(draw)
-    if len(kept) < len(draws):
-        say(
-            f"budget: {config.budget:g} minutes are enough for {len(kept)} of {len(draws)} draws "
-            f"(about {spent:.0f} minutes); intervals will say less about other draws"
-        )
+    told = f"budget: {len(kept)} of {len(draws)} draws, about {spent:.0f} of {config.budget:g} minutes"
+    told += "; intervals will say less about other draws" if len(kept) < len(draws) else ""
+    say(f"{told}; one draw is made even so" if spent > config.budget else told)
     return [job for job in jobs if job.draw in kept]
 
 
 def _minutes(job: Job, records: "Records") -> float:
-    """Return the minutes that a job will take: nothing for what is recorded."""
-    pending = [arm for (arm, _), key in job.keys().items() if records.run(key) is None]
-    if not pending:
-        return 0.0
-    painted = any(_is_painted(arm) for arm in pending)
-    study = estimate(job.config.study)["minutes"] * len(pending) / len(job.keys())
-    made = estimate(job.config.fit)["minutes"] + estimate(job.generate)["minutes"] if painted else 0.0
-    return study + made
+    """Return the minutes that a job will take: nothing for what is recorded or made."""
+    keys = job.keys()
+    pending = [arm for (arm, _), key in keys.items() if records.run(key) is None]
+    guess = estimate(job.config.study)["minutes"] / len(keys)
+    minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
+    if any(_is_painted(arm) for arm in pending) and not (job.out / "synthetic" / "summary.json").is_file():
+        costs, guess = records.alike(job.alike()), estimate(job.config.fit)["minutes"]
+        minutes += _measured(costs, 1, guess, "fit_seconds")
+        minutes += _measured(costs, job.generate.workers, estimate(job.generate)["minutes"], "generate_seconds")
+    return minutes
+
+
+def _measured(lines: Sequence[Mapping[str, Any]], workers: int, guess: float, what: str = "seconds") -> float:
+    """Return the mean minutes of lines that say how many seconds of a core something took; the guess without any."""
+    found = [line[what] / workers / 60 for line in lines if line.get(what) is not None]
+    return sum(found) / len(found) if found else guess
 
 
 def _is_painted(arm: str) -> bool:
@@ -243,14 +420,16 @@ def _run_job(job: Job, records: "Records") -> None:
     from diffaug.training.fit import fit
 
     config, out, keys = job.config, job.out, job.keys()
-    pending = [arm for arm in config.study.arms if any(not records.run(k) for (a, _), k in keys.items() if a == arm)]
+    pending = job.pending(records)
     if not pending:
         return
     if {arm.partition("@")[0] for arm in pending} & set(DERIVED) and "real" not in pending:
         pending = ["real", *pending]  # its weights are needed
-    if not (out / "data" / "cases.csv").is_file():
-        subset_dataset(read_dataset(job.full), out / "data", job.count, job.draw)
-    sets = []
+    derived(
+        out / "data",
+        {**_made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
+        lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
+    )
     if any(_is_painted(arm) for arm in pending):
         say(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
         options = {"seed": job.seed, "device": config.device, "painting": job.generate}
@@ -262,13 +441,14 @@ def _run_job(job: Job, records: "Records") -> None:
             out / "model", out / "data", out / "synthetic", job.generate,
             seed=job.seed, workers=job.generate.workers, device=config.device,
         )  # fmt: skip
-        sets = [out / "synthetic"]
-        records.note("cost", digest_of_value([job.digest, str(out.name), made]), _cost(job, fitted, made))
+        records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
+    sets = [out / "synthetic"] if (out / "synthetic" / "summary.json").is_file() else []
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
     study = config.study.model_copy(update={"arms": tuple(pending)})
+    write_json(make_folder(out / "study") / "duplicates.json", read_json(job.repeated))  # of the same images
     summary = run_study(
         out / "data", out / "study", sets, study,
-        seed=job.seed, test=("test",) if config.data.folds else config.data.test, device=config.device, oracle=job.full,
+        seed=job.seed, test=job.tests, device=config.device, oracle=job.full,
         allow_duplicates=config.data.allow_duplicates,
     )  # fmt: skip
     for (arm, seed), key in keys.items():
@@ -282,6 +462,8 @@ def _run_job(job: Job, records: "Records") -> None:
                 "fold": job.fold,
                 "seed": seed,
             }
+            last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
+            told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 1)}
             told |= {"cases": {"real": pool["real"], "pool": pool["pool"]}, "fills": pool["fills"]}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
 
@@ -305,17 +487,14 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     lines = [(job, records.run(key)) for job in jobs for key in job.keys().values()]
     found = [line for _, line in lines if line is not None]
     rows = [row for job, line in lines if line is not None for row in _with_pictures(job, records.records_of(line))]
-    alarms: dict[str, list[list[float]]] = {}
-    for line in found:
-        alarms.setdefault(line["arm"], []).append(line["fills"])
     config = jobs[0].config
     names = read_dataset(jobs[0].full).class_names
-    summary = summarise(rows, config.study.bootstrap, config.seed, names, alarms)
-    cuts = {line["cut"] for line in found}
-    summary["contrast_cut"] = cuts.pop() if len(cuts) == 1 else None
+    summary = summarise(rows, config.study.bootstrap, config.seed, names, found)
+    cuts = sorted({line["cut"] for line in found if line["cut"] is not None})  # each draw and fold has its own
+    summary |= {"contrast_cut": cuts[0] if len(cuts) == 1 else None, "contrast_cuts": cuts}
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
-    return {"rows": rows, "summary": summary, "names": names}
+    return {"rows": rows, "summary": summary, "names": names, "count": jobs[0].count}
 
 
 def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -336,26 +515,30 @@ def _report(
 
     own = [job for job in jobs if job.annotated == number]
     out, found = make_folder(config.out / f"n{number}"), pooled[number]
-    costs = [line for line in records.noted("cost") if line["annotated"] == number]
+    painted = {job.painted_key for job in own}
+    costs = [line for line in records.noted("cost") if line["cost"] in painted]
+    runs = [line for job in own for key in job.keys().values() if (line := records.run(key)) is not None]
+    trained = [{**line, "minutes": round(line["seconds"] / 60, 3)} for line in runs if "seconds" in line]
     write_csv(out / "curve.csv", curve(pooled), CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
-    write_json(out / "study.json", _plan(config, own, found))
+    write_csv(out / "training.csv", trained, TRAINING_COLUMNS)
+    write_json(out / "study.json", _plan(own[0].config, own, found))
     write_tables(out, found["rows"], found["summary"], found["names"])
     synthetic = own[0].out / "synthetic"
     return write_report(out, synthetic if (synthetic / "summary.json").is_file() else None)
 
 
 def curve(pooled: Mapping[int | str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return mean Dice by number of annotated cases and arm."""
+    """Return mean Dice by arm and number of annotated cases, which for `oracle` is that of the arms beside it."""
     return [
         {
-            "annotated": one["cases"]["real"] if arm != "oracle" else number,
+            "annotated": found["count"],
             "arm": arm,
             "draws": one["draws"],
             "n": one["n"],
         }
         | one["dice"]
-        for number, found in pooled.items()
+        for found in pooled.values()
         for arm, one in found["summary"]["arms"].items()
     ]
 
@@ -370,9 +553,8 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
     )
     config_of = config.study.model_dump(mode="json")
     cases = {"train": jobs[0].count, "unannotated": 0, "synthetic": [], "full": 0, **plan.get("cases", {})}
-    tests = ["test"] if config.data.folds else list(config.data.test)
     return {
-        "identity": {"seed": config.seed, "test": tests, "device": config.device},
+        "identity": {"seed": config.seed, "test": list(jobs[0].tests), "device": config.device},
         "config": config_of,
         "arms": {name: MEANING[name.partition("@")[0]] for name in config.study.arms},
         "data": str(jobs[0].source),
@@ -394,6 +576,7 @@ TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0,
 PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
 KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
 MODEL_MB = 75.0
+ALL = 500  # training cases of a data set that is not looked at
 
 
 def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[str, float]:
@@ -402,8 +585,12 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
     The codec counts only where it is trained, which it is not when the shipped one suits the images.
     """
     if isinstance(config, Config):
-        parts = [estimate(config.fit), estimate(config.generate), estimate(config.study)]
-        runs = len(config.data.annotated) * len(config.data.draws) * max(1, config.data.folds)
+        train = config.data.phantoms[0] if config.data.source == "phantom" else ALL
+        counts = [train if isinstance(number, str) else number for number in config.data.annotated]
+        painted = [math.ceil(config.data.painted_per_real * count) for count in counts]
+        parts = [estimate(part) for _ in counts for part in (config.fit, config.study)]
+        parts += [estimate(config.generate.model_copy(update={"count": count})) for count in painted]
+        runs = len(config.data.draws) * max(1, config.data.folds)
         return {key: round(runs * sum(part[key] for part in parts), 1) for key in ("minutes", "megabytes")}
     if isinstance(config, FitConfig):
         d, v = config.denoiser, config.validator

@@ -13,6 +13,7 @@ from diffaug.config import StudyConfig
 from diffaug.errors import DataError, StudyError
 from diffaug.report.page import (
     comparisons,
+    contrast_limit,
     difference_table,
     fraction,
     headline_arm,
@@ -61,10 +62,16 @@ def page(folders):
     return Page(write_report(folders / "study").read_text(encoding="utf-8"))
 
 
-def summary_of(mean, low, high, seeds=3):
+def summary_of(mean, low, high, seeds=3, draws=1):
     interval = {"mean": mean, "low": low, "high": high}
     group = {"n": 9, "dice": interval, "missed": interval, "false_negative_rate": interval}
-    arm = {"n": 40, "seeds": seeds, "dice": interval, "strata": {"small": group, "large": {**group, "n": 0}}}
+    arm = {
+        "n": 40,
+        "seeds": seeds,
+        "draws": draws,
+        "dice": interval,
+        "strata": {"small": group, "large": {**group, "n": 0}},
+    }
     difference = {"dice": interval, "missed": interval, "false_negative_rate": interval, "missed_small": interval}
     difference["strata"] = {
         "small": group,
@@ -180,6 +187,25 @@ def test_the_headline_claims_no_more_than_the_interval(interval, kind, words):
 
 def test_a_single_seed_is_said():
     assert "a single seed" in verdict(summary_of(0.1, 0.05, 0.2, seeds=1), "validated")["text"]
+
+
+def test_draws_are_not_counted_as_seeds():
+    text = verdict(summary_of(0.1, 0.05, 0.2, seeds=2, draws=3), "validated")["text"]
+    assert "with 3 draws of the annotated cases, 2 seeds each, the arm" in text
+    text = verdict(summary_of(0.1, 0.05, 0.2, seeds=1, draws=3), "validated")["text"]
+    assert "with 3 draws of the annotated cases, the arm" in text
+
+
+def test_the_contrast_under_which_a_lesion_is_low_contrast_is_given_for_all_draws():
+    assert contrast_limit({"contrast_cut": 5.04}) == "5.0"
+    assert contrast_limit({"contrast_cut": None}) == "no cut"
+    assert contrast_limit({"contrast_cut": None, "contrast_cuts": [4.21, 5.04]}) == "4.2 to 5.0, by draw"
+
+
+def test_the_funnel_is_drawn_from_its_table(folders, tmp_path):
+    write_report(folders / "study", to=tmp_path / "report.html")
+    table = (tmp_path / "funnel.csv").read_text(encoding="utf-8").splitlines()
+    assert table == ["size,requested,stopped,rejected,kept", "medium,5,0,1,4"]
 
 
 def test_small_lesions_are_reported_or_said_to_be_absent():
@@ -303,11 +329,14 @@ def test_repeated_frames_that_were_allowed_and_a_short_budget_are_said(ratios, t
 
 def test_relative_changes_and_other_arms_are_compared_with_corrected_p_values(ratios):
     summary = read_json(ratios / "summary.json")
-    found = {label: (kind, p) for label, kind, _, p in comparisons(summary, "validated")}
+    found = {label: (kind, p) for label, _, kind, _, p in comparisons(summary, "validated")}
+    counts = {label: n for label, n, *_ in comparisons(summary, "validated")}
+    assert counts["Relative change, pixels not found, all lesions"] == summary["arms"]["real"]["n"]
     assert found["Dice, validated against copy-paste"][0] == "points"
     strata = summary["differences"]["validated - real"]["strata"]
     for label, (kind, p) in found.items():
         if label.startswith("Relative change, pixels not found, small"):
+            assert counts[label] == strata["small"]["n"]
             assert kind == "percent" and p == strata["small"]["false_negative_rate"]["p_holm"]
             break
     else:

@@ -133,6 +133,19 @@ def test_several_seeds_of_a_draw_are_one_value_and_draws_are_what_is_resampled()
     assert np.allclose(values_of(records, "dice"), [[0.3, 0.3], [0.4, 0.4]])
 
 
+def test_seeds_of_a_single_draw_stand_in_for_draws():
+    records = [
+        {"case": case, "dice": dice, "draw": 0, "seed": seed, "strata": [], "arm": "real"}
+        for seed, dice in enumerate((0.2, 0.5, 0.8))
+        for case in "abcd"
+    ]
+    arm = summarise(records, 400)["arms"]["real"]
+    assert arm["dice"] == {"mean": pytest.approx(0.5), "low": pytest.approx(0.2), "high": pytest.approx(0.8)}
+    assert (arm["draws"], arm["seeds"]) == (1, 3)
+    several = summarise(records + [{**row, "draw": 1, "seed": row["seed"] + 1000} for row in records], 10)
+    assert (several["arms"]["real"]["draws"], several["arms"]["real"]["seeds"]) == (2, 3)
+
+
 def test_folds_of_different_cases_become_one_row_of_a_draw():
     records = [
         {"case": f"c{index}", "dice": 0.1 * index, "draw": 0, "fold": index % 2, "seed": 0, "strata": []}
@@ -214,7 +227,8 @@ def test_a_summary_as_a_table_holds_each_of_its_intervals_once():
 
 
 def test_false_alarms_on_fills_are_counted_per_fill():
-    alarms = {"real": [[0.5, 0.0, 0.05, 0.2], [0.0, 0.0, 0.0, 0.3]]}
+    shares = [[0.5, 0.0, 0.05, 0.2], [0.0, 0.0, 0.0, 0.3]]
+    alarms = [{"arm": "real", "seed": seed, "fills": fills} for seed, fills in enumerate(shares)]
     fills = summarise(make_records("real"), 50, alarms=alarms)["arms"]["real"]["fills"]
     assert (fills["n"], fills["mean"]) == (4, 3 / 8)
     assert summarise(make_records("real"), 50)["arms"]["real"]["fills"] == {
@@ -223,3 +237,15 @@ def test_false_alarms_on_fills_are_counted_per_fill():
         "low": None,
         "high": None,
     }
+
+
+def test_fills_of_different_draws_are_different_fills_and_need_not_be_as_many():
+    records = [{**row, "draw": draw} for draw in (0, 1) for row in make_records("real", seeds=1)]
+    runs = [
+        {"arm": "real", "draw": draw, "seed": seed, "fills": fills}
+        for draw, fills in ((0, [0.5, 0.0, 0.0]), (1, [0.5, 0.5]))
+        for seed in (1000 * draw, 1000 * draw + 1)
+    ]
+    fills = summarise(records, 400, alarms=runs)["arms"]["real"]["fills"]
+    assert (fills["n"], fills["mean"]) == (5, pytest.approx(3 / 5))
+    assert fills["low"] < 0.4 and fills["high"] == 1

@@ -1,18 +1,19 @@
 """The report of a study: one HTML file that holds everything it shows and needs no network.
 
-Only reads files: the study folder, its synthetic set, and images of the data set for the worst cases.
+Only reads files: the study folder, its synthetic set, and images of the data set for the worst cases. Beside the page
+it writes the funnel of that set as a table, `funnel.csv`.
 """
 
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffaug.artifacts import make_folder, read_json, read_jsonl, write_text
+from diffaug.artifacts import make_folder, read_json, read_jsonl, write_csv, write_text
 from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
@@ -21,6 +22,7 @@ from diffaug.report import figures, pictures
 ACCEPTED, REFUSED, WORST = 8, 8, 8  # how many pictures of each kind
 CHANGED, MATTERS = 4, 0.1  # rescued and lost cases shown; the change of Dice from which a case counts as one
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
+FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
 CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
 CANDIDATES = ("selected", "validated", "fixed-threshold", "random-kept", "unfiltered", "copy-paste")
 
@@ -42,6 +44,8 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
     """
     if not (study / "summary.json").is_file():
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
+    to = to or study / "report.html"
+    make_folder(to.parent)
     plan, summary = read_json(study / "study.json"), read_json(study / "summary.json")
     rows, table = read_cases(study / "cases.csv"), read_table(study / "summary.csv")
     points, costs = read_table(study / "curve.csv", optional=True), read_table(study / "costs.csv", optional=True)
@@ -61,10 +65,12 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "missed": missed_sentence(summary, candidate),
         "figures": _figures(measured, strata, rows, candidate) | _curves(measured, points, plan),
         "costs": costs,
+        "training": _training(read_table(study / "training.csv", optional=True), summary["arms"]),
         "curve": points if len({row["annotated"] for row in points}) > 1 else [],
         "changes": _changes(study, cases, rows, candidate),
         "comparisons": comparisons(summary, candidate),
-        "set": _synthetic(synthetic),
+        "set": _synthetic(synthetic, to),
+        "contrast": contrast_limit(summary),
         "worst": _worst(study, cases, plan["data"], rows, candidate or next(iter(summary["arms"]))),
         "differences": difference_table(summary, strata),
         "changed": _changed(rows, candidate),
@@ -72,10 +78,14 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "classes": _classes(plan, summary),
         "vcdr": "vcdr_error" in next(iter(summary["arms"].values())),
     }
-    to = to or study / "report.html"
-    make_folder(to.parent)
     write_text(to, _render(page))
     return to
+
+
+def _training(rows: Sequence[Mapping[str, Any]], arms: Iterable[str]) -> list[tuple[str, float]]:
+    """Return the mean minutes that a run of each arm was trained, as far as they are known."""
+    found = {arm: [row["minutes"] for row in rows if row["arm"] == arm] for arm in arms}
+    return [(arm, statistics.fmean(minutes)) for arm, minutes in found.items() if minutes]
 
 
 def _classes(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
@@ -258,36 +268,56 @@ def verdict(summary: Mapping[str, Any], arm: str | None) -> dict[str, str]:
         "loss": f"{what} hurt",
         "none": "No difference shown",
     }[kind]
-    seeds = f"{one['seeds']} seeds" if one["seeds"] > 1 else "a single seed"
     text = (
-        f"On {one['n']} held-out real cases and with {seeds}, the arm {arm} changed mean Dice by "
+        f"On {one['n']} held-out real cases and with {repeats(one)}, the arm {arm} changed mean Dice by "
         f"{signed(difference['mean'])} points against real (95 % interval {signed(difference['low'])} to "
         f"{signed(difference['high'])})"
     )
     return {"kind": kind, "title": title, "text": f"{text}{'; the interval spans zero.' if kind == 'none' else '.'}"}
 
 
-def comparisons(summary: Mapping[str, Any], arm: str | None) -> list[tuple[str, str, Any, Any]]:
+def repeats(arm: Mapping[str, Any]) -> str:
+    """Say how often an arm was trained: by draws of the annotated cases, and by seeds of each."""
+    draws, seeds = arm["draws"], arm["seeds"]
+    told = f"{seeds} seeds" if seeds > 1 else "a single seed"
+    if draws == 1:
+        return told
+    return f"{draws} draws of the annotated cases" + (f", {told} each" if seeds > 1 else "")
+
+
+def contrast_limit(summary: Mapping[str, Any]) -> str:
+    """Write under which contrast a lesion is low-contrast; draws of the annotated cases have cuts of their own."""
+    cuts = summary.get("contrast_cuts") or [cut for cut in [summary["contrast_cut"]] if cut is not None]
+    if not cuts:
+        return "no cut"
+    low, high = (f"{cut:.1f}" for cut in (min(cuts), max(cuts)))
+    return low if low == high else f"{low} to {high}, by draw"
+
+
+def comparisons(summary: Mapping[str, Any], arm: str | None) -> list[tuple[str, int, str, Any, Any]]:
     """Return how the headline arm compares with the others, and how much of the gap to the oracle it closes.
 
     Returns:
-        (What, "points" or "percent", interval, p-value or None).
+        (What, n, "points" or "percent", interval, p-value or None).
     """
     if arm is None:
         return []
-    rows = []
+    rows, count = [], summary["arms"][arm]["n"]
     for name, one in summary["differences"].items():
         if name.startswith(f"{arm} - ") and not name.endswith(" - real"):
-            rows.append((f"Dice, {arm} against {name.split(' - ')[1]}", "points", one["dice"], one["dice"]["p"]))
+            rows.append((f"Dice, {arm} against {name.split(' - ')[1]}", count, "points", one["dice"], one["dice"]["p"]))
     own = summary["differences"][f"{arm} - real"]
     for label, group in (("all lesions", own), *((f"{name} lesions", own["strata"][name]) for name in own["strata"])):
         for what, metric in (("missed", "missed"), ("pixels not found", "false_negative_rate")):
             one = group[metric]
             if one.get("relative") is not None:
                 change = {"mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]}
-                rows.append((f"Relative change, {what}, {label}", "percent", change, one.get("p_holm", one["p"])))
+                p = one.get("p_holm", one["p"])
+                rows.append((f"Relative change, {what}, {label}", group.get("n", count), "percent", change, p))
     if "gap_closed" in own:
-        rows.append(("Share of the Dice between real and oracle that is gained", "percent", own["gap_closed"], None))
+        rows.append(
+            ("Share of the Dice between real and oracle that is gained", count, "percent", own["gap_closed"], None)
+        )
     return rows
 
 
@@ -409,7 +439,14 @@ def spread(rows: Sequence[Any], count: int) -> list[Any]:
     return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
 
 
-def _synthetic(folder: Path | None) -> dict[str, Any] | None:
+def _funnel(summary: Mapping[str, Any], table: Path) -> str:
+    """Write what became of the requests of each size as a table, and draw the table."""
+    rows = [{"size": name, **found} for name, found in summary.get("by_size", {}).items()]
+    write_csv(table, rows, FUNNEL_COLUMNS)
+    return figures.funnel_figure({row["size"]: row for row in read_table(table)})
+
+
+def _synthetic(folder: Path | None, to: Path) -> dict[str, Any] | None:
     """Return what the page shows of a synthetic set; None without one."""
     if folder is None or not (folder / "manifest.jsonl").is_file():
         return None
@@ -429,7 +466,7 @@ def _synthetic(folder: Path | None) -> dict[str, Any] | None:
             *sorted(summary.get("by_size", {}).items(), key=lambda named: _stratum_order(named[0])),
             ("all", summary),
         ],
-        "figure": figures.funnel_figure(summary.get("by_size", {})),
+        "figure": _funnel(summary, to.with_name("funnel.csv")),
         "accepted": [_accepted(folder, row, classes) for row in spread(kept, ACCEPTED)],
         "refused": [
             _refused(folder, row, classes)

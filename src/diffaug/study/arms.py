@@ -173,6 +173,15 @@ def _check_inputs(
         raise StudyError(
             "the arm pseudo-label needs unannotated images; the data set has none; add some, or leave the arm out"
         )
+    check_derived(kinds)
+
+
+def check_derived(kinds: set[str]) -> None:
+    """Refuse arms that need the arm `real`, without it.
+
+    Raises:
+        StudyError: Naming the arm.
+    """
     if kinds & set(DERIVED) and "real" not in kinds:
         raise StudyError(
             f"the arm {sorted(kinds & set(DERIVED))[0]} is derived from the arm real, which is not there; add real"

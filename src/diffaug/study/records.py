@@ -56,7 +56,8 @@ class Records:
 
         Args:
             key: Of the run.
-            told: What else is known of it: arm, annotated, draw, fold, seed, cases, fills.
+            told: What else is known of it: arm, annotated, draw, fold, seed, cases, fills, seconds of training, and the
+                digest of what these depend on, `alike`.
             rows: Its per-case records.
             cut: The contrast under which a lesion of this draw is low-contrast.
         """
@@ -78,6 +79,10 @@ class Records:
     def noted(self, kind: str) -> list[dict[str, Any]]:
         """Return the lines of a kind of stage."""
         return [line for line in self.lines if kind in line]
+
+    def alike(self, digest: str) -> list[dict[str, Any]]:
+        """Return the lines of what took as long, as far as is known."""
+        return [line for line in self.lines if line.get("alike") == digest]
 
     def records_of(self, line: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the per-case records of a run's line, as `run.complete_run` makes them, to the digits kept."""

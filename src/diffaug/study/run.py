@@ -157,12 +157,11 @@ def run_study(
     for arm in arms:
         check_size(arm, config.batch_size)
     fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
-    repeated = [] if folds else _repeated(out, inputs, allow_duplicates)
+    repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
     digests = inputs.digests()
 
     make_folder(out)
     _write_plan(out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated})
-    write_json(out / "duplicates.json", {"images": inputs.images(), "pairs": repeated})
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
         run
@@ -292,15 +291,19 @@ def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
     return cases
 
 
-def _repeated(out: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
-    """Return the test images that are also trained on, or refuse them; they are sought once for the same images."""
-    path = out / "duplicates.json"
+def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
+    """Return the test images that are also trained on; they are sought once for the same images, and kept in a file.
+
+    Raises:
+        StudyError: There are some, and they are not allowed.
+    """
     kept = read_json(path) if path.exists() else {}
     if kept.get("images") != inputs.images():
         pairs = repeated_frames(inputs.seen(), inputs.test, "looking for test images in training")
     else:
         pairs = [(test, train) for test, train in kept["pairs"]]
     check_repeated(pairs, allowed)
+    write_json(make_folder(path.parent) / path.name, {"images": inputs.images(), "pairs": pairs})
     return [list(pair) for pair in pairs]
 
 
@@ -597,7 +600,7 @@ def _summarise(
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
     pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
-    alarms = {run.arm.name: [pool["fills"] for other, pool in pools if other.arm.name == run.arm.name] for run in runs}
+    alarms = [{"arm": run.arm.name, "seed": run.seed, "fold": run.fold, "fills": pool["fills"]} for run, pool in pools]
     summary = summarise(records, config.bootstrap, seed, names, alarms) | {"contrast_cut": cut}
     for run, pool in reversed(pools):
         summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}

@@ -144,25 +144,28 @@ def holm(values: Mapping[str, float | None]) -> dict[str, float | None]:
     return adjusted
 
 
-def draw_of(record: Record) -> tuple[Any, ...]:
-    """Return what a bootstrap draws as one: the draw of the annotated cases, or the seed where there is one draw."""
-    return (record["draw"],) if "draw" in record else ("seed", record["seed"])
+def unit_of(records: Sequence[Record]) -> str:
+    """Return the column of what a bootstrap draws as one: draws of the annotated cases, or seeds of a single draw."""
+    return "draw" if len({record.get("draw", 0) for record in records}) > 1 else "seed"
 
 
 def values_of(records: Sequence[Record], metric: str, stratum: str | None = None) -> Values:
-    """Return one arm's metric as an array over draws and cases, both sorted; several seeds of a draw are averaged.
+    """Return one arm's metric as an array over draws and cases, both sorted.
+
+    Several seeds of a draw are averaged; those of a single draw stand in for draws.
 
     Args:
         records: Per-case records of one arm.
         metric: A column of the records.
         stratum: Cases outside it become NaN; None keeps all.
     """
-    draws = {draw: row for row, draw in enumerate(sorted({draw_of(record) for record in records}))}
+    unit = unit_of(records)
+    draws = {draw: row for row, draw in enumerate(sorted({record[unit] for record in records}))}
     cases = {case: column for column, case in enumerate(sorted({record["case"] for record in records}))}
     total, count = np.zeros((len(draws), len(cases))), np.zeros((len(draws), len(cases)))
     for record in records:
         if record.get(metric) is not None and (stratum is None or stratum in record["strata"]):
-            place = draws[draw_of(record)], cases[record["case"]]
+            place = draws[record[unit]], cases[record["case"]]
             total[place] += record[metric]
             count[place] += 1
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -183,7 +186,7 @@ def summarise(
     resamples: int,
     seed: int = 0,
     classes: Sequence[str] = (),
-    alarms: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    alarms: Sequence[Record] = (),
 ) -> dict[str, Any]:
     """Return the summary of a study: every arm, every stratum, and arms against each other.
 
@@ -197,7 +200,8 @@ def summarise(
         resamples: Bootstrap resamples of each interval.
         seed: Of the bootstrap draws.
         classes: Names of several classes, whose own metrics the records hold beside the means over classes.
-        alarms: For each arm and run, the share of each held-out fill's region that was predicted to be a lesion.
+        alarms: Runs (arm, seed and, where there are several, draw and fold) with `fills`: the share of each held-out
+            fill's region that was predicted to be a lesion. Runs of one draw and fold have the same fills.
     """
     by_arm: dict[str, list[Record]] = {}
     for record in records:
@@ -205,11 +209,7 @@ def summarise(
     summary: dict[str, Any] = {"arms": {}, "differences": {}}
     for arm, own in by_arm.items():
         summary["arms"][arm] = _arm_summary(own, resamples, seed, classes)
-        found = np.array([[float(one >= ALARM) for one in run] for run in (alarms or {}).get(arm, ()) if run])
-        summary["arms"][arm]["fills"] = {
-            "n": found.shape[1] if found.size else 0,
-            **(interval(found, resamples, seed) if found.size else NOTHING),
-        }
+        summary["arms"][arm]["fills"] = _alarm([run for run in alarms if run["arm"] == arm], resamples, seed)
     for arm, other in compared(list(by_arm)):
         name = f"{arm} - {other}"
         summary["differences"][name] = _difference(by_arm[arm], by_arm[other], resamples, seed, classes)
@@ -218,6 +218,17 @@ def summarise(
                 by_arm[arm], by_arm[REFERENCE_ARM], by_arm["oracle"], resamples, seed
             )
     return summary
+
+
+def _alarm(runs: Sequence[Record], resamples: int, seed: int) -> dict[str, Any]:
+    """Return how often a held-out fill raises an alarm: each draw and fold has fills of its own, any number of them."""
+    found = [
+        {**run, "case": (run.get("draw") or 0, run.get("fold") or 0, index), "alarm": float(share >= ALARM)}
+        for run in runs
+        for index, share in enumerate(run["fills"])
+    ]
+    values = values_of(found, "alarm")
+    return {"n": values.shape[1], **(interval(values, resamples, seed) if found else NOTHING)}
 
 
 def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
@@ -229,12 +240,12 @@ def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]) -> dict[str, Any]:
-    groups = groups_of(records)
+    groups, draws = groups_of(records), len({record.get("draw", 0) for record in records})
     arm: dict[str, Any] = {
         "n": _size_of(records),
         "groups": len(set(groups)),
-        "seeds": len({record["seed"] for record in records}),
-        "draws": len({draw_of(record) for record in records}),
+        "seeds": len({(record.get("draw"), record["seed"]) for record in records}) // draws,  # of each draw
+        "draws": draws,
         "n_lesion_free": len({record["case"] for record in records if record.get("false_alarm") is not None}),
         "strata": {},
     }

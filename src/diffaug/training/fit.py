@@ -105,10 +105,7 @@ def fit(
     start = usable_base(base, config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
-    if len(annotated) < FEWEST_CASES:
-        raise DataError(
-            f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {len(annotated)}; annotate more"
-        )
+    check_count(len(annotated), data)
     digests = {case.id: digest_of_case(case) for case in (*annotated, *unannotated)}
     plan = {
         "config": config.model_dump(mode="json"),
@@ -279,6 +276,16 @@ def chosen_checkpoint(log: Path) -> dict[str, float]:
         return {}
     best = min(scored, key=lambda row: row["score"])
     return {"iteration": best["iteration"] + 1, "score": best["score"], "last_score": scored[-1]["score"]}
+
+
+def check_count(annotated: int, data: Path) -> None:
+    """Refuse too few annotated cases.
+
+    Raises:
+        DataError: There are fewer than a painter and its folds need.
+    """
+    if annotated < FEWEST_CASES:
+        raise DataError(f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {annotated}; annotate more")
 
 
 def usable_base(base: Path | str | None, config: FitConfig) -> Checkpoint | None:
