@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from study_folders import make_synthetic
 
-from diffaug.artifacts import read_json, read_jsonl, write_jsonl
+from diffaug.artifacts import read_json, read_jsonl, write_json, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import StudyError
@@ -56,7 +56,23 @@ def test_a_model_that_was_fitted_on_a_test_image_is_refused_by_its_digest(datase
 
 def test_a_model_that_was_fitted_on_unannotated_training_images_is_fine(dataset, synthetic):
     move(dataset, "train-5", "unannotated")
+    told = read_json(synthetic / "provenance.json")
+    del told["cases"]["train-5"]
+    write_json(synthetic / "provenance.json", told)
     assert len(read_inputs(dataset, [synthetic], ["test"]).train) == 5
+
+
+def test_a_model_that_was_fitted_on_more_annotations_than_real_has_is_refused(dataset, synthetic):
+    move(dataset, "train-4", "unannotated")
+    move(dataset, "train-5", "unannotated")
+    with pytest.raises(StudyError, match=r"fitted on 2 that are not of this data set's .*, such as train-4"):
+        read_inputs(dataset, [synthetic], ["test"])
+
+
+def test_a_model_that_was_fitted_on_another_mask_of_a_training_image_is_refused(dataset, synthetic):
+    shutil.copy(dataset / "masks" / "train-1.png", dataset / "masks" / "train-3.png")
+    with pytest.raises(StudyError, match=r"fitted on 1 .*such as train-3"):
+        read_inputs(dataset, [synthetic], ["test"])
 
 
 def test_a_set_that_does_not_say_what_its_model_saw_is_refused(dataset, synthetic):

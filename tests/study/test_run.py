@@ -221,7 +221,7 @@ def test_another_config_in_the_same_folder_is_refused_by_name(study, inputs, cha
 
 def test_other_images_in_the_same_folder_are_refused(tmp_path, study, inputs):
     dataset, synthetic = shutil.copytree(inputs[0], tmp_path / "data"), inputs[1]
-    shutil.copy(dataset / "masks" / "train-0.png", dataset / "masks" / "train-3.png")
+    shutil.copy(dataset / "masks" / "test-0.png", dataset / "masks" / "test-3.png")
     with pytest.raises(StudyError, match="made with data"):
         run_study(dataset, study, [synthetic], CONFIG)
 

@@ -4,7 +4,7 @@ Knows cases and manifests; knows no pixels, networks or metrics.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class SyntheticSet:
     rows: tuple[Mapping[str, Any], ...]
     digests: Mapping[str, str]  # of the images that its model was fitted on, by case; {} where it does not say
     classes: tuple[LabelClass, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)  # digests of the cases whose masks its model has seen
 
     def case(self, row: Mapping[str, Any]) -> Case:
         """Return a row with an image as a case."""
@@ -240,10 +241,10 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
         )
     classes = read_dataset(folder).cases[0].classes
     provenance = folder / "provenance.json"
-    digests = read_json(provenance)["images"] if provenance.is_file() else {}
+    told = read_json(provenance) if provenance.is_file() else {}
     rows = read_jsonl(folder / "manifest.jsonl")
     named = tuple(row | {"id": f"{number + 1}:{row['id']}"} if number else row for row in rows)
-    return SyntheticSet(folder, named, digests, classes)
+    return SyntheticSet(folder, named, told.get("images", {}), classes, told.get("cases", {}))
 
 
 def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:

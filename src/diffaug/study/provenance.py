@@ -6,7 +6,7 @@ Knows digests and fingerprints; knows no arms and no metrics.
 from collections.abc import Iterable, Mapping, Sequence
 
 from diffaug.artifacts import digest_of_file
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
 from diffaug.data.examine import tracked
 from diffaug.data.folder import Dataset
@@ -20,10 +20,11 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     """Refuse a synthetic set that saw more than the training images of the data set.
 
     Backgrounds and masks come from annotated training cases, by id; every image that the model was fitted on is an
-    annotated or unannotated training image, by the digest of its file.
+    annotated or unannotated training image, by the digest of its file; every annotation that it was fitted on is that
+    of an annotated training case, by the digest of the case.
 
     Raises:
-        StudyError: Naming the first row, or image, that should not be there.
+        StudyError: Naming the first row, image or annotation that should not be there.
     """
     splits = {case.id: case.split for case in dataset.cases}
     allowed = {case.id for case in annotated(dataset, "train")}
@@ -36,10 +37,10 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
                 f"synthetic cases may come from annotated training cases only: {row['id']} of {synthetic.folder} "
                 f"uses case {source}, which is {where}; generate the set from this data set's train split"
             )
-    if not synthetic.digests:
+    if not synthetic.digests or not synthetic.annotations:
         raise StudyError(
-            f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json; "
-            "run `diffaug generate` again, which writes it"
+            f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json "
+            "with images and cases; run `diffaug generate` again, which writes it"
         )
     seen = {digest_of_file(case.image): case for case in dataset.cases}
     for name, digest in synthetic.digests.items():
@@ -50,6 +51,14 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
                 f"a synthetic set may have seen training images only: the model of {synthetic.folder} was fitted on "
                 f"{name}, which is {where}; fit and generate from this data set"
             )
+    known = {digest_of_case(case) for case in annotated(dataset, "train")}
+    unknown = [name for name, digest in synthetic.annotations.items() if digest not in known]
+    if unknown:
+        raise StudyError(
+            f"no arm may know an annotation that real does not: the model of {synthetic.folder} was fitted on "
+            f"{len(unknown)} that are not of this data set's training cases, such as {unknown[0]}; fit and generate "
+            "from this data set"
+        )
 
 
 def repeated_frames(seen: Iterable[Case], test: Sequence[Case], progress: str = "") -> list[tuple[str, str]]:

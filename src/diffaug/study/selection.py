@@ -159,7 +159,7 @@ def select_set(
         lesions = [row for row in made if not row.get("fill")]
         sizes = Counter(row["size_bin"] for row in lesions)
         found = {"accepted": len(rows), "kept": len(lesions), "fills": len(made) - len(lesions), "by_size": dict(sizes)}
-        write_json(partial / "provenance.json", {"images": dict(one.digests)})
+        write_json(partial / "provenance.json", {"images": dict(one.digests), "cases": dict(one.annotations)})
         write_json(partial / "summary.json", found)
     return found
 
