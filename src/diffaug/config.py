@@ -210,9 +210,22 @@ class StudyConfig(Knobs):
     select: SelectConfig = SelectConfig()
     fixed_threshold: Fraction = 0.7  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.8  # mean probability inside a pseudo-mask that is kept
-    baselines: Positive = 1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+    baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
+        1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+    )
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
+
+    @field_validator("baselines")
+    @classmethod
+    def _be_trained(cls, baselines: int, info: ValidationInfo) -> int:
+        """Refuse more baselines than seeds of `real`, and a disagreement of one network with itself."""
+        seeds, chosen = info.data.get("seeds", baselines), info.data.get("select")
+        if baselines > seeds:
+            raise ValueError(f"baselines are among the seeds of real: there are {seeds}, not {baselines}; raise seeds")
+        if chosen and chosen.hardness == "disagreement" and baselines < 2:
+            raise ValueError("select.hardness disagreement is between networks: baselines is 1; use 2 or more, or loss")
+        return baselines
 
 
 class DataConfig(Knobs):

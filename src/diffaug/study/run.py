@@ -491,9 +491,25 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
         if workers == 1 or len(runs) == 1:
             with one_thread():
                 for run in runs:
+                    check_ready([run])
                     complete_run(run, lambda done, name=run.name: show(name, done))  # type: ignore[misc]
         else:
             _complete_in_processes(runs, min(workers, len(runs)), show)
+
+
+def check_ready(runs: Sequence[Run]) -> None:
+    """Refuse a run whose baselines nothing will train.
+
+    Raises:
+        StudyError: Naming the run and the first baseline that is missing.
+    """
+    for run in runs:
+        missing = [path.stem for path in run.derive.baselines if not path.exists()] if run.derive else []
+        if missing:
+            raise StudyError(
+                f"a derived arm needs its baselines: {run.name} waits for {missing[0]}, which is not run; lower "
+                "study.baselines, or add seeds of real"
+            )
 
 
 @contextmanager
@@ -576,6 +592,8 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
             while pending or waiting:
                 pending |= {pool.submit(_work, run) for run in waiting if run.ready}
                 waiting = [run for run in waiting if not run.ready]
+                if not pending:
+                    check_ready(waiting)
                 done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 while not reports.empty():
                     show(*reports.get())

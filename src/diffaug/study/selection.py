@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
-from diffaug.config import SelectConfig, StudyConfig
+from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.errors import StudyError
@@ -114,13 +114,13 @@ def select_set(
 
     Raises:
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
-        ConfigError: `out` holds something else.
+        ConfigError: `out` holds something else, or disagreement is asked of a study with one baseline.
     """
     one, plan = read_synthetic(synthetic), read_json(study / "study.json")
     if [str(synthetic.resolve())] != plan["synthetic"]:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
-    knobs = StudyConfig.model_validate(plan["config"]).model_copy(update={"select": config})
+    knobs = config_from_values({"study": plan["config"] | {"select": config.model_dump()}}).study
     baselines = sorted((study / "runs").glob("real-*.safetensors"))
     if not baselines:
         raise StudyError(f"a selection needs a baseline: {study} has no trained arm real; run its study with real")
