@@ -135,6 +135,17 @@ def test_another_data_set_is_tested_on_under_its_own_name(tmp_path, dataset):
     assert len(inputs.test) == 5 + 3
 
 
+def test_test_folders_of_one_name_keep_their_cases_apart(tmp_path, dataset):
+    folders = [str(make_dataset(tmp_path / one / "data", train=2, test=3, seed=9)) for one in "xy"]
+    tested = read_inputs(dataset, [], folders).test
+    assert [case.id for case in tested] == [f"{one}/data:test-{index}" for one in "xy" for index in range(3)]
+    assert len({case.group for case in tested}) == 6
+    with pytest.raises(StudyError, match="names one twice"):
+        read_inputs(dataset, [], [folders[0], str(tmp_path / "x" / ".." / "x" / "data")])
+    with pytest.raises(StudyError, match="names one twice"):
+        read_inputs(dataset, [], ["test", "test"])
+
+
 def test_a_refused_study_leaves_no_folder(tmp_path, dataset):
     leak = make_synthetic(tmp_path / "leak", sources=("test-0",))
     with pytest.raises(StudyError):

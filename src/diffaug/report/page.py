@@ -343,7 +343,7 @@ def _cases(plan: Mapping[str, Any]) -> dict[str, Case]:
     found: dict[str, Case] = {}
     for name, folder in [
         ("", plan["data"]),
-        *((Path(t["folder"]).name, t["folder"]) for t in plan["tests"] if t["folder"]),
+        *((t.get("prefix", Path(t["folder"]).name), t["folder"]) for t in plan["tests"] if t["folder"]),
     ]:
         try:
             cases = read_dataset(Path(folder)).cases

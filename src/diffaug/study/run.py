@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,8 @@ def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], ora
     """
     dataset = read_dataset(data)
     train = _split(dataset, "train")
-    tested = tuple(case for test in tests for case in tested_cases(dataset, test))
+    names = names_of_tests(tests)
+    tested = tuple(case for test in tests for case in tested_cases(dataset, test, names[test]))
     sets = tuple(read_synthetic(folder, number) for number, folder in enumerate(synthetic))
     full = annotated(read_dataset(oracle), "train") if oracle else ()
     for one in sets:
@@ -246,7 +248,25 @@ def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], ora
     return Inputs(dataset, tuple(tests), train, tested, sets, oracle, full)
 
 
-def tested_cases(dataset: Dataset, test: str) -> tuple[Case, ...]:
+def names_of_tests(tests: Sequence[str]) -> dict[str, str]:
+    """Return what stands before the ids of tested cases: nothing for splits, as much of a folder's path as is unique.
+
+    Raises:
+        StudyError: The same cases are named twice.
+    """
+    folders = {test: Path(test).resolve() for test in tests if test not in ("val", "test")}
+    if len(set(folders.values())) + len(tests) - len(folders) < len(tests) or len(set(tests)) < len(tests):
+        raise StudyError(f"a study tests on each case once: --test names one twice, {', '.join(tests)}; name it once")
+
+    def name(folder: Path, parts: int) -> str:
+        return "/".join(folder.parts[-parts:])
+
+    unique = (n for n in count(1) if len({name(folder, n) for folder in folders.values()}) == len(folders))
+    parts = next(unique)
+    return {test: name(folders[test], parts) if test in folders else "" for test in tests}
+
+
+def tested_cases(dataset: Dataset, test: str, name: str = "") -> tuple[Case, ...]:
     """Return what is tested on: a split of the data set, or the cases of another one, with its name before their ids.
 
     Raises:
@@ -261,7 +281,6 @@ def tested_cases(dataset: Dataset, test: str) -> tuple[Case, ...]:
     cases = annotated(other, "test") or tuple(case for case in other.cases if case.mask is not None)
     if not cases:
         raise StudyError(f"a study needs annotated cases to test on: {test} has none; name another data set")
-    name = Path(test).name
     return tuple(replace(case, id=f"{name}:{case.id}", group=f"{name}:{case.group}") for case in cases)
 
 
@@ -361,8 +380,8 @@ def _plan(
         "arms": {name: ARMS[name.partition("@")[0]] for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
         "tests": [
-            {"name": test, "folder": "" if test in ("val", "test") else str(Path(test).resolve())}
-            for test in inputs.tests
+            {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
+            for test, prefix in names_of_tests(inputs.tests).items()
         ],
         **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
         "synthetic": [str(one.folder.resolve()) for one in inputs.synthetic],
