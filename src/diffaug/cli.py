@@ -347,7 +347,7 @@ class Study:
     synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
     test: tuple[str, ...] = ("test",)  # what to test on: val, test, or folders of other data sets
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
-    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+    allow_duplicates: bool = False  # go on where a test image or its group is trained on, and say so in the report
     folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
     baseline: bool = False  # with --folds, the arm `real` alone, without a fit: for `generate --aim missed`
     leaks: bool = False  # how much would a careless split have flattered the model?

@@ -239,7 +239,7 @@ class DataConfig(Knobs):
     draws: tuple[Count, ...] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
     folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
     test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
-    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+    allow_duplicates: bool = False  # go on where a test image or its group is trained on; the report says so
 
     @field_validator("test", mode="before")
     @classmethod

@@ -382,6 +382,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
         "oracle": str(jobs[0].full),
         "cases": {**cases, "test": len({row["case"] for row in found["rows"]})},
         "duplicates": plan.get("duplicates", []),
+        "shared_groups": plan.get("shared_groups", []),
         "draws": sorted({job.draw for job in jobs}),
         "wanted_draws": list(config.data.draws),
         "folds": config.data.folds,

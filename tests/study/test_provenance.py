@@ -4,14 +4,15 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from study_folders import make_synthetic
+from study_folders import make_dataset, make_synthetic
 
-from diffaug.artifacts import read_json, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import read_json, read_jsonl, write_csv, write_json, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import StudyError
+from diffaug.report.page import write_report
 from diffaug.study.arms import read_synthetic
-from diffaug.study.provenance import check_provenance, check_repeated, repeated_frames
+from diffaug.study.provenance import check_provenance, check_repeated, repeated_frames, shared_groups
 from diffaug.study.run import read_inputs, run_study
 
 
@@ -115,6 +116,42 @@ def test_a_repeated_frame_stops_a_study_unless_it_is_allowed_and_then_it_is_said
     assert not (tmp_path / "out").exists()
     run_study(repeating, tmp_path / "out", [], config, allow_duplicates=True)
     assert read_json(tmp_path / "out" / "study.json")["duplicates"] == [["test-2", "train-2"]]
+
+
+def regroup(dataset, *cases):
+    """Declare that some cases are of one patient."""
+    rows = list(csv.DictReader((dataset / "cases.csv").read_text(encoding="utf-8").splitlines()))
+    write_csv(
+        dataset / "cases.csv", [row | ({"group": "p1"} if row["id"] in cases else {}) for row in rows], list(rows[0])
+    )
+
+
+def test_a_group_in_training_and_test_stops_a_study_unless_it_is_allowed_and_then_it_is_said(tmp_path, dataset):
+    regroup(dataset, "train-1", "test-3")
+    config = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20)
+    with pytest.raises(StudyError, match=r"p1 lies in both; .*--allow-duplicates"):
+        run_study(dataset, tmp_path / "out", [], config)
+    assert not (tmp_path / "out").exists()
+    run_study(dataset, tmp_path / "out", [], config, allow_duplicates=True)
+    assert read_json(tmp_path / "out" / "study.json")["shared_groups"] == ["p1"]
+    assert "1 group lies both in training and in test (p1)" in write_report(tmp_path / "out").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_groups_of_two_data_sets_may_share_their_names(tmp_path, dataset):
+    regroup(dataset, "train-1")
+    other = make_dataset(tmp_path / "other", train=0, test=5, seed=3)
+    regroup(other, "test-3")
+    inputs = read_inputs(dataset, [], [str(other)])
+    assert shared_groups(inputs.dataset, inputs.test) == []
+
+
+def test_an_unannotated_image_of_a_tested_patient_is_found(dataset):
+    regroup(dataset, "train-1", "test-3")
+    move(dataset, "train-1", "unannotated")
+    inputs = read_inputs(dataset, [], ["test"])
+    assert shared_groups(inputs.dataset, inputs.test) == ["p1"]
 
 
 def test_a_test_image_among_the_unannotated_ones_is_found(repeating):

@@ -42,7 +42,8 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
     """
     if not (study / "summary.json").is_file():
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
-    plan, summary = read_json(study / "study.json"), read_json(study / "summary.json")
+    plan = {"shared_groups": []} | read_json(study / "study.json")
+    summary = read_json(study / "summary.json")
     rows, table = read_cases(study / "cases.csv"), read_table(study / "summary.csv")
     points, costs = read_table(study / "curve.csv", optional=True), read_table(study / "costs.csv", optional=True)
     if synthetic is None and plan["synthetic"]:

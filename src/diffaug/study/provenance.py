@@ -97,6 +97,30 @@ def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:
     )
 
 
+def shared_groups(dataset: Dataset, test: Iterable[Case]) -> list[str]:
+    """Return the groups that lie both in `train` or `unannotated` and among the tested cases of one data set.
+
+    Groups of other data sets carry its name before theirs, so equal names there are no match. A case without a group is
+    one of its own, and ids are unique.
+    """
+    trained = {case.group for split in ("train", "unannotated") for case in dataset.split(split)}
+    return sorted(trained & {case.group for case in test})
+
+
+def check_groups(groups: Sequence[str], allowed: bool) -> None:
+    """Refuse groups (patients, sequences) on both sides, unless they are allowed.
+
+    Raises:
+        StudyError: Naming the groups.
+    """
+    if groups and not allowed:
+        more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+        raise StudyError(
+            f"a group is never divided between training and test: {', '.join(groups[:SHOWN])}{more} lies in both; move "
+            "it to one split in cases.csv, or allow it with --allow-duplicates, which marks the report"
+        )
+
+
 def key_of(seen: Iterable[Case], test: Iterable[Case]) -> Mapping[str, list[str]]:
     """Return the digests of the images that are compared: the result of `repeated_frames` belongs to them."""
     return {

@@ -44,7 +44,14 @@ from diffaug.study.arms import (
     read_synthetic,
 )
 from diffaug.study.evaluate import class_columns
-from diffaug.study.provenance import check_provenance, check_repeated, key_of, repeated_frames
+from diffaug.study.provenance import (
+    check_groups,
+    check_provenance,
+    check_repeated,
+    key_of,
+    repeated_frames,
+    shared_groups,
+)
 from diffaug.study.selection import Derivation
 from diffaug.study.statistics import METRICS, summarise, tidy
 from diffaug.study.strata import Profile, contrast_cut, profile, record
@@ -134,7 +141,7 @@ def run_study(
             annotated where that is empty).
         device: Where to train.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
-        allow_duplicates: Go on where a test image is also trained on, and say so in the report.
+        allow_duplicates: Go on where a test image, or its group, is also trained on, and say so in the report.
         folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
 
     Returns:
@@ -158,11 +165,15 @@ def run_study(
     for arm in arms:
         check_size(arm, config.batch_size)
     fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
+    shared = [] if folds else shared_groups(inputs.dataset, inputs.test)
+    check_groups(shared, allow_duplicates)
     repeated = [] if folds else _repeated(out, inputs, allow_duplicates)
     digests = inputs.digests()
 
     make_folder(out)
-    _write_plan(out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated})
+    _write_plan(
+        out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated, "shared_groups": shared}
+    )
     write_json(out / "duplicates.json", {"images": inputs.images(), "pairs": repeated})
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
