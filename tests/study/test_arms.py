@@ -3,6 +3,7 @@ import json
 import pytest
 from study_folders import make_dataset, make_synthetic
 
+from diffaug.artifacts import read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, StudyError
@@ -88,6 +89,16 @@ def test_an_arm_that_chooses_among_what_the_gate_stopped_is_refused_without_it(d
     train = read_dataset(dataset).split("train")
     with pytest.raises(StudyError, match=r"1 of .*synthetic were stopped by the gate; .*--paint-all"):
         build_arms(("unfiltered",), train, [read_synthetic(synthetic)], CONFIG)
+
+
+def test_a_fill_that_was_turned_down_is_no_lesion_that_was_stopped(tmp_path, dataset):
+    folder = make_synthetic(tmp_path / "all", fills=2, paint_all=True)
+    rows = read_jsonl(folder / "manifest.jsonl")
+    rows[-1] |= {"decision": "rejected", "image": "", "mask": ""}
+    write_jsonl(folder / "manifest.jsonl", rows)
+    train = read_dataset(dataset).split("train")
+    (arm,) = build_arms(("unfiltered",), train, [read_synthetic(folder)], CONFIG)
+    assert len(arm.pool) == 3 + 1
 
 
 def test_an_arm_that_needs_the_baseline_needs_the_arm_real(dataset, synthetic):

@@ -295,7 +295,9 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     kept = [row for row in rows if row["confidence"] >= 0.5 and row["area"] >= 0.001]
     assert summary["arms"]["pseudo-label"]["cases"] == {"real": 6, "pool": len(kept)}
     assert kept
-    with pytest.raises(StudyError, match=r"none of 3 is left for pseudo-label; lower study\.pseudo_confidence"):
+    with pytest.raises(
+        StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
+    ):
         run_study(
             dataset, tmp_path / "strict", [], config.model_copy(update={"pseudo_confidence": 1.0, "iterations": 2})
         )

@@ -154,7 +154,7 @@ def _check_inputs(
             f"the arm {wanted[0]} needs painted cases; got {given}; "
             "give --synthetic SYNTH with at least one kept case, or leave the arm out"
         )
-    stopped = sum(not row["image"] for row in rows)
+    stopped = sum(not row["image"] and not row.get("fill") for row in rows)
     if kinds & set(UNGATED) and stopped:
         raise StudyError(
             f"the arm {sorted(kinds & set(UNGATED))[0]} needs every request painted to the end: {stopped} of {given} "

@@ -65,10 +65,16 @@ class Derivation:
             StudyError: Nothing is left.
         """
         pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
+        if not pool and self.kind == "pseudo-label":
+            raise StudyError(
+                f"an arm needs cases: none of {len(self.candidates)} images is left for pseudo-label, of which the "
+                f"baseline must find {LEAST:.1%} or more, with study.pseudo_confidence "
+                f"{self.config.pseudo_confidence:g} or more; lower the confidence, or leave the arm out"
+            )
         if not pool:
             raise StudyError(
                 f"an arm needs cases: none of {len(self.candidates)} is left for {self.kind}; "
-                "lower study.pseudo_confidence or raise study.select.hard_cut, or leave the arm out"
+                "raise study.select.hard_cut, or leave the arm out"
             )
         return pool
 
