@@ -22,7 +22,10 @@ ACCEPTED, REFUSED, WORST = 8, 8, 8  # how many pictures of each kind
 CHANGED, MATTERS = 4, 0.1  # rescued and lost cases shown; the change of Dice from which a case counts as one
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
 CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
-CANDIDATES = ("selected", "validated", "fixed-threshold", "random-kept", "unfiltered", "copy-paste")
+CANDIDATES = (
+    "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered", "pseudo-label", "copy-paste",
+)  # fmt: skip
+SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
 
 
 def write_report(study: Path, synthetic: Path | None = None, to: Path | None = None) -> Path:
@@ -202,9 +205,13 @@ def is_sure(interval: Mapping[str, float | None]) -> bool:
 
 
 def headline_arm(summary: Mapping[str, Any]) -> str | None:
-    """Return the arm that the page is about: the furthest along the pipeline that was compared with `real`."""
+    """Return the arm that the page is about: the furthest along the pipeline that was compared with `real`.
+
+    Never `oracle`, whose gain is that of annotations.
+    """
     compared = [name.removesuffix(" - real") for name in summary["differences"] if name.endswith(" - real")]
-    return next((arm for arm in CANDIDATES if arm in compared), compared[0] if compared else None)
+    rest = [arm for arm in compared if arm != "oracle"]
+    return next((arm for arm in CANDIDATES if arm in rest), rest[0] if rest else None)
 
 
 def in_order(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]:
@@ -249,10 +256,11 @@ def verdict(summary: Mapping[str, Any], arm: str | None) -> dict[str, str]:
         return {
             "kind": "nothing",
             "title": "Nothing was compared",
-            "text": "This study has no arm beside real, or no arm real: it says how well a model does, not what helps.",
+            "text": "This study has no arm beside real and oracle, or no arm real: it says how well a model does, not "
+            "what helps.",
         }
     difference, one = summary["differences"][f"{arm} - real"]["dice"], summary["arms"][arm]
-    what = "Synthetic cases" if arm != "copy-paste" else "Pasted lesions"
+    what = SUBJECTS.get(arm, "Synthetic cases")
     kind = "none" if not is_sure(difference) else "gain" if difference["mean"] > 0 else "loss"
     title = {
         "gain": f"{what} helped",
