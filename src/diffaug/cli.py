@@ -359,6 +359,7 @@ class Study:
 
     def run(self) -> None:
         """Run the study, and print its summary."""
+        self._check()
         if self.dry_run:
             return _print_plan(self._config() if self.folds else self.study)
         if self.leaks:
@@ -376,6 +377,16 @@ class Study:
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
         options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
         return _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
+
+    def _check(self) -> None:
+        """Refuse options that --folds and --leaks take no notice of."""
+        given = {"--synthetic": self.synthetic, "--oracle": self.oracle, "--test": self.test != ("test",)}
+        named = [name for name, value in given.items() if value]
+        if named and (self.folds or self.leaks):
+            raise ConfigError(
+                f"{'--leaks' if self.leaks else '--folds'} tests and paints within the training cases alone: "
+                f"{named[0]} is given; leave it out"
+            )
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""
