@@ -283,6 +283,7 @@ def _run_job(job: Job, records: "Records") -> None:
                 "seed": seed,
             }
             told |= {"cases": {"real": pool["real"], "pool": pool["pool"]}, "fills": pool["fills"]}
+            told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
 
 
@@ -313,9 +314,21 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     summary = summarise(rows, config.study.bootstrap, config.seed, names, alarms)
     cuts = {line["cut"] for line in found}
     summary["contrast_cut"] = cuts.pop() if len(cuts) == 1 else None
+    summary["base_seen"] = _seen_by_bases([line for line in found if _is_painted(line["arm"])])
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
     return {"rows": rows, "summary": summary, "names": names}
+
+
+def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how many test images the bases have seen: the most of any draw, summed over folds; None without arms."""
+    if not lines:
+        return None
+    nothing = {"known": False, "of": 0, "annotated": 0, "unannotated": 0}
+    told = [(line["fold"], line.get("base_seen") or nothing) for line in lines]
+    folds = {fold: [seen for other, seen in told if other == fold] for fold, _ in told}
+    counts = {name: sum(max(seen[name] for seen in own) for own in folds.values()) for name in list(nothing)[1:]}
+    return {"known": all(seen["known"] for _, seen in told), **counts}
 
 
 def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

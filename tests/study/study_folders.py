@@ -10,6 +10,7 @@ from diffaug.conditioning.requests import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
+from diffaug.data.seen import NOTHING, write_seen
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 
@@ -102,7 +103,8 @@ def make_synthetic(
 
 
 def write_provenance(folder: Path, data: Path) -> None:
-    """Say that the model of a synthetic set was fitted on the training cases of a data set."""
+    """Say that the model of a synthetic set was fitted on the training cases of a data set alone."""
+    write_seen(folder, NOTHING)
     train = read_dataset(data).split("train")
     images = {case.id: digest_of_file(case.image) for case in train}
     write_json(

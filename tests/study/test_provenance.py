@@ -4,11 +4,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from study_folders import make_dataset, make_synthetic
+from study_folders import make_dataset, make_synthetic, write_provenance
 
 from diffaug.artifacts import read_json, read_jsonl, write_csv, write_json, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.seen import NOTHING, SEEN_FILE, Seen, write_seen
 from diffaug.errors import StudyError
 from diffaug.report.page import write_report
 from diffaug.study.arms import read_synthetic
@@ -159,3 +160,55 @@ def test_a_test_image_among_the_unannotated_ones_is_found(repeating):
     shutil.copy(repeating / "images" / "test-2.png", repeating / "images" / "train-2.png")
     inputs = read_inputs(repeating, [], ["test"])
     assert repeated_frames(inputs.seen(), inputs.test) == [("test-2", "train-2")]
+
+
+SHORT = StudyConfig(
+    arms=("real", "validated"), size=64, widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20
+)
+
+
+def seen_before(dataset, synthetic, *cases, annotated=False):
+    """Say that the base of a set's painter has seen some images."""
+    images = [case.read_image() for case in read_dataset(dataset).cases if case.id in cases]
+    base = Seen.of(images, []) if annotated else Seen.of([], images)
+    write_seen(synthetic, NOTHING.then(base).then(Seen.of([], [])))
+
+
+def report_of(out):
+    return " ".join(write_report(out).read_text(encoding="utf-8").split())
+
+
+def test_test_images_that_the_base_has_seen_are_counted_and_said(tmp_path, repeating, synthetic):
+    write_provenance(synthetic, repeating)
+    run_study(repeating, tmp_path / "clean", [synthetic], SHORT, allow_duplicates=True)
+    assert read_json(tmp_path / "clean" / "summary.json")["base_seen"]["unannotated"] == 0
+    assert "Seen before" not in report_of(tmp_path / "clean")
+    seen_before(repeating, synthetic, "test-4")
+    summary = run_study(repeating, tmp_path / "out", [synthetic], SHORT, allow_duplicates=True)
+    assert summary["base_seen"] == {"known": True, "of": 5, "unannotated": 1, "annotated": 0}
+    assert read_json(tmp_path / "out" / "study.json")["base_seen"]["unannotated"] == ["test-4"]
+    page = report_of(tmp_path / "out")
+    assert "1 of 5 test images were seen, unannotated, by the base model" in page
+    assert "but for repeated frames and groups that were allowed and what the base model has seen" in page
+
+
+def test_a_base_that_does_not_say_what_it_has_seen_is_said(tmp_path, dataset, synthetic):
+    (synthetic / SEEN_FILE).unlink()
+    summary = run_study(dataset, tmp_path / "out", [synthetic], SHORT)
+    assert summary["base_seen"]["known"] is False
+    assert "is not recorded" in report_of(tmp_path / "out")
+
+
+def test_without_painted_cases_no_base_is_told_of(tmp_path, dataset):
+    summary = run_study(dataset, tmp_path / "out", [], SHORT.model_copy(update={"arms": ("real",)}))
+    assert summary["base_seen"] is None
+    assert "No test image was used to train or choose anything, nor was" in report_of(tmp_path / "out")
+
+
+def test_a_test_image_that_was_annotated_for_the_base_is_refused(tmp_path, repeating, synthetic):
+    write_provenance(synthetic, repeating)
+    move(repeating, "test-2", "val")
+    seen_before(repeating, synthetic, "test-4", annotated=True)
+    with pytest.raises(StudyError, match=r"1 were annotated for a base of the painter, such as test-4"):
+        run_study(repeating, tmp_path / "out", [synthetic], SHORT)
+    assert not (tmp_path / "out").exists()

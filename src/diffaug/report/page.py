@@ -45,7 +45,7 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
     """
     if not (study / "summary.json").is_file():
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
-    plan = {"shared_groups": []} | read_json(study / "study.json")
+    plan = {"shared_groups": [], "duplicates": []} | read_json(study / "study.json")
     summary = read_json(study / "summary.json")
     rows, table = read_cases(study / "cases.csv"), read_table(study / "summary.csv")
     points, costs = read_table(study / "curve.csv", optional=True), read_table(study / "costs.csv", optional=True)
@@ -63,6 +63,8 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "candidate": candidate,
         "verdict": verdict(summary, candidate),
         "missed": missed_sentence(summary, candidate),
+        "bases": bases_sentence(summary),
+        "clean": clean_sentence(plan, summary),
         "figures": _figures(measured, strata, rows, candidate) | _curves(measured, points, plan),
         "costs": costs,
         "curve": points if len({row["annotated"] for row in points}) > 1 else [],
@@ -313,6 +315,35 @@ def missed_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
         f"{100 * small['missed']['mean']:.1f} % by {arm}: {signed(difference['mean'])} points "
         f"({signed(difference['low'])} to {signed(difference['high'])})"
         f"{'.' if is_sure(difference) else '; no difference shown.'}"
+    )
+
+
+def bases_sentence(summary: Mapping[str, Any]) -> str:
+    """Say which test images the bases of the painters have seen; empty where they have seen none."""
+    seen = summary.get("base_seen", {"known": False, "unannotated": 0, "annotated": 0})
+    if seen is None:
+        return ""
+    told = [
+        f"{seen[kind]} of {seen['of']} test images were seen, {kind}, by the base model of the painter"
+        for kind in ("unannotated", "annotated")
+        if seen[kind]
+    ]
+    if not seen["known"]:
+        told.append("what the painter's base model was trained on is not recorded: test images may be among it")
+    return f"{'; '.join(told)}." if told else ""
+
+
+def clean_sentence(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Say what kept the test clean, and every exception from that."""
+    exceptions = [
+        *(["repeated frames and groups that were allowed"] if plan["duplicates"] or plan["shared_groups"] else []),
+        *(["what the base model has seen"] if bases_sentence(summary) else []),
+    ]
+    but = f", but for {' and '.join(exceptions)} (named at the top)" if exceptions else ""
+    more = " and those of the full data set in oracle" if "oracle" in summary["arms"] else ""
+    return (
+        f"No test image was used to train or choose anything{but}, nor was an annotation outside the training "
+        f"cases{more} (checked by digests, by fingerprints and by each synthetic case's sources)."
     )
 
 

@@ -12,6 +12,7 @@ from diffaug.artifacts import read_json, read_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import ConfigError, StudyError
 from diffaug.synthesis import select
 
@@ -59,6 +60,7 @@ class SyntheticSet:
     digests: Mapping[str, str]  # of the images that its model was fitted on, by case; {} where it does not say
     classes: tuple[LabelClass, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)  # digests of the cases whose masks its model has seen
+    seen: Seen = UNKNOWN  # every image that its model, or a base of it, has seen
 
     def case(self, row: Mapping[str, Any]) -> Case:
         """Return a row with an image as a case."""
@@ -244,7 +246,7 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
     told = read_json(provenance) if provenance.is_file() else {}
     rows = read_jsonl(folder / "manifest.jsonl")
     named = tuple(row | {"id": f"{number + 1}:{row['id']}"} if number else row for row in rows)
-    return SyntheticSet(folder, named, told.get("images", {}), classes, told.get("cases", {}))
+    return SyntheticSet(folder, named, told.get("images", {}), classes, told.get("cases", {}), read_seen(folder))
 
 
 def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:

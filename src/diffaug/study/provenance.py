@@ -4,12 +4,14 @@ Knows digests and fingerprints; knows no arms and no metrics.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from diffaug.artifacts import digest_of_file
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
 from diffaug.data.examine import tracked
 from diffaug.data.folder import Dataset
+from diffaug.data.seen import all_of, sketches_of
 from diffaug.errors import StudyError
 from diffaug.study.arms import SyntheticSet, annotated
 
@@ -118,6 +120,40 @@ def check_groups(groups: Sequence[str], allowed: bool) -> None:
         raise StudyError(
             f"a group is never divided between training and test: {', '.join(groups[:SHOWN])}{more} lies in both; move "
             "it to one split in cases.csv, or allow it with --allow-duplicates, which marks the report"
+        )
+
+
+def seen_by_bases(synthetic: Sequence[SyntheticSet], test: Sequence[Case], progress: str = "") -> dict[str, Any]:
+    """Return which test images the base models of synthetic sets have seen, before they were fitted.
+
+    Returns:
+        known (whether every base says what it has seen), unannotated and annotated (ids of test cases), of (how many).
+    """
+    seen = all_of([one.seen for one in synthetic])
+    found = (
+        sketches_of(case.read_image() for case in tracked(test, len(test), progress)) if len(seen.sketches) else None
+    )
+    named = {
+        name: [case.id for case, held in zip(test, seen.by_base(with_mask).holds(found), strict=True) if held]
+        if found is not None
+        else []
+        for name, with_mask in (("annotated", True), ("unannotated", False))
+    }
+    return {"known": seen.complete, "of": len(test), **named}
+
+
+def check_bases(seen: Mapping[str, Any], allowed: bool) -> None:
+    """Refuse test images that a base has seen with their annotation, unless they are allowed.
+
+    Raises:
+        StudyError: Naming the first ones.
+    """
+    named = seen["annotated"]
+    if named and not allowed:
+        raise StudyError(
+            f"no model may have seen the annotation of a test image: {len(named)} were annotated for a base of the "
+            f"painter, such as {', '.join(named[:SHOWN])}; fit from another base, or allow it with --allow-duplicates, "
+            "which marks the report"
         )
 
 

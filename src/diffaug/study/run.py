@@ -26,6 +26,7 @@ from diffaug.artifacts import (
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case, masks_from_label
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.seen import SEEN_FILE
 from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
@@ -45,11 +46,13 @@ from diffaug.study.arms import (
 )
 from diffaug.study.evaluate import class_columns
 from diffaug.study.provenance import (
+    check_bases,
     check_groups,
     check_provenance,
     check_repeated,
     key_of,
     repeated_frames,
+    seen_by_bases,
     shared_groups,
 )
 from diffaug.study.selection import Derivation
@@ -168,13 +171,18 @@ def run_study(
     shared = [] if folds else shared_groups(inputs.dataset, inputs.test)
     check_groups(shared, allow_duplicates)
     repeated = [] if folds else _repeated(out, inputs, allow_duplicates)
+    seen = _seen_by_bases(out, inputs, allow_duplicates) if inputs.synthetic else None
     digests = inputs.digests()
 
     make_folder(out)
     _write_plan(
-        out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated, "shared_groups": shared}
+        out,
+        _plan(inputs, digests, config, seed, device, folds)
+        | {"duplicates": repeated, "shared_groups": shared, "base_seen": seen},
     )
     write_json(out / "duplicates.json", {"images": inputs.images(), "pairs": repeated})
+    if seen:
+        write_json(out / "base_seen.json", {"images": _key_of_bases(inputs), "seen": seen})
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
         run
@@ -185,7 +193,8 @@ def run_study(
     if not all(run.finished for run in runs):
         (out / "summary.json").unlink(missing_ok=True)
         complete_runs(runs, config.workers)
-    return _summarise(out, runs, config, seed, cut, inputs.dataset.class_names)
+    told = {"contrast_cut": cut, "base_seen": _counted(seen)}
+    return _summarise(out, runs, config, seed, told, inputs.dataset.class_names)
 
 
 def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
@@ -332,6 +341,25 @@ def _repeated(out: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
         pairs = [(test, train) for test, train in kept["pairs"]]
     check_repeated(pairs, allowed)
     return [list(pair) for pair in pairs]
+
+
+def _seen_by_bases(out: Path, inputs: Inputs, allowed: bool) -> dict[str, Any]:
+    """Return which test images the bases of the painters have seen, or refuse them; sought once for the same lists."""
+    path, key = out / "base_seen.json", _key_of_bases(inputs)
+    kept = read_json(path) if path.exists() else {}
+    seen = kept["seen"] if kept.get("images") == key else seen_by_bases(inputs.synthetic, inputs.test, "comparing")
+    check_bases(seen, allowed)
+    return dict(seen)
+
+
+def _key_of_bases(inputs: Inputs) -> str:
+    lists = [digest_of_file(path) if (path := one.folder / SEEN_FILE).is_file() else "" for one in inputs.synthetic]
+    return digest_of_value([lists, [digest_of_file(case.image) for case in inputs.test]])
+
+
+def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the summary says of the images that bases have seen; None without painted cases."""
+    return None if seen is None else {**seen} | {name: len(seen[name]) for name in ("unannotated", "annotated")}
 
 
 def _digest(cases: Sequence[Case]) -> str:
@@ -640,13 +668,13 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
 
 
 def _summarise(
-    out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None, names: Sequence[str]
+    out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, told: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
     pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
     alarms = {run.arm.name: [pool["fills"] for other, pool in pools if other.arm.name == run.arm.name] for run in runs}
-    summary = summarise(records, config.bootstrap, seed, names, alarms) | {"contrast_cut": cut}
+    summary = summarise(records, config.bootstrap, seed, names, alarms) | dict(told)
     for run, pool in reversed(pools):
         summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}
     write_tables(out, records, summary, names)

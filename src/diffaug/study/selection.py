@@ -18,6 +18,7 @@ from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, wr
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.seen import write_seen
 from diffaug.errors import StudyError
 from diffaug.study.arms import annotated, read_synthetic
 from diffaug.synthesis import select
@@ -165,6 +166,7 @@ def select_set(
         lesions = [row for row in made if not row.get("fill")]
         sizes = Counter(row["size_bin"] for row in lesions)
         found = {"accepted": len(rows), "kept": len(lesions), "fills": len(made) - len(lesions), "by_size": dict(sizes)}
+        write_seen(partial, one.seen)
         write_json(partial / "provenance.json", {"images": dict(one.digests), "cases": dict(one.annotations)})
         write_json(partial / "summary.json", found)
     return found

@@ -49,6 +49,7 @@ from diffaug.conditioning.requests import (
 from diffaug.config import GenerateConfig
 from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
+from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
@@ -632,6 +633,7 @@ def generate(
     kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
     write_jsonl(out / "manifest.jsonl", rows)
     write_cases(out, kept)
+    write_seen(out, read_seen(plan.model))
     write_json(out / "provenance.json", provenance_of(plan))
     summary = funnel(rows) | {
         "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
