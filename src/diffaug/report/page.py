@@ -67,6 +67,7 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "clean": clean_sentence(plan, summary),
         "figures": _figures(measured, strata, rows, candidate) | _curves(measured, points, plan),
         "costs": costs,
+        "leaks": read_json(study / "leaks.json") if (study / "leaks.json").is_file() else None,
         "curve": points if len({row["annotated"] for row in points}) > 1 else [],
         "changes": _changes(study, cases, rows, candidate),
         "comparisons": comparisons(summary, candidate),
