@@ -1,12 +1,15 @@
 #!/bin/sh
 # Do painted lesions help, where, and by how much? Kvasir-SEG, 25 and 50 annotated cases, three draws, val and test as test.
 # Usage: runs/kvasir_study.sh OUT [FROM] [diffaug run options, such as --budget 180]
-# FROM: Kvasir-SEG as published or in split folders; $DIFFAUG_DATA/kvasir-seg unless given.
+# FROM: Kvasir-SEG as published or in split folders; $DIFFAUG_DATA/kvasir-seg where the second word is none or an option.
 # Run it again after a kill: what docs/results/kvasir_study.jsonl records is not repeated.
 set -eu
 OUT=${1:?usage: runs/kvasir_study.sh OUT [FROM] [OPTIONS]}
-FROM=${2:-${DIFFAUG_DATA:?set DIFFAUG_DATA to the folder that holds kvasir-seg, or name FROM}/kvasir-seg}
-[ $# -lt 2 ] && shift $# || shift 2
+shift
+case ${1:--} in
+  -*) FROM=${DIFFAUG_DATA:?set DIFFAUG_DATA to the folder that holds kvasir-seg, or name FROM}/kvasir-seg ;;
+  *) FROM=$1; shift ;;
+esac
 mkdir -p "$OUT"
 cat > "$OUT/kvasir_study.yaml" <<YAML
 preset: default

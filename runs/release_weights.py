@@ -16,6 +16,7 @@ from typing import Any
 
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig
 from diffaug.data.case import SUFFIXES, read_image
+from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.fit import train_prior, untrained_around
@@ -38,6 +39,16 @@ def painting_loss(prior: LatentInpainter, images: list[Any]) -> float:
     return held_out_loss(prior, encode_windows(prior, windows), DENOISER.region_weight)
 
 
+def write_list(images: Path, model: Path, start: Path | None = None) -> None:
+    """Write the list of the images that a model has seen, held-out ones included, so that studies can tell of them."""
+    files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+    own = Seen.of([], (read_image(path) for path in files))
+    before = read_seen(start) if start else NOTHING
+    if start and all(before.holds(own.sketches)):
+        own = NOTHING
+    write_seen(model, before.then(own))
+
+
 def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> None:
     """Train codec, then prior; write the model folder and what was measured."""
     files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -56,6 +67,7 @@ def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> N
     prior = train_prior(seen, out, config, base or untrained_around(codec, config, seed), windows=WINDOWS, seed=seed)
     measured["painting_loss"] = round(painting_loss(prior, held_out), 4)
     prior.save(out / "endoscopy", half=True)
+    write_list(images, out / "endoscopy", start)
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 

@@ -114,6 +114,13 @@ def test_a_broken_part_is_told_before_what_depends_on_it():
     assert refused({"fit": {"codec": {"window": -1}}}).startswith("fit.codec.window")
 
 
+def test_baselines_are_seeds_of_real_and_disagreement_is_between_two():
+    assert refused({"study": {"baselines": 2}}).startswith("study.baselines: baselines are among the seeds of real")
+    assert "study.baselines" in refused({"study": {"select": {"hardness": "disagreement"}}})
+    values = {"seeds": 2, "baselines": 2, "select": {"hardness": "disagreement"}}
+    assert config_from_values({"study": values}).study.baselines == 2
+
+
 @pytest.mark.parametrize("values", [[1], "text", 3])
 def test_a_config_must_be_a_mapping(values):
     assert "mapping" in refused(values)

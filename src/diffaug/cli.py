@@ -347,10 +347,12 @@ class Study:
     synthetic: tuple[Path, ...] = ()  # synthetic sets, made from these training cases alone
     test: tuple[str, ...] = ("test",)  # what to test on: val, test, or folders of other data sets
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
-    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+    allow_duplicates: bool = False  # go on where a test image or its group is trained on, and say so in the report
     folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
     baseline: bool = False  # with --folds, the arm `real` alone, without a fit: for `generate --aim missed`
-    leaks: bool = False  # how much would a careless split have flattered the model?
+    leaks: bool = (
+        False  # how much would a careless split have flattered the model? OUT may be a study: its report tells
+    )
     preset: Preset = "default"
     seed: int = 0
     device: str = "cpu"  # where to train
@@ -359,6 +361,7 @@ class Study:
 
     def run(self) -> None:
         """Run the study, and print its summary."""
+        self._check()
         if self.dry_run:
             return _print_plan(self._config() if self.folds else self.study)
         if self.leaks:
@@ -376,6 +379,16 @@ class Study:
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
         options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
         return _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
+
+    def _check(self) -> None:
+        """Refuse options that --folds and --leaks take no notice of."""
+        given = {"--synthetic": self.synthetic, "--oracle": self.oracle, "--test": self.test != ("test",)}
+        named = [name for name, value in given.items() if value]
+        if named and (self.folds or self.leaks):
+            raise ConfigError(
+                f"{'--leaks' if self.leaks else '--folds'} tests and paints within the training cases alone: "
+                f"{named[0]} is given; leave it out"
+            )
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""

@@ -223,9 +223,22 @@ class StudyConfig(Knobs):
     select: SelectConfig = SelectConfig()
     fixed_threshold: Fraction = 0.7  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.8  # mean probability inside a pseudo-mask that is kept
-    baselines: Positive = 1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+    baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
+        1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+    )
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
+
+    @field_validator("baselines")
+    @classmethod
+    def _be_trained(cls, baselines: int, info: ValidationInfo) -> int:
+        """Refuse more baselines than seeds of `real`, and a disagreement of one network with itself."""
+        seeds, chosen = info.data.get("seeds", baselines), info.data.get("select")
+        if baselines > seeds:
+            raise ValueError(f"baselines are among the seeds of real: there are {seeds}, not {baselines}; raise seeds")
+        if chosen and chosen.hardness == "disagreement" and baselines < 2:
+            raise ValueError("select.hardness disagreement is between networks: baselines is 1; use 2 or more, or loss")
+        return baselines
 
 
 class DataConfig(Knobs):
@@ -240,7 +253,7 @@ class DataConfig(Knobs):
     painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0  # kept cases that arms choose among, a real case
     folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
     test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
-    allow_duplicates: bool = False  # go on where a test image is also trained on, and say so in the report
+    allow_duplicates: bool = False  # go on where a test image or its group is trained on; the report says so
 
     @field_validator("test", mode="before")
     @classmethod

@@ -322,6 +322,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
         StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
     """
     from diffaug.study.arms import Arm, check_size
+    from diffaug.study.provenance import check_groups, shared_groups
     from diffaug.study.run import read_inputs, repeated_in
 
     for job in jobs:
@@ -340,6 +341,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
             check_count(job.count, job.full)
     for job in {job.full: job for job in jobs}.values():
         inputs = read_inputs(job.full, (), job.tests)
+        check_groups(shared_groups(inputs.dataset, inputs.test), job.config.data.allow_duplicates)
         repeated_in(job.repeated, inputs, job.config.data.allow_duplicates)
 
 
@@ -465,6 +467,7 @@ def _run_job(job: Job, records: "Records") -> None:
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
             told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 1)}
             told |= {"cases": {"real": pool["real"], "pool": pool["pool"]}, "fills": pool["fills"]}
+            told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
 
 
@@ -492,9 +495,21 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     summary = summarise(rows, config.study.bootstrap, config.seed, names, found)
     cuts = sorted({line["cut"] for line in found if line["cut"] is not None})  # each draw and fold has its own
     summary |= {"contrast_cut": cuts[0] if len(cuts) == 1 else None, "contrast_cuts": cuts}
+    summary["base_seen"] = _seen_by_bases([line for line in found if _is_painted(line["arm"])])
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
     return {"rows": rows, "summary": summary, "names": names, "count": jobs[0].count}
+
+
+def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how many test images the bases have seen: the most of any draw, summed over folds; None without arms."""
+    if not lines:
+        return None
+    nothing = {"known": False, "of": 0, "annotated": 0, "unannotated": 0}
+    told = [(line["fold"], line.get("base_seen") or nothing) for line in lines]
+    folds = {fold: [seen for other, seen in told if other == fold] for fold, _ in told}
+    counts = {name: sum(max(seen[name] for seen in own) for own in folds.values()) for name in list(nothing)[1:]}
+    return {"known": all(seen["known"] for _, seen in told), **counts}
 
 
 def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -564,6 +579,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
         "oracle": str(jobs[0].full),
         "cases": {**cases, "test": len({row["case"] for row in found["rows"]})},
         "duplicates": plan.get("duplicates", []),
+        "shared_groups": plan.get("shared_groups", []),
         "draws": sorted({job.draw for job in jobs}),
         "wanted_draws": list(config.data.draws),
         "folds": config.data.folds,

@@ -9,6 +9,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.data.phantom import phantom_of_index
+from diffaug.data.seen import read_seen
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.codec import measure_codec
 from diffaug.training.fit import SHIPPED
@@ -52,6 +53,11 @@ def test_the_shipped_tokenizer_knows_its_words_and_the_card_states_data_and_term
     assert "Kvasir-SEG" in card and "research and education" in card
     notice = Path(SHIPPED.parents[3] / "NOTICE").read_text(encoding="utf-8")
     assert "research and education" in notice
+
+
+def test_the_shipped_weights_say_which_images_they_have_seen() -> None:
+    seen = read_seen(SHIPPED)
+    assert seen.complete and len(seen.sketches) == 600 and not seen.annotated.any()
 
 
 def test_latents_of_the_shipped_codec_have_about_unit_variance(prior: LatentInpainter) -> None:

@@ -185,6 +185,17 @@ def test_the_headline_claims_no_more_than_the_interval(interval, kind, words):
     assert "40 held-out real cases" in found["text"]
 
 
+@pytest.mark.parametrize(
+    ("arm", "title"), [("copy-paste", "Pasted lesions helped"), ("pseudo-label", "Pseudo-labels helped")]
+)
+def test_the_headline_names_what_was_added(arm, title):
+    summary = summary_of(0.05, 0.01, 0.09)
+    summary["arms"][arm], summary["differences"][f"{arm} - real"] = (
+        summary["arms"]["validated"], summary["differences"]["validated - real"]
+    )  # fmt: skip
+    assert verdict(summary, arm)["title"] == title
+
+
 def test_a_single_seed_is_said():
     assert "a single seed" in verdict(summary_of(0.1, 0.05, 0.2, seeds=1), "validated")["text"]
 
@@ -217,7 +228,8 @@ def test_small_lesions_are_reported_or_said_to_be_absent():
 
 def test_the_headline_is_about_the_arm_furthest_along_the_pipeline():
     assert headline_arm({"differences": {"copy-paste - real": {}, "validated - real": {}}}) == "validated"
-    assert headline_arm({"differences": {"oracle - real": {}}}) == "oracle"
+    assert headline_arm({"differences": {"oracle - real": {}, "selected@2 - real": {}}}) == "selected@2"
+    assert headline_arm({"differences": {"oracle - real": {}}}) is None
     assert headline_arm({"differences": {}}) is None
 
 

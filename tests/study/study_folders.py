@@ -8,8 +8,9 @@ from PIL import Image
 from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
 from diffaug.conditioning.requests import RequestDrawer
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
+from diffaug.data.seen import NOTHING, write_seen
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 
@@ -95,12 +96,20 @@ def make_synthetic(
     write_csv(folder / "cases.csv", cases, COLUMNS)
     write_jsonl(folder / "manifest.jsonl", rows)
     digests = folder.parent / "seen"
-    images = (data or (digests if digests.is_dir() else make_dataset(digests))) / "images"
-    seen = {path.stem: digest_of_file(path) for path in sorted(images.glob("train-*"))}
-    write_json(folder / "provenance.json", {"images": seen})
+    write_provenance(folder, data or (digests if digests.is_dir() else make_dataset(digests)))
     funnel = {"requested": kept + 1, "stopped": 0, "rejected": 1, "kept": kept}
     write_json(folder / "summary.json", {**funnel, "by_size": {"medium": funnel}, "seconds": 9.0})
     return folder
+
+
+def write_provenance(folder: Path, data: Path) -> None:
+    """Say that the model of a synthetic set was fitted on the training cases of a data set alone."""
+    write_seen(folder, NOTHING)
+    train = read_dataset(data).split("train")
+    images = {case.id: digest_of_file(case.image) for case in train}
+    write_json(
+        folder / "provenance.json", {"images": images, "cases": {case.id: digest_of_case(case) for case in train}}
+    )
 
 
 def _fill(folder: Path, like: dict, index: int, rng: np.random.Generator) -> dict:
@@ -134,8 +143,7 @@ def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
         rows.append({**request.as_dict(), **more, **places, "model": "m", "validator": "v", "config": "c"})
     write_cases(folder, cases)
     write_jsonl(folder / "manifest.jsonl", rows)
-    seen = {case.id: digest_of_file(case.image) for case in read_dataset(eyes).split("train")}
-    write_json(folder / "provenance.json", {"images": seen})
+    write_provenance(folder, eyes)
     funnel = {"requested": kept, "stopped": 0, "rejected": 0, "kept": kept}
     write_json(folder / "summary.json", {**funnel, "by_size": {"large": funnel}, "seconds": 9.0})
     return folder

@@ -3,6 +3,7 @@ import json
 import pytest
 from study_folders import make_dataset, make_synthetic
 
+from diffaug.artifacts import read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, StudyError
@@ -90,6 +91,16 @@ def test_an_arm_that_chooses_among_what_the_gate_stopped_is_refused_without_it(d
         build_arms(("unfiltered",), train, [read_synthetic(synthetic)], CONFIG)
 
 
+def test_a_fill_that_was_turned_down_is_no_lesion_that_was_stopped(tmp_path, dataset):
+    folder = make_synthetic(tmp_path / "all", fills=2, paint_all=True)
+    rows = read_jsonl(folder / "manifest.jsonl")
+    rows[-1] |= {"decision": "rejected", "image": "", "mask": ""}
+    write_jsonl(folder / "manifest.jsonl", rows)
+    train = read_dataset(dataset).split("train")
+    (arm,) = build_arms(("unfiltered",), train, [read_synthetic(folder)], CONFIG)
+    assert len(arm.pool) == 3 + 1
+
+
 def test_an_arm_that_needs_the_baseline_needs_the_arm_real(dataset, synthetic):
     with pytest.raises(StudyError, match="add real"):
         build_arms(("selected",), read_dataset(dataset).split("train"), [read_synthetic(synthetic)], CONFIG)
@@ -133,6 +144,17 @@ def test_another_data_set_is_tested_on_under_its_own_name(tmp_path, dataset):
     inputs = read_inputs(dataset, [], ["test", str(other)])
     assert [case.id for case in inputs.test][-3:] == ["other:test-0", "other:test-1", "other:test-2"]
     assert len(inputs.test) == 5 + 3
+
+
+def test_test_folders_of_one_name_keep_their_cases_apart(tmp_path, dataset):
+    folders = [str(make_dataset(tmp_path / one / "data", train=2, test=3, seed=9)) for one in "xy"]
+    tested = read_inputs(dataset, [], folders).test
+    assert [case.id for case in tested] == [f"{one}/data:test-{index}" for one in "xy" for index in range(3)]
+    assert len({case.group for case in tested}) == 6
+    with pytest.raises(StudyError, match="names one twice"):
+        read_inputs(dataset, [], [folders[0], str(tmp_path / "x" / ".." / "x" / "data")])
+    with pytest.raises(StudyError, match="names one twice"):
+        read_inputs(dataset, [], ["test", "test"])
 
 
 def test_a_refused_study_leaves_no_folder(tmp_path, dataset):

@@ -1,13 +1,22 @@
+import csv
+import shutil
+
 import pytest
 from study_folders import make_dataset
 
-from diffaug.artifacts import read_json
+from diffaug.artifacts import read_json, write_csv
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
+from diffaug.report.page import fraction, points, write_report
 from diffaug.study.leaks import HONEST, WAYS, divide, leak_study
+from diffaug.study.run import run_study
 
 CONFIG = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=2, workers=1, bootstrap=20)
+
+
+def read_csv(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 @pytest.fixture
@@ -48,11 +57,31 @@ def test_every_way_is_compared_with_the_honest_one_on_the_same_cases(sequences, 
     assert summary["groups"] == 3
     assert summary["n"] + len({name for _, name in summary["repeated"]}) == summary["cases"] == 12
     assert read_json(tmp_path / "leaks" / "leaks.json") == summary
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "leaks" / "runs").glob("*.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "leaks" / "leaks" / "runs").glob("*.jsonl")}
     assert leak_study(sequences, tmp_path / "leaks", CONFIG, folds=2) == summary
     assert {path: path.stat().st_mtime_ns for path in before} == before
     with pytest.raises(StudyError, match="other settings"):
         leak_study(sequences, tmp_path / "leaks", CONFIG, folds=3)
+    shutil.copy(sequences / "masks" / "train-0.png", sequences / "masks" / "train-2.png")
+    with pytest.raises(StudyError, match="other settings or images"):
+        leak_study(sequences, tmp_path / "leaks", CONFIG, folds=2)
+
+
+def test_a_leak_study_in_the_folder_of_a_study_reaches_its_report(sequences, tmp_path):
+    rows = read_csv(sequences / "cases.csv")
+    write_csv(
+        sequences / "cases.csv",
+        [row | ({"split": "test"} if row["group"] == "s0" else {}) for row in rows],
+        list(rows[0]),
+    )
+    run_study(sequences, tmp_path / "out", [], CONFIG)
+    assert 'id="leaks"' not in write_report(tmp_path / "out").read_text(encoding="utf-8")
+    summary = leak_study(sequences, tmp_path / "out", CONFIG, folds=2)
+    page = write_report(tmp_path / "out").read_text(encoding="utf-8")
+    for way, one in summary["ways"].items():
+        assert f'<th scope="row">{way}</th><td>{summary["n"]}</td>' in page
+        assert fraction(one["dice"]) in page and points(one["flattered"]) in page
+    assert "8 cases in 2 groups" in page
 
 
 def test_more_folds_than_groups_are_refused(sequences, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, read_jsonl
 from diffaug.conditioning.budget import read_needs
-from diffaug.config import StudyConfig
+from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.study import segmenter, selection
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
-from diffaug.study.run import read_inputs, run_study
+from diffaug.study.run import Run, complete_runs, read_inputs, run_study
 from diffaug.study.segmenter import build_network, learning_rate, segmentation_loss, train
+from diffaug.study.selection import Derivation
 from diffaug.study.strata import SIZES, STRATA
 from diffaug.synthesis import select
 
@@ -221,7 +223,7 @@ def test_another_config_in_the_same_folder_is_refused_by_name(study, inputs, cha
 
 def test_other_images_in_the_same_folder_are_refused(tmp_path, study, inputs):
     dataset, synthetic = shutil.copytree(inputs[0], tmp_path / "data"), inputs[1]
-    shutil.copy(dataset / "masks" / "train-0.png", dataset / "masks" / "train-3.png")
+    shutil.copy(dataset / "masks" / "test-0.png", dataset / "masks" / "test-3.png")
     with pytest.raises(StudyError, match="made with data"):
         run_study(dataset, study, [synthetic], CONFIG)
 
@@ -293,7 +295,9 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     kept = [row for row in rows if row["confidence"] >= 0.5 and row["area"] >= 0.001]
     assert summary["arms"]["pseudo-label"]["cases"] == {"real": 6, "pool": len(kept)}
     assert kept
-    with pytest.raises(StudyError, match=r"none of 3 is left for pseudo-label; lower study\.pseudo_confidence"):
+    with pytest.raises(
+        StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
+    ):
         run_study(
             dataset, tmp_path / "strict", [], config.model_copy(update={"pseudo_confidence": 1.0, "iterations": 2})
         )
@@ -327,6 +331,20 @@ def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):
     with pytest.raises(StudyError, match="study of its set"):
         selection.select_set(other, tmp_path / "selected", finished, CONFIG.select)
     assert not (tmp_path / "selected").exists()
+
+
+def test_one_baseline_does_not_disagree_with_itself(tmp_path, finished, inputs):
+    with pytest.raises(ConfigError, match=r"baselines is 1; use 2 or more"):
+        selection.select_set(inputs[1], tmp_path / "s", finished, SelectConfig(hardness="disagreement"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_whose_baseline_nothing_trains_is_refused_by_name(tmp_path, inputs, workers):
+    dataset = read_dataset(inputs[0])
+    derive = Derivation("selected", tmp_path, (tmp_path / "runs" / "real-1.safetensors",), CONFIG, (), ())
+    lost = Run(Arm("selected", dataset.split("train")), 0, (), (), CONFIG, "cpu", tmp_path, False, derive=derive)
+    with pytest.raises(StudyError, match=r"selected-\d waits for real-1, which is not run"):
+        complete_runs([lost, replace(lost, seed=1)], workers)
 
 
 def test_folds_test_every_training_case_by_a_network_that_has_not_seen_it(tmp_path, inputs, monkeypatch):

@@ -681,10 +681,11 @@ def test_a_request_is_the_same_whether_or_not_others_are_fills(filled, ungated):
     assert request_from_dict(fill).fill
 
 
-def test_a_set_says_which_images_its_model_was_fitted_on(ungated, phantoms):
+def test_a_set_says_which_images_and_annotations_its_model_was_fitted_on(ungated, phantoms):
     dataset = read_dataset(phantoms)
     seen = {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
-    assert read_json(ungated / "provenance.json") == {"images": seen}
+    cases = {case.id: digest_of_case(case) for case in dataset.split("train")}
+    assert read_json(ungated / "provenance.json") == {"images": seen, "cases": cases}
 
 
 # Several classes

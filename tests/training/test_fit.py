@@ -14,6 +14,7 @@ from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.seen import read_seen, sketches_of
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.latent_inpainter import PARTS, LatentInpainter, read_words, verify
 from diffaug.training.fit import divided, fit, rare_classes, train_prior, untrained_around, words_read
@@ -43,6 +44,7 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
         "digests.json",
         "fit.json",
         "model_index.json",
+        "seen_images.npz",
         "training",
         "validator",
     }
@@ -52,6 +54,13 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
     assert (calibration.steps, calibration.checks) == (4, (2, 4))
     assert UNet2DModel.from_pretrained(fitted / "validator" / "1").config.in_channels == tiny.codec.latent_channels
     assert not list((fitted / "training").glob("*.safetensors"))  # checkpoints are gone
+
+
+def test_a_model_says_what_it_has_seen(fitted, phantoms):
+    dataset, seen = read_dataset(phantoms), read_seen(fitted)
+    cases = (*dataset.split("train"), *dataset.split("unannotated"))
+    assert seen.complete and seen.own.all() and seen.annotated.tolist() == [True] * 8 + [False] * 2
+    assert all(seen.holds(sketches_of(case.read_image() for case in cases)))
 
 
 def test_a_model_holds_the_words_of_its_training_prompts(fitted):

@@ -24,7 +24,10 @@ CHANGED, MATTERS = 4, 0.1  # rescued and lost cases shown; the change of Dice fr
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
 CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
-CANDIDATES = ("selected", "validated", "fixed-threshold", "random-kept", "unfiltered", "copy-paste")
+CANDIDATES = (
+    "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered", "pseudo-label", "copy-paste",
+)  # fmt: skip
+SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
 
 
 def write_report(study: Path, synthetic: Path | None = None, to: Path | None = None) -> Path:
@@ -46,7 +49,8 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
     to = to or study / "report.html"
     make_folder(to.parent)
-    plan, summary = read_json(study / "study.json"), read_json(study / "summary.json")
+    plan = {"shared_groups": [], "duplicates": []} | read_json(study / "study.json")
+    summary = read_json(study / "summary.json")
     rows, table = read_cases(study / "cases.csv"), read_table(study / "summary.csv")
     points, costs = read_table(study / "curve.csv", optional=True), read_table(study / "costs.csv", optional=True)
     if synthetic is None and plan["synthetic"]:
@@ -63,9 +67,12 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "candidate": candidate,
         "verdict": verdict(summary, candidate),
         "missed": missed_sentence(summary, candidate),
+        "bases": bases_sentence(summary),
+        "clean": clean_sentence(plan, summary),
         "figures": _figures(measured, strata, rows, candidate) | _curves(measured, points, plan),
         "costs": costs,
         "training": _training(read_table(study / "training.csv", optional=True), summary["arms"]),
+        "leaks": read_json(study / "leaks.json") if (study / "leaks.json").is_file() else None,
         "curve": points if len({row["annotated"] for row in points}) > 1 else [],
         "changes": _changes(study, cases, rows, candidate),
         "comparisons": comparisons(summary, candidate),
@@ -211,9 +218,13 @@ def is_sure(interval: Mapping[str, float | None]) -> bool:
 
 
 def headline_arm(summary: Mapping[str, Any]) -> str | None:
-    """Return the arm that the page is about: the furthest along the pipeline that was compared with `real`."""
+    """Return the arm that the page is about: the furthest along the pipeline that was compared with `real`.
+
+    Never `oracle`, whose gain is that of annotations.
+    """
     compared = [name.removesuffix(" - real") for name in summary["differences"] if name.endswith(" - real")]
-    return next((arm for arm in CANDIDATES if arm in compared), compared[0] if compared else None)
+    rest = [arm for arm in compared if arm != "oracle"]
+    return next((arm for arm in CANDIDATES if arm in rest), rest[0] if rest else None)
 
 
 def in_order(summary: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]:
@@ -258,10 +269,11 @@ def verdict(summary: Mapping[str, Any], arm: str | None) -> dict[str, str]:
         return {
             "kind": "nothing",
             "title": "Nothing was compared",
-            "text": "This study has no arm beside real, or no arm real: it says how well a model does, not what helps.",
+            "text": "This study has no arm beside real and oracle, or no arm real: it says how well a model does, not "
+            "what helps.",
         }
     difference, one = summary["differences"][f"{arm} - real"]["dice"], summary["arms"][arm]
-    what = "Synthetic cases" if arm != "copy-paste" else "Pasted lesions"
+    what = SUBJECTS.get(arm, "Synthetic cases")
     kind = "none" if not is_sure(difference) else "gain" if difference["mean"] > 0 else "loss"
     title = {
         "gain": f"{what} helped",
@@ -337,6 +349,35 @@ def missed_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
     )
 
 
+def bases_sentence(summary: Mapping[str, Any]) -> str:
+    """Say which test images the bases of the painters have seen; empty where they have seen none."""
+    seen = summary.get("base_seen", {"known": False, "unannotated": 0, "annotated": 0})
+    if seen is None:
+        return ""
+    told = [
+        f"{seen[kind]} of {seen['of']} test images were seen, {kind}, by the base model of the painter"
+        for kind in ("unannotated", "annotated")
+        if seen[kind]
+    ]
+    if not seen["known"]:
+        told.append("what the painter's base model was trained on is not recorded: test images may be among it")
+    return f"{'; '.join(told)}." if told else ""
+
+
+def clean_sentence(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Say what kept the test clean, and every exception from that."""
+    exceptions = [
+        *(["repeated frames and groups that were allowed"] if plan["duplicates"] or plan["shared_groups"] else []),
+        *(["what the base model has seen"] if bases_sentence(summary) else []),
+    ]
+    but = f", but for {' and '.join(exceptions)} (named at the top)" if exceptions else ""
+    more = " and those of the full data set in oracle" if "oracle" in summary["arms"] else ""
+    return (
+        f"No test image was used to train or choose anything{but}, nor was an annotation outside the training "
+        f"cases{more} (checked by digests, by fingerprints and by each synthetic case's sources)."
+    )
+
+
 # figures and pictures
 
 
@@ -373,7 +414,7 @@ def _cases(plan: Mapping[str, Any]) -> dict[str, Case]:
     found: dict[str, Case] = {}
     for name, folder in [
         ("", plan["data"]),
-        *((Path(t["folder"]).name, t["folder"]) for t in plan["tests"] if t["folder"]),
+        *((t.get("prefix", Path(t["folder"]).name), t["folder"]) for t in plan["tests"] if t["folder"]),
     ]:
         try:
             cases = read_dataset(Path(folder)).cases

@@ -4,7 +4,7 @@ Knows cases and manifests; knows no pixels, networks or metrics.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from diffaug.artifacts import read_json, read_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import ConfigError, StudyError
 from diffaug.synthesis import select
 
@@ -58,6 +59,8 @@ class SyntheticSet:
     rows: tuple[Mapping[str, Any], ...]
     digests: Mapping[str, str]  # of the images that its model was fitted on, by case; {} where it does not say
     classes: tuple[LabelClass, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)  # digests of the cases whose masks its model has seen
+    seen: Seen = UNKNOWN  # every image that its model, or a base of it, has seen
 
     def case(self, row: Mapping[str, Any]) -> Case:
         """Return a row with an image as a case."""
@@ -153,7 +156,7 @@ def _check_inputs(
             f"the arm {wanted[0]} needs painted cases; got {given}; "
             "give --synthetic SYNTH with at least one kept case, or leave the arm out"
         )
-    stopped = sum(not row["image"] for row in rows)
+    stopped = sum(not row["image"] and not row.get("fill") for row in rows)
     if kinds & set(UNGATED) and stopped:
         raise StudyError(
             f"the arm {sorted(kinds & set(UNGATED))[0]} needs every request painted to the end: {stopped} of {given} "
@@ -249,10 +252,10 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
         )
     classes = read_dataset(folder).cases[0].classes
     provenance = folder / "provenance.json"
-    digests = read_json(provenance)["images"] if provenance.is_file() else {}
+    told = read_json(provenance) if provenance.is_file() else {}
     rows = read_jsonl(folder / "manifest.jsonl")
     named = tuple(row | {"id": f"{number + 1}:{row['id']}"} if number else row for row in rows)
-    return SyntheticSet(folder, named, digests, classes)
+    return SyntheticSet(folder, named, told.get("images", {}), classes, told.get("cases", {}), read_seen(folder))
 
 
 def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:

@@ -16,14 +16,14 @@ from typing import Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_json, read_jsonl, write_json
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, annotated, check_size
 from diffaug.study.run import Run, complete_runs
-from diffaug.study.statistics import groups_of, paired, values_of
+from diffaug.study.statistics import groups_of, interval, paired, values_of
 from diffaug.study.strata import contrast_cut, profile, record
 
 HONEST = "grouped, without duplicates"
@@ -59,9 +59,11 @@ def leak_study(
 ) -> dict[str, Any]:
     """Train and test the arm `real` under every way to divide the training cases; finished runs are skipped.
 
+    Its runs lie in OUT/leaks, so OUT may also be the folder of a study, whose report then shows them.
+
     Args:
         data: Data set; only its annotated training cases are read.
-        out: Folder of the study.
+        out: Folder for leaks.json, such as that of a study.
         config: The segmentation model and its schedule.
         folds: Parts of each division.
         seed: Of division and training.
@@ -69,7 +71,7 @@ def leak_study(
 
     Returns:
         What OUT/leaks.json holds: for each way its Dice on the cases that all ways test, and its gain over the honest
-        way with an interval over groups.
+        way, with intervals over groups.
 
     Raises:
         StudyError: `out` was made with other settings, or a fold leaves fewer cases than a batch.
@@ -79,12 +81,13 @@ def leak_study(
     if not cases:
         raise StudyError(f"a leak study needs annotated training cases: {data} has none; annotate some")
     pairs = find_duplicates(cases)
-    identity = {"config": config.model_dump(mode="json", exclude={"workers", "bootstrap", "arms"}), "folds": folds,
-                "seed": seed, "cases": digest_of_value([[case.id, case.group] for case in cases])}  # fmt: skip
-    make_folder(out)
-    if (out / "study.json").exists() and read_json(out / "study.json") != identity:
-        raise StudyError(f"a study folder holds one study: {out} was made with other settings; choose another folder")
-    write_json(out / "study.json", identity)
+    read = digest_of_value([[case.id, case.group, digest_of_case(case)] for case in cases])
+    knobs = config.model_dump(mode="json", exclude={"workers", "bootstrap", "arms"})
+    identity = {"config": knobs, "folds": folds, "seed": seed, "cases": read}
+    folder = make_folder(out / "leaks")
+    if (folder / "study.json").exists() and read_json(folder / "study.json") != identity:
+        raise StudyError(f"a folder holds one leak study: {out} has one of other settings or images; choose another")
+    write_json(folder / "study.json", identity)
     profiles = {case.id: profile(case) for case in cases}
     cut = contrast_cut(profiles.values())
     runs: dict[str, list[Run]] = {}
@@ -96,7 +99,7 @@ def leak_study(
             arm = Arm(f"{way.replace(', ', '-').replace(' ', '-')}-fold{fold}", train)
             check_size(arm, config.batch_size)
             columns = tuple(record(case, profiles[case.id], cut) for case in test)
-            runs.setdefault(way, []).append(Run(arm, seed, test, columns, config, device, out, pictures=False))
+            runs.setdefault(way, []).append(Run(arm, seed, test, columns, config, device, folder, pictures=False))
     complete_runs([run for own in runs.values() for run in own], config.workers)
     tested = {way: [row for run in own for row in read_jsonl(run.records)] for way, own in runs.items()}
     summary = _compare(tested, config.bootstrap, seed) | {
@@ -117,7 +120,10 @@ def _compare(tested: Mapping[str, Sequence[Mapping[str, Any]]], resamples: int, 
     return {
         "n": len(common),
         "ways": {
-            way: {"dice": float(values.mean()), "flattered": paired(values, honest, resamples, seed, groups)}
+            way: {
+                "dice": interval(values, resamples, seed, groups),
+                "flattered": paired(values, honest, resamples, seed, groups),
+            }
             for way, values in found.items()
         },
     }

@@ -4,12 +4,14 @@ Knows digests and fingerprints; knows no arms and no metrics.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from diffaug.artifacts import digest_of_file
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
 from diffaug.data.examine import tracked
 from diffaug.data.folder import Dataset
+from diffaug.data.seen import all_of, sketches_of
 from diffaug.errors import StudyError
 from diffaug.study.arms import SyntheticSet, annotated
 
@@ -20,10 +22,11 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     """Refuse a synthetic set that saw more than the training images of the data set.
 
     Backgrounds and masks come from annotated training cases, by id; every image that the model was fitted on is an
-    annotated or unannotated training image, by the digest of its file.
+    annotated or unannotated training image, by the digest of its file; every annotation that it was fitted on is that
+    of an annotated training case, by the digest of the case.
 
     Raises:
-        StudyError: Naming the first row, or image, that should not be there.
+        StudyError: Naming the first row, image or annotation that should not be there.
     """
     splits = {case.id: case.split for case in dataset.cases}
     allowed = {case.id for case in annotated(dataset, "train")}
@@ -36,10 +39,10 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
                 f"synthetic cases may come from annotated training cases only: {row['id']} of {synthetic.folder} "
                 f"uses case {source}, which is {where}; generate the set from this data set's train split"
             )
-    if not synthetic.digests:
+    if not synthetic.digests or not synthetic.annotations:
         raise StudyError(
-            f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json; "
-            "run `diffaug generate` again, which writes it"
+            f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json "
+            "with images and cases; run `diffaug generate` again, which writes it"
         )
     seen = {digest_of_file(case.image): case for case in dataset.cases}
     for name, digest in synthetic.digests.items():
@@ -50,6 +53,14 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
                 f"a synthetic set may have seen training images only: the model of {synthetic.folder} was fitted on "
                 f"{name}, which is {where}; fit and generate from this data set"
             )
+    known = {digest_of_case(case) for case in annotated(dataset, "train")}
+    unknown = [name for name, digest in synthetic.annotations.items() if digest not in known]
+    if unknown:
+        raise StudyError(
+            f"no arm may know an annotation that real does not: the model of {synthetic.folder} was fitted on "
+            f"{len(unknown)} that are not of this data set's training cases, such as {unknown[0]}; fit and generate "
+            "from this data set"
+        )
 
 
 def repeated_frames(seen: Iterable[Case], test: Sequence[Case], progress: str = "") -> list[tuple[str, str]]:
@@ -86,6 +97,64 @@ def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:
         f"a test image must not be trained on: of the test and the training cases, {named}{more} show the same frame; "
         "remove one of each from cases.csv, or allow it with --allow-duplicates, which marks the report"
     )
+
+
+def shared_groups(dataset: Dataset, test: Iterable[Case]) -> list[str]:
+    """Return the groups that lie both in `train` or `unannotated` and among the tested cases of one data set.
+
+    Groups of other data sets carry its name before theirs, so equal names there are no match. A case without a group is
+    one of its own, and ids are unique.
+    """
+    trained = {case.group for split in ("train", "unannotated") for case in dataset.split(split)}
+    return sorted(trained & {case.group for case in test})
+
+
+def check_groups(groups: Sequence[str], allowed: bool) -> None:
+    """Refuse groups (patients, sequences) on both sides, unless they are allowed.
+
+    Raises:
+        StudyError: Naming the groups.
+    """
+    if groups and not allowed:
+        more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+        raise StudyError(
+            f"a group is never divided between training and test: {', '.join(groups[:SHOWN])}{more} lies in both; move "
+            "it to one split in cases.csv, or allow it with --allow-duplicates, which marks the report"
+        )
+
+
+def seen_by_bases(synthetic: Sequence[SyntheticSet], test: Sequence[Case], progress: str = "") -> dict[str, Any]:
+    """Return which test images the base models of synthetic sets have seen, before they were fitted.
+
+    Returns:
+        known (whether every base says what it has seen), unannotated and annotated (ids of test cases), of (how many).
+    """
+    seen = all_of([one.seen for one in synthetic])
+    found = (
+        sketches_of(case.read_image() for case in tracked(test, len(test), progress)) if len(seen.sketches) else None
+    )
+    named = {
+        name: [case.id for case, held in zip(test, seen.by_base(with_mask).holds(found), strict=True) if held]
+        if found is not None
+        else []
+        for name, with_mask in (("annotated", True), ("unannotated", False))
+    }
+    return {"known": seen.complete, "of": len(test), **named}
+
+
+def check_bases(seen: Mapping[str, Any], allowed: bool) -> None:
+    """Refuse test images that a base has seen with their annotation, unless they are allowed.
+
+    Raises:
+        StudyError: Naming the first ones.
+    """
+    named = seen["annotated"]
+    if named and not allowed:
+        raise StudyError(
+            f"no model may have seen the annotation of a test image: {len(named)} were annotated for a base of the "
+            f"painter, such as {', '.join(named[:SHOWN])}; fit from another base, or allow it with --allow-duplicates, "
+            "which marks the report"
+        )
 
 
 def key_of(seen: Iterable[Case], test: Iterable[Case]) -> Mapping[str, list[str]]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from diffaug.artifacts import (
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case, masks_from_label
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.seen import SEEN_FILE
 from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
@@ -43,7 +45,16 @@ from diffaug.study.arms import (
     read_synthetic,
 )
 from diffaug.study.evaluate import class_columns
-from diffaug.study.provenance import check_provenance, check_repeated, key_of, repeated_frames
+from diffaug.study.provenance import (
+    check_bases,
+    check_groups,
+    check_provenance,
+    check_repeated,
+    key_of,
+    repeated_frames,
+    seen_by_bases,
+    shared_groups,
+)
 from diffaug.study.selection import Derivation
 from diffaug.study.statistics import METRICS, summarise, tidy
 from diffaug.study.strata import Profile, contrast_cut, profile, record
@@ -133,7 +144,7 @@ def run_study(
             annotated where that is empty).
         device: Where to train.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
-        allow_duplicates: Go on where a test image is also trained on, and say so in the report.
+        allow_duplicates: Go on where a test image, or its group, is also trained on, and say so in the report.
         folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
 
     Returns:
@@ -157,11 +168,20 @@ def run_study(
     for arm in arms:
         check_size(arm, config.batch_size)
     fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
+    shared = [] if folds else shared_groups(inputs.dataset, inputs.test)
+    check_groups(shared, allow_duplicates)
     repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
+    seen = _seen_by_bases(out, inputs, allow_duplicates) if inputs.synthetic else None
     digests = inputs.digests()
 
     make_folder(out)
-    _write_plan(out, _plan(inputs, digests, config, seed, device, folds) | {"duplicates": repeated})
+    _write_plan(
+        out,
+        _plan(inputs, digests, config, seed, device, folds)
+        | {"duplicates": repeated, "shared_groups": shared, "base_seen": seen},
+    )
+    if seen:
+        write_json(out / "base_seen.json", {"images": _key_of_bases(inputs), "seen": seen})
     cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
     runs = [
         run
@@ -172,7 +192,8 @@ def run_study(
     if not all(run.finished for run in runs):
         (out / "summary.json").unlink(missing_ok=True)
         complete_runs(runs, config.workers)
-    return _summarise(out, runs, config, seed, cut, inputs.dataset.class_names)
+    told = {"contrast_cut": cut, "base_seen": _counted(seen)}
+    return _summarise(out, runs, config, seed, told, inputs.dataset.class_names)
 
 
 def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
@@ -232,7 +253,8 @@ def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], ora
     """
     dataset = read_dataset(data)
     train = _split(dataset, "train")
-    tested = tuple(case for test in tests for case in tested_cases(dataset, test))
+    names = names_of_tests(tests)
+    tested = tuple(case for test in tests for case in tested_cases(dataset, test, names[test]))
     sets = tuple(read_synthetic(folder, number) for number, folder in enumerate(synthetic))
     full = annotated(read_dataset(oracle), "train") if oracle else ()
     for one in sets:
@@ -245,7 +267,25 @@ def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], ora
     return Inputs(dataset, tuple(tests), train, tested, sets, oracle, full)
 
 
-def tested_cases(dataset: Dataset, test: str) -> tuple[Case, ...]:
+def names_of_tests(tests: Sequence[str]) -> dict[str, str]:
+    """Return what stands before the ids of tested cases: nothing for splits, as much of a folder's path as is unique.
+
+    Raises:
+        StudyError: The same cases are named twice.
+    """
+    folders = {test: Path(test).resolve() for test in tests if test not in ("val", "test")}
+    if len(set(folders.values())) + len(tests) - len(folders) < len(tests) or len(set(tests)) < len(tests):
+        raise StudyError(f"a study tests on each case once: --test names one twice, {', '.join(tests)}; name it once")
+
+    def name(folder: Path, parts: int) -> str:
+        return "/".join(folder.parts[-parts:])
+
+    unique = (n for n in count(1) if len({name(folder, n) for folder in folders.values()}) == len(folders))
+    parts = next(unique)
+    return {test: name(folders[test], parts) if test in folders else "" for test in tests}
+
+
+def tested_cases(dataset: Dataset, test: str, name: str = "") -> tuple[Case, ...]:
     """Return what is tested on: a split of the data set, or the cases of another one, with its name before their ids.
 
     Raises:
@@ -260,7 +300,6 @@ def tested_cases(dataset: Dataset, test: str) -> tuple[Case, ...]:
     cases = annotated(other, "test") or tuple(case for case in other.cases if case.mask is not None)
     if not cases:
         raise StudyError(f"a study needs annotated cases to test on: {test} has none; name another data set")
-    name = Path(test).name
     return tuple(replace(case, id=f"{name}:{case.id}", group=f"{name}:{case.group}") for case in cases)
 
 
@@ -305,6 +344,25 @@ def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
     check_repeated(pairs, allowed)
     write_json(make_folder(path.parent) / path.name, {"images": inputs.images(), "pairs": pairs})
     return [list(pair) for pair in pairs]
+
+
+def _seen_by_bases(out: Path, inputs: Inputs, allowed: bool) -> dict[str, Any]:
+    """Return which test images the bases of the painters have seen, or refuse them; sought once for the same lists."""
+    path, key = out / "base_seen.json", _key_of_bases(inputs)
+    kept = read_json(path) if path.exists() else {}
+    seen = kept["seen"] if kept.get("images") == key else seen_by_bases(inputs.synthetic, inputs.test, "comparing")
+    check_bases(seen, allowed)
+    return dict(seen)
+
+
+def _key_of_bases(inputs: Inputs) -> str:
+    lists = [digest_of_file(path) if (path := one.folder / SEEN_FILE).is_file() else "" for one in inputs.synthetic]
+    return digest_of_value([lists, [digest_of_file(case.image) for case in inputs.test]])
+
+
+def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the summary says of the images that bases have seen; None without painted cases."""
+    return None if seen is None else {**seen} | {name: len(seen[name]) for name in ("unannotated", "annotated")}
 
 
 def _digest(cases: Sequence[Case]) -> str:
@@ -364,8 +422,8 @@ def _plan(
         "arms": {name: ARMS[name.partition("@")[0]] for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
         "tests": [
-            {"name": test, "folder": "" if test in ("val", "test") else str(Path(test).resolve())}
-            for test in inputs.tests
+            {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
+            for test, prefix in names_of_tests(inputs.tests).items()
         ],
         **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
         "synthetic": [str(one.folder.resolve()) for one in inputs.synthetic],
@@ -494,9 +552,25 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
         if workers == 1 or len(runs) == 1:
             with one_thread():
                 for run in runs:
+                    check_ready([run])
                     complete_run(run, lambda done, name=run.name: show(name, done))  # type: ignore[misc]
         else:
             _complete_in_processes(runs, min(workers, len(runs)), show)
+
+
+def check_ready(runs: Sequence[Run]) -> None:
+    """Refuse a run whose baselines nothing will train.
+
+    Raises:
+        StudyError: Naming the run and the first baseline that is missing.
+    """
+    for run in runs:
+        missing = [path.stem for path in run.derive.baselines if not path.exists()] if run.derive else []
+        if missing:
+            raise StudyError(
+                f"a derived arm needs its baselines: {run.name} waits for {missing[0]}, which is not run; lower "
+                "study.baselines, or add seeds of real"
+            )
 
 
 @contextmanager
@@ -579,6 +653,8 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
             while pending or waiting:
                 pending |= {pool.submit(_work, run) for run in waiting if run.ready}
                 waiting = [run for run in waiting if not run.ready]
+                if not pending:
+                    check_ready(waiting)
                 done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 while not reports.empty():
                     show(*reports.get())
@@ -595,13 +671,13 @@ def _complete_in_processes(runs: Sequence[Run], workers: int, show: Callable[[st
 
 
 def _summarise(
-    out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, cut: float | None, names: Sequence[str]
+    out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, told: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
     records = [row for run in runs for row in read_jsonl(run.records)]
     pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
     alarms = [{"arm": run.arm.name, "seed": run.seed, "fold": run.fold, "fills": pool["fills"]} for run, pool in pools]
-    summary = summarise(records, config.bootstrap, seed, names, alarms) | {"contrast_cut": cut}
+    summary = summarise(records, config.bootstrap, seed, names, alarms) | dict(told)
     for run, pool in reversed(pools):
         summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}
     write_tables(out, records, summary, names)

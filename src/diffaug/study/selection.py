@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
-from diffaug.config import SelectConfig, StudyConfig
+from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.seen import write_seen
 from diffaug.errors import StudyError
 from diffaug.study.arms import annotated, read_synthetic
 from diffaug.synthesis import select
@@ -65,10 +66,16 @@ class Derivation:
             StudyError: Nothing is left.
         """
         pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
+        if not pool and self.kind == "pseudo-label":
+            raise StudyError(
+                f"an arm needs cases: none of {len(self.candidates)} images is left for pseudo-label, of which the "
+                f"baseline must find {LEAST:.1%} or more, with study.pseudo_confidence "
+                f"{self.config.pseudo_confidence:g} or more; lower the confidence, or leave the arm out"
+            )
         if not pool:
             raise StudyError(
                 f"an arm needs cases: none of {len(self.candidates)} is left for {self.kind}; "
-                "lower study.pseudo_confidence or raise study.select.hard_cut, or leave the arm out"
+                "raise study.select.hard_cut, or leave the arm out"
             )
         return pool
 
@@ -114,13 +121,13 @@ def select_set(
 
     Raises:
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
-        ConfigError: `out` holds something else.
+        ConfigError: `out` holds something else, or disagreement is asked of a study with one baseline.
     """
     one, plan = read_synthetic(synthetic), read_json(study / "study.json")
     if [str(synthetic.resolve())] != plan["synthetic"]:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
-    knobs = StudyConfig.model_validate(plan["config"]).model_copy(update={"select": config})
+    knobs = config_from_values({"study": plan["config"] | {"select": config.model_dump()}}).study
     baselines = sorted((study / "runs").glob("real-*.safetensors"))
     if not baselines:
         raise StudyError(f"a selection needs a baseline: {study} has no trained arm real; run its study with real")
@@ -159,7 +166,8 @@ def select_set(
         lesions = [row for row in made if not row.get("fill")]
         sizes = Counter(row["size_bin"] for row in lesions)
         found = {"accepted": len(rows), "kept": len(lesions), "fills": len(made) - len(lesions), "by_size": dict(sizes)}
-        write_json(partial / "provenance.json", {"images": dict(one.digests)})
+        write_seen(partial, one.seen)
+        write_json(partial / "provenance.json", {"images": dict(one.digests), "cases": dict(one.annotations)})
         write_json(partial / "summary.json", found)
     return found
 

@@ -50,6 +50,7 @@ from diffaug.conditioning.requests import (
 from diffaug.config import GenerateConfig
 from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
+from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
@@ -636,7 +637,8 @@ def generate(
     kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
     write_jsonl(out / "manifest.jsonl", rows)
     write_cases(out, kept)
-    write_json(out / "provenance.json", {"images": seen_images(plan)})
+    write_seen(out, read_seen(plan.model))
+    write_json(out / "provenance.json", provenance_of(plan))
     summary = funnel(rows) | {
         "seconds": round(sum(read_json(shard_folder(out, s) / "seconds.json") for s in shards), 1)
     }
@@ -704,13 +706,12 @@ def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
     return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
 
 
-def seen_images(plan: Plan) -> dict[str, str]:
-    """Return the digest of every image that the model was fitted on, by case: as the fit, or the data set, says."""
-    fitted = read_json(plan.model / "fit.json").get("images")
-    if fitted:
-        return dict(fitted)
-    dataset = read_dataset(plan.data)
-    return {case.id: digest_of_file(case.image) for case in (*dataset.split("train"), *dataset.split("unannotated"))}
+def provenance_of(plan: Plan) -> dict[str, Any]:
+    """Return what the model was fitted on, by case: the digests of all images, and those of the annotated cases."""
+    fitted, dataset = read_json(plan.model / "fit.json"), read_dataset(plan.data)
+    here = (*dataset.split("train"), *dataset.split("unannotated"))
+    images = fitted.get("images") or {case.id: digest_of_file(case.image) for case in here}
+    return {"images": images, "cases": fitted["cases"]}
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

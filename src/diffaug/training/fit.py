@@ -29,6 +29,7 @@ from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
+from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.data.split import folds_by_group
 from diffaug.diffusion.devices import device_of, leave_others, this_process
 from diffaug.diffusion.train import progress_bar
@@ -157,20 +158,20 @@ def fit(
     # The folder, all but its seal.
     known = read_words(start.folder) if start else set()
     write_parts(model, painter, words_read(painter, [windows for windows, _ in sources]) | known, networks)
+    write_seen(model, seen_after(start, images[: len(cases)], images[len(cases) :]))
 
     # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
     first = first_calibration(model, config, scores, folds, painter)
     calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed, str(place))
-    notices = [
-        *notices, *calibration.notices(), *rare_classes(cases, dataset.class_names, config.validator.alpha)
-    ]  # fmt: skip
     clock.note("trajectories")
     summary = {
         "annotated": len(annotated),
         "unannotated": len(unannotated),
         "lesions": calibration.counts,
         "codec": fidelity,
-        "notices": notices + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
+        "notices": [*notices, *calibration.notices()]
+        + rare_classes(cases, dataset.class_names, config.validator.alpha)
+        + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
         "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
         "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
@@ -181,6 +182,11 @@ def fit(
     for checkpoint in (model / "training").glob("*.safetensors"):
         checkpoint.unlink()
     return summary
+
+
+def seen_after(base: Checkpoint | None, annotated: Sequence[Pixels], others: Sequence[Pixels]) -> Seen:
+    """Return every image that a model has seen once it is fitted on a base."""
+    return (read_seen(base.folder) if base else NOTHING).then(Seen.of(annotated, others))
 
 
 def write_parts(model: Path, painter: LatentInpainter, words: set[str], networks: Sequence[Any]) -> None:
