@@ -8,7 +8,7 @@ Usage: python benchmarks/engine.py --out DIR [--data DATA] [--model MODEL] [--qu
 
 The peer. `StableDiffusionInpaintPipeline` takes 4 or 9 channels and refuses ours, so its published loop is rebuilt here
 from the model's own diffusers scheduler and U-Net, in float32 as the pipeline runs it: 50 steps, guidance 7.5, the
-prompt and the empty one in one batch, one image a call as the pipeline's default has it (`*_batched`: as many as we have
+prompt and the empty one in one batch, one image a call as is the pipeline's default (`*_batched`: as many as we have
 slots). At our steps, solver, type and guidance it gets our batch too (`*_singles`: one image a call). Then the decoder,
 and a pixel-space segmentation network trained on the same cases; what has an IoU of 0.5 with its mask is kept.
 
