@@ -138,6 +138,13 @@ class Easel:
         self.steps = self.studio.calibration.steps
         self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)
         self.windows = 0
+        self.laid: dict[int, Canvas] = {}
+
+    def canvas(self, request: Request) -> Canvas:
+        """Lay a request out, once for all prompts, steps and solvers that it is painted with."""
+        if request.index not in self.laid:
+            self.laid[request.index] = self.studio.canvas(request)
+        return replace(self.laid[request.index], request=request)
 
     def requests(self, count: int) -> list[Request]:
         """Return the first requests."""
@@ -146,7 +153,7 @@ class Easel:
     def paint(self, requests: Sequence[Request], steps: int = 0, solver: Any = "") -> list[Lesion]:
         """Paint requests without a gate; 0 steps and no solver are those of the model and the config."""
         studio = self.studio
-        canvases: list[Canvas] = [studio.canvas(request) for request in requests]
+        canvases = [self.canvas(request) for request in requests]
         laid = time.perf_counter()
         prepared = [replace(studio.prepare(canvas), index=i) for i, canvas in enumerate(canvases)]
         encoded = time.perf_counter()
@@ -176,7 +183,7 @@ class Easel:
 
     def copy_paste(self, request: Request) -> Lesion:
         """Paste the lesion that a request's mask came from, with the same mask, place and background, feathered."""
-        canvas = self.studio.canvas(request)
+        canvas = self.canvas(request)
         entry = self.studio.drawer.bank.entry(request.mask_case, request.component)
         source = self.studio.dataset.case(request.mask_case).read_image()
         warped = pasted_onto(source, entry.in_frame(), request.transform, canvas.masks.new, render(entry, request.transform, canvas.masks.new.shape))  # fmt: skip  # noqa: E501
