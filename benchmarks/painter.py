@@ -537,7 +537,7 @@ def main() -> None:
     given = parser.parse_args()
     counts = {name: getattr(given, name) for name in ("painted", "asked") if getattr(given, name)}
     size = replace(QUICK if given.quick else Size(), **counts)
-    config = GenerateConfig(solver=given.solver, guidance=tuple(given.guidance))
+    config = GenerateConfig(fills=0.0, solver=given.solver, guidance=tuple(given.guidance))
     result = run(given.out, given.data, given.model, given.test, given.quick, size, config)
     for name, value in result.items():
         print(f"{name:24} {json.dumps(value)}")

@@ -202,7 +202,7 @@ if __name__ == "__main__":
         else:
             folder = given.data or Path(os.environ["DIFFAUG_DATA"]) / "kvasir-seg" / "train"
             cases = sorted(cases_in(folder, 10**9, 0), key=lambda case: case.id)
-        config = GenerateConfig(place=given.place, masks=given.masks, domain=given.domain)
+        config = GenerateConfig(fills=0.0, place=given.place, masks=given.masks, domain=given.domain)
         result = measure(cases, 30 if given.quick else given.count, config, given.out)
     write_json(given.out / "placement.json", result)
     print(table(result))

@@ -159,7 +159,7 @@ class GenerateConfig(Knobs):
     label: Literal["requested", "repaired"] = "requested"  # or the validator's boundary inside the blending band
     candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
     paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
-    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # lesion-free fills, labelled background, for each lesion
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills, labelled background, for each lesion
     workers: Positive = 2  # processes, one thread each; the result is the same for any number
 
     @field_validator("gate", mode="before")
@@ -303,7 +303,7 @@ PRESETS: dict[str, Config] = {
             "denoiser": {"iterations": 100, "windows_per_case": 6},
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
         },
-        generate={"count": 48, "shard_size": 16, "guidance": (1.0, 1.0)},
+        generate={"count": 40, "shard_size": 16, "guidance": (1.0, 1.0)},
         study={"seeds": 2, "iterations": 160},
     ),
     "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update

@@ -417,7 +417,7 @@ def _is_painted(arm: str) -> bool:
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
     from diffaug.study.arms import DERIVED
-    from diffaug.study.run import run_study
+    from diffaug.study.run import cases_of_pool, run_study
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
@@ -466,7 +466,7 @@ def _run_job(job: Job, records: "Records") -> None:
             }
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
             told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 1)}
-            told |= {"cases": {"real": pool["real"], "pool": pool["pool"]}, "fills": pool["fills"]}
+            told |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
             told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
 
@@ -613,7 +613,7 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
         ms = d.iterations * d.batch_size * TRAIN_PAINTER + v.folds * v.iterations * v.batch_size * TRAIN_VALIDATOR
         return {"minutes": round(ms / 2 / 60_000 + 2, 1), "megabytes": 3 * MODEL_MB}
     if isinstance(config, GenerateConfig):
-        requests = 1.5 * config.count
+        requests = 1.5 * config.count * (1 + config.fills)
         ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
         return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": round(requests * KEPT_MB, 1)}
     runs = len(config.arms or ARMS) * config.seeds

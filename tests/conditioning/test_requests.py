@@ -26,7 +26,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, write_png
 from diffaug.errors import DataError, FindingsError, PlacementError
 
-CONFIG = GenerateConfig()
+CONFIG = GenerateConfig(fills=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
 def test_all_placements_occur_in_the_mix_and_one_when_asked(cases, requests):
     assert {request.placement for request in requests} == {"free", "replace", "removed"}
     for place in ("free", "replace", "removed"):
-        drawn = draw_requests(cases, 15, 0, GenerateConfig(place=place))
+        drawn = draw_requests(cases, 15, 0, GenerateConfig(fills=0.0, place=place))
         assert {request.placement for request in drawn} == {place}
 
 
@@ -115,7 +115,7 @@ def test_lesions_per_frame_and_the_area_they_cover_follow_the_data(cases):
 
 
 def test_a_removed_lesion_leaves_its_place_to_a_smaller_or_another_one(cases):
-    drawer, over, beside = RequestDrawer(cases, 0, GenerateConfig(place="removed")), 0, 0
+    drawer, over, beside = RequestDrawer(cases, 0, GenerateConfig(fills=0.0, place="removed")), 0, 0
     for index in range(40):
         request = drawer.draw(index)
         masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
@@ -148,7 +148,7 @@ def test_cases_of_val_and_test_are_refused(cases, split):
 def test_lesion_free_images_are_backgrounds_but_give_no_masks(cases, tmp_path):
     write_png(tmp_path / "normal.png", np.full((120, 160, 3), (180, 100, 90), np.uint8))
     normal = replace(cases[0], id="normal-1", image=tmp_path / "normal.png", mask=None, split="unannotated")
-    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(place="free"), normals=[normal])
+    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(fills=0.0, place="free"), normals=[normal])
     drawn = [drawer.draw(index) for index in range(30)]
     used = [request for request in drawn if request.background == "normal-1"]
     assert used and all(request.mask_case != "normal-1" for request in drawn)
@@ -165,7 +165,7 @@ def test_the_prompt_of_the_mask_case_wins(cases):
 
 # Findings
 
-COLONOSCOPY = GenerateConfig(domain="colonoscopy")
+COLONOSCOPY = GenerateConfig(fills=0.0, domain="colonoscopy")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_the_prompt_of_the_mask_case_wins_over_findings(cases):
 
 def test_an_unknown_domain_is_told_before_anything_is_drawn(cases):
     with pytest.raises(FindingsError, match="nearest: fundus"):
-        RequestDrawer(cases, 0, GenerateConfig(domain="fundos"))
+        RequestDrawer(cases, 0, GenerateConfig(fills=0.0, domain="fundos"))
 
 
 def test_a_mask_that_fits_nowhere_is_one_line(cases, tmp_path):
@@ -242,7 +242,7 @@ def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that
 
 
 def test_procedural_masks_belong_to_the_finding_of_their_prompt(cases):
-    drawer = RequestDrawer(cases, 0, GenerateConfig(masks="procedural", domain="colonoscopy"))
+    drawer = RequestDrawer(cases, 0, GenerateConfig(fills=0.0, masks="procedural", domain="colonoscopy"))
     for index in range(8):
         request = drawer.draw(index)
         assert request.outline in request.findings and not request.mask_case
@@ -259,17 +259,17 @@ def test_procedural_masks_belong_to_the_finding_of_their_prompt(cases):
 
 
 def test_a_mix_of_masks_has_both_sources(cases):
-    drawn = list(draw_requests(cases, 12, 0, GenerateConfig(masks="mixed")))
+    drawn = list(draw_requests(cases, 12, 0, GenerateConfig(fills=0.0, masks="mixed")))
     assert {bool(request.outline) for request in drawn} == {True, False}
 
 
 def test_procedural_masks_of_a_domain_without_outlines_are_refused(cases):
     with pytest.raises(FindingsError, match="the domain fundus has none"):
-        RequestDrawer(cases, 0, GenerateConfig(masks="procedural", domain="fundus"))
+        RequestDrawer(cases, 0, GenerateConfig(fills=0.0, masks="procedural", domain="fundus"))
 
 
 def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
-    config = GenerateConfig(shard_size=3, aim="missed")
+    config = GenerateConfig(fills=0.0, shard_size=3, aim="missed")
     words = RequestDrawer(cases, 0, config).words_of_cases()
     leading = sorted(words)[:3]
     needs = {name: float(name in leading) for name in words}

@@ -16,6 +16,7 @@ from diffaug.conditioning.budget import read_needs
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, StudyError
+from diffaug.report.page import write_report
 from diffaug.study import segmenter, selection
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
@@ -140,7 +141,9 @@ def test_a_study_writes_what_it_ran_and_a_record_for_every_case(finished, inputs
     assert set(summary["arms"]) == set(CONFIG.arms)
     others = {f"{arm} - real" for arm in CONFIG.arms[1:]}
     assert set(summary["differences"]) == {*others, "selected - copy-paste", "selected - validated"}
-    assert summary["arms"]["validated"]["cases"] == {"real": 6, "pool": 3 + 2}  # of four fills one is held out
+    assert summary["arms"]["validated"]["cases"] == {
+        "real": 6, "pool": 3 + 2, "trained_fills": 2, "wanted_fills": 2
+    }  # fmt: skip  # of four fills one is held out
     assert summary["arms"]["real"]["fills"]["n"] == 1
     for arm in summary["arms"].values():
         assert (arm["n"], arm["seeds"]) == (5, 2)
@@ -293,7 +296,9 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     rows = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
     assert [row["id"] for row in rows] == ["train-6", "train-7", "train-8"]
     kept = [row for row in rows if row["confidence"] >= 0.5 and row["area"] >= 0.001]
-    assert summary["arms"]["pseudo-label"]["cases"] == {"real": 6, "pool": len(kept)}
+    assert summary["arms"]["pseudo-label"]["cases"] == {
+        "real": 6, "pool": len(kept), "trained_fills": 0, "wanted_fills": 0
+    }  # fmt: skip
     assert kept
     with pytest.raises(
         StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
@@ -311,6 +316,19 @@ def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     assert {row["id"] for row in chosen} <= {row["id"] for row in select.accepted(rows)}
     for row in scores.values():
         assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(selection.FEATURES)
+
+
+def test_one_study_tells_the_gain_with_fills_and_without_and_that_fills_were_few(tmp_path, inputs):
+    arms = ("real", "selected", "no-fills")
+    config = CONFIG.model_copy(update={"arms": arms, "seeds": 1, "iterations": 2, "fills": 2.0})
+    summary = run_study(inputs[0], tmp_path / "out", [inputs[1]], config)
+    found = {arm: summary["arms"][arm]["cases"] for arm in arms[1:]}
+    assert found["selected"] == {"real": 6, "pool": 3 + 3, "trained_fills": 3, "wanted_fills": 6}
+    assert found["no-fills"] == {"real": 6, "pool": 3, "trained_fills": 0, "wanted_fills": 0}
+    assert "selected - no-fills" in summary["differences"]
+    page = write_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "selected was trained on 3 lesion-free fills of the 6" in page and "6 + 3 + 3" in page
+    assert "no-fills was trained" not in page and "(n = 1)" in page
 
 
 def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs):

@@ -44,7 +44,7 @@ from diffaug.synthesis.shards import (
 )
 from diffaug.validator.calibration import BINS, Calibration
 
-CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0))
+CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0), fills=0.0)
 
 
 def with_thresholds(model, to, thresholds):

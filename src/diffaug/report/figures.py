@@ -18,6 +18,7 @@ COLOURS = {  # after Okabe & Ito 2008: told apart by colour-blind readers, and i
     "fixed-threshold": "#d55e00",
     "validated": "#0072b2",
     "selected": "#009e73",
+    "no-fills": "#7fb800",
     "pseudo-label": "#56b4e9",
     "oracle": "#1c2330",
 }

@@ -112,7 +112,7 @@ def _render(page: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"fraction": fraction, "points": points, "percent": percent, "sure": is_sure}
-    environment.filters |= {"pixels": pixels, "signed_percent": signed_percent}
+    environment.filters |= {"cases": cases, "pixels": pixels, "signed_percent": signed_percent}
     return environment.get_template("page.html.j2").render(page)
 
 
@@ -168,6 +168,12 @@ def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 # numbers as text
+
+
+def cases(count: Mapping[str, int]) -> str:
+    """Write what an arm was trained on, such as 50 + 100 + 50: real cases, others, and lesion-free fills."""
+    fills = count.get("trained_fills", 0)
+    return f"{count['real']} + {count['pool'] - fills} + {fills}"
 
 
 def fraction(interval: Mapping[str, float | None]) -> str:

@@ -25,11 +25,13 @@ ARMS = {
     "fixed-threshold": "the same, and painted cases whose agreement reaches one threshold for all sizes",
     "validated": "the same, and painted cases that the gate accepted",
     "selected": "the same, and accepted cases that are hard for the baseline, novel, and balanced over strata",
+    "no-fills": "the same as selected, without lesion-free fills",
     "oracle": "every annotated training case of the full data set that this one is a subset of",
 }
-PAINTED = ("unfiltered", "random-kept", "fixed-threshold", "validated", "selected")
+PAINTED = ("unfiltered", "random-kept", "fixed-threshold", "validated", "selected", "no-fills")
 UNGATED = ("unfiltered", "random-kept", "fixed-threshold")  # choose among what the gate turned down, too
-DERIVED = ("pseudo-label", "selected")  # need a trained `real`
+SELECTED = ("selected", "no-fills")  # choose by the scores of a trained `real`
+DERIVED = ("pseudo-label", *SELECTED)  # need a trained `real`
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,15 @@ class Arm:
     """One training set under comparison.
 
     `real` are annotated cases; `pool` are other cases that fill a share of each batch; with `paste`, pasted cases made
-    of `real` fill that share instead. The pool of a derived arm is found once the baseline is trained.
+    of `real` fill that share instead. The pool of a derived arm is found once the baseline is trained. So many of the
+    pool are lesion-free `fills`.
     """
 
     name: str
     real: tuple[Case, ...]
     pool: tuple[Case, ...] = ()
     paste: bool = False
+    fills: int = 0
 
     @property
     def kind(self) -> str:
@@ -134,8 +138,8 @@ def build_arms(
     for name in names:
         arm = Arm(name, tuple(full if name == "oracle" else train), paste=name == "copy-paste")
         if arm.kind in PAINTED:
-            chosen = select.accepted(rows) if arm.kind == "selected" else _painted(arm, rows, config, seed)
-            arm = replace(arm, pool=cases_of(chosen, synthetic))
+            chosen = select.accepted(rows) if arm.kind in SELECTED else _painted(arm, rows, config, seed)
+            arm = replace(arm, pool=cases_of(chosen, synthetic), fills=sum(bool(row.get("fill")) for row in chosen))
             if not arm.pool:
                 raise StudyError(f"an arm needs cases: none of the painted ones is left for {name}; generate more")
         arms.append(replace(arm, pool=tuple(unannotated)) if name == "pseudo-label" else arm)
@@ -195,6 +199,12 @@ def painted_count(arm: Arm, config: StudyConfig) -> int:
     """Return how many painted lesions an arm takes: its ratio times its real cases."""
     ratio = arm.name.partition("@")[2]
     return max(1, round((float(ratio) if ratio else config.synthetic_per_real) * len(arm.real)))
+
+
+def wanted_fills(arm: Arm, config: StudyConfig) -> int:
+    """Return how many lesion-free fills belong to the painted lesions of an arm, whose pool is known."""
+    takes = arm.kind in PAINTED and arm.kind != "no-fills"
+    return round(config.fills * (len(arm.pool) - arm.fills)) if takes else 0
 
 
 def _painted(arm: Arm, rows: Sequence[Mapping[str, Any]], config: StudyConfig, seed: int) -> list[Mapping[str, Any]]:

@@ -32,6 +32,7 @@ from diffaug.errors import StudyError
 from diffaug.study.arms import (
     ARMS,
     DERIVED,
+    SELECTED,
     Arm,
     SyntheticSet,
     annotated,
@@ -43,6 +44,7 @@ from diffaug.study.arms import (
     default_arms,
     painted_count,
     read_synthetic,
+    wanted_fills,
 )
 from diffaug.study.evaluate import class_columns
 from diffaug.study.provenance import (
@@ -397,8 +399,8 @@ def _run_of(
             config=config,
             train=inputs.train,
             candidates=arm.pool,
-            rows=tuple(select.accepted(rows)) if arm.kind == "selected" else (),
-            fills=cases_of(training, inputs.synthetic),
+            rows=tuple(select.accepted(rows)) if arm.kind in SELECTED else (),
+            fills=cases_of(training, inputs.synthetic) if arm.kind == "selected" else (),
             count=painted_count(arm, config),
         )
     regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
@@ -495,7 +497,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
         return
     config = run.config
     files = make_folder(run.out / "runs") / run.name
-    arm = run.arm if run.derive is None else replace(run.arm, pool=run.derive.pool())
+    arm = run.arm if run.derive is None else run.derive.finished(run.arm)
     batches = Batches(arm, config, run.seed)
     network = build_network(config, run.seed, len(run.test[0].class_names))
     train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
@@ -518,6 +520,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     if run.keep:
         save_weights(network, run.weights)
     pool = {"real": len(arm.real), "pool": len(arm.pool), "fills": _alarms(run, network)}
+    pool |= {"trained_fills": arm.fills, "wanted_fills": wanted_fills(arm, config)}
     write_json(Path(f"{files}.pool.json"), pool)
     write_jsonl(run.records, rows)
     Path(f"{files}.checkpoint").unlink(missing_ok=True)
@@ -679,9 +682,14 @@ def _summarise(
     alarms = [{"arm": run.arm.name, "seed": run.seed, "fold": run.fold, "fills": pool["fills"]} for run, pool in pools]
     summary = summarise(records, config.bootstrap, seed, names, alarms) | dict(told)
     for run, pool in reversed(pools):
-        summary["arms"][run.arm.name]["cases"] = {"real": pool["real"], "pool": pool["pool"]}
+        summary["arms"][run.arm.name]["cases"] = cases_of_pool(pool)
     write_tables(out, records, summary, names)
     return summary
+
+
+def cases_of_pool(pool: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many cases a run was trained on: real ones, others, and fills among these, of those wanted."""
+    return {name: pool[name] for name in ("real", "pool", "trained_fills", "wanted_fills") if name in pool}
 
 
 def write_tables(

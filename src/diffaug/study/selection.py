@@ -20,7 +20,7 @@ from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
 from diffaug.errors import StudyError
-from diffaug.study.arms import annotated, read_synthetic
+from diffaug.study.arms import Arm, annotated, read_synthetic
 from diffaug.synthesis import select
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Derivation:
     """What the pool of a derived arm is made from.
 
     Attributes:
-        kind: pseudo-label or selected.
+        kind: pseudo-label, selected or no-fills.
         folder: Of the study; pseudo-masks and scores are kept there.
         baselines: Weights of trained runs of `real`.
         config: Of the study.
@@ -58,6 +58,15 @@ class Derivation:
     rows: tuple[Mapping[str, Any], ...] = ()
     fills: tuple[Case, ...] = ()
     count: int = 0
+
+    def finished(self, arm: Arm) -> Arm:
+        """Return an arm with its pool.
+
+        Raises:
+            StudyError: Nothing is left.
+        """
+        pool, filled = self.pool(), {case.id for case in self.fills}
+        return replace(arm, pool=pool, fills=sum(case.id in filled for case in pool))
 
     def pool(self) -> tuple[Case, ...]:
         """Return the pool; what is measured for it is written to the folder once.
