@@ -209,7 +209,7 @@ class StudyConfig(Knobs):
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2
     loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = (
-        "dice+ce"  # Dice of the batch, of each image, or for recall
+        "image-dice+ce"  # Dice of the batch, of each image, for recall
     )
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = (
         0.0  # decay of the averaged weights that are tested; 0 takes the last
