@@ -12,6 +12,8 @@ from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
 from diffaug.errors import DataError, StudyError
 from diffaug.report.page import (
+    bases_sentence,
+    clean_sentence,
     comparisons,
     contrast_limit,
     difference_table,
@@ -194,6 +196,17 @@ def test_the_headline_names_what_was_added(arm, title):
         summary["arms"]["validated"], summary["differences"]["validated - real"]
     )  # fmt: skip
     assert verdict(summary, arm)["title"] == title
+
+
+def test_the_page_claims_no_cleaner_test_than_there_was():
+    plan = {"identity": {}, "duplicates": [], "shared_groups": []}
+    summary = summary_of(0.1, 0.0, 0.2) | {"base_seen": None}
+    assert clean_sentence(plan, summary).startswith("No test image was used to train or choose anything, nor")
+    assert "but for repeated frames" in clean_sentence(plan | {"duplicates": [["a", "b"]]}, summary)
+    assert "not sought" in clean_sentence(plan | {"identity": {"folds": 3}}, summary)
+    seen = {"known": True, "of": 40, "unannotated": 40, "annotated": 0}
+    assert "but for what the base model has seen" in clean_sentence(plan, summary | {"base_seen": seen})
+    assert bases_sentence({"base_seen": seen | {"unannotated": 0}}) == "" and "not recorded" in bases_sentence({})
 
 
 def test_a_single_seed_is_said():

@@ -372,6 +372,8 @@ def bases_sentence(summary: Mapping[str, Any]) -> str:
 
 def clean_sentence(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """Say what kept the test clean, and every exception from that."""
+    if plan["identity"].get("folds"):
+        return "Each case is tested by a network that no case of its group trained; repeated frames were not sought."
     exceptions = [
         *(["repeated frames and groups that were allowed"] if plan["duplicates"] or plan["shared_groups"] else []),
         *(["what the base model has seen"] if bases_sentence(summary) else []),
