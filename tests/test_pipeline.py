@@ -143,7 +143,7 @@ def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
     run_pipeline(config, data)
     shutil.rmtree(job / "study")  # as if the arms were chosen together from the start
     subset = read_dataset(job / "data")
-    make_synthetic(job / "synthetic", sources=(subset.split("train")[0].id,), data=data)
+    make_synthetic(job / "synthetic", sources=(subset.split("train")[0].id,), data=job / "data")
     painted = config.study.model_copy(update={"arms": ("real", "validated"), "synthetic_per_real": 0.5})
     run_study(job / "data", job / "study", [job / "synthetic"], painted, oracle=data)
     study = config.study.model_copy(update={"arms": ("real", "copy-paste"), "synthetic_per_real": 0.5})

@@ -266,7 +266,7 @@ def test_an_unknown_arm_is_refused_before_anything_is_written(tmp_path, dataset)
 
 @pytest.mark.parametrize("size", [32, 100])
 def test_an_input_that_the_network_cannot_halve_is_refused(size):
-    with pytest.raises(ValueError, match="size"):
+    with pytest.raises(ConfigError, match="size"):
         StudyConfig(size=size)
 
 

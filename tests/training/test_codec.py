@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 
 from diffaug.config import CodecConfig
 from diffaug.diffusion.train import generator_of
+from diffaug.errors import ConfigError
 from diffaug.models.compact import codec_of
 from diffaug.models.latent_inpainter import encode_raw
 from diffaug.training.codec import (
@@ -128,5 +129,5 @@ def test_a_checkpoint_holds_the_decoder_alone(frames, config, tmp_path):
 
 
 def test_a_codec_config_leaves_room_for_the_components():
-    with pytest.raises(ValueError, match="width 16"):
+    with pytest.raises(ConfigError, match="width 16"):
         CodecConfig(width=16, latent_channels=12)

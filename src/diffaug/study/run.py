@@ -172,8 +172,8 @@ def run_study(
     fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
     shared = [] if folds else shared_groups(inputs.dataset, inputs.test)
     check_groups(shared, allow_duplicates)
-    repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
     seen = _seen_by_bases(out, inputs, allow_duplicates) if inputs.synthetic else None
+    repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
     digests = inputs.digests()
 
     make_folder(out)
