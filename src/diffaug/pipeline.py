@@ -126,7 +126,7 @@ class Job:
         """The first seed of fit, generation and study."""
         return self.config.seed + SEED_STEP * self.draw
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many training cases are annotated."""
         train = len(read_dataset(self.full).split("train"))
@@ -154,7 +154,7 @@ class Job:
     @property
     def painted_key(self) -> str:
         """The digest of what fit and painting depend on."""
-        return digest_of_value([self.painting, self._where()])
+        return digest_of_value([self.painting, self._where])
 
     def pending(self, records: "Records") -> list[str]:
         """Return the arms that have a run which is not recorded."""
@@ -170,14 +170,16 @@ class Job:
         """Return the key of each of its runs, by arm and seed."""
         from diffaug.study.records import key_of_run
 
-        config, where = self.config, self._where()
+        config, where = self.config, self._where
         return {
             (arm, seed): key_of_run(arm, config.study, self.painting, {**where, "seed": seed})
             for seed in range(self.seed, self.seed + config.study.seeds)
             for arm in config.study.arms
         }
 
+    @cached_property
     def _where(self) -> dict[str, Any]:
+        """What a run's numbers depend on beside its config; read once, since it digests every case of a test folder."""
         config = self.config
         test = [one if one in ("val", "test") else dataset_digest(read_dataset(Path(one))) for one in config.data.test]
         return {
@@ -465,7 +467,7 @@ def _run_job(job: Job, records: "Records") -> None:
                 "seed": seed,
             }
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
-            told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 1)}
+            told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 3)}
             told |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
             told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
@@ -533,7 +535,7 @@ def _report(
     painted = {job.painted_key for job in own}
     costs = [line for line in records.noted("cost") if line["cost"] in painted]
     runs = [line for job in own for key in job.keys().values() if (line := records.run(key)) is not None]
-    trained = [{**line, "minutes": round(line["seconds"] / 60, 3)} for line in runs if "seconds" in line]
+    trained = [{**line, "minutes": round(line["seconds"] / 60, 4)} for line in runs if "seconds" in line]
     write_csv(out / "curve.csv", curve(pooled), CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
     write_csv(out / "training.csv", trained, TRAINING_COLUMNS)

@@ -338,13 +338,13 @@ def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
     Raises:
         StudyError: There are some, and they are not allowed.
     """
-    kept = read_json(path) if path.exists() else {}
-    if kept.get("images") != inputs.images():
+    kept, images = read_json(path) if path.exists() else {}, inputs.images()
+    if kept.get("images") != images:
         pairs = repeated_frames(inputs.seen(), inputs.test, "looking for test images in training")
     else:
         pairs = [(test, train) for test, train in kept["pairs"]]
     check_repeated(pairs, allowed)
-    write_json(make_folder(path.parent) / path.name, {"images": inputs.images(), "pairs": pairs})
+    write_json(make_folder(path.parent) / path.name, {"images": images, "pairs": pairs})
     return [list(pair) for pair in pairs]
 
 

@@ -84,7 +84,8 @@ def select(rows: Iterable[Row], scores: Mapping[str, Row], config: SelectConfig,
     """
     candidates = [row for row in accepted(rows) if row["id"] in scores]
     hardness = {row["id"]: float(scores[row["id"]][config.hardness]) for row in candidates}
-    candidates = [row for row in candidates if hardness[row["id"]] <= _cut(row, candidates, hardness, config.hard_cut)]
+    cuts = _cuts(candidates, hardness, config.hard_cut)
+    candidates = [row for row in candidates if hardness[row["id"]] <= cuts[row["size_bin"]]]
     if not candidates:
         return []
     features = {row["id"]: np.asarray(scores[row["id"]]["features"], dtype=np.float64) for row in candidates}
@@ -110,9 +111,12 @@ def select(rows: Iterable[Row], scores: Mapping[str, Row], config: SelectConfig,
     return chosen
 
 
-def _cut(row: Row, candidates: Sequence[Row], hardness: Mapping[str, float], quantile: float) -> float:
-    alike = [hardness[other["id"]] for other in candidates if other["size_bin"] == row["size_bin"]]
-    return float(np.quantile(alike, quantile, method="higher")) if quantile < 1 else max(alike)
+def _cuts(candidates: Sequence[Row], hardness: Mapping[str, float], quantile: float) -> dict[str, float]:
+    """Return the greatest hardness that is not too hard, for each size."""
+    of_size: dict[str, list[float]] = {}
+    for row in candidates:
+        of_size.setdefault(row["size_bin"], []).append(hardness[row["id"]])
+    return {size: float(np.quantile(values, quantile, method="higher")) for size, values in of_size.items()}
 
 
 def _ranks(values: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

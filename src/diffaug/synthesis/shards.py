@@ -624,7 +624,8 @@ def generate(
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
         train = [case for case in read_dataset(data).split("train") if case.mask]
         RequestDrawer(train, seed, config, budget=plan.budget).draw(0)
-    for line in [*notices_of_gate(plan), *([plan.budget.table()] if plan.budget else [])]:
+    notices = notices_of_gate(plan)
+    for line in [*notices, *([plan.budget.table()] if plan.budget else [])]:
         print(line, file=sys.stderr, flush=True)
     claim(out, _settings(plan))
     shards = _complete(plan, out, workers)
@@ -651,7 +652,7 @@ def generate(
         }
     if unsaid:
         summary["left_out_of_prompts"] = dict(sorted(unsaid.items()))
-    summary["notices"] = notices_of_gate(plan)
+    summary["notices"] = notices
     write_json(out / "summary.json", summary)
     return summary
 
