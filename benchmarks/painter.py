@@ -37,7 +37,6 @@ from scipy.stats import spearmanr
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.conditioning.attributes import equivalent_diameter, lab_from_rgb, measure_attributes
 from diffaug.conditioning.masks import MaskTransform, render
-from diffaug.conditioning.prompts import describe_words
 from diffaug.conditioning.requests import Request
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels
@@ -134,7 +133,7 @@ class Easel:
 
     def __init__(self, model: Path, data: Path, config: GenerateConfig, seed: int = 0) -> None:
         self.studio = Studio(make_plan(model, data, config.model_copy(update={"gate": "off"}), seed))
-        self.solver = config.solver
+        self.solver, self.strength = config.solver, config.strength
         self.steps = self.studio.calibration.steps
         self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)
         self.windows = 0
@@ -158,7 +157,11 @@ class Easel:
         prepared = [replace(studio.prepare(canvas), index=i) for i, canvas in enumerate(canvases)]
         encoded = time.perf_counter()
         painter = studio.painter
-        options: dict[str, Any] = {"steps": steps or self.steps, "solver": solver or self.solver}
+        options: dict[str, Any] = {
+            "steps": steps or self.steps,
+            "solver": solver or self.solver,
+            "strength": self.strength,
+        }
         samples = paint(studio.denoiser, painter.schedule, prepared, slots=8, **options)
         latents = {sample.index: sample.latents for sample in samples}
         denoised = time.perf_counter()
@@ -245,8 +248,7 @@ def measure_obedience(easel: Easel, requests: Sequence[Request], out: Path) -> d
     for name, (aspect, little, much, measure) in ASKED.items():
         asked, measured = [], []
         for level, word in ((-1, little), (1, much)):
-            prompt = describe_words({aspect: word})
-            made = easel.paint([replace(request, prompt=prompt) for request in requests])
+            made = easel.paint([easel.studio.drawer.reworded(request, {aspect: word}) for request in requests])
             asked += [level] * len(made)
             measured += [getattr(measure_attributes(lesion.image, lesion.mask), measure) for lesion in made]
             tiles.append([tile(lesion) for lesion in made[:12]])

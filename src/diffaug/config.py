@@ -117,7 +117,7 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 6  # of the sampler; the thresholds are calibrated at some of them
+    steps: Annotated[int, Field(gt=0, le=1000)] = 3  # of the sampler; the thresholds are calibrated at some of them
     checks: tuple[Fraction, ...] = (0.5, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
 
     @field_validator("validator")
@@ -150,9 +150,10 @@ class GenerateConfig(Knobs):
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
-    # 6 steps of ab2 paint as well as 8, and 8 are nearer to the limit than 20 of ddim
-    solver: Literal["ab2", "ddim", "dpm++"] = "ab2"
-    guidance: tuple[Weight, Weight] = (3.0, 1.5)  # of text; before it, in much noise, of text and mask; 1 is none
+    strength: Fraction = 0.4  # share of the timesteps that repaint a training lesion moved onto the mask; 1: from noise
+    # few steps of ddim leave the least noise behind; from noise alone, 6 to 8 of ab2 are nearer to the limit than 20
+    solver: Literal["ab2", "ddim", "dpm++"] = "ddim"
+    guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text; before it, in much noise, of text and mask; 1 is none
     guided_share: Fraction = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
     gate: Literal["conformal", "fixed", "off"] = "conformal"  # thresholds of the fit, one for all, or keep everything
     threshold: Fraction = 0.5  # of the gate `fixed`: least IoU with the requested mask
@@ -303,14 +304,16 @@ PRESETS: dict[str, Config] = {
             "denoiser": {"iterations": 100, "windows_per_case": 6},
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
         },
-        generate={"count": 40, "shard_size": 16, "guidance": (1.0, 1.0)},
+        generate={"count": 40, "shard_size": 16},
         study={"seeds": 2, "iterations": 160},
     ),
     "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update
         fit={
             "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
             "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
+            "steps": 12,
         },
+        generate={"strength": 0.8, "solver": "ab2", "guidance": (3.0, 1.5)},
     ),
     "smoke": _preset(
         data={
@@ -327,7 +330,7 @@ PRESETS: dict[str, Config] = {
             "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2},
             "steps": 4,
         },
-        generate={"count": 6, "shard_size": 6, "slots": 4, "guidance": (1.0, 1.0)},
+        generate={"count": 6, "shard_size": 6, "slots": 4},
         study={"seeds": 1, "iterations": 8, "batch_size": 8, "bootstrap": 200},
     ),
 }

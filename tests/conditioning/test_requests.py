@@ -90,6 +90,26 @@ def test_a_prompt_is_true_of_the_mask(drawer, requests):
         assert said & set(WORDS["shape"]) == {shape_word(*shape_of(new))}
 
 
+def test_the_words_of_a_prompt_are_those_of_its_example(drawer, requests):
+    words = drawer.words_of_cases()
+    for request in requests:
+        own = words[request.example]
+        assert {own[aspect] for aspect in ("colour", "contrast", "border", "surface")} - {""} <= set(
+            request.prompt.split()
+        )
+        assert request.example in request.sources
+    assert len({request.example for request in requests}) > len(words) / 2
+    assert any(request.example != request.mask_case for request in requests)
+
+
+def test_an_example_is_of_the_fold_of_its_mask(cases):
+    folds = {case.id: number % 3 for number, case in enumerate(cases)}
+    drawer = RequestDrawer(cases, 0, CONFIG, folds=folds)
+    drawn = [drawer.draw(index) for index in range(30)]
+    assert all(folds[request.example] == folds[request.mask_case] for request in drawn)
+    assert any(request.example != request.mask_case for request in drawn)
+
+
 def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
     bank = MaskBank.from_cases(cases)
     for request in requests[:5]:
@@ -173,9 +193,9 @@ def with_findings(cases):
     return list(draw_requests(cases, 60, 0, COLONOSCOPY))
 
 
-def test_findings_change_the_prompt_and_nothing_else(requests, with_findings):
-    assert [replace(one, prompt="", findings=(), unsaid=()) for one in with_findings] == [
-        replace(one, prompt="") for one in requests
+def test_findings_change_the_prompt_and_its_example_alone(requests, with_findings):
+    assert [replace(one, prompt="", findings=(), unsaid=(), example="") for one in with_findings] == [
+        replace(one, prompt="", example="") for one in requests
     ]
     assert all(one.findings for one in with_findings) and not any(one.findings for one in requests)
 
@@ -246,7 +266,7 @@ def test_procedural_masks_belong_to_the_finding_of_their_prompt(cases):
     for index in range(8):
         request = drawer.draw(index)
         assert request.outline in request.findings and not request.mask_case
-        assert request.sources == (request.background,)
+        assert set(request.sources) == {request.background, request.example}
         again = request_from_dict(json.loads(json.dumps(request.as_dict())))
         assert again == request
         masks = masks_of_request(again, drawer.bank, drawer.lesion_of(request.background), drawer.outlines)

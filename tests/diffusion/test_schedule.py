@@ -108,3 +108,11 @@ def test_timesteps_start_at_the_last_and_fall_evenly_without_reaching_clean(step
     scheduler = scheduler_of()
     scheduler.set_timesteps(steps)
     assert timesteps.tolist() == scheduler.timesteps.tolist()  # what diffusers calls "trailing"
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.62, 1.0])
+def test_a_strength_is_the_share_of_the_timesteps_that_are_walked(steps, strength):
+    timesteps = Schedule.of(scheduler_of()).timesteps(steps, strength)
+    assert timesteps[0] == max(steps, round(1000 * strength)) - 1 and timesteps[-1] >= 0
+    assert len(timesteps) == steps and (timesteps.diff() < 0).all()

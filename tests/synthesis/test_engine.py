@@ -53,8 +53,9 @@ def with_rivals(index, candidates, size_bin="small"):
     return replace(item, noise=torch.cat([item.noise, others]))
 
 
-def painted(requests, slots=3, gate=None, steps=STEPS, model=denoiser, solver="ddim"):
-    items = paint(model, SCHEDULE, requests, steps=steps, slots=slots, gate=gate, solver=solver)
+def painted(requests, slots=3, gate=None, steps=STEPS, model=denoiser, **options):
+    options = {"solver": "ddim"} | options
+    items = paint(model, SCHEDULE, requests, steps=steps, slots=slots, gate=gate, **options)
     return {item.index: item for item in items}
 
 
@@ -78,12 +79,12 @@ def gate_with():
 
 @pytest.mark.parametrize("solver", ["ab2", "ddim", "dpm++"])
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 16])
-@pytest.mark.parametrize("count", [1, 5, 7])
-def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count, solver):
+@pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (5, 0.5), (7, 1.0)])
+def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count, strength, solver):
     requests = [request(index) for index in range(count)]
     noise, told = torch.cat([r.noise for r in requests]), Conditioning.stack([r.conditioning for r in requests])
-    *_, last = sample(denoiser, noise, told, SCHEDULE, STEPS, solver)
-    found = painted(requests, slots, solver=solver)
+    *_, last = sample(denoiser, noise, told, SCHEDULE, STEPS, solver, strength)
+    found = painted(requests, slots, solver=solver, strength=strength)
     assert sorted(found) == list(range(count))
     for index, row in enumerate(last.x_next):
         torch.testing.assert_close(found[index].latents[0], row, atol=1e-12, rtol=0)

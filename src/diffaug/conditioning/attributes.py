@@ -19,6 +19,7 @@ from diffaug.data.case import Mask, Pixels
 GRID = 64  # px; longest side of a lesion on the grid where colours, borders and texture are measured
 RING = 0.25  # width of the ring of surrounding tissue, as a share of the equivalent diameter
 GAP = 0.03  # left out on both sides of the boundary, where annotators differ; a share of the same diameter
+DARK = 0.65  # of the median L* of a ring
 FEW = 8  # px; fewer usable pixels than this give no contrast
 BLACK = 8.0  # L*; darker pixels are the frame's border
 BRIGHT, COLOURLESS = 82.0, 14.0  # L*, chroma; brighter and less coloured pixels are specular highlights
@@ -108,6 +109,36 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
     )
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a lesion has around it, and how rough both are."""
+
+    colour: Values  # median CIELAB of the ring, (3,); zeros where less than FEW of its pixels are tissue
+    lit: float  # share of the ring that is tissue and no darker than DARK of its median
+    inside: float  # roughness of the lesion, L*
+    around: float  # roughness of the ring, L*
+
+
+def setting_of(image: Pixels, mask: Mask) -> Setting:
+    """Measure what lies around a mask that is not empty; ring, tissue and roughness as in `measure_attributes`."""
+    lab, inside = _on_grid(image, mask)
+    distance, diameter = signed_distance(inside), equivalent_diameter(int(np.count_nonzero(inside)))
+    ring = (distance < -max(1.0, GAP * diameter)) & (distance >= -max(3.0, RING * diameter))
+    usable = ~_no_tissue(lab)
+    tissue = ring & usable
+    rough = _roughness(lab[..., 0], usable & inside, diameter), _roughness(lab[..., 0], tissue, diameter)
+    if np.count_nonzero(tissue) < FEW:
+        return Setting(np.zeros(3, dtype=np.float32), 0.0, *rough)
+    median = np.median(lab[tissue], axis=0)
+    lit = np.count_nonzero(tissue & (lab[..., 0] > DARK * median[0])) / np.count_nonzero(ring)
+    return Setting(median, float(lit), *rough)
+
+
+def texture_of(inside: float, around: float) -> float:
+    """Return the texture of a lesion from its own roughness and that of its ring, as in `measure_attributes`."""
+    return min(MAX_TEXTURE, (inside + 0.05) / (around + 0.05))  # 0.05 L*: below one grey level there is no texture
+
+
 def equivalent_diameter(area: float) -> float:
     """Return the diameter of the circle of the same area."""
     return float(np.sqrt(4.0 * area / np.pi))
@@ -193,12 +224,18 @@ def _edge_sharpness(lightness: Values, distance: Values, tissue: Mask, diameter:
 
 
 def _texture(lightness: Values, lesion: Mask, ring: Mask, diameter: float) -> float:
-    """Return the spread (median absolute deviation) of the high-passed L* in the lesion over that in the ring."""
-    fine = lightness - ndimage.gaussian_filter(lightness, max(1.0, 0.05 * diameter))
+    """Return the roughness of the lesion over that of the ring."""
     if np.count_nonzero(lesion) < FEW:
         return 1.0
-    rough, around = (float(np.median(np.abs(fine[part] - np.median(fine[part])))) for part in (lesion, ring))
-    return min(MAX_TEXTURE, (rough + 0.05) / (around + 0.05))  # 0.05 L*: below one grey level there is no texture
+    return texture_of(*(_roughness(lightness, part, diameter) for part in (lesion, ring)))
+
+
+def _roughness(lightness: Values, where: Mask, diameter: float) -> float:
+    """Return the spread (median absolute deviation) of the high-passed L* of some pixels, 0 for less than FEW."""
+    if np.count_nonzero(where) < FEW:
+        return 0.0
+    fine = (lightness - ndimage.gaussian_filter(lightness, max(1.0, 0.05 * diameter)))[where]
+    return float(np.median(np.abs(fine - np.median(fine))))
 
 
 def _eccentricity(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:

@@ -10,7 +10,8 @@ size, or lie anywhere in a frame whose lesions are painted away first.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
@@ -18,7 +19,15 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from diffaug.conditioning.attributes import measure_attributes, shape_of
+from diffaug.conditioning.attributes import (
+    Attributes,
+    Setting,
+    equivalent_diameter,
+    measure_attributes,
+    setting_of,
+    shape_of,
+    texture_of,
+)
 from diffaug.conditioning.budget import LOW, Budget, check_aim, stratum
 from diffaug.conditioning.cup import (
     ASPECTS_OF_DISC,
@@ -58,7 +67,7 @@ from diffaug.conditioning.prompts import (
     words_of,
 )
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Label, LabelClass, Mask, masks_from_label
+from diffaug.data.case import Case, Label, LabelClass, Mask, Pixels, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.errors import ConfigError, DataError, PlacementError
 
@@ -70,6 +79,11 @@ REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the re
 INSIDE = 1.06  # a mask drawn for a size keeps this factor from that size's limits: pixels and corners move its area
 BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
 REMOVABLE = 0.3  # share of the frame; under larger lesions too little is known of the tissue
+OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example has, whatever mask it is moved onto
+ALIKE = 0.25  # share of the training lesions that suit a place best, of which one is the example
+DELTA_E = 10.0  # CIELAB distance of the tissue that counts as much as a size that differs by e
+CUT = 2.0  # of an example none of whose surroundings are tissue
+NOTHING: Mapping[str, str] = {}
 REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
 
 Placement = Literal["free", "replace", "removed"]
@@ -97,18 +111,19 @@ class Request:
     aim: str = ""  # the stratum it was drawn for, if any
     cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
     fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
+    example: str = ""  # case id; its largest lesion, moved onto the mask, is what sampling starts from, if anything
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Return the ids of the training cases that it is made of."""
-        return tuple(sorted({self.background, self.mask_case} - {""}))
+        return tuple(sorted({self.background, self.mask_case, self.example} - {""}))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name; the transform's stand among them, those that not all requests have where set."""
         values = asdict(self)
         transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
         asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
-        asked |= {name: value for name in ("outline", "aim") if (value := values.pop(name))}
+        asked |= {name: value for name in ("outline", "aim", "example") if (value := values.pop(name))}
         if values["cup_ratio"] is None:
             del values["cup_ratio"]
         return {**values, **transform, **asked, **({"fill": True} if fill else {})}
@@ -134,7 +149,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
     fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
     fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
-    fields |= {name: str(values.get(name, "")) for name in ("outline", "aim")}
+    fields |= {name: str(values.get(name, "")) for name in ("outline", "aim", "example")}
     fields["cup_ratio"] = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
     return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
 
@@ -258,7 +273,8 @@ class RequestDrawer:
     """Draws requests by index; keeps what it has learnt of each background.
 
     With the findings of another domain than the generic one, prompts are drawn from these, as far as the listener
-    knows their words. With a budget, each request is drawn for the stratum of its shard.
+    knows their words. With a budget, each request is drawn for the stratum of its shard. With folds, the example of a
+    request is of the fold of its mask, so that one validator has seen neither.
     """
 
     def __init__(
@@ -269,8 +285,10 @@ class RequestDrawer:
         normals: Sequence[Case] = (),
         listener: Listener | None = None,
         budget: Budget | None = None,
+        folds: Mapping[str, int] | None = None,
     ) -> None:
         self.seed = seed
+        self.folds = folds or {}
         self.config = config
         self.library = None if is_generic(config) else library_of(config.domain, config.findings)
         self.listener = listener or Listener()
@@ -285,6 +303,8 @@ class RequestDrawer:
         self._terrains: dict[str, Terrain] = {}
         self._printed: dict[tuple[int, int], Mask | None] = {}
         self._words: dict[str, dict[str, str]] = {}
+        self._settings: dict[str, tuple[Setting, float]] = {}
+        self._attributes: dict[str, Attributes] = {}
         self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
         self._removable = tuple(
             case
@@ -340,6 +360,16 @@ class RequestDrawer:
                 return replace(found, prompt=NORMAL_PROMPT, size_bin=size_bin(area), fill=True)
         return None
 
+    def reworded(self, request: Request, words: dict[str, str]) -> Request:
+        """Return a request for the same mask and place with other words, and an example that looks like them.
+
+        Args:
+            request: One of this drawer.
+            words: The word of each aspect; a missing aspect says nothing.
+        """
+        example = self._draw_example(request, self.masks(request).new, np.random.default_rng((request.seed, 3)), words)
+        return replace(request, prompt=describe_words(words), example=example)
+
     def lesion_of(self, background: str) -> Mask:
         """Return the mask of a background, shape (H, W); empty for a lesion-free image."""
         if background in self.cases:
@@ -372,15 +402,55 @@ class RequestDrawer:
     def _leading_case(self, aim: str, rng: np.random.Generator) -> str:
         """Draw a training case of a stratum, by its weight in the budget."""
         weights = {} if self.budget is None else dict(self.budget.weights)
-        names = [name for name in weights if stratum(self._words_of_case(name)) == aim]
+        names = self._leading_cases(aim)
         sums = np.cumsum([weights[name] for name in names])
         return names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]
 
-    def _draw_words(self, aim: str, rng: np.random.Generator) -> dict[str, str]:
-        """Return the words of a random training case, or of one that leads a stratum."""
-        if not aim:
-            return dict(self._words_of_case(self._annotated[int(rng.integers(len(self._annotated)))]))
-        return dict(self._words_of_case(self._leading_case(aim, rng)))
+    def _leading_cases(self, aim: str) -> list[str]:
+        """Return the training cases of a stratum that the budget gives weight to."""
+        weights = {} if self.budget is None else dict(self.budget.weights)
+        return [name for name in weights if stratum(self._words_of_case(name)) == aim]
+
+    def _draw_example(
+        self, request: Request, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
+    ) -> str:
+        """Draw a training case of the mask's fold, and of the stratum if there is one, that looks most as asked.
+
+        Of these, one of those that suit the place best.
+        """
+        place, diameter = self._place_of(request, new), equivalent_diameter(float(np.count_nonzero(new)))
+        fold = self.folds.get(request.mask_case or request.background)
+        names = [name for name in self._annotated if self.folds.get(name) == fold] or list(self._annotated)
+        if request.aim:
+            leading = self._leading_cases(request.aim)
+            names = [name for name in names if name in leading] or [self._leading_case(request.aim, rng)]
+        said = {aspect: word for aspect, word in asked.items() if word and aspect in OF_LOOK}
+        amiss = [sum(self._words_at(name, place)[a] != word for a, word in said.items()) for name in names]
+        names = [name for name, count in zip(names, amiss, strict=True) if count == min(amiss)]
+        names.sort(key=lambda name: self._mismatch(name, place, diameter))
+        return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
+
+    def _place_of(self, request: Request, new: Mask) -> Setting:
+        return setting_of(self._image(request.background), new)
+
+    def _words_at(self, name: str, place: Setting) -> dict[str, str]:
+        """Return the words of a case's lesion, were it in a place: rougher or smoother than the tissue there."""
+        own = self._setting(name)[0]
+        return words_of(replace(self._attributes_of(name), texture=texture_of(own.inside, place.around)))
+
+    def _mismatch(self, name: str, place: Setting, diameter: float) -> float:
+        """Return how ill the lesion of a case suits a place: by the tissue around it, its size, and where it is cut."""
+        own, size = self._setting(name)
+        distance = float(np.linalg.norm(own.colour - place.colour)) / DELTA_E
+        return distance + abs(math.log(size / diameter)) + CUT * (1 - own.lit)
+
+    def _setting(self, name: str) -> tuple[Setting, float]:
+        """Return what is around the largest lesion of a case, and its diameter, px."""
+        if name not in self._settings:
+            lesion = self.bank.components(name)[0].in_frame()
+            around = setting_of(self.cases[name].read_image(), lesion)
+            self._settings[name] = around, equivalent_diameter(float(lesion.sum()))
+        return self._settings[name]
 
     def _discs(self) -> dict[str, float]:
         """Return the vertical cup-to-disc ratio of each case, where disc and cup are classes; else nothing."""
@@ -406,7 +476,7 @@ class RequestDrawer:
         entry, words = self.bank.components(name)[0], self._words_of_case(name)
         bin_ = size_bin(entry.relative_area)
         request = _partial(entry, MaskTransform(), name, "replace", (entry.top, entry.left))
-        request = replace(request, cup_ratio=ratio, size_bin=bin_)
+        request = replace(request, cup_ratio=ratio, size_bin=bin_, example=name)
         own = self.cases[name].prompt
         if own or self.library is None:
             return replace(request, prompt=own or describe_disc({**words, "size": bin_}, ASPECTS, ratio))
@@ -482,27 +552,32 @@ class RequestDrawer:
         """Add the words: size and shape of the new mask itself, the others of a training case."""
         lesion = np.zeros(self.terrain(request.background).frame, dtype=bool)
         mask = masks_of_request(request, self.bank, lesion, self.outlines).new
-        words = self._draw_words(request.aim, rng)
-        words |= {"size": size_bin(float(mask.mean())), "shape": shape_word(*shape_of(mask))}
-        request = replace(request, size_bin=words["size"])
-        own = self.cases[request.mask_case].prompt if request.mask_case else ""
-        if own or self.library is None:
-            return replace(request, prompt=own or describe_words(words))
-        given = {"size": words["size"], "shape": words["shape"], "contrast": LOW if LOW in request.aim else ""}
+        own = {"size": size_bin(float(mask.mean())), "shape": shape_word(*shape_of(mask))}
+        request = replace(request, size_bin=own["size"])
+        if request.mask_case and (prompt := self.cases[request.mask_case].prompt):
+            return replace(request, prompt=prompt, example=request.mask_case)
+        if self.library is None:
+            example = self._draw_example(request, mask, rng)
+            words = self._words_at(example, self._place_of(request, mask))
+            return replace(request, prompt=describe_words(words | own), example=example)
+        given = own | {"contrast": LOW if LOW in request.aim else ""}
         draft = draw_prompt(self.library, rng, given, settings=False, head=request.outline)
         prompt, unsaid = heard(draft, self.listener)
-        return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid)
+        example = self._draw_example(request, mask, rng, draft.words)
+        return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid, example=example)
 
     def _margin(self, shape: Mask) -> float:
         """Return px of tissue for the blending band."""
         return max(2.0, self.config.band * float(max(shape.shape)))
 
+    def _image(self, background: str) -> Pixels:
+        return (self.cases.get(background) or self.normals[background]).read_image()
+
     def terrain(self, background: str, removed: bool = False) -> Terrain:
         """Return what placement knows of a background, with its lesions or as if they were gone; found once."""
         if background not in self._terrains:
-            case = self.cases.get(background) or self.normals[background]
-            image = case.read_image()
-            lesion = case.read_mask() if background in self.cases else np.zeros(image.shape[:2], dtype=bool)
+            image = self._image(background)
+            lesion = self.lesion_of(background)
             self._terrains[background] = terrain_of(image, lesion, self._printed_on(_frame(lesion)))
         found = self._terrains[background]
         return found.without_lesion if removed else found
@@ -517,9 +592,14 @@ class RequestDrawer:
 
     def _words_of_case(self, name: str) -> dict[str, str]:
         if name not in self._words:
-            case = self.cases[name]
-            self._words[name] = words_of(measure_attributes(case.read_image(), case.read_mask()))
+            self._words[name] = words_of(self._attributes_of(name))
         return self._words[name]
+
+    def _attributes_of(self, name: str) -> Attributes:
+        if name not in self._attributes:
+            case = self.cases[name]
+            self._attributes[name] = measure_attributes(case.read_image(), case.read_mask())
+        return self._attributes[name]
 
 
 def _partial(

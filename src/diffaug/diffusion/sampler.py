@@ -145,18 +145,20 @@ def sample(
     schedule: Schedule,
     steps: int,
     solver: Solver = "ab2",
+    strength: float = 1.0,
 ) -> Iterator[Step]:
-    """Denoise a batch from pure noise, yielding every step with its direct estimate.
+    """Denoise a batch, yielding every step with its direct estimate.
 
     Args:
         denoiser: Any model behind the contract.
-        noise: Unit normal latents, (B, Z, h, w).
+        noise: Where sampling starts, (B, Z, h, w): unit normal, or latents noised to the first timestep.
         conditioning: One row per window.
         schedule: Signal power by timestep.
         steps: Evaluations of the denoiser.
         solver: First order (ddim) or second (ab2, dpm++).
+        strength: Share of the timesteps that the steps span; 1 starts from noise alone.
     """
-    timesteps = schedule.timesteps(steps).tolist()
+    timesteps = schedule.timesteps(steps, strength).tolist()
     x_t, rows = noise, torch.ones(noise.shape[0], dtype=torch.long)
     past, past_t = torch.zeros_like(noise), rows * NO_PAST
     for index, (now, after) in enumerate(zip(timesteps, [*timesteps[1:], -1], strict=True), start=1):

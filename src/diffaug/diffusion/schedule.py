@@ -120,10 +120,14 @@ class Schedule:
         convert = x0_from_v if self.prediction == "v_prediction" else x0_from_eps
         return convert(x_t, prediction, self.at(t))
 
-    def timesteps(self, steps: int) -> Tensor:
-        """Return the evaluated timesteps, (steps,), from T - 1 downwards, evenly spaced ("trailing").
+    def timesteps(self, steps: int, strength: float = 1.0) -> Tensor:
+        """Return the evaluated timesteps, (steps,), evenly spaced downwards ("trailing").
+
+        Args:
+            steps: How many.
+            strength: Share of the timesteps that they span, from the clean end; with 1 the first is T - 1.
 
         Source: Lin et al. 2023 (arXiv:2305.08891), Table 2: sampling must start at the last timestep.
         """
-        total = len(self.alpha_bar)
+        total = max(steps, strength * len(self.alpha_bar))
         return torch.arange(steps, 0, -1, dtype=torch.float64).mul(total / steps).round().long() - 1

@@ -20,13 +20,16 @@ from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.requests import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.diffusion.sampler import sample
+from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
-from diffaug.synthesis.compose import band_width, compose, reach_of, without_border
+from diffaug.synthesis.compose import band_width, compose, reach_of
+from diffaug.synthesis.example import mirrored_tissue
 from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 
 MARGIN = 0.12  # of a lesion's longer side: its rim and its shadow are repainted too
+STRENGTH = 0.5  # share of the timesteps that repaint the tissue mirrored into a region; 1 starts from noise alone
 CONTEXT = 1.7  # window side over the region's longer side; the painter learnt to fill a quarter to four fifths of it
 
 
@@ -38,6 +41,7 @@ class Remover:
     calibration: Calibration
     validators: Sequence[Any]
     seed: int
+    strength: float = STRENGTH
 
     def remove(self, case: Case) -> tuple[Pixels, list[dict[str, Any]]]:
         """Return the frame without its lesions, and a record of every region that was painted.
@@ -52,9 +56,8 @@ class Remover:
             before = self.found(case.id, frame, lesion, window)
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
-            painted = self.fill(
-                without_border(frame, field, reach), reach, window, seed, normal_prompt(case.class_names)
-            )
+            tissue = mirrored_tissue(frame, field & ~reach & ~mask)
+            painted = self.fill(tissue, reach, window, seed, normal_prompt(case.class_names))
             frame = compose(frame, painted, window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
             side = [window.top, window.left, window.side]
@@ -63,14 +66,17 @@ class Remover:
 
     @torch.no_grad()
     def fill(self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT) -> torch.Tensor:
-        """Paint lesion-free tissue into a region: pixels => (1, 3, side, side) in [-1, 1]."""
+        """Paint lesion-free tissue over what a frame shows in a region: pixels => (1, 3, side, side) in [-1, 1]."""
         painter = self.painter
         where = (window_mask(region, window, painter.window) > 0.25).float()
         image = window_image(frame, window, painter.window)
         scale = torch.tensor([scale_of(window.side, region.shape, painter.latent_side)])
         empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
         told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
-        *_, last = sample(painter, painter.noise([seed]), told, painter.schedule, self.calibration.steps)
+        steps, schedule = self.calibration.steps, painter.schedule
+        first = schedule.at(schedule.timesteps(steps, self.strength)[:1])
+        start = x_t_from_x0(encode(painter.codec, image), painter.noise([seed]), first)
+        *_, last = sample(painter, start, told, schedule, steps, "ddim", self.strength)
         return decode(painter.codec, last.x_next)
 
     @torch.no_grad()

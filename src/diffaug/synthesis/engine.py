@@ -31,7 +31,7 @@ class Prepared:
 
     Attributes:
         index: Number of the request.
-        noise: Where sampling starts, a row per candidate, (C, Z, h, w).
+        noise: Where sampling starts, at the first timestep, a row per candidate, (C, Z, h, w).
         conditioning: One row.
         target: What the gate holds the estimates against.
     """
@@ -183,6 +183,7 @@ def paint(
     slots: int,
     gate: Gate | None = None,
     solver: Solver = "ab2",
+    strength: float = 1.0,
 ) -> Iterator[Painted]:
     """Denoise requests in slots and yield each as it leaves, in an order that depends on the inputs alone.
 
@@ -194,13 +195,14 @@ def paint(
         slots: Rows of the batch.
         gate: Looks at estimates on the way, and chooses among candidates; None keeps the first of everything.
         solver: First order (ddim) or second (ab2, dpm++); each slot keeps its own past.
+        strength: Share of the timesteps that the steps span; 1 starts from noise alone.
     """
     queue = Queue(prepared if gate else (_of_one_seed(item) for item in prepared))
     first = [run for _ in range(slots) if (run := queue.next())]
     if not first:
         return
     batch = Batch(first, slots)
-    timesteps = torch.cat([schedule.timesteps(steps), torch.tensor([-1])])
+    timesteps = torch.cat([schedule.timesteps(steps, strength), torch.tensor([-1])])
 
     while any(run is not None for run in batch.held):
         # One step of every slot, each at its own timestep; padded slots repeat their first step.

@@ -26,7 +26,7 @@ from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import DataError
 from diffaug.models.latent_inpainter import LatentInpainter, verify
-from diffaug.synthesis.clearing import CONTEXT, MARGIN, Remover
+from diffaug.synthesis.clearing import CONTEXT, MARGIN, STRENGTH, Remover
 from diffaug.synthesis.shards import claim, load_validators
 from diffaug.validator.calibration import Calibration
 
@@ -62,7 +62,8 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
     digests = {case.id: digest_of_case(case) for case in cases}
-    settings = {"margin": MARGIN, "context": CONTEXT} | ({"device": place} if place != "cpu" else {})
+    settings: dict[str, Any] = {"margin": MARGIN, "context": CONTEXT, "strength": STRENGTH}
+    settings |= {"device": place} if place != "cpu" else {}
     claim(out, {"remove": settings, "seed": seed, "model": digest, "data": digests})
     calibration = Calibration.load(model / "calibration.json")
     painter = LatentInpainter.load(model, place)

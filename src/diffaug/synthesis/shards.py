@@ -48,19 +48,22 @@ from diffaug.conditioning.requests import (
     seed_of_request,
 )
 from diffaug.config import GenerateConfig
-from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
+from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
+from diffaug.data.fundus import disc_and_cup
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
+from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.checkpoints import BASE_FILE
-from diffaug.models.latent_inpainter import LatentInpainter, decode, read_words, scale_of, verify
+from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, read_words, scale_of, verify
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, repaired, without_border
 from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
+from diffaug.synthesis.example import moved_example
 from diffaug.synthesis.window import (
     Window,
     longer_side,
@@ -143,7 +146,9 @@ class Studio:
         self.gate = Gate(validators, passing(self.calibration, plan.config.paint_all))
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
-        self.drawer = RequestDrawer(train, plan.seed, plan.config, listener=listener, budget=plan.budget)
+        self.drawer = RequestDrawer(
+            train, plan.seed, plan.config, listener=listener, budget=plan.budget, folds=self.calibration.folds
+        )
         self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
         self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
 
@@ -212,13 +217,49 @@ class Studio:
         text = torch.cat([texts[c.request.prompt] for c in canvases])
         told = painter.condition(images, filled.float(), masks, scale, text)
         fine_masks, prepared = F.avg_pool2d(masks, painter.cell // UPSCALE), []
+        starts = self.starts(canvases, images)
         for row, canvas in enumerate(canvases):
             request = canvas.request
             size = FILL if request.fill else request.size_bin
             target = Target(fine_masks[row], self.fine_region(canvas), size, self.fold(request))
             noise = painter.noise(seeds_of(request.seed, 1 if request.fill else self.plan.config.candidates))
+            noise = noise if starts is None else self.noised(starts[row : row + 1], noise)
             prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
         return prepared
+
+    def starts(self, canvases: Sequence[Canvas], images: Tensor) -> Tensor | None:
+        """Return the latents that sampling starts from, (B, Z, h, w): moved examples, for fills the background itself.
+
+        None where it starts from noise alone.
+        """
+        if self.plan.config.strength == 1.0:
+            return None
+        parts = zip(canvases, torch.split(images, 1), strict=True)
+        shown = [image if canvas.request.fill else self.example(canvas, image) for canvas, image in parts]
+        return encode(self.painter.codec, torch.cat(shown))
+
+    def noised(self, start: Tensor, noise: Tensor) -> Tensor:
+        """Return latents (1, Z, h, w) noised to where sampling starts, a row per row of the noise."""
+        schedule = self.painter.schedule
+        first = schedule.timesteps(self.calibration.steps, self.plan.config.strength)[:1]
+        return x_t_from_x0(start.expand_as(noise), noise, schedule.at(first).expand(len(noise)))
+
+    def example(self, canvas: Canvas, image: Tensor) -> Tensor:
+        """Return a window, (1, 3, side, side), that shows the request's example where the new mask lies."""
+        request, drawer = canvas.request, self.drawer
+        frame, field = self.dataset.case(request.example).read_image(), drawer.terrain(request.example).field
+        lesion = drawer.bank.components(request.example)[0].in_frame()
+        outlines = [(lesion, canvas.masks.new)]
+        if places := disc_and_cup([one.name for one in drawer.classes]):
+            cups = masks_from_label(self.dataset.case(request.example).read_label(), drawer.classes)[places[1]]
+            cup = cups & lesion, canvas.masks.new_classes(drawer.classes)[places[1]]
+            outlines = [cup, *outlines] if cup[0].any() and cup[1].any() else outlines
+        window, side = canvas.window, self.painter.window
+        new, old = (
+            window_mask(mask, window, side) for mask in (canvas.masks.new, canvas.masks.old & ~canvas.masks.new)
+        )
+        tissue, filled = field & ~lesion, without_border(frame, field, lesion)
+        return moved_example(filled, tissue, outlines, window, image, new, old, canvas.band * side / window.side)
 
     @torch.no_grad()
     def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
@@ -271,7 +312,7 @@ def seeds_of(seed: int, candidates: int) -> list[int]:
 def painting_of(config: GenerateConfig) -> dict[str, Any]:
     """Return the settings that shape a trajectory, as they are compared with those of the calibration."""
     guidance = [*config.guidance, 0.0 if config.guidance == (1.0, 1.0) else config.guided_share]
-    return {"solver": config.solver, "guidance": guidance}
+    return {"solver": config.solver, "guidance": guidance, "strength": config.strength}
 
 
 def calibration_for(config: GenerateConfig, calibration: Calibration) -> Calibration:
@@ -454,6 +495,7 @@ def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None)
         slots=config.slots,
         gate=gate,
         solver=config.solver,
+        strength=config.strength,
     )
     for sample in samples:
         yield canvases.pop(sample.index), sample

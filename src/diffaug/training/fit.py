@@ -152,7 +152,7 @@ def fit(
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
     guide = guided(painter, painting)
     networks = train_validators(painter, cases, folds, config.validator, model / "training", seed, guide)
-    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide)
+    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide, painting.strength)
     clock.note("validators")
 
     # The folder, all but its seal.

@@ -240,6 +240,7 @@ def real_scores(
     context: tuple[float, float],
     seed: int = 0,
     guide: Denoiser | None = None,
+    strength: float = 1.0,
 ) -> dict[str, dict[int, list[float]]]:
     """Score every real lesion with the validator that has not seen its case.
 
@@ -256,7 +257,7 @@ def real_scores(
 
     windows = encode_windows(model, (sketch(n, np.random.default_rng((seed, 13, n))) for n in range(len(alone))))
     fold_of = torch.tensor([folds[case.case.id] for case in alone])
-    timesteps = model.schedule.timesteps(config.steps)
+    timesteps = model.schedule.timesteps(config.steps, strength)
     scores: dict[str, dict[int, list[float]]] = {}
     for step in check_steps(config.checks, config.steps):
         t = torch.full((len(alone),), 0 if step == config.steps else int(timesteps[step - 1]))

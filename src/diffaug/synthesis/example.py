@@ -1,0 +1,162 @@
+"""Examples: a real lesion moved onto a request's mask, from which sampling starts instead of from noise alone.
+
+Noised to the timestep where sampling starts, the moved lesion gives the painter detail that few annotated cases cannot
+teach it; what the painter makes of that follows mask, prompt and light (SDEdit: Meng et al. 2022, arXiv:2108.01073).
+
+A lesion is moved by rays: what lies at a share of the way from the centre to the outline, in some direction, goes to
+the same share of the way, in that direction, in the new mask. Directions stay, since light comes from the camera.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from diffaug.conditioning.attributes import RING, equivalent_diameter
+from diffaug.data.case import Mask, Pixels
+from diffaug.synthesis.compose import blending_weight
+from diffaug.synthesis.window import Window, pixels_from_tensor
+
+Values = NDArray[np.float64]
+RAYS = 128  # directions in which an outline is measured
+SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
+ALIAS = 0.5  # px of the window; of the Gaussian that keeps a source that is scaled down from aliasing
+GAIN = 1.6  # largest factor by which an example is made lighter or darker
+LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
+
+
+def centre_of(mask: Mask) -> Values:
+    """Return the centroid of a mask that is not empty, (2,): row and column, px."""
+    centre: Values = np.argwhere(mask).mean(axis=0)
+    return centre
+
+
+def ray_lengths(mask: Mask, centre: Values) -> Values:
+    """Return how far a mask reaches from a point in each of RAYS directions, (RAYS,), px and at least 1.
+
+    The farthest pixel counts: of a shape that a ray crosses several times, its hull along the ray.
+
+    Args:
+        mask: Shape (H, W), not empty.
+        centre: Row and column, px.
+    """
+    outline = mask & ~ndimage.binary_erosion(mask)
+    away = np.argwhere(outline) - centre
+    ray = np.round(np.arctan2(away[:, 0], away[:, 1]) / (2 * np.pi) * RAYS).astype(int) % RAYS
+    lengths = np.zeros(RAYS)
+    np.maximum.at(lengths, ray, np.hypot(away[:, 0], away[:, 1]))
+    known = np.flatnonzero(lengths)
+    filled = np.interp(np.arange(RAYS), known, lengths[known], period=RAYS) if len(known) else lengths
+    return np.maximum(ndimage.gaussian_filter1d(filled, SMOOTH, mode="wrap"), 1.0)
+
+
+def source_points(points: Values, outlines: Sequence[tuple[Mask, Mask]]) -> Values:
+    """Return where in the source frame the points of a target frame come from, both (2, ...), px.
+
+    Args:
+        points: Rows and columns in the target frame.
+        outlines: Masks of the source frame and where each goes in the target frame, not empty; nested, the innermost
+            first, such as cup and disc.
+    """
+    origin, centre = (centre_of(mask) for mask in outlines[0])
+    rows, columns = points[0] - centre[0], points[1] - centre[1]
+    far, direction = np.hypot(rows, columns), np.arctan2(rows, columns)
+    ray = direction / (2 * np.pi) * RAYS % RAYS
+    here, there = np.zeros_like(far), np.zeros_like(far)  # lengths to the last outline, of target and source
+    made = np.zeros_like(far)
+    for source, target in outlines:
+        ends = (ray_lengths(target, centre), ray_lengths(source, origin))
+        ours, theirs = (np.interp(ray, np.arange(RAYS), lengths, period=RAYS) for lengths in ends)
+        ours, theirs = np.maximum(ours, here + 0.5), np.maximum(theirs, there + 0.5)
+        made = np.where(far >= here, there + (far - here) * (theirs - there) / (ours - here), made)
+        here, there = ours, theirs
+    made = np.where(far > here, there + (far - here) * scale_of_outline(*outlines[-1]), made)
+    return np.stack([origin[0] + made * np.sin(direction), origin[1] + made * np.cos(direction)])
+
+
+def scale_of_outline(source: Mask, target: Mask) -> float:
+    """Return px of the source for one px of the target."""
+    return float(np.sqrt(source.sum() / target.sum()))
+
+
+def mirrored_tissue(frame: Pixels, known: Mask) -> Pixels:
+    """Return a frame whose unknown pixels show the tissue that lies as far beyond the nearest border, (H, W, 3).
+
+    Args:
+        frame: Shape (H, W, 3).
+        known: Where it shows tissue, (H, W); where all is unknown the frame comes back.
+    """
+    if not known.any():
+        return frame
+    border = np.asarray(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
+    here = np.indices(known.shape)
+    beyond = np.clip(2 * border - here, 0, np.array(known.shape)[:, None, None] - 1)
+    found = np.where(known[tuple(beyond)], beyond, border)
+    return np.asarray(frame[tuple(found)])
+
+
+def window_points(window: Window, side: int) -> Values:
+    """Return the centres of a window's pixels at the model's side, (2, side, side), px of the frame."""
+    along = (np.arange(side) + 0.5) * window.side / side - 0.5
+    return np.stack(np.meshgrid(window.top + along, window.left + along, indexing="ij"))
+
+
+def moved_example(
+    source: Pixels,
+    tissue: Mask,
+    outlines: Sequence[tuple[Mask, Mask]],
+    window: Window,
+    background: Tensor,
+    new: Tensor,
+    old: Tensor,
+    band: float,
+) -> Tensor:
+    """Return a window that shows the source's lesion in the light of the background: (1, 3, side, side).
+
+    The lesion comes with a rim of its own tissue, blended over the band; its colours are scaled by what makes the
+    tissue around it that of the place. Where an old lesion lay, the background shows the tissue beside it instead.
+
+    Args:
+        source: Frame of the example, (H, W, 3).
+        tissue: Where it shows tissue that is no lesion, (H, W).
+        outlines: Its lesion, and where that goes; see `source_points`.
+        window: Of the frame that is painted.
+        background: The window, (1, 3, side, side) in [-1, 1].
+        new: Covered share of the new lesion, (1, 1, side, side).
+        old: Of the lesions that it replaces.
+        band: Blending band, px of the window.
+    """
+    side = background.shape[-1]
+    points = source_points(window_points(window, side), outlines)
+    step = window.side / side * scale_of_outline(*outlines[-1])  # source px per window px
+    blur = ALIAS * np.sqrt(max(0.0, step**2 - 1))
+    planes = ndimage.gaussian_filter(source.astype(np.float32), (blur, blur, 0))
+    moved = [ndimage.map_coordinates(planes[..., c], points, order=1, mode="mirror") for c in range(3)]
+    patch = np.stack(moved, axis=2)
+    lit = ndimage.map_coordinates(tissue.astype(np.float32), points, order=1, mode="constant") > LIT
+    lesion, gone = (share[0, 0].numpy() > 0.5 for share in (new, old))
+    real = pixels_from_tensor(background[0])
+    real = mirrored_tissue(real, ~dilated(gone, band)) if gone.any() else real
+    away = ndimage.distance_transform_edt(~lesion)
+    ring = (away > band) & (away <= band + RING * equivalent_diameter(float(lesion.sum())))
+    patch = patch * light_gain(patch[ring & lit], real[ring])
+    weight = blending_weight(away <= band, band)[:, :, None]
+    mixed = np.clip(real * (1 - weight) + patch * weight, 0, 255) / 127.5 - 1
+    return torch.from_numpy(mixed.astype(np.float32)).permute(2, 0, 1)[None]
+
+
+def light_gain(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float32]:
+    """Return what the source's colours are multiplied by, (3,), from tissue of both, each (N, 3)."""
+    if not len(source) or not len(target):
+        return np.ones(3, dtype=np.float32)
+    gain = np.median(target, axis=0) / np.maximum(np.median(source, axis=0), 1.0)
+    return np.asarray(np.clip(gain, 1 / GAIN, GAIN), dtype=np.float32)
+
+
+def dilated(mask: Mask, reach: float) -> Mask:
+    """Return a mask with all that is nearer than `reach` px."""
+    return np.asarray(ndimage.distance_transform_edt(~mask) <= reach) if mask.any() else mask

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffaug.synthesis.example import RAYS, centre_of, moved_example, ray_lengths, source_points, window_points
+from diffaug.synthesis.window import Window
+
+SIDE = 96
+
+
+def ellipse(row=48.0, column=48.0, height=20.0, width=20.0, side=SIDE):
+    rows, columns = np.mgrid[:side, :side]
+    return ((rows - row) / height) ** 2 + ((columns - column) / width) ** 2 <= 1
+
+
+sizes = st.floats(8.0, 30.0)
+places = st.floats(36.0, 60.0)
+
+
+@given(places, places, sizes, sizes)
+def test_a_mask_moved_onto_itself_stays_where_it_is(row, column, height, width):
+    mask = ellipse(row, column, height, width)
+    points = np.mgrid[:SIDE, :SIDE].astype(float)
+    np.testing.assert_allclose(source_points(points, [(mask, mask)]), points, atol=1e-6)
+
+
+@given(places, places, sizes, sizes)
+def test_outlines_and_directions_are_kept(row, column, height, width):
+    source, target = ellipse(40, 50, 15, 25), ellipse(row, column, height, width)
+    origin, centre = centre_of(source), centre_of(target)
+    angle = np.arange(RAYS) / RAYS * 2 * np.pi
+    away = np.stack([np.sin(angle), np.cos(angle)])
+    edge = source_points(centre[:, None] + ray_lengths(target, centre) * away, [(source, target)]) - origin[:, None]
+    np.testing.assert_allclose(np.hypot(*edge), ray_lengths(source, origin), rtol=1e-6)
+    np.testing.assert_allclose(edge / np.hypot(*edge), away, atol=1e-6)
+
+
+def test_a_nested_outline_goes_to_its_own():
+    disc, cup, larger = ellipse(48, 48, 40, 36), ellipse(48, 48, 12, 10), ellipse(48, 48, 28, 24)
+    outlines = [(cup, larger), (disc, disc)]
+    centre, angle = centre_of(larger), np.linspace(0, 6, 50)
+    away = np.stack([np.sin(angle), np.cos(angle)])
+
+    def distance(lengths):
+        ray = np.interp(angle / (2 * np.pi) * RAYS, np.arange(RAYS), lengths, period=RAYS)
+        return np.hypot(*(source_points(centre[:, None] + ray * away, outlines) - centre[:, None]))
+
+    for theirs, ours in outlines:
+        np.testing.assert_allclose(
+            distance(ray_lengths(ours, centre)),
+            np.interp(angle / (2 * np.pi) * RAYS, np.arange(RAYS), ray_lengths(theirs, centre), period=RAYS),
+            rtol=1e-6,
+        )
+
+
+def test_beyond_the_outline_distances_grow_with_the_size():
+    small, large = ellipse(height=10, width=10), ellipse(height=20, width=20)
+    found = source_points(np.array([[48.0], [48.0 + 30.0]]), [(small, large)])
+    assert found[1, 0] - 48 == pytest.approx(10 + 10 / 2, abs=1.0)
+
+
+def test_window_points_are_those_of_the_crop():
+    window = Window(-10, 20, 64)
+    rows, columns = window_points(window, 32)
+    assert rows[:, 0].tolist() == [-10 + 0.5 + 2 * i for i in range(32)]
+    assert columns[0, 0] == 20.5 and columns.shape == (32, 32)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """A lesion 40 grey levels over its tissue, moved onto a background that is 50 levels lighter than that tissue."""
+    rng = np.random.default_rng(0)
+    source, target = ellipse(40, 40, 16, 22), ellipse(50, 44, 20, 14)
+    frame = np.where(source, 140, 100) + rng.integers(-2, 3, (SIDE, SIDE))
+    frame = np.repeat(frame[..., None], 3, 2).astype(np.uint8)
+    window, background = Window(0, 0, SIDE), torch.full((1, 3, SIDE, SIDE), 150 / 127.5 - 1)
+    region = torch.from_numpy(ellipse(50, 44, 26, 20)).float()[None, None]
+    made = moved_example(frame, ~source, [(source, target)], window, background, region, 4.0)
+    return (made[0, 0].numpy() + 1) * 127.5, target, region[0, 0].numpy() > 0
+
+
+def test_a_moved_lesion_keeps_its_contrast_in_the_light_of_the_place(moved):
+    made, target, _ = moved
+    assert made[target].mean() == pytest.approx(190, abs=3)
+
+
+def test_nothing_outside_the_region_is_touched(moved):
+    made, _, region = moved
+    np.testing.assert_allclose(made[~region], 150, atol=1e-4)
+
+
+def test_a_shape_that_a_ray_crosses_twice_is_measured_to_its_far_side():
+    mask = ellipse(48, 30, 10, 10) | ellipse(48, 70, 10, 10)
+    lengths = ray_lengths(mask, centre_of(mask))
+    assert lengths[0] == pytest.approx(30.5, abs=1.5) and (lengths >= 1).all()
