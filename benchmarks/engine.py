@@ -8,9 +8,10 @@ Usage: python benchmarks/engine.py --out DIR [--data DATA] [--model MODEL] [--qu
 
 The peer. `StableDiffusionInpaintPipeline` takes 4 or 9 channels and refuses ours, so its published loop is rebuilt here
 from the model's own diffusers scheduler and U-Net, in float32 as the pipeline runs it: 50 steps, guidance 7.5, the
-prompt and the empty one in one batch, one image a call as is the pipeline's default (`*_batched`: as many as we have
-slots). At our steps, solver, type and guidance it gets our batch too (`*_singles`: one image a call). Then the decoder,
-and a pixel-space segmentation network trained on the same cases; what has an IoU of 0.5 with its mask is kept.
+prompt and the empty one in one batch, from noise, one image a call as is the pipeline's default (`*_batched`: as many
+as we have slots). At our steps, solver, type, guidance and start (a training lesion moved onto the mask) it gets our
+batch too (`*_singles`: one image a call). Then the decoder, and a pixel-space segmentation network trained on the same
+cases; what has an IoU of 0.5 with its mask is kept.
 
 Kept means: kept by the method's own rule, and good. Good means: an IoU of at least 0.5 by the judge (`judge.py`), a
 pixel-space network trained on the training cases that no other network here has seen. Seconds are those of the
@@ -54,6 +55,7 @@ from diffaug.study.batches import Pixels as Pool
 from diffaug.study.segmenter import build_network, train
 from diffaug.synthesis.compose import region_of
 from diffaug.synthesis.engine import Prepared, paint
+from diffaug.synthesis.example import mirrored_tissue
 from diffaug.synthesis.segment import FrameSegmenter
 from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan, painted_requests
 from diffaug.synthesis.window import frame_window, window_image, window_mask
@@ -135,6 +137,23 @@ class Bench:
     pixel: Judge
     canvases: list[Canvas]
     prepared: list[Prepared]
+
+    def timesteps(self) -> Tensor:
+        """Return the evaluated timesteps, (steps,)."""
+        steps = self.studio.calibration.steps
+        return self.studio.painter.schedule.timesteps(steps, self.studio.plan.config.strength)
+
+    def half(self) -> int:
+        """Return the index of the half-way step, which the gate looks at."""
+        return self.studio.calibration.checks[0] - 1
+
+    @torch.no_grad()
+    def without_lesion(self, index: int) -> Tensor:
+        """Return where a request starts if the tissue beside its region is to go on in it, (1, Z, h, w)."""
+        canvas, painter = self.canvases[index], self.studio.painter
+        tissue = mirrored_tissue(canvas.background, canvas.field & ~canvas.region)
+        start = encode(painter.codec, window_image(tissue, canvas.window, painter.window))
+        return self.studio.noised(start, painter.noise([canvas.request.seed]))
 
     @staticmethod
     def of(model: Path, data: Path, judge: Judge, pixel: Judge, count: int) -> "Bench":
@@ -261,12 +280,12 @@ def moved(mask: Mask, kind: str, rng: np.random.Generator) -> Mask:
 def run_to_end(bench: Bench, items: Sequence[Prepared], denoiser: Any) -> Tensor:
     """Return the half-way estimate and the result of each, (N, 2, Z, h, w), in whole batches without a gate."""
     painter, steps = bench.studio.painter, bench.studio.calibration.steps
-    paths = []
+    config, paths = bench.studio.plan.config, []
     for some in groups(items, bench.studio):
         told = Conditioning.stack([item.conditioning for item in some])
         noise = torch.cat([item.noise[:1] for item in some])
-        path = list(sample(denoiser, noise, told, painter.schedule, steps, bench.studio.plan.config.solver))
-        paths.append(torch.stack([path[max(1, steps // 2) - 1].x0_hat, path[-1].x_next], dim=1))
+        path = list(sample(denoiser, noise, told, painter.schedule, steps, config.solver, config.strength))
+        paths.append(torch.stack([path[bench.half()].x0_hat, path[-1].x_next], dim=1))
     return torch.cat(paths)
 
 
@@ -276,9 +295,7 @@ def scored(bench: Bench, path: Tensor, index: int, mask: Mask, region: Mask) -> 
     side, fine = studio.painter.window, studio.painter.cell // UPSCALE
     wanted = F.avg_pool2d(window_mask(mask, window, side), fine)
     where = F.max_pool2d((window_mask(region, window, side) > 0.25).float(), fine)
-    halfway = int(
-        studio.painter.schedule.timesteps(studio.calibration.steps)[max(1, studio.calibration.steps // 2) - 1]
-    )
+    halfway = int(bench.timesteps()[bench.half()])
     network = studio.gate.validators[bench.prepared[index].target.fold]
     found = segment(network, path, torch.tensor([halfway, 0]))
     return tuple(soft_iou(found, wanted.expand_as(found), where.expand(2, -1, -1, -1)).tolist())
@@ -297,6 +314,7 @@ def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial
     empty = [
         replace(
             bench.prepared[i],
+            noise=bench.without_lesion(i),
             conditioning=replace(
                 bench.prepared[i].conditioning, text=silent, mask=torch.zeros_like(bench.prepared[i].conditioning.mask)
             ),
@@ -332,9 +350,8 @@ def textureless(bench: Bench, index: int, lesion: Lesion, around: bool) -> Tenso
     where = (1 - region) if around else mask
     colour = (image * where).sum((2, 3), keepdim=True) / where.sum().clamp_min(1)
     x0 = encode(painter.codec, image * (1 - region) + colour * region)
-    prepared, steps = bench.prepared[index], bench.studio.calibration.steps
-    t = painter.schedule.timesteps(steps)[max(1, steps // 2) - 1].view(1)
-    x_t = x_t_from_x0(x0, prepared.noise[:1], painter.schedule.at(t))
+    prepared, t = bench.prepared[index], bench.timesteps()[bench.half()].view(1)
+    x_t = x_t_from_x0(x0, painter.noise([canvas.request.seed]), painter.schedule.at(t))
     return torch.cat([bench.studio.denoiser(x_t, t, prepared.conditioning), x0])
 
 
@@ -381,7 +398,8 @@ def peer_latents(bench: Bench, items: Sequence[Prepared], scheduler: Any, steps:
     """Return what diffusers' inpainting loop makes of some requests, in one batch: (N, Z, h, w)."""
     painter = bench.studio.painter
     told = Conditioning.stack([item.conditioning for item in items])
-    latents = torch.cat([item.noise[:1] for item in items]) * scheduler.init_noise_sigma
+    seeds = [bench.canvases[item.index].request.seed for item in items]
+    latents = painter.noise(seeds) * scheduler.init_noise_sigma
     text = torch.cat([painter.embed([""]).expand_as(told.text), told.text])
     scale = told.scale[:, :, None, None].expand(-1, -1, *latents.shape[-2:])
     extra = [told.mask, scale] if painter.classes else []
@@ -417,7 +435,8 @@ def by_us(bench: Bench, gate: Gate, clock: Clock) -> dict[str, Any]:
     started, kept, latents = time.process_time(), [False] * len(bench.prepared), {}
     denoiser = clock("denoise", studio.denoiser)
     steps = studio.calibration.steps
-    options: dict[str, Any] = {"steps": steps, "slots": config.slots, "solver": config.solver}
+    options: dict[str, Any] = {"steps": steps, "slots": config.slots}
+    options |= {"solver": config.solver, "strength": config.strength}
     for done in paint(denoiser, studio.painter.schedule, bench.prepared, gate=gate, **options):
         if done.decision == "kept":
             kept[done.index], latents[done.index] = True, done.latents
@@ -564,7 +583,8 @@ def measure_slots(bench: Bench, count: int) -> dict[str, Any]:
     studio, config = bench.studio, bench.studio.plan.config
     items, steps = bench.prepared[:count], studio.calibration.steps
     free = Gate(studio.gate.validators, studio.calibration.fixed(0.0))
-    options: dict[str, Any] = {"steps": steps, "slots": config.slots, "solver": config.solver}
+    options: dict[str, Any] = {"steps": steps, "slots": config.slots}
+    options |= {"solver": config.solver, "strength": config.strength}
     painter = studio.painter
     done = list(paint(painter, painter.schedule, items, gate=free, **options))
     first = [item.checks[0].score for item in done]
@@ -633,7 +653,7 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
         return lesion_window(alone[number], painter.window, painter.latent_side, context, rng)
 
     real = encode_windows(painter, (sketch(number) for number in range(len(alone))))
-    calibration, timesteps = studio.calibration, painter.schedule.timesteps(studio.calibration.steps)
+    calibration, timesteps = studio.calibration, bench.timesteps()
     sizes, folds = [size_bin(case.attributes[0].relative_area) for case in alone], len(studio.gate.validators)
     result = {}
     for step in calibration.checks:
@@ -659,7 +679,8 @@ def measure_stops(bench: Bench, gate: Gate) -> dict[str, Any]:
     """Return how many of the samples that are accepted at the end the looks on the way would have stopped."""
     studio, config = bench.studio, bench.studio.plan.config
     free = Gate(gate.validators, gate.calibration.fixed(0.0))
-    options: dict[str, Any] = {"steps": studio.calibration.steps, "slots": config.slots, "solver": config.solver}
+    options: dict[str, Any] = {"steps": studio.calibration.steps, "slots": config.slots}
+    options |= {"solver": config.solver, "strength": config.strength}
     done = paint(studio.denoiser, studio.painter.schedule, bench.prepared, gate=free, **options)
     sizes = [item.target.size_bin for item in bench.prepared]
     found = [Trajectory(sizes[item.index], tuple(check.score for check in item.checks)) for item in done]
@@ -761,6 +782,7 @@ def measured(
     bench = Bench.of(model, few, judge, pixel, size.requests)
     config, calibration = bench.studio.plan.config, bench.studio.calibration
     result: dict[str, Any] = {"steps": calibration.steps, "checks": calibration.checks, "guidance": config.guidance}
+    result |= {"strength": config.strength}
     result |= {"solver": config.solver, "slots": config.slots, "thresholds": calibration.thresholds}
     result |= {"groups": calibration.groups, "stop_groups": calibration.stop_groups, "real": calibration.real}
     paths = run_to_end(bench, bench.prepared, bench.studio.denoiser)

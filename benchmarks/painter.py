@@ -1,12 +1,12 @@
 """How convincing painted lesions are, on real Kvasir-SEG: codec, likeness, obedience, copies, seams, time.
 
 Usage: python benchmarks/painter.py --out DIR [--data DATA] [--model MODEL] [--test FOLDER] [--quick]
-       [--solver S] [--guidance TEXT MASK] [--painted N] [--asked N]
+       [--solver S] [--strength S] [--guidance TEXT MASK] [--painted N] [--asked N]
     --out    DIR/painter.json, the same numbers as a table on stdout, and contact sheets; run it again after a kill.
     --data   a data set folder with train, val and test; unset: DIFFAUG_DATA/kvasir-seg is imported.
     --model  a model fitted on DIR/data-100 (or with --quick, on phantoms); unset: it is fitted, and timed.
     --test   another folder of images/ and masks/ whose lesions are the held-out ones.
-    --solver, --guidance  as in `diffaug generate`.
+    --solver, --strength, --guidance  as in `diffaug generate`.
     --painted, --asked  how many requests are painted, and how many of them with each word.
     --quick  phantoms and a few updates of everything: shows that it runs, not what it measures.
 
@@ -326,7 +326,7 @@ def measure_likeness(
     sets = {"painted": features(painted), "copy_paste": features(pasted), "real_codec": known}
     for name, steps, solver in (
         ("8_steps", 8, ""),
-        ("8_steps_ddim", 8, "ddim"),
+        ("8_steps_ab2", 8, "ab2"),
         ("8_steps_dpm", 8, "dpm++"),
         ("50_steps", 50, ""),
     ):
@@ -489,7 +489,7 @@ def run(
 
     easel = Easel(model, few, config)
     painter = easel.studio.painter
-    result |= {"steps": easel.steps, "solver": config.solver, "guidance": config.guidance}
+    result |= {"steps": easel.steps, "solver": config.solver, "guidance": config.guidance, "strength": config.strength}
     measured = held_out_cases(full, test, out)
     held_out = lesions_of(measured, size.held_out)
     training = lesions_of(annotated, size.held_out)
@@ -533,13 +533,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=name == "out")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--solver", default=GenerateConfig().solver)
+    parser.add_argument("--strength", type=float, default=GenerateConfig().strength)
     parser.add_argument("--guidance", type=float, nargs=2, default=GenerateConfig().guidance)
     for name in ("painted", "asked"):
         parser.add_argument(f"--{name}", type=int)
     given = parser.parse_args()
     counts = {name: getattr(given, name) for name in ("painted", "asked") if getattr(given, name)}
     size = replace(QUICK if given.quick else Size(), **counts)
-    config = GenerateConfig(fills=0.0, solver=given.solver, guidance=tuple(given.guidance))
+    options = {"solver": given.solver, "guidance": tuple(given.guidance), "strength": given.strength}
+    config = GenerateConfig(fills=0.0, **options)
     result = run(given.out, given.data, given.model, given.test, given.quick, size, config)
     for name, value in result.items():
         print(f"{name:24} {json.dumps(value)}")

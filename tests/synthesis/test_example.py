@@ -4,7 +4,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffaug.synthesis.example import RAYS, centre_of, moved_example, ray_lengths, source_points, window_points
+from diffaug.synthesis.example import (
+    GAIN,
+    RAYS,
+    centre_of,
+    light_gain,
+    mirrored_tissue,
+    moved_example,
+    ray_lengths,
+    source_points,
+    window_points,
+)
 from diffaug.synthesis.window import Window
 
 SIDE = 96
@@ -70,25 +80,43 @@ def test_window_points_are_those_of_the_crop():
 
 @pytest.fixture(scope="module")
 def moved():
-    """A lesion 40 grey levels over its tissue, moved onto a background that is 50 levels lighter than that tissue."""
+    """A lesion 1.4 times as light as its tissue, moved onto a background 1.2 times as light, beside an old lesion."""
     rng = np.random.default_rng(0)
-    source, target = ellipse(40, 40, 16, 22), ellipse(50, 44, 20, 14)
+    source, target, old = ellipse(40, 40, 16, 22), ellipse(50, 44, 20, 14), ellipse(50, 70, 12, 14)
     frame = np.where(source, 140, 100) + rng.integers(-2, 3, (SIDE, SIDE))
     frame = np.repeat(frame[..., None], 3, 2).astype(np.uint8)
-    window, background = Window(0, 0, SIDE), torch.full((1, 3, SIDE, SIDE), 150 / 127.5 - 1)
-    region = torch.from_numpy(ellipse(50, 44, 26, 20)).float()[None, None]
-    made = moved_example(frame, ~source, [(source, target)], window, background, region, 4.0)
-    return (made[0, 0].numpy() + 1) * 127.5, target, region[0, 0].numpy() > 0
+    background = np.where(old, 220, 120) / 127.5 - 1
+    background = torch.from_numpy(background.astype(np.float32)).expand(1, 3, SIDE, SIDE)
+    new, gone = (torch.from_numpy(mask).float()[None, None] for mask in (target, old & ~target))
+    made = moved_example(frame, ~source, [(source, target)], Window(0, 0, SIDE), background, new, gone, 4.0)
+    return (made[0, 0].numpy() + 1) * 127.5, target, old
 
 
 def test_a_moved_lesion_keeps_its_contrast_in_the_light_of_the_place(moved):
     made, target, _ = moved
-    assert made[target].mean() == pytest.approx(190, abs=3)
+    assert made[target].mean() == pytest.approx(168, abs=3)
 
 
-def test_nothing_outside_the_region_is_touched(moved):
-    made, _, region = moved
-    np.testing.assert_allclose(made[~region], 150, atol=1e-4)
+def test_the_old_lesion_is_gone_and_nothing_else_is_touched(moved):
+    made = moved[0]
+    away = ~ellipse(50, 44, 26, 20)
+    np.testing.assert_allclose(made[away], 120, atol=1e-4)
+
+
+def test_light_is_scaled_within_bounds():
+    white, grey = np.full((9, 3), 200.0), np.full((9, 3), 100.0)
+    assert light_gain(grey, grey).tolist() == [1, 1, 1] == light_gain(grey[:0], grey).tolist()
+    np.testing.assert_allclose(light_gain(white, grey), 1 / GAIN)
+    np.testing.assert_allclose(light_gain(grey, white), GAIN)
+
+
+def test_unknown_tissue_is_mirrored_at_the_nearest_border():
+    frame = np.repeat(np.arange(20, dtype=np.uint8)[None, :, None], 20, 0) * np.ones(3, np.uint8)
+    known = np.ones((20, 20), bool)
+    known[:, 14:] = False
+    made = mirrored_tissue(frame, known)
+    assert made[5, :, 0].tolist() == [*range(14), 12, 11, 10, 9, 8, 7]
+    np.testing.assert_array_equal(mirrored_tissue(frame, ~np.ones((20, 20), bool)), frame)
 
 
 def test_a_shape_that_a_ray_crosses_twice_is_measured_to_its_far_side():

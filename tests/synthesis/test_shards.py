@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
@@ -23,8 +25,9 @@ from diffaug.data.case import digest_of_case, read_image, read_label, read_mask,
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
 from diffaug.data.phantom import make_phantoms
+from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
-from diffaug.models.latent_inpainter import read_words, seal
+from diffaug.models.latent_inpainter import encode, read_words, seal
 from diffaug.study.run import run_study
 from diffaug.synthesis import shards
 from diffaug.synthesis.clearing import Remover
@@ -42,9 +45,11 @@ from diffaug.synthesis.shards import (
     painting_of,
     shard_folder,
 )
+from diffaug.synthesis.window import window_image
 from diffaug.validator.calibration import BINS, Calibration
 
-CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, guidance=(1.0, 1.0), fills=0.0)
+CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, fills=0.0)
+FROM_NOISE = CONFIG.model_copy(update={"strength": 1.0})
 
 
 def with_thresholds(model, to, thresholds):
@@ -198,9 +203,9 @@ def test_a_fill_starts_from_one_seed_since_nothing_chooses_among_several(strict,
 
 
 def test_generation_tells_where_nothing_is_stopped_on_the_way(fitted, strict, phantoms, unbroken):
-    other = make_plan(fitted, phantoms, CONFIG, 0)
+    other = make_plan(fitted, phantoms, FROM_NOISE, 0)
     (notice,) = notices_of_gate(other)
-    assert "nothing is stopped on the way" in notice and "[3.0, 1.5, 0.7]" in notice
+    assert "nothing is stopped on the way" in notice and "'strength': 0.4" in notice
     assert read_json(unbroken / "summary.json")["notices"] == notices_of_gate(make_plan(strict, phantoms, CONFIG, 0))
     assert notices_of_gate(make_plan(fitted, phantoms, CONFIG.model_copy(update={"gate": "off"}), 0)) == []
 
@@ -275,7 +280,7 @@ def test_a_row_carries_all_it_takes_to_make_the_case_again(unbroken, studio, str
         canvas = studio.canvas(studio.drawer.draw(row["index"]))
         assert row["window"] == [canvas.window.top, canvas.window.left, canvas.window.side]
         assert row["model"] == model and len(row["validator"]) == len(row["config"]) == 16
-        assert row["sources"] == sorted({row["background"], row["mask_case"]})
+        assert row["sources"] == sorted({row["background"], row["mask_case"], row["example"]})
         for name in ("image", "mask"):
             if row[name]:
                 assert digest_of_file(unbroken / row[name]) == row[f"{name}_digest"]
@@ -455,10 +460,32 @@ def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
 
 def test_looks_on_the_way_stop_nothing_that_is_painted_otherwise_than_they_were_calibrated(fitted):
     made = Calibration.load(fitted / "calibration.json")
-    assert made.painting == {"solver": "ab2", "guidance": [3.0, 1.5, 0.7]} and len(made.trajectories) == 6
+    assert made.painting == painting_of(CONFIG) and len(made.trajectories) == 6
     assert calibration_for(GenerateConfig(), made) == made
-    other = calibration_for(CONFIG, made)
+    other = calibration_for(FROM_NOISE, made)
     assert all(other.threshold(name, 2) == 0.0 and other.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
+
+
+def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, phantoms):
+    studio = Studio(make_plan(fitted, phantoms, CONFIG, 0))
+    canvas = studio.canvas(studio.drawer.draw(0))
+    noise = studio.painter.noise([canvas.request.seed])
+    image = window_image(canvas.background, canvas.window, studio.painter.window)
+    shown = encode(studio.painter.codec, studio.example(canvas, image))
+    first = studio.painter.schedule.timesteps(studio.calibration.steps, CONFIG.strength)[:1]
+    started = x_t_from_x0(shown, noise, studio.painter.schedule.at(first))
+    torch.testing.assert_close(studio.prepare(canvas).noise, started, atol=1e-3, rtol=0)
+    studio.plan = replace(studio.plan, config=FROM_NOISE)
+    torch.testing.assert_close(studio.prepare(canvas).noise, noise)
+
+
+def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
+    studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update={"fills": 10.0}), 0))
+    request = next(r for r in map(studio.drawer.draw, range(20)) if r.fill)
+    canvas = studio.canvas(request)
+    image = window_image(canvas.background, canvas.window, studio.painter.window)
+    found = studio.starts([canvas], image)
+    torch.testing.assert_close(found, encode(studio.painter.codec, image))
 
 
 def test_a_repaired_label_differs_from_the_requested_one_inside_the_blending_band_alone(
@@ -606,7 +633,8 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
 
 def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tmp_path):
     plain = {row["id"]: row["image_digest"] for row in read_jsonl(ungated / "manifest.jsonl")}
-    for name, change in (("solver", {"solver": "dpm++"}), ("guided", {"guidance": (2.0, 1.5)})):
+    changes = {"solver": {"solver": "dpm++"}, "guided": {"guidance": (2.0, 1.5)}, "strength": {"strength": 1.0}}
+    for name, change in changes.items():
         generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off", **change}))
         other = {row["id"]: row["image_digest"] for row in read_jsonl(tmp_path / name / "manifest.jsonl")}
         assert other.keys() == plain.keys()

@@ -706,8 +706,8 @@ def notices_of_gate(plan: Plan) -> list[str]:
     made = Calibration.load(plan.model / "calibration.json")
     used = calibration_for(plan.config, made)
     if made.trajectories and not used.trajectories:
-        told = f"{made.painting['solver']} and guidance {made.painting['guidance']}"
-        return [f"nothing is stopped on the way: the fit calibrated that for {told}; fit with these settings"]
+        told = f"the fit calibrated that for {made.painting}, not {painting_of(plan.config)}"
+        return [f"nothing is stopped on the way: {told}; fit with these settings"]
     return used.notices()
 
 
