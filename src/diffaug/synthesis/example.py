@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import RING, equivalent_diameter
 from diffaug.data.case import Mask, Pixels
 from diffaug.synthesis.compose import blending_weight
-from diffaug.synthesis.window import Window, pixels_from_tensor
+from diffaug.synthesis.window import Window, pixels_from_tensor, resize
 
 Values = NDArray[np.float64]
 RAYS = 128  # directions in which an outline is measured
 SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
-ALIAS = 0.5  # px of the window; of the Gaussian that keeps a source that is scaled down from aliasing
 GAIN = 1.6  # largest factor by which an example is made lighter or darker
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
 
@@ -105,6 +105,23 @@ def window_points(window: Window, side: int) -> Values:
     return np.stack(np.meshgrid(window.top + along, window.left + along, indexing="ij"))
 
 
+def sampled(frame: NDArray[np.uint8], points: Values, step: float) -> NDArray[np.float32]:
+    """Return a frame's values at points, (h, w, C), mirrored beyond its edges.
+
+    Args:
+        frame: Shape (H, W, C).
+        points: Rows and columns, (2, h, w), px.
+        step: Px from point to point; with more than 1 the frame is scaled down first, so that nothing aliases.
+    """
+    values = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    height, width = frame.shape[:2]
+    if step > 1:
+        values = resize(values, (max(1, round(height / step)), max(1, round(width / step))))
+    along = torch.from_numpy(np.stack([(points[1] + 0.5) / width, (points[0] + 0.5) / height], axis=-1)).float()
+    found = F.grid_sample(values, along[None] * 2 - 1, padding_mode="reflection", align_corners=False)
+    return np.asarray(found[0].permute(1, 2, 0).numpy())
+
+
 def moved_example(
     source: Pixels,
     tissue: Mask,
@@ -133,11 +150,8 @@ def moved_example(
     side = background.shape[-1]
     points = source_points(window_points(window, side), outlines)
     step = window.side / side * scale_of_outline(*outlines[-1])  # source px per window px
-    blur = ALIAS * np.sqrt(max(0.0, step**2 - 1))
-    planes = ndimage.gaussian_filter(source.astype(np.float32), (blur, blur, 0))
-    moved = [ndimage.map_coordinates(planes[..., c], points, order=1, mode="mirror") for c in range(3)]
-    patch = np.stack(moved, axis=2)
-    lit = ndimage.map_coordinates(tissue.astype(np.float32), points, order=1, mode="constant") > LIT
+    moved = sampled(np.concatenate([source, tissue[..., None] * np.uint8(255)], axis=2), points, step)
+    patch, lit = moved[..., :3], moved[..., 3] > 255 * LIT
     lesion, gone = (share[0, 0].numpy() > 0.5 for share in (new, old))
     real = pixels_from_tensor(background[0])
     real = mirrored_tissue(real, ~dilated(gone, band)) if gone.any() else real

@@ -77,7 +77,7 @@ from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
-CLEARED = 64  # frames without their lesions that are kept in memory
+CLEARED = 64  # frames without their lesions that are kept in memory, and as many examples
 REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
@@ -150,6 +150,7 @@ class Studio:
             train, plan.seed, plan.config, listener=listener, budget=plan.budget, folds=self.calibration.folds
         )
         self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
+        self._sources: dict[str, tuple[Pixels, Mask, Mask]] = {}
         self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
 
     def canvas(self, request: Request) -> Canvas:
@@ -244,11 +245,20 @@ class Studio:
         first = schedule.timesteps(self.calibration.steps, self.plan.config.strength)[:1]
         return x_t_from_x0(start.expand_as(noise), noise, schedule.at(first).expand(len(noise)))
 
+    def _source(self, case: str) -> tuple[Pixels, Mask, Mask]:
+        """Return the frame of an example with its border filled, where it is lesion-free tissue, and its lesion."""
+        if case not in self._sources:
+            if len(self._sources) >= CLEARED:
+                self._sources.clear()
+            field, lesion = self.drawer.terrain(case).field, self.drawer.bank.components(case)[0].in_frame()
+            frame = without_border(self.dataset.case(case).read_image(), field, lesion)
+            self._sources[case] = frame, field & ~lesion, lesion
+        return self._sources[case]
+
     def example(self, canvas: Canvas, image: Tensor) -> Tensor:
         """Return a window, (1, 3, side, side), that shows the request's example where the new mask lies."""
         request, drawer = canvas.request, self.drawer
-        frame, field = self.dataset.case(request.example).read_image(), drawer.terrain(request.example).field
-        lesion = drawer.bank.components(request.example)[0].in_frame()
+        frame, tissue, lesion = self._source(request.example)
         outlines = [(lesion, canvas.masks.new)]
         if places := disc_and_cup([one.name for one in drawer.classes]):
             cups = masks_from_label(self.dataset.case(request.example).read_label(), drawer.classes)[places[1]]
@@ -258,8 +268,7 @@ class Studio:
         new, old = (
             window_mask(mask, window, side) for mask in (canvas.masks.new, canvas.masks.old & ~canvas.masks.new)
         )
-        tissue, filled = field & ~lesion, without_border(frame, field, lesion)
-        return moved_example(filled, tissue, outlines, window, image, new, old, canvas.band * side / window.side)
+        return moved_example(frame, tissue, outlines, window, image, new, old, canvas.band * side / window.side)
 
     @torch.no_grad()
     def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
