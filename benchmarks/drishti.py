@@ -17,11 +17,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
@@ -30,14 +31,14 @@ from diffaug.artifacts import atomic_path, make_folder, read_json, read_jsonl, w
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, ValidatorConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.folder import read_dataset, subset_dataset
-from diffaug.data.fundus import vertical_ratio
+from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.inspect import outlined
 from diffaug.data.sources.drishti_gs import import_drishti_gs
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches, load_images
 from diffaug.study.evaluate import predict, score_classes
 from diffaug.study.segmenter import build_network, train
-from diffaug.synthesis.shards import generate
+from diffaug.synthesis.shards import Studio, generate, make_plan, painted_requests
 from diffaug.training.fit import SHIPPED, fit
 
 TILE = 200  # px of the sheet
@@ -53,6 +54,7 @@ class Size:
     base: Path | None
     generate: GenerateConfig
     judge: StudyConfig
+    checked: int = 48  # painted eyes that are held against their own classes and wrong ones
 
 
 FULL = Size(
@@ -72,6 +74,7 @@ QUICK = Size(
     ),
     base=None,
     generate=GenerateConfig(count=8, shard_size=8, gate="off", guidance=(1.0, 1.0), workers=1),
+    checked=4,
     judge=StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=40, batch_size=4),
 )
 
@@ -156,6 +159,27 @@ def measure(
     }, measured
 
 
+def measure_classes(model: Path, data: Path, count: int) -> dict[str, Any]:
+    """Return how well validators tell a painted eye's own classes from wrong ones: those of a disc without its cup.
+
+    Area under the curve of the final score, and the share that the default thresholds turn down of wrong and of own.
+    """
+    studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0), 1))
+    scores: dict[str, list[tuple[float, bool]]] = {"own": [], "wrong": []}
+    disc, cup = disc_and_cup(studio.drawer.cases[next(iter(studio.drawer.cases))].class_names) or (0, 1)
+    for canvas, sample in painted_requests(studio, range(count), None):
+        own = studio.prepare(canvas).target
+        swapped = own.mask.clone()
+        swapped[cup] = (own.mask[disc] - own.mask[cup]).clamp(0, 1)  # the rim is called cup
+        for name, mask in (("own", own.mask), ("wrong", swapped)):
+            still, last = torch.zeros(1, dtype=torch.long), torch.tensor([studio.calibration.steps])
+            (check,) = studio.gate.check(sample.latents, still, last, [replace(own, mask=mask)])
+            scores[name].append((check.score, check.accepted))
+    wins = [a > b for a, _ in scores["own"] for b, _ in scores["wrong"]]
+    turned = {f"turned_down_{name}": round(1 - float(np.mean([ok for _, ok in x])), 3) for name, x in scores.items()}
+    return {"wrong_class_auc": round(float(np.mean(wins)), 3), **turned}
+
+
 def sheet(real: Sequence[Case], painted: Sequence[Case], rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write painted discs by rising ratio: the real eye, the painted one, and the requested disc and cup on it."""
     by_id, eyes = {row["id"]: row for row in rows}, {case.id: case for case in real}
@@ -187,6 +211,7 @@ def run(source: Path | None, out: Path, size: Size, seed: int) -> dict[str, Any]
     say(started, "painting")
     painted, rows = read_dataset(out / "synthetic").cases, read_jsonl(out / "synthetic" / "manifest.jsonl")
     result, measured = measure(network, real, painted, rows, size.judge.size)
+    result |= measure_classes(out / "model", out / "data", size.checked)
     sheet(real, painted, rows, out / "discs.png")
     seconds = read_json(out / "model" / "training" / "summary.json")["seconds"]
     by_id = {row["id"]: row["cup_ratio"] for row in rows}

@@ -117,7 +117,7 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 3  # of the sampler; the thresholds are calibrated at some of them
+    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # of the sampler; the thresholds are calibrated at some of them
     checks: tuple[Fraction, ...] = (0.5, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
 
     @field_validator("validator")

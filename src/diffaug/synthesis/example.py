@@ -26,6 +26,7 @@ Values = NDArray[np.float64]
 RAYS = 128  # directions in which an outline is measured
 SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
 GAIN = 1.6  # largest factor by which an example is made lighter or darker
+RIM = 0.3  # of the band; what a moved lesion shows of the tissue around it, blended into the background
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
 
 
@@ -134,7 +135,7 @@ def moved_example(
 ) -> Tensor:
     """Return a window that shows the source's lesion in the light of the background: (1, 3, side, side).
 
-    The lesion comes with a rim of its own tissue, blended over the band; its colours are scaled by what makes the
+    The lesion comes with a narrow rim of its own tissue, blended into the background; its colours are scaled by what makes the
     tissue around it that of the place. Where an old lesion lay, the background shows the tissue beside it instead.
 
     Args:
@@ -158,7 +159,7 @@ def moved_example(
     away = ndimage.distance_transform_edt(~lesion)
     ring = (away > band) & (away <= band + RING * equivalent_diameter(float(lesion.sum())))
     patch = patch * light_gain(patch[ring & lit], real[ring])
-    weight = blending_weight(away <= band, band)[:, :, None]
+    weight = blending_weight(away <= RIM * band, RIM * band)[:, :, None]
     mixed = np.clip(real * (1 - weight) + patch * weight, 0, 255) / 127.5 - 1
     return torch.from_numpy(mixed.astype(np.float32)).permute(2, 0, 1)[None]
 
