@@ -61,8 +61,8 @@ FULL = Size(
     annotated=25,
     fit=FitConfig(denoiser=DenoiserConfig(iterations=250), validator=ValidatorConfig(iterations=150)),
     base=SHIPPED,
-    generate=GenerateConfig(count=64, workers=1),
-    judge=StudyConfig(iterations=300),
+    generate=GenerateConfig(count=64, workers=1, strength=0.2),  # vessels of an eye stay sharp
+    judge=StudyConfig(iterations=1200),
 )
 QUICK = Size(
     annotated=6,
@@ -205,7 +205,7 @@ def run(source: Path | None, out: Path, size: Size, seed: int) -> dict[str, Any]
     say(started, f"{len(real)} crops to paint on, {len(others)} for the judge")
     network = judge_of(others, out, size.judge, seed)
     say(started, "judge")
-    fit(out / "data", out / "model", size.fit, base=size.base, seed=seed)
+    fit(out / "data", out / "model", size.fit, base=size.base, seed=seed, painting=size.generate)
     say(started, "model")
     generate(out / "model", out / "data", out / "synthetic", size.generate, seed=seed, workers=size.generate.workers)
     say(started, "painting")

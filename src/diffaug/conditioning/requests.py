@@ -468,11 +468,12 @@ class RequestDrawer:
     def _draw_cup(self, rng: np.random.Generator) -> Request:
         """Draw a request for another cup in the disc of a training case: an eye has one disc, which stays where it is.
 
+        The eye is one of the quarter whose own ratio is nearest: a cup that is stretched far looks like what it was.
         Size, shape and contrast are said as they are; the words of the cup are those of its new ratio.
         """
-        names = list(self.discs)
-        name = names[int(rng.integers(len(names)))]
         ratio = draw_ratio(tuple(self.discs.values()), rng)
+        names = sorted(self.discs, key=lambda name: abs(self.discs[name] - ratio))
+        name = names[int(rng.integers(math.ceil(ALIKE * len(names))))]
         entry, words = self.bank.components(name)[0], self._words_of_case(name)
         bin_ = size_bin(entry.relative_area)
         request = _partial(entry, MaskTransform(), name, "replace", (entry.top, entry.left))

@@ -135,8 +135,8 @@ def moved_example(
 ) -> Tensor:
     """Return a window that shows the source's lesion in the light of the background: (1, 3, side, side).
 
-    The lesion comes with a narrow rim of its own tissue, blended into the background; its colours are scaled by what makes the
-    tissue around it that of the place. Where an old lesion lay, the background shows the tissue beside it instead.
+    The lesion comes with a narrow rim of its own tissue, blended into the background; its colours are scaled by what
+    makes the tissue around it that of the place. Where an old lesion lay, the background shows the tissue beside it.
 
     Args:
         source: Frame of the example, (H, W, 3).
