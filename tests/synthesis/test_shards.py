@@ -31,6 +31,7 @@ from diffaug.models.latent_inpainter import encode, read_words, seal
 from diffaug.study.run import run_study
 from diffaug.synthesis import shards
 from diffaug.synthesis.clearing import Remover
+from diffaug.synthesis.compose import reach_of, without_border
 from diffaug.synthesis.engine import Painted
 from diffaug.synthesis.shards import (
     FOUND,
@@ -470,7 +471,8 @@ def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, ph
     studio = Studio(make_plan(fitted, phantoms, CONFIG, 0))
     canvas = studio.canvas(studio.drawer.draw(0))
     noise = studio.painter.noise([canvas.request.seed])
-    image = window_image(canvas.background, canvas.window, studio.painter.window)
+    frame = without_border(canvas.background, canvas.field, reach_of(canvas.region, canvas.field, canvas.band))
+    image = window_image(frame, canvas.window, studio.painter.window)
     shown = encode(studio.painter.codec, studio.example(canvas, image))
     first = studio.painter.schedule.timesteps(studio.calibration.steps, CONFIG.strength)[:1]
     started = x_t_from_x0(shown, noise, studio.painter.schedule.at(first))
