@@ -120,9 +120,6 @@ def test_a_black_border_that_cuts_the_lesion_makes_no_edge(disc, soft_lesion):
     assert dirty.edge_sharpness < 1.1 * clean.edge_sharpness
 
 
-@pytest.mark.xfail(
-    strict=True, reason="lightness is smoothed across highlights; models are trained on the values as is"
-)
 def test_highlights_leave_the_texture_as_it_is(disc, soft_lesion):
     dirty = measure_attributes(speckled(soft_lesion, disc, 8), disc)
     assert dirty.texture == pytest.approx(measure_attributes(soft_lesion, disc).texture, abs=0.3)

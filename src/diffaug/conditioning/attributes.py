@@ -72,9 +72,10 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
 
     Shape (eccentricity, solidity) is that of the largest component; everything else takes the whole mask. Contrasts are
     differences of medians inside the mask and in a ring of `RING` diameters around it, without the frame's black border
-    and specular highlights; texture alone still changes with many highlights, whose light is smoothed into the tissue
-    beside them. A mask without such a ring (it fills the frame, or lies on black) has contrasts and sharpness of 0 and
-    a texture of 1: nothing is said about it. An empty mask has zeros throughout and texture 1.
+    and specular highlights; texture is high-passed over tissue alone, so that the light of a highlight is not smoothed
+    into the tissue beside it (normalised convolution, Knutsson & Westin 1993). A mask without such a ring (it fills the
+    frame, or lies on black) has contrasts and sharpness of 0 and a texture of 1: nothing is said about it. An empty
+    mask has zeros throughout and texture 1.
 
     Args:
         image: Shape (H, W, 3), uint8 RGB.
@@ -105,7 +106,7 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
         redness_contrast=redness,
         colour_contrast=contrast,
         edge_sharpness=_edge_sharpness(lab[..., 0], distance, tissue, diameter) if enough else 0.0,
-        texture=_texture(lab[..., 0], lesion, ring, diameter) if enough else 1.0,
+        texture=_texture(lab[..., 0], lesion, ring, tissue, diameter) if enough else 1.0,
     )
 
 
@@ -126,7 +127,7 @@ def setting_of(image: Pixels, mask: Mask) -> Setting:
     ring = (distance < -max(1.0, GAP * diameter)) & (distance >= -max(3.0, RING * diameter))
     usable = ~_no_tissue(lab)
     tissue = ring & usable
-    rough = _roughness(lab[..., 0], usable & inside, diameter), _roughness(lab[..., 0], tissue, diameter)
+    rough = [_roughness(lab[..., 0], part, usable, diameter) for part in (usable & inside, tissue)]
     if np.count_nonzero(tissue) < FEW:
         return Setting(np.zeros(3, dtype=np.float32), 0.0, *rough)
     median = np.median(lab[tissue], axis=0)
@@ -223,18 +224,24 @@ def _edge_sharpness(lightness: Values, distance: Values, tissue: Mask, diameter:
     return float(np.median(across[band])) * diameter / 10.0
 
 
-def _texture(lightness: Values, lesion: Mask, ring: Mask, diameter: float) -> float:
+def _texture(lightness: Values, lesion: Mask, ring: Mask, usable: Mask, diameter: float) -> float:
     """Return the roughness of the lesion over that of the ring."""
     if np.count_nonzero(lesion) < FEW:
         return 1.0
-    return texture_of(*(_roughness(lightness, part, diameter) for part in (lesion, ring)))
+    return texture_of(*(_roughness(lightness, part, usable, diameter) for part in (lesion, ring)))
 
 
-def _roughness(lightness: Values, where: Mask, diameter: float) -> float:
-    """Return the spread (median absolute deviation) of the high-passed L* of some pixels, 0 for less than FEW."""
+def _roughness(lightness: Values, where: Mask, usable: Mask, diameter: float) -> float:
+    """Return the spread (median absolute deviation) of the high-passed L* of some pixels, 0 for less than FEW.
+
+    What is subtracted is the weighted mean of the usable pixels around each.
+    """
     if np.count_nonzero(where) < FEW:
         return 0.0
-    fine = (lightness - ndimage.gaussian_filter(lightness, max(1.0, 0.05 * diameter)))[where]
+    width = max(1.0, 0.05 * diameter)
+    share = ndimage.gaussian_filter(usable.astype(np.float32), width)
+    smooth = ndimage.gaussian_filter(np.where(usable, lightness, 0.0), width) / np.maximum(share, 1e-3)
+    fine = (lightness - smooth)[where]
     return float(np.median(np.abs(fine - np.median(fine))))
 
 
