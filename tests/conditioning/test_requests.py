@@ -94,9 +94,7 @@ def test_the_words_of_a_prompt_are_those_of_its_example(drawer, requests):
     words = drawer.words_of_cases()
     for request in requests:
         own = words[request.example]
-        assert {own[aspect] for aspect in ("colour", "contrast", "border", "surface")} - {""} <= set(
-            request.prompt.split()
-        )
+        assert {own[aspect] for aspect in ("colour", "contrast", "border")} - {""} <= set(request.prompt.split())
         assert request.example in request.sources
     assert len({request.example for request in requests}) > len(words) / 2
     assert any(request.example != request.mask_case for request in requests)

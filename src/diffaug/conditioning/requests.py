@@ -435,8 +435,9 @@ class RequestDrawer:
 
     def _words_at(self, name: str, place: Setting) -> dict[str, str]:
         """Return the words of a case's lesion, were it in a place: rougher or smoother than the tissue there."""
-        own = self._setting(name)[0]
-        return words_of(replace(self._attributes_of(name), texture=texture_of(own.inside, place.around)))
+        own, measured = self._setting(name)[0], self._attributes_of(name)
+        there = words_of(replace(measured, texture=texture_of(own.inside, place.around)))
+        return {**self._words_of_case(name), "surface": there["surface"]}
 
     def _mismatch(self, name: str, place: Setting, diameter: float) -> float:
         """Return how ill the lesion of a case suits a place: by the tissue around it, its size, and where it is cut."""
