@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.attributes import shape_of, texture_of
 from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener, words_in

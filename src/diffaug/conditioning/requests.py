@@ -61,6 +61,8 @@ from diffaug.conditioning.prompts import (
     LARGE,
     NORMAL_PROMPT,
     SMALL,
+    SMOOTH,
+    TEXTURED,
     describe_words,
     shape_word,
     size_bin,
@@ -80,6 +82,7 @@ INSIDE = 1.06  # a mask drawn for a size keeps this factor from that size's limi
 BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
 REMOVABLE = 0.3  # share of the frame; under larger lesions too little is known of the tissue
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example has, whatever mask it is moved onto
+NEARLY = 0.05  # of the natural logarithm of a texture
 ALIKE = 0.25  # share of the training lesions that suit a place best, of which one is the example
 DELTA_E = 10.0  # CIELAB distance of the tissue that counts as much as a size that differs by e
 CUT = 2.0  # of an example none of whose surroundings are tissue
@@ -425,10 +428,20 @@ class RequestDrawer:
             leading = self._leading_cases(request.aim)
             names = [name for name in names if name in leading] or [self._leading_case(request.aim, rng)]
         said = {aspect: word for aspect, word in asked.items() if word and aspect in OF_LOOK}
-        amiss = [sum(self._words_at(name, place)[a] != word for a, word in said.items()) for name in names]
-        names = [name for name, count in zip(names, amiss, strict=True) if count == min(amiss)]
+        amiss = [self._amiss(name, said, place) for name in names]
+        names = [name for name, count in zip(names, amiss, strict=True) if count <= min(amiss) + NEARLY]
         names.sort(key=lambda name: self._mismatch(name, place, diameter))
         return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
+
+    def _amiss(self, name: str, said: Mapping[str, str], place: Setting) -> float:
+        """Return how many aspects of a lesion are not as said in a place; for a surface, also how far it is from that."""
+        words = self._words_at(name, place)
+        wrong = [aspect for aspect, word in said.items() if words[aspect] != word]
+        if "surface" not in wrong:
+            return len(wrong)
+        limit = SMOOTH if said["surface"] == "smooth" else TEXTURED
+        texture = texture_of(self._setting(name)[0].inside, place.around)
+        return len(wrong) + min(0.9, abs(math.log(max(texture, 1e-3) / limit)))
 
     def _place_of(self, request: Request, new: Mask) -> Setting:
         return setting_of(self._image(request.background), new)
