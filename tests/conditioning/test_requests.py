@@ -302,3 +302,18 @@ def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
         assert ("low-contrast" in request.prompt) == ("low-contrast" in request.aim)
         assert request_from_dict(json.loads(json.dumps(request.as_dict()))) == request
         assert request.mask_case == leading[0] or "low-contrast" not in request.aim
+
+
+def test_an_example_looks_as_asked_where_one_does_and_is_the_nearest_surface_where_none_does(drawer, requests):
+    for request in requests[:12]:
+        place = drawer._place_of(request, drawer.masks(request).new)
+        for word, sign in (("smooth", 1), ("textured", -1)):
+            found = drawer.reworded(request, {"surface": word})
+            ratio = {n: texture_of(drawer._setting(n)[0].inside, place.around) for n in drawer.cases}
+            reached = [n for n in ratio if drawer._words_at(n, place)["surface"] == word]
+            assert found.prompt.endswith(f"a {word} surface") and found.transform == request.transform
+            if reached:
+                assert found.example in reached
+            else:
+                nearest = min(sign * value for value in ratio.values())
+                assert sign * ratio[found.example] <= nearest + 0.1 * abs(nearest)

@@ -434,7 +434,7 @@ class RequestDrawer:
         return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
 
     def _amiss(self, name: str, said: Mapping[str, str], place: Setting) -> float:
-        """Return how many aspects of a lesion are not as said in a place; for a surface, also how far it is from that."""
+        """Return how many aspects of a lesion are not as said in a place; for a surface, also how far off it is."""
         words = self._words_at(name, place)
         wrong = [aspect for aspect, word in said.items() if words[aspect] != word]
         if "surface" not in wrong:
