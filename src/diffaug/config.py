@@ -150,7 +150,8 @@ class GenerateConfig(Knobs):
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
-    strength: Fraction = 0.4  # share of the timesteps that repaint a training lesion moved onto the mask; 1: from noise
+    # share of the timesteps that repaint a training lesion moved onto the mask; 1: from noise; more wants more steps
+    strength: Fraction = 0.4
     # few steps of ddim leave the least noise behind; from noise alone, 6 to 8 of ab2 are nearer to the limit than 20
     solver: Literal["ab2", "ddim", "dpm++"] = "ddim"
     guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text; before it, in much noise, of text and mask; 1 is none
