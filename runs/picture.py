@@ -29,7 +29,8 @@ def main(run: Path, to: Path) -> None:
     dataset = read_dataset(run / "data")
     columns: dict[str, Pixels] = {}
     for row in read_jsonl(run / "synthetic" / "manifest.jsonl"):
-        if row["decision"] == "kept" and row["background"] not in columns and len(columns) < COLUMNS:
+        kept = row["decision"] == "kept" and not row.get("fill")
+        if kept and row["background"] not in columns and len(columns) < COLUMNS:
             background = dataset.case(row["background"]).read_image()
             painted, mask = (read(run / "synthetic" / row[name]) for name, read in PARTS)
             pair = (outlined(background, mask), painted)
