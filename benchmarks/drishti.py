@@ -61,7 +61,7 @@ FULL = Size(
     annotated=25,
     fit=FitConfig(denoiser=DenoiserConfig(iterations=250), validator=ValidatorConfig(iterations=150)),
     base=SHIPPED,
-    generate=GenerateConfig(count=64, workers=1, strength=0.2),  # vessels of an eye stay sharp
+    generate=GenerateConfig(count=64, workers=1, strength=0.2),  # vessels of an eye keep their course
     judge=StudyConfig(iterations=1200),
 )
 QUICK = Size(
