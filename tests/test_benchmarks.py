@@ -27,7 +27,7 @@ def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
     measured = json.loads((tmp_path / "engine.json").read_text())
     assert measured.keys() >= ENGINE_KEYS
     assert measured["failures"] + measured["successes"] == 10
-    assert measured["check_share"] > 0 and 0 < measured["conv_peak_share"] < 1  # a tiny denoiser costs what a look does
+    assert 0 < measured["check_share"] < 1 and 0 < measured["conv_peak_share"] < 1
     assert measured["pixel_over_latent_cost"] > 0
     assert set(measured["slots_over_batches"]) == {"0.3", "0.5", "0.8"}
     for found in measured["slots_over_batches"].values():

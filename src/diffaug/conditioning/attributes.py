@@ -94,7 +94,7 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
     distance = signed_distance(inside)
     lesion = tissue & (distance > GAP * diameter)
     lesion = lesion if np.count_nonzero(lesion) >= FEW else tissue & inside
-    ring = tissue & (distance < -max(1.0, GAP * diameter)) & (distance >= -max(3.0, RING * diameter))
+    ring = tissue & _ring(distance, diameter)
     lightness, redness, contrast = _contrasts(lab, lesion, ring)
     enough = np.count_nonzero(ring) >= FEW
     return Attributes(
@@ -124,7 +124,7 @@ def setting_of(image: Pixels, mask: Mask) -> Setting:
     """Measure what lies around a mask that is not empty; ring, tissue and roughness as in `measure_attributes`."""
     lab, inside = _on_grid(image, mask)
     distance, diameter = signed_distance(inside), equivalent_diameter(int(np.count_nonzero(inside)))
-    ring = (distance < -max(1.0, GAP * diameter)) & (distance >= -max(3.0, RING * diameter))
+    ring = _ring(distance, diameter)
     usable = ~_no_tissue(lab)
     tissue = ring & usable
     rough = [_roughness(lab[..., 0], part, usable, diameter) for part in (usable & inside, tissue)]
@@ -193,6 +193,11 @@ def _on_grid(image: Pixels, mask: Mask) -> tuple[Values, Mask]:
         values = np.asarray(soft)
         inside = values >= min(128, int(values.max()))  # a line thinner than a grid cell keeps its heaviest cells
     return lab_from_rgb(crop), inside
+
+
+def _ring(distance: Values, diameter: float) -> Mask:
+    """Find the ring of RING diameters around a lesion, without the gap, from the signed distance to its boundary."""
+    return np.asarray((distance < -max(1.0, GAP * diameter)) & (distance >= -max(3.0, RING * diameter)))
 
 
 def _no_tissue(lab: Values) -> Mask:

@@ -370,7 +370,8 @@ class RequestDrawer:
             request: One of this drawer.
             words: The word of each aspect; a missing aspect says nothing.
         """
-        example = self._draw_example(request, self.masks(request).new, np.random.default_rng((request.seed, 3)), words)
+        new, rng = self.masks(request).new, np.random.default_rng((request.seed, 3))
+        example = self._draw_example(request, self._place_of(request, new), new, rng, words)
         return replace(request, prompt=describe_words(words), example=example)
 
     def lesion_of(self, background: str) -> Mask:
@@ -415,13 +416,13 @@ class RequestDrawer:
         return [name for name in weights if stratum(self._words_of_case(name)) == aim]
 
     def _draw_example(
-        self, request: Request, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
+        self, request: Request, place: Setting, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
     ) -> str:
         """Draw a training case of the mask's fold, and of the stratum if there is one, that looks most as asked.
 
         Of these, one of those that suit the place best.
         """
-        place, diameter = self._place_of(request, new), equivalent_diameter(float(np.count_nonzero(new)))
+        diameter = equivalent_diameter(float(np.count_nonzero(new)))
         fold = self.folds.get(request.mask_case or request.background)
         names = [name for name in self._annotated if self.folds.get(name) == fold] or list(self._annotated)
         if request.aim:
@@ -571,14 +572,15 @@ class RequestDrawer:
         request = replace(request, size_bin=own["size"])
         if request.mask_case and (prompt := self.cases[request.mask_case].prompt):
             return replace(request, prompt=prompt, example=request.mask_case)
+        place = self._place_of(request, mask)
         if self.library is None:
-            example = self._draw_example(request, mask, rng)
-            words = self._words_at(example, self._place_of(request, mask))
+            example = self._draw_example(request, place, mask, rng)
+            words = self._words_at(example, place)
             return replace(request, prompt=describe_words(words | own), example=example)
         given = own | {"contrast": LOW if LOW in request.aim else ""}
         draft = draw_prompt(self.library, rng, given, settings=False, head=request.outline)
         prompt, unsaid = heard(draft, self.listener)
-        example = self._draw_example(request, mask, rng, draft.words)
+        example = self._draw_example(request, place, mask, rng, draft.words)
         return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid, example=example)
 
     def _margin(self, shape: Mask) -> float:

@@ -120,6 +120,17 @@ class Schedule:
         convert = x0_from_v if self.prediction == "v_prediction" else x0_from_eps
         return convert(x_t, prediction, self.at(t))
 
+    def started(self, x0: Tensor, eps: Tensor, steps: int, strength: float) -> Tensor:
+        """Return clean latents noised to the first of some timesteps, where sampling with a strength starts.
+
+        Args:
+            x0: Clean latents, (B, Z, h, w).
+            eps: Unit normal noise of that shape.
+            steps: As in `timesteps`.
+            strength: As in `timesteps`.
+        """
+        return x_t_from_x0(x0, eps, self.at(self.timesteps(steps, strength)[:1]).expand(len(x0)))
+
     def timesteps(self, steps: int, strength: float = 1.0) -> Tensor:
         """Return the evaluated timesteps, (steps,), evenly spaced downwards ("trailing").
 

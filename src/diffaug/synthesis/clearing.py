@@ -20,7 +20,6 @@ from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.requests import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.diffusion.sampler import sample
-from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
 from diffaug.synthesis.compose import band_width, compose, reach_of
 from diffaug.synthesis.example import mirrored_tissue
@@ -74,8 +73,7 @@ class Remover:
         empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
         told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
         steps, schedule = self.calibration.steps, painter.schedule
-        first = schedule.at(schedule.timesteps(steps, self.strength)[:1])
-        start = x_t_from_x0(encode(painter.codec, image), painter.noise([seed]), first)
+        start = schedule.started(encode(painter.codec, image), painter.noise([seed]), steps, self.strength)
         *_, last = sample(painter, start, told, schedule, steps, "ddim", self.strength)
         return decode(painter.codec, last.x_next)
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import RING, equivalent_diameter
 from diffaug.data.case import Mask, Pixels
-from diffaug.synthesis.compose import blending_weight
+from diffaug.synthesis.compose import blending_weight, region_of
 from diffaug.synthesis.window import Window, pixels_from_tensor, resize
 
 Values = NDArray[np.float64]
@@ -155,7 +155,7 @@ def moved_example(
     patch, lit = moved[..., :3], moved[..., 3] > 255 * LIT
     lesion, gone = (share[0, 0].numpy() > 0.5 for share in (new, old))
     real = pixels_from_tensor(background[0])
-    real = mirrored_tissue(real, ~dilated(gone, band)) if gone.any() else real
+    real = mirrored_tissue(real, ~region_of(gone, gone, band)) if gone.any() else real
     away = ndimage.distance_transform_edt(~lesion)
     ring = (away > band) & (away <= band + RING * equivalent_diameter(float(lesion.sum())))
     patch = patch * light_gain(patch[ring & lit], real[ring])
@@ -170,8 +170,3 @@ def light_gain(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float32
         return np.ones(3, dtype=np.float32)
     gain = np.median(target, axis=0) / np.maximum(np.median(source, axis=0), 1.0)
     return np.asarray(np.clip(gain, 1 / GAIN, GAIN), dtype=np.float32)
-
-
-def dilated(mask: Mask, reach: float) -> Mask:
-    """Return a mask with all that is nearer than `reach` px."""
-    return np.asarray(ndimage.distance_transform_edt(~mask) <= reach) if mask.any() else mask

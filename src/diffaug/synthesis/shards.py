@@ -55,7 +55,6 @@ from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
-from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.checkpoints import BASE_FILE
@@ -241,9 +240,8 @@ class Studio:
 
     def noised(self, start: Tensor, noise: Tensor) -> Tensor:
         """Return latents (1, Z, h, w) noised to where sampling starts, a row per row of the noise."""
-        schedule = self.painter.schedule
-        first = schedule.timesteps(self.calibration.steps, self.plan.config.strength)[:1]
-        return x_t_from_x0(start.expand_as(noise), noise, schedule.at(first).expand(len(noise)))
+        steps, strength = self.calibration.steps, self.plan.config.strength
+        return self.painter.schedule.started(start.expand_as(noise), noise, steps, strength)
 
     def _source(self, case: str) -> tuple[Pixels, Mask, Mask]:
         """Return the frame of an example with its border filled, where it is lesion-free tissue, and its lesion."""
