@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import ellipse
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import shape_of, texture_of
@@ -147,6 +148,20 @@ def test_sizes_follow_the_bank(drawer, cases):
     real = np.mean([np.sqrt(entry.relative_area) for entry in drawer.bank.entries])
     drawn = [np.sqrt(drawer.masks(drawer.draw(index)).new.mean()) for index in range(60)]
     assert np.mean(drawn) == pytest.approx(real, rel=0.15)
+
+
+def test_a_large_mask_that_seldom_fits_does_not_make_way_for_a_small_one(cases, tmp_path):
+    long, short = ((60, 170), (9, 72), (22, 84)), ((25, 170), (5, 7), (12, 84))  # height, width; radii; centre
+    made = []
+    for name, ((height, width), radii, centre) in {"long": long, "short": short}.items():
+        mask = ellipse((height, width), centre, radii, 0.0)
+        write_png(tmp_path / f"{name}.png", np.where(mask[..., None], (205, 90, 80), (190, 100, 85)).astype(np.uint8))
+        write_png(tmp_path / f"{name}-mask.png", mask.astype(np.uint8) * 255)
+        case = replace(cases[0], id=name, image=tmp_path / f"{name}.png", mask=tmp_path / f"{name}-mask.png")
+        made.append(replace(case, group=name))
+    drawer = RequestDrawer(made, 0, GenerateConfig(fills=0.0, place="replace"))
+    drawn = [drawer.draw(index) for index in range(60)]  # a long one fits where it is about as upright as it was
+    assert sum(request.mask_case == "long" for request in drawn) >= 20
 
 
 def test_nothing_comes_from_outside_the_cases(cases, requests):

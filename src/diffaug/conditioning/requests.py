@@ -325,27 +325,40 @@ class RequestDrawer:
             PlacementError: No mask fits on any of the backgrounds that were tried.
         """
         own_seed = seed_of_request(self.seed, index)
-        named = {"index": index, "id": f"synth-{index:05d}", "seed": own_seed}
+        named: dict[str, Any] = {"index": index, "id": f"synth-{index:05d}", "seed": own_seed}
         fill = self._draw_fill(own_seed)
         if fill is not None:
-            return replace(fill, **named)  # type: ignore[arg-type]
+            return replace(fill, **named)
         rng = np.random.default_rng(own_seed)
         if self.discs:
-            return replace(self._draw_cup(rng), **named)  # type: ignore[arg-type]
+            return replace(self._draw_cup(rng), **named)
         placement = self._draw_placement(rng)
         aim = self.budget.stratum_of(index // self.config.shard_size) if self.budget else ""
-        for _ in range(MASKS):
-            entry, transform = self._draw_mask(aim, rng)
-            found = self._place(entry, transform, placement, rng)
+        wanted = aim.split(maxsplit=1)[0] if aim else self._drawn_size(rng)
+        for size in (wanted,) if aim else (wanted, ""):
+            found = self._draw_placed(named, aim, size, placement, rng)
             if found is not None:
-                finished = self._finish(replace(found, **named, aim=aim), rng)  # type: ignore[arg-type]
-                if finished.size_bin == (aim.split(maxsplit=1)[0] if aim else finished.size_bin):
-                    return finished
+                return found
         raise PlacementError(
             f"a mask must fit on some background: none of {MASKS} drawn masks fitted one of "
             f"{len(self._backgrounds)} backgrounds for request {index}; add images with more tissue, "
             "or set place: mixed"
         )
+
+    def _draw_placed(
+        self, named: dict[str, Any], aim: str, size: str, placement: Placement, rng: np.random.Generator
+    ) -> Request | None:
+        """Draw masks of a size, or of any where it is empty, until one fits on a background."""
+        for _ in range(MASKS):
+            entry, transform = self._draw_mask(aim, rng)
+            if size and not aim and size_bin(entry.relative_area * transform.scale**2) != size:
+                continue
+            found = self._place(entry, transform, placement, rng)
+            if found is not None:
+                finished = self._finish(replace(found, **named, aim=aim), rng)
+                if finished.size_bin == size or not size:
+                    return finished
+        return None
 
     def _draw_fill(self, own_seed: int) -> Request | None:
         """Return a fill, where this request is to be one and a mask fits on lesion-free tissue."""
@@ -402,6 +415,11 @@ class RequestDrawer:
         if self.outlines and drawn:
             return self.outlines.draw_at(area, transform, rng)
         return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
+
+    def _drawn_size(self, rng: np.random.Generator) -> str:
+        """Draw a size as the masks have it: a mask that fits nowhere makes way for one as large, not for any."""
+        entry, transform = self._draw_mask("", rng)
+        return size_bin(entry.relative_area * transform.scale**2)
 
     def _leading_case(self, aim: str, rng: np.random.Generator) -> str:
         """Draw a training case of a stratum, by its weight in the budget."""
