@@ -165,9 +165,9 @@ class Bench:
         prepared = [item for some in groups(canvases, studio) for item in studio.prepare_all(some, texts)]
         return Bench(studio, judge, pixel, canvases, prepared)
 
-    def lesion(self, index: int, window: Tensor) -> Lesion:
-        """Return a painted window in its frame."""
-        canvas = self.canvases[index]
+    def lesion(self, index: int, window: Tensor, start: bool = True) -> Lesion:
+        """Return a painted window in its frame, with the detail that it kept of its start, or without."""
+        canvas = self.canvases[index] if start else replace(self.canvases[index], start=None)
         return Lesion(blend(canvas, window), canvas.masks.new, canvas.region, canvas.request.mask_case)
 
     def judged(self, lesions: Sequence[Lesion]) -> NDArray[np.float64]:
@@ -333,7 +333,7 @@ def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial
         else:
             path = textureless(bench, i, lesion, around=bool(i // len(KINDS) % 2))
         if kind in ("erased", "textureless"):
-            lesion = bench.lesion(i, bench.decoded(path[1:]))
+            lesion = bench.lesion(i, bench.decoded(path[1:]), start=False)
         region = canvas.region | region_of(mask, np.zeros_like(mask), canvas.band)
         lesion = replace(lesion, mask=mask, region=region)
         scores = scored(bench, path, i, mask, region)

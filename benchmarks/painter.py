@@ -49,7 +49,7 @@ from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import paint
-from diffaug.synthesis.shards import Canvas, Studio, make_plan
+from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan
 from diffaug.synthesis.window import window_image, window_mask
 from diffaug.training.codec import fidelity
 from diffaug.training.fit import SHIPPED
@@ -143,7 +143,7 @@ class Easel:
         """Lay a request out, once for all prompts, steps and solvers that it is painted with."""
         if request.index not in self.laid:
             self.laid[request.index] = self.studio.canvas(request)
-        return replace(self.laid[request.index], request=request)
+        return self.studio.started(replace(self.laid[request.index], request=request))
 
     def requests(self, count: int) -> list[Request]:
         """Return the first requests."""
@@ -170,9 +170,7 @@ class Easel:
         done = time.perf_counter()
         made = []
         for canvas, window in zip(canvases, decoded, strict=True):
-            seed = canvas.request.seed
-            image = compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
-            made.append(Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case))
+            made.append(Lesion(blend(canvas, window), canvas.masks.new, canvas.region, canvas.request.mask_case))
         if not steps:
             spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)
             for name, value in zip(self.seconds, spent, strict=True):

@@ -9,6 +9,7 @@ from diffaug.synthesis.compose import (
     band_width,
     blending_weight,
     compose,
+    kept_detail,
     light_difference,
     missing_grain,
     reach_of,
@@ -81,6 +82,38 @@ def test_the_background_painted_on_itself_is_almost_unchanged():
     frame = compose(background, window_image(background, window, 64), window, region, 4.0, 0)
     difference = np.abs(frame.astype(float) - background)
     assert difference.mean() < 0.3 and difference.max() < 25  # only grain is added, and hardly any
+
+
+def ridges(side=96, every=24):
+    """A window of broad ridges with grain of one pixel on them."""
+    rows, columns = np.mgrid[:side, :side]
+    grey = 120 + 40 * np.sin(2 * np.pi * columns / every) + 12 * (-1.0) ** (rows + columns)
+    return np.repeat(grey[..., None], 3, 2).round().astype(np.uint8)
+
+
+def test_detail_comes_back_where_a_start_was_painted_as_it_was_and_nowhere_else():
+    start = ridges()
+    coarse = window_image(start, Window(0, 0, 96), 32)
+    whole = window_image(start, Window(0, 0, 96), 96)
+    lost = 127.5 * (whole - torch.nn.functional.interpolate(coarse, (96, 96), mode="bicubic", antialias=True))
+    lost = lost[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(kept_detail(coarse, start, 96), lost, atol=0.5)
+    other = coarse.clone()
+    other[..., 16:] = -other[..., 16:]  # the right half has the opposite ridges
+    found = kept_detail(other, start, 96)
+    assert np.abs(found[:, :30] - lost[:, :30]).max() < 1
+    assert np.abs(found[:, 66:]).max() < 0.05 * np.abs(lost).max()
+    for flat in (torch.zeros_like(coarse), painted(side=32)):
+        assert np.abs(kept_detail(flat, start, 96)).mean() < 0.3 * np.abs(lost).mean()
+
+
+def test_a_start_as_coarse_as_the_paint_changes_nothing():
+    band = band_width(MASK, 0.08)
+    where = Window(20, 30, 64), region_of(MASK, NOTHING, band), band, 0
+    coarse = ridges(32, 8)
+    np.testing.assert_array_equal(
+        compose(tissue(), painted(), *where, start=coarse), compose(tissue(), painted(), *where)
+    )
 
 
 def test_the_same_seed_composes_the_same_bytes_and_another_seed_other_grain():

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,11 +84,10 @@ def moved():
     source, target, old = ellipse(40, 40, 16, 22), ellipse(50, 44, 20, 14), ellipse(50, 70, 12, 14)
     frame = np.where(source, 140, 100) + rng.integers(-2, 3, (SIDE, SIDE))
     frame = np.repeat(frame[..., None], 3, 2).astype(np.uint8)
-    background = np.where(old, 220, 120) / 127.5 - 1
-    background = torch.from_numpy(background.astype(np.float32)).expand(1, 3, SIDE, SIDE)
-    new, gone = (torch.from_numpy(mask).float()[None, None] for mask in (target, old & ~target))
-    made = moved_example(frame, ~source, [(source, target)], Window(0, 0, SIDE), background, new, gone, 4.0)
-    return (made[0, 0].numpy() + 1) * 127.5, target, old
+    background = np.repeat(np.where(old, 220, 120)[..., None], 3, 2).astype(np.uint8)
+    outlines, window = [(source, target)], Window(0, 0, SIDE)
+    made = moved_example(frame, ~source, outlines, window, background, target, old & ~target, 4.0)
+    return made[..., 0].astype(float), target, old
 
 
 def test_a_moved_lesion_keeps_its_contrast_in_the_light_of_the_place(moved):

@@ -31,7 +31,6 @@ from diffaug.models.latent_inpainter import encode, read_words, seal
 from diffaug.study.run import run_study
 from diffaug.synthesis import shards
 from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.compose import reach_of, without_border
 from diffaug.synthesis.engine import Painted
 from diffaug.synthesis.shards import (
     FOUND,
@@ -46,7 +45,7 @@ from diffaug.synthesis.shards import (
     painting_of,
     shard_folder,
 )
-from diffaug.synthesis.window import window_image
+from diffaug.synthesis.window import image_of, resized
 from diffaug.validator.calibration import BINS, Calibration
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, fills=0.0)
@@ -471,9 +470,8 @@ def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, ph
     studio = Studio(make_plan(fitted, phantoms, CONFIG, 0))
     canvas = studio.canvas(studio.drawer.draw(0))
     noise = studio.painter.noise([canvas.request.seed])
-    frame = without_border(canvas.background, canvas.field, reach_of(canvas.region, canvas.field, canvas.band))
-    image = window_image(frame, canvas.window, studio.painter.window)
-    shown = encode(studio.painter.codec, studio.example(canvas, image))
+    np.testing.assert_array_equal(canvas.start, studio.example(canvas, resized(canvas.tissue, len(canvas.start))))
+    shown = encode(studio.painter.codec, image_of(canvas.start, studio.painter.window))
     first = studio.painter.schedule.timesteps(studio.calibration.steps, CONFIG.strength)[:1]
     started = x_t_from_x0(shown, noise, studio.painter.schedule.at(first))
     torch.testing.assert_close(studio.prepare(canvas).noise, started, atol=1e-3, rtol=0)
@@ -485,9 +483,11 @@ def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
     studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update={"fills": 10.0}), 0))
     request = next(r for r in map(studio.drawer.draw, range(20)) if r.fill)
     canvas = studio.canvas(request)
-    image = window_image(canvas.background, canvas.window, studio.painter.window)
-    found = studio.starts([canvas], image)
-    torch.testing.assert_close(found, encode(studio.painter.codec, image))
+    np.testing.assert_array_equal(canvas.start, resized(canvas.tissue, len(canvas.start)))
+    image = image_of(canvas.start, studio.painter.window)
+    torch.testing.assert_close(studio.starts([canvas]), encode(studio.painter.codec, image))
+    beside = np.asarray(canvas.window.crop(canvas.field), dtype=bool)
+    np.testing.assert_array_equal(canvas.tissue[beside], canvas.window.crop(canvas.background)[beside])
 
 
 def test_a_repaired_label_differs_from_the_requested_one_inside_the_blending_band_alone(

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.data.case import Mask, Pixels
-from diffaug.synthesis.window import Window, longer_side, resize
+from diffaug.synthesis.window import Window, longer_side, resize, tensor_from_pixels
 
 Values = NDArray[np.float32]
 LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this
 GRID = 4  # cells per LIGHT_SCALE of the grid on which that is done
+KEPT_SCALE = 3.0  # px of the painter; structure is what a Gaussian of this width removes
+FLAT = 3.0  # grey levels; structure under it is noise
 GRAIN_SCALE = 1.0  # px; grain is what a Gaussian of this width removes
 
 
@@ -77,6 +79,7 @@ def compose(
     band: float,
     seed: int,
     field: Mask | None = None,
+    start: Pixels | None = None,
 ) -> Pixels:
     """Return the frame with the painted window blended in.
 
@@ -89,6 +92,8 @@ def compose(
         seed: Seeds the grain.
         field: Field of view, (H, W): black corners and overlays outside it tell nothing of the tissue's light and
             grain. None is the whole frame.
+        start: The window that sampling started from, (s, s, 3) in finer pixels than the painter's: what it shows
+            finer than these comes back where it was painted as it was.
 
     Returns:
         A new frame; every pixel outside `region` is the background's, byte for byte.
@@ -98,6 +103,8 @@ def compose(
     real = np.asarray(window.crop(background), dtype=np.float32)
     scaled = resize(painted.float(), window.side)[0].permute(1, 2, 0).numpy()
     patch = (np.clip(scaled, -1, 1) + 1) * 127.5
+    if start is not None and len(start) > painted.shape[-1]:
+        patch = patch + kept_detail(painted, start, window.side)
     patch = patch + light_difference(real, patch, unknown)
     patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed), ~unknown)
 
@@ -113,6 +120,35 @@ def compose(
     where = region[rows, columns]
     frame[rows, columns][where] = part[where]
     return frame
+
+
+def kept_detail(painted: Tensor, start: Pixels, side: int) -> Values:
+    """Return what a start shows finer than the painter's pixels, where it was painted as it was: (side, side, 3).
+
+    The share that comes back is how far the structure of both is one: their local covariance over the larger of their
+    variances, each without what is coarser than KEPT_SCALE.
+
+    Args:
+        painted: Decoded window, (1, 3, h, h) in [-1, 1].
+        start: The window that sampling started from, (s, s, 3), s over h.
+        side: Of the window, px of the frame.
+    """
+    whole = tensor_from_pixels(start)
+    coarse = resize(whole, painted.shape[-1])
+    finer = resize(whole - resize(coarse, len(start)), side)
+    ours, theirs = (_structure(127.5 * image.float().mean(1)[0].numpy()) for image in (painted, coarse))
+
+    def local(values: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.asarray(ndimage.gaussian_filter(values, KEPT_SCALE))
+
+    both, most = local(ours * theirs), np.maximum(local(ours**2), local(theirs**2))
+    share = torch.from_numpy(np.clip((both + FLAT**2) / (most + FLAT**2), 0, 1)).float()
+    fine_share = F.interpolate(share[None, None], (side, side), mode="bilinear", align_corners=False)
+    return np.asarray((127.5 * finer * fine_share)[0].permute(1, 2, 0).numpy())
+
+
+def _structure(grey: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.asarray(grey - ndimage.gaussian_filter(grey, KEPT_SCALE))
 
 
 def light_difference(real: Values, patch: Values, unknown: Mask) -> Values:

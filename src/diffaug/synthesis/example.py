@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import RING, equivalent_diameter
 from diffaug.data.case import Mask, Pixels
 from diffaug.synthesis.compose import blending_weight, region_of
-from diffaug.synthesis.window import Window, pixels_from_tensor, resize
+from diffaug.synthesis.window import Window, resize
 
 Values = NDArray[np.float64]
 RAYS = 128  # directions in which an outline is measured
@@ -128,12 +127,12 @@ def moved_example(
     tissue: Mask,
     outlines: Sequence[tuple[Mask, Mask]],
     window: Window,
-    background: Tensor,
-    new: Tensor,
-    old: Tensor,
+    background: Pixels,
+    new: Mask,
+    old: Mask,
     band: float,
-) -> Tensor:
-    """Return a window that shows the source's lesion in the light of the background: (1, 3, side, side).
+) -> Pixels:
+    """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
     The lesion comes with a narrow rim of its own tissue, blended into the background; its colours are scaled by what
     makes the tissue around it that of the place. Where an old lesion lay, the background shows the tissue beside it.
@@ -143,25 +142,23 @@ def moved_example(
         tissue: Where it shows tissue that is no lesion, (H, W).
         outlines: Its lesion, and where that goes; see `source_points`.
         window: Of the frame that is painted.
-        background: The window, (1, 3, side, side) in [-1, 1].
-        new: Covered share of the new lesion, (1, 1, side, side).
-        old: Of the lesions that it replaces.
-        band: Blending band, px of the window.
+        background: The window, (side, side, 3), in pixels of any size.
+        new: The new lesion, (side, side).
+        old: The lesions that it replaces.
+        band: Blending band, px of the window as given.
     """
-    side = background.shape[-1]
+    side = background.shape[0]
     points = source_points(window_points(window, side), outlines)
     step = window.side / side * scale_of_outline(*outlines[-1])  # source px per window px
     moved = sampled(np.concatenate([source, tissue[..., None] * np.uint8(255)], axis=2), points, step)
     patch, lit = moved[..., :3], moved[..., 3] > 255 * LIT
-    lesion, gone = (share[0, 0].numpy() > 0.5 for share in (new, old))
-    real = pixels_from_tensor(background[0])
-    real = mirrored_tissue(real, ~region_of(gone, gone, band)) if gone.any() else real
-    away = ndimage.distance_transform_edt(~lesion)
-    ring = (away > band) & (away <= band + RING * equivalent_diameter(float(lesion.sum())))
+    real = mirrored_tissue(background, ~region_of(old, old, band)) if old.any() else background
+    away = ndimage.distance_transform_edt(~new)
+    ring = (away > band) & (away <= band + RING * equivalent_diameter(float(new.sum())))
     patch = patch * light_gain(patch[ring & lit], real[ring])
     weight = blending_weight(away <= RIM * band, RIM * band)[:, :, None]
-    mixed = np.clip(real * (1 - weight) + patch * weight, 0, 255) / 127.5 - 1
-    return torch.from_numpy(mixed.astype(np.float32)).permute(2, 0, 1)[None]
+    mixed = np.clip(real * (1 - weight) + patch * weight, 0, 255)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
 def light_gain(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float32]:

@@ -65,9 +65,10 @@ from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
 from diffaug.synthesis.example import moved_example
 from diffaug.synthesis.window import (
     Window,
+    image_of,
     longer_side,
+    resized,
     window_around,
-    window_image,
     window_mask,
     window_masks,
     windows_at_once,
@@ -76,6 +77,7 @@ from diffaug.validator.calibration import BINS, Calibration, Trajectory
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment
 
+FINEST = 4  # times the painter's pixels; an example is moved in pixels no finer than these
 CLEARED = 64  # frames without their lesions that are kept in memory, and as many examples
 REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
@@ -121,9 +123,12 @@ class Canvas:
     background: Pixels
     masks: RequestMasks
     region: Mask
+    reach: Mask  # what the painter fills: the region, and what lies beside it outside the field of view
     field: Mask  # the field of view; nothing outside it is painted
     band: float
     window: Window
+    tissue: Pixels  # the window with border and overlays filled, (s, s, 3), in px of the frame
+    start: Pixels | None = None  # what sampling starts from, in px as fine as the window's; None is noise alone
     removed: tuple[dict[str, Any], ...] = ()  # what was painted away on the background first
 
     @property
@@ -162,7 +167,18 @@ class Studio:
         context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
         whole = masks.new | masks.old
         window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
-        return Canvas(request, background, masks, region, field, band, window, removed)
+        reach = reach_of(region, field, band)
+        tissue: Pixels = np.asarray(window.crop(without_border(background, field, reach)), dtype=np.uint8)
+        laid = Canvas(request, background, masks, region, reach, field, band, window, tissue, removed=removed)
+        return self.started(laid)
+
+    def started(self, canvas: Canvas) -> Canvas:
+        """Return a canvas with what sampling starts from: a moved example, for a fill the tissue itself."""
+        if self.plan.config.strength == 1.0:
+            return canvas
+        side = min(max(canvas.window.side, self.painter.window), FINEST * self.painter.window)
+        tissue = resized(canvas.tissue, side)
+        return replace(canvas, start=tissue if canvas.request.fill else self.example(canvas, tissue))
 
     def background(self, request: Request) -> tuple[Pixels, tuple[dict[str, Any], ...]]:
         """Return what a request is painted on, and for `removed` a record of what was painted away."""
@@ -207,17 +223,15 @@ class Studio:
         side, painter = self.painter.window, self.painter
         if not canvases:
             return []
-        reaches = [reach_of(c.region, c.field, c.band) for c in canvases]
-        frames = [without_border(c.background, c.field, reach) for c, reach in zip(canvases, reaches, strict=True)]
-        images = torch.cat([window_image(f, c.window, side) for f, c in zip(frames, canvases, strict=True)])
-        filled = torch.cat([window_mask(r, c.window, side) > 0.25 for r, c in zip(reaches, canvases, strict=True)])
+        images = torch.cat([image_of(canvas.tissue, side) for canvas in canvases])
+        filled = torch.cat([window_mask(canvas.reach, canvas.window, side) > 0.25 for canvas in canvases])
         wanted = [c.masks.new_classes(self.drawer.classes) & (not c.request.fill) for c in canvases]
         masks = torch.cat([window_masks(mask, c.window, side) for mask, c in zip(wanted, canvases, strict=True)])
         scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
         text = torch.cat([texts[c.request.prompt] for c in canvases])
         told = painter.condition(images, filled.float(), masks, scale, text)
         fine_masks, prepared = F.avg_pool2d(masks, painter.cell // UPSCALE), []
-        starts = self.starts(canvases, images)
+        starts = self.starts(canvases)
         for row, canvas in enumerate(canvases):
             request = canvas.request
             size = FILL if request.fill else request.size_bin
@@ -227,16 +241,10 @@ class Studio:
             prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
         return prepared
 
-    def starts(self, canvases: Sequence[Canvas], images: Tensor) -> Tensor | None:
-        """Return the latents that sampling starts from, (B, Z, h, w): moved examples, for fills the background itself.
-
-        None where it starts from noise alone.
-        """
-        if self.plan.config.strength == 1.0:
-            return None
-        parts = zip(canvases, torch.split(images, 1), strict=True)
-        shown = [image if canvas.request.fill else self.example(canvas, image) for canvas, image in parts]
-        return encode(self.painter.codec, torch.cat(shown))
+    def starts(self, canvases: Sequence[Canvas]) -> Tensor | None:
+        """Return the latents that sampling starts from, (B, Z, h, w); None where it starts from noise alone."""
+        shown = [image_of(canvas.start, self.painter.window) for canvas in canvases if canvas.start is not None]
+        return encode(self.painter.codec, torch.cat(shown)) if shown else None
 
     def noised(self, start: Tensor, noise: Tensor) -> Tensor:
         """Return latents (1, Z, h, w) noised to where sampling starts, a row per row of the noise."""
@@ -253,20 +261,22 @@ class Studio:
             self._sources[case] = frame, field & ~lesion, lesion
         return self._sources[case]
 
-    def example(self, canvas: Canvas, image: Tensor) -> Tensor:
-        """Return a window, (1, 3, side, side), that shows the request's example where the new mask lies."""
-        request, drawer = canvas.request, self.drawer
-        frame, tissue, lesion = self._source(request.example)
-        outlines = [(lesion, canvas.masks.new)]
+    def example(self, canvas: Canvas, tissue: Pixels) -> Pixels:
+        """Return a window's tissue, (side, side, 3), with the request's example where the new mask lies."""
+        request, drawer, masks = canvas.request, self.drawer, canvas.masks
+        frame, beside, lesion = self._source(request.example)
+        outlines = [(lesion, masks.new)]
         if places := disc_and_cup([one.name for one in drawer.classes]):
             cups = masks_from_label(self.dataset.case(request.example).read_label(), drawer.classes)[places[1]]
-            cup = cups & lesion, canvas.masks.new_classes(drawer.classes)[places[1]]
+            cup = cups & lesion, masks.new_classes(drawer.classes)[places[1]]
             outlines = [cup, *outlines] if cup[0].any() and cup[1].any() else outlines
-        window, side = canvas.window, self.painter.window
+        side = len(tissue)
         new, old = (
-            window_mask(mask, window, side) for mask in (canvas.masks.new, canvas.masks.old & ~canvas.masks.new)
+            np.asarray(window_mask(mask, canvas.window, side)[0, 0].numpy() > 0.5)
+            for mask in (masks.new, masks.old & ~masks.new)
         )
-        return moved_example(frame, tissue, outlines, window, image, new, old, canvas.band * side / window.side)
+        band = canvas.band * side / canvas.window.side
+        return moved_example(frame, beside, outlines, canvas.window, tissue, new, old, band)
 
     @torch.no_grad()
     def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
@@ -307,8 +317,8 @@ class Studio:
 
 def blend(canvas: Canvas, window: Tensor) -> Pixels:
     """Blend a decoded window, (1, 3, side, side), into its background."""
-    seed = canvas.request.seed
-    return compose(canvas.background, window, canvas.window, canvas.region, canvas.band, seed, canvas.field)
+    where = canvas.window, canvas.region, canvas.band, canvas.request.seed, canvas.field
+    return compose(canvas.background, window, *where, start=canvas.start)
 
 
 def seeds_of(seed: int, candidates: int) -> list[int]:
@@ -478,7 +488,7 @@ def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None)
     """
     config = studio.plan.config
     size = min(config.slots, windows_at_once(studio.painter.window))
-    drawn = [studio.drawer.draw(index) for index in requests]
+    drawn = sorted((studio.drawer.draw(index) for index in requests), key=studio.fold)  # one validator looks at a time
     texts = studio.embed(request.prompt for request in drawn)
     canvases: dict[int, Canvas] = {}
     lost: list[Canvas] = []

@@ -132,7 +132,17 @@ def pixels_from_tensor(image: Tensor) -> Pixels:
 
 def window_image(frame: Pixels, window: Window, side: int) -> Tensor:
     """Return the window of a frame at the model's side: pixels => (1, 3, side, side) in [-1, 1]."""
-    return resize(tensor_from_pixels(np.asarray(window.crop(frame), dtype=np.uint8)), side).clamp(-1, 1)
+    return image_of(np.asarray(window.crop(frame), dtype=np.uint8), side)
+
+
+def image_of(square: Pixels, side: int) -> Tensor:
+    """Return a square of pixels at another side: (s, s, 3) => (1, 3, side, side) in [-1, 1]."""
+    return resize(tensor_from_pixels(square), side).clamp(-1, 1)
+
+
+def resized(square: Pixels, side: int) -> Pixels:
+    """Return a square of pixels at another side: (s, s, 3) => (side, side, 3)."""
+    return square if len(square) == side else pixels_from_tensor(image_of(square, side)[0])
 
 
 def window_masks(masks: Mask, window: Window, side: int) -> Tensor:
