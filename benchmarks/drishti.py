@@ -61,7 +61,7 @@ FULL = Size(
     annotated=25,
     fit=FitConfig(denoiser=DenoiserConfig(iterations=250), validator=ValidatorConfig(iterations=150)),
     base=SHIPPED,
-    generate=GenerateConfig(count=64, workers=1, strength=0.2),  # vessels of an eye keep their course
+    generate=GenerateConfig(count=64, workers=1, strength=0.05),  # vessels of an eye keep their course
     judge=StudyConfig(iterations=1200),
 )
 QUICK = Size(
@@ -159,12 +159,12 @@ def measure(
     }, measured
 
 
-def measure_classes(model: Path, data: Path, count: int) -> dict[str, Any]:
+def measure_classes(model: Path, data: Path, count: int, strength: float) -> dict[str, Any]:
     """Return how well validators tell a painted eye's own classes from wrong ones: those of a disc without its cup.
 
     Area under the curve of the final score, and the share that the default thresholds turn down of wrong and of own.
     """
-    studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0), 1))
+    studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0, strength=strength), 1))
     scores: dict[str, list[tuple[float, bool]]] = {"own": [], "wrong": []}
     disc, cup = disc_and_cup(studio.drawer.cases[next(iter(studio.drawer.cases))].class_names) or (0, 1)
     for canvas, sample in painted_requests(studio, range(count), None):
@@ -211,7 +211,7 @@ def run(source: Path | None, out: Path, size: Size, seed: int) -> dict[str, Any]
     say(started, "painting")
     painted, rows = read_dataset(out / "synthetic").cases, read_jsonl(out / "synthetic" / "manifest.jsonl")
     result, measured = measure(network, real, painted, rows, size.judge.size)
-    result |= measure_classes(out / "model", out / "data", size.checked)
+    result |= measure_classes(out / "model", out / "data", size.checked, size.generate.strength)
     sheet(real, painted, rows, out / "discs.png")
     seconds = read_json(out / "model" / "training" / "summary.json")["seconds"]
     by_id = {row["id"]: row["cup_ratio"] for row in rows}

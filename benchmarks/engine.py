@@ -167,8 +167,9 @@ class Bench:
 
     def lesion(self, index: int, window: Tensor, start: bool = True) -> Lesion:
         """Return a painted window in its frame, with the detail that it kept of its start, or without."""
-        canvas = self.canvases[index] if start else replace(self.canvases[index], start=None)
-        return Lesion(blend(canvas, window), canvas.masks.new, canvas.region, canvas.request.mask_case)
+        canvas = self.canvases[index]
+        image = self.studio.blend_all([canvas], [window])[0] if start else blend(canvas, window)
+        return Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case)
 
     def judged(self, lesions: Sequence[Lesion]) -> NDArray[np.float64]:
         """Return the IoU of each lesion with its mask, by the judge."""

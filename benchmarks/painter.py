@@ -49,8 +49,8 @@ from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import paint
-from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan
-from diffaug.synthesis.window import window_image, window_mask
+from diffaug.synthesis.shards import Canvas, Studio, make_plan
+from diffaug.synthesis.window import image_of, window_image, window_mask
 from diffaug.training.codec import fidelity
 from diffaug.training.fit import SHIPPED
 from diffaug.training.windows import components, drawn, encode_windows, tissue_window
@@ -123,8 +123,9 @@ def measure_codec(painter: LatentInpainter, lesions: Sequence[Lesion]) -> dict[s
 def codec_passed(painter: LatentInpainter, lesion: Lesion) -> Lesion:
     """Return a real lesion that went through codec and compositing, as a painted one does."""
     window, band = window_of(lesion.mask), band_width(lesion.mask, 0.08)
-    latents = encode(painter.codec, window_image(lesion.image, window, painter.window))
-    image = compose(lesion.image, decode(painter.codec, latents), window, lesion.region, band, seed=0)
+    start: Pixels = np.asarray(window.crop(lesion.image), dtype=np.uint8)
+    passed = decode(painter.codec, encode(painter.codec, image_of(start, painter.window)))
+    image = compose(lesion.image, passed, window, lesion.region, band, seed=0, start=(start, passed))
     return replace(lesion, image=image)
 
 
@@ -168,9 +169,11 @@ class Easel:
         with torch.no_grad():
             decoded = [decode(painter.codec, latents[i]) for i in range(len(canvases))]
         done = time.perf_counter()
-        made = []
-        for canvas, window in zip(canvases, decoded, strict=True):
-            made.append(Lesion(blend(canvas, window), canvas.masks.new, canvas.region, canvas.request.mask_case))
+        images = studio.blend_all(canvases, decoded)
+        made = [
+            Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case)
+            for image, canvas in zip(images, canvases, strict=True)
+        ]
         if not steps:
             spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)
             for name, value in zip(self.seconds, spent, strict=True):

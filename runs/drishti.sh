@@ -20,7 +20,7 @@ diffaug data subset "$OUT/full" "$OUT/data" --annotated "${ANNOTATED:-25}" --dra
 diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET"
 
 # 3. Paint as many cases as the preset asks for; with a low strength the vessels of an eye keep their course.
-diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace --strength 0.2 ${GENERATE:-}
+diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace --strength 0.05 ${GENERATE:-}
 
 # 4. Did it help? Paired seeds; ten crops to test on tell little.
 diffaug study "$OUT/data" "$OUT/study" --synthetic "$OUT/synthetic" --preset "$PRESET"

@@ -21,7 +21,7 @@ diffaug data subset "$OUT/full" "$OUT/data" --annotated "${ANNOTATED:-100}" --dr
 diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET"
 
 # 3. Paint as many cases as the preset asks for.
-diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace --strength 0.2 ${GENERATE:-}
+diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace --strength 0.05 ${GENERATE:-}
 
 # 4. Did it help? Paired seeds, the published test images.
 diffaug study "$OUT/data" "$OUT/study" --synthetic "$OUT/synthetic" --preset "$PRESET"

@@ -84,6 +84,7 @@ REMOVABLE = 0.3  # share of the frame; under larger lesions too little is known 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example has, whatever mask it is moved onto
 NEARLY = 0.05  # of the natural logarithm of a texture
 ALIKE = 0.25  # share of the training lesions that suit a place best, of which one is the example
+NEAREST = 0.12  # share of the eyes that a cup of some ratio is painted in
 DELTA_E = 10.0  # CIELAB distance of the tissue that counts as much as a size that differs by e
 CUT = 2.0  # of an example none of whose surroundings are tissue
 NOTHING: Mapping[str, str] = {}
@@ -501,12 +502,12 @@ class RequestDrawer:
     def _draw_cup(self, rng: np.random.Generator) -> Request:
         """Draw a request for another cup in the disc of a training case: an eye has one disc, which stays where it is.
 
-        The eye is one of the quarter whose own ratio is nearest: a cup that is stretched far looks like what it was.
+        The eye is one of the eighth whose own ratio is nearest: a cup that is stretched far looks like what it was.
         Size, shape and contrast are said as they are; the words of the cup are those of its new ratio.
         """
         ratio = draw_ratio(tuple(self.discs.values()), rng)
         names = sorted(self.discs, key=lambda name: abs(self.discs[name] - ratio))
-        name = names[int(rng.integers(math.ceil(ALIKE * len(names))))]
+        name = names[int(rng.integers(math.ceil(NEAREST * len(names))))]
         entry, words = self.bank.components(name)[0], self._words_of_case(name)
         bin_ = size_bin(entry.relative_area)
         request = _partial(entry, MaskTransform(), name, "replace", (entry.top, entry.left))

@@ -79,7 +79,7 @@ def compose(
     band: float,
     seed: int,
     field: Mask | None = None,
-    start: Pixels | None = None,
+    start: tuple[Pixels, Tensor] | None = None,
 ) -> Pixels:
     """Return the frame with the painted window blended in.
 
@@ -92,8 +92,9 @@ def compose(
         seed: Seeds the grain.
         field: Field of view, (H, W): black corners and overlays outside it tell nothing of the tissue's light and
             grain. None is the whole frame.
-        start: The window that sampling started from, (s, s, 3) in finer pixels than the painter's: what it shows
-            finer than these comes back where it was painted as it was.
+        start: The window that sampling started from, (s, s, 3) in pixels as fine as the painter's or finer, and what
+            the codec keeps of it, shaped as `painted`: what was lost on the way comes back where it was painted as it
+            was.
 
     Returns:
         A new frame; every pixel outside `region` is the background's, byte for byte.
@@ -103,8 +104,8 @@ def compose(
     real = np.asarray(window.crop(background), dtype=np.float32)
     scaled = resize(painted.float(), window.side)[0].permute(1, 2, 0).numpy()
     patch = (np.clip(scaled, -1, 1) + 1) * 127.5
-    if start is not None and len(start) > painted.shape[-1]:
-        patch = patch + kept_detail(painted, start, window.side)
+    if start is not None:
+        patch = patch + kept_detail(painted, *start, window.side)
     patch = patch + light_difference(real, patch, unknown)
     patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed), ~unknown)
 
@@ -122,21 +123,20 @@ def compose(
     return frame
 
 
-def kept_detail(painted: Tensor, start: Pixels, side: int) -> Values:
-    """Return what a start shows finer than the painter's pixels, where it was painted as it was: (side, side, 3).
+def kept_detail(painted: Tensor, start: Pixels, passed: Tensor, side: int) -> Values:
+    """Return what window and codec lost of a start, where it was painted as it was: (side, side, 3).
 
     The share that comes back is how far the structure of both is one: their local covariance over the larger of their
     variances, each without what is coarser than KEPT_SCALE.
 
     Args:
         painted: Decoded window, (1, 3, h, h) in [-1, 1].
-        start: The window that sampling started from, (s, s, 3), s over h.
+        start: The window that sampling started from, (s, s, 3).
+        passed: The start as the codec gives it back, (1, 3, h, h) in [-1, 1].
         side: Of the window, px of the frame.
     """
-    whole = tensor_from_pixels(start)
-    coarse = resize(whole, painted.shape[-1])
-    finer = resize(whole - resize(coarse, len(start)), side)
-    ours, theirs = (_structure(127.5 * image.float().mean(1)[0].numpy()) for image in (painted, coarse))
+    lost = resize(tensor_from_pixels(start) - resize(passed.float(), len(start)), side)
+    ours, theirs = (_structure(127.5 * image.float().mean(1)[0].numpy()) for image in (painted, passed))
 
     def local(values: NDArray[np.floating]) -> NDArray[np.floating]:
         return np.asarray(ndimage.gaussian_filter(values, KEPT_SCALE))
@@ -144,7 +144,7 @@ def kept_detail(painted: Tensor, start: Pixels, side: int) -> Values:
     both, most = local(ours * theirs), np.maximum(local(ours**2), local(theirs**2))
     share = torch.from_numpy(np.clip((both + FLAT**2) / (most + FLAT**2), 0, 1)).float()
     fine_share = F.interpolate(share[None, None], (side, side), mode="bilinear", align_corners=False)
-    return np.asarray((127.5 * finer * fine_share)[0].permute(1, 2, 0).numpy())
+    return np.asarray((127.5 * lost * fine_share)[0].permute(1, 2, 0).numpy())
 
 
 def _structure(grey: NDArray[np.floating]) -> NDArray[np.floating]:

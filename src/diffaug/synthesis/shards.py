@@ -278,14 +278,29 @@ class Studio:
         band = canvas.band * side / canvas.window.side
         return moved_example(frame, beside, outlines, canvas.window, tissue, new, old, band)
 
-    @torch.no_grad()
     def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
-        """Decode samples in one batch, padded to the slots: latents => windows, (1, 3, side, side) each."""
-        latents = torch.cat([sample.latents for sample in painted])
-        padding = latents[:1].expand(max(0, self.plan.config.slots - len(painted)), -1, -1, -1)
-        parts = torch.split(torch.cat([latents, padding]), windows_at_once(self.painter.window))
+        """Decode samples in one batch: latents => windows, (1, 3, side, side) each."""
+        return self._decoded([sample.latents for sample in painted])
+
+    @torch.no_grad()
+    def _decoded(self, latents: Sequence[Tensor]) -> list[Tensor]:
+        """Decode rows in one batch, padded to the slots so that none depends on the others."""
+        rows = torch.cat(list(latents))
+        padding = rows[:1].expand(max(0, self.plan.config.slots - len(rows)), -1, -1, -1)
+        parts = torch.split(torch.cat([rows, padding]), windows_at_once(self.painter.window))
         decoded = torch.cat([decode(self.painter.codec, part) for part in parts])
-        return list(torch.split(decoded, 1)[: len(painted)])
+        return list(torch.split(decoded, 1)[: len(rows)])
+
+    @torch.no_grad()
+    def blend_all(self, canvases: Sequence[Canvas], windows: Sequence[Tensor]) -> list[Pixels]:
+        """Blend decoded windows, (1, 3, side, side) each, into their backgrounds, with the detail of their starts."""
+        if not canvases:
+            return []
+        started = [canvas for canvas in canvases if canvas.start is not None]
+        codec, side = self.painter.codec, self.painter.window
+        latents = [encode(codec, image_of(canvas.start, side)) for canvas in started if canvas.start is not None]
+        passed = dict(zip((id(canvas) for canvas in started), self._decoded(latents) if latents else [], strict=True))
+        return [blend(canvas, window, passed.get(id(canvas))) for canvas, window in zip(canvases, windows, strict=True)]
 
     @torch.no_grad()
     def repaired(self, canvas: Canvas, latents: Tensor) -> Mask:
@@ -312,13 +327,20 @@ class Studio:
 
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
         """Decode one sample alone and blend it into its background: latents => pixels."""
-        return blend(canvas, self.decode_all([painted])[0])
+        return self.blend_all([canvas], self.decode_all([painted]))[0]
 
 
-def blend(canvas: Canvas, window: Tensor) -> Pixels:
-    """Blend a decoded window, (1, 3, side, side), into its background."""
+def blend(canvas: Canvas, window: Tensor, passed: Tensor | None = None) -> Pixels:
+    """Blend a decoded window, (1, 3, side, side), into its background, with the detail that was lost of its start.
+
+    Args:
+        canvas: Where it belongs.
+        window: What was painted.
+        passed: What the codec keeps of the canvas's start; None brings no detail back.
+    """
     where = canvas.window, canvas.region, canvas.band, canvas.request.seed, canvas.field
-    return compose(canvas.background, window, *where, start=canvas.start)
+    start = None if canvas.start is None or passed is None else (canvas.start, passed)
+    return compose(canvas.background, window, *where, start=start)
 
 
 def seeds_of(seed: int, candidates: int) -> list[int]:
@@ -553,8 +575,9 @@ class Finished:
 def _pictured(studio: Studio, folder: Path, out: Path, waiting: Sequence[Finished]) -> Iterator[dict[str, Any]]:
     """Decode some samples together, composite and write each, and yield its row."""
     windows = studio.decode_all([item.sample for item in waiting]) if waiting else []
-    for item, window in zip(waiting, windows, strict=True):
-        row, image = item.row, blend(item.canvas, window)
+    images = studio.blend_all([item.canvas for item in waiting], windows)
+    for item, image in zip(waiting, images, strict=True):
+        row = item.row
         if item.written:
             row |= _write_case(folder, item.canvas, image, studio.label(item.canvas, item.sample), out)
         if item.shown:
