@@ -62,7 +62,7 @@ from diffaug.synthesis.window import frame_window, window_image, window_mask
 from diffaug.training.fit import fit
 from diffaug.training.validation import estimates
 from diffaug.training.windows import Annotated, encode_windows, lesion_window
-from diffaug.validator.calibration import BINS, Trajectory, soft_iou
+from diffaug.validator.calibration import BINS, Trajectory, agreement
 from diffaug.validator.gate import Gate
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 
@@ -300,7 +300,7 @@ def scored(bench: Bench, path: Tensor, index: int, mask: Mask, region: Mask) -> 
     halfway = int(bench.timesteps()[bench.half()])
     network = studio.gate.validators[bench.prepared[index].target.fold]
     found = segment(network, path, torch.tensor([halfway, 0]))
-    return tuple(soft_iou(found, wanted.expand_as(found), where.expand(2, -1, -1, -1)).tolist())
+    return tuple(agreement(found, wanted.expand_as(found), where.expand(2, -1, -1, -1)).tolist())
 
 
 def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial]:
@@ -667,7 +667,7 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
             found = torch.cat(
                 [segment(network, x, some) for x, some in zip(latents.split(32), t.split(32), strict=True)]
             )
-            scores = soft_iou(found, real.fine_mask, real.fine_region).tolist()
+            scores = agreement(found, real.fine_mask, real.fine_region).tolist()
             for name, score in zip(sizes, scores, strict=True):
                 hits[name].append(score >= calibration.real[name][str(step)])
         result["coverage" if ended else f"coverage_step_{step}"] = {

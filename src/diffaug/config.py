@@ -157,7 +157,7 @@ class GenerateConfig(Knobs):
     guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text; before it, in much noise, of text and mask; 1 is none
     guided_share: Fraction = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
     gate: Literal["conformal", "fixed", "off"] = "conformal"  # thresholds of the fit, one for all, or keep everything
-    threshold: Fraction = 0.5  # of the gate `fixed`: least IoU with the requested mask
+    threshold: Fraction = 0.5  # of the gate `fixed`: least agreement with the requested mask
     label: Literal["requested", "repaired"] = "requested"  # or the validator's boundary inside the blending band
     candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
     paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it

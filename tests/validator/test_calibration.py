@@ -11,6 +11,7 @@ from diffaug.validator.calibration import (
     BINS,
     Calibration,
     Trajectory,
+    agreement,
     bin_groups,
     calibrate,
     check_steps,
@@ -102,6 +103,31 @@ def test_a_class_that_is_not_asked_for_counts_by_how_little_of_it_is_found():
     assert soft_iou(found, mask, EVERYWHERE).item() == pytest.approx(0.99, abs=1e-4)
     found[:, 1, :, :3] = 1.0
     assert soft_iou(found, mask, EVERYWHERE).item() < 0.5
+
+
+@given(st.floats(0.02, 1.0), st.integers(0, 20))
+def test_a_lesion_seen_faintly_in_its_place_counts_as_one_seen_well(factor, seed):
+    probability, mask = maps(seed).clamp(0.1, 1), maps(seed + 1)
+    torch.testing.assert_close(
+        agreement(probability * factor, mask, EVERYWHERE), agreement(probability, mask, EVERYWHERE)
+    )
+
+
+def test_the_score_of_a_gate_falls_as_a_mask_moves_off_grows_or_shrinks():
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+
+    def bump(row, radius):
+        return torch.sigmoid(3 * radius - 3 * ((rows - row) ** 2 + (columns - 16) ** 2).sqrt())[None, None].double()
+
+    region, found = torch.ones(1, 1, 32, 32), 0.3 * bump(16, 6)
+    for masks in (
+        [bump(16 + d, 6) > 0.5 for d in (0, 2, 4, 8)],
+        [bump(16, r) > 0.5 for r in (6, 8, 10, 14)],
+        [bump(16, r) > 0.5 for r in (6, 4, 3, 2)],
+    ):
+        scores = [agreement(found, mask.double(), region).item() for mask in masks]
+        assert scores == sorted(scores, reverse=True) and scores[0] > 0.7 and scores[-1] < 0.4
+    assert agreement((bump(16, 6) > 0.5).double(), (bump(16, 6) > 0.5).double(), region).item() == pytest.approx(1.0)
 
 
 # Thresholds

@@ -3,7 +3,7 @@ import torch
 
 from diffaug.config import ValidatorConfig
 from diffaug.errors import ModelError
-from diffaug.validator.calibration import BINS, Calibration, soft_iou
+from diffaug.validator.calibration import BINS, Calibration, agreement
 from diffaug.validator.gate import Check, Gate, Target
 from diffaug.validator.latent_segmenter import segment, segmenter_of
 
@@ -42,7 +42,7 @@ def test_a_score_is_the_agreement_of_the_validator_that_has_not_seen_the_case(va
     checks = Gate(validators, calibration).check(x0_hat, t, torch.tensor([2, 4, 2, 4]), targets)
     for row, (check, asked) in enumerate(zip(checks, targets, strict=True)):
         found = segment(validators[asked.fold], x0_hat[row : row + 1], t[row : row + 1])
-        score = soft_iou(found, asked.mask[None], asked.region[None]).item()
+        score = agreement(found, asked.mask[None], asked.region[None]).item()
         assert check.score == pytest.approx(score, abs=0.01)
         assert (check.step, check.t) == ((2, 500), (4, 0))[row % 2]
 

@@ -614,7 +614,7 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     if last is not None:
         side = "reaches" if last.accepted else "is under"
         when = "at the end" if last.step == studio.calibration.steps else f"after step {last.step}"
-        reason = f"IoU with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
+        reason = f"agreement with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
     rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
         **request.as_dict(),

@@ -26,7 +26,7 @@ from diffaug.training.windows import (
     lesion_window,
     search_window,
 )
-from diffaug.validator.calibration import check_steps, soft_iou
+from diffaug.validator.calibration import agreement, check_steps
 from diffaug.validator.latent_segmenter import logits_of, segment, segmentation_loss, segmenter_of
 
 ESTIMATES = 2  # direct estimates kept per window, at random timesteps; the second is guided as in generation
@@ -245,7 +245,7 @@ def real_scores(
     """Score every real lesion with the validator that has not seen its case.
 
     Returns:
-        Per size bin and checked step, one soft IoU for each lesion, that of its worst class; at the last step of the
+        Per size bin and checked step, the agreement of each lesion, that of its worst class; at the last step of the
         latents themselves, before it of the painter's estimates at that step's timestep.
     """
     lesions = [(case, number) for case in cases for number in range(len(case.lesions))]
@@ -267,7 +267,7 @@ def real_scores(
             if not len(rows):
                 continue
             found = segment(network, latents[rows], t[rows])
-            ious = soft_iou(found, windows.fine_mask[rows], windows.fine_region[rows]).tolist()
+            ious = agreement(found, windows.fine_mask[rows], windows.fine_region[rows]).tolist()
             for row, iou in zip(rows.tolist(), ious, strict=True):
                 name = size_bin(alone[row].attributes[0].relative_area)
                 scores.setdefault(name, {}).setdefault(step, []).append(iou)

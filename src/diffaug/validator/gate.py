@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffaug.errors import ModelError
-from diffaug.validator.calibration import Calibration, soft_iou
+from diffaug.validator.calibration import Calibration, agreement
 from diffaug.validator.latent_segmenter import segment
 
 
@@ -19,7 +19,7 @@ class Check:
     Attributes:
         step: Steps done.
         t: Timestep of the estimate.
-        score: Soft IoU with the requested mask inside the region.
+        score: Agreement with the requested mask inside the region.
         threshold: The least accepted score.
     """
 
@@ -87,7 +87,7 @@ class Gate:
             rows = torch.tensor([i for i, target in enumerate(targets) if target.fold == fold])
             probability[rows] = segment(self.validators[fold], x0_hat[rows], t[rows]).cpu()
         mask, region = torch.stack([s.mask for s in targets]), torch.stack([s.region for s in targets])
-        scores = soft_iou(probability, mask, region).tolist()
+        scores = agreement(probability, mask, region).tolist()
         return [
             Check(int(n), int(when), round(score, 5), round(self.calibration.threshold(target.size_bin, int(n)), 5))
             for n, when, score, target in zip(step.tolist(), t.tolist(), scores, targets, strict=True)
