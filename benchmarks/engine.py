@@ -160,7 +160,8 @@ class Bench:
     def of(model: Path, data: Path, judge: Judge, pixel: Judge, count: int) -> "Bench":
         """Draw, lay out and encode requests."""
         studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0), 0))
-        canvases = [studio.canvas(studio.drawer.draw(index)) for index in range(count)]
+        drawn = sorted((studio.drawer.draw(index) for index in range(count)), key=studio.fold)  # as in a shard
+        canvases = [studio.canvas(replace(request, index=index)) for index, request in enumerate(drawn)]
         texts = studio.embed(canvas.request.prompt for canvas in canvases)
         prepared = [item for some in groups(canvases, studio) for item in studio.prepare_all(some, texts)]
         return Bench(studio, judge, pixel, canvases, prepared)
@@ -532,8 +533,9 @@ def measure_looks(bench: Bench) -> dict[str, float]:
     """Return what a look costs on latents, and in pixels: milliseconds a sample, in batches of the slots."""
     painter, slots = bench.studio.painter, bench.studio.plan.config.slots
     latents = torch.randn(slots, painter.latent_channels, painter.latent_side, painter.latent_side)
-    rows = [number % len(bench.prepared) for number in range(slots)]
-    targets, wanted = [bench.prepared[i].target for i in rows], bench.pixel_targets(rows)  # of several folds, as in use
+    first = len(bench.prepared) // 2
+    rows = [(first + number) % len(bench.prepared) for number in range(slots)]  # mostly of one fold, as in use
+    targets, wanted = [bench.prepared[i].target for i in rows], bench.pixel_targets(rows)
     still, last = torch.zeros(slots, dtype=torch.long), torch.full((slots,), bench.studio.calibration.steps)
     parts: dict[str, Callable[[], Any]] = {
         "latent": lambda: bench.studio.gate.check(latents, still, last, targets),
