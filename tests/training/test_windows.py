@@ -151,11 +151,9 @@ def test_image_mask_and_label_are_turned_together(glowing):
         sketch = lesion_window(glowing, SIDE, CELLS, CONTEXT, rng)
         bright = sketch.image.mean(1, keepdim=True)
         assert bright[sketch.mask > 0.99].min() > bright[sketch.label < 0.01].max()
-        sketch = search_window(glowing, SIDE, CELLS, rng, lesion_free=False)  # may be blurred, and noisy
-        bright = torch.nn.functional.avg_pool2d(sketch.image.mean(1, keepdim=True), 5, 1, 2)
-        inside, outside = (-torch.nn.functional.max_pool2d(-x, 9, 1, 4) for x in (sketch.label, 1 - sketch.label))
-        if inside.any() and outside.any():
-            assert bright[inside > 0.99].min() > bright[outside > 0.99].max()
+        sketch = search_window(glowing, SIDE, CELLS, rng, lesion_free=False)
+        bright = sketch.image.mean(1, keepdim=True)
+        assert bright[sketch.label > 0.99].min() > bright[sketch.label < 0.01].max()
 
 
 def test_windows_are_turned_and_mirrored_in_every_way(glowing):

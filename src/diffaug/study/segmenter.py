@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from diffaug.artifacts import append_jsonl, atomic_path
 from diffaug.config import StudyConfig
-from diffaug.data.classical import vary
 from diffaug.errors import StudyError
 from diffaug.study.batches import Batches
+from diffaug.study.classical import vary
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,6 @@ from diffaug.conditioning.attributes import Attributes, measure_attributes
 from diffaug.conditioning.cup import describe_disc, normal_prompt
 from diffaug.conditioning.prompts import ASPECTS, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
-from diffaug.data.classical import vary
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
@@ -32,7 +31,7 @@ from diffaug.synthesis.window import (
 from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
-VARIED = 1.0  # strength of classical augmentation; a validator meets tissue of more kinds than it was annotated in
+JITTER = 2.0  # a validator meets tissue of more colours than those it was annotated in
 SAID = 0.8  # chance that a training prompt speaks of an aspect, so that each word is also learnt alone
 
 
@@ -176,19 +175,10 @@ def _turned(sketch: Sketch, rng: Rng) -> Sketch:
     return Sketch(**moved, scale=sketch.scale, prompt=sketch.prompt)
 
 
-def _varied(sketch: Sketch, rng: Rng) -> Sketch:
-    """Vary a validator's window as a study varies its frames: any angle, size, shear, colour, blur and noise."""
-    parts = torch.cat([sketch.label, sketch.mask, sketch.region], dim=1)
-    image, parts = vary((sketch.image + 1) / 2, parts, VARIED, int(rng.integers(2**31)), 0)
-    classes = sketch.label.shape[1]
-    label, mask, region = parts[:, :classes], parts[:, classes:-1], parts[:, -1:]
-    return replace(sketch, image=2 * image - 1, region=torch.maximum(region, union(mask)), mask=mask, label=label)
-
-
-def _jittered(image: Tensor, rng: Rng) -> Tensor:
+def _jittered(image: Tensor, rng: Rng, strength: float = 1.0) -> Tensor:
     """Change brightness, contrast and colour balance a little, the same for lesion and surroundings."""
     gain = torch.tensor(rng.uniform(0.93, 1.07, 3) * rng.uniform(0.9, 1.1), dtype=torch.float32).view(1, 3, 1, 1)
-    return ((image + 1) * gain - 1).clamp(-1, 1)
+    return ((image + 1) * gain**strength - 1).clamp(-1, 1)
 
 
 def _some_aspects(rng: Rng) -> set[str]:
@@ -312,16 +302,17 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
     whole = torch.ones_like(union(label))
     region = whole if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
     prompt = normal_prompt(case.case.class_names) if float(label.sum()) == 0 else ""
-    image, scale = window_image(case.image, window, side), scale_of(window.side, case.mask.shape, cells)
-    return _varied(Sketch(image, region, label, label, scale, prompt), rng)
+    image = _jittered(window_image(case.image, window, side), rng, JITTER)
+    return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
 
 
 def frame_sketch(case: Annotated, side: int, cells: int, rng: Rng) -> Sketch:
     """Draw the whole frame for a validator, mirrored to a square."""
     window = frame_window(case.mask.shape)
     label = window_masks(case.masks, window, side)
-    image, scale = window_image(case.image, window, side), scale_of(window.side, case.mask.shape, cells)
-    return _varied(Sketch(image, torch.ones_like(union(label)), label, label, scale, ""), rng)
+    image = _jittered(window_image(case.image, window, side), rng, JITTER)
+    scale = scale_of(window.side, case.mask.shape, cells)
+    return _turned(Sketch(image, torch.ones_like(union(label)), label, label, scale, ""), rng)
 
 
 def tissue_window(image: Pixels, side: int, cells: int, rng: Rng) -> Sketch:

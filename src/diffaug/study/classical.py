@@ -1,4 +1,4 @@
-"""Classical augmentation, of every arm of a study and of what validators learn from: geometry, colour, blur and noise.
+"""Classical augmentation, which every arm gets: geometry, colour, blur and noise, of images and masks together.
 
 Every draw depends on (seed, iteration) alone, and a batch is varied in four passes: one resampling, one colour matrix,
 one blur of some rows, one noise of some rows.
@@ -31,7 +31,7 @@ def vary(images: "Tensor", masks: "Tensor", strength: float, seed: int, iteratio
 
     Args:
         images: Float in [0, 1], shape (B, 3, S, S).
-        masks: Of 0 and 1, shape (B, K, S, S).
+        masks: Of 0 and 1, shape (B, 1, S, S).
         strength: 0 flips only, 1 is strong, 2 the limit.
         seed: Of the run.
         iteration: Of the run.
