@@ -294,13 +294,10 @@ class Studio:
     @torch.no_grad()
     def blend_all(self, canvases: Sequence[Canvas], windows: Sequence[Tensor]) -> list[Pixels]:
         """Blend decoded windows, (1, 3, side, side) each, into their backgrounds, with the detail of their starts."""
-        if not canvases:
-            return []
-        started = [canvas for canvas in canvases if canvas.start is not None]
         codec, side = self.painter.codec, self.painter.window
-        latents = [encode(codec, image_of(canvas.start, side)) for canvas in started if canvas.start is not None]
-        passed = dict(zip((id(canvas) for canvas in started), self._decoded(latents) if latents else [], strict=True))
-        return [blend(canvas, window, passed.get(id(canvas))) for canvas, window in zip(canvases, windows, strict=True)]
+        starts = [encode(codec, image_of(canvas.start, side)) for canvas in canvases if canvas.start is not None]
+        passed = self._decoded(starts) if starts else [None] * len(canvases)  # all of a plan have a start, or none has
+        return [blend(*parts) for parts in zip(canvases, windows, passed, strict=True)]
 
     @torch.no_grad()
     def repaired(self, canvas: Canvas, latents: Tensor) -> Mask:
