@@ -188,7 +188,7 @@ class Job:
         }  # fmt: skip
 
 
-def painting_of(config: Config) -> dict[str, Any]:
+def painted_with(config: Config) -> dict[str, Any]:
     """Return what painted cases depend on, beside the data and the seed; of files the content, wherever they lie."""
     from diffaug.training.fit import SHIPPED, digest_of_base, usable_base
 
@@ -280,7 +280,7 @@ def checked(config: Config) -> Config:
 def _jobs(config: Config, dataset: Dataset) -> list[Job]:
     """Return the jobs in order; with folds, the data set of each fold is made first."""
     digest, wanted = dataset_digest(dataset), config.data
-    painting = painting_of(config) if any(_is_painted(arm) for arm in config.study.arms) else {}
+    painting = painted_with(config) if any(_is_painted(arm) for arm in config.study.arms) else {}
     if not wanted.folds:
         fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
