@@ -50,7 +50,7 @@ from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, region_of
 from diffaug.synthesis.engine import paint
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
-from diffaug.synthesis.window import image_of, window_image, window_mask
+from diffaug.synthesis.window import window_image, window_mask
 from diffaug.training.codec import fidelity
 from diffaug.training.fit import SHIPPED
 from diffaug.training.windows import components, drawn, encode_windows, tissue_window
@@ -121,11 +121,10 @@ def measure_codec(painter: LatentInpainter, lesions: Sequence[Lesion]) -> dict[s
 
 @torch.no_grad()
 def codec_passed(painter: LatentInpainter, lesion: Lesion) -> Lesion:
-    """Return a real lesion that went through codec and compositing, as a painted one does."""
+    """Return a real lesion that went through the codec and was blended in again, without the detail that this loses."""
     window, band = window_of(lesion.mask), band_width(lesion.mask, 0.08)
-    start: Pixels = np.asarray(window.crop(lesion.image), dtype=np.uint8)
-    passed = decode(painter.codec, encode(painter.codec, image_of(start, painter.window)))
-    image = compose(lesion.image, passed, window, lesion.region, band, seed=0, start=(start, passed))
+    latents = encode(painter.codec, window_image(lesion.image, window, painter.window))
+    image = compose(lesion.image, decode(painter.codec, latents), window, lesion.region, band, seed=0)
     return replace(lesion, image=image)
 
 
@@ -312,8 +311,8 @@ def measure_likeness(
 ) -> dict[str, Any]:
     """Return kernel distances, classifiers, copies, seams and sharpness, and write the sheets of painted lesions.
 
-    Real lesions are compared after they went through codec and compositing, so that what is told apart is what was
-    painted, and not what the codec does to any tissue.
+    Real lesions are compared after they went through the codec, so that what is told apart is what was painted, and not
+    what the codec does to any tissue; and as they are (`kid_against_real`), since painted ones get their detail back.
     """
     painter = easel.studio.painter
     pasted = [easel.copy_paste(request) for request in requests]
@@ -336,6 +335,9 @@ def measure_likeness(
     distances = {f"kid_{name}": kid(found, reference) for name, found in sets.items()}
     result: dict[str, Any] = {name: found["value"] for name, found in distances.items()}
     result["kid_intervals"] = {name: [found["low"], found["high"]] for name, found in distances.items()}
+
+    real = features(held_out)
+    result["kid_against_real"] = {name: kid(sets[name], real) for name in ("painted", "copy_paste")}
 
     groups = [lesion.case for lesion in (*held_out, *painted)]
     for name, against in (("real", held_out), ("codec", passed)):
