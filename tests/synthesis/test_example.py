@@ -86,7 +86,7 @@ def moved():
     frame = np.repeat(frame[..., None], 3, 2).astype(np.uint8)
     background = np.repeat(np.where(old, 220, 120)[..., None], 3, 2).astype(np.uint8)
     outlines, window = [(source, target)], Window(0, 0, SIDE)
-    made = moved_example(frame, ~source, outlines, window, background, target, old & ~target, 4.0)
+    made = moved_example(frame, mirrored_tissue(frame, source), ~source, outlines, window, background, target, old, 4.0)
     return made[..., 0].astype(float), target, old
 
 
@@ -99,6 +99,25 @@ def test_the_old_lesion_is_gone_and_nothing_else_is_touched(moved):
     made = moved[0]
     away = ~ellipse(50, 44, 26, 20)
     np.testing.assert_allclose(made[away], 120, atol=1e-4)
+
+
+def test_no_tissue_from_between_the_arms_of_a_bent_lesion_gets_into_the_new_one():
+    ring = ellipse(48, 48, 30, 30) & ~ellipse(48, 62, 18, 22)  # a crescent, whose rays cross tissue
+    frame = np.repeat(np.where(ring, 60, 200)[..., None], 3, 2).astype(np.uint8)
+    target, nothing = ellipse(48, 48, 20, 20), np.zeros((SIDE, SIDE), dtype=bool)
+    background = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    body, outlines = mirrored_tissue(frame, ring), [(ring, target)]
+    made = moved_example(frame, body, ~ring, outlines, Window(0, 0, SIDE), background, target, nothing, 4.0)
+    assert made[ellipse(48, 48, 18, 18)].max() < 100
+
+
+def test_an_old_lesion_that_the_new_one_covers_in_part_shows_nowhere_beside_it():
+    old, target, source = ellipse(48, 48, 26, 26), ellipse(48, 44, 22, 18), ellipse(48, 48, 20, 20)
+    frame = np.repeat(np.where(source, 60, 120)[..., None], 3, 2).astype(np.uint8)
+    background = np.repeat(np.where(old, 230, 120)[..., None], 3, 2).astype(np.uint8)
+    body, outlines = mirrored_tissue(frame, source), [(source, target)]
+    made = moved_example(frame, body, ~source, outlines, Window(0, 0, SIDE), background, target, old, 4.0)
+    assert made.max() < 130
 
 
 def test_light_is_scaled_within_bounds():

@@ -464,7 +464,10 @@ class RequestDrawer:
         return len(wrong) + min(0.9, abs(math.log(max(texture, 1e-3) / limit)))
 
     def _place_of(self, request: Request, new: Mask) -> Setting:
-        return setting_of(self._image(request.background), new)
+        """Return what lies around a new lesion: tissue, and nothing of lesions that it replaces or that stay there."""
+        image, lesion = self._image(request.background), self.lesion_of(request.background) & ~new
+        place = setting_of(np.where(lesion[..., None], np.uint8(0), image), new)  # black is no tissue
+        return place if place.lit else setting_of(image, new)
 
     def _words_at(self, name: str, place: Setting) -> dict[str, str]:
         """Return the words of a case's lesion, were it in a place: rougher or smoother than the tissue there."""

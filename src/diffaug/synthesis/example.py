@@ -124,6 +124,7 @@ def sampled(frame: NDArray[np.uint8], points: Values, step: float) -> NDArray[np
 
 def moved_example(
     source: Pixels,
+    body: Pixels,
     tissue: Mask,
     outlines: Sequence[tuple[Mask, Mask]],
     window: Window,
@@ -139,19 +140,21 @@ def moved_example(
 
     Args:
         source: Frame of the example, (H, W, 3).
+        body: The same frame with its lesion mirrored at the outline: where a ray leaves a bent lesion and enters it
+            again, no tissue from between gets into the new one.
         tissue: Where it shows tissue that is no lesion, (H, W).
         outlines: Its lesion, and where that goes; see `source_points`.
         window: Of the frame that is painted.
         background: The window, (side, side, 3), in pixels of any size.
         new: The new lesion, (side, side).
-        old: The lesions that it replaces.
+        old: The lesions that it replaces, also where it covers them: nothing of them is tissue of the place.
         band: Blending band, px of the window as given.
     """
     side = background.shape[0]
     points = source_points(window_points(window, side), outlines)
     step = window.side / side * scale_of_outline(*outlines[-1])  # source px per window px
     moved = sampled(np.concatenate([source, tissue[..., None] * np.uint8(255)], axis=2), points, step)
-    patch, lit = moved[..., :3], moved[..., 3] > 255 * LIT
+    patch, lit = np.where(new[..., None], sampled(body, points, step), moved[..., :3]), moved[..., 3] > 255 * LIT
     real = mirrored_tissue(background, ~region_of(old, old, band)) if old.any() else background
     away = ndimage.distance_transform_edt(~new)
     ring = (away > band) & (away <= band + RING * equivalent_diameter(float(new.sum())))

@@ -62,7 +62,7 @@ from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, rea
 from diffaug.synthesis.clearing import Remover
 from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, repaired, without_border
 from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
-from diffaug.synthesis.example import moved_example
+from diffaug.synthesis.example import mirrored_tissue, moved_example
 from diffaug.synthesis.window import (
     Window,
     image_of,
@@ -154,7 +154,7 @@ class Studio:
             train, plan.seed, plan.config, listener=listener, budget=plan.budget, folds=self.calibration.folds
         )
         self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
-        self._sources: dict[str, tuple[Pixels, Mask, Mask]] = {}
+        self._sources: dict[str, tuple[Pixels, Pixels, Mask, Mask]] = {}
         self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
 
     def canvas(self, request: Request) -> Canvas:
@@ -251,20 +251,20 @@ class Studio:
         steps, strength = self.calibration.steps, self.plan.config.strength
         return self.painter.schedule.started(start.expand_as(noise), noise, steps, strength)
 
-    def _source(self, case: str) -> tuple[Pixels, Mask, Mask]:
-        """Return the frame of an example with its border filled, where it is lesion-free tissue, and its lesion."""
+    def _source(self, case: str) -> tuple[Pixels, Pixels, Mask, Mask]:
+        """Return an example's frame with its border filled, the same with its lesion mirrored, tissue, and lesion."""
         if case not in self._sources:
             if len(self._sources) >= CLEARED:
                 self._sources.clear()
             field, lesion = self.drawer.terrain(case).field, self.drawer.bank.components(case)[0].in_frame()
             frame = without_border(self.dataset.case(case).read_image(), field, lesion)
-            self._sources[case] = frame, field & ~lesion, lesion
+            self._sources[case] = frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion
         return self._sources[case]
 
     def example(self, canvas: Canvas, tissue: Pixels) -> Pixels:
         """Return a window's tissue, (side, side, 3), with the request's example where the new mask lies."""
         request, drawer, masks = canvas.request, self.drawer, canvas.masks
-        frame, beside, lesion = self._source(request.example)
+        frame, body, beside, lesion = self._source(request.example)
         outlines = [(lesion, masks.new)]
         if places := disc_and_cup([one.name for one in drawer.classes]):
             cups = masks_from_label(self.dataset.case(request.example).read_label(), drawer.classes)[places[1]]
@@ -272,11 +272,10 @@ class Studio:
             outlines = [cup, *outlines] if cup[0].any() and cup[1].any() else outlines
         side = len(tissue)
         new, old = (
-            np.asarray(window_mask(mask, canvas.window, side)[0, 0].numpy() > 0.5)
-            for mask in (masks.new, masks.old & ~masks.new)
+            np.asarray(window_mask(mask, canvas.window, side)[0, 0].numpy() > 0.5) for mask in (masks.new, masks.old)
         )
         band = canvas.band * side / canvas.window.side
-        return moved_example(frame, beside, outlines, canvas.window, tissue, new, old, band)
+        return moved_example(frame, body, beside, outlines, canvas.window, tissue, new, old, band)
 
     def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
         """Decode samples in one batch: latents => windows, (1, 3, side, side) each."""
