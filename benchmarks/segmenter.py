@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cell 8": {"cell": 8, "widths": (64, 96, 128, 192, 256)},
     "widths 48": {"widths": (48, 64, 96, 128, 192)},
     "widths 24": {"widths": (24, 32, 48, 64, 96)},
-    "batch 16, half the iterations": {"batch_size": 16, "iterations": 500},
+    "batch 16, half the iterations": {"batch_size": 16},
     "no average": {"ema": 0.0},
     "constant rate": {"lr_schedule": "constant", "ema": 0.995},
     "weight decay 0.1": {"weight_decay": 0.1},
@@ -74,10 +74,12 @@ def runs_of(
 
 
 def config_of(name: str, base: Mapping[str, Any]) -> StudyConfig:
-    """Return a setting: what it changes of the base; `iterations x 2` doubles the base's own."""
+    """Return a setting: what it changes of the base; `iterations x 2` doubles the base's own, another halves them."""
     changed = {**base, **SETTINGS[name]} if base is BASE else dict(base)
     if name.startswith("iterations x "):
         changed["iterations"] *= int(name.removeprefix("iterations x "))
+    if name.endswith(", half the iterations"):
+        changed["iterations"] //= 2
     return StudyConfig(**changed)
 
 
