@@ -223,7 +223,7 @@ class StudyConfig(Knobs):
     real_last: Fraction = 0.0  # share of the iterations at the end that see real cases alone
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
     select: SelectConfig = SelectConfig()
-    fixed_threshold: Fraction = 0.7  # of the validator's last score, for the arm fixed-threshold
+    fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.8  # mean probability inside a pseudo-mask that is kept
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
         1  # seeds of `real` that label and measure for the arms pseudo-label and selected
