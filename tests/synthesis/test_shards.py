@@ -730,6 +730,16 @@ def painted_eyes(fitted_eyes, eyes, tmp_path_factory):
     return out
 
 
+def test_the_start_of_a_cup_shows_the_eye_itself_outside_its_disc(fitted_eyes, eyes):
+    studio = Studio(make_plan(fitted_eyes, eyes, CONFIG, 0))
+    canvas = studio.canvas(studio.drawer.draw(0))
+    disc = np.asarray(canvas.window.crop(canvas.masks.new | canvas.masks.old), dtype=bool)
+    shown = resized(canvas.tissue, len(canvas.start))
+    side = len(shown)
+    beyond = ndimage.zoom(ndimage.distance_transform_edt(~disc), side / len(disc), order=1) > 0.6 * canvas.band
+    np.testing.assert_array_equal(canvas.start[beyond[:side, :side]], shown[beyond[:side, :side]])
+
+
 def test_a_synthetic_set_holds_labels_in_the_values_and_classes_of_its_data_set(painted_eyes, eyes):
     dataset, real = read_dataset(painted_eyes), read_dataset(eyes)
     assert (painted_eyes / "classes.json").read_bytes() == (eyes / "classes.json").read_bytes()

@@ -265,17 +265,18 @@ class Studio:
         """Return a window's tissue, (side, side, 3), with the request's example where the new mask lies."""
         request, drawer, masks = canvas.request, self.drawer, canvas.masks
         frame, body, beside, lesion = self._source(request.example)
-        outlines = [(lesion, masks.new)]
+        outlines, old = [(lesion, masks.new)], masks.old
         if places := disc_and_cup([one.name for one in drawer.classes]):
             cups = masks_from_label(self.dataset.case(request.example).read_label(), drawer.classes)[places[1]]
             cup = cups & lesion, masks.new_classes(drawer.classes)[places[1]]
             outlines = [cup, *outlines] if cup[0].any() and cup[1].any() else outlines
+            old = old & ~masks.new  # a disc stays where it is, and so do the vessels that cross its rim
         side = len(tissue)
-        new, old = (
-            np.asarray(window_mask(mask, canvas.window, side)[0, 0].numpy() > 0.5) for mask in (masks.new, masks.old)
+        new, gone = (
+            np.asarray(window_mask(mask, canvas.window, side)[0, 0].numpy() > 0.5) for mask in (masks.new, old)
         )
         band = canvas.band * side / canvas.window.side
-        return moved_example(frame, body, beside, outlines, canvas.window, tissue, new, old, band)
+        return moved_example(frame, body, beside, outlines, canvas.window, tissue, new, gone, band)
 
     def decode_all(self, painted: Sequence[Painted]) -> list[Tensor]:
         """Decode samples in one batch: latents => windows, (1, 3, side, side) each."""
