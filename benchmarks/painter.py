@@ -143,7 +143,8 @@ class Easel:
         """Lay a request out, once for all prompts, steps and solvers that it is painted with."""
         if request.index not in self.laid:
             self.laid[request.index] = self.studio.canvas(request)
-        return self.studio.started(replace(self.laid[request.index], request=request))
+        laid = self.laid[request.index]
+        return laid if request == laid.request else self.studio.started(replace(laid, request=request))
 
     def requests(self, count: int) -> list[Request]:
         """Return the first requests."""
