@@ -13,7 +13,7 @@ import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
 from study_folders import make_dataset, make_synthetic
 
-from diffaug.artifacts import digest_of_file
+from diffaug.artifacts import digest_of_file, read_jsonl
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
@@ -303,6 +303,18 @@ def test_pseudo_labels_are_left_out_where_no_image_is_unannotated(
     assert capsys.readouterr().err.count("pseudo-label is left out with all annotated cases") == 1
 
 
+def test_labelled_backgrounds_need_unannotated_images_and_are_the_runs_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = painted(real_alone(tmp_path, annotated=("all", 6), backgrounds="pseudo-labelled"), "real", "unfiltered")
+    every, six, *_ = (job.config.data.backgrounds for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
+    assert (every, six) == ("annotated", "pseudo-labelled")
+    assert capsys.readouterr().err.count("leave no image unannotated") == 1
+    own = config.generate.model_copy(update={"backgrounds": tmp_path})
+    with pytest.raises(ConfigError, match="set data.backgrounds: pseudo-labelled"):
+        run_pipeline(config.model_copy(update={"generate": own}))
+
+
 def test_draws_share_no_seed(tmp_path: Path) -> None:
     config = real_alone(tmp_path)
     config = config.model_copy(update={"study": config.study.model_copy(update={"seeds": 3})})
@@ -342,6 +354,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
 def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
     arms = ["real", "copy-paste", "pseudo-label", "unfiltered", "validated", "selected", "selected@1"]
     values = {"out": tmp_path, "generate": {"gate": "off", "fills": 0.5}, "study": {"arms": arms}}
+    values |= {"data": {"backgrounds": "pseudo-labelled"}}
     config = config_from_values({**values, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke")
     (report,) = run_pipeline(config)
     summary = report.parent / "summary.json"
@@ -349,6 +362,9 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     found = json.loads(summary.read_text())["arms"]
     assert set(found) == set(arms)
     assert found["selected"]["fills"]["n"] > 0
+    rows = read_jsonl(tmp_path / "n12-draw0" / "synthetic" / "manifest.jsonl")
+    train = {case.id for case in read_dataset(tmp_path / "n12-draw0" / "data").split("train")}
+    assert {row["background"] for row in rows} - train  # frames that `real` labelled
     study = tmp_path / "n12-draw0" / "study"
     (study / "runs" / "selected-0.jsonl").unlink()  # as if killed before the last run had finished
     lines = (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)

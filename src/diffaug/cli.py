@@ -332,6 +332,24 @@ class Select:
 
 
 @dataclass
+class PseudoLabel:
+    """Label the unannotated images that a study's baseline is sure of, as more frames to paint on.
+
+    Example: diffaug pseudo-label studies/kvasir-100 labelled/kvasir-100
+    """
+
+    study: Positional[Path]  # study with the arm `real`, which is the baseline
+    out: Positional[Path]  # data set to make, for `diffaug generate --backgrounds`
+    confidence: float | None = None  # least mean probability of a mask; the study's pseudo_confidence unless set
+
+    def run(self) -> None:
+        """Label, and print how many images were."""
+        from diffaug.study.selection import pseudo_label_set
+
+        _print_json(pseudo_label_set(self.study, self.out, self.confidence))
+
+
+@dataclass
 class Study:
     """Train a segmentation model with and without synthetic cases and compare on held-out real images.
 
@@ -461,6 +479,7 @@ Commands = (
     | Annotated[Generate, subcommand("generate")]
     | Annotated[Remove, subcommand("remove")]
     | Annotated[Segment, subcommand("segment")]
+    | Annotated[PseudoLabel, subcommand("pseudo-label")]
     | Annotated[Select, subcommand("select")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]

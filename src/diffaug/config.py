@@ -143,6 +143,7 @@ class GenerateConfig(Knobs):
     baseline: Path | None = (
         None  # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
     )
+    backgrounds: Path | None = None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
@@ -250,6 +251,7 @@ class DataConfig(Knobs):
     annotated: tuple[Positive | Literal["all"], ...] = (50,)  # training cases that keep their masks
     draws: tuple[Count, ...] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
     painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0  # kept cases that arms choose among, a real case
+    backgrounds: Literal["annotated", "pseudo-labelled"] = "annotated"  # also those that `real` labels with confidence
     folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
     test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
     allow_duplicates: bool = False  # go on where a test image or its group is trained on; the report says so

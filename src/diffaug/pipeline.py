@@ -195,7 +195,8 @@ def painted_with(config: Config) -> dict[str, Any]:
     made, base = config.generate, usable_base(SHIPPED, config.fit)
     findings = {} if is_generic(made) else library_of(made.domain, made.findings).model_dump(mode="json")
     missed = made.baseline / "cases.csv" if made.baseline else None
-    free = {"count", "workers", "paint_all", "findings", "baseline"}
+    free = {"count", "workers", "paint_all", "findings", "baseline", "backgrounds"}
+    labelled = config.data.backgrounds == "pseudo-labelled"
     return {
         "fit": config.fit.model_dump(mode="json"),
         "base": digest_of_base(base) if base else "",
@@ -203,7 +204,16 @@ def painted_with(config: Config) -> dict[str, Any]:
         "findings": digest_of_value(findings),
         "baseline": digest_of_file(missed) if missed and missed.is_file() else "",
         "painted_per_real": config.data.painted_per_real,
+        **({"labelled": _labelling(config.study)} if labelled else {}),
     }
+
+
+def _labelling(study: StudyConfig) -> dict[str, Any]:
+    """Return what the masks of pseudo-labelled backgrounds depend on: how `real` is trained, and what it is sure of."""
+    from diffaug.study.records import key_of_run
+
+    own = {name: getattr(study, name) for name in ("pseudo_confidence", "baselines")}
+    return own | {"real": key_of_run("real", study, {}, {})}
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -264,6 +274,11 @@ def checked(config: Config) -> Config:
     config = config.model_copy(update={"study": study})
     check_arms(config.study.arms)
     check_derived({arm.partition("@")[0] for arm in config.study.arms})
+    if config.generate.backgrounds:
+        raise ConfigError(
+            f"a run labels its own backgrounds: generate.backgrounds is {config.generate.backgrounds}; "
+            "leave it out, and set data.backgrounds: pseudo-labelled"
+        )
     if "fixed-threshold" in config.study.arms and config.generate.gate == "off":
         raise ConfigError("the arm fixed-threshold needs the gate's scores: generate.gate is off; switch it on")
     most = config.data.painted_per_real
@@ -303,7 +318,12 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
 def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Config:
     """Leave `pseudo-label` out of a number of annotated cases that leaves no image unannotated, and say so."""
     left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
-    if "pseudo-label" not in config.study.arms or left or full.split("unannotated"):
+    if left or full.split("unannotated"):
+        return config
+    if config.data.backgrounds == "pseudo-labelled":
+        say(f"{annotated} annotated cases leave no image unannotated: lesions are painted on annotated frames alone")
+        config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
+    if "pseudo-label" not in config.study.arms:
         return config
     arms = tuple(arm for arm in config.study.arms if arm != "pseudo-label")
     if set(config.data.annotated) == {annotated}:
@@ -419,7 +439,8 @@ def _is_painted(arm: str) -> bool:
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
     from diffaug.study.arms import DERIVED
-    from diffaug.study.run import cases_of_pool, run_study
+    from diffaug.study.run import cases_of_pool
+    from diffaug.study.selection import pseudo_label_set
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
@@ -427,34 +448,38 @@ def _run_job(job: Job, records: "Records") -> None:
     pending = job.pending(records)
     if not pending:
         return
-    if {arm.partition("@")[0] for arm in pending} & set(DERIVED) and "real" not in pending:
+    painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
+    derives = {arm.partition("@")[0] for arm in pending} & set(DERIVED) or (painted and labelled)
+    if derives and "real" not in pending:
         pending = ["real", *pending]  # its weights are needed
     derived(
         out / "data",
         {**_made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
         lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
     )
-    if any(_is_painted(arm) for arm in pending):
+    write_json(make_folder(out / "study") / "duplicates.json", read_json(job.repeated))  # of the same images
+    if painted:
         say(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
         options = {"seed": job.seed, "device": config.device, "painting": job.generate}
         fitted = fit(out / "data", out / "model", config.fit, **options)  # type: ignore[arg-type]
         for notice in fitted["notices"]:
             say(notice)
-        say(f"generate: {job.generate.count} cases")
+        wanted = job.generate
+        if labelled:
+            say("study: real, which labels the frames that are painted on")
+            _study(job, ["real"], [])
+            found = pseudo_label_set(out / "study", out / "labelled")
+            say(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
+            wanted = wanted.model_copy(update={"backgrounds": out / "labelled"})
+        say(f"generate: {wanted.count} cases")
         made = generate(
-            out / "model", out / "data", out / "synthetic", job.generate,
+            out / "model", out / "data", out / "synthetic", wanted,
             seed=job.seed, workers=job.generate.workers, device=config.device,
         )  # fmt: skip
         records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
     sets = [out / "synthetic"] if (out / "synthetic" / "summary.json").is_file() else []
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
-    study = config.study.model_copy(update={"arms": tuple(pending)})
-    write_json(make_folder(out / "study") / "duplicates.json", read_json(job.repeated))  # of the same images
-    summary = run_study(
-        out / "data", out / "study", sets, study,
-        seed=job.seed, test=job.tests, device=config.device, oracle=job.full,
-        allow_duplicates=config.data.allow_duplicates,
-    )  # fmt: skip
+    summary = _study(job, pending, sets)
     for (arm, seed), key in keys.items():
         if arm in pending and records.run(key) is None:
             runs = out / "study" / "runs"
@@ -471,6 +496,18 @@ def _run_job(job: Job, records: "Records") -> None:
             told |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
             told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
+
+
+def _study(job: Job, arms: Sequence[str], sets: Sequence[Path]) -> dict[str, Any]:
+    """Run some arms of a job's study, and return the summary."""
+    from diffaug.study.run import run_study
+
+    config = job.config
+    return run_study(
+        job.out / "data", job.out / "study", sets, config.study.model_copy(update={"arms": tuple(arms)}),
+        seed=job.seed, test=job.tests, device=config.device, oracle=job.full,
+        allow_duplicates=config.data.allow_duplicates,
+    )  # fmt: skip
 
 
 def _cost(job: Job, fitted: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:

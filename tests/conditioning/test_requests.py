@@ -175,13 +175,13 @@ def test_cases_of_val_and_test_are_refused(cases, split):
     with pytest.raises(DataError, match="training cases only"):
         RequestDrawer([*cases[1:], outside], 0, CONFIG)
     with pytest.raises(DataError, match="training cases only"):
-        RequestDrawer(cases, 0, CONFIG, normals=[outside])
+        RequestDrawer(cases, 0, CONFIG, others=[outside])
 
 
 def test_lesion_free_images_are_backgrounds_but_give_no_masks(cases, tmp_path):
     write_png(tmp_path / "normal.png", np.full((120, 160, 3), (180, 100, 90), np.uint8))
     normal = replace(cases[0], id="normal-1", image=tmp_path / "normal.png", mask=None, split="unannotated")
-    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(fills=0.0, place="free"), normals=[normal])
+    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(fills=0.0, place="free"), others=[normal])
     drawn = [drawer.draw(index) for index in range(30)]
     used = [request for request in drawn if request.background == "normal-1"]
     assert used and all(request.mask_case != "normal-1" for request in drawn)

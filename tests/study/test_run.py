@@ -300,6 +300,17 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
         "real": 6, "pool": len(kept), "trained_fills": 0, "wanted_fills": 0
     }  # fmt: skip
     assert kept
+    found = selection.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
+    assert found == {"unannotated": 3, "labelled": len(kept)}
+    labelled = read_dataset(tmp_path / "labelled").split("train")
+    assert [case.id for case in labelled] == [row["id"] for row in kept]
+    for case, row in zip(labelled, kept, strict=True):
+        assert case.read_mask().mean() == pytest.approx(row["area"])
+    told = read_json(tmp_path / "labelled" / "provenance.json")["cases"]
+    assert set(told) == {f"train-{index}" for index in range(6)}
+    with pytest.raises(StudyError, match="none of 3 images is left for pseudo-label"):
+        selection.pseudo_label_set(tmp_path / "out", tmp_path / "sure", confidence=1.0)
+    assert not (tmp_path / "sure").exists()
     with pytest.raises(
         StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
     ):

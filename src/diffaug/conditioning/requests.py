@@ -1,8 +1,8 @@
 """Requests: what to paint, on which background, where, and from which seed.
 
 Request i is a pure function of the cases, the seed, the config and i: neither the number of requests nor the order in
-which they are drawn matters. Masks and backgrounds come from annotated training cases, and from the user's lesion-free
-images, which give backgrounds only.
+which they are drawn matters. Masks come from annotated training cases, and backgrounds too; other images, lesion-free
+or with lesions that a baseline found, give backgrounds only.
 
 Size follows the data: the mask is drawn first, then a place for it is sought. So does the number of lesions: in the mix
 as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of about their own
@@ -48,6 +48,7 @@ from diffaug.conditioning.masks import (
     MaskTransform,
     check_train,
     draw_transform,
+    entries_of,
     label_of_entry,
     paste,
     render,
@@ -165,7 +166,7 @@ def seed_of_request(seed: int, index: int) -> int:
 
 
 def draw_requests(
-    cases: Sequence[Case], count: int, seed: int, config: GenerateConfig, normals: Sequence[Case] = ()
+    cases: Sequence[Case], count: int, seed: int, config: GenerateConfig, others: Sequence[Case] = ()
 ) -> Iterator[Request]:
     """Yield the first `count` requests.
 
@@ -173,7 +174,7 @@ def draw_requests(
         DataError: A case is of val or test, or an annotated case has no mask.
         PlacementError: There is no usable mask, or no mask fits on any background.
     """
-    drawer = RequestDrawer(cases, seed, config, normals)
+    drawer = RequestDrawer(cases, seed, config, others)
     for index in range(count):
         yield drawer.draw(index)
 
@@ -234,6 +235,11 @@ def label_of_ratio(entry: MaskEntry, ratio: float, classes: Sequence[LabelClass]
     return made
 
 
+def lesions_of(cases: Sequence[Case]) -> dict[str, tuple[MaskEntry, ...]]:
+    """Return the components of the masks of backgrounds, by case, as lesions that a request may replace."""
+    return {case.id: tuple(entries_of(case, case.read_mask())) for case in cases}
+
+
 def is_generic(config: GenerateConfig) -> bool:
     """Tell whether prompts are made of measured words alone, without findings."""
     return config.domain == GENERIC and config.findings is None
@@ -278,7 +284,8 @@ class RequestDrawer:
 
     With the findings of another domain than the generic one, prompts are drawn from these, as far as the listener
     knows their words. With a budget, each request is drawn for the stratum of its shard. With folds, the example of a
-    request is of the fold of its mask, so that one validator has seen neither.
+    request is of the fold of its mask, so that one validator has seen neither. Other images give backgrounds alone,
+    lesion-free where they have no mask.
     """
 
     def __init__(
@@ -286,7 +293,7 @@ class RequestDrawer:
         cases: Sequence[Case],
         seed: int,
         config: GenerateConfig,
-        normals: Sequence[Case] = (),
+        others: Sequence[Case] = (),
         listener: Listener | None = None,
         budget: Budget | None = None,
         folds: Mapping[str, int] | None = None,
@@ -297,8 +304,9 @@ class RequestDrawer:
         self.library = None if is_generic(config) else library_of(config.domain, config.findings)
         self.listener = listener or Listener()
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
-        self.normals = {check_train(case).id: case for case in sorted(normals, key=lambda case: case.id)}
+        self.others = {check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}
         self.bank = MaskBank.from_cases(cases)
+        self._found = lesions_of([case for case in self.others.values() if case.mask])
         self.budget = budget
         self.outlines = None if config.masks == "bank" else outlines_of(config, self.bank)
         self.classes = next(iter(self.cases.values())).classes
@@ -310,14 +318,15 @@ class RequestDrawer:
         self._settings: dict[str, tuple[Setting, float]] = {}
         self._attributes: dict[str, Attributes] = {}
         self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
+        self._lesions = (*self.bank.entries, *(entry for parts in self._found.values() for entry in parts))
         self._removable = tuple(
-            case
-            for case in self._annotated
-            if sum(entry.relative_area for entry in self.bank.components(case)) <= REMOVABLE
+            name
+            for name in (*self._annotated, *self._found)
+            if sum(entry.relative_area for entry in self._components(name)) <= REMOVABLE
         )
         several = [len(self.bank.components(case)) > 1 for case in self.cases]
         self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
-        self._backgrounds = (*self.cases, *self.normals)
+        self._backgrounds = (*self.cases, *self.others)
 
     def draw(self, index: int) -> Request:
         """Return request `index`.
@@ -390,14 +399,13 @@ class RequestDrawer:
 
     def lesion_of(self, background: str) -> Mask:
         """Return the mask of a background, shape (H, W); empty for a lesion-free image."""
-        if background in self.cases:
-            return self.cases[background].read_mask()
-        return np.zeros(self.normals[background].read_image().shape[:2], dtype=bool)
+        case = self.case(background)
+        return case.read_mask() if case.mask else np.zeros(case.read_image().shape[:2], dtype=bool)
 
     def masks(self, request: Request) -> RequestMasks:
         """Return the masks of a request of this drawer."""
-        several = self.classes and request.background in self.cases
-        lesion = self.cases[request.background].read_label() if several else self.lesion_of(request.background)
+        case = self.case(request.background)
+        lesion = case.read_label() if self.classes and case.mask else self.lesion_of(case.id)
         return masks_of_request(request, self.bank, lesion, self.outlines, self.classes)
 
     def words_of_cases(self) -> dict[str, dict[str, str]]:
@@ -575,8 +583,8 @@ class RequestDrawer:
     def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
         area = entry.relative_area * transform.scale**2
         shape_in = cache(partial(render, entry, transform))
-        similar = [old for old in self.bank.entries if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
-        weights = np.array([len(self.bank.components(old.case)) for old in similar])  # a frame of ten counts once
+        similar = [old for old in self._lesions if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
+        weights = np.array([len(self._components(old.case)) for old in similar])  # a frame of ten counts once
         for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
             old = similar[int(choice)]
             shape = shape_in(old.frame)
@@ -610,7 +618,14 @@ class RequestDrawer:
         return max(2.0, self.config.band * float(max(shape.shape)))
 
     def _image(self, background: str) -> Pixels:
-        return (self.cases.get(background) or self.normals[background]).read_image()
+        return self.case(background).read_image()
+
+    def case(self, background: str) -> Case:
+        """Return a background, annotated or not."""
+        return self.cases.get(background) or self.others[background]
+
+    def _components(self, background: str) -> Sequence[MaskEntry]:
+        return self.bank.components(background) or self._found.get(background, ())
 
     def terrain(self, background: str, removed: bool = False) -> Terrain:
         """Return what placement knows of a background, with its lesions or as if they were gone; found once."""

@@ -21,9 +21,9 @@ SHOWN = 5  # pairs named in a message
 def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     """Refuse a synthetic set that saw more than the training images of the data set.
 
-    Backgrounds and masks come from annotated training cases, by id; every image that the model was fitted on is an
-    annotated or unannotated training image, by the digest of its file; every annotation that it was fitted on is that
-    of an annotated training case, by the digest of the case.
+    Masks and examples come from annotated training cases, by id, and backgrounds from these or from unannotated ones;
+    every image that the model was fitted on is an annotated or unannotated training image, by the digest of its file;
+    every annotation that it was fitted on is that of an annotated training case, by the digest of the case.
 
     Raises:
         StudyError: Naming the first row, image or annotation that should not be there.
@@ -32,7 +32,7 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     allowed = {case.id for case in annotated(dataset, "train")}
     for row in synthetic.rows:
         for source in row.get("sources", ()):
-            if source in allowed:
+            if source in allowed or (source == row["background"] and splits.get(source) == "unannotated"):
                 continue
             where = f"in split {splits[source]}" if source in splits else "not in the data set"
             raise StudyError(

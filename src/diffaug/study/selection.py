@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
-from diffaug.data.case import NEGATIVE, Case, masks_from_label, write_png
+from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
 from diffaug.errors import StudyError
@@ -132,20 +132,17 @@ def select_set(
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
         ConfigError: `out` holds something else, or disagreement is asked of a study with one baseline.
     """
-    one, plan = read_synthetic(synthetic), read_json(study / "study.json")
+    plan, knobs, baselines = read_baselines(study, {"select": config.model_dump()})
     if [str(synthetic.resolve())] != plan["synthetic"]:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
-    knobs = config_from_values({"study": plan["config"] | {"select": config.model_dump()}}).study
-    baselines = sorted((study / "runs").glob("real-*.safetensors"))
-    if not baselines:
-        raise StudyError(f"a selection needs a baseline: {study} has no trained arm real; run its study with real")
+    one = read_synthetic(synthetic)
     rows = select.accepted(one.rows)
     training, _ = select.fills(one.rows)
     derivation = Derivation(
         kind="selected",
         folder=study,
-        baselines=tuple(baselines[: knobs.baselines]),
+        baselines=baselines,
         config=knobs,
         train=annotated(read_dataset(Path(plan["data"])), "train"),
         candidates=tuple(one.case(row) for row in rows),
@@ -179,6 +176,47 @@ def select_set(
         write_json(partial / "provenance.json", {"images": dict(one.digests), "cases": dict(one.annotations)})
         write_json(partial / "summary.json", found)
     return found
+
+
+def read_baselines(study: Path, changed: Mapping[str, Any]) -> tuple[dict[str, Any], StudyConfig, tuple[Path, ...]]:
+    """Return the plan of a study, its config with some knobs changed, and the weights of its baselines.
+
+    Raises:
+        StudyError: The arm `real` is not trained.
+    """
+    plan = read_json(study / "study.json")
+    config = config_from_values({"study": plan["config"] | changed}).study
+    baselines = sorted((study / "runs").glob("real-*.safetensors"))[: config.baselines]
+    if not baselines:
+        raise StudyError(f"a baseline is a trained arm real: {study} has none; run its study with real")
+    return plan, config, tuple(baselines)
+
+
+def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) -> dict[str, Any]:
+    """Copy the unannotated images of a study's data whose lesions its baseline is sure of, with what it finds as masks.
+
+    They can be painted on (`generate --backgrounds`): `provenance.json` says which annotations the baseline has seen.
+
+    Args:
+        study: A study with the arm `real` trained.
+        out: The data set to make; its cases are `train`.
+        confidence: Least mean probability in a mask; None takes the study's.
+
+    Returns:
+        How many images there are, and how many were labelled.
+
+    Raises:
+        StudyError: There is no trained baseline, or nothing is left.
+        ConfigError: `out` holds something else.
+    """
+    plan, config, baselines = read_baselines(study, {} if confidence is None else {"pseudo_confidence": confidence})
+    dataset = read_dataset(Path(plan["data"]))
+    train, images = annotated(dataset, "train"), dataset.split("unannotated")
+    labelled = Derivation("pseudo-label", study, baselines, config, train, images).pool()
+    with new_dataset(out) as partial:
+        write_cases(partial, [copy_case(case, partial) for case in labelled])
+        write_json(partial / "provenance.json", {"cases": {case.id: digest_of_case(case) for case in train}})
+    return {"unannotated": len(images), "labelled": len(labelled)}
 
 
 def _path_in(case: Case, folder: Path) -> str:

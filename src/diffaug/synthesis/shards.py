@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -102,6 +102,7 @@ class Plan:
     findings_digest: str = ""  # empty for prompts of measured words alone
     device: str = "cpu"
     budget: Budget | None = None  # what kept cases should be like; None for the aim `match`
+    backgrounds_digest: str = ""  # of the images with lesions that a baseline found; empty without them
 
     def digest(self) -> str:
         """Return the digest of the settings."""
@@ -109,9 +110,11 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return the knobs that shape what is generated: not the number of workers, and of findings their content."""
-        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", "findings", "baseline"})
+        paths = {"findings", "baseline", "backgrounds"}
+        knobs = self.config.model_dump(mode="json", exclude={"workers", "domain", *paths})
         knobs |= {"findings": self.findings_digest} if self.findings_digest else {}
         knobs |= {"budget": self.budget.as_dict()} if self.budget else {}
+        knobs |= {"backgrounds": self.backgrounds_digest} if self.backgrounds_digest else {}
         return knobs | ({"device": self.device} if self.device != "cpu" else {})  # last digits depend on it
 
 
@@ -151,8 +154,9 @@ class Studio:
         train = fitted_cases(self.dataset, self.calibration)
         listener = Listener(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(
-            train, plan.seed, plan.config, listener=listener, budget=plan.budget, folds=self.calibration.folds
-        )
+            train, plan.seed, plan.config, backgrounds_of(plan.config),
+            listener=listener, budget=plan.budget, folds=self.calibration.folds,
+        )  # fmt: skip
         self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
         self._sources: dict[str, tuple[Pixels, Pixels, Mask, Mask]] = {}
         self._cleared: dict[str, tuple[Pixels, tuple[dict[str, Any], ...]]] = {}
@@ -182,7 +186,7 @@ class Studio:
 
     def background(self, request: Request) -> tuple[Pixels, tuple[dict[str, Any], ...]]:
         """Return what a request is painted on, and for `removed` a record of what was painted away."""
-        case = self.dataset.case(request.background)
+        case = self.drawer.case(request.background)
         if request.placement != "removed":
             return case.read_image(), ()
         if case.id not in self._cleared:
@@ -468,7 +472,14 @@ def painted_trajectories(
         PlacementError: No mask fits on any background.
     """
     own = seed_of_request(seed, -1) % 2**31
-    simple = {"gate": "conformal", "candidates": 1, "label": "requested", "paint_all": False, "fills": 0.0}
+    simple: dict[str, Any] = {
+        "gate": "conformal",
+        "candidates": 1,
+        "label": "requested",
+        "paint_all": False,
+        "fills": 0.0,
+    }
+    simple |= {"backgrounds": None}
     plain = config.model_copy(update=simple)
     studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
     gate = Gate(studio.gate.validators, calibration.fixed(0.0))
@@ -702,7 +713,7 @@ def generate(
     plan = make_plan(model, data, config, seed, device)
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
         train = [case for case in read_dataset(data).split("train") if case.mask]
-        RequestDrawer(train, seed, config, budget=plan.budget).draw(0)
+        RequestDrawer(train, seed, config, backgrounds_of(config), budget=plan.budget).draw(0)
     notices = notices_of_gate(plan)
     for line in [*notices, *([plan.budget.table()] if plan.budget else [])]:
         print(line, file=sys.stderr, flush=True)
@@ -766,8 +777,48 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device
             "changed since; fit a model on this data set"
         )
     findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
-    budget = budget_of(dataset, config)
-    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, place, budget)
+    budget, backgrounds = budget_of(dataset, config), check_backgrounds(config, dataset, digests)
+    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, place, budget, backgrounds)
+
+
+def backgrounds_of(config: GenerateConfig) -> tuple[Case, ...]:
+    """Return the images with lesions that a baseline found; none without a folder of them."""
+    return read_dataset(config.backgrounds).split("train") if config.backgrounds else ()
+
+
+def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping[str, str]) -> str:
+    """Refuse images that the data set does not hold unannotated, and annotations that the model has not seen.
+
+    Args:
+        config: Names the folder, if any.
+        dataset: What the model was fitted on.
+        digests: Of its annotated cases, by case.
+
+    Returns:
+        The digest of the folder's cases; nothing without one.
+
+    Raises:
+        ConfigError: Naming the first image or annotation that should not be there.
+    """
+    folder, known = config.backgrounds, {case.id: case for case in dataset.split("unannotated")}
+    if folder is None:
+        return ""
+    others, path = backgrounds_of(config), folder / "provenance.json"
+    rule = "backgrounds are unannotated images of the data set, labelled by `diffaug pseudo-label`"
+    for case in others:
+        same = case.id in known and digest_of_file(case.image) == digest_of_file(known[case.id].image)
+        if not same or case.classes != known[case.id].classes:
+            raise ConfigError(
+                f"{rule}: {case.id} of {folder} is none of {dataset.folder}; label them for this data set"
+            )
+    told = read_json(path)["cases"] if path.is_file() else {"(it has no provenance.json)": ""}
+    foreign = [name for name, digest in told.items() if digests.get(name) != digest]
+    if foreign or not others:
+        raise ConfigError(
+            f"{rule}: {folder} has no images, or comes from other annotations, such as {(foreign or ['(none)'])[0]}; "
+            "study this data set and label them again"
+        )
+    return digest_of_value([[case.id, digest_of_case(case)] for case in others])
 
 
 def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:

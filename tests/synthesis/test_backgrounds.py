@@ -1,0 +1,120 @@
+"""Unannotated frames as backgrounds: lesions that a baseline found in them are replaced, removed, or stay in the label."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json
+from diffaug.conditioning.requests import RequestDrawer
+from diffaug.config import GenerateConfig
+from diffaug.data.case import digest_of_case, read_mask, write_png
+from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
+from diffaug.errors import ConfigError, StudyError
+from diffaug.study.arms import read_synthetic
+from diffaug.study.provenance import check_provenance
+from diffaug.synthesis.shards import generate, make_plan
+
+CONFIG = GenerateConfig(count=12, shard_size=6, slots=2, fills=0.0, gate="off")
+
+
+@pytest.fixture(scope="module")
+def labelled(phantoms, tmp_path_factory):
+    """The two unannotated phantoms with a disc for a mask, as `diffaug pseudo-label` leaves them."""
+    dataset, out = read_dataset(phantoms), tmp_path_factory.mktemp("labelled") / "set"
+    areas = [case.read_mask().sum() for case in dataset.split("train")]
+    with new_dataset(out) as partial:
+        cases = []
+        for case in dataset.split("unannotated"):
+            height, width = case.read_image().shape[:2]
+            rows, columns = np.mgrid[:height, :width]
+            disc = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < np.median(areas) / np.pi
+            mask = make_folder(partial / "masks") / f"{case.id}.png"
+            write_png(mask, disc.astype(np.uint8) * 255)
+            cases.append(replace(copy_case(replace(case, split="train"), partial), mask=mask))
+        write_cases(partial, cases)
+        digests = {case.id: digest_of_case(case) for case in dataset.split("train")}
+        write_json(partial / "provenance.json", {"cases": digests})
+    return out
+
+
+@pytest.fixture(scope="module")
+def drawer(phantoms, labelled):
+    return RequestDrawer(read_dataset(phantoms).split("train"), 0, CONFIG, read_dataset(labelled).split("train"))
+
+
+@pytest.fixture(scope="module")
+def drawn(drawer, labelled):
+    """Requests on the labelled frames, of many."""
+    others = {case.id for case in read_dataset(labelled).cases}
+    return [request for index in range(150) if (request := drawer.draw(index)).background in others]
+
+
+def test_labelled_frames_are_painted_on_and_give_neither_masks_nor_examples(drawn, drawer):
+    assert {request.placement for request in drawn} >= {"replace", "removed"}
+    assert {request.mask_case for request in drawn} | {request.example for request in drawn} <= set(drawer.cases)
+
+
+def test_the_label_is_what_was_found_and_stays_and_the_new_lesion(drawn, drawer):
+    for request in drawn[:40]:
+        found, masks = drawer.case(request.background).read_mask(), drawer.masks(request)
+        touched = (masks.new & found).any() or request.placement == "removed"
+        np.testing.assert_array_equal(masks.label, masks.new if touched else masks.new | found)
+        np.testing.assert_array_equal(masks.old, found if request.placement == "replace" else np.zeros_like(found))
+
+
+def test_requests_without_other_frames_are_what_they_were(phantoms, drawer):
+    alone = RequestDrawer(read_dataset(phantoms).split("train"), 0, CONFIG)
+    assert all(alone.draw(index).background in alone.cases for index in range(10))
+    assert [alone.draw(index).seed for index in range(10)] == [drawer.draw(index).seed for index in range(10)]
+
+
+def test_a_set_on_labelled_frames_can_be_studied_and_says_what_it_was_painted_on(fitted, phantoms, labelled, tmp_path):
+    out, config = tmp_path / "set", CONFIG.model_copy(update={"backgrounds": labelled})
+    generate(fitted, phantoms, out, config)
+    rows, others = read_jsonl(out / "manifest.jsonl"), {case.id for case in read_dataset(labelled).cases}
+    assert {row["background"] for row in rows} & others
+    check_provenance(read_synthetic(out), read_dataset(phantoms))
+    told = read_json(out / "config.json")["generate"]
+    assert told["backgrounds"] == make_plan(fitted, phantoms, config, 0).backgrounds_digest
+    assert "backgrounds" not in make_plan(fitted, phantoms, CONFIG, 0).settings()
+    cases = {case.id: case for case in read_dataset(out).cases}
+    for row in rows:
+        if row["background"] in others and row["id"] in cases:
+            assert cases[row["id"]].group == row["background"]
+            assert read_mask(out / row["mask"]).any()
+
+
+def test_a_set_whose_masks_come_from_an_unannotated_frame_is_refused(fitted, phantoms, labelled, tmp_path):
+    out = tmp_path / "set"
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"backgrounds": labelled, "count": 2}))
+    other, one = read_dataset(labelled).cases[0].id, read_synthetic(out)
+    stolen = replace(one, rows=({**one.rows[0], "sources": [one.rows[0]["background"], other]},))
+    with pytest.raises(StudyError, match=f"uses case {other}, which is in split unannotated"):
+        check_provenance(stolen, read_dataset(phantoms))
+
+
+def changed(labelled, to, **fields):
+    """A copy of the labelled set whose first case differs."""
+    dataset = read_dataset(labelled)
+    with new_dataset(to) as partial:
+        first, *rest = (copy_case(case, partial) for case in dataset.cases)
+        write_cases(partial, [replace(first, **fields), *rest])
+        write_json(partial / "provenance.json", read_json(labelled / "provenance.json"))
+    return to
+
+
+def test_frames_of_another_data_set_are_refused(fitted, phantoms, labelled, tmp_path):
+    folder = changed(labelled, tmp_path / "other", id="elsewhere")
+    with pytest.raises(ConfigError, match="backgrounds are unannotated images of the data set.*elsewhere of .*other"):
+        make_plan(fitted, phantoms, CONFIG.model_copy(update={"backgrounds": folder}), 0)
+
+
+@pytest.mark.parametrize("told", [None, {"cases": {"train-9999": "0" * 64}}])
+def test_labels_from_annotations_that_the_model_has_not_seen_are_refused(fitted, phantoms, labelled, tmp_path, told):
+    folder = changed(labelled, tmp_path / "other")
+    (folder / "provenance.json").unlink()
+    if told:
+        write_json(folder / "provenance.json", told)
+    with pytest.raises(ConfigError, match="comes from other annotations, such as"):
+        make_plan(fitted, phantoms, CONFIG.model_copy(update={"backgrounds": folder}), 0)
