@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from judge import NETWORK
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
@@ -62,7 +63,7 @@ FULL = Size(
     fit=FitConfig(denoiser=DenoiserConfig(iterations=250), validator=ValidatorConfig(iterations=150)),
     base=SHIPPED,
     generate=GenerateConfig(count=64, workers=1, strength=0.05),  # vessels of an eye keep their course
-    judge=StudyConfig(iterations=1200),
+    judge=NETWORK.model_copy(update={"iterations": 1200}),
 )
 QUICK = Size(
     annotated=6,

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
-from judge import Judge, _Batches, iou_inside, kid, training_windows
+from judge import NETWORK, Judge, _Batches, iou_inside, kid, training_windows
 from numpy.typing import NDArray
 from painter import Lesion, codec_passed, fitted, lesions_of, prepare_data, say, windows
 from scipy import ndimage
@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
 from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
-from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, ValidatorConfig
+from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
 from diffaug.data.case import Case, Mask
 from diffaug.data.folder import read_dataset
 from diffaug.diffusion.contract import Conditioning
@@ -246,7 +246,7 @@ def trained_network(data: Path, names: Sequence[str], folder: Path, iterations: 
     elif not (folder / "judge.safetensors").is_file():
         from safetensors.torch import save_file
 
-        config = StudyConfig(iterations=iterations)
+        config = NETWORK.model_copy(update={"iterations": iterations})
         network, batches = build_network(config, 0), _Batches(pixel_pool(cases), config.batch_size)
         train(network, batches, config, name="pixel", files=make_folder(folder) / "pixel")  # type: ignore[arg-type]
         state = {name: value.contiguous() for name, value in network.state_dict().items()}

@@ -28,6 +28,9 @@ SIDE = 128  # px of a window
 CONTEXT = 1.7  # window side over the lesion's longer side, in every measurement
 PER_CASE = 10  # windows of a case that train the judge
 LEVELS = 4  # of the encoder whose features are used
+NETWORK = StudyConfig(  # of every judge, so that their numbers can be compared over the years
+    size=SIDE, widths=(48, 64, 96, 128, 192), batch_size=16, learning_rate=1e-3, ema=0.0, augmentation=1.0
+)
 
 
 def window_of(mask: Mask) -> Window:
@@ -86,7 +89,7 @@ class Judge:
     @staticmethod
     def trained(cases: Sequence[Case], folder: Path, iterations: int) -> "Judge":
         """Train a judge, or load the one in `folder`."""
-        path, config = folder / "judge.safetensors", StudyConfig(iterations=iterations)
+        path, config = folder / "judge.safetensors", NETWORK.model_copy(update={"iterations": iterations})
         network = build_network(config, 0)
         if path.is_file():
             network.load_state_dict(load_file(path))
@@ -187,7 +190,7 @@ def auc_of_classifier(judge: Judge, a: Tensor, b: Tensor, groups: Sequence[str],
     seen = [a[inside[: len(a)]], b[inside[len(a) :]]]
     fresh = [a[~inside[: len(a)]], b[~inside[len(a) :]]]
 
-    copy = Judge(build_network(StudyConfig(), 0), 0)
+    copy = Judge(build_network(NETWORK, 0), 0)
     copy.network.load_state_dict(judge.network.state_dict())
     whole = torch.ones(1, 1, SIDE, SIDE)
 

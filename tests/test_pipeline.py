@@ -311,7 +311,7 @@ def test_labelled_backgrounds_need_unannotated_images_and_are_the_runs_own(
     assert (every, six) == ("annotated", "pseudo-labelled")
     assert capsys.readouterr().err.count("leave no image unannotated") == 1
     own = config.generate.model_copy(update={"backgrounds": tmp_path})
-    with pytest.raises(ConfigError, match="set data.backgrounds: pseudo-labelled"):
+    with pytest.raises(ConfigError, match=r"set data\.backgrounds: pseudo-labelled"):
         run_pipeline(config.model_copy(update={"generate": own}))
 
 

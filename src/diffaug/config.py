@@ -200,21 +200,21 @@ class StudyConfig(Knobs):
 
     arms: tuple[str, ...] = ()  # none: real, copy-paste and, as far as the inputs allow, unfiltered and selected
     seeds: Positive = 1  # of each draw of the annotated cases
-    size: Annotated[int, Field(ge=64, multiple_of=32)] = 128  # px; side of the square the segmentation network sees
+    size: Annotated[int, Field(ge=64, multiple_of=32)] = 160  # px; side of the square the segmentation network sees
     cell: Literal[2, 4, 8] = 4  # px; squares whose pixels become channels before the first layer
-    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (48, 64, 96, 128, 192)  # from size / cell down
-    iterations: Positive = 1600
-    batch_size: Annotated[int, Field(ge=2)] = 16  # batch normalisation needs two
-    learning_rate: Rate = 1e-3
+    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)  # from size / cell down
+    iterations: Positive = 8000
+    batch_size: Annotated[int, Field(ge=2)] = 8  # batch normalisation needs two
+    learning_rate: Rate = 2e-3
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2
     loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = (
         "image-dice+ce"  # Dice of the batch, of each image, for recall
     )
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = (
-        0.0  # decay of the averaged weights that are tested; 0 takes the last
+        0.99  # decay of the averaged weights that are tested; 0 takes the last
     )
-    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0  # strength of the classical augmentation
+    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.5  # strength of the classical augmentation
     synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # painted cases in an arm, for each real case
     synthetic_share: Fraction | None = 0.5  # of a batch, synthetic or pasted; None: as many as there are in the arm
     synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss
@@ -222,7 +222,7 @@ class StudyConfig(Knobs):
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
     select: SelectConfig = SelectConfig()
     fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
-    pseudo_confidence: Fraction = 0.8  # mean probability inside a pseudo-mask that is kept
+    pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
         1  # seeds of `real` that label and measure for the arms pseudo-label and selected
     )
@@ -305,7 +305,7 @@ PRESETS: dict[str, Config] = {
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
         },
         generate={"count": 40, "shard_size": 16},
-        study={"seeds": 2, "iterations": 160},
+        study={"seeds": 2, "iterations": 400},
     ),
     "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update
         fit={

@@ -627,7 +627,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
 
 
 # Milliseconds of one core, from the run of runs/kvasir.sh in docs/results.md (two AVX-512 cores); a rough guide.
-TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0, 3.0, 20.0  # per row of a batch
+TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0, 1.5, 10.0  # per row of a batch
 PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
 KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
 MODEL_MB = 75.0
@@ -656,6 +656,6 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
         ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
         return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": round(requests * KEPT_MB, 1)}
     runs = len(config.arms or ARMS) * config.seeds
-    relative = (config.size / 128) ** 2 * (4 / config.cell) ** 2 * (config.widths[0] / 48) ** 2
+    relative = (config.size / 128) ** 2 * (4 / config.cell) ** 2 * config.widths[0] / 48
     ms = runs * config.iterations * config.batch_size * (AUGMENT_SEGMENTER + TRAIN_SEGMENTER * relative)
     return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": 10.0 * runs}

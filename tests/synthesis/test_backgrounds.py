@@ -1,4 +1,4 @@
-"""Unannotated frames as backgrounds: lesions that a baseline found in them are replaced, removed, or stay in the label."""
+"""Unannotated frames as backgrounds: what a baseline found in them is replaced, removed, or stays in the label."""
 
 from dataclasses import replace
 
@@ -106,7 +106,7 @@ def changed(labelled, to, **fields):
 
 def test_frames_of_another_data_set_are_refused(fitted, phantoms, labelled, tmp_path):
     folder = changed(labelled, tmp_path / "other", id="elsewhere")
-    with pytest.raises(ConfigError, match="backgrounds are unannotated images of the data set.*elsewhere of .*other"):
+    with pytest.raises(ConfigError, match=r"backgrounds are unannotated images.*elsewhere of .*other"):
         make_plan(fitted, phantoms, CONFIG.model_copy(update={"backgrounds": folder}), 0)
 
 

@@ -26,6 +26,7 @@ from diffaug.synthesis import select
 if TYPE_CHECKING:
     from torch import nn
 
+FLIPS = ((), (2,), (3,), (2, 3))  # axes of an image that a pseudo-label is averaged over
 LEAST = 0.001  # of the image; a smaller pseudo-mask is noise
 FEATURES = (
     "relative_area", "eccentricity", "solidity", "lightness_contrast", "redness_contrast", "edge_sharpness", "texture",
@@ -233,8 +234,8 @@ def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[
 def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any]]:
     """Write the mask that the baseline gives each unannotated image, and yield its confidence.
 
-    The label is that of the mean probability of the baselines; its confidence is the mean probability of each class
-    inside its mask, the least of the classes.
+    The label is that of the mean probability of the baselines over the image and its mirror images; its confidence is
+    the mean probability of each class inside its mask, the least of the classes.
 
     Yields:
         id, mask (file name), area (share of the image), confidence.
@@ -251,8 +252,9 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
         images = load_images(some, config.size)
-        mean = torch.stack([probabilities(network, images) for network in networks]).mean(0)
-        for index, (case, probability) in enumerate(zip(some, mean, strict=True)):
+        views = [(network, axes) for network in networks for axes in FLIPS]
+        turned = [probabilities(network, images.flip(axes)).flip(axes) for network, axes in views]
+        for index, (case, probability) in enumerate(zip(some, torch.stack(turned).mean(0), strict=True)):
             full = enlarged(probability, case.read_image().shape[:2])
             label, name = labelled(full, classes), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
