@@ -220,6 +220,7 @@ class StudyConfig(Knobs):
     synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss
     real_last: Fraction = 0.0  # share of the iterations at the end that see real cases alone
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
+    labelled: bool = False  # painted arms also train on the images that pseudo-label trains on
     select: SelectConfig = SelectConfig()
     fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept

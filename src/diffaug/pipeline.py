@@ -273,7 +273,7 @@ def checked(config: Config) -> Config:
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     check_arms(config.study.arms)
-    check_derived({arm.partition("@")[0] for arm in config.study.arms})
+    check_derived({arm.partition("@")[0] for arm in config.study.arms}, config.study.labelled)
     if config.generate.backgrounds:
         raise ConfigError(
             f"a run labels its own backgrounds: generate.backgrounds is {config.generate.backgrounds}; "
@@ -323,6 +323,7 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
     if config.data.backgrounds == "pseudo-labelled":
         say(f"{annotated} annotated cases leave no image unannotated: lesions are painted on annotated frames alone")
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
+    config = config.model_copy(update={"study": config.study.model_copy(update={"labelled": False})})
     if "pseudo-label" not in config.study.arms:
         return config
     arms = tuple(arm for arm in config.study.arms if arm != "pseudo-label")
@@ -438,7 +439,7 @@ def _is_painted(arm: str) -> bool:
 
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
-    from diffaug.study.arms import DERIVED
+    from diffaug.study.arms import is_derived
     from diffaug.study.run import cases_of_pool
     from diffaug.study.selection import pseudo_label_set
     from diffaug.synthesis.shards import generate
@@ -449,7 +450,7 @@ def _run_job(job: Job, records: "Records") -> None:
     if not pending:
         return
     painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
-    derives = {arm.partition("@")[0] for arm in pending} & set(DERIVED) or (painted and labelled)
+    derives = any(is_derived(arm.partition("@")[0], config.study.labelled) for arm in pending) or (painted and labelled)
     if derives and "real" not in pending:
         pending = ["real", *pending]  # its weights are needed
     derived(

@@ -282,14 +282,20 @@ def test_a_case_whose_pixels_are_not_finite_is_named_alone(tmp_path):
         segmenter.check_finite(logits.mean(), logits, "real-0", 4, ("first", "second", "third"), tmp_path / "log.jsonl")
 
 
-def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_are_kept(tmp_path):
-    dataset = make_dataset(tmp_path / "data", train=9)
+def partly_annotated(folder):
+    """Six annotated cases and three images without annotation."""
+    dataset = make_dataset(folder, train=9)
     text = (dataset / "cases.csv").read_text(encoding="utf-8")
     for name in ("train-6", "train-7", "train-8"):
         text = text.replace(f"masks/{name}.png,{name},train", f",{name},unannotated").replace(
             f"masks/{name}.png,train,{name}", f",unannotated,{name}"
         )
     (dataset / "cases.csv").write_text(text, encoding="utf-8")
+    return dataset
+
+
+def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_are_kept(tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
     update = {"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.5}
     config = CONFIG.model_copy(update=update | {"iterations": 60})
     summary = run_study(dataset, tmp_path / "out", [], config)
@@ -316,6 +322,32 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     ):
         run_study(
             dataset, tmp_path / "strict", [], config.model_copy(update={"pseudo_confidence": 1.0, "iterations": 2})
+        )
+
+
+def test_painted_arms_train_on_labelled_images_too_where_that_is_asked(tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
+    synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
+    arms = ("real", "pseudo-label", "validated", "selected")
+    changed = {"arms": arms, "seeds": 1, "iterations": 60, "pseudo_confidence": 0.0, "labelled": True}
+    summary = run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update=changed))
+    count = summary["arms"]["pseudo-label"]["cases"]["pool"]
+    assert count > 0 and "labelled" not in summary["arms"]["pseudo-label"]["cases"]
+    for arm in ("validated", "selected"):
+        found = summary["arms"][arm]["cases"]
+        assert found == {"real": 6, "pool": 3 + 2 + count, "labelled": count, "trained_fills": 2, "wanted_fills": 2}
+    assert f"6 + 3 + 2 + {count} labelled" in write_report(tmp_path / "out").read_text(encoding="utf-8")
+    with pytest.raises(StudyError, match="the arm validated is derived from the arm real"):
+        run_study(
+            dataset, tmp_path / "alone", [synthetic], CONFIG.model_copy(update=changed | {"arms": ("validated",)})
+        )
+    with pytest.raises(StudyError, match=r"needs unannotated images.*or set study\.labelled to false"):
+        whole = make_dataset(tmp_path / "whole")
+        run_study(
+            whole,
+            tmp_path / "none",
+            [make_synthetic(tmp_path / "other", data=whole)],
+            CONFIG.model_copy(update=changed | {"arms": ("real", "validated")}),
         )
 
 

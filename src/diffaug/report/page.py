@@ -171,9 +171,10 @@ def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def cases(count: Mapping[str, int]) -> str:
-    """Write what an arm was trained on, such as 50 + 100 + 50: real cases, others, and lesion-free fills."""
-    fills = count.get("trained_fills", 0)
-    return f"{count['real']} + {count['pool'] - fills} + {fills}"
+    """Write what an arm was trained on, such as 50 + 100 + 50: real cases, others, fills, perhaps labelled images."""
+    fills, labelled = count.get("trained_fills", 0), count.get("labelled", 0)
+    told = f"{count['real']} + {count['pool'] - fills - labelled} + {fills}"
+    return f"{told} + {labelled} labelled" if labelled else told
 
 
 def fraction(interval: Mapping[str, float | None]) -> str:

@@ -40,7 +40,7 @@ class Arm:
 
     `real` are annotated cases; `pool` are other cases that fill a share of each batch; with `paste`, pasted cases made
     of `real` fill that share instead. The pool of a derived arm is found once the baseline is trained. So many of the
-    pool are lesion-free `fills`.
+    pool are lesion-free `fills`, and so many unannotated images that the baseline `labelled`.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Arm:
     pool: tuple[Case, ...] = ()
     paste: bool = False
     fills: int = 0
+    labelled: int = 0
 
     @property
     def kind(self) -> str:
@@ -133,7 +134,7 @@ def build_arms(
     """
     kinds = {name.partition("@")[0] for name in names}
     rows = [row for one in synthetic for row in one.rows]
-    _check_inputs(kinds, synthetic, rows, full, unannotated)
+    _check_inputs(kinds, synthetic, rows, full, unannotated, config.labelled)
     arms = []
     for name in names:
         arm = Arm(name, tuple(full if name == "oracle" else train), paste=name == "copy-paste")
@@ -152,6 +153,7 @@ def _check_inputs(
     rows: Sequence[Mapping[str, Any]],
     full: Sequence[Case],
     unannotated: Sequence[Case],
+    labelled: bool,
 ) -> None:
     given = ", ".join(str(one.folder) for one in synthetic) or "none"
     wanted = sorted(kinds & set(PAINTED))
@@ -176,23 +178,29 @@ def _check_inputs(
             "the arm oracle needs the annotations of the full data set; none were given; "
             "give --oracle DATA, or leave the arm out"
         )
-    if "pseudo-label" in kinds and not unannotated:
+    on_labels = kinds & {"pseudo-label", *(PAINTED if labelled else ())}
+    if on_labels and not unannotated:
         raise StudyError(
-            "the arm pseudo-label needs unannotated images; the data set has none; add some, or leave the arm out"
+            f"the arm {sorted(on_labels)[0]} needs unannotated images; the data set has none; add some, leave the arm "
+            "out, or set study.labelled to false"
         )
-    check_derived(kinds)
+    check_derived(kinds, labelled)
 
 
-def check_derived(kinds: set[str]) -> None:
+def is_derived(kind: str, labelled: bool) -> bool:
+    """Tell whether an arm needs a trained `real`: to choose by, or to label images that it also trains on."""
+    return kind in DERIVED or (labelled and kind in PAINTED)
+
+
+def check_derived(kinds: set[str], labelled: bool = False) -> None:
     """Refuse arms that need the arm `real`, without it.
 
     Raises:
         StudyError: Naming the arm.
     """
-    if kinds & set(DERIVED) and "real" not in kinds:
-        raise StudyError(
-            f"the arm {sorted(kinds & set(DERIVED))[0]} is derived from the arm real, which is not there; add real"
-        )
+    derived = sorted(kind for kind in kinds if is_derived(kind, labelled))
+    if derived and "real" not in kinds:
+        raise StudyError(f"the arm {derived[0]} is derived from the arm real, which is not there; add real")
 
 
 def painted_count(arm: Arm, config: StudyConfig) -> int:
@@ -204,7 +212,7 @@ def painted_count(arm: Arm, config: StudyConfig) -> int:
 def wanted_fills(arm: Arm, config: StudyConfig) -> int:
     """Return how many lesion-free fills belong to the painted lesions of an arm, whose pool is known."""
     takes = arm.kind in PAINTED and arm.kind != "no-fills"
-    return round(config.fills * (len(arm.pool) - arm.fills)) if takes else 0
+    return round(config.fills * (len(arm.pool) - arm.fills - arm.labelled)) if takes else 0
 
 
 def _painted(arm: Arm, rows: Sequence[Mapping[str, Any]], config: StudyConfig, seed: int) -> list[Mapping[str, Any]]:

@@ -31,7 +31,6 @@ from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
     ARMS,
-    DERIVED,
     SELECTED,
     Arm,
     SyntheticSet,
@@ -42,6 +41,7 @@ from diffaug.study.arms import (
     check_classes,
     check_size,
     default_arms,
+    is_derived,
     painted_count,
     read_synthetic,
     wanted_fills,
@@ -391,17 +391,18 @@ def _run_of(
     rows = [row for one in inputs.synthetic for row in one.rows]
     training, held_out = select.fills(rows)
     derive = None
-    if arm.kind in DERIVED:
+    if is_derived(arm.kind, config.labelled):
         derive = Derivation(
             kind=arm.kind,
             folder=out,
             baselines=tuple(out / "runs" / f"real-{one}.safetensors" for one in baselines),
             config=config,
             train=inputs.train,
-            candidates=arm.pool,
+            candidates=() if arm.kind == "pseudo-label" else arm.pool,
             rows=tuple(select.accepted(rows)) if arm.kind in SELECTED else (),
             fills=cases_of(training, inputs.synthetic) if arm.kind == "selected" else (),
             count=painted_count(arm, config),
+            images=inputs.dataset.split("unannotated"),
         )
     regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
     fills = tuple(zip(cases_of(held_out, inputs.synthetic), regions, strict=True))
@@ -521,6 +522,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
         save_weights(network, run.weights)
     pool = {"real": len(arm.real), "pool": len(arm.pool), "fills": _alarms(run, network)}
     pool |= {"trained_fills": arm.fills, "wanted_fills": wanted_fills(arm, config)}
+    pool |= {"labelled": arm.labelled} if arm.labelled else {}
     write_json(Path(f"{files}.pool.json"), pool)
     write_jsonl(run.records, rows)
     Path(f"{files}.checkpoint").unlink(missing_ok=True)
@@ -688,8 +690,8 @@ def _summarise(
 
 
 def cases_of_pool(pool: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many cases a run was trained on: real ones, others, and fills among these, of those wanted."""
-    return {name: pool[name] for name in ("real", "pool", "trained_fills", "wanted_fills") if name in pool}
+    """Return how many cases a run was trained on: real, others, and of these the labelled, the fills, those wanted."""
+    return {name: pool[name] for name in ("real", "pool", "labelled", "trained_fills", "wanted_fills") if name in pool}
 
 
 def write_tables(

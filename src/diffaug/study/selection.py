@@ -20,7 +20,7 @@ from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, 
 from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
 from diffaug.errors import StudyError
-from diffaug.study.arms import Arm, annotated, read_synthetic
+from diffaug.study.arms import DERIVED, SELECTED, Arm, annotated, read_synthetic
 from diffaug.synthesis import select
 
 if TYPE_CHECKING:
@@ -39,15 +39,16 @@ class Derivation:
     """What the pool of a derived arm is made from.
 
     Attributes:
-        kind: pseudo-label, selected or no-fills.
+        kind: Of the arm.
         folder: Of the study; pseudo-masks and scores are kept there.
         baselines: Weights of trained runs of `real`.
         config: Of the study.
         train: Annotated training cases.
-        candidates: Unannotated images, or painted cases that the gate accepted.
-        rows: Manifest rows of the painted cases, in their order.
+        candidates: Painted cases: all of the arm, or, to choose from, those that the gate accepted.
+        rows: Manifest rows of the accepted cases, in their order.
         fills: Lesion-free fills, of which as many are added as belong to the selected cases.
         count: Painted cases wanted.
+        images: Unannotated images.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Derivation:
     rows: tuple[Mapping[str, Any], ...] = ()
     fills: tuple[Case, ...] = ()
     count: int = 0
+    images: tuple[Case, ...] = ()
 
     def finished(self, arm: Arm) -> Arm:
         """Return an arm with its pool.
@@ -67,18 +69,26 @@ class Derivation:
             StudyError: Nothing is left.
         """
         pool, filled = self.pool(), {case.id for case in self.fills}
-        return replace(arm, pool=pool, fills=sum(case.id in filled for case in pool))
+        fills = sum(case.id in filled for case in pool) if self.kind in SELECTED else arm.fills
+        labelled = self.labelled()
+        return replace(arm, pool=(*pool, *labelled), fills=fills, labelled=len(labelled))
+
+    def labelled(self) -> tuple[Case, ...]:
+        """Return the unannotated images that the arm also trains on, with the masks that the baseline is sure of."""
+        return self._pseudo_labelled() if self.config.labelled and self.kind != "pseudo-label" else ()
 
     def pool(self) -> tuple[Case, ...]:
-        """Return the pool; what is measured for it is written to the folder once.
+        """Return what the arm chooses; what is measured for it is written to the folder once.
 
         Raises:
             StudyError: Nothing is left.
         """
-        pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
+        pool = self.candidates
+        if self.kind in DERIVED:
+            pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
         if not pool and self.kind == "pseudo-label":
             raise StudyError(
-                f"an arm needs cases: none of {len(self.candidates)} images is left for pseudo-label, of which the "
+                f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which the "
                 f"baseline must find {LEAST:.1%} or more, with study.pseudo_confidence "
                 f"{self.config.pseudo_confidence:g} or more; lower the confidence, or leave the arm out"
             )
@@ -93,7 +103,7 @@ class Derivation:
         table = self.folder / "pseudo" / "masks.jsonl"
         if not table.is_file():
             write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
-        least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.candidates}
+        least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.images}
         kept = [row for row in read_jsonl(table) if row["area"] >= LEAST and row["confidence"] >= least]
         classes = self.train[0].classes
         return tuple(
@@ -213,7 +223,7 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
     plan, config, baselines = read_baselines(study, {} if confidence is None else {"pseudo_confidence": confidence})
     dataset = read_dataset(Path(plan["data"]))
     train, images = annotated(dataset, "train"), dataset.split("unannotated")
-    labelled = Derivation("pseudo-label", study, baselines, config, train, images).pool()
+    labelled = Derivation("pseudo-label", study, baselines, config, train, (), images=images).pool()
     with new_dataset(out) as partial:
         write_cases(partial, [copy_case(case, partial) for case in labelled])
         write_json(partial / "provenance.json", {"cases": {case.id: digest_of_case(case) for case in train}})
@@ -247,7 +257,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     from diffaug.study.batches import load_images
     from diffaug.study.evaluate import BATCH, enlarged, labelled, probabilities
 
-    cases, config, classes = derivation.candidates, derivation.config, derivation.train[0].classes
+    cases, config, classes = derivation.images, derivation.config, derivation.train[0].classes
     networks = load_networks(derivation.baselines, config, derivation.train)
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
