@@ -2,6 +2,7 @@
 # Do painted lesions help, where, and by how much? Kvasir-SEG, 25 and 50 annotated cases, three draws, val and test as test.
 # Usage: runs/kvasir_study.sh OUT [FROM] [diffaug run options, such as --budget 180]
 # FROM: Kvasir-SEG as published or in split folders; $DIFFAUG_DATA/kvasir-seg where the second word is none or an option.
+# A part of the table: --annotated 50 --draws 0 --arms real oracle.
 # Run it again after a kill: what docs/results/kvasir_study.jsonl records is not repeated.
 set -eu
 OUT=${1:?usage: runs/kvasir_study.sh OUT [FROM] [OPTIONS]}
@@ -20,12 +21,16 @@ data:
   path: "$FROM"
   annotated: [50, 25]
   draws: [0, 1, 2]
+  painted_per_real: 6
+  backgrounds: pseudo-labelled
   test: [val, test]
 generate:
   domain: generic
   fills: 0.5
 study:
+  labelled: true
+  synthetic_per_real: 3
   arms: [real, copy-paste, pseudo-label, unfiltered, random-kept, fixed-threshold, validated, selected, "selected@0.5",
-         "selected@1", "selected@3", oracle]
+         "selected@1", "selected@6", oracle]
 YAML
 diffaug run "$OUT/kvasir_study.yaml" "$@"

@@ -213,6 +213,10 @@ def test_a_run_takes_a_device_and_a_dry_run_refuses_its_arms(
     main([*words, "--device", "cuda", "--budget", "5"])
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert (config["device"], config["budget"]) == ("cuda", 5)
+    main([*words, "--annotated", "25", "all", "--draws", "1", "--arms", "real", "oracle"])
+    config = yaml.safe_load(capsys.readouterr().out)["config"]
+    assert (config["data"]["annotated"], config["data"]["draws"]) == ([25, "all"], [1])
+    assert config["study"]["arms"] == ["real", "oracle"]
 
 
 def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -443,6 +443,11 @@ class Run:
     """
 
     config: Positional[Path]  # YAML file: `preset:` and the knobs that differ from it
+    annotated: tuple[
+        str, ...
+    ] = ()  # a part of the table: these numbers of annotated cases; those of the file unless set
+    draws: tuple[int, ...] = ()  # a part of the table: these draws
+    arms: tuple[str, ...] = ()  # a part of the table: these arms
     budget: float | None = None  # minutes; fewer draws are made where all of them would take longer
     device: str | None = None  # cpu, cuda, cuda:N or auto; that of the file unless set
     dry_run: bool = False  # print the plan and stop
@@ -450,8 +455,11 @@ class Run:
     def run(self) -> None:
         """Run the stages, and print the paths of the reports."""
         config = read_config(self.config)
-        given = {"budget": self.budget, "device": self.device}
-        config = config_from_values(config.model_dump() | {key: one for key, one in given.items() if one is not None})
+        values, given = config.model_dump(), {"budget": self.budget, "device": self.device}
+        part = {"annotated": [int(one) if one.isdigit() else one for one in self.annotated], "draws": self.draws}
+        values["data"] |= {key: some for key, some in part.items() if some}
+        values["study"] |= {"arms": self.arms} if self.arms else {}
+        config = config_from_values(values | {key: one for key, one in given.items() if one is not None})
         if self.dry_run:
             from diffaug.pipeline import checked
 
