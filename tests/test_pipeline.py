@@ -309,7 +309,7 @@ def test_labelled_backgrounds_need_unannotated_images_and_are_the_runs_own(
     config = painted(real_alone(tmp_path, annotated=("all", 6), backgrounds="pseudo-labelled"), "real", "unfiltered")
     every, six, *_ = (job.config.data.backgrounds for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
     assert (every, six) == ("annotated", "pseudo-labelled")
-    assert capsys.readouterr().err.count("leave no image unannotated") == 1
+    assert capsys.readouterr().err.count("all annotated cases leave no others") == 1
     own = config.generate.model_copy(update={"backgrounds": tmp_path})
     with pytest.raises(ConfigError, match=r"set data\.backgrounds: pseudo-labelled"):
         run_pipeline(config.model_copy(update={"generate": own}))

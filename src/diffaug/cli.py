@@ -443,11 +443,9 @@ class Run:
     """
 
     config: Positional[Path]  # YAML file: `preset:` and the knobs that differ from it
-    annotated: tuple[
-        str, ...
-    ] = ()  # a part of the table: these numbers of annotated cases; those of the file unless set
-    draws: tuple[int, ...] = ()  # a part of the table: these draws
-    arms: tuple[str, ...] = ()  # a part of the table: these arms
+    annotated: tuple[str, ...] = ()  # numbers of annotated cases, for a part of the table; the file's unless set
+    draws: tuple[int, ...] = ()  # the same of draws
+    arms: tuple[str, ...] = ()  # the same of arms
     budget: float | None = None  # minutes; fewer draws are made where all of them would take longer
     device: str | None = None  # cpu, cuda, cuda:N or auto; that of the file unless set
     dry_run: bool = False  # print the plan and stop

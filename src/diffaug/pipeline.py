@@ -24,6 +24,7 @@ from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, subset_dataset, write_cases
+from diffaug.data.fundus import disc_and_cup
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError
 
@@ -316,13 +317,18 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
 
 
 def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Config:
-    """Leave `pseudo-label` out of a number of annotated cases that leaves no image unannotated, and say so."""
+    """Leave out what needs unannotated images where a number of annotated cases leaves none, and say so.
+
+    Eyes are never painted on without annotation either: a cup belongs to its disc.
+    """
     left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
-    if left or full.split("unannotated"):
-        return config
-    if config.data.backgrounds == "pseudo-labelled":
-        say(f"{annotated} annotated cases leave no image unannotated: lesions are painted on annotated frames alone")
+    some = bool(left or full.split("unannotated"))
+    if config.data.backgrounds == "pseudo-labelled" and (not some or disc_and_cup(full.class_names)):
+        reason = "discs are painted in annotated eyes" if some else f"{annotated} annotated cases leave no others"
+        say(f"lesions are painted on annotated frames alone: {reason}")
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
+    if some:
+        return config
     config = config.model_copy(update={"study": config.study.model_copy(update={"labelled": False})})
     if "pseudo-label" not in config.study.arms:
         return config

@@ -317,6 +317,12 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     with pytest.raises(StudyError, match="none of 3 images is left for pseudo-label"):
         selection.pseudo_label_set(tmp_path / "out", tmp_path / "sure", confidence=1.0)
     assert not (tmp_path / "sure").exists()
+    mask = dataset / "masks" / "train-0.png"
+    before = mask.read_bytes()
+    shutil.copyfile(dataset / "masks" / "train-2.png", mask)
+    with pytest.raises(StudyError, match="was changed since"):
+        selection.pseudo_label_set(tmp_path / "out", tmp_path / "changed")
+    mask.write_bytes(before)
     with pytest.raises(
         StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
     ):

@@ -118,3 +118,8 @@ def test_labels_from_annotations_that_the_model_has_not_seen_are_refused(fitted,
         write_json(folder / "provenance.json", told)
     with pytest.raises(ConfigError, match="comes from other annotations, such as"):
         make_plan(fitted, phantoms, CONFIG.model_copy(update={"backgrounds": folder}), 0)
+
+
+def test_a_cup_is_painted_in_annotated_eyes_alone(fitted_eyes, eyes, labelled):
+    with pytest.raises(ConfigError, match="in the annotated eye it belongs to"):
+        make_plan(fitted_eyes, eyes, CONFIG.model_copy(update={"backgrounds": labelled, "place": "replace"}), 0)

@@ -193,13 +193,18 @@ def read_baselines(study: Path, changed: Mapping[str, Any]) -> tuple[dict[str, A
     """Return the plan of a study, its config with some knobs changed, and the weights of its baselines.
 
     Raises:
-        StudyError: The arm `real` is not trained.
+        StudyError: The arm `real` is not trained, or the data were changed since.
     """
+    from diffaug.study.run import read_inputs
+
     plan = read_json(study / "study.json")
     config = config_from_values({"study": plan["config"] | changed}).study
     baselines = sorted((study / "runs").glob("real-*.safetensors"))[: config.baselines]
     if not baselines:
         raise StudyError(f"a baseline is a trained arm real: {study} has none; run its study with real")
+    made, now = plan["identity"], read_inputs(Path(plan["data"]), (), plan["identity"]["test"]).digests()
+    if now["data"] != made["data"]:
+        raise StudyError(f"a baseline belongs to its data: {plan['data']} was changed since {study}; study it again")
     return plan, config, tuple(baselines)
 
 

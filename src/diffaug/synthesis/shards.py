@@ -473,13 +473,9 @@ def painted_trajectories(
     """
     own = seed_of_request(seed, -1) % 2**31
     simple: dict[str, Any] = {
-        "gate": "conformal",
-        "candidates": 1,
-        "label": "requested",
-        "paint_all": False,
-        "fills": 0.0,
-    }
-    simple |= {"backgrounds": None}
+        "gate": "conformal", "candidates": 1, "label": "requested", "paint_all": False, "fills": 0.0,
+        "backgrounds": None,
+    }  # fmt: skip
     plain = config.model_copy(update=simple)
     studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
     gate = Gate(studio.gate.validators, calibration.fixed(0.0))
@@ -798,12 +794,14 @@ def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping
         The digest of the folder's cases; nothing without one.
 
     Raises:
-        ConfigError: Naming the first image or annotation that should not be there.
+        ConfigError: Naming the first image or annotation that should not be there; or the classes are disc and cup.
     """
     folder, known = config.backgrounds, {case.id: case for case in dataset.split("unannotated")}
     if folder is None:
         return ""
     others, path = backgrounds_of(config), folder / "provenance.json"
+    if disc_and_cup(dataset.class_names):
+        raise ConfigError(f"a cup is painted in the annotated eye it belongs to: backgrounds is {folder}; leave it out")
     rule = "backgrounds are unannotated images of the data set, labelled by `diffaug pseudo-label`"
     for case in others:
         same = case.id in known and digest_of_file(case.image) == digest_of_file(known[case.id].image)
