@@ -474,7 +474,7 @@ def _run_job(job: Job, records: "Records") -> None:
         wanted = job.generate
         if labelled:
             say("study: real, which labels the frames that are painted on")
-            _study(job, ["real"], [])
+            _study(job, ["real"])
             found = pseudo_label_set(out / "study", out / "labelled")
             say(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
             wanted = wanted.model_copy(update={"backgrounds": out / "labelled"})
@@ -484,9 +484,8 @@ def _run_job(job: Job, records: "Records") -> None:
             seed=job.seed, workers=job.generate.workers, device=config.device,
         )  # fmt: skip
         records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
-    sets = [out / "synthetic"] if (out / "synthetic" / "summary.json").is_file() else []
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
-    summary = _study(job, pending, sets)
+    summary = _study(job, pending)
     for (arm, seed), key in keys.items():
         if arm in pending and records.run(key) is None:
             runs = out / "study" / "runs"
@@ -505,11 +504,12 @@ def _run_job(job: Job, records: "Records") -> None:
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
 
 
-def _study(job: Job, arms: Sequence[str], sets: Sequence[Path]) -> dict[str, Any]:
-    """Run some arms of a job's study, and return the summary."""
+def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
+    """Run some arms of a job's study, with its synthetic set where it is made, and return the summary."""
     from diffaug.study.run import run_study
 
     config = job.config
+    sets = [job.out / "synthetic"] if (job.out / "synthetic" / "summary.json").is_file() else []
     return run_study(
         job.out / "data", job.out / "study", sets, config.study.model_copy(update={"arms": tuple(arms)}),
         seed=job.seed, test=job.tests, device=config.device, oracle=job.full,
