@@ -420,6 +420,7 @@ def _plan(
     return {
         "identity": {**identity, "seed": seed, "test": list(inputs.tests), "device": device, **digests}
         | ({"folds": folds} if folds else {}),
+        "trained": {case.id: digest_of_case(case) for case in inputs.train},
         "tested": {case.id: digest_of_case(case) for case in inputs.test},
         "config": knobs,
         "arms": {name: ARMS[name.partition("@")[0]] for name in config.arms},

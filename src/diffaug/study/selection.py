@@ -195,15 +195,13 @@ def read_baselines(study: Path, changed: Mapping[str, Any]) -> tuple[dict[str, A
     Raises:
         StudyError: The arm `real` is not trained, or the data were changed since.
     """
-    from diffaug.study.run import read_inputs
-
     plan = read_json(study / "study.json")
     config = config_from_values({"study": plan["config"] | changed}).study
     baselines = sorted((study / "runs").glob("real-*.safetensors"))[: config.baselines]
     if not baselines:
         raise StudyError(f"a baseline is a trained arm real: {study} has none; run its study with real")
-    made, now = plan["identity"], read_inputs(Path(plan["data"]), (), plan["identity"]["test"]).digests()
-    if now["data"] != made["data"]:
+    now = {case.id: digest_of_case(case) for case in annotated(read_dataset(Path(plan["data"])), "train")}
+    if plan.get("trained") != now:
         raise StudyError(f"a baseline belongs to its data: {plan['data']} was changed since {study}; study it again")
     return plan, config, tuple(baselines)
 
@@ -231,7 +229,7 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
     labelled = Derivation("pseudo-label", study, baselines, config, train, (), images=images).pool()
     with new_dataset(out) as partial:
         write_cases(partial, [copy_case(case, partial) for case in labelled])
-        write_json(partial / "provenance.json", {"cases": {case.id: digest_of_case(case) for case in train}})
+        write_json(partial / "provenance.json", {"cases": plan["trained"]})
     return {"unannotated": len(images), "labelled": len(labelled)}
 
 
