@@ -235,11 +235,6 @@ def label_of_ratio(entry: MaskEntry, ratio: float, classes: Sequence[LabelClass]
     return made
 
 
-def lesions_of(cases: Sequence[Case]) -> dict[str, tuple[MaskEntry, ...]]:
-    """Return the components of the masks of backgrounds, by case, as lesions that a request may replace."""
-    return {case.id: tuple(entries_of(case, case.read_mask())) for case in cases}
-
-
 def is_generic(config: GenerateConfig) -> bool:
     """Tell whether prompts are made of measured words alone, without findings."""
     return config.domain == GENERIC and config.findings is None
@@ -306,7 +301,8 @@ class RequestDrawer:
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
         self.others = {check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}
         self.bank = MaskBank.from_cases(cases)
-        self._found = lesions_of([case for case in self.others.values() if case.mask])
+        found = [case for case in self.others.values() if case.mask]
+        self._found = MaskBank(tuple(entry for case in found for entry in entries_of(case, case.read_mask())))
         self.budget = budget
         self.outlines = None if config.masks == "bank" else outlines_of(config, self.bank)
         self.classes = next(iter(self.cases.values())).classes
@@ -318,10 +314,10 @@ class RequestDrawer:
         self._settings: dict[str, tuple[Setting, float]] = {}
         self._attributes: dict[str, Attributes] = {}
         self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
-        self._lesions = (*self.bank.entries, *(entry for parts in self._found.values() for entry in parts))
+        self._lesions = (*self.bank.entries, *self._found.entries)
         self._removable = tuple(
             name
-            for name in (*self._annotated, *self._found)
+            for name in (*self._annotated, *(case.id for case in found))
             if sum(entry.relative_area for entry in self._components(name)) <= REMOVABLE
         )
         several = [len(self.bank.components(case)) > 1 for case in self.cases]
@@ -625,7 +621,7 @@ class RequestDrawer:
         return self.cases.get(background) or self.others[background]
 
     def _components(self, background: str) -> Sequence[MaskEntry]:
-        return self.bank.components(background) or self._found.get(background, ())
+        return self.bank.components(background) or self._found.components(background)
 
     def terrain(self, background: str, removed: bool = False) -> Terrain:
         """Return what placement knows of a background, with its lesions or as if they were gone; found once."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
-from diffaug.data.folder import copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
 from diffaug.errors import StudyError
 from diffaug.study.arms import DERIVED, SELECTED, Arm, annotated, read_synthetic
@@ -143,7 +143,7 @@ def select_set(
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
         ConfigError: `out` holds something else, or disagreement is asked of a study with one baseline.
     """
-    plan, knobs, baselines = read_baselines(study, {"select": config.model_dump()})
+    plan, dataset, knobs, baselines = read_baselines(study, {"select": config.model_dump()})
     if [str(synthetic.resolve())] != plan["synthetic"]:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
@@ -155,7 +155,7 @@ def select_set(
         folder=study,
         baselines=baselines,
         config=knobs,
-        train=annotated(read_dataset(Path(plan["data"])), "train"),
+        train=annotated(dataset, "train"),
         candidates=tuple(one.case(row) for row in rows),
         rows=tuple(rows),
         fills=tuple(one.case(row) for row in training),
@@ -189,8 +189,10 @@ def select_set(
     return found
 
 
-def read_baselines(study: Path, changed: Mapping[str, Any]) -> tuple[dict[str, Any], StudyConfig, tuple[Path, ...]]:
-    """Return the plan of a study, its config with some knobs changed, and the weights of its baselines.
+def read_baselines(
+    study: Path, changed: Mapping[str, Any]
+) -> tuple[dict[str, Any], Dataset, StudyConfig, tuple[Path, ...]]:
+    """Return a study's plan, its data, its config with some knobs changed, and the weights of its baselines.
 
     Raises:
         StudyError: The arm `real` is not trained, or the data were changed since.
@@ -200,10 +202,10 @@ def read_baselines(study: Path, changed: Mapping[str, Any]) -> tuple[dict[str, A
     baselines = sorted((study / "runs").glob("real-*.safetensors"))[: config.baselines]
     if not baselines:
         raise StudyError(f"a baseline is a trained arm real: {study} has none; run its study with real")
-    now = {case.id: digest_of_case(case) for case in annotated(read_dataset(Path(plan["data"])), "train")}
-    if plan.get("trained") != now:
+    dataset = read_dataset(Path(plan["data"]))
+    if plan.get("trained") != {case.id: digest_of_case(case) for case in annotated(dataset, "train")}:
         raise StudyError(f"a baseline belongs to its data: {plan['data']} was changed since {study}; study it again")
-    return plan, config, tuple(baselines)
+    return plan, dataset, config, tuple(baselines)
 
 
 def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) -> dict[str, Any]:
@@ -223,8 +225,8 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
         StudyError: There is no trained baseline, or nothing is left.
         ConfigError: `out` holds something else.
     """
-    plan, config, baselines = read_baselines(study, {} if confidence is None else {"pseudo_confidence": confidence})
-    dataset = read_dataset(Path(plan["data"]))
+    changed = {} if confidence is None else {"pseudo_confidence": confidence}
+    plan, dataset, config, baselines = read_baselines(study, changed)
     train, images = annotated(dataset, "train"), dataset.split("unannotated")
     labelled = Derivation("pseudo-label", study, baselines, config, train, (), images=images).pool()
     with new_dataset(out) as partial:
