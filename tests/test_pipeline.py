@@ -64,9 +64,11 @@ def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) 
     before = digest_of_file(report.parent / "summary.json")
     for draw in (0, 1):
         shutil.rmtree(tmp_path / f"n6-draw{draw}")
+    assert "predictions are not beside" not in report.read_text(encoding="utf-8")
     run_pipeline(real_alone(tmp_path))
     assert digest_of_file(report.parent / "summary.json") == before
     assert not list(tmp_path.glob("n6-draw*"))  # nothing was made again
+    assert "predictions are not beside these tables" in report.read_text(encoding="utf-8")
 
 
 def test_a_further_draw_and_number_runs_only_what_is_new(tmp_path: Path) -> None:

@@ -570,4 +570,4 @@ def _worst(
         for row in shown[:WORST]
         if row["case"] in cases
     ]
-    return {"arm": arm, "cases": found, "data": data}
+    return {"arm": arm, "cases": found, "data": data, "predicted": bool(shown)}
