@@ -113,6 +113,14 @@ def test_what_was_derived_of_something_else_is_refused(tmp_path: Path, change: d
         run_pipeline(real_alone(tmp_path, **data).model_copy(update={"seed": change.get("seed", 0)}))
 
 
+def test_a_data_set_of_the_folder_format_is_read_where_it_lies(tmp_path: Path) -> None:
+    config = real_alone(tmp_path / "out", draws=(0,))
+    import_data(config, tmp_path / "data")
+    (report,) = run_pipeline(real_alone(tmp_path / "out", source="folder", path=tmp_path / "data", draws=(0,)))
+    assert json.loads((report.parent / "study.json").read_text())["data"] == str(tmp_path / "data")
+    assert not (tmp_path / "out" / "data").exists()
+
+
 def test_a_subset_of_other_cases_is_not_taken_for_the_subset_of_these(tmp_path: Path) -> None:
     config, data = real_alone(tmp_path / "out", draws=(0,)), tmp_path / "data"
     import_data(config, data)
@@ -126,6 +134,7 @@ def test_a_subset_of_other_cases_is_not_taken_for_the_subset_of_these(tmp_path: 
 def test_an_imported_source_whose_files_changed_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "images and masks"
     import_data(real_alone(tmp_path), source)
+    (source / "cases.csv").unlink()  # so that it is a source, not a data set
     config = real_alone(tmp_path / "out", source="folder", path=source)
     before = imported(config)
     assert imported(config).cases == before.cases

@@ -246,7 +246,7 @@ class DataConfig(Knobs):
     """`diffaug run`: where the images come from, and how many stay annotated."""
 
     source: Literal["phantom"] | Source = "phantom"
-    path: Path | None = None
+    path: Path | None = None  # of the source; of `folder` also a data set with cases.csv, read where it lies
     phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)  # train, val, test, unannotated
     phantom_size: Positive = 256  # px
     annotated: tuple[Positive | Literal["all"], ...] = (50,)  # training cases that keep their masks

@@ -69,11 +69,13 @@ def import_data(config: Config, to: Path) -> Dataset:
 
 
 def imported(config: Config) -> Dataset:
-    """Return the full data set of a run without one of its own, which is made once.
+    """Return the full data set of a run: a folder with cases.csv is read where it lies, others are imported once.
 
     Raises:
         ConfigError: It was made with other settings, or of other files.
     """
+    if config.data.source == "folder" and config.data.path and (config.data.path / "cases.csv").is_file():
+        return read_dataset(config.data.path)
     made_of = config.data.model_dump(mode="json", include={"source", "phantoms", "phantom_size"})
     made_of |= {"seed": config.seed}
     if config.data.path and config.data.path.is_dir():  # else it may have been removed since
