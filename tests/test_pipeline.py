@@ -372,7 +372,9 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     before = digest_of_file(summary)
     found = json.loads(summary.read_text())["arms"]
     assert set(found) == set(arms)
-    assert found["selected"]["fills"]["n"] > 0
+    assert (
+        found["selected"]["fills"]["n"] == found["real"]["fills"]["n"] > 0
+    )  # `real` was trained before they were painted
     rows = read_jsonl(tmp_path / "n12-draw0" / "synthetic" / "manifest.jsonl")
     train = {case.id for case in read_dataset(tmp_path / "n12-draw0" / "data").split("train")}
     assert {row["background"] for row in rows} - train  # frames that `real` labelled

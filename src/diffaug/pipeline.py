@@ -448,12 +448,11 @@ def _is_painted(arm: str) -> bool:
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
     from diffaug.study.arms import is_derived
-    from diffaug.study.run import cases_of_pool
     from diffaug.study.selection import pseudo_label_set
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
-    config, out, keys = job.config, job.out, job.keys()
+    config, out = job.config, job.out
     pending = job.pending(records)
     if not pending:
         return
@@ -475,8 +474,9 @@ def _run_job(job: Job, records: "Records") -> None:
             say(notice)
         wanted = job.generate
         if labelled:
-            say("study: real, which labels the frames that are painted on")
-            _study(job, ["real"])
+            first = [arm for arm in pending if not _is_painted(arm)]
+            say(f"study: {', '.join(first)}; real labels the frames that are painted on")
+            _study_and_record(job, first, records)
             found = pseudo_label_set(out / "study", out / "labelled")
             say(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
             wanted = wanted.model_copy(update={"backgrounds": out / "labelled"})
@@ -487,23 +487,28 @@ def _run_job(job: Job, records: "Records") -> None:
         )  # fmt: skip
         records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
-    summary = _study(job, pending)
-    for (arm, seed), key in keys.items():
-        if arm in pending and records.run(key) is None:
-            runs = out / "study" / "runs"
-            pool = read_json(runs / f"{arm}-{seed}.pool.json")
-            told: dict[str, Any] = {
-                "arm": arm,
-                "annotated": job.annotated,
-                "draw": job.draw,
-                "fold": job.fold,
-                "seed": seed,
-            }
+    _study_and_record(job, pending, records)
+
+
+def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None:
+    """Run some arms of a job's study and record their runs, those apart that are recorded."""
+    from diffaug.study.run import cases_of_pool
+
+    summary, runs = _study(job, arms), job.out / "study" / "runs"
+    for (arm, seed), key in job.keys().items():
+        if arm not in arms:
+            continue
+        pool, known = read_json(runs / f"{arm}-{seed}.pool.json"), records.run(key)
+        if known is None:
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
+            told: dict[str, Any] = {"arm": arm, "annotated": job.annotated, "draw": job.draw}
+            told |= {"fold": job.fold, "seed": seed}
             told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 3)}
             told |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
             told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
+        elif pool["fills"] and not known["fills"]:
+            records.note("alarms", key, {"fills": pool["fills"]})
 
 
 def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:

@@ -60,6 +60,15 @@ def test_test_cases_are_described_once_and_a_run_takes_few_bytes(tmp_path):
     assert records.run("three") is None
 
 
+def test_alarms_on_fills_that_are_noted_later_belong_to_their_run(tmp_path):
+    records = Records(tmp_path / "records.jsonl")
+    for key in ("one", "two"):
+        records.add(key, {**TOLD, "fills": []}, rows_of([0.5]), None)
+    records.note("alarms", "one", {"fills": [0.25]})
+    found = Records(tmp_path / "records.jsonl")
+    assert [found.run(key)["fills"] for key in ("one", "two")] == [[0.25], []]
+
+
 def test_a_line_cut_off_by_a_kill_is_run_again(tmp_path):
     path = tmp_path / "records.jsonl"
     Records(path).add("one", TOLD, rows_of([0.5]), None)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
-from diffaug.artifacts import read_json, read_jsonl
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
@@ -365,6 +365,17 @@ def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     assert {row["id"] for row in chosen} <= {row["id"] for row in select.accepted(rows)}
     for row in scores.values():
         assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(selection.FEATURES)
+
+
+def test_fills_that_are_painted_after_real_is_trained_are_counted_as_those_before(tmp_path, inputs, finished):
+    out, config = tmp_path / "out", CONFIG.model_copy(update={"seeds": 1})
+    early = run_study(inputs[0], out, [], config.model_copy(update={"arms": ("real",)}))
+    assert early["arms"]["real"]["fills"]["n"] == 0
+    trained = digest_of_file(out / "runs" / "real-0.safetensors")
+    late = run_study(inputs[0], out, [inputs[1]], config)
+    assert digest_of_file(out / "runs" / "real-0.safetensors") == trained
+    pools = [read_json(folder / "runs" / "real-0.pool.json") for folder in (out, finished)]
+    assert pools[0]["fills"] == pools[1]["fills"] and late["arms"]["real"]["fills"]["n"] == 1
 
 
 def test_one_study_tells_the_gain_with_fills_and_without_and_that_fills_were_few(tmp_path, inputs):

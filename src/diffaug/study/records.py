@@ -1,6 +1,7 @@
 """What is kept of finished runs: one JSON line a run, small enough to be committed, from which every summary is made.
 
-Two kinds of lines: `test` describes the test cases once, `run` holds the scores of one run on them, rounded to 1e-4.
+`test` describes the test cases once, `run` holds the scores of one run on them, rounded to 1e-4; `cost` and `alarms` are
+what a fit took, and what a run finds on fills that were painted after it.
 A run is known by the digest of everything its numbers depend on; what is recorded is not run again.
 """
 
@@ -49,7 +50,9 @@ class Records:
 
     def run(self, key: str) -> dict[str, Any] | None:
         """Return the line of a run, None where it is not recorded."""
-        return next((line for line in self.lines if line.get("run") == key), None)
+        line = next((line for line in self.lines if line.get("run") == key), None)
+        late = next((line for line in self.lines if line.get("alarms") == key), None)
+        return {**line, "fills": late["fills"]} if line and late else line
 
     def add(self, key: str, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], cut: float | None) -> None:
         """Append a run, and the description of its test cases where there is none yet.
@@ -72,7 +75,7 @@ class Records:
         self._append({"run": key, **told, "on": test, "cut": cut, "units": units, "values": values})
 
     def note(self, kind: str, key: str, told: Mapping[str, Any]) -> None:
-        """Append what a stage cost, once."""
+        """Append what a stage cost (`cost`), or what a run says of fills painted after it (`alarms`), once."""
         if not any(line.get(kind) == key for line in self.lines):
             self._append({kind: key, **told})
 

@@ -194,6 +194,8 @@ def run_study(
     if not all(run.finished for run in runs):
         (out / "summary.json").unlink(missing_ok=True)
         complete_runs(runs, config.workers)
+    for run in runs:
+        score_late_fills(run)
     told = {"contrast_cut": cut, "base_seen": _counted(seen)}
     return _summarise(out, runs, config, seed, told, inputs.dataset.class_names)
 
@@ -527,6 +529,17 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     write_json(Path(f"{files}.pool.json"), pool)
     write_jsonl(run.records, rows)
     Path(f"{files}.checkpoint").unlink(missing_ok=True)
+
+
+def score_late_fills(run: Run) -> None:
+    """Count the false alarms on fills that were painted after a run ended, as far as its weights are kept."""
+    from diffaug.study.segmenter import load_network
+
+    path = run.out / "runs" / f"{run.name}.pool.json"
+    pool = read_json(path)
+    if run.fills and not pool["fills"] and run.weights.exists():
+        network = load_network(run.config, run.weights, len(run.test[0].class_names))
+        write_json(path, pool | {"fills": _alarms(run, network.to(run.device))})
 
 
 def _alarms(run: Run, network: Any) -> list[float]:

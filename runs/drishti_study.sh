@@ -1,0 +1,39 @@
+#!/bin/sh
+# Do painted discs and cups help? Drishti-GS, 10 and 25 annotated eyes, pooled over five folds of all 50.
+# Usage: runs/drishti_study.sh OUT [FROM] [diffaug run options, such as --annotated 10]
+# FROM: images/, masks/ and labels.csv; $DIFFAUG_DATA/drishti-gs where the second word is none or an option.
+# An eye has one disc, which is repainted where it is, with a cup of another size; a low strength leaves the vessels their course.
+# Run it again after a kill: what docs/results/drishti_study.jsonl records is not repeated.
+set -eu
+OUT=${1:?usage: runs/drishti_study.sh OUT [FROM] [OPTIONS]}
+shift
+case ${1:--} in
+  -*) FROM=${DIFFAUG_DATA:?set DIFFAUG_DATA to the folder that holds drishti-gs, or name FROM}/drishti-gs ;;
+  *) FROM=$1; shift ;;
+esac
+mkdir -p "$OUT"
+if [ ! -f "$OUT/eyes/cases.csv" ]; then
+  diffaug data import drishti-gs "$FROM" "$OUT/eyes"
+  sed -i -E 's/,(val|test),/,train,/' "$OUT/eyes/cases.csv"  # every eye is tested once, in its fold
+fi
+cat > "$OUT/drishti_study.yaml" <<YAML
+preset: default
+out: "$OUT"
+records: "$(dirname "$0")/../docs/results/drishti_study.jsonl"
+data:
+  source: folder
+  path: "$OUT/eyes"
+  annotated: [10, 25]
+  draws: [0]
+  folds: 5
+  painted_per_real: 6
+generate:
+  place: replace
+  strength: 0.2
+study:
+  iterations: 2000
+  labelled: true
+  synthetic_per_real: 3
+  arms: [real, copy-paste, pseudo-label, unfiltered, selected, oracle]
+YAML
+diffaug run "$OUT/drishti_study.yaml" "$@"
