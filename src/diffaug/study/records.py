@@ -1,7 +1,7 @@
 """What is kept of finished runs: one JSON line a run, small enough to be committed, from which every summary is made.
 
-`test` describes the test cases once, `run` holds the scores of one run on them, rounded to 1e-4; `cost` and `alarms` are
-what a fit took, and what a run finds on fills that were painted after it.
+`test` describes the test cases once, `run` holds the scores of one run on them, rounded to 1e-4; `cost` and `alarms`
+are what a fit took, and what a run finds on fills that were painted after it.
 A run is known by the digest of everything its numbers depend on; what is recorded is not run again.
 """
 
