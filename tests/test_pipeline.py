@@ -18,7 +18,16 @@ from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
-from diffaug.pipeline import _jobs, _minutes, _within_budget, estimate, import_data, imported, run_pipeline
+from diffaug.pipeline import (
+    _jobs,
+    _label_frames,
+    _minutes,
+    _within_budget,
+    estimate,
+    import_data,
+    imported,
+    run_pipeline,
+)
 from diffaug.study.records import Records
 from diffaug.study.run import run_study
 
@@ -324,6 +333,18 @@ def test_labelled_backgrounds_need_unannotated_images_and_are_the_runs_own(
     own = config.generate.model_copy(update={"backgrounds": tmp_path})
     with pytest.raises(ConfigError, match=r"set data\.backgrounds: pseudo-labelled"):
         run_pipeline(config.model_copy(update={"generate": own}))
+
+
+def test_a_baseline_that_is_sure_of_no_image_leaves_annotated_frames_to_paint_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = real_alone(tmp_path, draws=(0,))
+    unsure = config.study.model_copy(update={"pseudo_confidence": 1.0})
+    run_pipeline(config := config.model_copy(update={"study": unsure}))
+    (job,) = _jobs(config, imported(config))
+    capsys.readouterr()
+    assert _label_frames(job) is None
+    assert "annotated frames alone: an arm needs cases: none of 6 images" in capsys.readouterr().err
 
 
 def test_draws_share_no_seed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@
     ├── ShapeError        tensors whose shapes do not fit each other
     ├── PlacementError    a mask that fits nowhere on any background
     └── StudyError        a study that cannot be run or trusted
+        └── EmptyArmError     an arm for which no case is left
 
 Each message is one line: the rule, the value that breaks it, and the fix. The command line prints that line and exits
 with status 1; anything else that reaches the user is a bug.
@@ -44,3 +45,7 @@ class PlacementError(DiffaugError):
 
 class StudyError(DiffaugError):
     """A study that cannot be run or trusted."""
+
+
+class EmptyArmError(StudyError):
+    """An arm for which no case is left."""

@@ -26,7 +26,7 @@ from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, subset_dataset, write_cases
 from diffaug.data.fundus import disc_and_cup
 from diffaug.data.split import connected, folds_by_group
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, EmptyArmError
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
@@ -448,7 +448,6 @@ def _is_painted(arm: str) -> bool:
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
     from diffaug.study.arms import is_derived
-    from diffaug.study.selection import pseudo_label_set
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
@@ -477,9 +476,7 @@ def _run_job(job: Job, records: "Records") -> None:
             first = [arm for arm in pending if not _is_painted(arm)]
             say(f"study: {', '.join(first)}; real labels the frames that are painted on")
             _study_and_record(job, first, records)
-            found = pseudo_label_set(out / "study", out / "labelled")
-            say(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
-            wanted = wanted.model_copy(update={"backgrounds": out / "labelled"})
+            wanted = wanted.model_copy(update={"backgrounds": _label_frames(job)})
         say(f"generate: {wanted.count} cases")
         made = generate(
             out / "model", out / "data", out / "synthetic", wanted,
@@ -488,6 +485,20 @@ def _run_job(job: Job, records: "Records") -> None:
         records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
     _study_and_record(job, pending, records)
+
+
+def _label_frames(job: Job) -> Path | None:
+    """Make the data set of the images that `real` labels with confidence; None where there is none."""
+    from diffaug.study.selection import pseudo_label_set
+
+    to = job.out / "labelled"
+    try:
+        found = pseudo_label_set(job.out / "study", to)
+    except EmptyArmError as error:
+        say(f"lesions are painted on annotated frames alone: {error}")
+        return None
+    say(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
+    return to
 
 
 def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None:

@@ -19,7 +19,7 @@ from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
-from diffaug.errors import StudyError
+from diffaug.errors import EmptyArmError, StudyError
 from diffaug.study.arms import DERIVED, SELECTED, Arm, annotated, read_synthetic
 from diffaug.synthesis import select
 
@@ -66,7 +66,7 @@ class Derivation:
         """Return an arm with its pool.
 
         Raises:
-            StudyError: Nothing is left.
+            EmptyArmError: Nothing is left.
         """
         pool, filled = self.pool(), {case.id for case in self.fills}
         fills = sum(case.id in filled for case in pool) if self.kind in SELECTED else arm.fills
@@ -81,19 +81,19 @@ class Derivation:
         """Return what the arm chooses; what is measured for it is written to the folder once.
 
         Raises:
-            StudyError: Nothing is left.
+            EmptyArmError: Nothing is left.
         """
         pool = self.candidates
         if self.kind in DERIVED:
             pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
         if not pool and self.kind == "pseudo-label":
-            raise StudyError(
+            raise EmptyArmError(
                 f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which the "
                 f"baseline must find {LEAST:.1%} or more, with study.pseudo_confidence "
                 f"{self.config.pseudo_confidence:g} or more; lower the confidence, or leave the arm out"
             )
         if not pool:
-            raise StudyError(
+            raise EmptyArmError(
                 f"an arm needs cases: none of {len(self.candidates)} is left for {self.kind}; "
                 "raise study.select.hard_cut, or leave the arm out"
             )
@@ -222,7 +222,8 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
         How many images there are, and how many were labelled.
 
     Raises:
-        StudyError: There is no trained baseline, or nothing is left.
+        StudyError: There is no trained baseline.
+        EmptyArmError: It is sure of no image.
         ConfigError: `out` holds something else.
     """
     changed = {} if confidence is None else {"pseudo_confidence": confidence}
