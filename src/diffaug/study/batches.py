@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 8  # positions tried for a pasted lesion
 TISSUE = 25 / 255  # a pixel without a channel over this is frame border, not tissue
+COARSE = 4  # px; side of the cells on which a position is judged
 ON_TISSUE = 0.9  # share of a pasted lesion that should lie on tissue inside the frame
 REAL, POOL, PASTE = 1, 2, 3  # streams of draws that must not depend on each other
 
@@ -191,25 +192,24 @@ def paste(
     import torch.nn.functional as F
     from kornia.filters import gaussian_blur2d
 
-    B, K, S, _ = lesion_masks.shape
+    B, _, S, _ = lesion_masks.shape
     wholes = lesion_masks.amax(1)
     if one_place:
         grids = torch.stack([_onto(m.numpy(), own.numpy(), rng) for m, own in zip(wholes, masks.amax(1), strict=True)])
     else:
         grids = torch.stack([_grids(mask.numpy(), rng) for mask in wholes])  # (B, P, 2, 3)
-    tissue = (images.amax(1, keepdim=True) > TISSUE).float()
-    flat = F.affine_grid(grids.flatten(0, 1), [B * CANDIDATES, 1, S, S], align_corners=False)
-    moved = F.grid_sample(lesion_masks.repeat_interleave(CANDIDATES, 0), flat, align_corners=False)
-    moved = moved.view(B, CANDIDATES, K, S, S)
-    scale = torch.linalg.det(grids[..., :2]).abs().reciprocal()  # area of the moved lesion over its own, (B, P)
-    whole = (wholes[:, None].sum((2, 3)) * scale).clamp(min=1)
-    fits = (moved.amax(2) * tissue).sum((2, 3)) / whole
-    chosen = torch.where((fits >= ON_TISSUE).any(1), (fits >= ON_TISSUE).int().argmax(1), fits.argmax(1))
-    rows = torch.arange(B)
-    lesion = F.grid_sample(
-        lesion_images, flat.view(B, CANDIDATES, S, S, 2)[rows, chosen], padding_mode="reflection", align_corners=False
+    tissue = F.avg_pool2d((images.amax(1, keepdim=True) > TISSUE).float(), COARSE)
+    coarse = F.affine_grid(grids.flatten(0, 1), [B * CANDIDATES, 1, *tissue.shape[2:]], align_corners=False)
+    moved = F.grid_sample(
+        F.avg_pool2d(wholes[:, None], COARSE).repeat_interleave(CANDIDATES, 0), coarse, align_corners=False
     )
-    label = (moved[rows, chosen] > 0.5).float()
+    scale = torch.linalg.det(grids[..., :2]).abs().reciprocal()  # area of the moved lesion over its own, (B, P)
+    whole = (wholes[:, None].sum((2, 3)) / COARSE**2 * scale).clamp(min=1e-6)
+    fits = (moved.view(B, CANDIDATES, *tissue.shape[2:]) * tissue).sum((2, 3)) / whole
+    chosen = torch.where((fits >= ON_TISSUE).any(1), (fits >= ON_TISSUE).int().argmax(1), fits.argmax(1))
+    grid = F.affine_grid(grids[torch.arange(B), chosen], [B, 1, S, S], align_corners=False)
+    lesion = F.grid_sample(lesion_images, grid, padding_mode="reflection", align_corners=False)
+    label = (F.grid_sample(lesion_masks, grid, align_corners=False) > 0.5).float()
     pasted = label.amax(1, keepdim=True)
     alpha = gaussian_blur2d(pasted, (7, 7), (S / 96, S / 96))
     return images + alpha * (lesion - images), torch.where(pasted > 0, label, masks)
