@@ -13,7 +13,7 @@ case ${1:--} in
 esac
 mkdir -p "$OUT"
 if [ ! -f "$OUT/eyes/cases.csv" ]; then
-  diffaug data import drishti-gs "$FROM" "$OUT/eyes"
+  diffaug data import drishti-gs "$FROM" "$OUT/eyes" >&2
   sed -i -E 's/,(val|test),/,train,/' "$OUT/eyes/cases.csv"  # every eye is tested once, in its fold
 fi
 cat > "$OUT/drishti_study.yaml" <<YAML

@@ -354,6 +354,20 @@ def test_draws_share_no_seed(tmp_path: Path) -> None:
     assert not {seed for _, seed in first.keys()} & {seed for _, seed in second.keys()}  # noqa: SIM118 - a method
 
 
+@pytest.mark.parametrize(("name", "jobs"), [("kvasir_study", 6), ("drishti_study", 10)])
+def test_a_study_script_plans_its_whole_table(name: str, jobs: int, tmp_path: Path) -> None:
+    source = tmp_path / "published set"
+    write_drishti(source, 10, side=64)
+    plan = json.loads(run_script(f"{name}.sh", str(tmp_path / "out"), str(source), "--dry-run"))["config"]
+    data = plan["data"]
+    assert len(data["annotated"]) * len(data["draws"]) * max(1, data["folds"]) == jobs
+    assert Path(plan["records"]).resolve() == ROOT / "docs" / "results" / f"{name}.jsonl"
+    if data["folds"]:
+        assert {case.split for case in read_dataset(Path(data["path"])).cases} == {
+            "train"
+        }  # each is tested in its fold
+
+
 @pytest.mark.slow
 def test_the_smoke_script_runs_every_stage_on_phantoms_and_ends_with_a_report(tmp_path: Path) -> None:
     last = run_script("smoke.sh", str(tmp_path / "mit Leerzeichen")).strip().splitlines()[-1]
