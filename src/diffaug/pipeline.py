@@ -625,7 +625,7 @@ def curve(pooled: Mapping[int | str, Mapping[str, Any]]) -> list[dict[str, Any]]
 def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was run, pooled over jobs, as study.json says it."""
     from diffaug.artifacts import versions
-    from diffaug.study.arms import ARMS as MEANING
+    from diffaug.study.arms import meaning_of
 
     plan: dict[str, Any] = next(
         (read_json(path) for job in jobs if (path := job.out / "study" / "study.json").is_file()), {}
@@ -635,7 +635,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
     return {
         "identity": {"seed": config.seed, "test": list(jobs[0].tests), "device": config.device},
         "config": config_of,
-        "arms": {name: MEANING[name.partition("@")[0]] for name in config.study.arms},
+        "arms": {name: meaning_of(name, config.study.labelled) for name in config.study.arms},
         "data": str(jobs[0].source),
         **({"classes": list(found["names"])} if len(found["names"]) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],

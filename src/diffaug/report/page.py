@@ -66,6 +66,7 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         "strata": strata,
         "candidate": candidate,
         "verdict": verdict(summary, candidate),
+        "labelled": labelled_sentence(summary, candidate),
         "missed": missed_sentence(summary, candidate),
         "bases": bases_sentence(summary),
         "clean": clean_sentence(plan, summary),
@@ -280,7 +281,7 @@ def verdict(summary: Mapping[str, Any], arm: str | None) -> dict[str, str]:
             "what helps.",
         }
     difference, one = summary["differences"][f"{arm} - real"]["dice"], summary["arms"][arm]
-    what = SUBJECTS.get(arm, "Synthetic cases")
+    what = "Painted and labelled cases" if labelled_count(one) else SUBJECTS.get(arm, "Synthetic cases")
     kind = "none" if not is_sure(difference) else "gain" if difference["mean"] > 0 else "loss"
     title = {
         "gain": f"{what} helped",
@@ -338,6 +339,27 @@ def comparisons(summary: Mapping[str, Any], arm: str | None) -> list[tuple[str, 
             ("Share of the Dice between real and oracle that is gained", count, "percent", own["gap_closed"], None)
         )
     return rows
+
+
+def labelled_count(arm: Mapping[str, Any]) -> int:
+    """Return on how many images that `real` labelled an arm with painted cases was trained."""
+    return int(arm.get("cases", {}).get("labelled", 0))
+
+
+def labelled_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
+    """Say what painted cases add to images that `real` labelled; empty for an arm without such images."""
+    if arm is None or not (count := labelled_count(summary["arms"][arm])):
+        return ""
+    first = " in the first draw" if summary["arms"][arm].get("draws", 1) > 1 else ""
+    told = f"{arm} was also trained on unannotated images with the masks that real gave them ({count}{first})"
+    difference = summary["differences"].get(f"{arm} - pseudo-label", {}).get("dice")
+    if difference is None:
+        return f"{told}; how much of this is their doing is not known, since the arm pseudo-label was not run."
+    return (
+        f"{told}. Against pseudo-label, which was trained on these without painted cases, it changed mean Dice by "
+        f"{signed(difference['mean'])} points ({signed(difference['low'])} to {signed(difference['high'])})"
+        f"{'.' if is_sure(difference) else '; no difference shown.'}"
+    )
 
 
 def missed_sentence(summary: Mapping[str, Any], arm: str | None) -> str:

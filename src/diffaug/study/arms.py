@@ -187,6 +187,12 @@ def _check_inputs(
     check_derived(kinds, labelled)
 
 
+def meaning_of(name: str, labelled: bool) -> str:
+    """Return what an arm trains on, in words; with `labelled`, painted arms share what `pseudo-label` trains on."""
+    kind = name.partition("@")[0]
+    return ARMS[kind] + (", and the unannotated images of pseudo-label" if labelled and kind in PAINTED else "")
+
+
 def is_derived(kind: str, labelled: bool) -> bool:
     """Tell whether an arm needs a trained `real`: to choose by, or to label images that it also trains on."""
     return kind in DERIVED or (labelled and kind in PAINTED)

@@ -30,7 +30,6 @@ from diffaug.data.seen import SEEN_FILE
 from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
 from diffaug.study.arms import (
-    ARMS,
     SELECTED,
     Arm,
     SyntheticSet,
@@ -42,6 +41,7 @@ from diffaug.study.arms import (
     check_size,
     default_arms,
     is_derived,
+    meaning_of,
     painted_count,
     read_synthetic,
     wanted_fills,
@@ -425,7 +425,7 @@ def _plan(
         "trained": {case.id: digest_of_case(case) for case in inputs.train},
         "tested": {case.id: digest_of_case(case) for case in inputs.test},
         "config": knobs,
-        "arms": {name: ARMS[name.partition("@")[0]] for name in config.arms},
+        "arms": {name: meaning_of(name, config.labelled) for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
         "tests": [
             {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
