@@ -55,6 +55,19 @@ def test_labelled_frames_are_painted_on_and_give_neither_masks_nor_examples(draw
     assert {request.mask_case for request in drawn} | {request.example for request in drawn} <= set(drawer.cases)
 
 
+def test_what_was_found_gives_examples_where_that_is_asked_but_never_masks(phantoms, labelled, fitted, tmp_path):
+    config = CONFIG.model_copy(update={"examples": "labelled", "backgrounds": labelled})
+    train, others = read_dataset(phantoms).split("train"), read_dataset(labelled).split("train")
+    requests = [RequestDrawer(train, 0, config, others).draw(index) for index in range(30)]
+    annotated, found = ({case.id for case in cases} for cases in (train, others))
+    assert {request.mask_case for request in requests} <= annotated
+    assert {request.example for request in requests} & found
+    generate(fitted, phantoms, tmp_path / "set", config)
+    rows = read_jsonl(tmp_path / "set" / "manifest.jsonl")
+    assert {row["example"] for row in rows if row["background"] != row["example"]} & found
+    check_provenance(read_synthetic(tmp_path / "set"), read_dataset(phantoms))
+
+
 def test_the_label_is_what_was_found_and_stays_and_the_new_lesion(drawn, drawer):
     for request in drawn[:40]:
         found, masks = drawer.case(request.background).read_mask(), drawer.masks(request)

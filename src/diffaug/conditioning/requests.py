@@ -318,8 +318,9 @@ class RequestDrawer:
         self._removable = tuple(
             name
             for name in (*self._annotated, *(case.id for case in found))
-            if sum(entry.relative_area for entry in self._components(name)) <= REMOVABLE
+            if sum(entry.relative_area for entry in self.components(name)) <= REMOVABLE
         )
+        self._found_examples = tuple(case.id for case in found) if config.examples == "labelled" else ()
         several = [len(self.bank.components(case)) > 1 for case in self.cases]
         self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
         self._backgrounds = (*self.cases, *self.others)
@@ -448,6 +449,7 @@ class RequestDrawer:
         diameter = equivalent_diameter(float(np.count_nonzero(new)))
         fold = self.folds.get(request.mask_case or request.background)
         names = [name for name in self._annotated if self.folds.get(name) == fold] or list(self._annotated)
+        names += self._found_examples
         if request.aim:
             leading = self._leading_cases(request.aim)
             names = [name for name in names if name in leading] or [self._leading_case(request.aim, rng)]
@@ -488,8 +490,8 @@ class RequestDrawer:
     def _setting(self, name: str) -> tuple[Setting, float]:
         """Return what is around the largest lesion of a case, and its diameter, px."""
         if name not in self._settings:
-            lesion = self.bank.components(name)[0].in_frame()
-            around = setting_of(self.cases[name].read_image(), lesion)
+            lesion = self.components(name)[0].in_frame()
+            around = setting_of(self._image(name), lesion)
             self._settings[name] = around, equivalent_diameter(float(lesion.sum()))
         return self._settings[name]
 
@@ -580,7 +582,7 @@ class RequestDrawer:
         area = entry.relative_area * transform.scale**2
         shape_in = cache(partial(render, entry, transform))
         similar = [old for old in self._lesions if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
-        weights = np.array([len(self._components(old.case)) for old in similar])  # a frame of ten counts once
+        weights = np.array([len(self.components(old.case)) for old in similar])  # a frame of ten counts once
         for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
             old = similar[int(choice)]
             shape = shape_in(old.frame)
@@ -620,7 +622,7 @@ class RequestDrawer:
         """Return a background, annotated or not."""
         return self.cases.get(background) or self.others[background]
 
-    def _components(self, background: str) -> Sequence[MaskEntry]:
+    def components(self, background: str) -> Sequence[MaskEntry]:
         return self.bank.components(background) or self._found.components(background)
 
     def terrain(self, background: str, removed: bool = False) -> Terrain:
@@ -647,7 +649,7 @@ class RequestDrawer:
 
     def _attributes_of(self, name: str) -> Attributes:
         if name not in self._attributes:
-            case = self.cases[name]
+            case = self.case(name)
             self._attributes[name] = measure_attributes(case.read_image(), case.read_mask())
         return self._attributes[name]
 

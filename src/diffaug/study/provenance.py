@@ -32,7 +32,8 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     allowed = {case.id for case in annotated(dataset, "train")}
     for row in synthetic.rows:
         for source in row.get("sources", ()):
-            if source in allowed or (source == row["background"] and splits.get(source) == "unannotated"):
+            labelled = source in (row["background"], row.get("example"))
+            if source in allowed or (labelled and splits.get(source) == "unannotated"):
                 continue
             where = f"in split {splits[source]}" if source in splits else "not in the data set"
             raise StudyError(
