@@ -27,7 +27,6 @@ data:
 generate:
   domain: generic
   fills: 0.5
-  examples: labelled
 study:
   labelled: true
   synthetic_per_real: 3

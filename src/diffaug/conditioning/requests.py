@@ -2,7 +2,7 @@
 
 Request i is a pure function of the cases, the seed, the config and i: neither the number of requests nor the order in
 which they are drawn matters. Masks come from annotated training cases, and backgrounds too; other images, lesion-free
-or with lesions that a baseline found, give backgrounds only.
+or with lesions that a baseline found, give backgrounds, and these lesions are examples of what lesions look like.
 
 Size follows the data: the mask is drawn first, then a place for it is sought. So does the number of lesions: in the mix
 as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of about their own
@@ -279,8 +279,8 @@ class RequestDrawer:
 
     With the findings of another domain than the generic one, prompts are drawn from these, as far as the listener
     knows their words. With a budget, each request is drawn for the stratum of its shard. With folds, the example of a
-    request is of the fold of its mask, so that one validator has seen neither. Other images give backgrounds alone,
-    lesion-free where they have no mask.
+    request is of the fold of its mask, so that one validator has seen neither, or was found by a baseline. Other images
+    give backgrounds, lesion-free where they have no mask, and, with `config.examples` `labelled`, examples.
     """
 
     def __init__(
@@ -442,7 +442,7 @@ class RequestDrawer:
     def _draw_example(
         self, request: Request, place: Setting, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
     ) -> str:
-        """Draw a training case of the mask's fold, and of the stratum if there is one, that looks most as asked.
+        """Draw an example of the mask's fold or found, and of the stratum if there is one, that looks most as asked.
 
         Of these, one of those that suit the place best.
         """
@@ -623,6 +623,7 @@ class RequestDrawer:
         return self.cases.get(background) or self.others[background]
 
     def components(self, background: str) -> Sequence[MaskEntry]:
+        """Return the lesions of a background, annotated or found, the largest first."""
         return self.bank.components(background) or self._found.components(background)
 
     def terrain(self, background: str, removed: bool = False) -> Terrain:
