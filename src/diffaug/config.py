@@ -144,7 +144,6 @@ class GenerateConfig(Knobs):
         None  # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
     )
     backgrounds: Path | None = None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
-    examples: Literal["annotated", "labelled"] = "labelled"  # lesions that sampling starts from: also found ones
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests

@@ -40,9 +40,7 @@ def labelled(phantoms, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawer(phantoms, labelled):
-    """A drawer whose examples are annotated lesions alone."""
-    config = CONFIG.model_copy(update={"examples": "annotated"})
-    return RequestDrawer(read_dataset(phantoms).split("train"), 0, config, read_dataset(labelled).split("train"))
+    return RequestDrawer(read_dataset(phantoms).split("train"), 0, CONFIG, read_dataset(labelled).split("train"))
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +50,9 @@ def drawn(drawer, labelled):
     return [request for index in range(150) if (request := drawer.draw(index)).background in others]
 
 
-def test_labelled_frames_are_painted_on_and_give_no_masks_nor_examples_that_are_not_asked_for(drawn, drawer):
+def test_labelled_frames_are_painted_on_and_give_neither_masks_nor_examples(drawn, drawer):
     assert {request.placement for request in drawn} >= {"replace", "removed"}
     assert {request.mask_case for request in drawn} | {request.example for request in drawn} <= set(drawer.cases)
-
-
-def test_what_was_found_gives_examples_but_never_masks(phantoms, labelled, fitted, tmp_path):
-    config = CONFIG.model_copy(update={"backgrounds": labelled})
-    train, others = read_dataset(phantoms).split("train"), read_dataset(labelled).split("train")
-    requests = [RequestDrawer(train, 0, config, others).draw(index) for index in range(30)]
-    annotated, found = ({case.id for case in cases} for cases in (train, others))
-    assert {request.mask_case for request in requests} <= annotated
-    assert {request.example for request in requests} & found
-    generate(fitted, phantoms, tmp_path / "set", config)
-    rows = read_jsonl(tmp_path / "set" / "manifest.jsonl")
-    assert {row["example"] for row in rows if row["background"] != row["example"]} & found
-    check_provenance(read_synthetic(tmp_path / "set"), read_dataset(phantoms))
 
 
 def test_the_label_is_what_was_found_and_stays_and_the_new_lesion(drawn, drawer):

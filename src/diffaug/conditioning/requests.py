@@ -2,7 +2,7 @@
 
 Request i is a pure function of the cases, the seed, the config and i: neither the number of requests nor the order in
 which they are drawn matters. Masks come from annotated training cases, and backgrounds too; other images, lesion-free
-or with lesions that a baseline found, give backgrounds, and these lesions are examples of what lesions look like.
+or with lesions that a baseline found, give backgrounds only.
 
 Size follows the data: the mask is drawn first, then a place for it is sought. So does the number of lesions: in the mix
 as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of about their own
@@ -279,8 +279,8 @@ class RequestDrawer:
 
     With the findings of another domain than the generic one, prompts are drawn from these, as far as the listener
     knows their words. With a budget, each request is drawn for the stratum of its shard. With folds, the example of a
-    request is of the fold of its mask, so that one validator has seen neither, or was found by a baseline. Other images
-    give backgrounds, lesion-free where they have no mask, and, with `config.examples` `labelled`, examples.
+    request is of the fold of its mask, so that one validator has seen neither. Other images give backgrounds alone,
+    lesion-free where they have no mask.
     """
 
     def __init__(
@@ -318,9 +318,8 @@ class RequestDrawer:
         self._removable = tuple(
             name
             for name in (*self._annotated, *(case.id for case in found))
-            if sum(entry.relative_area for entry in self.components(name)) <= REMOVABLE
+            if sum(entry.relative_area for entry in self._components(name)) <= REMOVABLE
         )
-        self._found_examples = tuple(case.id for case in found) if config.examples == "labelled" else ()
         several = [len(self.bank.components(case)) > 1 for case in self.cases]
         self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
         self._backgrounds = (*self.cases, *self.others)
@@ -442,14 +441,13 @@ class RequestDrawer:
     def _draw_example(
         self, request: Request, place: Setting, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
     ) -> str:
-        """Draw an example of the mask's fold or found, and of the stratum if there is one, that looks most as asked.
+        """Draw a training case of the mask's fold, and of the stratum if there is one, that looks most as asked.
 
         Of these, one of those that suit the place best.
         """
         diameter = equivalent_diameter(float(np.count_nonzero(new)))
         fold = self.folds.get(request.mask_case or request.background)
         names = [name for name in self._annotated if self.folds.get(name) == fold] or list(self._annotated)
-        names += self._found_examples
         if request.aim:
             leading = self._leading_cases(request.aim)
             names = [name for name in names if name in leading] or [self._leading_case(request.aim, rng)]
@@ -490,8 +488,8 @@ class RequestDrawer:
     def _setting(self, name: str) -> tuple[Setting, float]:
         """Return what is around the largest lesion of a case, and its diameter, px."""
         if name not in self._settings:
-            lesion = self.components(name)[0].in_frame()
-            around = setting_of(self._image(name), lesion)
+            lesion = self.bank.components(name)[0].in_frame()
+            around = setting_of(self.cases[name].read_image(), lesion)
             self._settings[name] = around, equivalent_diameter(float(lesion.sum()))
         return self._settings[name]
 
@@ -582,7 +580,7 @@ class RequestDrawer:
         area = entry.relative_area * transform.scale**2
         shape_in = cache(partial(render, entry, transform))
         similar = [old for old in self._lesions if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
-        weights = np.array([len(self.components(old.case)) for old in similar])  # a frame of ten counts once
+        weights = np.array([len(self._components(old.case)) for old in similar])  # a frame of ten counts once
         for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
             old = similar[int(choice)]
             shape = shape_in(old.frame)
@@ -622,8 +620,7 @@ class RequestDrawer:
         """Return a background, annotated or not."""
         return self.cases.get(background) or self.others[background]
 
-    def components(self, background: str) -> Sequence[MaskEntry]:
-        """Return the lesions of a background, annotated or found, the largest first."""
+    def _components(self, background: str) -> Sequence[MaskEntry]:
         return self.bank.components(background) or self._found.components(background)
 
     def terrain(self, background: str, removed: bool = False) -> Terrain:
@@ -650,7 +647,7 @@ class RequestDrawer:
 
     def _attributes_of(self, name: str) -> Attributes:
         if name not in self._attributes:
-            case = self.case(name)
+            case = self.cases[name]
             self._attributes[name] = measure_attributes(case.read_image(), case.read_mask())
         return self._attributes[name]
 

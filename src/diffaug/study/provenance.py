@@ -21,7 +21,7 @@ SHOWN = 5  # pairs named in a message
 def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     """Refuse a synthetic set that saw more than the training images of the data set.
 
-    Masks come from annotated training cases, by id, backgrounds and examples from these or from unannotated ones;
+    Masks and examples come from annotated training cases, by id, and backgrounds from these or from unannotated ones;
     every image that the model was fitted on is an annotated or unannotated training image, by the digest of its file;
     every annotation that it was fitted on is that of an annotated training case, by the digest of the case.
 
@@ -32,8 +32,7 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     allowed = {case.id for case in annotated(dataset, "train")}
     for row in synthetic.rows:
         for source in row.get("sources", ()):
-            labelled = source in (row["background"], row.get("example"))
-            if source in allowed or (labelled and splits.get(source) == "unannotated"):
+            if source in allowed or (source == row["background"] and splits.get(source) == "unannotated"):
                 continue
             where = f"in split {splits[source]}" if source in splits else "not in the data set"
             raise StudyError(

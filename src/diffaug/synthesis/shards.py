@@ -260,7 +260,7 @@ class Studio:
         if case not in self._sources:
             if len(self._sources) >= CLEARED:
                 self._sources.clear()
-            field, lesion = self.drawer.terrain(case).field, self.drawer.components(case)[0].in_frame()
+            field, lesion = self.drawer.terrain(case).field, self.drawer.bank.components(case)[0].in_frame()
             frame = without_border(self.dataset.case(case).read_image(), field, lesion)
             self._sources[case] = frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion
         return self._sources[case]
