@@ -363,9 +363,8 @@ def test_a_study_script_plans_its_whole_table(name: str, jobs: int, tmp_path: Pa
     assert len(data["annotated"]) * len(data["draws"]) * max(1, data["folds"]) == jobs
     assert Path(plan["records"]).resolve() == ROOT / "docs" / "results" / f"{name}.jsonl"
     if data["folds"]:
-        assert {case.split for case in read_dataset(Path(data["path"])).cases} == {
-            "train"
-        }  # each is tested in its fold
+        splits = {case.split for case in read_dataset(Path(data["path"])).cases}
+        assert splits == {"train"}  # each case is tested in its fold
 
 
 @pytest.mark.slow
@@ -407,9 +406,8 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     before = digest_of_file(summary)
     found = json.loads(summary.read_text())["arms"]
     assert set(found) == set(arms)
-    assert (
-        found["selected"]["fills"]["n"] == found["real"]["fills"]["n"] > 0
-    )  # `real` was trained before they were painted
+    # `real` was trained before fills were painted
+    assert found["selected"]["fills"]["n"] == found["real"]["fills"]["n"] > 0
     rows = read_jsonl(tmp_path / "n12-draw0" / "synthetic" / "manifest.jsonl")
     train = {case.id for case in read_dataset(tmp_path / "n12-draw0" / "data").split("train")}
     assert {row["background"] for row in rows} - train  # frames that `real` labelled

@@ -502,7 +502,7 @@ def _label_frames(job: Job) -> Path | None:
 
 
 def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None:
-    """Run some arms of a job's study and record their runs, those apart that are recorded."""
+    """Run some arms of a job's study and record the runs that are not recorded yet."""
     from diffaug.study.run import cases_of_pool
 
     summary, runs = _study(job, arms), job.out / "study" / "runs"
