@@ -32,8 +32,7 @@ generate:
   strength: 0.2
 study:
   iterations: 2000
-  labelled: true
   synthetic_per_real: 3
-  arms: [real, copy-paste, pseudo-label, unfiltered, selected, oracle]
+  arms: [real, copy-paste, pseudo-label, unfiltered, selected, selected+pseudo-label, oracle]
 YAML
 diffaug run "$OUT/drishti_study.yaml" "$@"

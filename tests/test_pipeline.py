@@ -320,7 +320,7 @@ def test_pseudo_labels_are_left_out_where_no_image_is_unannotated(
     config = painted(real_alone(tmp_path, annotated=("all", 6)), "real", "pseudo-label")
     every, six, *_ = (job.config.study.arms for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
     assert (every, six) == (("real",), ("real", "pseudo-label"))
-    assert capsys.readouterr().err.count("pseudo-label is left out with all annotated cases") == 1
+    assert capsys.readouterr().err.count("pseudo-label: left out with all annotated cases") == 1
 
 
 def test_labelled_backgrounds_need_unannotated_images_and_are_the_runs_own(
@@ -398,6 +398,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
 @pytest.mark.slow
 def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
     arms = ["real", "copy-paste", "pseudo-label", "unfiltered", "validated", "selected", "selected@1"]
+    arms.append("selected+pseudo-label")
     values = {"out": tmp_path, "generate": {"gate": "off", "fills": 0.5}, "study": {"arms": arms}}
     values |= {"data": {"backgrounds": "pseudo-labelled"}}
     config = config_from_values({**values, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke")
@@ -412,9 +413,10 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     train = {case.id for case in read_dataset(tmp_path / "n12-draw0" / "data").split("train")}
     assert {row["background"] for row in rows} - train  # frames that `real` labelled
     study = tmp_path / "n12-draw0" / "study"
-    (study / "runs" / "selected-0.jsonl").unlink()  # as if killed before the last run had finished
+    for name in ("selected-0.jsonl", "selected-0.safetensors", "selected+pseudo-label-0.jsonl"):
+        (study / "runs" / name).unlink()  # as if killed before the last runs had finished
     lines = (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if '"arm": "selected"' not in line]
+    kept = [line for line in lines if '"arm": "selected+pseudo-label"' not in line]  # its teacher is needed again
     (tmp_path / "records.jsonl").write_text("".join(kept), encoding="utf-8")
     run_pipeline(config)
     assert digest_of_file(summary) == before

@@ -22,6 +22,7 @@ Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Source = Literal[
     "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
 ]  # whose layout `data/sources` reads
+TAUGHT = "+pseudo-label"  # ends the name of an arm that also trains on the images that its first part labels
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
@@ -220,12 +221,11 @@ class StudyConfig(Knobs):
     synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss
     real_last: Fraction = 0.0  # share of the iterations at the end that see real cases alone
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
-    labelled: bool = False  # painted arms also train on the images that pseudo-label trains on
     select: SelectConfig = SelectConfig()
     fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
-        1  # seeds of `real` that label and measure for the arms pseudo-label and selected
+        1  # seeds of an arm that label for arms with pseudo-label, and of `real` that measure for selected
     )
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each

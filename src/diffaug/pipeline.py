@@ -270,13 +270,13 @@ def checked(config: Config) -> Config:
         FindingsError: The findings are unknown or break a rule.
         StudyError: An arm is derived from `real`, which is not there.
     """
-    from diffaug.study.arms import check_arms, check_derived
+    from diffaug.study.arms import check_arms, check_derived, ratio_of
 
     check_config(config.generate)
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     check_arms(config.study.arms)
-    check_derived({arm.partition("@")[0] for arm in config.study.arms}, config.study.labelled)
+    check_derived(config.study.arms)
     if config.generate.backgrounds:
         raise ConfigError(
             f"a run labels its own backgrounds: generate.backgrounds is {config.generate.backgrounds}; "
@@ -286,7 +286,7 @@ def checked(config: Config) -> Config:
         raise ConfigError("the arm fixed-threshold needs the gate's scores: generate.gate is off; switch it on")
     most = config.data.painted_per_real
     for arm in filter(_is_painted, config.study.arms):
-        ratio = float(arm.partition("@")[2] or config.study.synthetic_per_real)
+        ratio = ratio_of(arm, config.study)
         if ratio > most:
             raise ConfigError(
                 f"an arm takes at most as many painted cases as are made: {arm} takes {ratio:g} for each real case, "
@@ -323,6 +323,8 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
 
     Eyes are never painted on without annotation either: a cup belongs to its disc.
     """
+    from diffaug.study.arms import teacher_of
+
     left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
     some = bool(left or full.split("unannotated"))
     if config.data.backgrounds == "pseudo-labelled" and (not some or disc_and_cup(full.class_names)):
@@ -331,16 +333,16 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
     if some:
         return config
-    config = config.model_copy(update={"study": config.study.model_copy(update={"labelled": False})})
-    if "pseudo-label" not in config.study.arms:
+    taught = [arm for arm in config.study.arms if teacher_of(arm)]
+    if not taught:
         return config
-    arms = tuple(arm for arm in config.study.arms if arm != "pseudo-label")
+    arms = tuple(arm for arm in config.study.arms if arm not in taught)
     if set(config.data.annotated) == {annotated}:
         raise ConfigError(
-            f"the arm pseudo-label needs unannotated images: of {full.folder}, {annotated} annotated cases leave none; "
+            f"the arm {taught[0]} needs unannotated images: of {full.folder}, {annotated} annotated cases leave none; "
             "annotate fewer, or leave the arm out"
         )
-    say(f"pseudo-label is left out with {annotated} annotated cases, which leave no image unannotated")
+    say(f"{', '.join(taught)}: left out with {annotated} annotated cases, which leave no image unannotated")
     return config.model_copy(update={"study": config.study.model_copy(update={"arms": arms})})
 
 
@@ -440,14 +442,14 @@ def _measured(lines: Sequence[Mapping[str, Any]], workers: int, guess: float, wh
 
 
 def _is_painted(arm: str) -> bool:
-    from diffaug.study.arms import PAINTED
+    from diffaug.study.arms import PAINTED, kind_of
 
-    return arm.partition("@")[0] in PAINTED
+    return kind_of(arm) in PAINTED
 
 
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
-    from diffaug.study.arms import is_derived
+    from diffaug.study.arms import needs_of
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
@@ -456,9 +458,8 @@ def _run_job(job: Job, records: "Records") -> None:
     if not pending:
         return
     painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
-    derives = any(is_derived(arm.partition("@")[0], config.study.labelled) for arm in pending) or (painted and labelled)
-    if derives and "real" not in pending:
-        pending = ["real", *pending]  # its weights are needed
+    needed = [other for arm in pending for other in needs_of(arm)] + (["real"] if painted and labelled else [])
+    pending = list(dict.fromkeys([*needed, *pending]))  # the weights of what is recorded may be needed
     derived(
         out / "data",
         {**_made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
@@ -635,7 +636,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
     return {
         "identity": {"seed": config.seed, "test": list(jobs[0].tests), "device": config.device},
         "config": config_of,
-        "arms": {name: meaning_of(name, config.study.labelled) for name in config.study.arms},
+        "arms": {name: meaning_of(name) for name in config.study.arms},
         "data": str(jobs[0].source),
         **({"classes": list(found["names"])} if len(found["names"]) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],

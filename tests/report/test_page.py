@@ -199,15 +199,16 @@ def test_the_headline_names_what_was_added(arm, title):
     assert verdict(summary, arm)["title"] == title
 
 
-def test_what_painting_adds_to_labelled_images_is_told_apart():
-    summary = summary_of(0.05, 0.01, 0.09)
+def test_what_painting_adds_to_self_training_is_told_apart():
+    summary, arm = summary_of(0.05, 0.01, 0.09), "validated+pseudo-label"
     assert labelled_sentence(summary, "validated") == "" == labelled_sentence(summary, None)
-    summary["arms"]["validated"]["cases"] = {"real": 6, "pool": 9, "labelled": 5}
-    assert "the arm pseudo-label was not run" in labelled_sentence(summary, "validated")
-    assert verdict(summary, "validated")["title"] == "Painted and labelled cases helped"
+    summary["arms"][arm] = {**summary["arms"]["validated"], "cases": {"real": 6, "pool": 9, "labelled": 5}}
+    summary["differences"][f"{arm} - real"] = summary["differences"]["validated - real"]
+    assert "the arm pseudo-label was not run" in labelled_sentence(summary, arm)
+    assert verdict(summary, arm)["title"] == "Painted and labelled cases helped"
     against = {"dice": {"mean": 0.006, "low": -0.007, "high": 0.02, "p": 0.4}}
-    told = labelled_sentence(summary | {"differences": {"validated - pseudo-label": against}}, "validated")
-    assert "(5" in told and "by +0.6 points" in told and told.endswith("; no difference shown.")
+    told = labelled_sentence(summary | {"differences": {f"{arm} - pseudo-label": against}}, arm)
+    assert "that validated gave them (5" in told and "by +0.6 points" in told and told.endswith("no difference shown.")
 
 
 def test_the_page_claims_no_cleaner_test_than_there_was():

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from study_folders import make_dataset, make_synthetic
@@ -13,9 +14,11 @@ from diffaug.study.run import read_inputs, run_study
 CONFIG = StudyConfig(synthetic_per_real=0.5, batch_size=4)
 
 
-@pytest.mark.parametrize("name", ["magic", "real@2", "selected@0", "selected@much"])
+@pytest.mark.parametrize(
+    "name", ["magic", "real@2", "selected@0", "selected@much", "oracle+pseudo-label", "real+pseudo-label"]
+)
 def test_an_unknown_arm_is_refused_with_the_valid_names(name):
-    with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle.*; got '{name}'"):
+    with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle.*; got '{re.escape(name)}'"):
         check_arms(["real", name])
 
 

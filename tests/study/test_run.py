@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -299,7 +300,7 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     update = {"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.5}
     config = CONFIG.model_copy(update=update | {"iterations": 60})
     summary = run_study(dataset, tmp_path / "out", [], config)
-    rows = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
+    rows = read_jsonl(tmp_path / "out" / "pseudo" / "real-0" / "masks.jsonl")
     assert [row["id"] for row in rows] == ["train-6", "train-7", "train-8"]
     kept = [row for row in rows if row["confidence"] >= 0.5 and row["area"] >= 0.001]
     assert summary["arms"]["pseudo-label"]["cases"] == {
@@ -331,30 +332,53 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
         )
 
 
-def test_painted_arms_train_on_labelled_images_too_where_that_is_asked(tmp_path):
+def test_a_trained_arm_labels_images_that_another_one_also_trains_on(tmp_path):
     dataset = partly_annotated(tmp_path / "data")
     synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
-    arms = ("real", "pseudo-label", "validated", "selected")
-    changed = {"arms": arms, "seeds": 1, "iterations": 60, "pseudo_confidence": 0.0, "labelled": True}
+    taught = ("selected+pseudo-label", "validated@0.4+pseudo-label", "pseudo-label+pseudo-label")
+    arms = (*taught, "validated@0.4", "selected", "pseudo-label", "real")
+    changed = {"arms": arms, "seeds": 1, "iterations": 60, "pseudo_confidence": 0.0}
     summary = run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update=changed))
-    count = summary["arms"]["pseudo-label"]["cases"]["pool"]
-    assert count > 0 and "labelled" not in summary["arms"]["pseudo-label"]["cases"]
-    for arm in ("validated", "selected"):
-        found = summary["arms"][arm]["cases"]
-        assert found == {"real": 6, "pool": 3 + 2 + count, "labelled": count, "trained_fills": 2, "wanted_fills": 2}
-    assert f"6 + 3 + 2 + {count} labelled" in write_report(tmp_path / "out").read_text(encoding="utf-8")
-    with pytest.raises(StudyError, match="the arm validated is derived from the arm real"):
-        run_study(
-            dataset, tmp_path / "alone", [synthetic], CONFIG.model_copy(update=changed | {"arms": ("validated",)})
-        )
-    with pytest.raises(StudyError, match=r"needs unannotated images.*or set study\.labelled to false"):
-        whole = make_dataset(tmp_path / "whole")
-        run_study(
-            whole,
-            tmp_path / "none",
-            [make_synthetic(tmp_path / "other", data=whole)],
-            CONFIG.model_copy(update=changed | {"arms": ("real", "validated")}),
-        )
+    for arm, painted, fills in zip(taught, (3, 2, 0), (2, 1, 0), strict=True):
+        cases, teacher = summary["arms"][arm]["cases"], arm.removesuffix("+pseudo-label")
+        rows = read_jsonl(tmp_path / "out" / "pseudo" / f"{teacher}-0" / "masks.jsonl")
+        count = sum(row["area"] >= 0.001 for row in rows)
+        assert len(rows) == 3 and count
+        assert cases["pool"] == painted + fills + count and cases["trained_fills"] == fills
+        assert cases.get("labelled", 0) == (count if painted else 0)
+        assert summary["arms"][teacher]["cases"].get("labelled", 0) == 0
+    told = {arm: read_json(tmp_path / "out" / "study.json")["arms"][arm] for arm in arms}
+    assert told["selected+pseudo-label"].startswith("the same as selected, and unannotated images with the masks")
+    assert told["pseudo-label+pseudo-label"].startswith("the same as real, ")
+    page = write_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "with the masks that selected gave them" in page
+    assert "selected+pseudo-label - selected" in summary["differences"]
+    assert "selected - pseudo-label" in summary["differences"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "line"),
+    [
+        (("real", "selected+pseudo-label"), "selected+pseudo-label is derived from the arm selected, which is not"),
+        (("validated", "selected", "selected+pseudo-label"), "selected is derived from the arm real, which is not"),
+        (("pseudo-label",), "pseudo-label is derived from the arm real, which is not there; add real"),
+    ],
+)
+def test_an_arm_without_its_teacher_is_refused(arms, line, tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
+    synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
+    with pytest.raises(StudyError, match=re.escape(line)):
+        run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": arms}))
+
+
+def test_labels_need_unannotated_images(tmp_path):
+    whole = make_dataset(tmp_path / "whole")
+    synthetic = make_synthetic(tmp_path / "synthetic", data=whole)
+    config = CONFIG.model_copy(update={"arms": ("real", "validated", "validated+pseudo-label")})
+    with pytest.raises(
+        StudyError, match=r"arm validated\+pseudo-label needs unannotated images; the data set has none"
+    ):
+        run_study(whole, tmp_path / "out", [synthetic], config)
 
 
 def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):

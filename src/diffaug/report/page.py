@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_csv, write_text
+from diffaug.config import TAUGHT
 from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
@@ -25,7 +26,8 @@ STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the pag
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
 CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
 CANDIDATES = (
-    "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered", "pseudo-label", "copy-paste",
+    f"selected{TAUGHT}", "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered",
+    "pseudo-label", "copy-paste",
 )  # fmt: skip
 SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
 
@@ -342,21 +344,22 @@ def comparisons(summary: Mapping[str, Any], arm: str | None) -> list[tuple[str, 
 
 
 def labelled_count(arm: Mapping[str, Any]) -> int:
-    """Return on how many images that `real` labelled an arm with painted cases was trained."""
+    """Return on how many labelled images, beside painted cases, an arm was trained."""
     return int(arm.get("cases", {}).get("labelled", 0))
 
 
 def labelled_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
-    """Say what painted cases add to images that `real` labelled; empty for an arm without such images."""
+    """Say what painted cases add to self-training; empty for an arm that takes no labelled images."""
     if arm is None or not (count := labelled_count(summary["arms"][arm])):
         return ""
     first = " in the first draw" if summary["arms"][arm].get("draws", 1) > 1 else ""
-    told = f"{arm} was also trained on unannotated images with the masks that real gave them ({count}{first})"
+    teacher = arm.removesuffix(TAUGHT)
+    told = f"{arm} was also trained on unannotated images with the masks that {teacher} gave them ({count}{first})"
     difference = summary["differences"].get(f"{arm} - pseudo-label", {}).get("dice")
     if difference is None:
         return f"{told}; how much of this is their doing is not known, since the arm pseudo-label was not run."
     return (
-        f"{told}. Against pseudo-label, which was trained on these without painted cases, it changed mean Dice by "
+        f"{told}. Against pseudo-label, for which real labelled them and nothing was painted, it changed mean Dice by "
         f"{signed(difference['mean'])} points ({signed(difference['low'])} to {signed(difference['high'])})"
         f"{'.' if is_sure(difference) else '; no difference shown.'}"
     )
@@ -431,7 +434,7 @@ def _curves(summary: Mapping[str, Any], points: Sequence[Mapping[str, Any]], pla
     ratios = [
         (name.split("@")[0], float(name.partition("@")[2] or plan["config"]["synthetic_per_real"]), one)
         for name, one in against.items()
-        if name.split("@")[0] in kinds
+        if name.split("@")[0] in kinds and not name.endswith(TAUGHT)
     ]
     several = len({point["annotated"] for point in points}) > 1
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import read_json, read_jsonl
-from diffaug.config import StudyConfig
+from diffaug.config import TAUGHT, StudyConfig
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
@@ -31,7 +31,6 @@ ARMS = {
 PAINTED = ("unfiltered", "random-kept", "fixed-threshold", "validated", "selected", "no-fills")
 UNGATED = ("unfiltered", "random-kept", "fixed-threshold")  # choose among what the gate turned down, too
 SELECTED = ("selected", "no-fills")  # choose by the scores of a trained `real`
-DERIVED = ("pseudo-label", *SELECTED)  # need a trained `real`
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Arm:
     """One training set under comparison.
 
     `real` are annotated cases; `pool` are other cases that fill a share of each batch; with `paste`, pasted cases made
-    of `real` fill that share instead. The pool of a derived arm is found once the baseline is trained. So many of the
-    pool are lesion-free `fills`, and so many unannotated images that the baseline `labelled`.
+    of `real` fill that share instead. The pool of a derived arm is found once the arms that it needs are trained. So
+    many of the pool are lesion-free `fills`, and so many beside painted cases unannotated images that were `labelled`.
     """
 
     name: str
@@ -52,8 +51,8 @@ class Arm:
 
     @property
     def kind(self) -> str:
-        """The arm without its ratio: `selected` for `selected@2`."""
-        return self.name.partition("@")[0]
+        """The arm without its ratio and its labelled images: `selected` for `selected@2+pseudo-label`."""
+        return kind_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,38 @@ def check_arms(names: Sequence[str]) -> None:
         ConfigError: With the valid names.
     """
     for name in names:
-        kind, at, ratio = name.partition("@")
-        if kind not in ARMS or (at and (kind not in PAINTED or not _is_ratio(ratio))):
+        kind, (_, at, ratio) = kind_of(name), name.removesuffix(TAUGHT).partition("@")
+        of_painted = kind in PAINTED and (not at or _is_ratio(ratio))
+        if not of_painted and name not in (*ARMS, f"pseudo-label{TAUGHT}"):
             raise ConfigError(
                 f"an arm must be one of {', '.join(ARMS)}, or one of {', '.join(PAINTED)} with a number of painted "
-                f"cases for each real one, such as selected@2; got {name!r}"
+                f"cases for each real one, such as selected@2; one of these, or pseudo-label, with {TAUGHT} also "
+                f"trains on the unannotated images that it labels; got {name!r}"
             )
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"a study needs at least one arm, and each once; got {', '.join(names) or 'none'}")
+
+
+def kind_of(name: str) -> str:
+    """Return an arm's name without its ratio and its labelled images."""
+    return name.removesuffix(TAUGHT).partition("@")[0]
+
+
+def ratio_of(name: str, config: StudyConfig) -> float:
+    """Return how many painted cases an arm takes for each real one."""
+    return float(name.removesuffix(TAUGHT).partition("@")[2] or config.synthetic_per_real)
+
+
+def teacher_of(name: str) -> str:
+    """Return the arm whose network labels the unannotated images that an arm trains on; empty where it takes none."""
+    return "real" if name == "pseudo-label" else name.removesuffix(TAUGHT) if name.endswith(TAUGHT) else ""
+
+
+def needs_of(name: str) -> tuple[str, ...]:
+    """Return the arms that must be trained before an arm: `real` to choose by, its teacher, and what that one needs."""
+    teacher = teacher_of(name)
+    first = needs_of(teacher) if teacher else ("real",) if kind_of(name) in SELECTED else ()
+    return tuple(dict.fromkeys((*first, teacher) if teacher else first))
 
 
 def _is_ratio(text: str) -> bool:
@@ -132,9 +155,8 @@ def build_arms(
     Raises:
         StudyError: An arm's inputs are not given.
     """
-    kinds = {name.partition("@")[0] for name in names}
     rows = [row for one in synthetic for row in one.rows]
-    _check_inputs(kinds, synthetic, rows, full, unannotated, config.labelled)
+    _check_inputs(names, synthetic, rows, full, unannotated)
     arms = []
     for name in names:
         arm = Arm(name, tuple(full if name == "oracle" else train), paste=name == "copy-paste")
@@ -143,18 +165,18 @@ def build_arms(
             arm = replace(arm, pool=cases_of(chosen, synthetic), fills=sum(bool(row.get("fill")) for row in chosen))
             if not arm.pool:
                 raise StudyError(f"an arm needs cases: none of the painted ones is left for {name}; generate more")
-        arms.append(replace(arm, pool=tuple(unannotated)) if name == "pseudo-label" else arm)
+        arms.append(replace(arm, pool=tuple(unannotated)) if arm.kind == "pseudo-label" else arm)
     return tuple(arms)
 
 
 def _check_inputs(
-    kinds: set[str],
+    names: Sequence[str],
     synthetic: Sequence[SyntheticSet],
     rows: Sequence[Mapping[str, Any]],
     full: Sequence[Case],
     unannotated: Sequence[Case],
-    labelled: bool,
 ) -> None:
+    kinds = {kind_of(name) for name in names}
     given = ", ".join(str(one.folder) for one in synthetic) or "none"
     wanted = sorted(kinds & set(PAINTED))
     if wanted and not select.painted(rows):
@@ -178,41 +200,40 @@ def _check_inputs(
             "the arm oracle needs the annotations of the full data set; none were given; "
             "give --oracle DATA, or leave the arm out"
         )
-    on_labels = kinds & {"pseudo-label", *(PAINTED if labelled else ())}
+    on_labels = [name for name in names if teacher_of(name)]
     if on_labels and not unannotated:
         raise StudyError(
-            f"the arm {sorted(on_labels)[0]} needs unannotated images; the data set has none; add some, leave the arm "
-            "out, or set study.labelled to false"
+            f"the arm {on_labels[0]} needs unannotated images; the data set has none; add some, or leave the arm out"
         )
-    check_derived(kinds, labelled)
+    check_derived(names)
 
 
-def meaning_of(name: str, labelled: bool) -> str:
-    """Return what an arm trains on, in words; with `labelled`, painted arms share what `pseudo-label` trains on."""
-    kind = name.partition("@")[0]
-    return ARMS[kind] + (", and the unannotated images of pseudo-label" if labelled and kind in PAINTED else "")
+def meaning_of(name: str) -> str:
+    """Return what an arm trains on, in words."""
+    teacher = teacher_of(name)
+    if not name.endswith(TAUGHT):
+        return ARMS[kind_of(name)]
+    same = "real" if teacher == "pseudo-label" else teacher
+    return f"the same as {same}, and unannotated images with the masks that a network of {teacher} is confident of"
 
 
-def is_derived(kind: str, labelled: bool) -> bool:
-    """Tell whether an arm needs a trained `real`: to choose by, or to label images that it also trains on."""
-    return kind in DERIVED or (labelled and kind in PAINTED)
-
-
-def check_derived(kinds: set[str], labelled: bool = False) -> None:
-    """Refuse arms that need the arm `real`, without it.
+def check_derived(names: Sequence[str]) -> None:
+    """Refuse arms that need another arm, without it.
 
     Raises:
-        StudyError: Naming the arm.
+        StudyError: Naming both.
     """
-    derived = sorted(kind for kind in kinds if is_derived(kind, labelled))
-    if derived and "real" not in kinds:
-        raise StudyError(f"the arm {derived[0]} is derived from the arm real, which is not there; add real")
+    for name in names:
+        missing = [other for other in needs_of(name) if other not in names]
+        if missing:
+            raise StudyError(
+                f"the arm {name} is derived from the arm {missing[0]}, which is not there; add {missing[0]}"
+            )
 
 
 def painted_count(arm: Arm, config: StudyConfig) -> int:
     """Return how many painted lesions an arm takes: its ratio times its real cases."""
-    ratio = arm.name.partition("@")[2]
-    return max(1, round((float(ratio) if ratio else config.synthetic_per_real) * len(arm.real)))
+    return max(1, round(ratio_of(arm.name, config) * len(arm.real)))
 
 
 def wanted_fills(arm: Arm, config: StudyConfig) -> int:

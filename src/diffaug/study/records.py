@@ -11,13 +11,14 @@ from typing import Any
 
 from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
+from diffaug.study.arms import PAINTED, kind_of
 from diffaug.study.run import FREE
 from diffaug.study.statistics import METRICS
 
 STORED = {"dice": 1e-4, "sensitivity": 1e-4, "precision": 1e-4, "hd95": 0.1, "lesion_recall": 1e-4, "false_alarm": 1.0,
           "false_area": 1e-6}  # fmt: skip
 MIXING = (  # knobs that an arm of real cases alone does not depend on
-    "synthetic_per_real", "synthetic_share", "synthetic_weight", "real_last", "fills", "labelled", "select",
+    "synthetic_per_real", "synthetic_share", "synthetic_weight", "real_last", "fills", "select",
     "fixed_threshold", "pseudo_confidence", "baselines",
 )  # fmt: skip
 LOW_CONTRAST = "low-contrast"
@@ -35,7 +36,7 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
     """
     alone = arm in REAL_ALONE
     knobs = config.model_dump(mode="json", exclude={*FREE, *(MIXING if alone else ())})
-    painted = {} if alone or arm in ("copy-paste", "pseudo-label") else painting
+    painted = painting if kind_of(arm) in PAINTED else {}
     return digest_of_value([arm, knobs, painted, where])
 
 

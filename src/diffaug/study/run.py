@@ -40,10 +40,11 @@ from diffaug.study.arms import (
     check_classes,
     check_size,
     default_arms,
-    is_derived,
     meaning_of,
+    needs_of,
     painted_count,
     read_synthetic,
+    teacher_of,
     wanted_fills,
 )
 from diffaug.study.evaluate import class_columns
@@ -110,8 +111,8 @@ class Run:
 
     @property
     def ready(self) -> bool:
-        """Whether the baselines that it needs are trained."""
-        return self.derive is None or all(path.exists() for path in self.derive.baselines)
+        """Whether the networks that it needs are trained."""
+        return self.derive is None or all(path.exists() for path in self.derive.needs)
 
 
 def run_study(
@@ -389,11 +390,11 @@ def _run_of(
     folds: int,
 ) -> Run:
     """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
-    baselines = range(first, first + config.baselines)
+    baselines, teacher = range(first, first + config.baselines), teacher_of(arm.name)
     rows = [row for one in inputs.synthetic for row in one.rows]
     training, held_out = select.fills(rows)
     derive = None
-    if is_derived(arm.kind, config.labelled):
+    if needs_of(arm.name):
         derive = Derivation(
             kind=arm.kind,
             folder=out,
@@ -405,12 +406,12 @@ def _run_of(
             fills=cases_of(training, inputs.synthetic) if arm.kind == "selected" else (),
             count=painted_count(arm, config),
             images=inputs.dataset.split("unannotated"),
+            teachers=tuple(out / "runs" / f"{teacher}-{one}.safetensors" for one in baselines) if teacher else (),
         )
     regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
     fills = tuple(zip(cases_of(held_out, inputs.synthetic), regions, strict=True))
-    keep = arm.name == "real" and seed in baselines and not folds
     pictures = seed == first and not folds
-    return Run(arm, seed, inputs.test, columns, config, device, out, pictures, keep, derive, fills)
+    return Run(arm, seed, inputs.test, columns, config, device, out, pictures, not folds, derive, fills)
 
 
 def _plan(
@@ -425,7 +426,7 @@ def _plan(
         "trained": {case.id: digest_of_case(case) for case in inputs.train},
         "tested": {case.id: digest_of_case(case) for case in inputs.test},
         "config": knobs,
-        "arms": {name: meaning_of(name, config.labelled) for name in config.arms},
+        "arms": {name: meaning_of(name) for name in config.arms},
         "data": str(inputs.dataset.folder.resolve()),
         "tests": [
             {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
@@ -565,7 +566,9 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
         StudyError: A run failed, or a worker was killed.
         DataError: A file cannot be read.
     """
-    runs = sorted((run for run in runs if not run.finished), key=lambda run: (run.derive is not None, not run.keep))
+    runs = sorted(
+        (run for run in runs if not run.finished), key=lambda run: (len(needs_of(run.arm.name)), run.arm.name != "real")
+    )
     total = sum(run.config.iterations for run in runs)
     with _progress(total, len(runs)) as show:
         if workers == 1 or len(runs) == 1:
@@ -578,17 +581,17 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
 
 
 def check_ready(runs: Sequence[Run]) -> None:
-    """Refuse a run whose baselines nothing will train.
+    """Refuse a run that needs networks which nothing will train.
 
     Raises:
         StudyError: Naming the run and the first baseline that is missing.
     """
     for run in runs:
-        missing = [path.stem for path in run.derive.baselines if not path.exists()] if run.derive else []
+        missing = [path.stem for path in run.derive.needs if not path.exists()] if run.derive else []
         if missing:
             raise StudyError(
-                f"a derived arm needs its baselines: {run.name} waits for {missing[0]}, which is not run; lower "
-                "study.baselines, or add seeds of real"
+                f"a derived arm needs trained networks: {run.name} waits for {missing[0]}, which is not run; lower "
+                "study.baselines, or add seeds"
             )
 
 

@@ -20,7 +20,7 @@ from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, 
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
 from diffaug.errors import EmptyArmError, StudyError
-from diffaug.study.arms import DERIVED, SELECTED, Arm, annotated, read_synthetic
+from diffaug.study.arms import SELECTED, Arm, annotated, read_synthetic
 from diffaug.synthesis import select
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Derivation:
         fills: Lesion-free fills, of which as many are added as belong to the selected cases.
         count: Painted cases wanted.
         images: Unannotated images.
+        teachers: Weights of trained runs that label these images; none where the arm takes none.
     """
 
     kind: str
@@ -61,6 +62,13 @@ class Derivation:
     fills: tuple[Case, ...] = ()
     count: int = 0
     images: tuple[Case, ...] = ()
+    teachers: tuple[Path, ...] = ()
+
+    @property
+    def needs(self) -> tuple[Path, ...]:
+        """The weights that must be there first."""
+        chosen = self.baselines if self.kind in SELECTED else ()
+        return tuple(dict.fromkeys((*chosen, *self.teachers)))
 
     def finished(self, arm: Arm) -> Arm:
         """Return an arm with its pool.
@@ -70,26 +78,22 @@ class Derivation:
         """
         pool, filled = self.pool(), {case.id for case in self.fills}
         fills = sum(case.id in filled for case in pool) if self.kind in SELECTED else arm.fills
-        labelled = self.labelled()
+        labelled = self._pseudo_labelled() if self.teachers and self.kind != "pseudo-label" else ()
         return replace(arm, pool=(*pool, *labelled), fills=fills, labelled=len(labelled))
 
-    def labelled(self) -> tuple[Case, ...]:
-        """Return the unannotated images that the arm also trains on, with the masks that the baseline is sure of."""
-        return self._pseudo_labelled() if self.config.labelled and self.kind != "pseudo-label" else ()
-
     def pool(self) -> tuple[Case, ...]:
-        """Return what the arm chooses; what is measured for it is written to the folder once.
+        """Return what the arm chooses, beside labelled images; what is measured for it is written to the folder once.
 
         Raises:
             EmptyArmError: Nothing is left.
         """
-        pool = self.candidates
-        if self.kind in DERIVED:
-            pool = self._pseudo_labelled() if self.kind == "pseudo-label" else self._selected()
+        pool = self._selected() if self.kind in SELECTED else self.candidates
+        if self.kind == "pseudo-label":
+            pool = self._pseudo_labelled()
         if not pool and self.kind == "pseudo-label":
             raise EmptyArmError(
-                f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which the "
-                f"baseline must find {LEAST:.1%} or more, with study.pseudo_confidence "
+                f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which its "
+                f"teacher must find {LEAST:.1%} or more, with study.pseudo_confidence "
                 f"{self.config.pseudo_confidence:g} or more; lower the confidence, or leave the arm out"
             )
         if not pool:
@@ -100,7 +104,7 @@ class Derivation:
         return pool
 
     def _pseudo_labelled(self) -> tuple[Case, ...]:
-        table = self.folder / "pseudo" / "masks.jsonl"
+        table = self.folder / "pseudo" / self.teachers[0].stem / "masks.jsonl"
         if not table.is_file():
             write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
         least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.images}
@@ -229,7 +233,8 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
     changed = {} if confidence is None else {"pseudo_confidence": confidence}
     plan, dataset, config, baselines = read_baselines(study, changed)
     train, images = annotated(dataset, "train"), dataset.split("unannotated")
-    labelled = Derivation("pseudo-label", study, baselines, config, train, (), images=images).pool()
+    derivation = Derivation("pseudo-label", study, baselines, config, train, (), images=images, teachers=baselines)
+    labelled = derivation.pool()
     with new_dataset(out) as partial:
         write_cases(partial, [copy_case(case, partial) for case in labelled])
         write_json(partial / "provenance.json", {"cases": plan["trained"]})
@@ -248,9 +253,9 @@ def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[
 
 
 def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any]]:
-    """Write the mask that the baseline gives each unannotated image, and yield its confidence.
+    """Write the mask that the teachers give each unannotated image, and yield its confidence.
 
-    The label is that of the mean probability of the baselines over the image and its mirror images; its confidence is
+    The label is that of the mean probability of the teachers over the image and its mirror images; its confidence is
     the mean probability of each class inside its mask, the least of the classes.
 
     Yields:
@@ -264,7 +269,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     from diffaug.study.evaluate import BATCH, enlarged, labelled, probabilities
 
     cases, config, classes = derivation.images, derivation.config, derivation.train[0].classes
-    networks = load_networks(derivation.baselines, config, derivation.train)
+    networks = load_networks(derivation.teachers, config, derivation.train)
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
         images = load_images(some, config.size)

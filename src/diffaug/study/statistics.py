@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffaug.config import TAUGHT
 from diffaug.data.fundus import disc_and_cup
 from diffaug.study.strata import strata_names
 
@@ -22,7 +23,7 @@ Record = Mapping[str, Any]
 
 LEVEL = 0.95  # of every interval
 REFERENCE_ARM = "real"  # differences are against this arm
-HEADLINES = ("selected", "validated")  # the first of them that is there is also compared with every other arm
+HEADLINES = (f"selected{TAUGHT}", "selected", "validated")  # the first that is there is compared with every other arm
 METRICS = (
     "dice", "iou", "sensitivity", "precision", "hd95", "lesion_recall", "false_negative_rate", "missed", "false_alarm",
     "false_area",
@@ -192,8 +193,8 @@ def summarise(
 
     An empty stratum has n = 0 and None for its values, never zero. A difference is the mean over the same cases and
     draws of (arm - other); negative is better for `missed`, `false_negative_rate` and `hd95`. Every arm is compared
-    with `real`, and the headline arm with every other. With `oracle`, `gap_closed` is the share of the Dice between
-    `real` and `oracle` that an arm gains.
+    with `real`, and the headline arm and the one that labels its images with every other. With `oracle`, `gap_closed`
+    is the share of the Dice between `real` and `oracle` that an arm gains.
 
     Args:
         records: Per-case records of all arms; every arm has the same draws, seeds and cases.
@@ -232,11 +233,14 @@ def _alarm(runs: Sequence[Record], resamples: int, seed: int) -> dict[str, Any]:
 
 
 def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Return which arms are compared: each with `real`, and the headline arm with each other one."""
+    """Return which arms are compared: each with `real`, and the headline arm and its teacher with each other one."""
     pairs = [(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
-    headline = next((arm for arm in HEADLINES if arm in arms), None)
-    rest = [arm for arm in arms if arm not in (REFERENCE_ARM, headline, "oracle") and "@" not in arm]
-    return pairs + ([(headline, arm) for arm in rest] if headline else [])
+    rest = [arm for arm in arms if arm not in (REFERENCE_ARM, "oracle") and "@" not in arm]
+    headline = next((arm for arm in HEADLINES if arm in arms), "")
+    for lead in dict.fromkeys((headline, headline.removesuffix(TAUGHT))):
+        rest = [arm for arm in rest if arm != lead]
+        pairs += [(lead, arm) for arm in rest] if lead in arms else []
+    return pairs
 
 
 def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]) -> dict[str, Any]:
