@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
@@ -11,6 +12,7 @@ from diffaug.study.evaluate import (
     METRICS,
     class_columns,
     hausdorff95,
+    labelled,
     lesion_recall,
     score,
     score_classes,
@@ -169,3 +171,10 @@ def test_a_saved_label_keeps_its_values(tmp_path):
     saved = np.asarray(Image.open(tmp_path / "p.png"))
     assert saved.shape == (50, 100) and set(np.unique(saved)) == {0, 1, 2}
     assert (saved == 2).mean() == pytest.approx((label == 2).mean(), abs=0.02)
+
+
+@given(arrays(np.float32, (1, 5, 7), elements=st.floats(0, 1, width=32)), st.floats(0, 1), st.floats(0, 1))
+@few
+def test_a_lower_decision_threshold_never_finds_fewer_pixels(probability, one, other):
+    low, high = (labelled(probability, (), threshold) > 0 for threshold in sorted((one, other)))
+    assert (low | high == low).all()

@@ -381,6 +381,15 @@ def test_labels_need_unannotated_images(tmp_path):
         run_study(whole, tmp_path / "out", [synthetic], config)
 
 
+def test_a_run_whose_weights_are_kept_is_tested_again_without_training(study, inputs):
+    dataset, synthetic = inputs
+    before, log = records_of(study), (study / "runs" / "selected-1.log.jsonl").stat().st_mtime_ns
+    (study / "runs" / "selected-1.jsonl").unlink()
+    run_study(dataset, study, [synthetic], CONFIG)
+    assert records_of(study) == before
+    assert (study / "runs" / "selected-1.log.jsonl").stat().st_mtime_ns == log
+
+
 def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     scores = {row["id"]: row for row in read_jsonl(finished / "scores.jsonl")}
     rows = read_jsonl(inputs[1] / "manifest.jsonl")

@@ -200,15 +200,18 @@ def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":
         return network(pixels).float().sigmoid()  # type: ignore[no-any-return]
 
 
-def predict(network: "nn.Module", images: "Tensor", cases: Sequence[Case]) -> Iterator[tuple[Case, Mask, Label]]:
+def predict(
+    network: "nn.Module", images: "Tensor", cases: Sequence[Case], threshold: float
+) -> Iterator[tuple[Case, Mask, Label]]:
     """Yield each case with the references of its classes, (K, H, W), and the predicted label, (H, W), at its own size.
 
-    Probabilities are enlarged bilinearly, then cut at 0.5; of several classes the most probable label is taken.
+    Probabilities are enlarged bilinearly, then cut; of several classes the most probable label is taken.
 
     Args:
         network: See `probabilities`; is put into evaluation mode.
         images: The cases' images at the network's size, uint8, shape (n, 3, S, S), in the order of `cases`.
         cases: Annotated cases.
+        threshold: Probability over which a pixel is lesion.
     """
     network.eval()
     for start in range(0, len(cases), BATCH):
@@ -216,12 +219,12 @@ def predict(network: "nn.Module", images: "Tensor", cases: Sequence[Case]) -> It
         for case, probability in zip(cases[start : start + BATCH], batch, strict=True):
             references = case.read_masks()
             full = enlarged(probability, references.shape[1:])
-            yield case, references, labelled(full, case.classes)
+            yield case, references, labelled(full, case.classes, threshold)
 
 
-def labelled(probability: NDArray[np.float32], classes: Sequence[LabelClass]) -> Label:
-    """Return the label (H, W) of probabilities (K, H, W): cut at 0.5, or of several classes the most probable one."""
-    return label_from_probabilities(probability, classes) if classes else (probability[0] > 0.5).astype(np.uint8)
+def labelled(probability: NDArray[np.float32], classes: Sequence[LabelClass], threshold: float) -> Label:
+    """Return the label (H, W) of probabilities (K, H, W): those over a threshold, or of classes the likeliest."""
+    return label_from_probabilities(probability, classes) if classes else (probability[0] > threshold).astype(np.uint8)
 
 
 def enlarged(probability: "Tensor", shape: tuple[int, ...]) -> NDArray[np.float32]:

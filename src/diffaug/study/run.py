@@ -486,7 +486,7 @@ def _track(cases: Sequence[Case], what: str) -> Iterator[Case]:
 
 
 def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
-    """Train and test one run, unless its records exist.
+    """Train and test one run, unless its records exist; one whose weights are kept is only tested.
 
     Raises:
         StudyError: The loss is not finite.
@@ -496,23 +496,31 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
 
     from diffaug.study.batches import Batches, load_images
     from diffaug.study.evaluate import predict, score_classes, write_prediction
-    from diffaug.study.segmenter import build_network, save_weights, train
+    from diffaug.study.segmenter import build_network, load_network, save_weights, train
 
     if run.finished:
         return
     config = run.config
     files = make_folder(run.out / "runs") / run.name
     arm = run.arm if run.derive is None else run.derive.finished(run.arm)
-    batches = Batches(arm, config, run.seed)
-    network = build_network(config, run.seed, len(run.test[0].class_names))
-    train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
+    classes = len(run.test[0].class_names)
+    if run.keep and run.weights.exists():
+        network = load_network(config, run.weights, classes).to(run.device)
+    else:
+        network = build_network(config, run.seed, classes)
+        batches = Batches(arm, config, run.seed)
+        train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
+        if run.keep:
+            save_weights(network, run.weights)
 
     folder = Path("predictions") / run.name
     if run.pictures:
         make_folder(run.out / folder)
     rows = []
     images = load_images(run.test, config.size).to(torch.device(run.device))
-    for index, (case, references, prediction) in enumerate(predict(network, images, run.test)):
+    for index, (case, references, prediction) in enumerate(
+        predict(network, images, run.test, config.decision_threshold)
+    ):
         picture = folder / f"{index:05d}.png" if run.pictures else None
         if picture:
             write_prediction(run.out / picture, prediction, PICTURE, case.classes)
@@ -522,8 +530,6 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
             | scores
             | {**run.columns[index], "prediction": picture.as_posix() if picture else ""}
         )
-    if run.keep:
-        save_weights(network, run.weights)
     pool = {"real": len(arm.real), "pool": len(arm.pool), "fills": _alarms(run, network)}
     pool |= {"trained_fills": arm.fills, "wanted_fills": wanted_fills(arm, config)}
     pool |= {"labelled": arm.labelled} if arm.labelled else {}
@@ -555,7 +561,8 @@ def _alarms(run: Run, network: Any) -> list[float]:
         return []
     cases, regions = [case for case, _ in run.fills], [read_mask(region) for _, region in run.fills]
     images = load_images(cases, run.config.size).to(torch.device(run.device))
-    found = (label > 0 for _, _, label in predict(network, images, cases))
+    labels = predict(network, images, cases, run.config.decision_threshold)
+    found = (label > 0 for _, _, label in labels)
     return [round(float(lesion[region].mean()), 5) for region, lesion in zip(regions, found, strict=True)]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FLIPS = ((), (2,), (3,), (2, 3))  # axes of an image that a pseudo-label is averaged over
 LEAST = 0.001  # of the image; a smaller pseudo-mask is noise
+LIKELY = 0.5  # probability over which a pixel of an unannotated image is labelled lesion
 FEATURES = (
     "relative_area", "eccentricity", "solidity", "lightness_contrast", "redness_contrast", "edge_sharpness", "texture",
 )  # fmt: skip
@@ -277,7 +278,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
         turned = [probabilities(network, images.flip(axes)).flip(axes) for network, axes in views]
         for index, (case, probability) in enumerate(zip(some, torch.stack(turned).mean(0), strict=True)):
             full = enlarged(probability, case.read_image().shape[:2])
-            label, name = labelled(full, classes), f"{start + index:05d}.png"
+            label, name = labelled(full, classes, LIKELY), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             masks = masks_from_label(label, classes)
             sure = min(
