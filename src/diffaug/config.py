@@ -309,7 +309,7 @@ PRESETS: dict[str, Config] = {
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
         },
         generate={"count": 40, "shard_size": 16},
-        study={"seeds": 2, "iterations": 400},
+        study={"seeds": 2, "size": 96, "iterations": 1000},
     ),
     "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update
         fit={

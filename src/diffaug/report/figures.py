@@ -59,7 +59,7 @@ def strata_figure(summary: Mapping[str, Any], strata: Sequence[str]) -> str:
 
     arms = [arm for arm in summary["arms"] if "@" not in arm]
     with rc_context(STYLE):
-        figure, axes = _figure(10, 3.9, 2)
+        figure, axes = _figure(10, 4.2, 2)
         for ax, metric, title in zip(
             axes, ("dice", "missed"), ("Dice (higher is better)", "Missed lesions, % (lower is better)"), strict=True
         ):
@@ -79,7 +79,8 @@ def strata_figure(summary: Mapping[str, Any], strata: Sequence[str]) -> str:
             ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
             if metric == "missed":
                 ax.set_ylim(bottom=0)
-        axes[0].legend(frameon=False, fontsize=9, loc="best")
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, frameon=False, fontsize=9, loc="outside lower center", ncols=min(6, len(arms)))
         return _svg(figure)
 
 
