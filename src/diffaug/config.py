@@ -216,9 +216,7 @@ class StudyConfig(Knobs):
         0.99  # decay of the averaged weights that are tested; 0 takes the last
     )
     augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.75  # strength of the classical augmentation
-    decision_threshold: Fraction = (
-        0.3  # probability over which a tested pixel is lesion; several classes: the likeliest
-    )
+    decision_threshold: Fraction = 0.5  # probability over which a pixel is lesion; of several classes the likeliest
     synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # painted cases in an arm, for each real case
     synthetic_share: Fraction | None = 0.5  # of a batch, synthetic or pasted; None: as many as there are in the arm
     synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss

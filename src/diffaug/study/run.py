@@ -507,8 +507,8 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     if run.keep and run.weights.exists():
         network = load_network(config, run.weights, classes).to(run.device)
     else:
-        network = build_network(config, run.seed, classes)
         batches = Batches(arm, config, run.seed)
+        network = build_network(config, run.seed, classes)
         train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
         if run.keep:
             save_weights(network, run.weights)
