@@ -4,7 +4,10 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ from diffaug.study.selection import Derivation
 from diffaug.study.strata import SIZES, STRATA
 from diffaug.synthesis import select
 
+BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 CONFIG = StudyConfig(
     arms=("real", "copy-paste", "validated", "selected"), seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=6,
     batch_size=4, learning_rate=5e-3, ema=0.5, synthetic_per_real=0.5, bootstrap=50, workers=1,
@@ -354,6 +358,18 @@ def test_a_trained_arm_labels_images_that_another_one_also_trains_on(tmp_path):
     assert "with the masks that selected gave them" in page
     assert "selected+pseudo-label - selected" in summary["differences"]
     assert "selected - pseudo-label" in summary["differences"]
+
+
+def test_the_label_benchmark_tells_how_well_a_trained_arm_labels_what_was_withheld(tmp_path):
+    full, dataset = make_dataset(tmp_path / "full", train=9), partly_annotated(tmp_path / "data")
+    run_study(
+        dataset, tmp_path / "out", [], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1, "iterations": 60})
+    )
+    command = [sys.executable, str(BENCHMARKS / "labels.py"), str(full), str(tmp_path / "out")]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert told[0] == "real: 1 networks, 3 images" and told[-1].startswith("  sure of ")
+    lost = [float(re.search(r"not found ([0-9.]+) %", line)[1]) for line in told[1:-1]]
+    assert len(lost) == 7 and lost == sorted(lost)  # the higher the threshold, the fewer pixels
 
 
 @pytest.mark.parametrize(
