@@ -360,6 +360,15 @@ def test_a_trained_arm_labels_images_that_another_one_also_trains_on(tmp_path):
     assert "selected - pseudo-label" in summary["differences"]
 
 
+def test_a_teacher_that_is_sure_of_no_image_is_named(tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
+    synthetic = make_synthetic(tmp_path / "synthetic", data=dataset)
+    arms = ("real", "validated", "validated+pseudo-label")
+    config = CONFIG.model_copy(update={"arms": arms, "seeds": 1, "iterations": 2, "pseudo_confidence": 1.0})
+    with pytest.raises(StudyError, match=r"none of 3 images is left for pseudo-label, of which validated-0 must find"):
+        run_study(dataset, tmp_path / "out", [synthetic], config)
+
+
 def test_the_label_benchmark_tells_how_well_a_trained_arm_labels_what_was_withheld(tmp_path):
     full, dataset = make_dataset(tmp_path / "full", train=9), partly_annotated(tmp_path / "data")
     run_study(

@@ -88,15 +88,9 @@ class Derivation:
         Raises:
             EmptyArmError: Nothing is left.
         """
-        pool = self._selected() if self.kind in SELECTED else self.candidates
         if self.kind == "pseudo-label":
-            pool = self._pseudo_labelled()
-        if not pool and self.kind == "pseudo-label":
-            raise EmptyArmError(
-                f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which its "
-                f"teacher must find {LEAST:.1%} or more, with study.pseudo_confidence "
-                f"{self.config.pseudo_confidence:g} or more; lower the confidence, or leave the arm out"
-            )
+            return self._pseudo_labelled()
+        pool = self._selected() if self.kind in SELECTED else self.candidates
         if not pool:
             raise EmptyArmError(
                 f"an arm needs cases: none of {len(self.candidates)} is left for {self.kind}; "
@@ -110,6 +104,12 @@ class Derivation:
             write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
         least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.images}
         kept = [row for row in read_jsonl(table) if row["area"] >= LEAST and row["confidence"] >= least]
+        if not kept:
+            raise EmptyArmError(
+                f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which "
+                f"{self.teachers[0].stem} must find {LEAST:.1%} or more, with study.pseudo_confidence {least:g} or "
+                "more; lower the confidence, or leave the arm out"
+            )
         classes = self.train[0].classes
         return tuple(
             replace(by_id[row["id"]], mask=table.parent / "masks" / row["mask"], split="train", classes=classes)
