@@ -114,7 +114,8 @@ def judge_of(cases: Sequence[Case], out: Path, config: StudyConfig, seed: int) -
 def judged(network: Any, cases: Sequence[Case], size: int) -> list[dict[str, float | None]]:
     """Return what the judge finds in each case: its ratio, its error and its agreement with the label, by class."""
     rows = []
-    for case, references, label in predict(network, load_images(cases, size), cases):
+    threshold = StudyConfig().decision_threshold
+    for case, references, label in predict(network, load_images(cases, size), cases, threshold):
         rows.append(score_classes(references, masks_from_label(label, case.classes), case.class_names))
     return rows
 
