@@ -30,6 +30,6 @@ generate:
 study:
   synthetic_per_real: 3
   arms: [real, copy-paste, pseudo-label, unfiltered, random-kept, fixed-threshold, validated, selected, no-fills,
-         selected+pseudo-label, pseudo-label+pseudo-label, "selected@0.5", "selected@1", "selected@6", oracle]
+         selected+pseudo-label, "selected@0.5", "selected@1", "selected@6", oracle]
 YAML
 diffaug run "$OUT/kvasir_study.yaml" "$@"

@@ -22,7 +22,7 @@ Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Source = Literal[
     "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
 ]  # whose layout `data/sources` reads
-TAUGHT = "+pseudo-label"  # ends the name of an arm that also trains on the images that its first part labels
+TAUGHT = "+pseudo-label"  # ends the name of an arm that also trains on the images of pseudo-label
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
@@ -226,7 +226,7 @@ class StudyConfig(Knobs):
     fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
-        1  # seeds of an arm that label for arms with pseudo-label, and of `real` that measure for selected
+        1  # seeds of `real` that label and measure for the arms pseudo-label and selected
     )
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each

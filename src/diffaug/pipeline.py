@@ -323,7 +323,7 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
 
     Eyes are never painted on without annotation either: a cup belongs to its disc.
     """
-    from diffaug.study.arms import teacher_of
+    from diffaug.study.arms import takes_labels
 
     left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
     some = bool(left or full.split("unannotated"))
@@ -333,7 +333,7 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
     if some:
         return config
-    taught = [arm for arm in config.study.arms if teacher_of(arm)]
+    taught = [arm for arm in config.study.arms if takes_labels(arm)]
     if not taught:
         return config
     arms = tuple(arm for arm in config.study.arms if arm not in taught)
@@ -449,7 +449,7 @@ def _is_painted(arm: str) -> bool:
 
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
-    from diffaug.study.arms import needs_of
+    from diffaug.study.arms import is_derived
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
@@ -458,8 +458,8 @@ def _run_job(job: Job, records: "Records") -> None:
     if not pending:
         return
     painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
-    needed = [other for arm in pending for other in needs_of(arm)] + (["real"] if painted and labelled else [])
-    pending = list(dict.fromkeys([*needed, *pending]))  # the weights of what is recorded may be needed
+    if any(is_derived(arm) for arm in pending) or (painted and labelled):
+        pending = list(dict.fromkeys(["real", *pending]))  # its weights are needed, even where it is recorded
     derived(
         out / "data",
         {**_made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},

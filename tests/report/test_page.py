@@ -208,7 +208,7 @@ def test_what_painting_adds_to_self_training_is_told_apart():
     assert verdict(summary, arm)["title"] == "Painted and labelled cases helped"
     against = {"dice": {"mean": 0.006, "low": -0.007, "high": 0.02, "p": 0.4}}
     told = labelled_sentence(summary | {"differences": {f"{arm} - pseudo-label": against}}, arm)
-    assert "that validated gave them (5" in told and "by +0.6 points" in told and told.endswith("no difference shown.")
+    assert "that real gave them (5" in told and "by +0.6 points" in told and told.endswith("no difference shown.")
 
 
 def test_the_page_claims_no_cleaner_test_than_there_was():

@@ -15,7 +15,7 @@ CONFIG = StudyConfig(synthetic_per_real=0.5, batch_size=4)
 
 
 @pytest.mark.parametrize(
-    "name", ["magic", "real@2", "selected@0", "selected@much", "oracle+pseudo-label", "real+pseudo-label"]
+    "name", ["magic", "real@2", "selected@0", "selected@much", "oracle+pseudo-label", "pseudo-label+pseudo-label"]
 )
 def test_an_unknown_arm_is_refused_with_the_valid_names(name):
     with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle.*; got '{re.escape(name)}'"):

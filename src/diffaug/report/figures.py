@@ -21,7 +21,6 @@ COLOURS = {  # after Okabe & Ito 2008: told apart by colour-blind readers, and i
     "selected+pseudo-label": "#00593f",
     "no-fills": "#7fb800",
     "pseudo-label": "#56b4e9",
-    "pseudo-label+pseudo-label": "#2a7fb0",
     "oracle": "#1c2330",
 }
 FUNNEL = {"kept": "#0072b2", "rejected": "#e69f00", "stopped": "#b9c0ca"}

@@ -353,13 +353,12 @@ def labelled_sentence(summary: Mapping[str, Any], arm: str | None) -> str:
     if arm is None or not (count := labelled_count(summary["arms"][arm])):
         return ""
     first = " in the first draw" if summary["arms"][arm].get("draws", 1) > 1 else ""
-    teacher = arm.removesuffix(TAUGHT)
-    told = f"{arm} was also trained on unannotated images with the masks that {teacher} gave them ({count}{first})"
+    told = f"{arm} was also trained on unannotated images with the masks that real gave them ({count}{first})"
     difference = summary["differences"].get(f"{arm} - pseudo-label", {}).get("dice")
     if difference is None:
         return f"{told}; how much of this is their doing is not known, since the arm pseudo-label was not run."
     return (
-        f"{told}. Against pseudo-label, for which real labelled them and nothing was painted, it changed mean Dice by "
+        f"{told}. Against pseudo-label, which was trained on these without painted cases, it changed mean Dice by "
         f"{signed(difference['mean'])} points ({signed(difference['low'])} to {signed(difference['high'])})"
         f"{'.' if is_sure(difference) else '; no difference shown.'}"
     )

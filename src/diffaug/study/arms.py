@@ -38,8 +38,8 @@ class Arm:
     """One training set under comparison.
 
     `real` are annotated cases; `pool` are other cases that fill a share of each batch; with `paste`, pasted cases made
-    of `real` fill that share instead. The pool of a derived arm is found once the arms that it needs are trained. So
-    many of the pool are lesion-free `fills`, and so many beside painted cases unannotated images that were `labelled`.
+    of `real` fill that share instead. The pool of a derived arm is found once `real` is trained. So many of the pool
+    are lesion-free `fills`, and so many beside painted cases unannotated images that `real` `labelled`.
     """
 
     name: str
@@ -80,12 +80,11 @@ def check_arms(names: Sequence[str]) -> None:
     """
     for name in names:
         kind, (_, at, ratio) = kind_of(name), name.removesuffix(TAUGHT).partition("@")
-        of_painted = kind in PAINTED and (not at or _is_ratio(ratio))
-        if not of_painted and name not in (*ARMS, f"pseudo-label{TAUGHT}"):
+        if name not in ARMS and (kind not in PAINTED or (at and not _is_ratio(ratio))):
             raise ConfigError(
                 f"an arm must be one of {', '.join(ARMS)}, or one of {', '.join(PAINTED)} with a number of painted "
-                f"cases for each real one, such as selected@2; one of these, or pseudo-label, with {TAUGHT} also "
-                f"trains on the unannotated images that it labels; got {name!r}"
+                f"cases for each real one, such as selected@2; one of these with {TAUGHT} also trains on the images of "
+                f"pseudo-label; got {name!r}"
             )
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"a study needs at least one arm, and each once; got {', '.join(names) or 'none'}")
@@ -101,16 +100,14 @@ def ratio_of(name: str, config: StudyConfig) -> float:
     return float(name.removesuffix(TAUGHT).partition("@")[2] or config.synthetic_per_real)
 
 
-def teacher_of(name: str) -> str:
-    """Return the arm whose network labels the unannotated images that an arm trains on; empty where it takes none."""
-    return "real" if name == "pseudo-label" else name.removesuffix(TAUGHT) if name.endswith(TAUGHT) else ""
+def takes_labels(name: str) -> bool:
+    """Tell whether an arm trains on the unannotated images that `real` labels."""
+    return name == "pseudo-label" or name.endswith(TAUGHT)
 
 
-def needs_of(name: str) -> tuple[str, ...]:
-    """Return the arms that must be trained before an arm: `real` to choose by, its teacher, and what that one needs."""
-    teacher = teacher_of(name)
-    first = needs_of(teacher) if teacher else ("real",) if kind_of(name) in SELECTED else ()
-    return tuple(dict.fromkeys((*first, teacher) if teacher else first))
+def is_derived(name: str) -> bool:
+    """Tell whether an arm needs a trained `real`: to choose by, or to label images."""
+    return takes_labels(name) or kind_of(name) in SELECTED
 
 
 def _is_ratio(text: str) -> bool:
@@ -165,7 +162,7 @@ def build_arms(
             arm = replace(arm, pool=cases_of(chosen, synthetic), fills=sum(bool(row.get("fill")) for row in chosen))
             if not arm.pool:
                 raise StudyError(f"an arm needs cases: none of the painted ones is left for {name}; generate more")
-        arms.append(replace(arm, pool=tuple(unannotated)) if arm.kind == "pseudo-label" else arm)
+        arms.append(replace(arm, pool=tuple(unannotated)) if name == "pseudo-label" else arm)
     return tuple(arms)
 
 
@@ -200,7 +197,7 @@ def _check_inputs(
             "the arm oracle needs the annotations of the full data set; none were given; "
             "give --oracle DATA, or leave the arm out"
         )
-    on_labels = [name for name in names if teacher_of(name)]
+    on_labels = [name for name in names if takes_labels(name)]
     if on_labels and not unannotated:
         raise StudyError(
             f"the arm {on_labels[0]} needs unannotated images; the data set has none; add some, or leave the arm out"
@@ -210,25 +207,19 @@ def _check_inputs(
 
 def meaning_of(name: str) -> str:
     """Return what an arm trains on, in words."""
-    teacher = teacher_of(name)
-    if not name.endswith(TAUGHT):
-        return ARMS[kind_of(name)]
-    same = "real" if teacher == "pseudo-label" else teacher
-    return f"the same as {same}, and unannotated images with the masks that a network of {teacher} is confident of"
+    same = name.removesuffix(TAUGHT)
+    return ARMS[kind_of(name)] if same == name else f"the same as {same}, and the unannotated images of pseudo-label"
 
 
 def check_derived(names: Sequence[str]) -> None:
-    """Refuse arms that need another arm, without it.
+    """Refuse arms that need the arm `real`, without it.
 
     Raises:
-        StudyError: Naming both.
+        StudyError: Naming the arm.
     """
-    for name in names:
-        missing = [other for other in needs_of(name) if other not in names]
-        if missing:
-            raise StudyError(
-                f"the arm {name} is derived from the arm {missing[0]}, which is not there; add {missing[0]}"
-            )
+    derived = [name for name in names if is_derived(name)]
+    if derived and "real" not in names:
+        raise StudyError(f"the arm {derived[0]} is derived from the arm real, which is not there; add real")
 
 
 def painted_count(arm: Arm, config: StudyConfig) -> int:

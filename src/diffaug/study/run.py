@@ -40,11 +40,11 @@ from diffaug.study.arms import (
     check_classes,
     check_size,
     default_arms,
+    is_derived,
     meaning_of,
-    needs_of,
     painted_count,
     read_synthetic,
-    teacher_of,
+    takes_labels,
     wanted_fills,
 )
 from diffaug.study.evaluate import class_columns
@@ -111,8 +111,8 @@ class Run:
 
     @property
     def ready(self) -> bool:
-        """Whether the networks that it needs are trained."""
-        return self.derive is None or all(path.exists() for path in self.derive.needs)
+        """Whether the baselines that it needs are trained."""
+        return self.derive is None or all(path.exists() for path in self.derive.baselines)
 
 
 def run_study(
@@ -390,11 +390,11 @@ def _run_of(
     folds: int,
 ) -> Run:
     """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
-    baselines, teacher = range(first, first + config.baselines), teacher_of(arm.name)
+    baselines = range(first, first + config.baselines)
     rows = [row for one in inputs.synthetic for row in one.rows]
     training, held_out = select.fills(rows)
     derive = None
-    if needs_of(arm.name):
+    if is_derived(arm.name):
         derive = Derivation(
             kind=arm.kind,
             folder=out,
@@ -406,7 +406,7 @@ def _run_of(
             fills=cases_of(training, inputs.synthetic) if arm.kind == "selected" else (),
             count=painted_count(arm, config),
             images=inputs.dataset.split("unannotated"),
-            teachers=tuple(out / "runs" / f"{teacher}-{one}.safetensors" for one in baselines) if teacher else (),
+            labels=takes_labels(arm.name) and arm.name != "pseudo-label",
         )
     regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
     fills = tuple(zip(cases_of(held_out, inputs.synthetic), regions, strict=True))
@@ -574,7 +574,7 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
         DataError: A file cannot be read.
     """
     runs = sorted(
-        (run for run in runs if not run.finished), key=lambda run: (len(needs_of(run.arm.name)), run.arm.name != "real")
+        (run for run in runs if not run.finished), key=lambda run: (run.derive is not None, run.arm.name != "real")
     )
     total = sum(run.config.iterations for run in runs)
     with _progress(total, len(runs)) as show:
@@ -588,17 +588,17 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
 
 
 def check_ready(runs: Sequence[Run]) -> None:
-    """Refuse a run that needs networks which nothing will train.
+    """Refuse a run whose baselines nothing will train.
 
     Raises:
         StudyError: Naming the run and the first baseline that is missing.
     """
     for run in runs:
-        missing = [path.stem for path in run.derive.needs if not path.exists()] if run.derive else []
+        missing = [path.stem for path in run.derive.baselines if not path.exists()] if run.derive else []
         if missing:
             raise StudyError(
-                f"a derived arm needs trained networks: {run.name} waits for {missing[0]}, which is not run; lower "
-                "study.baselines, or add seeds"
+                f"a derived arm needs its baselines: {run.name} waits for {missing[0]}, which is not run; lower "
+                "study.baselines, or add seeds of real"
             )
 
 

@@ -50,7 +50,7 @@ class Derivation:
         fills: Lesion-free fills, of which as many are added as belong to the selected cases.
         count: Painted cases wanted.
         images: Unannotated images.
-        teachers: Weights of trained runs that label these images; none where the arm takes none.
+        labels: Whether the arm also trains on those that the baselines are sure of, beside painted cases.
     """
 
     kind: str
@@ -63,13 +63,7 @@ class Derivation:
     fills: tuple[Case, ...] = ()
     count: int = 0
     images: tuple[Case, ...] = ()
-    teachers: tuple[Path, ...] = ()
-
-    @property
-    def needs(self) -> tuple[Path, ...]:
-        """The weights that must be there first."""
-        chosen = self.baselines if self.kind in SELECTED else ()
-        return tuple(dict.fromkeys((*chosen, *self.teachers)))
+    labels: bool = False
 
     def finished(self, arm: Arm) -> Arm:
         """Return an arm with its pool.
@@ -79,7 +73,7 @@ class Derivation:
         """
         pool, filled = self.pool(), {case.id for case in self.fills}
         fills = sum(case.id in filled for case in pool) if self.kind in SELECTED else arm.fills
-        labelled = self._pseudo_labelled() if self.teachers and self.kind != "pseudo-label" else ()
+        labelled = self._pseudo_labelled() if self.labels else ()
         return replace(arm, pool=(*pool, *labelled), fills=fills, labelled=len(labelled))
 
     def pool(self) -> tuple[Case, ...]:
@@ -99,7 +93,7 @@ class Derivation:
         return pool
 
     def _pseudo_labelled(self) -> tuple[Case, ...]:
-        table = self.folder / "pseudo" / self.teachers[0].stem / "masks.jsonl"
+        table = self.folder / "pseudo" / "masks.jsonl"
         if not table.is_file():
             write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
         least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.images}
@@ -107,7 +101,7 @@ class Derivation:
         if not kept:
             raise EmptyArmError(
                 f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which "
-                f"{self.teachers[0].stem} must find {LEAST:.1%} or more, with study.pseudo_confidence {least:g} or "
+                f"the baseline must find {LEAST:.1%} or more, with study.pseudo_confidence {least:g} or "
                 "more; lower the confidence, or leave the arm out"
             )
         classes = self.train[0].classes
@@ -234,8 +228,7 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
     changed = {} if confidence is None else {"pseudo_confidence": confidence}
     plan, dataset, config, baselines = read_baselines(study, changed)
     train, images = annotated(dataset, "train"), dataset.split("unannotated")
-    derivation = Derivation("pseudo-label", study, baselines, config, train, (), images=images, teachers=baselines)
-    labelled = derivation.pool()
+    labelled = Derivation("pseudo-label", study, baselines, config, train, (), images=images).pool()
     with new_dataset(out) as partial:
         write_cases(partial, [copy_case(case, partial) for case in labelled])
         write_json(partial / "provenance.json", {"cases": plan["trained"]})
@@ -254,9 +247,9 @@ def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[
 
 
 def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any]]:
-    """Write the mask that the teachers give each unannotated image, and yield its confidence.
+    """Write the mask that the baselines give each unannotated image, and yield its confidence.
 
-    The label is that of the mean probability of the teachers over the image and its mirror images; its confidence is
+    The label is that of the mean probability of the baselines over the image and its mirror images; its confidence is
     the mean probability of each class inside its mask, the least of the classes.
 
     Yields:
@@ -270,7 +263,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     from diffaug.study.evaluate import BATCH, enlarged, labelled, probabilities
 
     cases, config, classes = derivation.images, derivation.config, derivation.train[0].classes
-    networks = load_networks(derivation.teachers, config, derivation.train)
+    networks = load_networks(derivation.baselines, config, derivation.train)
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
         images = load_images(some, config.size)

@@ -193,8 +193,8 @@ def summarise(
 
     An empty stratum has n = 0 and None for its values, never zero. A difference is the mean over the same cases and
     draws of (arm - other); negative is better for `missed`, `false_negative_rate` and `hd95`. Every arm is compared
-    with `real`, and the headline arm and the one that labels its images with every other. With `oracle`, `gap_closed`
-    is the share of the Dice between `real` and `oracle` that an arm gains.
+    with `real`; the headline arm, with and without labelled images, with every other. With `oracle`, `gap_closed` is
+    the share of the Dice between `real` and `oracle` that an arm gains.
 
     Args:
         records: Per-case records of all arms; every arm has the same draws, seeds and cases.
@@ -233,7 +233,7 @@ def _alarm(runs: Sequence[Record], resamples: int, seed: int) -> dict[str, Any]:
 
 
 def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Return which arms are compared: each with `real`, and the headline arm and its teacher with each other one."""
+    """Return which arms are compared: each with `real`, the headline arm, with and without labels, with each other."""
     pairs = [(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
     rest = [arm for arm in arms if arm not in (REFERENCE_ARM, "oracle") and "@" not in arm]
     headline = next((arm for arm in HEADLINES if arm in arms), "")
