@@ -98,6 +98,12 @@ def test_a_curve_to_all_cases_has_the_oracle_beside_the_arms_of_each_number(tmp_
         assert [(row["arm"], row["annotated"]) for row in curve] == [
             ("real", "6"), ("oracle", "6"), ("real", "12"), ("oracle", "12")
         ]  # fmt: skip
+    six, twelve = [
+        line for line in read_jsonl(tmp_path / "records.jsonl") if line.get("arm") == "oracle" and "run" in line
+    ]
+    assert (six["annotated"], twelve["annotated"], six["values"]) == (6, "all", twelve["values"])
+    assert six["cut"] != twelve["cut"]  # low contrast goes by the annotated cases
+    assert not list((tmp_path / "nall-draw0" / "study" / "runs").glob("oracle*"))  # trained once, beside the first
 
 
 def test_data_that_are_given_are_read_and_never_made(tmp_path: Path) -> None:

@@ -160,8 +160,25 @@ class Job:
         return digest_of_value([self.painting, self._where])
 
     def pending(self, records: "Records") -> list[str]:
-        """Return the arms that have a run which is not recorded."""
-        return list(dict.fromkeys(arm for (arm, _), key in self.keys().items() if records.run(key) is None))
+        """Return the arms that have a run which must be trained: it is not recorded, here or beside another number."""
+        missing = [arm for (arm, seed), key in self.keys().items() if self._recorded(arm, seed, key, records) is None]
+        return list(dict.fromkeys(missing))
+
+    def oracles_beside(self, records: "Records") -> dict[str, Mapping[str, Any]]:
+        """Return the runs of `oracle` that are recorded beside another number of annotated cases, by their key here."""
+        found = {key: self._recorded(arm, seed, key, records) for (arm, seed), key in self.keys().items()}
+        return {key: line for key, line in found.items() if line is not None and line["run"] != key}
+
+    def _recorded(self, arm: str, seed: int, key: str, records: "Records") -> Mapping[str, Any] | None:
+        if (own := records.run(key)) is not None or arm != "oracle":
+            return own
+        lines = (line for line in records.noted("run") if line["arm"] == arm and line["seed"] == seed)
+        return next((line for line in lines if self._key(arm, seed, line["annotated"]) == line["run"]), None)
+
+    def _key(self, arm: str, seed: int, annotated: int | str) -> str:
+        from diffaug.study.records import key_of_run
+
+        return key_of_run(arm, self.config.study, self.painting, self._where | {"annotated": annotated, "seed": seed})
 
     @cached_property
     def generate(self) -> GenerateConfig:
@@ -171,13 +188,11 @@ class Job:
 
     def keys(self) -> dict[tuple[str, int], str]:
         """Return the key of each of its runs, by arm and seed."""
-        from diffaug.study.records import key_of_run
-
-        config, where = self.config, self._where
+        study = self.config.study
         return {
-            (arm, seed): key_of_run(arm, config.study, self.painting, {**where, "seed": seed})
-            for seed in range(self.seed, self.seed + config.study.seeds)
-            for arm in config.study.arms
+            (arm, seed): self._key(arm, seed, self.annotated)
+            for seed in range(self.seed, self.seed + study.seeds)
+            for arm in study.arms
         }
 
     @cached_property
@@ -425,7 +440,8 @@ def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
 def _minutes(job: Job, records: "Records") -> float:
     """Return the minutes that a job will take: nothing for what is recorded or made."""
     keys = job.keys()
-    pending = [arm for (arm, _), key in keys.items() if records.run(key) is None]
+    todo = job.pending(records)
+    pending = [arm for (arm, _), key in keys.items() if arm in todo and records.run(key) is None]
     guess = estimate(job.config.study)["minutes"] / len(keys)
     minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
     if any(_is_painted(arm) for arm in pending) and not (job.out / "synthetic" / "summary.json").is_file():
@@ -454,8 +470,8 @@ def _run_job(job: Job, records: "Records") -> None:
     from diffaug.training.fit import fit
 
     config, out = job.config, job.out
-    pending = job.pending(records)
-    if not pending:
+    pending, beside = job.pending(records), job.oracles_beside(records)
+    if not pending and not beside:
         return
     painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
     if any(is_derived(arm) for arm in pending) or (painted and labelled):
@@ -465,6 +481,10 @@ def _run_job(job: Job, records: "Records") -> None:
         {**_made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
         lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
     )
+    if beside:
+        records.repeat(beside, job.annotated, _contrast_cut(out / "data"))
+    if not pending:
+        return
     write_json(make_folder(out / "study") / "duplicates.json", read_json(job.repeated))  # of the same images
     if painted:
         say(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
@@ -486,6 +506,13 @@ def _run_job(job: Job, records: "Records") -> None:
         records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
     say(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
     _study_and_record(job, pending, records)
+
+
+def _contrast_cut(data: Path) -> float | None:
+    from diffaug.study.arms import annotated
+    from diffaug.study.strata import contrast_cut, profile
+
+    return contrast_cut(profile(case) for case in annotated(read_dataset(data), "train"))
 
 
 def _label_frames(job: Job) -> Path | None:

@@ -75,6 +75,17 @@ class Records:
         values = {name: column for name, column in values.items() if any(value is not None for value in column)}
         self._append({"run": key, **told, "on": test, "cut": cut, "units": units, "values": values})
 
+    def repeat(self, lines: Mapping[str, Mapping[str, Any]], annotated: int | str, cut: float | None) -> None:
+        """Append runs that are recorded beside another number of annotated cases, and depend on none of them.
+
+        Args:
+            lines: By their key here.
+            annotated: The number here.
+            cut: The contrast under which a lesion of this draw is low-contrast.
+        """
+        for key, line in lines.items():
+            self._append({**line, "run": key, "annotated": annotated, "cut": cut, "fills": []})
+
     def note(self, kind: str, key: str, told: Mapping[str, Any]) -> None:
         """Append what a stage cost (`cost`), or what a run says of fills painted after it (`alarms`), once."""
         if not any(line.get(kind) == key for line in self.lines):
