@@ -10,6 +10,7 @@ at 0.5, which `pseudo-label` trains on, the Dice of those that the network is su
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,9 @@ from diffaug.config import StudyConfig, config_from_values
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.study.arms import annotated
-from diffaug.study.batches import load
+from diffaug.study.batches import Pixels, load
 from diffaug.study.evaluate import BATCH, probabilities
-from diffaug.study.selection import FLIPS, LEAST, LIKELY, load_networks
+from diffaug.study.selection import LEAST, LIKELY, load_networks, mirrored
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,15 +32,13 @@ if TYPE_CHECKING:
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
-def predictions(network: "nn.Module", images: "Tensor", views: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
-    """Return the mean probability over mirrored views, (n, S, S)."""
+def predictions(network: "nn.Module", images: "Tensor") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the probabilities of images, and the mean over their mirror images, each (n, S, S)."""
     import torch
 
-    parts = []
-    for start in range(0, len(images), BATCH):
-        some = images[start : start + BATCH]
-        parts.append(torch.stack([probabilities(network, some.flip(axes)).flip(axes) for axes in views]).mean(0))
-    return torch.cat(parts)[:, 0].numpy()
+    parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    single = torch.cat([probabilities(network, some) for some in parts])
+    return single[:, 0].numpy(), torch.cat([mirrored([network], some) for some in parts])[:, 0].numpy()
 
 
 def overlap(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -48,29 +47,30 @@ def overlap(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[NDArray
     return 2 * both / np.maximum(found.sum((1, 2)) + there, 1), 1 - both / np.maximum(there, 1)
 
 
-def read(study: Path, full: dict[str, Case]) -> tuple[StudyConfig, list[Case], tuple[Case, ...]]:
-    """Return a study's knobs, its unannotated images with the masks that were withheld, and its training cases."""
+@dataclass(frozen=True)
+class Withheld:
+    """A study's knobs and training cases, and its unannotated images with the masks that were withheld."""
+
+    runs: Path
+    config: StudyConfig
+    train: tuple[Case, ...]
+    pixels: Pixels
+
+
+def read(study: Path, full: dict[str, Case]) -> Withheld:
+    """Return what is withheld from a study, given every case with its mask."""
     plan = read_json(study / "study.json")
-    dataset = read_dataset(Path(plan["data"]))
+    dataset, config = read_dataset(Path(plan["data"])), config_from_values({"study": plan["config"]}).study
     masked = [full[case.id] for case in dataset.split("unannotated") if full[case.id].mask is not None]
-    return config_from_values({"study": plan["config"]}).study, masked, annotated(dataset, "train")
+    return Withheld(study / "runs", config, annotated(dataset, "train"), load(masked, config.size))
 
 
-def measured(options: argparse.Namespace, arm: str) -> Iterator[tuple[NDArray[np.float32], ...]]:
-    """Yield for each trained network of an arm the probabilities of one view and of all, and the true masks."""
-    full = {case.id: case for case in read_dataset(options.full).cases}
-    for study in options.studies:
-        config, cases, train = read(study, full)
-        pixels = load(cases, config.size)
-        for path in sorted((study / "runs").glob(f"{arm}-*.safetensors")):
-            (network,) = load_networks([path], config, train)
-            truth = pixels.masks[:, 0].numpy() > 0
-            yield predictions(network, pixels.images, [()]), predictions(network, pixels.images, FLIPS), truth
-
-
-def least_confidence(study: Path) -> float:
-    """Return the confidence from which on a study keeps a label."""
-    return config_from_values({"study": read_json(study / "study.json")["config"]}).study.pseudo_confidence
+def measured(studies: Sequence[Withheld], arm: str) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Yield for each trained network of an arm the probabilities of images, of mirrored ones, and the true masks."""
+    for one in studies:
+        for path in sorted(one.runs.glob(f"{arm}-*.safetensors")):
+            (network,) = load_networks([path], one.config, one.train)
+            yield *predictions(network, one.pixels.images), one.pixels.masks[:, 0].numpy() > 0
 
 
 def main() -> None:
@@ -80,20 +80,22 @@ def main() -> None:
     parser.add_argument("studies", type=Path, nargs="+", help="study folders with kept weights")
     parser.add_argument("--arms", nargs="+", default=["real"])
     options = parser.parse_args()
+    full = {case.id: case for case in read_dataset(options.full).cases}
+    studies = [read(study, full) for study in options.studies]
     for arm in options.arms:
-        found = list(measured(options, arm))
+        found = list(measured(studies, arm))
         if not found:
             parser.error(f"no study keeps weights of {arm}")
-        single, mirrored, truth = (np.concatenate([part[index] for part in found]) for index in range(3))
+        single, turned, truth = (np.concatenate([part[index] for part in found]) for index in range(3))
         print(f"{arm}: {len(found)} networks, {len(truth)} images")
         for threshold in THRESHOLDS:
             masks = single > threshold
             dice, lost = overlap(masks, truth)
             told = f"Dice {dice.mean():.3f}, not found {100 * lost.mean():.1f} %"
             print(f"  over {threshold:g}: {told}, area {masks.sum() / truth.sum():.2f} of the true one")
-        likely = mirrored > LIKELY
-        inside = (mirrored * likely).sum((1, 2)) / np.maximum(likely.sum((1, 2)), 1)
-        sure = (inside >= least_confidence(options.studies[0])) & (likely.mean((1, 2)) >= LEAST)
+        likely = turned > LIKELY
+        inside = (turned * likely).sum((1, 2)) / np.maximum(likely.sum((1, 2)), 1)
+        sure = (inside >= studies[0].config.pseudo_confidence) & (likely.mean((1, 2)) >= LEAST)
         dice, lost = overlap(likely[sure], truth[sure])
         told = (
             f"Dice {dice.mean():.3f}, not found {100 * lost.mean():.1f} %, under 0.5 {100 * (dice < 0.5).mean():.1f} %"

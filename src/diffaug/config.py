@@ -22,7 +22,7 @@ Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Source = Literal[
     "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
 ]  # whose layout `data/sources` reads
-TAUGHT = "+pseudo-label"  # ends the name of an arm that also trains on the images of pseudo-label
+WITH_LABELS = "+pseudo-label"  # ends the name of an arm that also trains on the images of pseudo-label
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_csv, write_text
-from diffaug.config import TAUGHT
+from diffaug.config import WITH_LABELS
 from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
@@ -26,7 +26,7 @@ STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the pag
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
 CLASS_DIFFERENCES = (("Dice", "dice"), ("Pixels not found", "false_negative_rate"))
 CANDIDATES = (
-    f"selected{TAUGHT}", "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered",
+    f"selected{WITH_LABELS}", "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered",
     "pseudo-label", "copy-paste",
 )  # fmt: skip
 SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
@@ -433,7 +433,7 @@ def _curves(summary: Mapping[str, Any], points: Sequence[Mapping[str, Any]], pla
     ratios = [
         (name.split("@")[0], float(name.partition("@")[2] or plan["config"]["synthetic_per_real"]), one)
         for name, one in against.items()
-        if name.split("@")[0] in kinds and not name.endswith(TAUGHT)
+        if name.split("@")[0] in kinds and not name.endswith(WITH_LABELS)
     ]
     several = len({point["annotated"] for point in points}) > 1
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import read_json, read_jsonl
-from diffaug.config import TAUGHT, StudyConfig
+from diffaug.config import WITH_LABELS, StudyConfig
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
@@ -79,12 +79,12 @@ def check_arms(names: Sequence[str]) -> None:
         ConfigError: With the valid names.
     """
     for name in names:
-        kind, (_, at, ratio) = kind_of(name), name.removesuffix(TAUGHT).partition("@")
+        kind, (_, at, ratio) = kind_of(name), name.removesuffix(WITH_LABELS).partition("@")
         if name not in ARMS and (kind not in PAINTED or (at and not _is_ratio(ratio))):
             raise ConfigError(
                 f"an arm must be one of {', '.join(ARMS)}, or one of {', '.join(PAINTED)} with a number of painted "
-                f"cases for each real one, such as selected@2; one of these with {TAUGHT} also trains on the images of "
-                f"pseudo-label; got {name!r}"
+                f"cases for each real one, such as selected@2; one of these with {WITH_LABELS} also trains on the "
+                f"images of pseudo-label; got {name!r}"
             )
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"a study needs at least one arm, and each once; got {', '.join(names) or 'none'}")
@@ -92,17 +92,17 @@ def check_arms(names: Sequence[str]) -> None:
 
 def kind_of(name: str) -> str:
     """Return an arm's name without its ratio and its labelled images."""
-    return name.removesuffix(TAUGHT).partition("@")[0]
+    return name.removesuffix(WITH_LABELS).partition("@")[0]
 
 
 def ratio_of(name: str, config: StudyConfig) -> float:
     """Return how many painted cases an arm takes for each real one."""
-    return float(name.removesuffix(TAUGHT).partition("@")[2] or config.synthetic_per_real)
+    return float(name.removesuffix(WITH_LABELS).partition("@")[2] or config.synthetic_per_real)
 
 
 def takes_labels(name: str) -> bool:
     """Tell whether an arm trains on the unannotated images that `real` labels."""
-    return name == "pseudo-label" or name.endswith(TAUGHT)
+    return name == "pseudo-label" or name.endswith(WITH_LABELS)
 
 
 def is_derived(name: str) -> bool:
@@ -207,7 +207,7 @@ def _check_inputs(
 
 def meaning_of(name: str) -> str:
     """Return what an arm trains on, in words."""
-    same = name.removesuffix(TAUGHT)
+    same = name.removesuffix(WITH_LABELS)
     return ARMS[kind_of(name)] if same == name else f"the same as {same}, and the unannotated images of pseudo-label"
 
 

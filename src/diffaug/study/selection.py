@@ -24,7 +24,7 @@ from diffaug.study.arms import SELECTED, Arm, annotated, read_synthetic
 from diffaug.synthesis import select
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FLIPS = ((), (2,), (3,), (2, 3))  # axes of an image that a pseudo-label is averaged over
 LEAST = 0.001  # of the image; a smaller pseudo-mask is noise
@@ -246,6 +246,16 @@ def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[
     return [load_network(config, path, len(train[0].class_names)) for path in weights]
 
 
+def mirrored(networks: Sequence["nn.Module"], images: "Tensor") -> "Tensor":
+    """Return the mean probability of networks over images and their mirror images, (n, K, S, S)."""
+    import torch
+
+    from diffaug.study.evaluate import probabilities
+
+    views = [(network, axes) for network in networks for axes in FLIPS]
+    return torch.stack([probabilities(network, images.flip(axes)).flip(axes) for network, axes in views]).mean(0)
+
+
 def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any]]:
     """Write the mask that the baselines give each unannotated image, and yield its confidence.
 
@@ -257,26 +267,20 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
 
     Source: Lee 2013, "Pseudo-Label"; the confidence is that of Sohn et al. 2020 (arXiv:2001.07685), over a region.
     """
-    import torch
-
     from diffaug.study.batches import load_images
-    from diffaug.study.evaluate import BATCH, enlarged, labelled, probabilities
+    from diffaug.study.evaluate import BATCH, enlarged, labelled
 
     cases, config, classes = derivation.images, derivation.config, derivation.train[0].classes
     networks = load_networks(derivation.baselines, config, derivation.train)
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
-        images = load_images(some, config.size)
-        views = [(network, axes) for network in networks for axes in FLIPS]
-        turned = [probabilities(network, images.flip(axes)).flip(axes) for network, axes in views]
-        for index, (case, probability) in enumerate(zip(some, torch.stack(turned).mean(0), strict=True)):
+        found = mirrored(networks, load_images(some, config.size))
+        for index, (case, probability) in enumerate(zip(some, found, strict=True)):
             full = enlarged(probability, case.read_image().shape[:2])
             label, name = labelled(full, classes, LIKELY), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             masks = masks_from_label(label, classes)
-            sure = min(
-                float(found[mask].mean()) if mask.any() else 0.0 for found, mask in zip(full, masks, strict=True)
-            )
+            sure = min(float(one[mask].mean()) if mask.any() else 0.0 for one, mask in zip(full, masks, strict=True))
             yield {"id": case.id, "mask": name, "area": float((label > 0).mean()), "confidence": round(sure, 5)}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.config import TAUGHT
+from diffaug.config import WITH_LABELS
 from diffaug.data.fundus import disc_and_cup
 from diffaug.study.strata import strata_names
 
@@ -23,7 +23,11 @@ Record = Mapping[str, Any]
 
 LEVEL = 0.95  # of every interval
 REFERENCE_ARM = "real"  # differences are against this arm
-HEADLINES = (f"selected{TAUGHT}", "selected", "validated")  # the first that is there is compared with every other arm
+HEADLINES = (
+    f"selected{WITH_LABELS}",
+    "selected",
+    "validated",
+)  # the first that is there is compared with every other arm
 METRICS = (
     "dice", "iou", "sensitivity", "precision", "hd95", "lesion_recall", "false_negative_rate", "missed", "false_alarm",
     "false_area",
@@ -237,7 +241,7 @@ def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
     pairs = [(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
     rest = [arm for arm in arms if arm not in (REFERENCE_ARM, "oracle") and "@" not in arm]
     headline = next((arm for arm in HEADLINES if arm in arms), "")
-    for lead in dict.fromkeys((headline, headline.removesuffix(TAUGHT))):
+    for lead in dict.fromkeys((headline, headline.removesuffix(WITH_LABELS))):
         rest = [arm for arm in rest if arm != lead]
         pairs += [(lead, arm) for arm in rest] if lead in arms else []
     return pairs
