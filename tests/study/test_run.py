@@ -386,6 +386,21 @@ def test_the_label_benchmark_tells_how_well_a_trained_arm_labels_what_was_withhe
     assert len(lost) == 7 and lost == sorted(lost)  # the higher the threshold, the fewer pixels
 
 
+def test_the_screening_benchmark_compares_sets_from_the_weights_of_real(tmp_path):
+    full, dataset = make_dataset(tmp_path / "full", train=9), partly_annotated(tmp_path / "data")
+    synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
+    run_study(dataset, tmp_path / "out", [], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1}))
+    before = digest_of_file(tmp_path / "out" / "runs" / "real-0.safetensors")
+    command = [sys.executable, str(BENCHMARKS / "screen.py"), str(full), str(tmp_path / "out"), "--iterations", "30"]
+    told = subprocess.run([*command, "--synthetic", synthetic], check=True, capture_output=True, text=True).stdout
+    assert [line.split(":")[0] for line in told.splitlines()] == [
+        "real", "copy-paste", f"{synthetic}", f"{synthetic} and fills"
+    ]  # fmt: skip
+    assert told.splitlines()[0].endswith("; +0.0 points +- 0.0")
+    assert len({re.search("Dice.*;", line)[0] for line in told.splitlines()}) == 4  # each was trained on other cases
+    assert digest_of_file(tmp_path / "out" / "runs" / "real-0.safetensors") == before
+
+
 def test_labels_need_unannotated_images(tmp_path):
     whole = make_dataset(tmp_path / "whole")
     synthetic = make_synthetic(tmp_path / "synthetic", data=whole)
