@@ -9,8 +9,9 @@ at 0.5, which `pseudo-label` trains on, the Dice of those that the network is su
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,18 +28,17 @@ from diffaug.study.evaluate import BATCH, probabilities
 from diffaug.study.selection import LEAST, LIKELY, load_networks, mirrored
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
-def predictions(network: "nn.Module", images: "Tensor") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the probabilities of images, and the mean over their mirror images, each (n, S, S)."""
+def predictions(predict: Callable[["Tensor"], "Tensor"], images: "Tensor") -> NDArray[np.float32]:
+    """Return the probabilities of images, batch by batch, (n, S, S)."""
     import torch
 
-    parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    single = torch.cat([probabilities(network, some) for some in parts])
-    return single[:, 0].numpy(), torch.cat([mirrored([network], some) for some in parts])[:, 0].numpy()
+    parts = [predict(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    return torch.cat(parts)[:, 0].numpy()
 
 
 def overlap(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -70,7 +70,9 @@ def measured(studies: Sequence[Withheld], arm: str) -> Iterator[tuple[NDArray[np
     for one in studies:
         for path in sorted(one.runs.glob(f"{arm}-*.safetensors")):
             (network,) = load_networks([path], one.config, one.train)
-            yield *predictions(network, one.pixels.images), one.pixels.masks[:, 0].numpy() > 0
+            views = partial(probabilities, network), partial(mirrored, [network])
+            single, turned = (predictions(view, one.pixels.images) for view in views)
+            yield single, turned, one.pixels.masks[:, 0].numpy() > 0
 
 
 def main() -> None:

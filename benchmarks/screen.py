@@ -11,6 +11,7 @@ precision, and Dice minus that of the real cases alone with a 95 % interval over
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from diffaug.data.folder import read_dataset
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
+from diffaug.study.evaluate import probabilities
 from diffaug.study.segmenter import load_network, train
 from diffaug.synthesis import select
 
@@ -45,7 +47,7 @@ def scores(study: Withheld, arm: Arm, weights: Path, iterations: int) -> NDArray
     network = load_network(config, weights, len(study.train[0].class_names)).train()
     with tempfile.TemporaryDirectory() as folder:
         train(network, Batches(arm, config, 1), config, name=arm.name, files=Path(folder) / "run")
-    found = predictions(network.eval(), study.pixels.images)[0] > config.decision_threshold
+    found = predictions(partial(probabilities, network.eval()), study.pixels.images) > config.decision_threshold
     truth = study.pixels.masks[:, 0].numpy() > 0
     dice, lost = overlap(found, truth)
     return np.stack([dice, lost, (found & truth).sum((1, 2)) / np.maximum(found.sum((1, 2)), 1)])

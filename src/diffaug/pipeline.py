@@ -160,9 +160,12 @@ class Job:
         return digest_of_value([self.painting, self._where])
 
     def pending(self, records: "Records") -> list[str]:
-        """Return the arms that have a run which must be trained: it is not recorded, here or beside another number."""
-        missing = [arm for (arm, seed), key in self.keys().items() if self._recorded(arm, seed, key, records) is None]
-        return list(dict.fromkeys(missing))
+        """Return the arms that have a run which must be trained."""
+        return list(dict.fromkeys(self.missing(records)))
+
+    def missing(self, records: "Records") -> list[str]:
+        """Return the arm of each run that is not recorded, here or beside another number of annotated cases."""
+        return [arm for (arm, seed), key in self.keys().items() if self._recorded(arm, seed, key, records) is None]
 
     def oracles_beside(self, records: "Records") -> dict[str, Mapping[str, Any]]:
         """Return the runs of `oracle` that are recorded beside another number of annotated cases, by their key here."""
@@ -348,16 +351,16 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
     if some:
         return config
-    taught = [arm for arm in config.study.arms if takes_labels(arm)]
-    if not taught:
+    on_labels = [arm for arm in config.study.arms if takes_labels(arm)]
+    if not on_labels:
         return config
-    arms = tuple(arm for arm in config.study.arms if arm not in taught)
+    arms = tuple(arm for arm in config.study.arms if arm not in on_labels)
     if set(config.data.annotated) == {annotated}:
         raise ConfigError(
-            f"the arm {taught[0]} needs unannotated images: of {full.folder}, {annotated} annotated cases leave none; "
-            "annotate fewer, or leave the arm out"
+            f"the arm {on_labels[0]} needs unannotated images: of {full.folder}, {annotated} annotated cases leave "
+            "none; annotate fewer, or leave the arm out"
         )
-    say(f"{', '.join(taught)}: left out with {annotated} annotated cases, which leave no image unannotated")
+    say(f"{', '.join(on_labels)}: left out with {annotated} annotated cases, which leave no image unannotated")
     return config.model_copy(update={"study": config.study.model_copy(update={"arms": arms})})
 
 
@@ -439,10 +442,8 @@ def _within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
 
 def _minutes(job: Job, records: "Records") -> float:
     """Return the minutes that a job will take: nothing for what is recorded or made."""
-    keys = job.keys()
-    todo = job.pending(records)
-    pending = [arm for (arm, _), key in keys.items() if arm in todo and records.run(key) is None]
-    guess = estimate(job.config.study)["minutes"] / len(keys)
+    pending = job.missing(records)
+    guess = estimate(job.config.study)["minutes"] / len(job.keys())
     minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
     if any(_is_painted(arm) for arm in pending) and not (job.out / "synthetic" / "summary.json").is_file():
         costs, guess = records.alike(job.alike()), estimate(job.config.fit)["minutes"]

@@ -23,11 +23,7 @@ Record = Mapping[str, Any]
 
 LEVEL = 0.95  # of every interval
 REFERENCE_ARM = "real"  # differences are against this arm
-HEADLINES = (
-    f"selected{WITH_LABELS}",
-    "selected",
-    "validated",
-)  # the first that is there is compared with every other arm
+HEADLINES = (f"selected{WITH_LABELS}", "selected", "validated")  # the first there is compared with every other arm
 METRICS = (
     "dice", "iou", "sensitivity", "precision", "hd95", "lesion_recall", "false_negative_rate", "missed", "false_alarm",
     "false_area",
