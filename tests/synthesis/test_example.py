@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from diffaug.synthesis.example import (
     GAIN,
+    LIGHTER,
+    LIGHTEST,
     RAYS,
     centre_of,
     light_gain,
@@ -122,9 +124,21 @@ def test_an_old_lesion_that_the_new_one_covers_in_part_shows_nowhere_beside_it()
 
 def test_light_is_scaled_within_bounds():
     white, grey = np.full((9, 3), 200.0), np.full((9, 3), 100.0)
-    assert light_gain(grey, grey).tolist() == [1, 1, 1] == light_gain(grey[:0], grey).tolist()
-    np.testing.assert_allclose(light_gain(white, grey), 1 / GAIN)
-    np.testing.assert_allclose(light_gain(grey, white), GAIN)
+    assert light_gain(grey, grey, grey).tolist() == [1, 1, 1] == light_gain(grey[:0], grey, grey).tolist()
+    np.testing.assert_allclose(light_gain(white, grey, grey), 1 / GAIN)
+    np.testing.assert_allclose(light_gain(grey, white, grey), GAIN)
+
+
+def test_a_pale_lesion_is_not_lit_until_it_is_white():
+    dark, light = np.full((40, 3), 80.0), np.full((40, 3), 120.0)
+    pale, red = np.random.default_rng(0).uniform((190, 160, 150), (230, 200, 190), (400, 3)), np.full((9, 3), 90.0)
+    np.testing.assert_allclose(light_gain(dark, light, red), 1.5)
+    lit = pale * light_gain(dark, light, pale)
+    assert 1 < lit.mean() / pale.mean() < 1.3
+    assert np.quantile(lit.mean(axis=1), LIGHTER) == pytest.approx(LIGHTEST, abs=0.5)
+    white = np.full((9, 3), 240.0)  # as overexposed in its own frame
+    np.testing.assert_allclose(white * light_gain(dark, light, white), white, rtol=1e-5)
+    assert light_gain(light, dark, white) == pytest.approx([2 / 3] * 3)
 
 
 def test_unknown_tissue_is_mirrored_at_the_nearest_border():
