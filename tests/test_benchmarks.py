@@ -5,7 +5,10 @@ from pathlib import Path
 
 from layouts import write_drishti
 
+from diffaug.data.duplicates import find_duplicates
+from diffaug.data.folder import read_dataset
 from diffaug.data.phantom import make_phantoms
+from diffaug.study.leaks import WAYS
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PAINTER_KEYS = {
@@ -143,3 +146,17 @@ def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
     assert abs(measured["vcdr_mae"] - sum(abs(a - b) for a, b in pairs) / 8) < 1e-3
     assert measured["requested"] == [min(a for a, _ in pairs), max(a for a, _ in pairs)]
     assert (tmp_path / "discs.png").stat().st_size > 10_000
+
+
+def test_the_leak_benchmark_makes_sequences_and_compares_each_way_with_the_honest_one(tmp_path):
+    make_phantoms(tmp_path / "data", 8, 1, 1, 0, size=96, seed=0)
+    sizes = ["--sequences", "6", "--frames", "4", "--iterations", "2", "--workers", "1"]
+    command = [sys.executable, str(BENCHMARKS / "leaks.py"), str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    told = subprocess.run([*command, *sizes], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert told[0].startswith("8 groups, 26 frames")  # two frames are saved twice, each a group of its own
+    assert [line.split(":")[0] for line in told[1:]] == list(WAYS)
+    assert told[1].endswith("+0.0 points [0.0, 0.0]")
+    cases = read_dataset(tmp_path / "out" / "sequences").split("train")
+    assert all(case.read_mask().any() for case in cases)
+    pairs = find_duplicates(cases)
+    assert {(name, f"{name[:-2]}-again") for name in ("train-0-0", "train-3-0")} <= set(pairs)
