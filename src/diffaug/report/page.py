@@ -429,12 +429,9 @@ def _figures(
 def _curves(summary: Mapping[str, Any], points: Sequence[Mapping[str, Any]], plan: Mapping[str, Any]) -> dict[str, str]:
     """Draw Dice by number of annotated cases, and the gain by number of painted ones, where there are several."""
     against = {name[:-7]: one["dice"] for name, one in summary["differences"].items() if name.endswith(" - real")}
-    kinds = {name.split("@")[0] for name in against if "@" in name}
-    ratios = [
-        (name.split("@")[0], float(name.partition("@")[2] or plan["config"]["synthetic_per_real"]), one)
-        for name, one in against.items()
-        if name.split("@")[0] in kinds and not name.endswith(WITH_LABELS)
-    ]
+    parts = [(*name.partition("@"), one) for name, one in against.items() if not name.endswith(WITH_LABELS)]
+    kinds, usual = {kind for kind, at, _, _ in parts if at}, plan["config"]["synthetic_per_real"]
+    ratios = [(kind, float(ratio or usual), one) for kind, _, ratio, one in parts if kind in kinds]
     several = len({point["annotated"] for point in points}) > 1
     return {
         "curve": figures.curve_figure(points) if several else "",
