@@ -91,6 +91,20 @@ def test_validators_of_another_model_or_other_classes_are_refused(fitted, pictur
     assert painter_digest(model) == read_json(fitted / "calibration.json")["painter"]
 
 
+@pytest.mark.parametrize(
+    "part", ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+             "pytorch_lora_weights.safetensors", "base.json"],
+)  # fmt: skip
+def test_validators_belong_to_all_that_paints_and_to_nothing_else(tmp_path, part):
+    (tmp_path / part).parent.mkdir(exist_ok=True)
+    (tmp_path / part).write_bytes(b"one")
+    before = painter_digest(tmp_path)
+    (tmp_path / "fit.json").write_bytes(b"{}")
+    assert painter_digest(tmp_path) == before
+    (tmp_path / part).write_bytes(b"other")
+    assert painter_digest(tmp_path) != before
+
+
 def test_the_innermost_class_is_written_where_several_hold_a_pixel():
     masks = np.zeros((2, 2, 3), dtype=bool)
     masks[0, 0], masks[1, 0, 1] = True, True
