@@ -135,10 +135,22 @@ def test_a_pale_lesion_is_not_lit_until_it_is_white():
     np.testing.assert_allclose(light_gain(dark, light, red), 1.5)
     lit = pale * light_gain(dark, light, pale)
     assert 1 < lit.mean() / pale.mean() < 1.3
-    assert np.quantile(lit.mean(axis=1), LIGHTER) == pytest.approx(LIGHTEST, abs=0.5)
+    assert np.quantile(lit, LIGHTER, axis=0).mean() == pytest.approx(LIGHTEST)
     white = np.full((9, 3), 240.0)  # as overexposed in its own frame
     np.testing.assert_allclose(white * light_gain(dark, light, white), white, rtol=1e-5)
     assert light_gain(light, dark, white) == pytest.approx([2 / 3] * 3)
+
+
+def test_a_lesion_does_not_turn_blue_on_tissue_that_is_less_red():
+    red, pink, cream = (
+        np.full((40, 3), (200, 90, 60)),
+        np.full((40, 3), (190, 110, 90)),
+        np.full((9, 3), (160, 150, 130)),
+    )
+    lit = cream * light_gain(red, pink, cream)
+    assert lit[0] == pytest.approx([152, 152, 152])
+    dull = np.full((9, 3), (120, 60, 40))
+    np.testing.assert_allclose(light_gain(red, pink, dull), np.divide([190, 110, 90], [200, 90, 60]), rtol=1e-5)
 
 
 def test_unknown_tissue_is_mirrored_at_the_nearest_border():

@@ -26,7 +26,7 @@ RAYS = 128  # directions in which an outline is measured
 SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
 GAIN = 1.6  # largest factor by which an example is made lighter or darker
 LIGHTEST = 215.0  # grey level to which a lesion's lighter part may be lit; what is as light by itself stays so
-LIGHTER = 0.8  # quantile of its grey levels that counts as that part
+LIGHTER = 0.8  # quantile of its colours that counts as that part
 RIM = 0.3  # of the band; what a moved lesion shows of the tissue around it, blended into the background
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
 
@@ -169,11 +169,14 @@ def moved_example(
 def light_gain(source: NDArray[Any], target: NDArray[Any], lesion: NDArray[Any]) -> NDArray[np.float32]:
     """Return what the source's colours are multiplied by, (3,), from tissue of both and its lesion, each (N, 3).
 
-    A pale lesion is lit no further than a camera would expose it: beyond that it would be white all over.
+    A pale lesion is lit no further than a camera would expose it, and none of its colours passes one that it was weaker
+    than: with more it would be white all over, or blue.
     """
     if not (len(source) and len(target) and len(lesion)):
         return np.ones(3, dtype=np.float32)
     gain = np.median(target, axis=0) / np.maximum(np.median(source, axis=0), 1.0)
-    gain = np.clip(gain, 1 / GAIN, GAIN)
-    own, lit = (np.quantile(colours.mean(axis=1), LIGHTER) for colours in (lesion, lesion * gain))
-    return np.asarray(gain * min(1.0, max(LIGHTEST, own) / max(lit, 1.0)), dtype=np.float32)
+    own = np.maximum(np.quantile(lesion, LIGHTER, axis=0), 1.0)
+    lit, order = own * np.clip(gain, 1 / GAIN, GAIN), np.argsort(-own, kind="stable")
+    lit[order] = np.minimum.accumulate(lit[order])
+    lit *= min(1.0, max(LIGHTEST, own.mean()) / lit.mean())
+    return np.asarray(lit / own, dtype=np.float32)
