@@ -31,11 +31,12 @@ QUALITY = 70  # of its JPEG
 
 def view(picture: Image.Image, turn: float, near: float, row: float, column: float) -> Image.Image:
     """Return what a camera sees that turned (degrees) and came near, `row` and `column` (0 to 1) into the room left."""
-    turned = picture.rotate(turn, Image.Resampling.BILINEAR if picture.mode == "RGB" else Image.Resampling.NEAREST)
+    nearest, soft = Image.Resampling.NEAREST, picture.mode == "RGB"
+    turned = picture.rotate(turn, Image.Resampling.BILINEAR if soft else nearest)
     width, height = picture.size
     left, top = column * (1 - near) * width, row * (1 - near) * height
-    resample = Image.Resampling.BICUBIC if picture.mode == "RGB" else Image.Resampling.NEAREST
-    return turned.resize(picture.size, resample, (left, top, left + near * width, top + near * height))
+    box = (left, top, left + near * width, top + near * height)
+    return turned.resize(picture.size, Image.Resampling.BICUBIC if soft else nearest, box)
 
 
 def compressed(picture: Image.Image) -> Image.Image:
