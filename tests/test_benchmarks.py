@@ -83,6 +83,14 @@ def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_pa
     assert all(float(line.split()[3]) > 0 for line in lines)
 
 
+def test_the_benchmark_of_passes_trains_the_same_network_both_ways(tmp_path):
+    make_phantoms(tmp_path / "data", 4, 1, 1, 0, size=96, seed=0)
+    command = [sys.executable, str(BENCHMARKS / "passes.py"), str(tmp_path / "data"), "--device", "cpu", "--quick"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [["cpu:", "launched"], ["cpu:", "recorded"]]
+    assert lines[0].split()[-1] == lines[1].split()[-1] and float(lines[0].split()[2]) > 0
+
+
 def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path):
     make_phantoms(tmp_path / "data", 12, 1, 1, 0, size=96, seed=0)
     command = [

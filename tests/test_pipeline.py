@@ -13,7 +13,7 @@ import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
 from study_folders import make_dataset, make_synthetic
 
-from diffaug.artifacts import digest_of_file, read_jsonl
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
@@ -78,6 +78,21 @@ def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) 
     assert digest_of_file(report.parent / "summary.json") == before
     assert not list(tmp_path.glob("n6-draw*"))  # nothing was made again
     assert "predictions are not beside these tables" in report.read_text(encoding="utf-8")
+
+
+def test_what_was_recorded_on_a_gpu_is_reported_where_there_is_none(tmp_path: Path) -> None:
+    here, there = (real_alone(tmp_path).model_copy(update={"device": device}) for device in ("cpu", "cuda:77"))
+    (report,) = run_pipeline(here)
+    numbers, dataset = read_json(report.parent / "summary.json"), read_dataset(tmp_path / "data")
+    keys = [[key for job in _jobs(one, dataset) for key in job.keys().values()] for one in (here, there)]
+    records = (tmp_path / "records.jsonl").read_text(encoding="utf-8")
+    for own, other in zip(*keys, strict=True):
+        records = records.replace(own, other)
+    (tmp_path / "records.jsonl").write_text(records, encoding="utf-8")
+    run_pipeline(there)
+    assert read_json(report.parent / "summary.json") == numbers
+    with pytest.raises(ConfigError, match="not cuda:77; use cpu"):
+        run_pipeline(there.model_copy(update={"data": there.data.model_copy(update={"draws": (0, 1, 2)})}))
 
 
 def test_a_further_draw_and_number_runs_only_what_is_new(tmp_path: Path) -> None:

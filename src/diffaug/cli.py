@@ -373,7 +373,7 @@ class Study:
     )
     preset: Preset = "default"
     seed: int = 0
-    device: str = "cpu"  # where to train
+    device: str = "cpu"  # where to train: cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     study: Annotated[StudyConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].study)
 

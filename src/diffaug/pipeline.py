@@ -272,8 +272,11 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
 
 
 def _device(name: str) -> str:
-    """Return a device's own name: a record does not depend on whether it was asked for by `auto`."""
-    if name == "cpu":
+    """Return a device's own name: a record does not depend on whether it was asked for by `auto`.
+
+    Any other name stays, and need not be there to read what is recorded.
+    """
+    if name != "auto":
         return name
     from diffaug.diffusion.devices import device_of
 
@@ -368,14 +371,17 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     """Refuse what a job would stop at, before the first one starts.
 
     Raises:
-        ConfigError: More annotated cases are asked for than there are.
+        ConfigError: More annotated cases are asked for than there are, or the device is not there.
         DataError: There are too few for a fit.
         StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
     """
+    from diffaug.diffusion.devices import device_of
     from diffaug.study.arms import Arm, check_size
     from diffaug.study.provenance import check_groups, shared_groups
     from diffaug.study.run import read_inputs, repeated_in
 
+    for device in {job.config.device for job in jobs} - {"cpu"}:
+        device_of(device)
     for job in jobs:
         train = read_dataset(job.full).split("train")
         if job.count > len(train):

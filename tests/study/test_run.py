@@ -24,6 +24,7 @@ from diffaug.report.page import write_report
 from diffaug.study import segmenter, selection
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
+from diffaug.study.leaks import leak_study
 from diffaug.study.run import Run, complete_runs, read_inputs, run_study
 from diffaug.study.segmenter import build_network, learning_rate, segmentation_loss, train
 from diffaug.study.selection import Derivation
@@ -246,6 +247,26 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases(tmp_path,
         train(network, batches, CONFIG, name="real-0", files=tmp_path / "real-0")
     assert "\n" not in str(caught.value)
     assert len(read_jsonl(tmp_path / "real-0.log.jsonl")[0]["cases"]) == 4
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path, dataset):
+    for start in (lambda out: run_study(dataset, out, [], CONFIG, device="cuda:77"),
+                  lambda out: leak_study(dataset, out, CONFIG, device="cuda:77")):  # fmt: skip
+        with pytest.raises(ConfigError, match="not cuda:77; use cpu"):
+            start(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recorded_passes_train_the_network_that_launched_ones_do(tmp_path, dataset, monkeypatch):
+    losses = []
+    for record in (segmenter.record_passes, lambda network, images: None):
+        monkeypatch.setattr(segmenter, "record_passes", record)
+        batches = Batches(Arm("real", read_dataset(dataset).split("train")), CONFIG, 0, "cuda")
+        files, network = tmp_path / str(len(losses)), build_network(CONFIG, 0)
+        train(network, batches, CONFIG, name="real-0", files=files, device="cuda")
+        losses.append(read_jsonl(Path(f"{files}.log.jsonl"))[-1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 def test_a_failure_in_a_worker_stops_the_study_with_its_one_line(tmp_path, dataset):

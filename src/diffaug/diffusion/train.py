@@ -28,12 +28,16 @@ Loss = Callable[[int, torch.Generator], Terms | Iterator[Terms]]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
-def autocast(device: torch.device | str, precision: Precision = "auto") -> torch.autocast:
-    """Return mixed precision; `auto` is what is fastest on a device: bfloat16, where the hardware has it."""
+def autocast(device: torch.device | str, precision: Precision = "auto", *, cache: bool = True) -> torch.autocast:
+    """Return mixed precision; `auto` is what is fastest on a device: bfloat16, where the hardware has it.
+
+    The cache of converted weights spares time, but not where passes are recorded.
+    """
     kind = torch.device(device).type
     native = kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
     enabled = native if precision == "auto" else precision != "fp32"
-    return torch.autocast(kind, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=enabled)
+    low = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(kind, low, enabled=enabled, cache_enabled=cache)
 
 
 class Scaler:

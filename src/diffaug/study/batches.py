@@ -36,6 +36,10 @@ class Pixels:
     masks: "Tensor"
     ids: tuple[str, ...]
 
+    def to(self, device: str) -> "Pixels":
+        """Return the same cases in the memory of a device."""
+        return Pixels(self.images.to(device), self.masks.to(device), self.ids)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -48,6 +52,10 @@ class Batch:
     masks: "Tensor"
     weights: "Tensor"
     ids: tuple[str, ...]
+
+    def to(self, device: str) -> "Batch":
+        """Return the same batch on a device."""
+        return Batch(self.images.to(device), self.masks.to(device), self.weights.to(device), self.ids)
 
 
 def load_images(cases: Sequence[Case], size: int) -> "Tensor":
@@ -102,20 +110,23 @@ class Batches:
 
     A share of the rows is drawn from the arm's pool, or pasted; the rest are real cases, in an order that is the same
     for every arm with one seed and the same real cases. In the last `real_last` of the iterations all rows are real.
+    Batches are made on `device`; those of an arm that pastes are made on the CPU and moved.
 
     Raises:
         StudyError: The arm has fewer cases than a batch has rows.
     """
 
-    def __init__(self, arm: Arm, config: StudyConfig, seed: int) -> None:
+    def __init__(self, arm: Arm, config: StudyConfig, seed: int, device: str = "cpu") -> None:
         check_size(arm, config.batch_size)
+        self.device = device
+        place = "cpu" if arm.paste else device
         self.size, self.weight, self.seed = config.batch_size, config.synthetic_weight, seed
         self.pool_rows = round(config.batch_size * share_of(arm, config))
         self.mixed = round(config.iterations * (1 - config.real_last)) if self.pool_rows else config.iterations
         self.real_rows = self.size - self.pool_rows
-        self.real = load(arm.real, config.size)
+        self.real = load(arm.real, config.size).to(place)
         self.one_place = bool(arm.real) and disc_and_cup(arm.real[0].class_names) is not None
-        self.pool = load(arm.pool, config.size) if arm.pool else None
+        self.pool = load(arm.pool, config.size).to(place) if arm.pool else None
         others = len(arm.pool) if arm.pool else len(arm.real)
         rest = (config.iterations - self.mixed) * self.size
         self.real_order = order(len(arm.real), self.real_rows * self.mixed + rest, seed, REAL)
@@ -130,7 +141,7 @@ class Batches:
         count = self.size if iteration >= self.mixed else self.real_rows
         batch = take(self.real, torch.from_numpy(self.real_order[first : first + count]), 1.0)
         if count == self.size:
-            return batch
+            return batch.to(self.device)
         rows = slice(iteration * self.pool_rows, (iteration + 1) * self.pool_rows)
         others = torch.from_numpy(self.pool_order[rows])
         other = take(self.pool, others, self.weight) if self.pool else self._paste(others, iteration)
@@ -139,7 +150,7 @@ class Batches:
             torch.cat([batch.masks, other.masks]),
             torch.cat([batch.weights, other.weights]),
             batch.ids + other.ids,
-        )
+        ).to(self.device)
 
     def _paste(self, targets: "Tensor", iteration: int) -> Batch:
         import torch
@@ -157,7 +168,8 @@ def take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
     import torch
 
     ids = tuple(pixels.ids[row] for row in rows.tolist())
-    weights = torch.full((len(ids),), weight)
+    weights = torch.full((len(ids),), weight, device=pixels.images.device)
+    rows = rows.to(pixels.images.device)
     return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), weights, ids)
 
 

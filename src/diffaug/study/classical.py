@@ -24,7 +24,7 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def vary(images: "Tensor", masks: "Tensor", strength: float, seed: int, iteration: int) -> "tuple[Tensor, Tensor]":
-    """Vary a batch; which variation depends on (seed, iteration) alone, and torch's own generator is left as it was.
+    """Vary a batch where it is; how depends on (seed, iteration) alone, and torch's own generator is left as it was.
 
     Flips and, with any strength above 0, rotations are free; size, shift, shear, colour, blur and noise grow with the
     strength. At 1: scale 1/1.4 to 1.4, shift 15 % of the side, shear 10 degrees, colours 30 %.
@@ -67,7 +67,7 @@ def _flip(images: "Tensor", masks: "Tensor", generator: "Generator") -> "tuple[T
 
     B = len(images)
     for axis in (2, 3):
-        rows = _chosen(B, 0.5, generator).view(-1, 1, 1, 1)
+        rows = _chosen(B, 0.5, generator).view(-1, 1, 1, 1).to(images.device)
         images = torch.where(rows, images.flip(axis), images)
         masks = torch.where(rows, masks.flip(axis), masks)
     return images, masks
@@ -86,7 +86,7 @@ def _move(images: "Tensor", masks: "Tensor", strength: float, generator: "Genera
     turn = torch.stack([torch.stack([cos, cos * shear - sin], 1), torch.stack([sin, sin * shear + cos], 1)], 1)
     moved = torch.cat([turn / scale.view(-1, 1, 1), shift[:, :, None]], dim=2)  # output => input, in [-1, 1]
     still = torch.eye(2, 3).expand(B, 2, 3)
-    theta = torch.where(_chosen(B, GEOMETRY, generator).view(-1, 1, 1), moved, still)
+    theta = torch.where(_chosen(B, GEOMETRY, generator).view(-1, 1, 1), moved, still).to(images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     both = F.grid_sample(torch.cat([images, masks], 1), grid, padding_mode="reflection", align_corners=False)
     return both[:, :3], (both[:, 3:] > 0.5).float()
@@ -103,10 +103,11 @@ def _colour(images: "Tensor", strength: float, generator: "Generator") -> "Tenso
     grey = torch.tensor(GREY).expand(3, 3)
     mix = saturation.view(-1, 1, 1) * torch.eye(3) + (1 - saturation).view(-1, 1, 1) * grey
     gain = (bright * contrast).clamp(min=0.1)
-    mean = torch.einsum("bij,bj->bi", mix, images.mean((2, 3)))
-    offset = cast + (bright * (1 - contrast))[:, None] * mean
     matrix = torch.where(rows.view(-1, 1, 1), gain.view(-1, 1, 1) * mix, torch.eye(3))
-    offset = torch.where(rows[:, None], offset, torch.zeros(()))
+    cast, mix, matrix, rows = (part.to(images.device) for part in (cast, mix, matrix, rows))
+    mean = torch.einsum("bij,bj->bi", mix, images.mean((2, 3)))
+    offset = cast + (bright * (1 - contrast))[:, None].to(images.device) * mean
+    offset = torch.where(rows[:, None], offset, torch.zeros((), device=images.device))
     return torch.einsum("bij,bjhw->bihw", matrix, images) + offset[:, :, None, None]
 
 
@@ -114,12 +115,12 @@ def _blur(images: "Tensor", strength: float, generator: "Generator") -> "Tensor"
     import torch
     import torch.nn.functional as F
 
-    rows = _chosen(len(images), min(1.0, SOFT * strength), generator)
+    rows = _chosen(len(images), min(1.0, SOFT * strength), generator).nonzero().flatten().to(images.device)
     sigma = 0.2 + (BLUR - 0.2) * float(torch.rand(1, generator=generator))
-    if not rows.any():
+    if not len(rows):
         return images
     taps = torch.exp(-0.5 * (torch.arange(-2.0, 3.0) / sigma) ** 2)
-    taps = (taps / taps.sum()).view(1, 1, 1, 5).repeat(3, 1, 1, 1)
+    taps = (taps / taps.sum()).view(1, 1, 1, 5).repeat(3, 1, 1, 1).to(images.device)
     soft = F.conv2d(F.pad(images[rows], (2, 2, 2, 2), mode="reflect"), taps, groups=3)
     images = images.clone()
     images[rows] = F.conv2d(soft, taps.transpose(2, 3), groups=3)
@@ -129,10 +130,10 @@ def _blur(images: "Tensor", strength: float, generator: "Generator") -> "Tensor"
 def _noise(images: "Tensor", strength: float, generator: "Generator") -> "Tensor":
     import torch
 
-    rows = _chosen(len(images), min(1.0, NOISY * strength), generator)
-    if not rows.any():
+    rows = _chosen(len(images), min(1.0, NOISY * strength), generator).nonzero().flatten().to(images.device)
+    if not len(rows):
         return images
     images = images.clone()
-    noise = torch.randn((int(rows.sum()), *images.shape[1:]), generator=generator)
-    images[rows] += NOISE * strength * noise
+    noise = torch.randn((len(rows), *images.shape[1:]), generator=generator)
+    images[rows] += NOISE * strength * noise.to(images.device)
     return images

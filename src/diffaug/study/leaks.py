@@ -67,16 +67,20 @@ def leak_study(
         config: The segmentation model and its schedule.
         folds: Parts of each division.
         seed: Of division and training.
-        device: Where to train.
+        device: Where to train: cpu, cuda, cuda:N or auto.
 
     Returns:
         What OUT/leaks.json holds: for each way its Dice on the cases that all ways test, and its gain over the honest
         way, with intervals over groups.
 
     Raises:
+        ConfigError: The device is not there.
         StudyError: `out` was made with other settings, or a fold leaves fewer cases than a batch.
         DataError: There are fewer groups than folds, or a file breaks a rule.
     """
+    from diffaug.diffusion.devices import device_of
+
+    device = str(device_of(device))
     cases = annotated(read_dataset(data), "train")
     if not cases:
         raise StudyError(f"a leak study needs annotated training cases: {data} has none; annotate some")

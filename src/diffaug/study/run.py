@@ -145,7 +145,7 @@ def run_study(
         seed: First of the `config.seeds` seeds.
         test: What is tested on: splits of `data`, or folders of other data sets (their `test`, or all they have
             annotated where that is empty).
-        device: Where to train.
+        device: Where to train: cpu, cuda, cuda:N or auto.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
         allow_duplicates: Go on where a test image, or its group, is also trained on, and say so in the report.
         folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
@@ -154,10 +154,13 @@ def run_study(
         The summary, as written.
 
     Raises:
-        ConfigError: An unknown arm.
+        ConfigError: An unknown arm, or the device is not there.
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
     """
+    from diffaug.diffusion.devices import device_of
+
+    device = str(device_of(device))
     config = config.model_copy(update={"arms": ("real",)}) if folds else config
     if config.arms:
         check_arms(config.arms)
@@ -507,7 +510,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     if run.keep and run.weights.exists():
         network = load_network(config, run.weights, classes).to(run.device)
     else:
-        batches = Batches(arm, config, run.seed)
+        batches = Batches(arm, config, run.seed, run.device)
         network = build_network(config, run.seed, classes)
         train(network, batches, config, name=run.name, files=files, device=run.device, report=report)
         if run.keep:

@@ -112,14 +112,16 @@ class Average:
 
     def update(self) -> None:
         """Take in the network's weights."""
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
         self.done += 1
-        decay = min(self.decay, (1 + self.done) / (10 + self.done))
         state = self.network.state_dict() if self.decay else {}
-        for key, value in state.items():
-            if value.is_floating_point():
-                self.weights[key].lerp_(value.detach(), 1 - decay)
-            else:
-                self.weights[key].copy_(value)
+        counts = {key for key, value in state.items() if not value.is_floating_point()}
+        blend = get_ema_multi_avg_fn(min(self.decay, (1 + self.done) / (10 + self.done)))  # type: ignore[no-untyped-call]
+        if state:
+            blend(*([one[key] for key in state if key not in counts] for one in (self.weights, state)), None)
+        for key in counts:
+            self.weights[key].copy_(state[key])
 
     def take(self) -> None:
         """Set the network to the average."""
@@ -156,7 +158,12 @@ def train(
     from diffaug.diffusion.train import autocast
 
     network.to(device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        record_passes(network, batches.draw(0).images)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=on_gpu
+    )
     average = Average(network, config.ema)
     checkpoint, log = Path(f"{files}.checkpoint"), Path(f"{files}.log.jsonl")
     start, clock = restore(network, optimiser, average, checkpoint) if checkpoint.exists() else 0, time.process_time()
@@ -166,9 +173,9 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(iteration, config.iterations, config.learning_rate, config.lr_schedule)
 
-        with autocast(device):
-            logits = network(images.to(device, memory_format=torch.channels_last)).float()
-        loss = segmentation_loss(logits, masks.to(device), batch.weights.to(device), config.loss)
+        with autocast(device, cache=not on_gpu):
+            logits = network(images.contiguous(memory_format=torch.channels_last)).float()
+        loss = segmentation_loss(logits, masks, batch.weights, config.loss)
         check_finite(loss, logits, name, iteration, batch.ids, log)
 
         optimiser.zero_grad(set_to_none=True)
@@ -185,6 +192,27 @@ def train(
         if done % CHECKPOINT_EVERY == 0:
             save(network, optimiser, average, checkpoint, done)
     average.take()
+
+
+def record_passes(network: "nn.Module", images: "Tensor") -> None:
+    """Record both passes of a network in training on a GPU, which then replays them: small ones wait for launches.
+
+    The network's weights and statistics stay as they are; other batches must have the shape of this one. In evaluation
+    the network computes as ever.
+
+    Source: `torch.cuda.make_graphed_callables`, whose recording under autocast needs the latter's cache off.
+    """
+    import warnings
+
+    import torch
+
+    from diffaug.diffusion.train import autocast
+
+    warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # recorded on a stream of its own
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    with autocast(images.device, cache=False):
+        torch.cuda.make_graphed_callables(network, (images.contiguous(memory_format=torch.channels_last),))
+    network.load_state_dict(state)
 
 
 def check_finite(loss: "Tensor", logits: "Tensor", name: str, iteration: int, ids: tuple[str, ...], log: Path) -> None:
