@@ -12,6 +12,7 @@ from diffaug.artifacts import (
     digest_of_file,
     digest_of_folder,
     digest_of_value,
+    held,
     make_folder,
     read_json,
     read_jsonl,
@@ -253,7 +254,8 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
         The reports, one for each number of annotated cases.
 
     Raises:
-        ConfigError: A stage asks for what cannot be made; told before the first one starts.
+        ConfigError: A stage asks for what cannot be made, told before the first one starts; or another process works
+            in the folder of a job.
         FindingsError: The findings are unknown or break a rule.
         DiffaugError: A stage's own errors.
     """
@@ -265,7 +267,9 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     jobs = _within_budget(_jobs(config, dataset), records)
     _check_jobs([job for job in jobs if job.pending(records)])
     for job in jobs:
-        _run_job(job, records)
+        if job.pending(records) or job.oracles_beside(records):
+            with held(job.out):
+                _run_job(job, records)
     numbers = list(dict.fromkeys(job.annotated for job in jobs))
     pooled = {number: _pool([job for job in jobs if job.annotated == number], records) for number in numbers}
     return [_report(config, number, jobs, pooled, records) for number in numbers]
@@ -478,8 +482,6 @@ def _run_job(job: Job, records: "Records") -> None:
 
     config, out = job.config, job.out
     pending, beside = job.pending(records), job.oracles_beside(records)
-    if not pending and not beside:
-        return
     painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
     if any(is_derived(arm) for arm in pending) or (painted and labelled):
         pending = list(dict.fromkeys(["real", *pending]))  # its weights are needed, even where it is recorded

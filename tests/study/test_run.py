@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
-from diffaug.artifacts import digest_of_file, read_json, read_jsonl
+from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
@@ -247,6 +247,14 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases(tmp_path,
         train(network, batches, CONFIG, name="real-0", files=tmp_path / "real-0")
     assert "\n" not in str(caught.value)
     assert len(read_jsonl(tmp_path / "real-0.log.jsonl")[0]["cases"]) == 4
+
+
+def test_a_study_that_another_process_works_on_is_refused_and_stays_as_it_is(study, inputs):
+    dataset, synthetic = inputs
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    with held(study), pytest.raises(ConfigError, match="in use; wait for the other"):
+        run_study(dataset, study, [synthetic], CONFIG)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path, dataset):

@@ -15,6 +15,7 @@ from typing import Any
 from diffaug.artifacts import (
     digest_of_file,
     digest_of_value,
+    held,
     make_folder,
     read_json,
     read_jsonl,
@@ -154,7 +155,7 @@ def run_study(
         The summary, as written.
 
     Raises:
-        ConfigError: An unknown arm, or the device is not there.
+        ConfigError: An unknown arm, the device is not there, or another process works in `out`.
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
     """
@@ -180,28 +181,28 @@ def run_study(
     repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
     digests = inputs.digests()
 
-    make_folder(out)
-    _write_plan(
-        out,
-        _plan(inputs, digests, config, seed, device, folds)
-        | {"duplicates": repeated, "shared_groups": shared, "base_seen": seen},
-    )
-    if seen:
-        write_json(out / "base_seen.json", {"images": _key_of_bases(inputs), "seen": seen})
-    cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
-    runs = [
-        run
-        for one in range(seed, seed + config.seeds)
-        for arm in arms
-        for run in _by_fold(_run_of(arm, one, inputs, columns, config, device, out, first=seed, folds=folds), fold_of)
-    ]
-    if not all(run.finished for run in runs):
-        (out / "summary.json").unlink(missing_ok=True)
-        complete_runs(runs, config.workers)
-    for run in runs:
-        score_late_fills(run)
-    told = {"contrast_cut": cut, "base_seen": _counted(seen)}
-    return _summarise(out, runs, config, seed, told, inputs.dataset.class_names)
+    with held(out):
+        _write_plan(
+            out,
+            _plan(inputs, digests, config, seed, device, folds)
+            | {"duplicates": repeated, "shared_groups": shared, "base_seen": seen},
+        )
+        if seen:
+            write_json(out / "base_seen.json", {"images": _key_of_bases(inputs), "seen": seen})
+        cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
+        whole = [
+            _run_of(arm, one, inputs, columns, config, device, out, first=seed, folds=folds)
+            for one in range(seed, seed + config.seeds)
+            for arm in arms
+        ]
+        runs = [part for run in whole for part in _by_fold(run, fold_of)]
+        if not all(run.finished for run in runs):
+            (out / "summary.json").unlink(missing_ok=True)
+            complete_runs(runs, config.workers)
+        for run in runs:
+            score_late_fills(run)
+        told = {"contrast_cut": cut, "base_seen": _counted(seen)}
+        return _summarise(out, runs, config, seed, told, inputs.dataset.class_names)
 
 
 def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
