@@ -11,6 +11,7 @@ import diffaug
 from diffaug.cli import main
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
+from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError
 
 COMMANDS = [
@@ -217,6 +218,38 @@ def test_a_run_takes_a_device_and_a_dry_run_refuses_its_arms(
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert (config["data"]["annotated"], config["data"]["draws"]) == ([25, "all"], [1])
     assert config["study"]["arms"] == ["real", "oracle"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--baseline"], "--folds is not set"),
+        (["--baseline", "--folds", "3", "--arms", "real", "copy-paste"], "--arms is real copy-paste"),
+        (["--folds", "1"], "it is 1"),
+        (["--folds", "-2", "--leaks"], "it is -2"),
+        (["--seed", "-1"], "--seed is 0 or more: it is -1"),
+        (["--arms", "foo", "--dry-run"], "an arm must be one of"),
+    ],
+)
+def test_options_of_a_study_that_mean_nothing_are_one_line_of_error(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    status, out, err = said(capsys, ["study", str(phantoms), str(tmp_path / "s"), *words])
+    assert (status, out, err.count("\n")) == (1, "", 1) and told in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_study_is_about_its_data(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = said(capsys, ["study", "nothere", "s", "--dry-run"])
+    assert (status, out) == (1, "") and "nothere" in err
+    main(["study", str(phantoms), "s", "--folds", "4", "--dry-run"])
+    plan = yaml.safe_load(capsys.readouterr().out)
+    train = len(read_dataset(phantoms).split("train"))
+    assert plan["config"]["data"]["path"] == str(phantoms)
+    assert plan["config"]["data"]["annotated"] == [train - train // 4]
+    main(["study", str(phantoms), "s", "--folds", "4", "--baseline", "--dry-run"])
+    alone = yaml.safe_load(capsys.readouterr().out)
+    assert alone["config"]["arms"] == ["real"] and alone["estimate"]["minutes"] < plan["estimate"]["minutes"]
 
 
 def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:

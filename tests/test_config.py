@@ -72,6 +72,10 @@ def test_an_unknown_knob_is_named_with_its_place():
         ("fit.codec.learning_rate", float("nan")),
         ("fit.validator.alpha", 0.5),
         ("fit.validator.folds", 1),
+        ("data.draws", [0, 1, 0]),
+        ("data.annotated", [25, 25]),
+        ("data.annotated", []),
+        ("data.test", ["val", "val"]),
         ("fit", None),
     ],
 )
@@ -81,6 +85,13 @@ def test_an_impossible_value_is_one_line_that_names_the_knob(knob, value):
     for name in rest:
         values = {name: values}
     assert knob in refused(values)
+
+
+def test_a_single_value_is_a_list_of_one():
+    values = {"data": {"annotated": 12, "draws": 3, "test": "val"}, "study": {"arms": "real"}}
+    config = config_from_values(values)
+    assert (config.data.annotated, config.data.draws, config.data.test) == ((12,), (3,), ("val",))
+    assert config.study.arms == ("real",)
 
 
 @pytest.mark.parametrize("part", ["denoiser", "validator"])

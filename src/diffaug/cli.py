@@ -328,7 +328,13 @@ class Select:
         """Select, and print what was chosen."""
         from diffaug.study.selection import select_set
 
-        _print_json(select_set(self.synthetic, self.out, self.study, self.select, self.count))
+        found = select_set(self.synthetic, self.out, self.study, self.select, self.count)
+        if self.count is not None and found["kept"] < self.count:
+            print(
+                f"{found['kept']} of {self.count} wanted cases are chosen: no more are accepted and not too hard",
+                file=sys.stderr,
+            )
+        _print_json(found)
 
 
 @dataclass
@@ -381,7 +387,7 @@ class Study:
         """Run the study, and print its summary."""
         self._check()
         if self.dry_run:
-            return _print_plan(self._config() if self.folds else self.study)
+            return self._plan()
         if self.leaks:
             from diffaug.study.leaks import leak_study
 
@@ -407,6 +413,34 @@ class Study:
                 f"{'--leaks' if self.leaks else '--folds'} tests and paints within the training cases alone: "
                 f"{named[0]} is given; leave it out"
             )
+
+        if self.baseline and not self.folds:
+            raise ConfigError("--baseline is of folds: --folds is not set; add it, such as --folds 5")
+        if self.baseline and self.study.arms not in ((), ("real",)):
+            raise ConfigError(
+                f"--baseline trains real alone: --arms is {' '.join(self.study.arms)}; leave one of both out"
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"--folds is 0, or 2 and more: it is {self.folds}; use 5")
+
+    def _plan(self) -> None:
+        """Check what can be told without work, and print knobs, minutes and disk."""
+        from diffaug.data.folder import read_dataset
+        from diffaug.study.arms import check_arms
+
+        cases = read_dataset(self.data).split("train")
+        if self.study.arms:
+            check_arms(self.study.arms)
+        if self.baseline or self.leaks:
+            ways = 4 if self.leaks else 1
+            one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
+            return _print_plan(one)
+        if not self.folds:
+            return _print_plan(self.study)
+        config = self._config()
+        count = len(cases) - len(cases) // self.folds  # of each fold
+        update = {"annotated": (count,), "source": "folder", "path": self.data}
+        return _print_plan(config.model_copy(update={"data": config.data.model_copy(update=update)}))
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""
@@ -517,6 +551,7 @@ def main(argv: list[str] | None = None) -> None:
             args=words,
             config=(OmitSubcommandPrefixes,),
         )
+        _check_seed(command)
         command.run()
     except ValidationError as error:
         _fail(explain(error))
@@ -526,6 +561,15 @@ def main(argv: list[str] | None = None) -> None:
         _fail("stopped; the same command resumes")
     except BrokenPipeError:  # the reader, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_seed(command: Any) -> None:
+    """Refuse what no draw can be made of."""
+    command = getattr(command, "command", command)
+    for name in ("seed", "draw"):
+        value = getattr(command, name, 0)
+        if value < 0:
+            raise ConfigError(f"--{name} is 0 or more: it is {value}")
 
 
 def _fail(line: str) -> None:

@@ -231,6 +231,12 @@ class StudyConfig(Knobs):
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
 
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _be_several(cls, arms: Any) -> Any:
+        """Take a single arm for a list of one."""
+        return (arms,) if isinstance(arms, str) else arms
+
     @field_validator("baselines")
     @classmethod
     def _be_trained(cls, baselines: int, info: ValidationInfo) -> int:
@@ -258,11 +264,19 @@ class DataConfig(Knobs):
     test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
     allow_duplicates: bool = False  # go on where a test image or its group is trained on; the report says so
 
-    @field_validator("test", mode="before")
+    @field_validator("test", "annotated", "draws", mode="before")
     @classmethod
-    def _be_several(cls, test: Any) -> Any:
-        """Take a single name for a list of one."""
-        return (test,) if isinstance(test, str) else test
+    def _be_several(cls, value: Any) -> Any:
+        """Take a single name or number for a list of one."""
+        return (value,) if isinstance(value, str | int) else value
+
+    @field_validator("test", "annotated", "draws")
+    @classmethod
+    def _be_different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Refuse what is named twice: it would count twice."""
+        if len(set(values)) < len(values) or not values:
+            raise ValueError(f"at least one is named, and each once; got {', '.join(map(str, values)) or 'none'}")
+        return values
 
     @field_validator("folds")
     @classmethod

@@ -33,6 +33,7 @@ from diffaug.report.page import (
     write_report,
 )
 from diffaug.study.run import run_study
+from diffaug.study.selection import select_set
 
 CONFIG = StudyConfig(seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=4, batch_size=4, bootstrap=50, workers=1)
 EMPTY = {"mean": None, "low": None, "high": None}
@@ -164,6 +165,32 @@ def test_the_page_is_made_when_the_images_of_the_data_set_are_gone(folders, page
 def test_an_unfinished_study_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"no summary\.json"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize("to", ["", "summary.json", "page"])
+def test_a_report_that_would_overwrite_something_else_is_refused(folders, tmp_path, to):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    before = (study / "summary.json").read_bytes()
+    with pytest.raises(StudyError, match=r"ends in \.html"):
+        write_report(study, to=study / to)
+    assert (study / "summary.json").read_bytes() == before and not (study / "page").exists()
+
+
+def test_a_synthetic_set_that_is_not_there_is_refused(folders, tmp_path):
+    with pytest.raises(StudyError, match=r"nothere has no manifest\.jsonl"):
+        write_report(folders / "study", tmp_path / "nothere", tmp_path / "page.html")
+
+
+def test_a_chosen_set_is_shown_without_a_funnel(folders, tmp_path):
+    select_set(folders / "synthetic", tmp_path / "chosen", folders / "study", CONFIG.select, 2)
+    page = write_report(folders / "study", tmp_path / "chosen", tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "was chosen from another set: 2 of" in page and "What became of the requests" not in page
+    assert page.count('alt="Close-up of the painted lesion') == 2
+    assert not (tmp_path / "funnel.csv").exists()
+
+
+def test_a_difference_of_a_single_case_is_not_sure():
+    assert not is_sure({"mean": -0.066, "low": -0.066, "high": -0.066})
 
 
 def test_a_damaged_table_is_refused(tmp_path):

@@ -249,6 +249,91 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_cases(tmp_path,
     assert len(read_jsonl(tmp_path / "real-0.log.jsonl")[0]["cases"]) == 4
 
 
+def test_a_folder_that_holds_something_else_is_refused_and_stays_as_it_is(tmp_path, inputs):
+    dataset, _ = inputs
+    for folder in inputs:
+        before = files_of(folder)
+        with pytest.raises(StudyError, match=r"a new or empty folder, or its own: .* no study\.json") as caught:
+            run_study(dataset, folder, [], CONFIG.model_copy(update={"arms": ("real",)}))
+        assert files_of(folder) == before and "\n" not in str(caught.value)
+
+
+def test_an_arm_that_fails_leaves_a_finished_study_as_it_was(tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
+    config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1, "pseudo_confidence": 1.0})
+    run_study(dataset, tmp_path / "out", [], config)
+    before = (tmp_path / "out" / "summary.json").read_bytes()
+    with pytest.raises(StudyError, match="is left for pseudo-label"):
+        run_study(dataset, tmp_path / "out", [], config.model_copy(update={"arms": ("real", "pseudo-label")}))
+    assert (tmp_path / "out" / "summary.json").read_bytes() == before
+    write_report(tmp_path / "out")
+
+
+def test_a_mask_of_another_size_is_refused_and_its_mended_case_studied(tmp_path, dataset):
+    config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
+    for name in ("train-0", "test-1"):
+        mask = dataset / "masks" / f"{name}.png"
+        before = mask.read_bytes()
+        Image.open(mask).resize((20, 24)).save(mask)
+        with pytest.raises(DataError, match=f"the size of its image: case {name} .* has 20 x 24 for"):
+            run_study(dataset, tmp_path / "out", [], config)
+        mask.write_bytes(before)
+    run_study(dataset, tmp_path / "out", [], config)
+
+
+def test_a_painted_mask_of_another_size_is_refused(tmp_path, inputs):
+    dataset, synthetic = inputs[0], shutil.copytree(inputs[1], tmp_path / "synthetic")
+    first = read_dataset(synthetic).cases[0]
+    Image.open(first.mask).resize((20, 24)).save(first.mask)
+    with pytest.raises(DataError, match="the size of its image"):
+        run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": ("real", "validated")}))
+
+
+def test_labels_of_images_that_are_gone_are_refused(tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
+    update = {"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.0, "iterations": 60}
+    config = CONFIG.model_copy(update=update)
+    run_study(dataset, tmp_path / "out", [], config)
+    gone = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")[0]["id"]
+    table = dataset / "cases.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(line for line in lines if not line.startswith(f"{gone},")) + "\n", encoding="utf-8")
+    with pytest.raises(StudyError, match="was made with unannotated = "):
+        run_study(dataset, tmp_path / "out", [], config)
+    with pytest.raises(StudyError, match=f"{gone} was labelled"):
+        selection.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
+    run_study(dataset, tmp_path / "out", [], config.model_copy(update={"arms": ("real",)}))  # which labels nothing
+    with pytest.raises(StudyError, match="was made with unannotated = "):
+        run_study(dataset, tmp_path / "out", [], config)
+
+
+@pytest.mark.parametrize("name", ["real-0.safetensors", "real-0.jsonl"])
+def test_a_run_whose_file_was_cut_off_is_one_line_of_error(study, inputs, name):
+    dataset, synthetic = inputs
+    path = study / "runs" / name
+    path.write_bytes(path.read_bytes()[:90])
+    if name.endswith(".safetensors"):
+        path.with_suffix(".jsonl").unlink()
+    with pytest.raises(StudyError, match=r"real-0\..*remove") as caught:
+        run_study(dataset, study, [synthetic], CONFIG)
+    assert "\n" not in str(caught.value)
+    path.unlink()
+    run_study(dataset, study, [synthetic], CONFIG)
+
+
+def test_a_study_that_tests_on_nothing_is_refused(tmp_path, inputs):
+    with pytest.raises(StudyError, match="--test is empty; name val"):
+        run_study(inputs[0], tmp_path / "out", [], CONFIG, test=())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [0, -5])
+def test_a_selection_of_nothing_is_refused(tmp_path, inputs, finished, count):
+    with pytest.raises(ConfigError, match=f"--count is {count}"):
+        selection.select_set(inputs[1], tmp_path / "s", finished, CONFIG.select, count)
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_study_that_another_process_works_on_is_refused_and_stays_as_it_is(study, inputs):
     dataset, synthetic = inputs
     before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}

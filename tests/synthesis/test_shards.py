@@ -415,7 +415,7 @@ def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_
     thresholds = {"small": hard, "medium": always, "large": always}
     write_json(model / "calibration.json", read_json(model / "calibration.json") | {"thresholds": thresholds})
     seal(model)
-    config = CONFIG.model_copy(update={"aim": "missed", "baseline": baseline})
+    config = CONFIG.model_copy(update={"aim": "missed", "baseline": baseline, "fills": 0.5})
     summary = generate(model, phantoms, tmp_path / "missed", config)
 
     plan = read_json(tmp_path / "missed" / "config.json")["generate"]["budget"]
@@ -425,8 +425,9 @@ def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_
     kept = {}
     for name in ("match", "missed"):
         rows = read_jsonl(tmp_path / name / "manifest.jsonl")
-        assert len(read_dataset(tmp_path / name).cases) == 5
-        kept[name] = [row["size_bin"] for row in rows if row["decision"] == "kept"]
+        lesions = [row for row in rows if row["decision"] == "kept" and not row.get("fill")]
+        assert len(lesions) == 5
+        kept[name] = [row["size_bin"] for row in lesions]
     assert kept["missed"] == ["small"] * 5 and kept["match"].count("small") < 5
     turned_down = [row for row in read_jsonl(tmp_path / "missed" / "manifest.jsonl") if row["decision"] == "rejected"]
     assert turned_down  # the gate did keep less of them

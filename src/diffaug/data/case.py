@@ -132,6 +132,19 @@ class Case:
                 )
 
 
+def check_mask_size(case: Case, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Refuse a mask of another size, (H, W), than its image.
+
+    Raises:
+        DataError: Naming the case.
+    """
+    if mask != image:
+        raise DataError(
+            f"a mask must have the size of its image: case {case.id} ({case.mask}) has {mask[1]} x {mask[0]} for an "
+            f"image of {image[1]} x {image[0]}; export the mask again at the image's size"
+        )
+
+
 def masks_from_label(label: Label, classes: Sequence[LabelClass]) -> Mask:
     """Return one mask for each class of a label (H, W), shape (K, H, W); without classes its one mask."""
     return np.stack([np.isin(label, one.values) for one in classes or (LabelClass(LESION, (1,)),)])

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from diffaug.data.case import Case, Mask, orientation_of, rgb_from_file
+from diffaug.data.case import Case, Mask, check_mask_size, orientation_of, rgb_from_file
 from diffaug.data.duplicates import Fingerprint, fingerprint
 from diffaug.errors import DataError
 
@@ -66,12 +66,7 @@ def examine_case(case: Case) -> Finding:
 
 
 def _check_mask(case: Case, mask: Mask, size: tuple[int, int]) -> None:
-    if mask.shape != size:
-        raise DataError(
-            f"a mask must have the size of its image: case {case.id} ({case.mask}) has "
-            f"{mask.shape[1]} x {mask.shape[0]} for an image of {size[1]} x {size[0]}; "
-            "export the mask again at the image's size"
-        )
+    check_mask_size(case, mask.shape, size)
     if not mask.any() and not case.negative:
         raise DataError(
             f"a mask must hold a lesion: case {case.id} ({case.mask}) is empty; annotate it, declare it lesion-free "

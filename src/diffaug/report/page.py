@@ -44,12 +44,16 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
         The file written.
 
     Raises:
-        StudyError: The study is not finished.
+        StudyError: The study or the set is not finished, or `to` is no HTML file.
         DataError: A file of the study is damaged.
     """
     if not (study / "summary.json").is_file():
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
     to = to or study / "report.html"
+    if to.is_dir() or to.suffix.lower() not in (".html", ".htm"):
+        raise StudyError(f"a report is an HTML file: {to} is none; name one that ends in .html")
+    if synthetic is not None and not (synthetic / "manifest.jsonl").is_file():
+        raise StudyError(f"a report shows a finished synthetic set: {synthetic} has no manifest.jsonl; check the path")
     make_folder(to.parent)
     plan = {"shared_groups": [], "duplicates": []} | read_json(study / "study.json")
     summary = read_json(study / "summary.json")
@@ -222,9 +226,9 @@ def signed(value: float) -> str:
 
 
 def is_sure(interval: Mapping[str, float | None]) -> bool:
-    """Tell whether an interval lies on one side of zero."""
+    """Tell whether an interval lies on one side of zero; one of a single case has no width and tells nothing."""
     low, high = interval["low"], interval["high"]
-    return low is not None and high is not None and (low > 0 or high < 0)
+    return low is not None and high is not None and (low > 0 or high < 0) and low < high
 
 
 def headline_arm(summary: Mapping[str, Any]) -> str | None:
@@ -523,6 +527,7 @@ def _synthetic(folder: Path | None, to: Path) -> dict[str, Any] | None:
         return None
     rows = read_jsonl(folder / "manifest.jsonl")
     summary = read_json(folder / "summary.json")
+    chosen = "requested" not in summary  # by `diffaug select`, from a set whose funnel is not here
     kept = [row for row in rows if row["decision"] == "kept"]
     refused = [row for row in rows if row["decision"] != "kept" and row.get("preview")]
     stopped = [row for row in refused if row["decision"] == "stopped"]
@@ -537,7 +542,8 @@ def _synthetic(folder: Path | None, to: Path) -> dict[str, Any] | None:
             *sorted(summary.get("by_size", {}).items(), key=lambda named: _stratum_order(named[0])),
             ("all", summary),
         ],
-        "figure": _funnel(summary, to.with_name("funnel.csv")),
+        "chosen": chosen,
+        "figure": "" if chosen else _funnel(summary, to.with_name("funnel.csv")),
         "accepted": [_accepted(folder, row, classes) for row in spread(kept, ACCEPTED)],
         "refused": [
             _refused(folder, row, classes)

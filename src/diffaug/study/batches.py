@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case
+from diffaug.data.case import Case, check_mask_size
 from diffaug.data.fundus import disc_and_cup
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, check_size
@@ -60,26 +60,39 @@ class Batch:
 
 def load_images(cases: Sequence[Case], size: int) -> "Tensor":
     """Read whole frames, squashed to a square: uint8, shape (n, 3, S, S)."""
-    import torch
-    from PIL import Image
-
-    images = np.zeros((len(cases), size, size, 3), np.uint8)
-    for row, case in enumerate(cases):
-        images[row] = np.asarray(Image.fromarray(case.read_image()).resize((size, size), Image.Resampling.BOX))
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return _stacked([_squashed(case.read_image(), size) for case in cases], size)
 
 
 def load(cases: Sequence[Case], size: int) -> Pixels:
-    """Read cases at the network's size; a pixel of a mask is of a class where at least half of it is."""
+    """Read cases at the network's size; a pixel of a mask is of a class where at least half of it is.
+
+    Raises:
+        DataError: A file cannot be read, or a mask has another size than its image.
+    """
     import torch
-    from PIL import Image
 
     masks = np.zeros((len(cases), len(cases[0].class_names) if cases else 1, size, size), np.uint8)
+    images = []
     for row, case in enumerate(cases):
-        for channel, mask in enumerate(case.read_masks()):
-            picture = Image.fromarray(mask.astype(np.uint8) * 255)
-            masks[row, channel] = np.asarray(picture.resize((size, size), Image.Resampling.BOX)) >= 128
-    return Pixels(load_images(cases, size), torch.from_numpy(masks), tuple(case.id for case in cases))
+        image, own = case.read_image(), case.read_masks()
+        check_mask_size(case, own.shape[1:], image.shape[:2])
+        images.append(_squashed(image, size))
+        for channel, mask in enumerate(own):
+            masks[row, channel] = _squashed(mask.astype(np.uint8) * 255, size) >= 128
+    return Pixels(_stacked(images, size), torch.from_numpy(masks), tuple(case.id for case in cases))
+
+
+def _squashed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
+
+
+def _stacked(images: Sequence[NDArray[np.uint8]], size: int) -> "Tensor":
+    """Return images (S, S, 3) as a tensor (n, 3, S, S)."""
+    import torch
+
+    return torch.from_numpy(np.array(images, np.uint8).reshape(-1, size, size, 3)).permute(0, 3, 1, 2).contiguous()
 
 
 def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:

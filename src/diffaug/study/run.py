@@ -66,6 +66,9 @@ from diffaug.synthesis import select
 
 COLUMNS = ("arm", "seed", "case", "group", *METRICS, "area", "contrast", "strata", "prediction")
 SUMMARY_COLUMNS = ("arm", "against", "stratum", "metric", "n", "mean", "low", "high", "p", "p_holm")
+OWN = {  # what a study folder may hold before its study.json
+    ".lock", "duplicates.json", "base_seen.json", "profiles.json", "leaks", "leaks.json", "runs",
+}  # fmt: skip
 FREE = ("arms", "seeds", "workers", "bootstrap")  # knobs that may change in a study folder: no run depends on them
 PICTURE = 352  # px; longer side of a saved prediction
 REPORT_EVERY = 10  # iterations
@@ -162,6 +165,7 @@ def run_study(
     from diffaug.diffusion.devices import device_of
 
     device = str(device_of(device))
+    check_folder(out)
     config = config.model_copy(update={"arms": ("real",)}) if folds else config
     if config.arms:
         check_arms(config.arms)
@@ -179,30 +183,26 @@ def run_study(
     check_groups(shared, allow_duplicates)
     seen = _seen_by_bases(out, inputs, allow_duplicates) if inputs.synthetic else None
     repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
-    digests = inputs.digests()
+    digests = inputs.digests() | {"unannotated": inputs.unannotated() if any(map(takes_labels, config.arms)) else ""}
 
     with held(out):
-        _write_plan(
-            out,
-            _plan(inputs, digests, config, seed, device, folds)
-            | {"duplicates": repeated, "shared_groups": shared, "base_seen": seen},
-        )
+        told = {"duplicates": repeated, "shared_groups": shared, "base_seen": seen}
+        plan = _same_study(out, _plan(inputs, digests, config, seed, device, folds) | told)
+        cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)  # reads every case
+        write_json(out / "study.json", plan)
         if seen:
             write_json(out / "base_seen.json", {"images": _key_of_bases(inputs), "seen": seen})
-        cut, columns = _stratify(out, digests["data"], inputs.train, inputs.test)
         whole = [
             _run_of(arm, one, inputs, columns, config, device, out, first=seed, folds=folds)
             for one in range(seed, seed + config.seeds)
             for arm in arms
         ]
         runs = [part for run in whole for part in _by_fold(run, fold_of)]
-        if not all(run.finished for run in runs):
-            (out / "summary.json").unlink(missing_ok=True)
-            complete_runs(runs, config.workers)
+        complete_runs(runs, config.workers)
         for run in runs:
             score_late_fills(run)
-        told = {"contrast_cut": cut, "base_seen": _counted(seen)}
-        return _summarise(out, runs, config, seed, told, inputs.dataset.class_names)
+        found = {"contrast_cut": cut, "base_seen": _counted(seen)}
+        return _summarise(out, runs, config, seed, found, inputs.dataset.class_names)
 
 
 def _by_fold(run: Run, fold_of: Mapping[str, int]) -> list[Run]:
@@ -244,6 +244,10 @@ class Inputs:
             "oracle": _digest(self.full) if self.full else "",
         }
 
+    def unannotated(self) -> str:
+        """Return the digest of the images that `real` may label."""
+        return _digest(self.dataset.split("unannotated"))
+
     def seen(self) -> tuple[Case, ...]:
         """Return every real case that an arm or a model may train on, annotated or not."""
         return (*self.train, *self.dataset.split("unannotated"), *self.full)
@@ -282,6 +286,8 @@ def names_of_tests(tests: Sequence[str]) -> dict[str, str]:
     Raises:
         StudyError: The same cases are named twice.
     """
+    if not tests:
+        raise StudyError("a study tests on something: --test is empty; name val, test or the folder of a data set")
     folders = {test: Path(test).resolve() for test in tests if test not in ("val", "test")}
     if len(set(folders.values())) + len(tests) - len(folders) < len(tests) or len(set(tests)) < len(tests):
         raise StudyError(f"a study tests on each case once: --test names one twice, {', '.join(tests)}; name it once")
@@ -450,18 +456,34 @@ def _plan(
     }
 
 
-def _write_plan(out: Path, plan: Mapping[str, Any]) -> None:
-    """Write study.json, or refuse a folder that holds another study."""
+def check_folder(out: Path) -> None:
+    """Refuse to work in a folder that holds something else than a study.
+
+    Raises:
+        StudyError: Naming a file that is there.
+    """
+    others = sorted({path.name for path in out.iterdir()} - OWN) if out.is_dir() else []
+    if others and not (out / "study.json").is_file():
+        raise StudyError(
+            f"a study needs a new or empty folder, or its own: {out} holds {others[0]}, no study.json; choose another"
+        )
+
+
+def _same_study(out: Path, plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the plan, with what a study in this folder has beyond it, or refuse a folder that holds another study."""
     path = out / "study.json"
     if path.exists():
         old = read_json(path)["identity"]
         for name, value in plan["identity"].items():
-            if old.get(name) != value and not (name in ("synthetic", "oracle") and not old.get(name)):
+            late = name in ("synthetic", "oracle", "unannotated") and not old.get(name)
+            if old.get(name) != value and not late and not (name == "unannotated" and not value):
                 raise StudyError(
                     f"a study folder holds one study: {out} was made with {name} = {old.get(name)}, not {value}; "
                     "choose another folder, or go back to its settings"
                 )
-    write_json(path, plan)
+        kept = {"unannotated": plan["identity"]["unannotated"] or old.get("unannotated", "")}
+        return {**plan, "identity": plan["identity"] | kept}
+    return plan
 
 
 def _stratify(
@@ -707,7 +729,7 @@ def _summarise(
     out: Path, runs: Sequence[Run], config: StudyConfig, seed: int, told: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs."""
-    records = [row for run in runs for row in read_jsonl(run.records)]
+    records = [row for run in runs for row in records_of(run)]
     pools = [(run, read_json(run.out / "runs" / f"{run.name}.pool.json")) for run in runs]
     alarms = [{"arm": run.arm.name, "seed": run.seed, "fold": run.fold, "fills": pool["fills"]} for run, pool in pools]
     summary = summarise(records, config.bootstrap, seed, names, alarms) | dict(told)
@@ -715,6 +737,21 @@ def _summarise(
         summary["arms"][run.arm.name]["cases"] = cases_of_pool(pool)
     write_tables(out, records, summary, names)
     return summary
+
+
+def records_of(run: Run) -> list[dict[str, Any]]:
+    """Return the records of a finished run.
+
+    Raises:
+        StudyError: There is not one for each test case.
+    """
+    rows = read_jsonl(run.records)
+    if len(rows) != len(run.test):
+        raise StudyError(
+            f"a run has a record for each test case: {run.records} has {len(rows)} of {len(run.test)}; "
+            "remove it, and the study tests the run again"
+        )
+    return rows
 
 
 def cases_of_pool(pool: Mapping[str, Any]) -> dict[str, int]:

@@ -280,9 +280,20 @@ def save_weights(network: "nn.Module", path: Path) -> None:
 
 
 def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Module":
-    """Return a trained network in evaluation mode, from the weights that `save_weights` wrote."""
+    """Return a trained network in evaluation mode, from the weights that `save_weights` wrote.
+
+    Raises:
+        StudyError: The file is damaged, or of another network.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     network = build_network(config, 0, classes)
-    network.load_state_dict(load_file(path))
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise StudyError(
+            f"the weights of a run must be whole: {path}: {reason}; remove the file, and the study trains the run again"
+        ) from None
     return network.eval()

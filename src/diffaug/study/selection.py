@@ -19,7 +19,7 @@ from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.seen import write_seen
-from diffaug.errors import EmptyArmError, StudyError
+from diffaug.errors import ConfigError, EmptyArmError, StudyError
 from diffaug.study.arms import SELECTED, Arm, annotated, read_synthetic
 from diffaug.synthesis import select
 
@@ -88,7 +88,7 @@ class Derivation:
         if not pool:
             raise EmptyArmError(
                 f"an arm needs cases: none of {len(self.candidates)} is left for {self.kind}; "
-                "raise study.select.hard_cut, or leave the arm out"
+                "raise study.select.hard_cut in a new study folder, or leave the arm out"
             )
         return pool
 
@@ -102,7 +102,13 @@ class Derivation:
             raise EmptyArmError(
                 f"an arm needs cases: none of {len(self.images)} images is left for pseudo-label, of which "
                 f"the baseline must find {LEAST:.1%} or more, with study.pseudo_confidence {least:g} or "
-                "more; lower the confidence, or leave the arm out"
+                "more; lower the confidence in a new study folder, or leave the arm out"
+            )
+        gone = next((row["id"] for row in kept if row["id"] not in by_id), None)
+        if gone:
+            raise StudyError(
+                f"pseudo-labels belong to their images: {gone} was labelled in {table.parent} and is not in the data "
+                "any more; put it back, or study the data in another folder"
             )
         classes = self.train[0].classes
         return tuple(
@@ -140,8 +146,11 @@ def select_set(
 
     Raises:
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
-        ConfigError: `out` holds something else, or disagreement is asked of a study with one baseline.
+        ConfigError: `out` holds something else, `count` is under 1, or disagreement is asked of a study with one
+            baseline.
     """
+    if count is not None and count < 1:
+        raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
     plan, dataset, knobs, baselines = read_baselines(study, {"select": config.model_dump()})
     if [str(synthetic.resolve())] != plan["synthetic"]:
         named = ", ".join(plan["synthetic"]) or "no set"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diffaug.data.case import Case
+from diffaug.data.case import Case, check_mask_size
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 
 SIZES = ("small", "medium", "large")
@@ -68,11 +68,12 @@ def profile(case: Case) -> Profile:
     """Measure a case at the size of its files.
 
     Raises:
-        DataError: The image or the mask cannot be read.
+        DataError: The image or the mask cannot be read, or they differ in size.
     """
     from diffaug.conditioning.attributes import measure_attributes
 
     image, mask = case.read_image(), case.read_mask()
+    check_mask_size(case, mask.shape, image.shape[:2])
     if not mask.any():
         return Profile(area=0.0, contrast=None)
     contrast = float(measure_attributes(image, mask).colour_contrast)

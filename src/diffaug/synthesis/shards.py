@@ -733,7 +733,7 @@ def generate(
     unsaid = Counter(part for row in rows for part in row.get("unsaid", ()))
     if plan.budget:
         summary["budget"] = {
-            name: {"quota": quota, **funnel([row for row in rows if row["aim"] == name])}
+            name: {"quota": quota, **funnel([row for row in rows if row.get("aim") == name])}
             for name, quota in zip(plan.budget.strata, plan.budget.quotas, strict=True)
         }
     if unsaid:
