@@ -374,9 +374,8 @@ class Study:
     allow_duplicates: bool = False  # go on where a test image or its group is trained on, and say so in the report
     folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
     baseline: bool = False  # with --folds, the arm `real` alone, without a fit: for `generate --aim missed`
-    leaks: bool = (
-        False  # how much would a careless split have flattered the model? OUT may be a study: its report tells
-    )
+    # how much would a careless split have flattered the model? OUT may be a study: its report tells
+    leaks: bool = False
     preset: Preset = "default"
     seed: int = 0
     device: str = "cpu"  # where to train: cpu, cuda, cuda:N or auto

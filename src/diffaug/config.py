@@ -141,9 +141,8 @@ class GenerateConfig(Knobs):
     free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
     masks: Literal["bank", "procedural", "mixed"] = "bank"  # training masks, outlines of the findings, or half of each
     aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
-    baseline: Path | None = (
-        None  # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
-    )
+    # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
+    baseline: Path | None = None
     backgrounds: Path | None = None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
@@ -209,12 +208,10 @@ class StudyConfig(Knobs):
     learning_rate: Rate = 2e-3
     lr_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2
-    loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = (
-        "image-dice+ce"  # Dice of the batch, of each image, for recall
-    )
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = (
-        0.99  # decay of the averaged weights that are tested; 0 takes the last
-    )
+    # cross-entropy and the Dice of the batch, that of each image, or one that weighs what is missed more
+    loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = "image-dice+ce"
+    # decay of the averaged weights that are tested; 0 takes the last
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.75  # strength of the classical augmentation
     decision_threshold: Fraction = 0.5  # probability over which a pixel is lesion; of several classes the likeliest
     synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # painted cases in an arm, for each real case
@@ -225,9 +222,8 @@ class StudyConfig(Knobs):
     select: SelectConfig = SelectConfig()
     fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
     pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept
-    baselines: Annotated[int, Field(gt=0, validate_default=True)] = (
-        1  # seeds of `real` that label and measure for the arms pseudo-label and selected
-    )
+    # seeds of `real` that label and measure for the arms pseudo-label and selected
+    baselines: Annotated[int, Field(gt=0, validate_default=True)] = 1
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
 
