@@ -258,6 +258,12 @@ def test_a_folder_that_holds_something_else_is_refused_and_stays_as_it_is(tmp_pa
         assert files_of(folder) == before and "\n" not in str(caught.value)
 
 
+def test_a_study_that_was_killed_while_it_wrote_its_first_file_goes_on(tmp_path, inputs):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".duplicates.json.77.partial").write_text("{")
+    run_study(inputs[0], tmp_path, [], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1}))
+
+
 def test_an_arm_that_fails_leaves_a_finished_study_as_it_was(tmp_path):
     dataset = partly_annotated(tmp_path / "data")
     config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1, "pseudo_confidence": 1.0})

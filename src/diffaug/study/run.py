@@ -462,7 +462,8 @@ def check_folder(out: Path) -> None:
     Raises:
         StudyError: Naming a file that is there.
     """
-    others = sorted({path.name for path in out.iterdir()} - OWN) if out.is_dir() else []
+    names = {path.name for path in out.iterdir() if path.suffix != ".partial"} if out.is_dir() else set()
+    others = sorted(names - OWN)
     if others and not (out / "study.json").is_file():
         raise StudyError(
             f"a study needs a new or empty folder, or its own: {out} holds {others[0]}, no study.json; choose another"
