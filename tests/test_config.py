@@ -87,6 +87,10 @@ def test_an_impossible_value_is_one_line_that_names_the_knob(knob, value):
     assert knob in refused(values)
 
 
+def test_a_value_that_fits_no_kind_is_told_by_its_place_alone():
+    assert refused({"data": {"annotated": [0]}}).startswith("data.annotated.0: ")
+
+
 def test_a_single_value_is_a_list_of_one():
     values = {"data": {"annotated": 12, "draws": 3, "test": "val"}, "study": {"arms": "real"}}
     config = config_from_values(values)

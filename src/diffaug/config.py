@@ -351,7 +351,7 @@ PRESETS: dict[str, Config] = {
 def explain(error: ValidationError) -> str:
     """Return the first violation of a validation error as one line."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(part for part in map(str, first["loc"]) if part.isidentifier() or part.isdigit())  # not of unions
     if first["type"] == "extra_forbidden":
         return f"only known knobs are allowed: {where} is none; see `diffaug run --help` for the names"
     if first["type"] == "value_error":  # ours, which name the value

@@ -128,6 +128,9 @@ def test_a_table_that_cannot_be_read_is_one_line(tmp_path: Path, table: str | by
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_dataset(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is a file; check the path"):
+        read_dataset(tmp_path / "file")
 
 
 def test_a_table_with_a_byte_order_mark_is_read(data: Dataset) -> None:

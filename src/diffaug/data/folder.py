@@ -84,7 +84,8 @@ def read_dataset(folder: Path) -> Dataset:
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
     if not table.parent.is_dir():
-        raise DataError(f"a data set is a folder: {table.parent} does not exist; check the path")
+        found = "is a file" if table.parent.exists() else "does not exist"
+        raise DataError(f"a data set is a folder: {table.parent} {found}; check the path")
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
