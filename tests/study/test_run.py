@@ -223,6 +223,12 @@ def test_a_finished_study_is_not_trained_again_and_may_grow(study, inputs):
     assert read_json(study / "summary.json")["arms"]["real"]["seeds"] == 3
 
 
+def test_a_finished_study_is_only_summed_up_by_several_workers(study, inputs):
+    dataset, synthetic = inputs
+    before = read_json(study / "summary.json")
+    assert run_study(dataset, study, [synthetic], CONFIG.model_copy(update={"workers": 2})) == before
+
+
 @pytest.mark.parametrize("change", [{"iterations": 7}, {"learning_rate": 1e-3}, {"size": 96}])
 def test_another_config_in_the_same_folder_is_refused_by_name(study, inputs, change):
     dataset, synthetic = inputs

@@ -603,6 +603,8 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
     runs = sorted(
         (run for run in runs if not run.finished), key=lambda run: (run.derive is not None, run.arm.name != "real")
     )
+    if not runs:
+        return
     total = sum(run.config.iterations for run in runs)
     with _progress(total, len(runs)) as show:
         if workers == 1 or len(runs) == 1:
