@@ -404,7 +404,7 @@ class Study:
         return _print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
 
     def _check(self) -> None:
-        """Refuse options that --folds and --leaks take no notice of."""
+        """Refuse options that mean nothing, alone or beside --folds, --baseline and --leaks."""
         given = {"--synthetic": self.synthetic, "--oracle": self.oracle, "--test": self.test != ("test",)}
         named = [name for name, value in given.items() if value]
         if named and (self.folds or self.leaks):
@@ -412,7 +412,6 @@ class Study:
                 f"{'--leaks' if self.leaks else '--folds'} tests and paints within the training cases alone: "
                 f"{named[0]} is given; leave it out"
             )
-
         if self.baseline and not self.folds:
             raise ConfigError("--baseline is of folds: --folds is not set; add it, such as --folds 5")
         if self.baseline and self.study.arms not in ((), ("real",)):

@@ -195,6 +195,11 @@ class SelectConfig(Knobs):
     novelty: Annotated[float, Field(ge=0.0)] = 0.5  # weight of the rank of novelty, beside that of hardness, which is 1
 
 
+def _listed(value: Any) -> Any:
+    """Take a single name or number for a list of one."""
+    return (value,) if isinstance(value, str | int) else value
+
+
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
@@ -227,11 +232,7 @@ class StudyConfig(Knobs):
     bootstrap: Positive = 2000  # resamples of draws and groups of test cases
     workers: Positive = 2  # processes, one thread each
 
-    @field_validator("arms", mode="before")
-    @classmethod
-    def _be_several(cls, arms: Any) -> Any:
-        """Take a single arm for a list of one."""
-        return (arms,) if isinstance(arms, str) else arms
+    _be_several = field_validator("arms", mode="before")(_listed)
 
     @field_validator("baselines")
     @classmethod
@@ -260,11 +261,7 @@ class DataConfig(Knobs):
     test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
     allow_duplicates: bool = False  # go on where a test image or its group is trained on; the report says so
 
-    @field_validator("test", "annotated", "draws", mode="before")
-    @classmethod
-    def _be_several(cls, value: Any) -> Any:
-        """Take a single name or number for a list of one."""
-        return (value,) if isinstance(value, str | int) else value
+    _be_several = field_validator("test", "annotated", "draws", mode="before")(_listed)
 
     @field_validator("test", "annotated", "draws")
     @classmethod

@@ -267,9 +267,7 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
     jobs = _within_budget(_jobs(config, dataset), records)
     _check_jobs([job for job in jobs if job.pending(records)])
     for job in jobs:
-        if job.pending(records) or job.oracles_beside(records):
-            with held(job.out):
-                _run_job(job, records)
+        _run_job(job, records)
     numbers = list(dict.fromkeys(job.annotated for job in jobs))
     pooled = {number: _pool([job for job in jobs if job.annotated == number], records) for number in numbers}
     return [_report(config, number, jobs, pooled, records) for number in numbers]
@@ -476,12 +474,19 @@ def _is_painted(arm: str) -> bool:
 
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job whose runs are not all recorded, and record them."""
+    pending, beside = job.pending(records), job.oracles_beside(records)
+    if pending or beside:
+        with held(job.out):
+            _run_stages(job, records, pending, beside)
+
+
+def _run_stages(job: Job, records: "Records", pending: list[str], beside: Mapping[str, Mapping[str, Any]]) -> None:
+    """Run what the pending arms need, and record it with the runs of `oracle` that are recorded beside."""
     from diffaug.study.arms import is_derived
     from diffaug.synthesis.shards import generate
     from diffaug.training.fit import fit
 
     config, out = job.config, job.out
-    pending, beside = job.pending(records), job.oracles_beside(records)
     painted, labelled = any(_is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
     if any(is_derived(arm) for arm in pending) or (painted and labelled):
         pending = list(dict.fromkeys(["real", *pending]))  # its weights are needed, even where it is recorded

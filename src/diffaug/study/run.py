@@ -183,7 +183,7 @@ def run_study(
     check_groups(shared, allow_duplicates)
     seen = _seen_by_bases(out, inputs, allow_duplicates) if inputs.synthetic else None
     repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
-    digests = inputs.digests() | {"unannotated": inputs.unannotated() if any(map(takes_labels, config.arms)) else ""}
+    digests = inputs.digests() | ({"unannotated": inputs.unannotated()} if any(map(takes_labels, config.arms)) else {})
 
     with held(out):
         told = {"duplicates": repeated, "shared_groups": shared, "base_seen": seen}
@@ -477,13 +477,12 @@ def _same_study(out: Path, plan: Mapping[str, Any]) -> Mapping[str, Any]:
         old = read_json(path)["identity"]
         for name, value in plan["identity"].items():
             late = name in ("synthetic", "oracle", "unannotated") and not old.get(name)
-            if old.get(name) != value and not late and not (name == "unannotated" and not value):
+            if old.get(name) != value and not late:
                 raise StudyError(
                     f"a study folder holds one study: {out} was made with {name} = {old.get(name)}, not {value}; "
                     "choose another folder, or go back to its settings"
                 )
-        kept = {"unannotated": plan["identity"]["unannotated"] or old.get("unannotated", "")}
-        return {**plan, "identity": plan["identity"] | kept}
+        return {**plan, "identity": old | plan["identity"]}
     return plan
 
 
