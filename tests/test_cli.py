@@ -216,6 +216,11 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(
     for words in (["run", "run.yaml", "--dry-run"], ["run", "run.yaml"]):
         status, out, err = said(capsys, words)
         assert (status, out, err.count("\n")) == (1, "", 1) and "nearest: missed" in err
+    for path, wanted in (("path: nothere", "must be a folder: data.path is nothere"), ("", "data.path is needed")):
+        (tmp_path / "run.yaml").write_text(f"out: out\ndata:\n  source: kvasir-seg\n  {path}\n")
+        for words in (["run", "run.yaml", "--dry-run"], ["run", "run.yaml"]):
+            status, out, err = said(capsys, words)
+            assert (status, out, err.count("\n")) == (1, "", 1) and wanted in err
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 

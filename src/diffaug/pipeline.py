@@ -57,16 +57,30 @@ def import_data(config: Config, to: Path) -> Dataset:
     from diffaug.data.phantom import make_phantoms
     from diffaug.data.sources import READERS
 
-    source, path = config.data.source, config.data.path
-    if source == "phantom":
+    path = source_of(config)
+    if path is None:
         counts = config.data.phantoms
         return make_phantoms(to, *counts, size=config.data.phantom_size, seed=config.seed, progress="phantoms")
-    if path is None:
-        raise ConfigError(f"data.path is needed for the source {source}: it is not set; name the folder of the images")
-    dataset, notices = READERS[source](path, to, config.seed, "importing")
+    dataset, notices = READERS[config.data.source](path, to, config.seed, "importing")
     for notice in notices:
         say(notice)
     return dataset
+
+
+def source_of(config: Config) -> Path | None:
+    """Return the folder that a run reads; None for phantoms.
+
+    Raises:
+        ConfigError: The source needs a path and has none, or it is no folder.
+    """
+    source, path = config.data.source, config.data.path
+    if source == "phantom":
+        return None
+    if path is None:
+        raise ConfigError(f"data.path is needed for the source {source}: it is not set; name the folder of the images")
+    if not path.is_dir():
+        raise ConfigError(f"a source must be a folder: data.path is {path}; check the path")
+    return path
 
 
 def imported(config: Config) -> Dataset:

@@ -131,6 +131,16 @@ def test_an_unfinished_synthetic_set_is_refused(synthetic, name):
         read_synthetic(synthetic)
 
 
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_painted_file_that_was_changed_is_refused_before_anything_is_trained(tmp_path, dataset, synthetic, kind):
+    row = read_jsonl(synthetic / "manifest.jsonl")[0]
+    path = synthetic / row[kind]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StudyError, match=f"{row['id']}.png is not the file that manifest.jsonl tells of"):
+        run_study(dataset, tmp_path / "study", [synthetic], StudyConfig())
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_split_without_cases_is_refused(tmp_path):
     folder = make_dataset(tmp_path / "data", test=0)
     with pytest.raises(StudyError, match="split test"):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
-from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl
+from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_jsonl
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
@@ -297,6 +297,9 @@ def test_a_painted_mask_of_another_size_is_refused(tmp_path, inputs):
     dataset, synthetic = inputs[0], shutil.copytree(inputs[1], tmp_path / "synthetic")
     first = read_dataset(synthetic).cases[0]
     Image.open(first.mask).resize((20, 24)).save(first.mask)
+    first_row, *rows = read_jsonl(synthetic / "manifest.jsonl")
+    told = first_row | {"mask_digest": digest_of_file(first.mask)}  # or the changed file itself would be refused
+    write_jsonl(synthetic / "manifest.jsonl", [told, *rows])
     with pytest.raises(DataError, match="the size of its image"):
         run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": ("real", "validated")}))
 

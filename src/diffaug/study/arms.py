@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json, read_jsonl
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl
 from diffaug.config import WITH_LABELS, StudyConfig
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
@@ -278,7 +278,7 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
     """Read a finished synthetic set; the ids of a second set get its number.
 
     Raises:
-        StudyError: The set has no manifest, or is not finished.
+        StudyError: The set has no manifest, is not finished, or holds other images or masks than were painted.
         DataError: A file breaks a rule of the folder format.
     """
     if not (folder / "manifest.jsonl").is_file() or not (folder / "summary.json").is_file():
@@ -290,8 +290,21 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
     provenance = folder / "provenance.json"
     told = read_json(provenance) if provenance.is_file() else {}
     rows = read_jsonl(folder / "manifest.jsonl")
+    _check_files(folder, rows)
     named = tuple(row | {"id": f"{number + 1}:{row['id']}"} if number else row for row in rows)
     return SyntheticSet(folder, named, told.get("images", {}), classes, told.get("cases", {}), read_seen(folder))
+
+
+def _check_files(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    files = [(row[kind], row.get(f"{kind}_digest")) for row in rows if row["image"] for kind in ("image", "mask")]
+    for name, digest in files:
+        if digest is None:  # of a set that does not say
+            continue
+        if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
+            raise StudyError(
+                f"a synthetic set must hold what was painted: {folder / name} is not the file that manifest.jsonl "
+                "tells of; generate the set again, in another folder"
+            )
 
 
 def annotated(dataset: Dataset, split: str) -> tuple[Case, ...]:
