@@ -64,6 +64,35 @@ def real_alone(out: Path, **data: Any) -> Config:
     return config_from_values({**REAL, "out": out, "data": REAL["data"] | data}, "smoke")
 
 
+def test_what_was_allowed_in_any_fold_is_said_from_records_alone(tmp_path: Path) -> None:
+    """An unannotated image that repeats a training case is a leak in the fold that tests on that case."""
+    data = make_dataset(tmp_path / "data", train=10)
+    text = (data / "cases.csv").read_text(encoding="utf-8")
+    text = text.replace("masks/train-9.png,train-9,train", ",train-9,unannotated")
+    (data / "cases.csv").write_text(text, encoding="utf-8")
+    told = []
+    for case in ("train-0", "train-1", "train-2", "train-3"):
+        shutil.copy(data / "images" / f"{case}.png", data / "images" / "train-9.png")
+        config = real_alone(tmp_path / case, folds=2, annotated=("all",), draws=(0,), allow_duplicates=True)
+        for _ in range(2):
+            (report,) = run_pipeline(config, data)
+            told.append(read_json(report.parent / "study.json")["duplicates"])
+            assert "Not a clean test" in report.read_text(encoding="utf-8")
+            shutil.rmtree(tmp_path / case / "nall-draw0-fold0", ignore_errors=True)
+            shutil.rmtree(tmp_path / case / "nall-draw0-fold1", ignore_errors=True)
+    assert told == [[[case, "train-9"]] for case in ("train-0", "train-1", "train-2", "train-3") for _ in range(2)]
+
+
+def test_cases_of_a_test_folder_carry_its_name_so_another_name_is_another_run(tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "alpha")
+    for name in ("alpha", "zeta"):
+        config = real_alone(tmp_path / f"out-{name}", test=(str(other.rename(tmp_path / name)),), draws=(0,))
+        run_pipeline(config.model_copy(update={"records": tmp_path / "records.jsonl"}))
+        other = tmp_path / name
+    lines = [line for line in read_jsonl(tmp_path / "records.jsonl") if "run" in line]
+    assert len({line["run"] for line in lines}) == 2 and len({line["on"] for line in lines}) == 2
+
+
 def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
     (report,) = run_pipeline(real_alone(tmp_path))
     summary = json.loads((report.parent / "summary.json").read_text())

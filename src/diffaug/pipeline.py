@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 ARMS = ("real", "copy-paste", "unfiltered", "selected")  # where a config names none
+EXCEPTIONS = ("duplicates", "shared_groups")  # test images and groups that were also trained on, where it was allowed
 SEED_STEP = 1000  # between the seeds of two draws, so that they share none
 CURVE_COLUMNS = ("annotated", "arm", "draws", "n", "mean", "low", "high")
 TRAINING_COLUMNS = ("annotated", "draw", "fold", "arm", "seed", "minutes")
@@ -216,8 +217,11 @@ class Job:
     @cached_property
     def _where(self) -> dict[str, Any]:
         """What a run's numbers depend on beside its config; read once, since it digests every case of a test folder."""
+        from diffaug.study.run import names_of_tests
+
         config = self.config
-        test = [one if one in ("val", "test") else dataset_digest(read_dataset(Path(one))) for one in config.data.test]
+        names = names_of_tests(config.data.test)  # which stand before the ids of a folder's cases
+        test = [[name, dataset_digest(read_dataset(Path(one)))] if name else one for one, name in names.items()]
         return {
             "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
             "folds": config.data.folds, "test": test, "device": config.device, "first": self.seed,
@@ -559,23 +563,27 @@ def _label_frames(job: Job) -> Path | None:
 
 def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None:
     """Run some arms of a job's study and record the runs that are not recorded yet."""
+    from diffaug.study.records import alarms_key
     from diffaug.study.run import cases_of_pool
 
     summary, runs = _study(job, arms), job.out / "study" / "runs"
+    plan = read_json(job.out / "study" / "study.json")
     for (arm, seed), key in job.keys().items():
         if arm not in arms:
             continue
-        pool, known = read_json(runs / f"{arm}-{seed}.pool.json"), records.run(key)
+        pool, known = read_json(runs / f"{arm}-{seed}.pool.json"), records.run(key, job.painted_key)
         if known is None:
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
             told: dict[str, Any] = {"arm": arm, "annotated": job.annotated, "draw": job.draw}
             told |= {"fold": job.fold, "seed": seed}
             told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 3)}
             told |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
+            told |= {"painted": job.painted_key} if pool["fills"] else {}
             told |= {"base_seen": summary["base_seen"]} if _is_painted(arm) else {}
+            told |= {name: plan[name] for name in EXCEPTIONS if plan[name]}
             records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
         elif pool["fills"] and not known["fills"]:
-            records.note("alarms", key, {"fills": pool["fills"]})
+            records.note("alarms", alarms_key(key, job.painted_key), {"fills": pool["fills"]})
 
 
 def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
@@ -607,7 +615,7 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     """Return records and summary of all draws and folds of one number of annotated cases."""
     from diffaug.study.statistics import summarise
 
-    lines = [(job, records.run(key)) for job in jobs for key in job.keys().values()]
+    lines = [(job, records.run(key, job.painted_key)) for job in jobs for key in job.keys().values()]
     found = [line for _, line in lines if line is not None]
     rows = [row for job, line in lines if line is not None for row in _with_pictures(job, records.records_of(line))]
     config = jobs[0].config
@@ -615,10 +623,17 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     summary = summarise(rows, config.study.bootstrap, config.seed, names, found)
     cuts = sorted({line["cut"] for line in found if line["cut"] is not None})  # each draw and fold has its own
     summary |= {"contrast_cut": cuts[0] if len(cuts) == 1 else None, "contrast_cuts": cuts}
+    exceptions = {name: _together(line.get(name, []) for line in found) for name in EXCEPTIONS}
     summary["base_seen"] = _seen_by_bases([line for line in found if _is_painted(line["arm"])])
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]
-    return {"rows": rows, "summary": summary, "names": names, "count": jobs[0].count}
+    return {"rows": rows, "summary": summary, "names": names, "count": jobs[0].count, "exceptions": exceptions}
+
+
+def _together(lists: Iterable[Sequence[Any]]) -> list[Any]:
+    """Return what any of some lists holds, once, in order."""
+    found: list[Any] = [one for some in lists for one in some]
+    return sorted(one for place, one in enumerate(found) if one not in found[:place])
 
 
 def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -698,8 +713,7 @@ def _plan(config: Config, jobs: Sequence[Job], found: Mapping[str, Any]) -> dict
         "synthetic": plan.get("synthetic", []),
         "oracle": str(jobs[0].full),
         "cases": {**cases, "test": len({row["case"] for row in found["rows"]})},
-        "duplicates": plan.get("duplicates", []),
-        "shared_groups": plan.get("shared_groups", []),
+        **found["exceptions"],
         "draws": sorted({job.draw for job in jobs}),
         "wanted_draws": list(config.data.draws),
         "folds": config.data.folds,

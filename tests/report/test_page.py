@@ -11,6 +11,7 @@ from study_folders import make_dataset, make_painted_eyes, make_synthetic
 from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
 from diffaug.errors import DataError, StudyError
+from diffaug.report.figures import strata_figure
 from diffaug.report.page import (
     bases_sentence,
     clean_sentence,
@@ -379,6 +380,13 @@ def test_a_figure_follows_its_table(ratios, tmp_path):
         return next(image["src"] for image in Page(text).all("img") if "for each real one" in image["alt"])
 
     assert figure(before) != figure(after)
+
+
+def test_arms_that_have_a_ratio_each_are_all_drawn(ratios):
+    summary = read_json(ratios / "summary.json")
+    alone = {**summary, "arms": {"validated@0.5": summary["arms"]["validated@0.5"]}}
+    drawn = strata_figure(alone, ("small",)).split(",", 1)[1]
+    assert "validated@0.5" in base64.b64decode(drawn).decode()
 
 
 def test_repeated_frames_that_were_allowed_and_a_short_budget_are_said(ratios, tmp_path):

@@ -117,6 +117,18 @@ def test_an_arm_with_fewer_cases_than_a_batch_is_refused_by_name(dataset):
         check_size(arm, 7)
 
 
+def test_arms_take_from_every_set_in_proportion_to_its_size(tmp_path, dataset):
+    first, second = make_synthetic(tmp_path / "a", kept=6), make_synthetic(tmp_path / "b", kept=12, fills=4)
+    sets = (read_synthetic(first, 0), read_synthetic(second, 1))
+    config = StudyConfig(synthetic_per_real=1.0)
+    train = read_dataset(dataset).split("train")
+    (arm,) = build_arms(("validated",), train, sets, config)
+    lesions = [case.id for case in arm.pool[: len(train)]]
+    assert sum(case.startswith("2:") for case in lesions) == 4 and len(lesions) == 6
+    (alone,) = build_arms(("validated",), train, sets[:1], config)
+    assert [case.id for case in alone.pool] == [row["id"] for row in sets[0].rows[:6]]  # one set keeps its order
+
+
 def test_sets_may_repeat_ids(tmp_path, dataset):
     sets = [read_synthetic(make_synthetic(tmp_path / name), number) for number, name in enumerate(("one", "two"))]
     config = CONFIG.model_copy(update={"synthetic_per_real": 2.0})

@@ -56,6 +56,23 @@ def test_a_model_that_was_fitted_on_a_test_image_is_refused_by_its_digest(datase
         read_inputs(dataset, [synthetic], ["test"])
 
 
+def test_a_training_image_that_is_also_tested_on_is_a_matter_of_repeated_frames(tmp_path, dataset, synthetic):
+    shutil.copy(dataset / "images" / "train-5.png", dataset / "images" / "test-1.png")
+    with pytest.raises(StudyError, match=r"test-1 = train-5 show the same frame.*--allow-duplicates"):
+        run_study(dataset, tmp_path / "study", [synthetic], StudyConfig(batch_size=4))
+    check_provenance(read_synthetic(synthetic), read_dataset(dataset))
+
+
+def test_a_patient_of_the_oracle_is_not_tested_on(tmp_path, dataset):
+    full = make_dataset(tmp_path / "full")
+    table = full / "cases.csv"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("masks/train-1.png,train-1,", "masks/train-1.png,test-2,"), encoding="utf-8")
+    config = StudyConfig(arms=("real", "oracle"), batch_size=4)
+    with pytest.raises(StudyError, match=r"between training and test: test-2 lies in both"):
+        run_study(dataset, tmp_path / "study", [], config, oracle=full)
+
+
 def test_a_model_that_was_fitted_on_unannotated_training_images_is_fine(dataset, synthetic):
     move(dataset, "train-5", "unannotated")
     told = read_json(synthetic / "provenance.json")

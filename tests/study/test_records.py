@@ -1,7 +1,7 @@
 import pytest
 
 from diffaug.config import SelectConfig, StudyConfig
-from diffaug.study.records import Records, key_of_run
+from diffaug.study.records import Records, alarms_key, key_of_run
 from diffaug.study.statistics import METRICS
 from diffaug.study.strata import size_stratum
 
@@ -69,6 +69,15 @@ def test_alarms_on_fills_that_are_noted_later_belong_to_their_run(tmp_path):
     assert [found.run(key)["fills"] for key in ("one", "two")] == [[0.25], []]
 
 
+def test_alarms_are_those_on_the_fills_of_one_painting(tmp_path):
+    records = Records(tmp_path / "records.jsonl")
+    records.add("one", {**TOLD, "fills": [0.5], "painted": "old"}, rows_of([0.5]), None)
+    assert records.run("one", "old")["fills"] == [0.5] and records.run("one", "new")["fills"] == []
+    records.note("alarms", alarms_key("one", "new"), {"fills": [0.25, 0.0]})
+    found = Records(tmp_path / "records.jsonl")
+    assert [found.run("one", painted)["fills"] for painted in ("old", "new")] == [[0.5], [0.25, 0.0]]
+
+
 def test_a_line_cut_off_by_a_kill_is_run_again(tmp_path):
     path = tmp_path / "records.jsonl"
     Records(path).add("one", TOLD, rows_of([0.5]), None)
@@ -100,9 +109,11 @@ def test_of_several_classes_every_metric_is_kept_as_it_is(tmp_path):
         one | {f"cup_{metric}": None for metric in METRICS} | {"cup_dice": 0.25, "cup_hd95": 7.2, "vcdr_error": 0.031}
         for one in rows_of([0.5, 0.8])
     ]
+    rows[1] |= {"false_alarm": 0.5}  # of two classes, one is absent and found
     rows[0] |= {"iou": 0.9, "strata": ["large", "low-contrast", "smaller-cup"]}  # a mean over classes, of no formula
     records = Records(tmp_path / "records.jsonl")
     records.add("key", TOLD, rows, 3.0)
     first, second = records.records_of(records.run("key"))
     assert (first["iou"], first["cup_dice"], first["cup_hd95"], first["vcdr_error"]) == (0.9, 0.25, 7.2, 0.031)
+    assert second["false_alarm"] == 0.5
     assert first["strata"] == ["large", "smaller-cup"] and second["strata"] == ["medium"]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
-from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_jsonl
+from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
@@ -304,7 +304,7 @@ def test_a_painted_mask_of_another_size_is_refused(tmp_path, inputs):
         run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": ("real", "validated")}))
 
 
-def test_labels_of_images_that_are_gone_are_refused(tmp_path):
+def test_labels_and_studies_belong_to_the_images_that_are_there(tmp_path):
     dataset = partly_annotated(tmp_path / "data")
     update = {"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.0, "iterations": 60}
     config = CONFIG.model_copy(update=update)
@@ -315,8 +315,13 @@ def test_labels_of_images_that_are_gone_are_refused(tmp_path):
     table.write_text("\n".join(line for line in lines if not line.startswith(f"{gone},")) + "\n", encoding="utf-8")
     with pytest.raises(StudyError, match="was made with unannotated = "):
         run_study(dataset, tmp_path / "out", [], config)
-    with pytest.raises(StudyError, match=f"{gone} was labelled"):
-        selection.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
+    left = [row["id"] for row in read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl") if row["id"] != gone]
+    shutil.copyfile(dataset / "images" / "train-0.png", dataset / "images" / f"{left[0]}.png")
+    before = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
+    assert selection.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")["unannotated"] == len(left)
+    after = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
+    assert [row["id"] for row in after] == left and after[1] == {**before[2], "mask": after[1]["mask"]}
+    assert after[0]["image"] == digest_of_file(dataset / "images" / "train-0.png") != before[1]["image"]
     run_study(dataset, tmp_path / "out", [], config.model_copy(update={"arms": ("real",)}))  # which labels nothing
     with pytest.raises(StudyError, match="was made with unannotated = "):
         run_study(dataset, tmp_path / "out", [], config)
@@ -594,6 +599,45 @@ def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs
     one = read_synthetic(tmp_path / "selected")
     assert [case.id for case in read_dataset(tmp_path / "selected").cases] == [row["id"] for row in one.rows]
     read_inputs(dataset, [tmp_path / "selected"], ["test"])
+
+
+def test_painted_cases_are_scored_again_where_they_are_others(tmp_path, study, inputs):
+    """A set that was generated again in its place keeps its path and the ids of its cases."""
+    synthetic = inputs[1]
+    before = read_jsonl(study / "scores.jsonl")
+    old = [row | {"image_digest": "0" * 16, "loss": 0.0} if row is before[0] else row for row in before]
+    write_jsonl(study / "scores.jsonl", old)
+    selection.select_set(synthetic, tmp_path / "selected", study, CONFIG.select)
+    assert read_jsonl(study / "scores.jsonl") == before
+    stamp = (study / "scores.jsonl").stat().st_mtime_ns
+    selection.select_set(synthetic, tmp_path / "again", study, CONFIG.select)
+    assert (study / "scores.jsonl").stat().st_mtime_ns == stamp
+
+
+def test_baselines_are_the_first_seeds_of_a_study_by_number(study):
+    plan = read_json(study / "study.json")
+    write_json(study / "study.json", plan | {"identity": plan["identity"] | {"seed": 9}})
+    runs = study / "runs"
+    for old, new in ((0, 9), (1, 10)):
+        (runs / f"real-{old}.safetensors").rename(runs / f"real-{new}.safetensors")
+    assert [path.stem for path in selection.read_baselines(study, {})[3]] == ["real-9"]
+    with pytest.raises(StudyError, match=r"lacks real-11; run its study with real"):
+        selection.read_baselines(study, {"seeds": 3, "baselines": 3})
+
+
+def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
+    data, synthetic = (shutil.copytree(one, tmp_path / one.name) for one in inputs)
+    table = data / "cases.csv"
+    before = table.read_text(encoding="utf-8")
+    table.write_text(before.replace("masks/train-1.png,train-1,", "masks/train-1.png,train-0,"), encoding="utf-8")
+    assert table.read_text(encoding="utf-8") != before
+    with pytest.raises(StudyError, match="was made with data = "):
+        run_study(data, study, [synthetic], CONFIG)
+    table.write_text(before, encoding="utf-8")
+    first, *rows = read_jsonl(synthetic / "manifest.jsonl")
+    write_jsonl(synthetic / "manifest.jsonl", [{**first, "size_bin": "small"}, *rows])
+    with pytest.raises(StudyError, match="was made with synthetic = "):
+        run_study(data, study, [synthetic], CONFIG)
 
 
 def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffaug.errors import StudyError
 from diffaug.study.statistics import (
     compared,
     groups_of,
@@ -193,6 +194,28 @@ def test_holm_never_lowers_a_p_value_keeps_their_order_and_is_bounded_by_bonferr
         assert value <= adjusted[name] <= min(1.0, value * len(known)) + 1e-12
     ordered = sorted(known, key=lambda name: known[name])
     assert [adjusted[name] for name in ordered] == sorted(adjusted[name] for name in ordered)
+
+
+def test_one_case_of_one_draw_has_no_p_value():
+    one, other = np.array([[0.0, np.nan]]), np.array([[1.0, 1.0]])
+    assert paired(one, other, 100, 0)["p"] is None
+    assert paired(np.zeros((1, 2)), np.ones((1, 2)), 100, 0, ["patient", "patient"])["p"] is None
+    assert paired(np.zeros((1, 2)), np.ones((1, 2)), 100, 0)["p"] is not None
+    assert paired(np.zeros((2, 1)), np.ones((2, 1)), 100, 0)["p"] is not None
+
+
+def test_arms_that_were_tested_on_different_cases_are_not_paired():
+    real, other = make_records("real"), make_records("copy-paste")
+    renamed = [{**record, "case": record["case"].replace("0", "x")} for record in other]
+    with pytest.raises(StudyError, match=r"same cases of the same draws: of copy-paste and real"):
+        summarise(real + renamed, 50)
+    with pytest.raises(StudyError, match="same cases"):
+        summarise(real + [record for record in other if record["seed"]], 50)
+
+
+def test_an_image_that_lacks_one_of_two_classes_is_not_free_of_lesions():
+    records = [{**record, "false_alarm": 0.0, "area": 0.1 * index} for index, record in enumerate(make_records("real"))]
+    assert summarise(records, 50)["arms"]["real"]["n_lesion_free"] == 1
 
 
 def test_holms_own_example():

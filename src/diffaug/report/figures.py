@@ -56,7 +56,7 @@ def strata_figure(summary: Mapping[str, Any], strata: Sequence[str]) -> str:
     """Draw Dice and missed rate of every arm, over all cases and by stratum, with intervals; not of other ratios."""
     from matplotlib import rc_context
 
-    arms = [arm for arm in summary["arms"] if "@" not in arm]
+    arms = [arm for arm in summary["arms"] if "@" not in arm] or list(summary["arms"])
     with rc_context(STYLE):
         figure, axes = _figure(10, 4.2, 2)
         for ax, metric, title in zip(

@@ -117,9 +117,15 @@ def _is_ratio(text: str) -> bool:
         return False
 
 
+def rows_of(synthetic: Sequence[SyntheticSet]) -> list[Mapping[str, Any]]:
+    """Return the manifest rows of all sets, mixed evenly, so that the first ones of them are a share of each set."""
+    placed = [((place + 0.5) / len(one.rows), row) for one in synthetic for place, row in enumerate(one.rows)]
+    return [row for _, row in sorted(placed, key=lambda one: one[0])]
+
+
 def default_arms(synthetic: Sequence[SyntheticSet]) -> tuple[str, ...]:
     """Return the arms that a study has where none are named: those that the synthetic sets allow."""
-    rows = [row for one in synthetic for row in one.rows]
+    rows = rows_of(synthetic)
     chosen = ["real", "copy-paste"]
     if select.turned_down(rows):
         chosen.append("unfiltered")
@@ -152,7 +158,7 @@ def build_arms(
     Raises:
         StudyError: An arm's inputs are not given.
     """
-    rows = [row for one in synthetic for row in one.rows]
+    rows = rows_of(synthetic)
     _check_inputs(names, synthetic, rows, full, unannotated)
     arms = []
     for name in names:
@@ -254,9 +260,14 @@ def with_fills(
     return [*chosen, *training[: round(config.fills * len(chosen))]]
 
 
+def owner_of(synthetic: Sequence[SyntheticSet]) -> dict[int, SyntheticSet]:
+    """Return the set of each row, by the row's `id()`: rows of two sets may say the same."""
+    return {id(row): one for one in synthetic for row in one.rows}
+
+
 def cases_of(rows: Sequence[Mapping[str, Any]], synthetic: Sequence[SyntheticSet]) -> tuple[Case, ...]:
     """Return rows of synthetic sets as cases."""
-    owner = {id(row): one for one in synthetic for row in one.rows}
+    owner = owner_of(synthetic)
     return tuple(owner[id(row)].case(row) for row in rows)
 
 

@@ -16,6 +16,7 @@ from diffaug.errors import StudyError
 from diffaug.study.arms import SyntheticSet, annotated
 
 SHOWN = 5  # pairs named in a message
+TRAINING = ("train", "unannotated")  # splits that a model may have seen
 
 
 def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
@@ -44,11 +45,13 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
             f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json "
             "with images and cases; run `diffaug generate` again, which writes it"
         )
-    seen = {digest_of_file(case.image): case for case in dataset.cases}
+    seen: dict[str, Case] = {}
+    for case in sorted(dataset.cases, key=lambda case: case.split not in TRAINING):  # a repeated frame is allowed or
+        seen.setdefault(digest_of_file(case.image), case)  # refused as such (`check_repeated`)
     for name, digest in synthetic.digests.items():
-        case = seen.get(digest)
-        if case is None or case.split not in ("train", "unannotated"):
-            where = f"case {case.id} in split {case.split}" if case else "not in the data set"
+        found = seen.get(digest)
+        if found is None or found.split not in TRAINING:
+            where = f"case {found.id} in split {found.split}" if found else "not in the data set"
             raise StudyError(
                 f"a synthetic set may have seen training images only: the model of {synthetic.folder} was fitted on "
                 f"{name}, which is {where}; fit and generate from this data set"
@@ -99,13 +102,14 @@ def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:
     )
 
 
-def shared_groups(dataset: Dataset, test: Iterable[Case]) -> list[str]:
+def shared_groups(dataset: Dataset, test: Iterable[Case], full: Iterable[Case] = ()) -> list[str]:
     """Return the groups that lie both in `train` or `unannotated` and among the tested cases of one data set.
 
-    Groups of other data sets carry its name before theirs, so equal names there are no match. A case without a group is
-    one of its own, and ids are unique.
+    Those of the `full` data set, which `oracle` trains on, count, too. Groups of other data sets carry its name before
+    theirs, so equal names there are no match. A case without a group is one of its own, and ids are unique.
     """
-    trained = {case.group for split in ("train", "unannotated") for case in dataset.split(split)}
+    trained = {case.group for split in TRAINING for case in dataset.split(split)}
+    trained |= {case.group for case in full}
     return sorted(trained & {case.group for case in test})
 
 

@@ -40,6 +40,11 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
     return digest_of_value([arm, knobs, painted, where])
 
 
+def alarms_key(run: str, painted: str) -> str:
+    """Return the key of what a run says of the fills of one painting."""
+    return digest_of_value([run, painted])
+
+
 class Records:
     """The lines of a records file, and what can be read from them."""
 
@@ -49,11 +54,20 @@ class Records:
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             write_jsonl(path, self.lines)  # a kill cut the last line off
 
-    def run(self, key: str) -> dict[str, Any] | None:
-        """Return the line of a run, None where it is not recorded."""
+    def run(self, key: str, painted: str = "") -> dict[str, Any] | None:
+        """Return the line of a run, None where it is not recorded.
+
+        Args:
+            key: Of the run.
+            painted: What fit and painting depend on: false alarms are those on fills of this painting. Lines without a
+                word of theirs are taken for it.
+        """
         line = next((line for line in self.lines if line.get("run") == key), None)
-        late = next((line for line in self.lines if line.get("alarms") == key), None)
-        return {**line, "fills": late["fills"]} if line and late else line
+        if line is None:
+            return None
+        told = [line, *(line for line in self.lines if line.get("alarms") in (key, alarms_key(key, painted)))]
+        own = [one["fills"] for one in told if one.get("fills") and one.get("painted", painted) == painted]
+        return {**line, "fills": own[-1] if own else []} if "fills" in line else line
 
     def add(self, key: str, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], cut: float | None) -> None:
         """Append a run, and the description of its test cases where there is none yet.
@@ -150,4 +164,5 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, float]:
     own = [name for name in several if name not in METRICS]
     if not own:
         return dict(STORED)
-    return {name: next((u for m, u in STORED.items() if name.endswith(m)), 1e-4) for name in (*METRICS, *own)}
+    units = {name: next((u for m, u in STORED.items() if name.endswith(m)), 1e-4) for name in (*METRICS, *own)}
+    return units | {"false_alarm": 1e-4}  # a mean over classes, where that of each is 0 or 1

@@ -43,8 +43,10 @@ from diffaug.study.arms import (
     default_arms,
     is_derived,
     meaning_of,
+    owner_of,
     painted_count,
     read_synthetic,
+    rows_of,
     takes_labels,
     wanted_fills,
 )
@@ -179,7 +181,7 @@ def run_study(
     for arm in arms:
         check_size(arm, config.batch_size)
     fold_of = folds_by_group({case.id: case.group for case in inputs.train}, folds, seed) if folds else {}
-    shared = [] if folds else shared_groups(inputs.dataset, inputs.test)
+    shared = [] if folds else shared_groups(inputs.dataset, inputs.test, inputs.full)
     check_groups(shared, allow_duplicates)
     seen = _seen_by_bases(out, inputs, allow_duplicates) if inputs.synthetic else None
     repeated = [] if folds else repeated_in(out / "duplicates.json", inputs, allow_duplicates)
@@ -237,10 +239,7 @@ class Inputs:
         """Return the digests of all cases that are read, by the folder they come from."""
         return {
             "data": _digest((*self.train, *self.test)),
-            "synthetic": [
-                digest_of_value([[row["id"], row["decision"], row.get("image_digest")] for row in one.rows])
-                for one in self.synthetic
-            ],
+            "synthetic": [digest_of_value(list(one.rows)) for one in self.synthetic],  # rows hold digests of files
             "oracle": _digest(self.full) if self.full else "",
         }
 
@@ -383,7 +382,8 @@ def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _digest(cases: Sequence[Case]) -> str:
     def told(case: Case) -> list[Any]:
         classes = [[one.name, *one.values] for one in case.classes]
-        return [case.id, digest_of_file(case.image), digest_of_file(case.mask) if case.mask else "", *classes]
+        files = [digest_of_file(path) if path else "" for path in (case.image, case.mask)]
+        return [case.id, case.group, *files, *classes]
 
     return digest_of_value([told(case) for case in cases])
 
@@ -401,7 +401,7 @@ def _run_of(
 ) -> Run:
     """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
     baselines = range(first, first + config.baselines)
-    rows = [row for one in inputs.synthetic for row in one.rows]
+    rows = rows_of(inputs.synthetic)
     training, held_out = select.fills(rows)
     derive = None
     if is_derived(arm.name):
@@ -418,7 +418,8 @@ def _run_of(
             images=inputs.dataset.split("unannotated"),
             labels=takes_labels(arm.name) and arm.name != "pseudo-label",
         )
-    regions = tuple(one.folder / row["region"] for one in inputs.synthetic for row in one.rows if row in held_out)
+    owner = owner_of(inputs.synthetic)
+    regions = tuple(owner[id(row)].folder / row["region"] for row in held_out)
     fills = tuple(zip(cases_of(held_out, inputs.synthetic), regions, strict=True))
     pictures = seed == first and not folds
     return Run(arm, seed, inputs.test, columns, config, device, out, pictures, not folds, derive, fills)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import digest_of_file, make_folder, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
@@ -94,7 +94,8 @@ class Derivation:
 
     def _pseudo_labelled(self) -> tuple[Case, ...]:
         table = self.folder / "pseudo" / "masks.jsonl"
-        if not table.is_file():
+        images = [(case.id, digest_of_file(case.image)) for case in self.images]
+        if [(row["id"], row.get("image")) for row in read_jsonl(table)] != images:  # none yet, or of other images
             write_jsonl(table, list(pseudo_masks(self, make_folder(table.parent / "masks"))))
         least, by_id = self.config.pseudo_confidence, {case.id: case for case in self.images}
         kept = [row for row in read_jsonl(table) if row["area"] >= LEAST and row["confidence"] >= least]
@@ -104,12 +105,6 @@ class Derivation:
                 f"the baseline must find {LEAST:.1%} or more, with study.pseudo_confidence {least:g} or "
                 "more; lower the confidence in a new study folder, or leave the arm out"
             )
-        gone = next((row["id"] for row in kept if row["id"] not in by_id), None)
-        if gone:
-            raise StudyError(
-                f"pseudo-labels belong to their images: {gone} was labelled in {table.parent} and is not in the data "
-                "any more; put it back, or study the data in another folder"
-            )
         classes = self.train[0].classes
         return tuple(
             replace(by_id[row["id"]], mask=table.parent / "masks" / row["mask"], split="train", classes=classes)
@@ -118,12 +113,21 @@ class Derivation:
 
     def _selected(self) -> tuple[Case, ...]:
         table = self.folder / "scores.jsonl"
-        if not table.is_file():
+        if [_painted_as(row) for row in read_jsonl(table)] != [_painted_as(row) for row in self.rows]:
             write_jsonl(table, score_cases(self.rows, self.candidates, self.train, self.baselines, self.config))
         scores = {row["id"]: row for row in read_jsonl(table)}
         chosen = select.select(self.rows, scores, self.config.select, self.count)
         by_id = {row["id"]: case for row, case in zip(self.rows, self.candidates, strict=True)}
         return (*(by_id[row["id"]] for row in chosen), *self.fills[: round(self.config.fills * len(chosen))])
+
+
+def _painted_as(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells whether a row of scores is of the case that a row of a manifest tells of."""
+    return row["id"], row.get("image_digest"), row.get("mask_digest"), row.get("aligned", _aligned(row))
+
+
+def _aligned(row: Mapping[str, Any]) -> float | None:
+    return row["checks"][-1]["score"] if row.get("checks") else None
 
 
 def select_set(
@@ -132,7 +136,8 @@ def select_set(
     """Copy the selected cases of a synthetic set into a data set of their own, fills included.
 
     The choice is a pure function of the manifest and of the scores, which are measured with the study's baseline once
-    and kept in STUDY/scores.jsonl. OUT/manifest.jsonl has a row for each chosen case, with its scores.
+    for the same painted cases, and kept in STUDY/scores.jsonl. OUT/manifest.jsonl has a row for each chosen case, with
+    its scores.
 
     Args:
         synthetic: A finished synthetic set.
@@ -207,9 +212,10 @@ def read_baselines(
     """
     plan = read_json(study / "study.json")
     config = config_from_values({"study": plan["config"] | changed}).study
-    baselines = sorted((study / "runs").glob("real-*.safetensors"))[: config.baselines]
-    if not baselines:
-        raise StudyError(f"a baseline is a trained arm real: {study} has none; run its study with real")
+    first = plan["identity"]["seed"]
+    baselines = [study / "runs" / f"real-{seed}.safetensors" for seed in range(first, first + config.baselines)]
+    if missing := [path.stem for path in baselines if not path.is_file()]:
+        raise StudyError(f"a baseline is a trained arm real: {study} lacks {missing[0]}; run its study with real")
     dataset = read_dataset(Path(plan["data"]))
     if plan.get("trained") != {case.id: digest_of_case(case) for case in annotated(dataset, "train")}:
         raise StudyError(f"a baseline belongs to its data: {plan['data']} was changed since {study}; study it again")
@@ -269,10 +275,10 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     """Write the mask that the baselines give each unannotated image, and yield its confidence.
 
     The label is that of the mean probability of the baselines over the image and its mirror images; its confidence is
-    the mean probability of each class inside its mask, the least of the classes.
+    the mean probability of each class inside its mask, the least of the classes that are found; 0 where none is.
 
     Yields:
-        id, mask (file name), area (share of the image), confidence.
+        id, image (digest of its file), mask (file name), area (share of the image), confidence.
 
     Source: Lee 2013, "Pseudo-Label"; the confidence is that of Sohn et al. 2020 (arXiv:2001.07685), over a region.
     """
@@ -289,8 +295,9 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
             label, name = labelled(full, classes, LIKELY), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             masks = masks_from_label(label, classes)
-            sure = min(float(one[mask].mean()) if mask.any() else 0.0 for one, mask in zip(full, masks, strict=True))
-            yield {"id": case.id, "mask": name, "area": float((label > 0).mean()), "confidence": round(sure, 5)}
+            sure = [float(one[mask].mean()) for one, mask in zip(full, masks, strict=True) if mask.any()]
+            told = {"area": float((label > 0).mean()), "confidence": round(min(sure, default=0.0), 5)}
+            yield {"id": case.id, "image": digest_of_file(case.image), "mask": name, **told}
 
 
 def score_cases(
@@ -310,10 +317,11 @@ def score_cases(
         config: The network's.
 
     Returns:
-        For each case: id, aligned (last score of the validator, None without one), loss (1 - soft Dice of the mean
-        prediction), disagreement (mean deviation between the baselines over the union of what they find; 0 with one
-        baseline), features (measured attributes, in deviations of the training lesions), novelty (distance from the
-        nearest training lesion), low_contrast (under the lowest third of the training lesions).
+        For each case: id, digests of its image and mask, aligned (last score of the validator, None without one), loss
+        (1 - soft Dice of the mean prediction), disagreement (mean deviation between the baselines over the union of
+        what they find; 0 with one baseline), features (measured attributes, in deviations of the training lesions),
+        novelty (distance from the nearest training lesion), low_contrast (under the lowest third of the training
+        lesions).
     """
     import torch
 
@@ -337,7 +345,8 @@ def score_cases(
         scored.append(
             {
                 "id": row["id"],
-                "aligned": row["checks"][-1]["score"] if row["checks"] else None,
+                **{name: row.get(name) for name in ("image_digest", "mask_digest")},
+                "aligned": _aligned(row),
                 "loss": round(_loss(found.mean(0), pixels.masks[0].numpy()), 5),
                 "disagreement": round(_disagreement(found), 5),
                 "features": [round(float(value), 4) for value in features],

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffaug.config import WITH_LABELS
 from diffaug.data.fundus import disc_and_cup
+from diffaug.errors import StudyError
 from diffaug.study.strata import strata_names
 
 Values = NDArray[np.float64]  # (D, C)
@@ -97,7 +98,8 @@ def paired(
 ) -> dict[str, float | None]:
     """Return the mean of (arm - other) with its interval, its p-value, and the change relative to the other arm.
 
-    `p` is two-sided: twice the smaller share of resamples on either side of zero, with one added to both counts.
+    `p` is two-sided: twice the smaller share of resamples on either side of zero, with one added to both counts; None
+    where one draw and one group are all there is, since every resample would be the same.
     `relative` is mean(arm) / mean(other) - 1 over the same cases; None where the other mean is 0.
 
     Source: Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 4.4 for the p-value.
@@ -112,7 +114,8 @@ def paired(
     found = _bounds(float(np.nanmean(kept)), means)
     means = means[np.isfinite(means)]
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    found["p"] = min(1.0, 2 * (tail + 1) / (len(means) + 1))
+    several = np.isfinite(kept).any(axis=1).sum() > 1 or len(set(chosen or range(kept.shape[1]))) > 1
+    found["p"] = min(1.0, 2 * (tail + 1) / (len(means) + 1)) if several else None
     relative = _ratio(kept, base, resamples, seed, chosen)
     return found | {"relative": relative["mean"], "relative_low": relative["low"], "relative_high": relative["high"]}
 
@@ -250,7 +253,7 @@ def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: 
         "groups": len(set(groups)),
         "seeds": len({(record.get("draw"), record["seed"]) for record in records}) // draws,  # of each draw
         "draws": draws,
-        "n_lesion_free": len({record["case"] for record in records if record.get("false_alarm") is not None}),
+        "n_lesion_free": len({record["case"] for record in records if record.get("area") == 0}),
         "strata": {},
     }
     for metric in METRICS:
@@ -276,6 +279,7 @@ def _difference(
     arm: Sequence[Record], other: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]
 ) -> dict[str, Any]:
     groups = groups_of(other)
+    _check_same(arm, other)
 
     def against(metric: str, stratum: str | None = None) -> dict[str, float | None]:
         return paired(values_of(arm, metric, stratum), values_of(other, metric, stratum), resamples, seed, groups)
@@ -291,6 +295,22 @@ def _difference(
     difference["missed_small"] = strata["small"]["missed"]
     difference["strata"] = strata
     return difference | _by_class(classes, against)
+
+
+def _check_same(arm: Sequence[Record], other: Sequence[Record]) -> None:
+    """Refuse to pair arms that were tested on different cases, or in different draws.
+
+    Raises:
+        StudyError: Naming a case of one of them.
+    """
+    tested = [{(record[unit_of(some)], record["case"]) for record in some} for some in (arm, other)]
+    if odd := sorted(tested[0] ^ tested[1]):
+        names = [some[0]["arm"] for some in (arm, other)]
+        (_, case), has = odd[0], names[odd[0] not in tested[0]]
+        raise StudyError(
+            f"arms are compared on the same cases of the same draws: of {names[0]} and {names[1]}, {has} alone was "
+            f"tested on {case}; call test folders as before, or start another records file"
+        )
 
 
 def _gap(
