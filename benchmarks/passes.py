@@ -18,10 +18,10 @@ import torch
 from diffaug.artifacts import read_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.diffusion.devices import one_thread
 from diffaug.study import segmenter
 from diffaug.study.arms import Arm, annotated
 from diffaug.study.batches import Batches
-from diffaug.study.run import one_thread
 
 CASES = 50
 WARM = 100  # iterations that are not timed

@@ -20,7 +20,7 @@ from diffaug.artifacts import (
     write_json,
 )
 from diffaug.conditioning.findings import library_of
-from diffaug.conditioning.requests import check_config, is_generic
+from diffaug.conditioning.requests import check_config, check_place, is_generic
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
@@ -391,7 +391,8 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     """Refuse what a job would stop at, before the first one starts.
 
     Raises:
-        ConfigError: More annotated cases are asked for than there are, or the device is not there.
+        ConfigError: More annotated cases are asked for than there are, the device is not there, or labels have classes
+            that the masks or places asked for do not suit.
         DataError: There are too few for a fit.
         StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
     """
@@ -416,6 +417,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
             from diffaug.training.fit import check_count
 
             check_count(job.count, job.full)
+            check_place(job.config.generate, train[0].classes)
     for job in {job.full: job for job in jobs}.values():
         inputs = read_inputs(job.full, (), job.tests)
         check_groups(shared_groups(inputs.dataset, inputs.test), job.config.data.allow_duplicates)

@@ -24,8 +24,8 @@ from diffaug.conditioning.requests import (
     seed_of_request,
 )
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, write_png
-from diffaug.errors import DataError, FindingsError, PlacementError
+from diffaug.data.case import Case, LabelClass, write_png
+from diffaug.errors import ConfigError, DataError, FindingsError, PlacementError
 
 CONFIG = GenerateConfig(fills=0.0)
 
@@ -59,6 +59,23 @@ def test_ids_and_seeds_are_unique(requests):
     assert len({request.id for request in requests}) == len({request.seed for request in requests}) == 60
     assert requests[12].id == "synth-00012"
     assert requests[12].seed == seed_of_request(0, 12) < 2**63
+
+
+def test_a_speck_is_no_example(cases, tmp_path):
+    mask = np.zeros(cases[0].read_mask().shape, np.uint8)
+    mask[60:62, 60:64] = 255
+    write_png(tmp_path / "speck.png", mask)
+    some = [replace(cases[0], mask=tmp_path / "speck.png"), *cases[1:]]
+    drawn = [RequestDrawer(some, 0, CONFIG).draw(index) for index in range(12)]
+    assert cases[0].id not in {request.example for request in drawn}
+
+
+def test_outlines_are_refused_where_labels_have_classes(cases):
+    classes = (LabelClass("adenoma", (255,)),)
+    some = [replace(case, classes=classes) for case in cases]
+    config = GenerateConfig(masks="mixed", domain="colonoscopy")
+    with pytest.raises(ConfigError, match=r"an outline is of no class: masks is mixed, and labels have adenoma"):
+        RequestDrawer(some, 0, config)
 
 
 def test_a_request_survives_json(requests):

@@ -25,6 +25,7 @@ from diffaug.data.case import (
     rgb_from_file,
     write_png,
 )
+from diffaug.data.examine import examine_case
 from diffaug.errors import DataError
 
 ORIENTATIONS = range(1, 9)
@@ -73,6 +74,29 @@ def test_a_mask_drawn_upright_for_a_turned_image_stays_as_it_is(tmp_path: Path) 
     assert np.array_equal(case.read_mask(), upright > 0)
 
 
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_mask_of_a_turned_tiff_is_read_as_that_of_a_png(tmp_path: Path, orientation: int) -> None:
+    for suffix in ("png", "tif"):
+        Image.fromarray(rgb(half())).save(tmp_path / f"image.{suffix}", exif=exif(orientation))
+    upright = read_image(tmp_path / "image.png")
+    assert np.array_equal(read_image(tmp_path / "image.tif"), upright)
+    for name, drawn in (("stored", half()), ("upright", upright[:, :, 0])):
+        Image.fromarray(drawn).save(tmp_path / f"{name}.png")
+        for suffix in ("png", "tif"):
+            case = Case("a", tmp_path / f"image.{suffix}", tmp_path / f"{name}.png", "a", "train")
+            assert np.array_equal(case.read_mask(), upright[:, :, 0] > 127), (name, suffix)
+
+
+@pytest.mark.parametrize(("orientation", "noted"), [(2, True), (3, True), (4, True), (6, False)])
+def test_a_mask_whose_shape_does_not_tell_how_it_was_drawn_is_said(
+    tmp_path: Path, orientation: int, noted: bool
+) -> None:
+    Image.fromarray(rgb(half())).save(tmp_path / "image.png", exif=exif(orientation))
+    Image.fromarray(half()).save(tmp_path / "mask.png")
+    case = Case("a", tmp_path / "image.png", tmp_path / "mask.png", "a", "train")
+    assert ("unturned-mask" in examine_case(case).notes) is noted
+
+
 def test_every_plain_format_reads_as_the_same_rgb(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     for name in ("a.png", "a.tif", "a.tiff", "a.bmp", "a.PNG"):
@@ -101,6 +125,9 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
 
 def test_twelve_bits_and_unit_floats_fill_the_range_too(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(tmp_path / "a.png")
+    for bits in (10, 14):
+        Image.fromarray(np.full((4, 4), 2**bits - 1, np.uint16)).save(tmp_path / f"{bits}.png")
+        assert read_image(tmp_path / f"{bits}.png").min() == 255
     Image.fromarray(np.full((4, 4), 1.0, np.float32)).save(tmp_path / "b.tif")
     assert read_image(tmp_path / "a.png").min() == 255
     assert read_image(tmp_path / "b.tif").min() == 255

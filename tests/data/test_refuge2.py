@@ -60,6 +60,28 @@ def test_the_layouts_of_mirrors_give_the_same_labels(tmp_path: Path, inside: str
             assert np.array_equal(data.case(f"{split}-{stem}").read_label(), fundus(refuge_seed(stem))[1])
 
 
+def test_class_numbers_in_palette_colours_are_the_numbers(tmp_path: Path) -> None:
+    write_refuge_mirror(tmp_path / "source", suffix=".png", codes=np.arange(3, dtype=np.uint8))
+    for path in (tmp_path / "source").rglob("mask*/*.png"):
+        coloured = Image.fromarray(np.asarray(Image.open(path))).convert("P")
+        coloured.putdata(np.asarray(Image.open(path)).ravel().tolist())
+        coloured.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+        coloured.save(path)
+    data, _ = import_refuge2(tmp_path / "source", tmp_path / "data")
+    for split, stems in STEMS.items():
+        for stem in stems:
+            assert np.array_equal(data.case(f"{split}-{stem}").read_label(), fundus(refuge_seed(stem))[1])
+
+
+def test_a_mask_without_background_is_refused(tmp_path: Path) -> None:
+    source = write_refuge_mirror(tmp_path / "source", suffix=".png")
+    path = next(iter(sorted((source / "train").rglob("mask*/*.png"))))
+    Image.fromarray(np.minimum(np.asarray(Image.open(path)), 128)).save(path)
+    with pytest.raises(DataError, match=r"has no 255; restore the file"):
+        import_refuge2(source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 def test_an_index_tells_glaucoma_where_names_do_not(tmp_path: Path) -> None:
     source = write_refuge_mirror(tmp_path / "source")
     index = {"0": {"ImgName": "V0001.jpg", "Label": 1}, "1": {"ImgName": "V0002.jpg", "Label": 0}}

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from diffaug.artifacts import read_json, read_jsonl
-from diffaug.conditioning.placement import field_of_view
+from diffaug.conditioning.placement import field_of_view, lost_from_view
+from diffaug.conditioning.requests import RequestDrawer
+from diffaug.config import GenerateConfig
 from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError
@@ -39,6 +41,40 @@ def test_the_lesion_is_repainted_and_nothing_outside_its_region_changes(removed,
         whole = np.logical_or.reduce([region for _, region in regions_of(mask, field_of_view(before))])
         assert np.array_equal(before[~whole], after[~whole])
         assert (before[mask] != after[mask]).any()
+
+
+def dark_ellipse(phantoms, to, case):
+    """Make one case of a copy a speckled grey frame with a smooth dark ellipse for a lesion, which looks like a box."""
+    data = shutil.copytree(phantoms, to)
+    found = read_dataset(data).case(case)
+    height, width = found.read_mask().shape
+    y, x = np.mgrid[:height, :width]
+    mask = ((y - height / 2) / 24) ** 2 + ((x - width / 2) / 34) ** 2 <= 1
+    speckle = np.random.default_rng(0).normal(150, 25, mask.shape)
+    grey = np.where(mask, 70, speckle.clip(60, 230)).astype(np.uint8)
+    write_png(found.image, np.repeat(grey[:, :, None], 3, 2))
+    write_png(found.mask, mask.astype(np.uint8) * 255)
+    return data
+
+
+def test_a_lesion_that_looks_like_no_tissue_is_left_out_and_named(fitted, phantoms, tmp_path):
+    case = read_dataset(phantoms).split("train")[0].id
+    data = dark_ellipse(phantoms, tmp_path / "data", case)
+    hidden = read_dataset(data).case(case)
+    assert lost_from_view(hidden.read_mask(), field_of_view(hidden.read_image())).any()
+    summary = remove(fitted, data, tmp_path / "out")
+    assert summary["left_out"] == [case] and summary["cases"] == 7
+    drawer = RequestDrawer(read_dataset(data).split("train"), 0, GenerateConfig(place="removed", fills=0.0))
+    assert case not in {drawer.draw(index).background for index in range(12)}
+
+
+def test_lesions_partly_out_of_view_are_told_from_lost_ones():
+    lesions, field = np.zeros((40, 40), dtype=bool), np.zeros((40, 40), dtype=bool)
+    lesions[2:10, 2:10] = lesions[20:28, 18:26] = lesions[30:38, 30:38] = True
+    field[:, 21:] = True  # five of eight columns of the second
+    lost = lost_from_view(lesions, field)
+    assert lost[2:10, 2:10].all() and int(lost.sum()) == 64
+    assert not lost_from_view(np.zeros_like(field), field).any()
 
 
 def test_regions_hold_every_lesion_once_and_do_not_touch():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
@@ -151,6 +151,72 @@ def test_what_a_killed_run_left_of_a_shard_is_made_again(strict, phantoms, unbro
     generate(strict, phantoms, out, CONFIG)
     (out / ".cases.csv.7.partial").unlink()
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_the_funnel_tells_the_look_that_stopped_a_sample_even_if_it_was_painted_to_the_end(
+    strict, phantoms, unbroken, tmp_path
+):
+    told = generate(strict, phantoms, tmp_path / "all", CONFIG.model_copy(update={"paint_all": True}))
+    rows = [row for row in read_jsonl(tmp_path / "all" / "manifest.jsonl") if row["decision"] == "stopped"]
+    assert rows and all(row["steps"] == 4 for row in rows)
+    assert told["stopped_after_step"] == {"2": len(rows)}
+    assert read_json(unbroken / "summary.json")["stopped_after_step"].keys() == {"2"}
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_shard_that_lost_a_picture_is_made_again(strict, phantoms, unbroken, tmp_path, kind):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    sorted((shard_folder(out, 0) / kind).glob("*.png"))[0].unlink()
+    generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_two_processes_do_not_paint_into_one_folder(strict, phantoms, unbroken, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    before = tables_and_pictures(out)
+    with held(out), pytest.raises(ConfigError, match="one process works in a folder at a time"):
+        generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == before
+
+
+def test_workers_are_gone_soon_after_their_parent_is_killed(tmp_path):
+    code = f"""
+import os, time
+from pathlib import Path
+from diffaug.synthesis.shards import _pool
+
+def work(name):
+    Path(name).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with _pool(2) as pool:
+        for name in ("one", "two"):
+            pool.submit(work, {str(tmp_path)!r} + "/" + name)
+        time.sleep(600)
+"""
+    (tmp_path / "parent.py").write_text(code)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")])
+    until = time.monotonic() + 60
+    while not all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in ("one", "two")):
+        assert time.monotonic() < until and parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    workers = [int((tmp_path / name).read_text()) for name in ("one", "two")]
+    while any(Path(f"/proc/{worker}/stat").exists() for worker in workers):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_one_worker_leaves_the_number_of_threads_as_it_was(strict, phantoms, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"count": 1}))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_run_killed_while_it_wrote_its_settings_is_no_hindrance(strict, phantoms, unbroken, tmp_path):
@@ -627,7 +693,7 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
         generate(model, phantoms, tmp_path / "synthetic", config)
     assert "\n" not in str(error.value)
     left = {path.name for path in (tmp_path / "synthetic").iterdir()}
-    assert left == {"config.json", "shards"}
+    assert left == {".lock", "config.json", "shards"}
     assert all(
         json.loads(line)["decision"] == "stopped"
         for line in (shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl").read_text().splitlines()

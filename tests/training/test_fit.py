@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 from PIL import Image
 
 import diffaug.diffusion.train
-from diffaug.artifacts import read_json
+from diffaug.artifacts import held, read_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.data.case import write_png
@@ -253,6 +253,26 @@ def test_cases_that_choose_the_checkpoint_do_not_train_the_painter(annotated):
     assert sorted(case.case.id for case in (*seen, *kept)) == sorted(case.case.id for case in annotated)
     assert not {case.case.group for case in seen} & {case.case.group for case in kept}
     assert divided(annotated, 0.1, 0) == (annotated, [])
+
+
+def test_a_long_sequence_does_not_choose_the_checkpoint_and_frames_without_lesions_neither(annotated):
+    grouped = [
+        replace(case, case=replace(case.case, group="long" if number < 4 else case.case.group))
+        for number, case in enumerate(annotated)
+    ]
+    for seed in range(5):
+        seen, kept = divided(grouped, 0.25, seed)
+        assert len(kept) == 1 + (len(seen) < 7) and "long" not in {case.case.group for case in kept}
+    free = [replace(case, lesions=[], attributes=[]) for case in annotated[:4]]
+    for seed in range(5):
+        seen, kept = divided([*free, *annotated[4:]], 0.5, seed)
+        assert kept and all(case.lesions for case in kept) and len(seen) + len(kept) == len(annotated)
+
+
+def test_two_processes_do_not_fit_one_model(phantoms, tiny, tmp_path):
+    with held(tmp_path / "model" / "training"), pytest.raises(ConfigError, match="one process works in a folder"):
+        fit(phantoms, tmp_path / "model", tiny, base=None)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["training"]
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3])

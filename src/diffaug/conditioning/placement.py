@@ -51,6 +51,17 @@ def field_of_view(image: Pixels) -> Mask:
     return ndimage.binary_erosion(tissue, EIGHT, iterations=max(1, side // 256), border_value=1)
 
 
+def lost_from_view(lesions: Mask, field: Mask) -> Mask:
+    """Return the lesions more than half of which lie where no tissue is seen: they cannot be painted away.
+
+    A dark or bluish lesion may be taken for a box, or for the frame's border.
+    """
+    labels, count = ndimage.label(lesions, EIGHT)
+    whole, seen = (np.bincount(some.ravel(), minlength=count + 1) for some in (labels, labels[field]))
+    lost = np.flatnonzero(seen < whole / 2)
+    return np.isin(labels, lost[lost > 0])
+
+
 def overlays(image: Pixels) -> Mask:
     """Find boxes drawn into the frame: filled rectangles, green, blue or flat grey, 0.2 to 50 % of its area."""
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))

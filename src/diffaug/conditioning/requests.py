@@ -56,7 +56,15 @@ from diffaug.conditioning.masks import (
     transform_from_dict,
 )
 from diffaug.conditioning.outlines import OutlineSource
-from diffaug.conditioning.placement import SAMPLE, Terrain, place_free, place_replace, printed_on, terrain_of
+from diffaug.conditioning.placement import (
+    SAMPLE,
+    Terrain,
+    lost_from_view,
+    place_free,
+    place_replace,
+    printed_on,
+    terrain_of,
+)
 from diffaug.conditioning.prompts import (
     ASPECTS,
     LARGE,
@@ -265,13 +273,18 @@ def check_config(config: GenerateConfig) -> Library:
 
 
 def check_place(config: GenerateConfig, classes: Sequence[LabelClass]) -> None:
-    """Refuse a second disc in an eye.
+    """Refuse a second disc in an eye, and outlines where labels have classes, of which an outline knows none.
 
     Raises:
-        ConfigError: `place` is free, and the classes are disc and cup.
+        ConfigError: `place` is free, and the classes are disc and cup; or there are classes, and `masks` is not bank.
     """
-    if config.place == "free" and disc_and_cup([one.name for one in classes]):
+    names = [one.name for one in classes]
+    if config.place == "free" and disc_and_cup(names):
         raise ConfigError("an eye has one disc, which is repainted where it is: place is free; set it to replace")
+    if names and config.masks != "bank":
+        raise ConfigError(
+            f"an outline is of no class: masks is {config.masks}, and labels have {', '.join(names)}; set it to bank"
+        )
 
 
 class RequestDrawer:
@@ -313,7 +326,7 @@ class RequestDrawer:
         self._words: dict[str, dict[str, str]] = {}
         self._settings: dict[str, tuple[Setting, float]] = {}
         self._attributes: dict[str, Attributes] = {}
-        self._annotated = tuple(name for name, case in self.cases.items() if not case.negative)
+        self._annotated = tuple(name for name in self.cases if self.bank.components(name))  # specks are no lesions
         self._lesions = (*self.bank.entries, *self._found.entries)
         self._removable = tuple(
             name
@@ -436,7 +449,7 @@ class RequestDrawer:
     def _leading_cases(self, aim: str) -> list[str]:
         """Return the training cases of a stratum that the budget gives weight to."""
         weights = {} if self.budget is None else dict(self.budget.weights)
-        return [name for name in weights if stratum(self._words_of_case(name)) == aim]
+        return [name for name in weights if name in self._annotated and stratum(self._words_of_case(name)) == aim]
 
     def _draw_example(
         self, request: Request, place: Setting, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
@@ -568,6 +581,8 @@ class RequestDrawer:
         for choice in rng.permutation(len(backgrounds))[:TRIES]:
             background = backgrounds[int(choice)]
             terrain = self.terrain(background, removed)
+            if removed and lost_from_view(self.lesion_of(background), terrain.field).any():
+                continue  # it would stay in the picture, and not in the label
             if entry.relative_area * transform.scale**2 > terrain.room:
                 continue
             shape = shape_in(terrain.frame)

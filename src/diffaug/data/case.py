@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.errors import DataError
@@ -23,6 +24,7 @@ NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case w
 LESION = "lesion"  # the class of a data set that declares none
 MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
+DEPTHS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 # Orientations that lie on their side, and the turn that sets them upright (EXIF 2.3, tag 0x0112).
@@ -183,7 +185,10 @@ def _header(path: Path) -> tuple[int, int, int]:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-                return *image.size, orientation if orientation in range(1, 9) else 1
+                size = image.size
+                if isinstance(image, TiffImageFile):  # whose size may be that of the upright image
+                    size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
+                return *size, orientation if orientation in range(1, 9) else 1
     except DAMAGE:
         return 0, 0, 1  # whoever decodes the file says what is wrong with it
 
@@ -226,11 +231,14 @@ def _open(path: Path, case: str) -> Image.Image:
 
 
 def _full_range(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale integers or floats of more than 8 bits to 0..255 by their own largest value."""
+    """Scale integers or floats of more than 8 bits to 0..255: by 8, 10, 12, 14 or 16 bits, the fewest that hold all.
+
+    Floats up to 1 are scaled by 1.
+    """
     numbers = np.nan_to_num(values.astype(np.float64))
     highest = numbers.max(initial=0)
     unit = values.dtype.kind == "f" and highest <= 1
-    top = 65535.0 if highest > 4095 else 4095.0 if highest > 255 else 1.0 if unit else 255.0
+    top = 1.0 if unit else next((top for top in DEPTHS if highest <= top), DEPTHS[-1])
     return np.clip(np.rint(numbers * (255.0 / top)), 0, 255).astype(np.uint8)
 
 
@@ -250,6 +258,18 @@ def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
     kind = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
     note = kind.get(image.mode, image.mode)
     return np.array(image.convert("RGB")), note
+
+
+def read_codes(path: Path, case: str = "") -> Label:
+    """Return the grey values of a file, of a colour the red, or the indices of a palette of colours, shape (H, W).
+
+    Raises:
+        DataError: The file is missing, damaged or too large.
+    """
+    image = _open(path, case or path.stem)
+    if image.mode == "P" and not _is_grey_palette(image):
+        return np.array(image)
+    return rgb_from_file(path, case)[0][:, :, 0]
 
 
 def read_image(path: Path, case: str = "") -> Pixels:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from diffaug.data.case import Case, Mask, check_mask_size, orientation_of, rgb_from_file
+from diffaug.data.case import TURNS, Case, Mask, check_mask_size, orientation_of, rgb_from_file
 from diffaug.data.duplicates import Fingerprint, fingerprint
 from diffaug.errors import DataError
 
@@ -19,10 +19,10 @@ Item = TypeVar("Item")
 SENTENCES = {
     "grey": "images are grey and were read as RGB",
     "palette": "images are in palette colours and were read as RGB",
-    "16-bit": "images are of more than 8 bits and were scaled to 8",
+    "16-bit": "images are of more than 8 bits and were scaled to 8 by the fewest bits that hold their values",
     "transparency": "images are transparent in parts and were read without transparency",
     "turned": "images are turned by their EXIF orientation and were set upright",
-    "unturned-mask": "masks are without the EXIF orientation of their square images and were read as drawn upright",
+    "unturned-mask": "masks are without the EXIF orientation of their images, told by no shape, and were read upright",
     "jpeg-mask": "masks are JPEG and were cut at 127",
 }
 
@@ -50,7 +50,8 @@ def examine_case(case: Case) -> Finding:
     pixels, conversion = rgb_from_file(case.image, case.id)
     height, width = pixels.shape[:2]
     notes = [conversion] if conversion else []
-    turned = orientation_of(case.image) != 1
+    orientation = orientation_of(case.image)
+    turned = orientation != 1
     if turned:
         notes.append("turned")
     area, lesions = None, 0
@@ -60,7 +61,8 @@ def examine_case(case: Case) -> Finding:
         area, lesions = float(mask.mean()), count_lesions(mask)
         if case.mask.suffix.lower() in (".jpg", ".jpeg"):
             notes.append("jpeg-mask")
-        if turned and orientation_of(case.mask) == 1 and height == width:
+        told = orientation in TURNS and height != width  # by the mask's shape, whether it was drawn upright
+        if turned and orientation_of(case.mask) == 1 and not told:
             notes.append("unturned-mask")
     return Finding(case, height, width, area, lesions, fingerprint(pixels), tuple(notes))
 

@@ -1,7 +1,11 @@
 """Where tensors are computed: a device by its name, and the processes that `accelerate launch` starts, if it does."""
 
 import os
-from collections.abc import Iterable
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -66,6 +70,34 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and this_process().count > 1:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: sums then have one order, so that a run gives the same bits wherever it runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def prepare_worker(parent: int) -> None:
+    """Prepare a worker process: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is.
+
+    Args:
+        parent: The parent's process id.
+    """
+
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

@@ -600,6 +600,8 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
         StudyError: A run failed, or a worker was killed.
         DataError: A file cannot be read.
     """
+    from diffaug.diffusion.devices import one_thread
+
     runs = sorted(
         (run for run in runs if not run.finished), key=lambda run: (run.derive is not None, run.arm.name != "real")
     )
@@ -632,19 +634,6 @@ def check_ready(runs: Sequence[Run]) -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: sums then have one order, so that a run gives the same bits wherever it runs."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
 def _progress(total: int, runs: int) -> Iterator[Callable[[str, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -669,21 +658,9 @@ class _Worker:
 
 
 def _start_worker(parent: int, stop: Any, reports: Any) -> None:
-    """Prepare a worker: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is."""
-    import signal
-    import threading
-    import time
+    from diffaug.diffusion.devices import prepare_worker
 
-    import torch
-
-    def leave_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    prepare_worker(parent)
     _Worker.stop, _Worker.reports = stop, reports
 
 

@@ -13,12 +13,14 @@ from PIL import Image
 from diffaug.artifacts import (
     atomic_path,
     digest_of_file,
+    held,
     make_folder,
     read_json,
     write_json,
     write_jsonl,
 )
 from diffaug.conditioning.cup import normal_prompt
+from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.data.case import Case, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.inspect import outlined
@@ -48,19 +50,24 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
         device: Where to compute: cpu, cuda, cuda:N or auto.
 
     Returns:
-        The content of `summary.json`: cases, regions, and the median share of the lesions' area that the validator
-        finds before and after.
+        The content of `summary.json`: cases, regions, the median share of the lesions' area that the validator finds
+        before and after, and, where there are any, the cases left out since a lesion of theirs lies where no tissue is
+        seen, such as in a box or in the frame's black border.
 
     Raises:
-        DataError: No training case is annotated, or a case breaks a rule.
+        DataError: No training case is annotated, none shows its lesions, or a case breaks a rule.
         ModelError: The model is unfinished or altered.
-        ConfigError: `out` holds a set with other settings, or other files.
+        ConfigError: `out` holds a set with other settings, or other files, or another process works in it.
     """
     place, digest = str(device_of(device)), verify(model)
     cases = [case for case in read_dataset(data).split("train") if case.read_mask().any()]
     if not cases:
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
+    hidden = [c.id for c in cases if lost_from_view(c.read_mask(), field_of_view(c.read_image())).any()]
+    cases = [case for case in cases if case.id not in hidden]
+    if not cases:
+        raise DataError(f"removal needs lesions on tissue: in {data} all lie where none is seen; check its masks")
     digests = {case.id: digest_of_case(case) for case in cases}
     settings: dict[str, Any] = {"margin": MARGIN, "context": CONTEXT, "strength": STRENGTH}
     settings |= {"device": place} if place != "cpu" else {}
@@ -68,7 +75,7 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
     calibration = Calibration.load(model / "calibration.json")
     painter = LatentInpainter.load(model, place)
     remover = Remover(painter, calibration, load_validators(model, calibration, painter), seed)
-    with progress_bar() as bar:
+    with held(out), progress_bar() as bar:
         task = bar.add_task("removing", total=len(cases))
         for case in cases:
             if not _is_made(out, case):
@@ -81,6 +88,7 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
     write_sheet(cases[:SHEET_CASES], out)
     regions = [region for row in rows for region in row["regions"]]
     summary: dict[str, Any] = {"cases": len(rows), "regions": len(regions)}
+    summary |= {"left_out": hidden} if hidden else {}
     for name in ("found_before", "found_after"):
         summary[name] = round(float(np.median([region[name] for region in regions])), 4)
     write_json(out / "summary.json", summary)

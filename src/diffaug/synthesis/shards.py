@@ -5,6 +5,7 @@ complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is 
 """
 
 import math
+import os
 import shutil
 import sys
 import time
@@ -28,6 +29,7 @@ from diffaug.artifacts import (
     digest_of_file,
     digest_of_folder,
     digest_of_value,
+    held,
     make_folder,
     read_json,
     read_jsonl,
@@ -53,7 +55,7 @@ from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_case
 from diffaug.data.fundus import disc_and_cup
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
-from diffaug.diffusion.devices import device_of
+from diffaug.diffusion.devices import device_of, one_thread, prepare_worker
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
@@ -83,6 +85,7 @@ REMAINS = 0.5  # share of a removed lesion's area that the validator still finds
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 PATIENCE = 20  # requests per wanted case before generation gives up
+FILES = ("image", "mask", "preview", "region")  # what a row names
 DECISIONS = ("kept", "stopped", "rejected")
 Texts = dict[str, Tensor]  # embedded prompts
 FILL = "fill"  # the size bin under which a gate lets fills pass: there is no lesion to find
@@ -206,11 +209,15 @@ class Studio:
         return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
 
     def fold(self, request: Request) -> int:
-        """Return which validator has not seen the case of a request's mask; of an outline or a fill, its background."""
+        """Return which validator has not seen the case of a request's mask; of an outline or a fill, its background.
+
+        Where an outline lies on a background that is of no fold, it is the validator that has not seen its example.
+        """
         folds = self.calibration.folds
         if request.fill and request.background in folds:
             return folds[request.background]
-        return folds[request.mask_case or request.background]
+        name = request.mask_case or request.background
+        return folds[name if name in folds else request.example]
 
     def fine_region(self, canvas: Canvas) -> Tensor:
         """Return where a request may paint, at the validator's side, (1, s, s)."""
@@ -439,9 +446,8 @@ def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
 def studio_of(plan: Plan) -> Studio:
     """Load a plan's model and data once per process.
 
-    One thread, since the order of additions inside a layer depends on the number of threads.
+    It computes on one thread, since the order of additions inside a layer depends on the number of threads.
     """
-    torch.set_num_threads(1)
     return Studio(plan)
 
 
@@ -495,7 +501,7 @@ def shard_folder(out: Path, shard: int) -> Path:
 def generate_shard(plan: Plan, out: Path, shard: int) -> int:
     """Make one shard, unless it is complete, and return how many of its cases were kept."""
     folder = shard_folder(out, shard)
-    if not (folder / "rows.jsonl").is_file():
+    if not _is_complete(folder, out):
         started = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         studio, size = studio_of(plan), plan.config.shard_size
@@ -505,6 +511,12 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
         write_json(folder / "seconds.json", round(time.monotonic() - started, 3))
         write_jsonl(folder / "rows.jsonl", rows)
     return sum(row["decision"] == "kept" and not row.get("fill") for row in read_jsonl(folder / "rows.jsonl"))
+
+
+def _is_complete(folder: Path, out: Path) -> bool:
+    """Tell whether a shard's rows are written, and every file that they name is still there."""
+    rows = read_jsonl(folder / "rows.jsonl") if (folder / "rows.jsonl").is_file() else None
+    return rows is not None and all((out / row[kind]).is_file() for row in rows for kind in FILES if row.get(kind))
 
 
 def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None) -> Iterator[tuple[Canvas, Painted]]:
@@ -714,13 +726,19 @@ def generate(
     for line in [*notices, *([plan.budget.table()] if plan.budget else [])]:
         print(line, file=sys.stderr, flush=True)
     claim(out, _settings(plan))
+    with held(out):
+        return _written(plan, out, workers, notices)
+
+
+def _written(plan: Plan, out: Path, workers: int, notices: list[str]) -> dict[str, Any]:
+    """Complete the shards, write the set, and return its summary."""
     shards = _complete(plan, out, workers)
     rows = _mark_surplus([row for shard in shards for row in read_jsonl(shard_folder(out, shard) / "rows.jsonl")], plan)
     for extra in (out / "shards").iterdir():
         if extra.is_dir() and extra.name not in {shard_folder(out, shard).name for shard in shards}:
             shutil.rmtree(extra)  # made ahead by another worker, and not needed
 
-    dataset = read_dataset(data)
+    dataset = read_dataset(plan.data)
     kept = [_case_of_row(row, out, dataset) for row in rows if row["decision"] == "kept"]
     write_jsonl(out / "manifest.jsonl", rows)
     write_cases(out, kept)
@@ -913,7 +931,8 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
                     "or lower --validator.alpha of the fit"
                 )
             if pool is None:
-                found = generate_shard(plan, out, shard)
+                with one_thread():
+                    found = generate_shard(plan, out, shard)
             else:
                 for number in islice(open_from(shard), workers):
                     if number not in ahead:
@@ -930,7 +949,12 @@ class _pool:  # noqa: N801
     """Worker processes, or None where one process is enough."""
 
     def __init__(self, workers: int) -> None:
-        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+        spawn = get_context("spawn")
+        self.pool = (
+            ProcessPoolExecutor(workers, spawn, initializer=prepare_worker, initargs=(os.getpid(),))
+            if workers > 1
+            else None
+        )
 
     def __enter__(self) -> ProcessPoolExecutor | None:
         return self.pool
@@ -962,6 +986,11 @@ def _case_of_row(row: dict[str, Any], out: Path, dataset: Dataset) -> Case:
     return Case(row["id"], *paths, background.group, "train", row["prompt"], attributes, background.classes)
 
 
+def _stopped_after(row: Mapping[str, Any]) -> int:
+    """Return the step that stopped a sample, or would have: some are painted to the end all the same."""
+    return int(next((one["step"] for one in row["checks"] if one["score"] < one["threshold"]), row["steps"]))
+
+
 def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Count requests by decision, in all and by size bin; surplus cases count as kept, and fills for themselves."""
 
@@ -970,7 +999,7 @@ def funnel(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"requested": len(some), **{name: found[name] for name in DECISIONS}}
 
     filled, rows = [row for row in rows if row.get("fill")], [row for row in rows if not row.get("fill")]
-    after = Counter(str(row["steps"]) for row in rows if row["decision"] == "stopped")
+    after = Counter(str(_stopped_after(row)) for row in rows if row["decision"] == "stopped")
     return {
         **counted(rows),
         "stopped_after_step": dict(sorted(after.items())),

@@ -5,7 +5,9 @@ Sees the cases of `train` and `unannotated` alone; val and test are never opened
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -18,6 +20,7 @@ from diffaug.artifacts import (
     digest_of_file,
     digest_of_folder,
     digest_of_value,
+    held,
     make_folder,
     read_json,
     read_jsonl,
@@ -61,6 +64,7 @@ SLOW = "Stable Diffusion takes minutes for each window on a CPU: use --device cu
 SOFT = "the base's codec keeps little of these images (codec.psnr_db): painted tissue will look soft"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
+MOST_MONITORED = 0.5  # of the cases with lesions; groups so large that more would be taken choose nothing
 FEWEST_MONITORED = 2  # cases that choose the checkpoint; where there would be fewer, the last weights are kept
 MONITOR_WINDOWS = 6  # of each of them
 CONTEXT = GenerateConfig().context  # painter and thresholds are made for the windows that are generated
@@ -120,68 +124,69 @@ def fit(
     notices = [*check_dataset((*annotated, *unannotated), "checking images"), *notices_of(start, place)]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     check_classes(start, dataset.class_names)
-    make_folder(model / "training")
-    write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
-    write_json(model / "training" / "versions.json", versions())
+    training = make_folder(model / "training")
+    with held(training) if process.leads else nullcontext():
+        write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
+        write_json(model / "training" / "versions.json", versions())
 
-    seconds: dict[str, float] = {}
-    clock = _Clock(seconds)
-    cases = [Annotated.of(case) for case in annotated]
-    images = [case.image for case in cases] + [case.read_image() for case in unannotated]
-    clock.note("read")
+        seconds: dict[str, float] = {}
+        clock = _Clock(seconds)
+        cases = [Annotated.of(case) for case in annotated]
+        images = [case.image for case in cases] + [case.read_image() for case in unannotated]
+        clock.note("read")
 
-    # Codec: pixels <=> latents.
-    painter = base_model(config, images, model / "training", start, seed, len(dataset.class_names)).to(place)
-    fidelity = measure_codec(painter.codec, images, painter.window)
-    if start is not None and fidelity["psnr_db"] < LEAST_PSNR and painter.is_compact:
-        train_codec(images, config.codec, model / "training", seed, painter.codec)
+        # Codec: pixels <=> latents.
+        painter = base_model(config, images, model / "training", start, seed, len(dataset.class_names)).to(place)
         fidelity = measure_codec(painter.codec, images, painter.window)
-    clock.note("codec")
+        if start is not None and fidelity["psnr_db"] < LEAST_PSNR and painter.is_compact:
+            train_codec(images, config.codec, model / "training", seed, painter.codec)
+            fidelity = measure_codec(painter.codec, images, painter.window)
+        clock.note("codec")
 
-    # Painter: lesions where the mask says, and nothing where it is empty.
-    seen, monitored = divided(cases, config.denoiser.monitor_share, seed)
-    sources = painter_windows(painter, seen, config, seed)
-    monitor = lesion_windows(painter, monitored, MONITOR_WINDOWS, seed, kind=3) if monitored else None
-    clock.note("windows")
-    train_painter(painter, sources, config.denoiser, model / "training", seed, monitor=monitor)
-    clock.note("painter")
-    leave_others()
-    if not process.leads:
-        return {}
+        # Painter: lesions where the mask says, and nothing where it is empty.
+        seen, monitored = divided(cases, config.denoiser.monitor_share, seed)
+        sources = painter_windows(painter, seen, config, seed)
+        monitor = lesion_windows(painter, monitored, MONITOR_WINDOWS, seed, kind=3) if monitored else None
+        clock.note("windows")
+        train_painter(painter, sources, config.denoiser, model / "training", seed, monitor=monitor)
+        clock.note("painter")
+        leave_others()
+        if not process.leads:
+            return {}
 
-    # Validators, one per fold, and thresholds from the lesions that each has not seen.
-    guide = guided(painter, painting)
-    networks = train_validators(painter, cases, folds, config.validator, model / "training", seed, guide)
-    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide, painting.strength)
-    clock.note("validators")
+        # Validators, one per fold, and thresholds from the lesions that each has not seen.
+        guide = guided(painter, painting)
+        networks = train_validators(painter, cases, folds, config.validator, model / "training", seed, guide)
+        scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide, painting.strength)
+        clock.note("validators")
 
-    # The folder, all but its seal.
-    known = read_words(start.folder) if start else set()
-    write_parts(model, painter, words_read(painter, [windows for windows, _ in sources]) | known, networks)
-    write_seen(model, seen_after(start, images[: len(cases)], images[len(cases) :]))
+        # The folder, all but its seal.
+        known = read_words(start.folder) if start else set()
+        write_parts(model, painter, words_read(painter, [windows for windows, _ in sources]) | known, networks)
+        write_seen(model, seen_after(start, images[: len(cases)], images[len(cases) :]))
 
-    # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
-    first = first_calibration(model, config, scores, folds, painter)
-    calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed, str(place))
-    clock.note("trajectories")
-    summary = {
-        "annotated": len(annotated),
-        "unannotated": len(unannotated),
-        "lesions": calibration.counts,
-        "codec": fidelity,
-        "notices": [*notices, *calibration.notices()]
-        + rare_classes(cases, dataset.class_names, config.validator.alpha)
-        + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
-        "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
-        "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
-        "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-    }
-    write_json(model / "training" / "summary.json", summary)
-    seal(model)
-    for checkpoint in (model / "training").glob("*.safetensors"):
-        checkpoint.unlink()
-    return summary
+        # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
+        first = first_calibration(model, config, scores, folds, painter)
+        calibration = write_calibration(model, data, first, config.validator.trajectories, painting, seed, str(place))
+        clock.note("trajectories")
+        summary = {
+            "annotated": len(annotated),
+            "unannotated": len(unannotated),
+            "lesions": calibration.counts,
+            "codec": fidelity,
+            "notices": [*notices, *calibration.notices()]
+            + rare_classes(cases, dataset.class_names, config.validator.alpha)
+            + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
+            "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
+            "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
+            "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        }
+        write_json(model / "training" / "summary.json", summary)
+        seal(model)
+        for checkpoint in (model / "training").glob("*.safetensors"):
+            checkpoint.unlink()
+        return summary
 
 
 def seen_after(base: Checkpoint | None, annotated: Sequence[Pixels], others: Sequence[Pixels]) -> Seen:
@@ -265,14 +270,22 @@ def _seen(annotated: Sequence[Case], unannotated: Sequence[Case], digests: dict[
 
 
 def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
-    """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together."""
-    groups = {case.case.id: case.case.group for case in cases}
-    count = len(set(groups.values()))
-    if share * len(cases) < FEWEST_MONITORED or count < 2:
+    """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together.
+
+    Cases with lesions choose it, of about the share; none where groups are so large that it would be over a half.
+    """
+    groups = {case.case.id: case.case.group for case in cases if case.lesions}
+    count, wanted = len(set(groups.values())), share * len(groups)
+    if wanted < FEWEST_MONITORED or count < 2:
         return list(cases), []
     folds = folds_by_group(groups, max(2, min(count, round(1 / share))), seed)
-    kept = [case for case in cases if folds[case.case.id] == 0]
-    return [case for case in cases if folds[case.case.id] != 0], kept
+    sizes = Counter(folds.values())
+    nearest = min(sorted(sizes), key=lambda fold: abs(sizes[fold] - wanted))
+    chosen = {groups[name] for name, fold in folds.items() if fold == nearest}
+    kept = [case for case in cases if case.case.id in groups and case.case.group in chosen]
+    if len(kept) > MOST_MONITORED * len(groups):
+        return list(cases), []
+    return [case for case in cases if case.case.group not in chosen], kept
 
 
 def chosen_checkpoint(log: Path) -> dict[str, float]:

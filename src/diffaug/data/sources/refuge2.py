@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from diffaug.artifacts import read_json
-from diffaug.data.case import Case, Label, rgb_from_file, write_png
+from diffaug.data.case import Case, Label, read_codes, write_png
 from diffaug.data.examine import counted, tracked
 from diffaug.data.folder import Dataset, copy_file, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.fundus import DISC_AND_CUP, crop_around, locate_disc
@@ -44,7 +44,8 @@ MASKS = {
     "test": ("REFUGE-Test-GT", "REFUGE-Test400-GT"),
 }
 PUBLISHED = 400  # images of a split
-CODES = {0: 2, 128: 1, 255: 0}  # of a published mask => class numbers
+BACKGROUND = 255  # the published code of what is neither disc nor cup
+CODES = {0: 2, 128: 1, BACKGROUND: 0}  # of a published mask => class numbers
 NUMBERS = {0: 0, 1: 1, 2: 2}  # of a mirror's mask
 SUFFIXES = (".bmp", ".png")  # of masks; the annotations hold pictures for people too, as JPEG
 GLAUCOMA = {"g": 1.0, "glaucoma": 1.0, "n": 0.0, "non-glaucoma": 0.0}
@@ -175,10 +176,15 @@ def _label_of(case: Case) -> Label:
     """Read a mask of published codes or of class numbers as class numbers, shape (H, W)."""
     if case.mask is None:
         raise DataError(f"a mask is needed: case {case.id} has none; restore it")
-    grey = rgb_from_file(case.mask, case.id)[0][:, :, 0]
-    values = np.unique(grey).tolist()
+    codes = read_codes(case.mask, case.id)
+    values = np.unique(codes).tolist()
     table = CODES if values[-1] > max(NUMBERS) else NUMBERS
     strange = [value for value in values if value not in table]
+    if table is CODES and BACKGROUND not in values:
+        raise DataError(
+            f"a mask of REFUGE holds 0 (cup), 128 (rim) and {BACKGROUND} (background): case {case.id} ({case.mask}) "
+            f"has no {BACKGROUND}; restore the file, or give it the numbers of classes"
+        )
     if strange:
         nearest = min(table, key=lambda code: abs(code - strange[0]))
         raise DataError(
@@ -187,7 +193,7 @@ def _label_of(case: Case) -> Label:
         )
     numbers = np.zeros(256, np.uint8)
     numbers[list(table)] = list(table.values())
-    return numbers[grey]
+    return numbers[codes]
 
 
 def _notices(cases: Sequence[Case]) -> list[str]:
