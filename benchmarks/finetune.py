@@ -32,12 +32,12 @@ def tuned(cases: list[Annotated], held_out: Any, rank: int, rate: float, iterati
     config = DenoiserConfig(iterations=iterations, learning_rate=rate, lora_rank=rank)
     before, started = held_out_loss(model, held_out, config.region_weight), time.monotonic()
     sources = painter_windows(model, cases, FitConfig(denoiser=config), 0)
-    encoded = time.monotonic()
+    encoded, resumed = time.monotonic(), (out / "painter.safetensors").is_file()
     train_painter(model, sources, config, out, monitor=held_out)
-    seconds = (time.monotonic() - encoded) / iterations
+    seconds = None if resumed else round((time.monotonic() - encoded) / iterations, 3)  # a killed run's are not known
     row = {"cases": len(cases), "rank": rank, "learning_rate": rate, "before": round(before, 4)}
     row |= chosen_checkpoint(out / "painter.jsonl")
-    return {**row, "seconds_per_update": round(seconds, 3), "seconds_windows": round(encoded - started, 1)}
+    return {**row, "seconds_per_update": seconds, "seconds_windows": round(encoded - started, 1)}
 
 
 def main() -> None:

@@ -200,6 +200,8 @@ if __name__ == "__main__":
         if given.quick:
             cases = phantoms(Path(scratch) / "phantoms")
         else:
+            if given.data is None and "DIFFAUG_DATA" not in os.environ:
+                parser.error("name a folder of images/ and masks/ with --data, or set DIFFAUG_DATA")
             folder = given.data or Path(os.environ["DIFFAUG_DATA"]) / "kvasir-seg" / "train"
             cases = sorted(cases_in(folder, 10**9, 0), key=lambda case: case.id)
         config = GenerateConfig(fills=0.0, place=given.place, masks=given.masks, domain=given.domain)

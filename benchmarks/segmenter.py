@@ -25,6 +25,7 @@ from diffaug.study.strata import contrast_cut, profile, record
 TEST = 100  # cases that a run is tested on
 BASE: dict[str, Any] = {
     "widths": (32, 48, 64, 96, 128), "batch_size": 8, "iterations": 1000, "learning_rate": 2e-3, "ema": 0.99,
+    "size": 128, "loss": "dice+ce", "augmentation": 1.0,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "base": {},

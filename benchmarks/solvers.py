@@ -25,6 +25,7 @@ from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 COARSE = 3  # channels: about the colour of a cell
 STEPS = (6, 8, 10, 20, 50)
+CONFIG = GenerateConfig(guidance=(3.0, 1.5), guided_share=1.0)  # as `generate --strength 1` wants it, all the way
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     windows = encode_windows(painter, drawn(tissue, count, 5))
     with torch.no_grad():
         told = windows.conditioning(painter.embed_tokens(windows.tokens))
-    denoiser, noise = guided(painter, GenerateConfig(guided_share=1.0)), painter.noise(range(count))
+    denoiser, noise = guided(painter, CONFIG), painter.noise(range(count))
 
     def painted(steps: int, solver: Solver) -> Tensor:
         *_, last = sample(denoiser, noise, told, painter.schedule, steps, solver)
@@ -56,7 +57,7 @@ def main() -> None:
     limit, region = painted(reference, "ab2"), told.region.bool().expand_as(noise)
     fine = region.clone()
     fine[:, :COARSE] = False
-    print(f"{count} windows, guidance {GenerateConfig().guidance}, limit: {reference} steps of ab2")
+    print(f"{count} windows, guidance {CONFIG.guidance}, limit: {reference} steps of ab2")
     for steps in counts:
         for solver in get_args(Solver):
             found = painted(steps, solver)

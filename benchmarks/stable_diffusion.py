@@ -13,6 +13,7 @@ allocated, of a CPU the resident memory of the process (on Linux; 0 elsewhere).
 import argparse
 import logging
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -153,18 +154,16 @@ def bytes_kept(work: Callable[[], Any], model: LatentInpainter) -> tuple[int, An
     return sum(kept.values()), result
 
 
-def training(
-    model: LatentInpainter, meter: Meter, rows: int, checkpointing: bool, iterations: int, out: Path
-) -> dict[str, Any]:
+def training(model: LatentInpainter, meter: Meter, rows: int, checkpointing: bool, iterations: int) -> dict[str, Any]:
     """Train low-rank updates of rank 16 and the columns of one mask and of scale; return time and memory of a step."""
     config = DenoiserConfig(
         lora_rank=16, batch_size=rows, accumulation=1, iterations=iterations, checkpointing=checkpointing
     )
-    folder = make_folder(out / f"rows{rows}-{checkpointing}-{iterations}")
     windows = windows_of(model, rows)
-    kept, found = bytes_kept(
-        lambda: meter.measure(lambda: train_painter(model, [(windows, 1.0)], config, folder)), model
-    )
+    with tempfile.TemporaryDirectory() as scratch:  # a checkpoint of before would be taken up
+        kept, found = bytes_kept(
+            lambda: meter.measure(lambda: train_painter(model, [(windows, 1.0)], config, Path(scratch))), model
+        )
     row = {"rows": rows, "checkpointing": checkpointing, "ms": round(1000 * found.pop("seconds") / iterations)}
     return {**row, **found, "kept_gib": round(kept / GIGA, 3) if iterations == 1 and not checkpointing else None}
 
@@ -252,12 +251,14 @@ def main() -> None:
     note("painting", painting(model, meter, 1 if once else OURS))
     for rows in (1,) if once or given.quick else (1, 2, 4, 8):
         for checkpointing in (True, False):
-            if not once:
-                training(model, meter, rows, checkpointing, 1, given.out)
             try:
-                note("training", training(model, meter, rows, checkpointing, 1 if once else 10, given.out))
+                if not once:
+                    training(model, meter, rows, checkpointing, 1)
+                note("training", training(model, meter, rows, checkpointing, 1 if once else 10))
             except torch.cuda.OutOfMemoryError:
                 note("training", {"rows": rows, "checkpointing": checkpointing, "ms": None, "peak_gib": None})
+                model = model_of(given.quick).to(device)  # the other was left with its updates half applied
+                model.add_masks(1)
 
 
 if __name__ == "__main__":

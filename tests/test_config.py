@@ -10,6 +10,7 @@ from diffaug.config import (
     FitConfig,
     GenerateConfig,
     Source,
+    StudyConfig,
     ValidatorConfig,
     config_from_values,
     read_config,
@@ -52,8 +53,10 @@ def test_a_file_changes_only_the_knobs_it_names(tmp_path):
 
 
 def test_an_unknown_knob_is_named_with_its_place():
-    assert "fit.codec.widdths" in refused({"fit": {"codec": {"widdths": [16]}}})
-    assert "sed" in refused({"sed": 1})
+    assert "fit.codec.widdths is none; there are window, cell," in refused({"fit": {"codec": {"widdths": [16]}}})
+    assert "sed is none; there are out, records, budget, seed, device" in refused({"sed": 1})
+    with pytest.raises(ConfigError, match=r"hardnes is none; there are hardness, hard_cut, novelty"):
+        StudyConfig(select={"hardnes": "loss"})
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,11 @@ class DataPhantom:
 
     to: Positional[Path]  # data set to make
     train: int = 60  # annotated training cases
-    val: int = 20
-    test: int = 40
+    val: int = 20  # the same to choose settings on
+    test: int = 40  # the same to test on
     unannotated: int = 40  # images without masks
     size: int = 256  # px, side of a scene
-    seed: int = 0
+    seed: int = 0  # of all that is drawn at random
 
     def run(self) -> None:
         """Draw the scenes."""
@@ -181,7 +181,7 @@ class Prompts:
     domain: str = "generic"  # colonoscopy, fundus or generic
     findings: Path | None = None  # YAML file of your own findings, in the form of those of the package
     count: Annotated[int, arg(aliases=["-n"])] = 20  # prompts
-    seed: int = 0
+    seed: int = 0  # of all that is drawn at random
 
     def run(self) -> None:
         """Print the prompts."""
@@ -206,7 +206,7 @@ class Fit:
     base: str = "compact"  # the shipped model; a model folder, or a Stable Diffusion inpainting one by path or hub name
     from_scratch: bool = False  # train every part, codec included, from random weights
     preset: Preset = "default"
-    seed: int = 0
+    seed: int = 0  # of all that is drawn at random
     device: str = "cpu"  # cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     fit: Annotated[FitConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].fit)
@@ -242,7 +242,7 @@ class Generate:
     data: Positional[Path]  # the data set it was fitted on
     out: Positional[Path]  # synthetic set to make
     preset: Preset = "default"
-    seed: int = 0
+    seed: int = 0  # of all that is drawn at random
     device: str = "cpu"  # cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     generate: Annotated[GenerateConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].generate)
@@ -281,7 +281,7 @@ class Remove:
     model: Positional[Path]  # model folder, made by `diffaug fit`
     data: Positional[Path]  # data set; its annotated training cases are painted over
     out: Positional[Path]  # folder to make: images, empty masks, a sheet of before and after
-    seed: int = 0
+    seed: int = 0  # of all that is drawn at random
     device: str = "cpu"  # cpu, cuda, cuda:N or auto
 
     def run(self) -> None:
@@ -372,12 +372,11 @@ class Study:
     test: tuple[str, ...] = ("test",)  # what to test on: val, test, or folders of other data sets
     oracle: Path | None = None  # the data set with every annotation, for the arm `oracle`
     allow_duplicates: bool = False  # go on where a test image or its group is trained on, and say so in the report
-    folds: int = 0  # of the training cases, each fitted without and tested on; 0 tests on --test
+    folds: int = 0  # of the training cases, each fitted without and tested on; 0: on a test set instead
     baseline: bool = False  # with --folds, the arm `real` alone, without a fit: for `generate --aim missed`
-    # how much would a careless split have flattered the model? OUT may be a study: its report tells
-    leaks: bool = False
+    leaks: bool = False  # tell what careless splits would have flattered; OUT may be a study: its report says so
     preset: Preset = "default"
-    seed: int = 0
+    seed: int = 0  # of all that is drawn at random
     device: str = "cpu"  # where to train: cpu, cuda, cuda:N or auto
     dry_run: bool = False  # print the plan and stop
     study: Annotated[StudyConfig, Flat] = field(default_factory=lambda: PRESETS[_preset].study)

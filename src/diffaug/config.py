@@ -51,12 +51,12 @@ class CodecConfig(Knobs):
 
     window: Positive = 128  # px; the side of the square that the model paints
     cell: Cell = 8  # px per latent cell; space-to-depth before the first layer, so that no layer runs above h x w
-    latent_channels: Positive = 16
-    width: Positive = 128
+    latent_channels: Positive = 16  # numbers a cell
+    width: Positive = 128  # channels inside
     blocks: tuple[Positive, Positive] = (1, 6)  # of encoder and decoder
-    iterations: Count = 3000
-    batch_size: Positive = 16
-    learning_rate: Rate = 1e-3
+    iterations: Count = 3000  # where it is trained: the shipped one does not suit the images
+    batch_size: Positive = 16  # windows
+    learning_rate: Rate = 1e-3  # the highest
 
     @field_validator("width")
     @classmethod
@@ -73,18 +73,18 @@ class CodecConfig(Knobs):
 class DenoiserConfig(Knobs):
     """The U-Net that paints, its text encoder, and their training."""
 
-    widths: Widths = (96, 160, 192)
-    layers: Positive = 1
+    widths: Widths = (96, 160, 192)  # channels of each level, from the finest
+    layers: Positive = 1  # residual blocks a level
     text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # 32 for each head
-    text_layers: Positive = 2
+    text_layers: Positive = 2  # of the text encoder
     windows_per_case: Positive = 12  # augmented windows encoded once per case
     normal_share: Fraction = 0.35  # share of lesion-free windows in a batch
-    monitor_share: Rate = 0.1  # share of the cases that only choose the checkpoint; none where that is fewer than two
-    text_dropout: Fraction = 0.1
+    monitor_share: Rate = 0.1  # of the cases with lesions, only choose the checkpoint; none where that is under two
+    text_dropout: Fraction = 0.1  # share of prompts that are emptied, so that text can guide
     region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # of the region over what else is estimated
     iterations: Count = 400  # the score of held-out cases rises no more after 400 of 500 (N = 100)
-    batch_size: Positive = 32
-    learning_rate: Rate = 4e-4
+    batch_size: Positive = 32  # windows
+    learning_rate: Rate = 4e-4  # the highest
     lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0  # of low-rank updates; 0 trains a base in full
     # What follows is for a Stable Diffusion base, or a GPU that is short of memory.
     soft_masks: bool = True  # give the base channels for masks and scale; without, its LoRA suffices in other pipelines
@@ -98,12 +98,12 @@ class DenoiserConfig(Knobs):
 class ValidatorConfig(Knobs):
     """The latent segmentation networks, one per fold, and their calibration."""
 
-    folds: Annotated[int, Field(ge=2)] = 3
+    folds: Annotated[int, Field(ge=2)] = 3  # each leaves out cases, whose lesions set its thresholds
     windows_per_case: Annotated[int, Field(ge=3)] = 20  # a third lesion-free, a tenth the whole frame
     widths: Widths = (32, 32)  # a look costs little beside decoding and a network on pixels; wider ones judge no better
-    iterations: Count = 600
-    batch_size: Positive = 16
-    learning_rate: Rate = 1e-3
+    iterations: Count = 600  # of each
+    batch_size: Positive = 16  # windows
+    learning_rate: Rate = 1e-3  # the highest
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05  # chance that a lesion as good as a real one is rejected
     delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02  # chance that what would have been accepted is stopped
     trajectories: Count = 128  # samples painted to the end that delta is calibrated on; under 1 / delta - 1, none stops
@@ -208,11 +208,11 @@ class StudyConfig(Knobs):
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 160  # px; side of the square the segmentation network sees
     cell: Literal[2, 4, 8] = 4  # px; squares whose pixels become channels before the first layer
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)  # from size / cell down
-    iterations: Positive = 8000
+    iterations: Positive = 8000  # of every arm
     batch_size: Annotated[int, Field(ge=2)] = 8  # batch normalisation needs two
-    learning_rate: Rate = 2e-3
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2
+    learning_rate: Rate = 2e-3  # the highest
+    lr_schedule: Literal["cosine", "constant"] = "cosine"  # how the rate goes on after it has risen
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # of AdamW
     # cross-entropy and the Dice of the batch, that of each image, or one that weighs what is missed more
     loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = "image-dice+ce"
     # decay of the averaged weights that are tested; 0 takes the last
@@ -345,12 +345,20 @@ PRESETS: dict[str, Config] = {
 }
 
 
+def _known(root: str, place: tuple[int | str, ...]) -> str:
+    """Return which knobs there are where an unknown one was given."""
+    group: Any = next((cls for cls in Knobs.__subclasses__() if cls.__name__ == root), Config)
+    for part in place[:-1]:
+        group = group.model_fields[part].annotation
+    return f"there are {', '.join(group.model_fields)}"
+
+
 def explain(error: ValidationError) -> str:
     """Return the first violation of a validation error as one line."""
     first = error.errors()[0]
     where = ".".join(part for part in map(str, first["loc"]) if part.isidentifier() or part.isdigit())  # not of unions
     if first["type"] == "extra_forbidden":
-        return f"only known knobs are allowed: {where} is none; see `diffaug run --help` for the names"
+        return f"only known knobs are allowed: {where} is none; {_known(error.title, first['loc'])}"
     if first["type"] == "value_error":  # ours, which name the value
         return f"{where}: {first['ctx']['error']}"
     return f"{where}: {first['msg']}; got {first['input']!r}"

@@ -625,7 +625,8 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
     summary = summarise(rows, config.study.bootstrap, config.seed, names, found)
     cuts = sorted({line["cut"] for line in found if line["cut"] is not None})  # each draw and fold has its own
     summary |= {"contrast_cut": cuts[0] if len(cuts) == 1 else None, "contrast_cuts": cuts}
-    exceptions = {name: _together(line.get(name, []) for line in found) for name in EXCEPTIONS}
+    plans = [read_json(path) for job in jobs if (path := job.out / "study" / "study.json").is_file()]
+    exceptions = {name: _together(one.get(name, []) for one in [*found, *plans]) for name in EXCEPTIONS}
     summary["base_seen"] = _seen_by_bases([line for line in found if _is_painted(line["arm"])])
     for line in reversed(found):
         summary["arms"][line["arm"]]["cases"] = line["cases"]

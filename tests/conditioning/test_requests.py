@@ -18,6 +18,7 @@ from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word, size_bin
 from diffaug.conditioning.requests import (
     RequestDrawer,
+    check_place,
     draw_requests,
     masks_of_request,
     request_from_dict,
@@ -70,12 +71,15 @@ def test_a_speck_is_no_example(cases, tmp_path):
     assert cases[0].id not in {request.example for request in drawn}
 
 
-def test_outlines_are_refused_where_labels_have_classes(cases):
-    classes = (LabelClass("adenoma", (255,)),)
-    some = [replace(case, classes=classes) for case in cases]
+def test_outlines_are_refused_where_labels_have_classes():
+    two = (LabelClass("adenoma", (1,)), LabelClass("serrated", (2,)))
     config = GenerateConfig(masks="mixed", domain="colonoscopy")
-    with pytest.raises(ConfigError, match=r"an outline is of no class: masks is mixed, and labels have adenoma"):
-        RequestDrawer(some, 0, config)
+    for classes in (two, two[1:]):
+        with pytest.raises(ConfigError, match=r"an outline is of no class: masks is mixed, and labels have .*serrated"):
+            check_place(config, classes)
+    check_place(config, two[:1])
+    check_place(config, ())
+    check_place(GenerateConfig(), two)
 
 
 def test_a_request_survives_json(requests):

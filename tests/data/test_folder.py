@@ -195,7 +195,7 @@ def test_checking_counts_each_conversion_once(tmp_path: Path) -> None:
     cases.append(Case("deep", tmp_path / "deep.png", None, "deep", "unannotated"))
     assert sorted(check_dataset(cases)) == [
         "1 image is in palette colours and was read as RGB",
-        "1 image is of more than 8 bits and was scaled to 8 by the fewest bits that hold its values",
+        "1 image is of more than 8 bits and was scaled to 8",
         "1 image is transparent in parts and was read without transparency",
         "2 images are grey and were read as RGB",
         "5 masks are JPEG and were cut at 127",

@@ -87,6 +87,17 @@ def test_a_missing_source_is_one_line(tmp_path: Path) -> None:
     assert "must be a folder" in refused(tmp_path / "none", tmp_path / "data")
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_images_of_a_split_that_lie_beside_its_images_folder_are_not_overlooked(
+    make_source: Make, tmp_path: Path, split: str
+) -> None:
+    source = make_source()
+    (source / split).mkdir()
+    shutil.copy(next((source / "images").iterdir()), source / split / "more.png")
+    told = refused(source, tmp_path / "data")
+    assert told.endswith(f"holds some; move them to {source / split}/images")
+
+
 def test_the_first_bad_case_in_order_is_the_one_that_is_named(make_source: Make, tmp_path: Path) -> None:
     source = make_source(8)
     for stem in ("c6", "c2"):

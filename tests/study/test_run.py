@@ -635,7 +635,9 @@ def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
         run_study(data, study, [synthetic], CONFIG)
     table.write_text(before, encoding="utf-8")
     first, *rows = read_jsonl(synthetic / "manifest.jsonl")
-    write_jsonl(synthetic / "manifest.jsonl", [{**first, "size_bin": "small"}, *rows])
+    Image.fromarray(~np.asarray(Image.open(synthetic / first["mask"]))).save(synthetic / first["mask"])
+    first["mask_digest"] = digest_of_file(synthetic / first["mask"])  # as `--label repaired` would have written
+    write_jsonl(synthetic / "manifest.jsonl", [first, *rows])
     with pytest.raises(StudyError, match="was made with synthetic = "):
         run_study(data, study, [synthetic], CONFIG)
 
@@ -733,6 +735,23 @@ def test_a_study_of_two_classes_has_the_metrics_of_each_and_the_error_of_the_rat
     header = (of_eyes / "cases.csv").read_text().splitlines()[0].split(",")
     assert "cup_iou" in header and header.index("vcdr_error") < header.index("area")
     assert {path.suffix for path in (of_eyes / "predictions").rglob("*.png")} == {".png"}
+
+
+def test_an_eye_without_a_cup_is_no_confident_label_and_a_frame_without_one_of_two_lesions_may_be(
+    of_eyes, eyes, tmp_path, monkeypatch
+):
+    """The baseline finds the first class everywhere, surely, and the second one nowhere."""
+    found = torch.tensor([0.98, 0.02]).reshape(1, 2, 1, 1)
+    monkeypatch.setattr(selection, "mirrored", lambda networks, images: found.expand(len(images), 2, *images.shape[2:]))
+    cases = read_dataset(eyes).split("train")
+    weights = (of_eyes / "runs" / "real-0.safetensors",)
+    config = CONFIG.model_copy(update={"seeds": 1})
+    for names, confidence in ((("disc", "cup"), 0.0), (("polyp", "instrument"), 0.98)):
+        classes = tuple(replace(one, name=name) for one, name in zip(cases[0].classes, names, strict=True))
+        train = tuple(replace(case, classes=classes) for case in cases)
+        derivation = Derivation("pseudo-label", tmp_path, weights, config, train, (), images=train[:2])
+        rows = list(selection.pseudo_masks(derivation, tmp_path))
+        assert [row["confidence"] for row in rows] == pytest.approx([confidence] * 2)
 
 
 def test_a_network_of_two_classes_starts_without_a_checkerboard_in_either():

@@ -74,6 +74,8 @@ def test_lesions_partly_out_of_view_are_told_from_lost_ones():
     field[:, 21:] = True  # five of eight columns of the second
     lost = lost_from_view(lesions, field)
     assert lost[2:10, 2:10].all() and int(lost.sum()) == 64
+    lesions[0, 0] = True  # of a JPEG mask, say
+    assert not lost_from_view(lesions, field)[0, 0]
     assert not lost_from_view(np.zeros_like(field), field).any()
 
 

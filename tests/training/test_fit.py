@@ -15,9 +15,11 @@ from diffaug.conditioning.prompts import all_prompts
 from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.data.seen import read_seen, sketches_of
+from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.models.checkpoints import find_checkpoint
 from diffaug.models.latent_inpainter import PARTS, LatentInpainter, read_words, verify
-from diffaug.training.fit import divided, fit, rare_classes, train_prior, untrained_around, words_read
+from diffaug.training.fit import base_model, divided, fit, rare_classes, train_prior, untrained_around, words_read
 from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import Calibration
 
@@ -255,6 +257,17 @@ def test_cases_that_choose_the_checkpoint_do_not_train_the_painter(annotated):
     assert divided(annotated, 0.1, 0) == (annotated, [])
 
 
+@pytest.mark.parametrize("count", [20, 23, 24, 25, 31, 34, 50, 98])
+def test_cases_of_one_frame_each_are_divided_as_folds_are(annotated, count):
+    """Fold 0 chooses the checkpoint, as of every fit that is recorded."""
+    cases = [
+        replace(annotated[0], case=replace(annotated[0].case, id=f"c{number}", group=f"c{number}"))
+        for number in range(count)
+    ]
+    folds = folds_by_group({case.case.id: case.case.group for case in cases}, 10, 7)
+    assert [case.case.id for case in divided(cases, 0.1, 7)[1]] == [name for name, fold in folds.items() if fold == 0]
+
+
 def test_a_long_sequence_does_not_choose_the_checkpoint_and_frames_without_lesions_neither(annotated):
     grouped = [
         replace(case, case=replace(case.case, group="long" if number < 4 else case.case.group))
@@ -262,7 +275,7 @@ def test_a_long_sequence_does_not_choose_the_checkpoint_and_frames_without_lesio
     ]
     for seed in range(5):
         seen, kept = divided(grouped, 0.25, seed)
-        assert len(kept) == 1 + (len(seen) < 7) and "long" not in {case.case.group for case in kept}
+        assert len(kept) == 2 and "long" not in {case.case.group for case in kept}
     free = [replace(case, lesions=[], attributes=[]) for case in annotated[:4]]
     for seed in range(5):
         seen, kept = divided([*free, *annotated[4:]], 0.5, seed)
@@ -319,6 +332,8 @@ def test_a_base_of_one_class_is_fitted_to_two_and_one_of_two_not_to_one(
         fit(phantoms, tmp_path / "other", tiny, base=fitted_eyes)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "other").exists()
+    with pytest.raises(ModelError, match=r"was made for 2, the data has 1; use another base"):
+        base_model(tiny, [], tmp_path / "other", find_checkpoint(fitted_eyes), 0, 1)
 
 
 def test_a_class_of_few_lesions_is_told(annotated, eyes):

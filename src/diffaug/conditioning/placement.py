@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
-from diffaug.conditioning.masks import EIGHT, paste
+from diffaug.conditioning.masks import EIGHT, MIN_PIXELS, MIN_SHARE, paste
 from diffaug.data.case import Mask, Pixels
 
 CELLS = 128  # longest side of the grid of positions
@@ -54,11 +54,11 @@ def field_of_view(image: Pixels) -> Mask:
 def lost_from_view(lesions: Mask, field: Mask) -> Mask:
     """Return the lesions more than half of which lie where no tissue is seen: they cannot be painted away.
 
-    A dark or bluish lesion may be taken for a box, or for the frame's border.
+    A dark or bluish lesion may be taken for a box, or for the frame's border. Specks of a mask are no lesions.
     """
     labels, count = ndimage.label(lesions, EIGHT)
     whole, seen = (np.bincount(some.ravel(), minlength=count + 1) for some in (labels, labels[field]))
-    lost = np.flatnonzero(seen < whole / 2)
+    lost = np.flatnonzero((seen < whole / 2) & (whole >= max(MIN_PIXELS, MIN_SHARE * lesions.size)))
     return np.isin(labels, lost[lost > 0])
 
 

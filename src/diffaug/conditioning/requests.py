@@ -275,13 +275,15 @@ def check_config(config: GenerateConfig) -> Library:
 def check_place(config: GenerateConfig, classes: Sequence[LabelClass]) -> None:
     """Refuse a second disc in an eye, and outlines where labels have classes, of which an outline knows none.
 
+    An outline is labelled 1: that may be the one class that there is.
+
     Raises:
-        ConfigError: `place` is free, and the classes are disc and cup; or there are classes, and `masks` is not bank.
+        ConfigError: `place` is free, and the classes are disc and cup; or `masks` is not bank, and there are others.
     """
     names = [one.name for one in classes]
     if config.place == "free" and disc_and_cup(names):
         raise ConfigError("an eye has one disc, which is repainted where it is: place is free; set it to replace")
-    if names and config.masks != "bank":
+    if config.masks != "bank" and (len(classes) > 1 or any(1 not in one.values for one in classes)):
         raise ConfigError(
             f"an outline is of no class: masks is {config.masks}, and labels have {', '.join(names)}; set it to bank"
         )
@@ -322,6 +324,7 @@ class RequestDrawer:
         check_place(config, self.classes)
         self.discs = self._discs()
         self._terrains: dict[str, Terrain] = {}
+        self._hidden: dict[str, bool] = {}
         self._printed: dict[tuple[int, int], Mask | None] = {}
         self._words: dict[str, dict[str, str]] = {}
         self._settings: dict[str, tuple[Setting, float]] = {}
@@ -449,7 +452,7 @@ class RequestDrawer:
     def _leading_cases(self, aim: str) -> list[str]:
         """Return the training cases of a stratum that the budget gives weight to."""
         weights = {} if self.budget is None else dict(self.budget.weights)
-        return [name for name in weights if name in self._annotated and stratum(self._words_of_case(name)) == aim]
+        return [name for name in weights if stratum(self._words_of_case(name)) == aim]
 
     def _draw_example(
         self, request: Request, place: Setting, new: Mask, rng: np.random.Generator, asked: Mapping[str, str] = NOTHING
@@ -581,7 +584,7 @@ class RequestDrawer:
         for choice in rng.permutation(len(backgrounds))[:TRIES]:
             background = backgrounds[int(choice)]
             terrain = self.terrain(background, removed)
-            if removed and lost_from_view(self.lesion_of(background), terrain.field).any():
+            if removed and self._hides_lesion(background, terrain.field):
                 continue  # it would stay in the picture, and not in the label
             if entry.relative_area * transform.scale**2 > terrain.room:
                 continue
@@ -590,6 +593,11 @@ class RequestDrawer:
             if place is not None:
                 return _partial(entry, transform, background, placement, place)
         return None
+
+    def _hides_lesion(self, background: str, field: Mask) -> bool:
+        if background not in self._hidden:
+            self._hidden[background] = bool(lost_from_view(self.lesion_of(background), field).any())
+        return self._hidden[background]
 
     def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Request | None:
         area = entry.relative_area * transform.scale**2

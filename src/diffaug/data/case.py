@@ -24,7 +24,6 @@ NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case w
 LESION = "lesion"  # the class of a data set that declares none
 MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
-DEPTHS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # largest values of 8, 10, 12, 14 and 16 bits
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 # Orientations that lie on their side, and the turn that sets them upright (EXIF 2.3, tag 0x0112).
@@ -231,14 +230,11 @@ def _open(path: Path, case: str) -> Image.Image:
 
 
 def _full_range(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale integers or floats of more than 8 bits to 0..255: by 8, 10, 12, 14 or 16 bits, the fewest that hold all.
-
-    Floats up to 1 are scaled by 1.
-    """
+    """Scale integers or floats of more than 8 bits to 0..255 by their own largest value."""
     numbers = np.nan_to_num(values.astype(np.float64))
     highest = numbers.max(initial=0)
     unit = values.dtype.kind == "f" and highest <= 1
-    top = 1.0 if unit else next((top for top in DEPTHS if highest <= top), DEPTHS[-1])
+    top = 65535.0 if highest > 4095 else 4095.0 if highest > 255 else 1.0 if unit else 255.0
     return np.clip(np.rint(numbers * (255.0 / top)), 0, 255).astype(np.uint8)
 
 

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 SENTENCES = {
     "grey": "images are grey and were read as RGB",
     "palette": "images are in palette colours and were read as RGB",
-    "16-bit": "images are of more than 8 bits and were scaled to 8 by the fewest bits that hold their values",
+    "16-bit": "images are of more than 8 bits and were scaled to 8",
     "transparency": "images are transparent in parts and were read without transparency",
     "turned": "images are turned by their EXIF orientation and were set upright",
     "unturned-mask": "masks are without the EXIF orientation of their images, told by no shape, and were read upright",

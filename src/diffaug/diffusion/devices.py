@@ -1,7 +1,6 @@
 """Where tensors are computed: a device by its name, and the processes that `accelerate launch` starts, if it does."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -84,7 +83,7 @@ def one_thread() -> Iterator[None]:
 
 
 def prepare_worker(parent: int) -> None:
-    """Prepare a worker process: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is.
+    """Prepare a worker process: one thread, and gone when its parent is.
 
     Args:
         parent: The parent's process id.
@@ -95,7 +94,6 @@ def prepare_worker(parent: int) -> None:
             time.sleep(1)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 

@@ -34,7 +34,8 @@ def autocast(device: torch.device | str, precision: Precision = "auto", *, cache
     The cache of converted weights spares time, but not where passes are recorded.
     """
     kind = torch.device(device).type
-    native = kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    on_gpu = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)  # from Ampere on
+    native = on_gpu or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
     enabled = native if precision == "auto" else precision != "fp32"
     low = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(kind, low, enabled=enabled, cache_enabled=cache)
@@ -220,7 +221,8 @@ def optimise(
     """Train modules in place; afterwards they hold the moving average of their parameters, the best one if scored.
 
     The randomness of iteration i is a pure function of (seed, i), so a run that is killed and started again does what
-    an unbroken run does. `folder` holds `NAME.safetensors` (the checkpoint) and `NAME.jsonl` (the log).
+    an unbroken run does (in float16 but for AdamW's count of updates, which leaves out those that overflowed). `folder`
+    holds `NAME.safetensors` (the checkpoint) and `NAME.jsonl` (the log).
 
     Args:
         name: Names the files and the progress bar.

@@ -29,7 +29,10 @@ BASE_FILE = "base.json"  # digests of the base's files
 PLACE_FILE = "base_place.json"  # where the base lies; no part of what the model is, so it may be edited
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-CONFIGS = ("model_index.json", "*/*config.json", "*/model_index.json", "tokenizer/*.json", "tokenizer/*.txt")
+CONFIGS = (
+    "model_index.json", "*/*config.json", "*/model_index.json", "*/*.safetensors.index.json", "tokenizer/*.json",
+    "tokenizer/*.txt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

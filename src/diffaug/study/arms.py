@@ -314,7 +314,7 @@ def _check_files(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
             raise StudyError(
                 f"a synthetic set must hold what was painted: {folder / name} is not the file that manifest.jsonl "
-                "tells of; generate the set again, in another folder"
+                "tells of; generate the set again, in another folder where it was changed"
             )
 
 

@@ -383,7 +383,7 @@ def _digest(cases: Sequence[Case]) -> str:
     def told(case: Case) -> list[Any]:
         classes = [[one.name, *one.values] for one in case.classes]
         files = [digest_of_file(path) if path else "" for path in (case.image, case.mask)]
-        return [case.id, case.group, *files, *classes]
+        return [case.id, *([case.group] if case.group != case.id else []), *files, *classes]
 
     return digest_of_value([told(case) for case in cases])
 
@@ -658,8 +658,11 @@ class _Worker:
 
 
 def _start_worker(parent: int, stop: Any, reports: Any) -> None:
+    import signal
+
     from diffaug.diffusion.devices import prepare_worker
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent decides what Ctrl-C means
     prepare_worker(parent)
     _Worker.stop, _Worker.reports = stop, reports
 

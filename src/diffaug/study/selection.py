@@ -18,6 +18,7 @@ from diffaug.artifacts import digest_of_file, make_folder, read_json, read_jsonl
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.fundus import disc_and_cup
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, EmptyArmError, StudyError
 from diffaug.study.arms import SELECTED, Arm, annotated, read_synthetic
@@ -275,7 +276,8 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     """Write the mask that the baselines give each unannotated image, and yield its confidence.
 
     The label is that of the mean probability of the baselines over the image and its mirror images; its confidence is
-    the mean probability of each class inside its mask, the least of the classes that are found; 0 where none is.
+    the mean probability of each class inside its mask, the least of the classes that are found; 0 where none is, and in
+    an eye, which has a disc and a cup, where one is not.
 
     Yields:
         id, image (digest of its file), mask (file name), area (share of the image), confidence.
@@ -287,6 +289,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
 
     cases, config, classes = derivation.images, derivation.config, derivation.train[0].classes
     networks = load_networks(derivation.baselines, config, derivation.train)
+    eyes = disc_and_cup([one.name for one in classes]) is not None
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
         found = mirrored(networks, load_images(some, config.size))
@@ -295,7 +298,9 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
             label, name = labelled(full, classes, LIKELY), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             masks = masks_from_label(label, classes)
+            found_all = masks.any(axis=(1, 2)).all()
             sure = [float(one[mask].mean()) for one, mask in zip(full, masks, strict=True) if mask.any()]
+            sure = [] if eyes and not found_all else sure
             told = {"area": float((label > 0).mean()), "confidence": round(min(sure, default=0.0), 5)}
             yield {"id": case.id, "image": digest_of_file(case.image), "mask": name, **told}
 

@@ -1,7 +1,8 @@
 """Shards: the unit of work, of resuming and of distribution.
 
 A shard is a fixed list of requests. Its files are a pure function of (model digest, config, data, shard index); it is
-complete when its `rows.jsonl`, written last, exists. Kill it anywhere: what is missing is made again.
+complete when its `rows.jsonl`, written last, and all that it names exist. Kill it anywhere: what is missing is made
+again.
 """
 
 import math
@@ -713,7 +714,7 @@ def generate(
 
     Raises:
         ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
-        ConfigError: `out` holds a set with other settings, or the device is not there.
+        ConfigError: `out` holds a set with other settings, another process works in it, or the device is not there.
         FindingsError: The domain is unknown, or the findings break a rule.
         PlacementError: No mask fits on any background.
         StudyError: The baseline is not of these training cases out of fold.

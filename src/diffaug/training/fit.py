@@ -101,7 +101,7 @@ def fit(
 
     Raises:
         ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`; the device is not there; a
-            batch has fewer rows than parts.
+            batch has fewer rows than parts; or another process fits this model.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
@@ -126,8 +126,9 @@ def fit(
     check_classes(start, dataset.class_names)
     training = make_folder(model / "training")
     with held(training) if process.leads else nullcontext():
-        write_json(model / "fit.json", plan | _seen(annotated, unannotated, digests))
-        write_json(model / "training" / "versions.json", versions())
+        if finished(model, plan):  # by another process, while the images were checked
+            return read_json(training / "summary.json") if process.leads else {}
+        _note_plan(model, plan | _seen(annotated, unannotated, digests))
 
         seconds: dict[str, float] = {}
         clock = _Clock(seconds)
@@ -263,6 +264,11 @@ def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float)
     ]
 
 
+def _note_plan(model: Path, plan: dict[str, Any]) -> None:
+    write_json(model / "fit.json", plan)
+    write_json(model / "training" / "versions.json", versions())
+
+
 def _seen(annotated: Sequence[Case], unannotated: Sequence[Case], digests: dict[str, str]) -> dict[str, Any]:
     """Return what `fit.json` says of the data: digests of the annotated cases, and of every image."""
     images = {case.id: digest_of_file(case.image) for case in (*annotated, *unannotated)}
@@ -280,7 +286,7 @@ def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[A
         return list(cases), []
     folds = folds_by_group(groups, max(2, min(count, round(1 / share))), seed)
     sizes = Counter(folds.values())
-    nearest = min(sorted(sizes), key=lambda fold: abs(sizes[fold] - wanted))
+    nearest = min(sorted(sizes), key=lambda fold: int(abs(sizes[fold] - len(groups) / len(sizes))))  # or the first
     chosen = {groups[name] for name, fold in folds.items() if fold == nearest}
     kept = [case for case in cases if case.case.id in groups and case.case.group in chosen]
     if len(kept) > MOST_MONITORED * len(groups):
@@ -346,11 +352,15 @@ def check_classes(base: Checkpoint | None, names: Sequence[str]) -> None:
     Raises:
         ModelError: It was.
     """
-    known = LatentInpainter.load(base.folder).classes if base and base.is_compact else 0
-    if base and known > len(names):
+    if base and base.is_compact:  # Stable Diffusion takes long to load: it is asked when it is (`base_model`)
+        _check_classes(LatentInpainter.load(base.folder), base, len(names))
+
+
+def _check_classes(model: LatentInpainter, base: Checkpoint, classes: int) -> None:
+    if model.classes > classes:
         raise ModelError(
-            f"a base has at most the classes of the data: {base.name} was made for {known}, the data has {len(names)} "
-            f"({', '.join(names)}); use another base"
+            f"a base has at most the classes of the data: {base.name} was made for {model.classes}, the data has "
+            f"{classes}; use another base"
         )
 
 
@@ -393,9 +403,13 @@ def base_model(
     """Load the base and add masks of further classes, or train a codec and set untrained parts around it.
 
     Stable Diffusion gets channels for masks and scale, and is saved beside its checkpoint unless it is to be merged.
+
+    Raises:
+        ModelError: The base was made for more classes.
     """
     if base is not None:
         model = LatentInpainter.load(base.folder)
+        _check_classes(model, base, classes)
         if not base.is_compact:
             model.base = None if config.denoiser.merge else base
         wanted = config.denoiser.soft_masks if not base.is_compact else model.classes or classes > 1

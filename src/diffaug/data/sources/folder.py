@@ -124,6 +124,12 @@ def cases_of_folder(source: Path) -> list[Case]:
     if not source.is_dir():
         raise DataError(f"a source must be a folder: {source} is none; check the path")
     splits = [split for split in SPLITS if (source / split / "images").is_dir()]
+    bare = [split for split in SPLITS if split not in splits and files_by_stem(source / split)]
+    if bare:
+        folder = source / bare[0]
+        raise DataError(
+            f"the images of a split lie in images/ inside it: {folder} holds some; move them to {folder}/images"
+        )
     flat = (source / "images").is_dir()
     if flat and set(splits) & set(ANNOTATED):
         raise DataError(f"a source has images/ or split folders: {source} has images/ and {splits[0]}/; move one away")
