@@ -17,6 +17,7 @@ from diffaug.artifacts import digest_of_file, read_json, read_jsonl
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
+from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
 from diffaug.pipeline import (
     _jobs,
@@ -70,8 +71,10 @@ def test_what_was_allowed_in_any_fold_is_said_from_records_alone(tmp_path: Path)
     text = (data / "cases.csv").read_text(encoding="utf-8")
     text = text.replace("masks/train-9.png,train-9,train", ",train-9,unannotated")
     (data / "cases.csv").write_text(text, encoding="utf-8")
-    told = []
-    for case in ("train-0", "train-1", "train-2", "train-3"):
+    told, train = [], read_dataset(data).split("train")
+    fold_of = folds_by_group({case.id: case.group for case in train}, 2, 0)
+    of_each = [next(name for name, own in fold_of.items() if own == fold) for fold in range(2)]
+    for case in of_each:
         shutil.copy(data / "images" / f"{case}.png", data / "images" / "train-9.png")
         config = real_alone(tmp_path / case, folds=2, annotated=("all",), draws=(0,), allow_duplicates=True)
         for _ in range(2):
@@ -80,7 +83,7 @@ def test_what_was_allowed_in_any_fold_is_said_from_records_alone(tmp_path: Path)
             assert "Not a clean test" in report.read_text(encoding="utf-8")
             shutil.rmtree(tmp_path / case / "nall-draw0-fold0", ignore_errors=True)
             shutil.rmtree(tmp_path / case / "nall-draw0-fold1", ignore_errors=True)
-    assert told == [[[case, "train-9"]] for case in ("train-0", "train-1", "train-2", "train-3") for _ in range(2)]
+    assert told == [[[case, "train-9"]] for case in of_each for _ in range(2)]
 
 
 def test_cases_of_a_test_folder_carry_its_name_so_another_name_is_another_run(tmp_path: Path) -> None:
