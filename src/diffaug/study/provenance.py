@@ -45,9 +45,9 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
             f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json "
             "with images and cases; run `diffaug generate` again, which writes it"
         )
-    seen: dict[str, Case] = {}
-    for case in sorted(dataset.cases, key=lambda case: case.split not in TRAINING):  # a repeated frame is allowed or
-        seen.setdefault(digest_of_file(case.image), case)  # refused as such (`check_repeated`)
+    seen: dict[str, Case] = {}  # training cases first: that a test image repeats one is told by `check_repeated`
+    for case in sorted(dataset.cases, key=lambda case: case.split not in TRAINING):
+        seen.setdefault(digest_of_file(case.image), case)
     for name, digest in synthetic.digests.items():
         found = seen.get(digest)
         if found is None or found.split not in TRAINING:
