@@ -51,6 +51,7 @@ from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.diffusion.train import autocast
 from diffaug.models.latent_inpainter import decode, encode
+from diffaug.report.page import spread
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.segmenter import build_network, train
 from diffaug.synthesis.compose import region_of
@@ -450,11 +451,6 @@ def by_us(bench: Bench, gate: Gate, clock: Clock) -> dict[str, Any]:
     return {"seconds": seconds / len(bench.prepared), "kept": kept, "lesions": lesions}
 
 
-def spread(length: int, count: int) -> list[int]:
-    """Return so many places of a list of some length, or all, evenly."""
-    return [place * length // min(count, length) for place in range(min(count, length))]
-
-
 def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Lesion], size: Size) -> dict[str, Any]:
     """Return the ratios of kept cases per core-second, and the KID of both."""
     studio, painter = bench.studio, bench.studio.painter
@@ -463,17 +459,17 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
     good = bench.judged(painted) >= GOOD
     fixed = by_us(bench, Gate(studio.gate.validators, studio.calibration.fixed(PEER_IOU)), Clock())
 
-    rows = spread(len(bench.prepared), size.peer)  # requests lie in the order of their folds
-    singles, equal = (spread(len(rows), count) for count in (size.singles, 4 * size.singles))
+    rows = spread(range(len(bench.prepared)), size.peer)  # requests lie in the order of their folds
+    singles, equal = spread(rows, size.singles), spread(rows, 4 * size.singles)
     scheduler = DDIMScheduler.from_config(painter.scheduler.config)
 
     def by_loop(items: Sequence[Prepared]) -> Tensor:
         return peer_latents(bench, items, scheduler, size.peer_steps)
 
     peers = {
-        "peer": by_peer(bench, [rows[i] for i in singles], 1, by_loop),
+        "peer": by_peer(bench, singles, 1, by_loop),
         "peer_batched": by_peer(bench, rows, slots, by_loop),
-        "equal": by_peer(bench, [rows[i] for i in equal], 1, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
+        "equal": by_peer(bench, equal, 1, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
         "equal_batched": by_peer(bench, rows, slots, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
     }
 

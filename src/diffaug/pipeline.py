@@ -634,9 +634,8 @@ def _pool(jobs: Sequence[Job], records: "Records") -> dict[str, Any]:
 
 
 def _together(lists: Iterable[Sequence[Any]]) -> list[Any]:
-    """Return what any of some lists holds, once, in order."""
-    found: list[Any] = [one for some in lists for one in some]
-    return sorted(one for place, one in enumerate(found) if one not in found[:place])
+    """Return what any of some lists of names, or of pairs of names, holds: once, in order."""
+    return sorted({tuple(one) if isinstance(one, list) else one for some in lists for one in some})
 
 
 def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

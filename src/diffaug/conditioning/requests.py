@@ -584,10 +584,10 @@ class RequestDrawer:
         for choice in rng.permutation(len(backgrounds))[:TRIES]:
             background = backgrounds[int(choice)]
             terrain = self.terrain(background, removed)
-            if removed and self._hides_lesion(background, terrain.field):
-                continue  # it would stay in the picture, and not in the label
             if entry.relative_area * transform.scale**2 > terrain.room:
                 continue
+            if removed and self._hides_lesion(background, terrain.field):
+                continue  # it would stay in the picture, and not in the label
             shape = shape_in(terrain.frame)
             place = place_free(terrain, shape, rng, self._margin(shape))
             if place is not None:

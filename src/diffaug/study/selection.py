@@ -298,9 +298,8 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
             label, name = labelled(full, classes, LIKELY), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             masks = masks_from_label(label, classes)
-            found_all = masks.any(axis=(1, 2)).all()
-            sure = [float(one[mask].mean()) for one, mask in zip(full, masks, strict=True) if mask.any()]
-            sure = [] if eyes and not found_all else sure
+            found_in = [(one, mask) for one, mask in zip(full, masks, strict=True) if eyes or mask.any()]
+            sure = [float(one[mask].mean()) if mask.any() else 0.0 for one, mask in found_in]
             told = {"area": float((label > 0).mean()), "confidence": round(min(sure, default=0.0), 5)}
             yield {"id": case.id, "image": digest_of_file(case.image), "mask": name, **told}
 

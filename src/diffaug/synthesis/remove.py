@@ -75,7 +75,13 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
     calibration = Calibration.load(model / "calibration.json")
     painter = LatentInpainter.load(model, place)
     remover = Remover(painter, calibration, load_validators(model, calibration, painter), seed)
-    with held(out), progress_bar() as bar:
+    with held(out):
+        return _written(cases, remover, out, digest, hidden)
+
+
+def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: Sequence[str]) -> dict[str, Any]:
+    """Paint what is not painted yet, write the tables and the sheet, and return the summary."""
+    with progress_bar() as bar:
         task = bar.add_task("removing", total=len(cases))
         for case in cases:
             if not _is_made(out, case):

@@ -516,8 +516,8 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
 
 def _is_complete(folder: Path, out: Path) -> bool:
     """Tell whether a shard's rows are written, and every file that they name is still there."""
-    rows = read_jsonl(folder / "rows.jsonl") if (folder / "rows.jsonl").is_file() else None
-    return rows is not None and all((out / row[kind]).is_file() for row in rows for kind in FILES if row.get(kind))
+    rows = read_jsonl(folder / "rows.jsonl")
+    return bool(rows) and all((out / row[kind]).is_file() for row in rows for kind in FILES if row.get(kind))
 
 
 def painted_requests(studio: Studio, requests: Sequence[int], gate: Gate | None) -> Iterator[tuple[Canvas, Painted]]:
