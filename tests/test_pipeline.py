@@ -289,6 +289,25 @@ def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path
     assert sorted(tested) == sorted(case.id for case in full.split("train"))
 
 
+@pytest.mark.parametrize(
+    ("arms", "batch_size", "annotated", "rule"),
+    [
+        (["real"], 2, 9, "it is 9, .* without fold 0 has 5; ask for fewer"),
+        (["real"], 8, "all", "real has 5, study.batch_size is 8"),
+        (["real", "unfiltered"], 2, 3, "a fit needs 6 annotated training cases: .* without fold 0 has 3"),
+    ],
+)
+def test_folds_that_are_too_small_are_refused_before_a_folder_is_made(
+    tmp_path: Path, arms: list[str], batch_size: int, annotated: int | str, rule: str
+) -> None:
+    data = make_dataset(tmp_path / "data", train=10)
+    config = real_alone(tmp_path / "out", folds=2, annotated=(annotated,), draws=(0,))
+    study = config.study.model_copy(update={"arms": tuple(arms), "batch_size": batch_size})
+    with pytest.raises(DiffaugError, match=rule):
+        run_pipeline(config.model_copy(update={"study": study}), data)
+    assert not (tmp_path / "out").exists()
+
+
 def painted(config: Config, *arms: str, **generate: Any) -> Config:
     """The same run with other arms, and another way of painting."""
     study = config.study.model_copy(update={"arms": arms, "synthetic_per_real": 2.0})

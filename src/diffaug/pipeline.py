@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -343,7 +344,11 @@ def _jobs(config: Config, dataset: Dataset) -> list[Job]:
     if not wanted.folds:
         fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
-        fold_of = folds_by_group(_groups_of(dataset.split("train")), wanted.folds, config.seed)
+        train = dataset.split("train")
+        fold_of = folds_by_group(_groups_of(train), wanted.folds, config.seed)
+        for fold, annotated in product(range(wanted.folds), wanted.annotated):  # before a folder is made
+            others = [case for case in train if fold_of[case.id] != fold]
+            _check_cases(config, annotated, others, f"{dataset.folder} without fold {fold}")
         fulls = {fold: config.out / f"fold{fold}" for fold in range(wanted.folds)}
         for fold in range(wanted.folds):
             derived(
@@ -397,31 +402,37 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
         StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
     """
     from diffaug.diffusion.devices import device_of
-    from diffaug.study.arms import Arm, check_size
     from diffaug.study.provenance import check_groups, shared_groups
     from diffaug.study.run import read_inputs, repeated_in
 
     for device in {job.config.device for job in jobs} - {"cpu"}:
         device_of(device)
     for job in jobs:
-        train = read_dataset(job.full).split("train")
-        if job.count > len(train):
-            raise ConfigError(
-                f"data.annotated is at most the number of annotated training cases: it is {job.count}, {job.full} has "
-                f"{len(train)}; ask for fewer"
-            )
-        alone = [Arm(arm, train[: job.count]) for arm in job.config.study.arms if arm in ("real", "copy-paste")]
-        for one in alone:
-            check_size(one, job.config.study.batch_size)
-        if job.painting:
-            from diffaug.training.fit import check_count
-
-            check_count(job.count, job.full)
-            check_place(job.config.generate, train[0].classes)
+        _check_cases(job.config, job.annotated, read_dataset(job.full).split("train"), str(job.full))
     for job in {job.full: job for job in jobs}.values():
         inputs = read_inputs(job.full, (), job.tests)
         check_groups(shared_groups(inputs.dataset, inputs.test), job.config.data.allow_duplicates)
         repeated_in(job.repeated, inputs, job.config.data.allow_duplicates)
+
+
+def _check_cases(config: Config, annotated: int | str, train: Sequence[Case], where: str) -> None:
+    """Refuse training cases of which no job with this number of annotated ones can be made; `where` names them."""
+    from diffaug.study.arms import Arm, check_size
+
+    count = annotated if isinstance(annotated, int) else len(train)
+    if count > len(train):
+        raise ConfigError(
+            f"data.annotated is at most the number of annotated training cases: it is {count}, {where} has "
+            f"{len(train)}; ask for fewer"
+        )
+    for arm in config.study.arms:
+        if arm in ("real", "copy-paste"):
+            check_size(Arm(arm, train[:count]), config.study.batch_size)
+    if any(_is_painted(arm) for arm in config.study.arms):
+        from diffaug.training.fit import check_count
+
+        check_count(count, where)
+        check_place(config.generate, train[0].classes)
 
 
 def _made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:

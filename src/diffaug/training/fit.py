@@ -303,8 +303,8 @@ def chosen_checkpoint(log: Path) -> dict[str, float]:
     return {"iteration": best["iteration"] + 1, "score": best["score"], "last_score": scored[-1]["score"]}
 
 
-def check_count(annotated: int, data: Path) -> None:
-    """Refuse too few annotated cases.
+def check_count(annotated: int, data: Path | str) -> None:
+    """Refuse too few annotated cases of what is named.
 
     Raises:
         DataError: There are fewer than a painter and its folds need.
