@@ -195,11 +195,20 @@ def test_checking_counts_each_conversion_once(tmp_path: Path) -> None:
     cases.append(Case("deep", tmp_path / "deep.png", None, "deep", "unannotated"))
     assert sorted(check_dataset(cases)) == [
         "1 image is in palette colours and was read as RGB",
-        "1 image is of more than 8 bits and was scaled to 8",
         "1 image is transparent in parts and was read without transparency",
+        "1 image of more than 8 bits was scaled to 8, with 65,535 as white",
         "2 images are grey and were read as RGB",
         "5 masks are JPEG and were cut at 127",
     ]
+
+
+def test_images_of_one_camera_that_are_read_on_two_scales_are_told(tmp_path: Path) -> None:
+    cases = []
+    for index, brightest in enumerate([60_000, 60_000, 3_000]):
+        Image.fromarray(np.full((8, 8), brightest, np.uint16)).save(tmp_path / f"{index}.png")
+        cases.append(Case(str(index), tmp_path / f"{index}.png", None, str(index), "unannotated"))
+    assert len(check_dataset(cases[:2])) == 1
+    assert "were read as 12-bit, 16-bit, each by its own largest value" in check_dataset(cases)[-1]
 
 
 def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:

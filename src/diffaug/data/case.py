@@ -25,6 +25,7 @@ LESION = "lesion"  # the class of a data set that declares none
 MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
+DEPTHS = {"8-bit": 255.0, "12-bit": 4095.0, "16-bit": 65535.0, "unit": 1.0}  # what white is in them
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 # Orientations that lie on their side, and the turn that sets them upright (EXIF 2.3, tag 0x0112).
 TURNS = {
@@ -229,28 +230,28 @@ def _open(path: Path, case: str) -> Image.Image:
         ) from None
 
 
-def _full_range(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale integers or floats of more than 8 bits to 0..255 by their own largest value."""
+def _full_range(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
+    """Scale integers or floats of more than 8 bits to 0..255 by the depth of their own largest value, and name it."""
     numbers = np.nan_to_num(values.astype(np.float64))
     highest = numbers.max(initial=0)
     unit = values.dtype.kind == "f" and highest <= 1
-    top = 65535.0 if highest > 4095 else 4095.0 if highest > 255 else 1.0 if unit else 255.0
-    return np.clip(np.rint(numbers * (255.0 / top)), 0, 255).astype(np.uint8)
+    depth = "16-bit" if highest > 4095 else "12-bit" if highest > 255 else "unit" if unit else "8-bit"
+    return np.clip(np.rint(numbers * (255.0 / DEPTHS[depth])), 0, 255).astype(np.uint8), depth
 
 
 def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
     """Decode an image file to RGB.
 
     Returns:
-        Pixels, shape (H, W, 3), and what was converted ("grey", "palette", "16-bit", "transparency") or "".
+        Pixels, shape (H, W, 3), and what was converted ("grey", "palette", "transparency", a name of `DEPTHS`) or "".
 
     Raises:
         DataError: The file is missing, damaged or too large.
     """
     image = _open(path, case or path.stem)
     if image.mode in DEEP:
-        grey = _full_range(np.asarray(image))
-        return np.repeat(grey[:, :, None], 3, axis=2), "16-bit"
+        grey, depth = _full_range(np.asarray(image))
+        return np.repeat(grey[:, :, None], 3, axis=2), depth
     kind = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
     note = kind.get(image.mode, image.mode)
     return np.array(image.convert("RGB")), note

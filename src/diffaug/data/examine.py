@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from diffaug.data.case import TURNS, Case, Mask, check_mask_size, orientation_of, rgb_from_file
+from diffaug.data.case import DEPTHS, TURNS, Case, Mask, check_mask_size, orientation_of, rgb_from_file
 from diffaug.data.duplicates import Fingerprint, fingerprint
 from diffaug.errors import DataError
 
@@ -19,7 +19,10 @@ Item = TypeVar("Item")
 SENTENCES = {
     "grey": "images are grey and were read as RGB",
     "palette": "images are in palette colours and were read as RGB",
-    "16-bit": "images are of more than 8 bits and were scaled to 8",
+    "8-bit": "images of more than 8 bits were read as they are, with 255 as white",
+    "12-bit": "images of more than 8 bits were scaled to 8, with 4,095 as white",
+    "16-bit": "images of more than 8 bits were scaled to 8, with 65,535 as white",
+    "unit": "images of real numbers were scaled to 8 bits, with 1 as white",
     "transparency": "images are transparent in parts and were read without transparency",
     "turned": "images are turned by their EXIF orientation and were set upright",
     "unturned-mask": "masks are without the EXIF orientation of their images, told by no shape, and were read upright",
@@ -121,12 +124,19 @@ def tracked(items: Iterable[Item], total: int, progress: str) -> Iterable[Item]:
 
 
 def notices_of(findings: Sequence[Finding]) -> list[str]:
-    """Return one line for each kind of conversion, with its count."""
+    """Return one line for each kind of conversion, with its count, and one where images were scaled in several ways."""
     counts = Counter(note for finding in findings for note in finding.notes)
-    return [
+    lines = [
         counted(count, SENTENCES.get(note, f"images are {note} and were read as RGB"))
         for note, count in sorted(counts.items())
     ]
+    depths = [depth for depth in DEPTHS if counts[depth]]
+    if len(depths) > 1:
+        lines.append(
+            f"images of more than 8 bits were read as {', '.join(depths)}, each by its own largest value: where one "
+            "camera made them, dark ones come out lighter; save all of them as 8 bits on one scale"
+        )
+    return lines
 
 
 def counted(count: int, sentence: str) -> str:
