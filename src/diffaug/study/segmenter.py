@@ -162,7 +162,7 @@ def train(
     if on_gpu:
         record_passes(network, batches.draw(0).images)
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=on_gpu
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     average = Average(network, config.ema)
     checkpoint, log = Path(f"{files}.checkpoint"), Path(f"{files}.log.jsonl")
@@ -248,9 +248,14 @@ def save(network: "nn.Module", optimiser: "torch.optim.Optimizer", average: Aver
 
 
 def restore(network: "nn.Module", optimiser: "torch.optim.Optimizer", average: Average, path: Path) -> int:
-    """Load what `save` wrote and return the iterations done."""
+    """Load what `save` wrote and return the iterations done.
+
+    Moments get the memory format of their parameter, which a fused optimiser takes for granted.
+    """
+    import torch
     from safetensors import safe_open
 
+    parameters = list(network.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     weights: dict[str, Tensor] = {}
     with safe_open(path, "pt") as file:
@@ -261,8 +266,11 @@ def restore(network: "nn.Module", optimiser: "torch.optim.Optimizer", average: A
             elif kind == "average":
                 average.weights[rest].copy_(file.get_tensor(key))
             else:
-                index, _, name = rest.partition(".")
-                state.setdefault(int(index), {})[name] = file.get_tensor(key)
+                number, _, name = rest.partition(".")
+                index, value = int(number), file.get_tensor(key)
+                if value.shape == parameters[index].shape:  # a moment, not the count of updates
+                    value = torch.empty_like(parameters[index]).copy_(value)
+                state.setdefault(index, {})[name] = value
         done = int(file.metadata()["done"])
     network.load_state_dict(weights)
     average.done = done
