@@ -427,7 +427,7 @@ def _check_cases(config: Config, annotated: int | str, train: Sequence[Case], wh
         )
     for arm in config.study.arms:
         if arm in ("real", "copy-paste"):
-            check_size(Arm(arm, train[:count]), config.study.batch_size)
+            check_size(Arm(arm, tuple(train[:count])), config.study.batch_size)
     if any(_is_painted(arm) for arm in config.study.arms):
         from diffaug.training.fit import check_count
 
