@@ -54,6 +54,15 @@ def test_every_preset_has_an_estimate_and_the_demo_fits_into_eight_minutes() -> 
     assert estimate(PRESETS["demo"])["minutes"] < 8
 
 
+@pytest.mark.parametrize(("share", "draws"), [(None, 3), (2.0, 3), (0.7, 2), (0.1, 1)])
+def test_an_estimate_tells_how_many_draws_a_budget_leaves(share: float | None, draws: int) -> None:
+    whole = estimate(PRESETS["default"])
+    budget = None if share is None else share * whole["minutes"]
+    told = estimate(PRESETS["default"].model_copy(update={"budget": budget}))
+    assert told["draws"] == draws
+    assert told["minutes"] == pytest.approx(whole["minutes"] * draws / 3, abs=0.1)
+
+
 REAL: dict[str, Any] = {
     "data": {"source": "phantom", "phantoms": (12, 0, 4, 0), "phantom_size": 96, "annotated": (6,), "draws": (0, 1)},
     "study": {"arms": ("real",), "size": 64, "widths": (8, 8, 8, 8, 8), "iterations": 2, "batch_size": 4, "workers": 1},

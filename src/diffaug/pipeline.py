@@ -745,7 +745,8 @@ ALL = 500  # training cases of a data set that is not looked at
 def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[str, float]:
     """Return the minutes on two cores and the megabytes that a stage or a whole run will take, roughly.
 
-    The codec counts only where it is trained, which it is not when the shipped one suits the images.
+    The codec counts only where it is trained, which it is not when the shipped one suits the images. For a whole run
+    the draws are told, too: those that the budget leaves.
     """
     if isinstance(config, Config):
         train = config.data.phantoms[0] if config.data.source == "phantom" else ALL
@@ -753,8 +754,11 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
         painted = [math.ceil(config.data.painted_per_real * count) for count in counts]
         parts = [estimate(part) for _ in counts for part in (config.fit, config.study)]
         parts += [estimate(config.generate.model_copy(update={"count": count})) for count in painted]
-        runs = len(config.data.draws) * max(1, config.data.folds)
-        return {key: round(runs * sum(part[key] for part in parts), 1) for key in ("minutes", "megabytes")}
+        draw = {key: max(1, config.data.folds) * sum(part[key] for part in parts) for key in ("minutes", "megabytes")}
+        draws = len(config.data.draws)
+        if config.budget is not None:
+            draws = min(draws, max(1, int(config.budget / draw["minutes"])))
+        return {key: round(draws * value, 1) for key, value in draw.items()} | {"draws": draws}
     if isinstance(config, FitConfig):
         d, v = config.denoiser, config.validator
         ms = d.iterations * d.batch_size * TRAIN_PAINTER + v.folds * v.iterations * v.batch_size * TRAIN_VALIDATOR
