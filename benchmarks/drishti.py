@@ -38,7 +38,7 @@ from diffaug.data.sources.drishti_gs import import_drishti_gs
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches, load_images
 from diffaug.study.evaluate import predict, score_classes
-from diffaug.study.segmenter import build_network, train
+from diffaug.study.network import build_network, train
 from diffaug.synthesis.shards import Studio, generate, make_plan, painted_requests
 from diffaug.training.fit import SHIPPED, fit
 

@@ -42,6 +42,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.compute.precision import autocast
 from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
 from diffaug.data.case import Case, Mask
@@ -49,17 +50,16 @@ from diffaug.data.folder import read_dataset
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.diffusion.train import autocast
 from diffaug.models.latent_inpainter import decode, encode
+from diffaug.painting.compose import region_of
+from diffaug.painting.engine import Prepared, paint
+from diffaug.painting.example import mirrored_tissue
+from diffaug.painting.window import frame_window, window_image, window_mask
 from diffaug.report.page import spread
 from diffaug.study.batches import Pixels as Pool
-from diffaug.study.segmenter import build_network, train
-from diffaug.synthesis.compose import region_of
-from diffaug.synthesis.engine import Prepared, paint
-from diffaug.synthesis.example import mirrored_tissue
+from diffaug.study.network import build_network, train
 from diffaug.synthesis.segment import FrameSegmenter
 from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan, painted_requests
-from diffaug.synthesis.window import frame_window, window_image, window_mask
 from diffaug.training.fit import fit
 from diffaug.training.validation import estimates
 from diffaug.training.windows import Annotated, encode_windows, lesion_window

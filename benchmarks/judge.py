@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, Mask, Pixels
+from diffaug.painting.window import Window, window_around, window_image, window_mask
 from diffaug.study.batches import Batch, take
 from diffaug.study.batches import Pixels as Pool
-from diffaug.study.segmenter import build_network, train
-from diffaug.synthesis.window import Window, window_around, window_image, window_mask
+from diffaug.study.network import build_network, train
 from diffaug.training.windows import components, random_square
 
 SIDE = 128  # px of a window

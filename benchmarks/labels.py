@@ -24,8 +24,8 @@ from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.study.arms import annotated
 from diffaug.study.batches import Pixels, load
+from diffaug.study.derive import LEAST, LIKELY, load_networks, mirrored
 from diffaug.study.evaluate import BATCH, probabilities
-from diffaug.study.selection import LEAST, LIKELY, load_networks, mirrored
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -46,11 +46,11 @@ from diffaug.data.sources.folder import import_folder
 from diffaug.data.sources.kvasir_seg import import_kvasir_seg
 from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
-from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.compose import band_width, compose, region_of
-from diffaug.synthesis.engine import paint
+from diffaug.painting.clearing import Remover
+from diffaug.painting.compose import band_width, compose, region_of
+from diffaug.painting.engine import paint
+from diffaug.painting.window import window_image, window_mask
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
-from diffaug.synthesis.window import window_image, window_mask
 from diffaug.training.codec import fidelity
 from diffaug.training.fit import SHIPPED
 from diffaug.training.windows import components, drawn, encode_windows, tissue_window

@@ -3,7 +3,7 @@
     python benchmarks/passes.py DATA --device cuda
 
 The network of a study learns from 50 annotated cases of `train` (the arm `real`) on one thread, once as it is and once
-with recorded passes (`diffaug.study.segmenter.record_passes`), one after the other: the last losses show whether both
+with recorded passes (`diffaug.study.network.record_passes`), one after the other: the last losses show whether both
 learn the same. On a CPU nothing is recorded, so that the two rows show the noise.
 """
 
@@ -16,10 +16,10 @@ from unittest.mock import patch
 import torch
 
 from diffaug.artifacts import read_jsonl
+from diffaug.compute.devices import one_thread
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
-from diffaug.diffusion.devices import one_thread
-from diffaug.study import segmenter
+from diffaug.study import network as segmenter
 from diffaug.study.arms import Arm, annotated
 from diffaug.study.batches import Batches
 

@@ -33,7 +33,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.data.phantom import make_phantoms
-from diffaug.synthesis.compose import band_width, region_of
+from diffaug.painting.compose import band_width, region_of
 
 SIDE, COLUMNS, ROWS = 240, 6, 5  # px of a tile, tiles of a sheet
 BLACK = 10  # of 255; darker pixels joined to the frame's edge are border

@@ -19,11 +19,11 @@ from labels import Withheld, overlap, predictions, read
 from numpy.typing import NDArray
 
 from diffaug.data.folder import read_dataset
+from diffaug.study import choose
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
 from diffaug.study.evaluate import probabilities
-from diffaug.study.segmenter import load_network, train
-from diffaug.synthesis import select
+from diffaug.study.network import load_network, train
 
 RATE = 5e-4  # peak learning rate: a quarter of the study's
 
@@ -33,8 +33,8 @@ def arms_of(study: Withheld, folders: list[Path], count: int) -> list[Arm]:
     arms = [Arm("real", study.train), Arm("copy-paste", study.train, paste=True)]
     for folder in folders:
         one = read_synthetic(folder)
-        painted = tuple(one.case(row) for row in select.accepted(one.rows)[:count])
-        fills = tuple(one.case(row) for row in select.fills(one.rows)[0][: len(painted) // 2])
+        painted = tuple(one.case(row) for row in choose.accepted(one.rows)[:count])
+        fills = tuple(one.case(row) for row in choose.fills(one.rows)[0][: len(painted) // 2])
         arms.append(Arm(f"{folder}", study.train, pool=painted))
         if fills:
             arms.append(Arm(f"{folder} and fills", study.train, pool=painted + fills, fills=len(fills)))

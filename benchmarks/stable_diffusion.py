@@ -26,12 +26,12 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.compute.devices import device_of
+from diffaug.compute.precision import autocast
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import DenoiserConfig
-from diffaug.diffusion.devices import device_of
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.sampler import sample
-from diffaug.diffusion.train import autocast
 from diffaug.models.compact import tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, decode
 from diffaug.training.painter import train_painter

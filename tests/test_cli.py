@@ -8,7 +8,7 @@ import yaml
 from layouts import write_drishti
 
 import diffaug
-from diffaug.cli import main
+from diffaug.cli.main import main
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
 from diffaug.data.folder import read_dataset
@@ -62,7 +62,7 @@ def test_an_option_is_explained_by_its_own_words(capsys: pytest.CaptureFixture[s
 
 def test_help_imports_no_torch() -> None:
     code = (
-        "import sys\nfrom diffaug.cli import main\n"
+        "import sys\nfrom diffaug.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'monai', 'diffusers', 'transformers', 'matplotlib', 'skimage', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -126,7 +126,7 @@ def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
 
 def test_prompts_are_printed_with_their_references_and_without_torch() -> None:
     command = "main(['prompts', '--domain', 'colonoscopy', '-n', '50', '--seed', '1'])"
-    code = f"import sys\nfrom diffaug.cli import main\n{command}\nassert 'torch' not in sys.modules\n"
+    code = f"import sys\nfrom diffaug.cli.main import main\n{command}\nassert 'torch' not in sys.modules\n"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     lines = [line.split(" | ") for line in run.stdout.splitlines()]
     assert len(lines) == 50 and all(len(line) == 2 and "doi:10." in line[1] for line in lines)

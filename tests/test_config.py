@@ -1,4 +1,5 @@
-from typing import get_args
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -6,13 +7,16 @@ from pydantic import ValidationError
 
 from diffaug.config import (
     PRESETS,
+    Affects,
     Config,
     FitConfig,
     GenerateConfig,
+    Knobs,
     Source,
     StudyConfig,
     ValidatorConfig,
     config_from_values,
+    identity_of,
     read_config,
 )
 from diffaug.data.sources import READERS
@@ -178,3 +182,42 @@ def test_an_impossible_value_is_one_line_wherever_it_comes_from(alpha):
 def test_a_config_cannot_be_changed_in_place():
     with pytest.raises(ValidationError):
         GenerateConfig().count = 3
+
+
+def _groups(config: Knobs, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Knobs]]:
+    """Yield a group of knobs and every group inside it, each with its place."""
+    yield path, config
+    for name in type(config).model_fields:
+        if isinstance(group := getattr(config, name), Knobs):
+            yield from _groups(group, (*path, name))
+
+
+def _other(value: Any) -> Any:
+    """Return a value that differs from a knob's; whether it is a sensible one does not matter here."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return ("other",) if isinstance(value, tuple) else "other"
+
+
+KNOBS = [
+    (place, name)
+    for place, group in _groups(Config())
+    for name in type(group).model_fields
+    if not isinstance(getattr(group, name), Knobs)
+]
+
+
+@pytest.mark.parametrize(("place", "name"), KNOBS, ids=[".".join((*place, name)) for place, name in KNOBS])
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_knob_changes_the_identity_unless_it_says_that_results_do_not_depend_on_it(
+    place: tuple[str, ...], name: str
+) -> None:
+    groups = dict(_groups(Config()))
+    changed: Knobs = groups[place].model_copy(update={name: _other(getattr(groups[place], name))})
+    marked = any(isinstance(mark, Affects) for mark in type(changed).model_fields[name].metadata)
+    assert (identity_of(changed) == identity_of(groups[place])) == marked
+    for depth in range(len(place) - 1, -1, -1):  # the groups around it
+        changed = groups[place[:depth]].model_copy(update={place[depth]: changed})
+        assert (identity_of(changed) == identity_of(groups[place[:depth]])) == marked

@@ -19,7 +19,7 @@ from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
-from diffaug.pipeline import (
+from diffaug.pipeline.run import (
     _jobs,
     _label_frames,
     _minutes,

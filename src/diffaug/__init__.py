@@ -42,7 +42,7 @@ _HOMES = {
     "generate": "synthesis.shards",
     "run_study": "study.run",
     "write_report": "report.page",
-    "run_pipeline": "pipeline",
+    "run_pipeline": "pipeline.run",
 }
 
 __all__ = list(_HOMES)

@@ -1,6 +1,6 @@
 """`python -m diffaug` is the command line."""
 
-from diffaug.cli import main
+from diffaug.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 A knob is here because an experiment in docs/results.md or docs/decisions.md shows that it matters; the rest is derived.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,35 @@ Source = Literal[
 WITH_LABELS = "+pseudo-label"  # ends the name of an arm that also trains on the images of pseudo-label
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
+
+
+Effect = Literal["extent", "computing", "place"]
+
+
+@dataclass(frozen=True)
+class Affects:
+    """Says of a knob that it is no part of the identity of what is made with it; every other knob is.
+
+    `extent`: how much is asked for; a folder may be extended. `computing`: how results are computed, such as the number
+    of processes. `place`: where things lie; their content is digested instead.
+    """
+
+    what: Effect
+
+
+EXTENT, COMPUTING, PLACE = Affects("extent"), Affects("computing"), Affects("place")
+
+
+def identity_of(config: "Knobs") -> dict[str, Any]:
+    """Return the knobs that results depend on, as JSON values, groups nested."""
+    values = config.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for name, knob in type(config).model_fields.items():
+        if any(isinstance(mark, Affects) for mark in knob.metadata):
+            continue
+        group = getattr(config, name)
+        found[name] = identity_of(group) if isinstance(group, Knobs) else values[name]
+    return found
 
 
 class Knobs(BaseModel):
@@ -136,14 +166,16 @@ class GenerateConfig(Knobs):
 
     count: Positive = 200  # kept cases, without fills; `diffaug run` makes data.painted_per_real for each real case
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
-    findings: Path | None = None  # YAML file of your own findings, instead of a domain's
+    findings: Annotated[Path | None, PLACE] = None  # YAML file of your own findings, instead of a domain's
     place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
     free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
     masks: Literal["bank", "procedural", "mixed"] = "bank"  # training masks, outlines of the findings, or half of each
     aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
     # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
-    baseline: Path | None = None
-    backgrounds: Path | None = None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
+    baseline: Annotated[Path | None, PLACE] = None
+    backgrounds: Annotated[Path | None, PLACE] = (
+        None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
+    )
     context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
     band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
@@ -160,7 +192,7 @@ class GenerateConfig(Knobs):
     candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
     paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills, labelled background, for each lesion
-    workers: Positive = 2  # processes, one thread each; the result is the same for any number
+    workers: Annotated[Positive, COMPUTING] = 2  # processes, one thread each; the result is the same for any number
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -203,8 +235,10 @@ def _listed(value: Any) -> Any:
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
-    arms: tuple[str, ...] = ()  # none: real, copy-paste and, as far as the inputs allow, unfiltered and selected
-    seeds: Positive = 1  # of each draw of the annotated cases
+    arms: Annotated[
+        tuple[str, ...], EXTENT
+    ] = ()  # none: real, copy-paste and, as far as the inputs allow, unfiltered and selected
+    seeds: Annotated[Positive, EXTENT] = 1  # of each draw of the annotated cases
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 160  # px; side of the square the segmentation network sees
     cell: Literal[2, 4, 8] = 4  # px; squares whose pixels become channels before the first layer
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)  # from size / cell down
@@ -229,8 +263,8 @@ class StudyConfig(Knobs):
     pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept
     # seeds of `real` that label and measure for the arms pseudo-label and selected
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = 1
-    bootstrap: Positive = 2000  # resamples of draws and groups of test cases
-    workers: Positive = 2  # processes, one thread each
+    bootstrap: Annotated[Positive, EXTENT] = 2000  # resamples of draws and groups of test cases
+    workers: Annotated[Positive, COMPUTING] = 2  # processes, one thread each
 
     _be_several = field_validator("arms", mode="before")(_listed)
 
@@ -250,11 +284,13 @@ class DataConfig(Knobs):
     """`diffaug run`: where the images come from, and how many stay annotated."""
 
     source: Literal["phantom"] | Source = "phantom"
-    path: Path | None = None  # of the source; of `folder` also a data set with cases.csv, read where it lies
+    path: Annotated[Path | None, PLACE] = (
+        None  # of the source; of `folder` also a data set with cases.csv, read where it lies
+    )
     phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)  # train, val, test, unannotated
     phantom_size: Positive = 256  # px
-    annotated: tuple[Positive | Literal["all"], ...] = (50,)  # training cases that keep their masks
-    draws: tuple[Count, ...] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
+    annotated: Annotated[tuple[Positive | Literal["all"], ...], EXTENT] = (50,)  # training cases that keep their masks
+    draws: Annotated[tuple[Count, ...], EXTENT] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
     painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0  # kept cases that arms choose among, a real case
     backgrounds: Literal["annotated", "pseudo-labelled"] = "annotated"  # also those that `real` labels with confidence
     folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
@@ -283,11 +319,15 @@ class DataConfig(Knobs):
 class Config(Knobs):
     """Every stage of one run."""
 
-    out: Path = Path("out")
-    records: Path | None = None  # JSON lines, a finished run each, which is not repeated; OUT/records.jsonl unless set
-    budget: Annotated[float, Field(gt=0)] | None = None  # minutes; fewer draws are made where all would take longer
+    out: Annotated[Path, PLACE] = Path("out")
+    records: Annotated[Path | None, PLACE] = (
+        None  # JSON lines, a finished run each, which is not repeated; OUT/records.jsonl unless set
+    )
+    budget: Annotated[Annotated[float, Field(gt=0)] | None, EXTENT] = (
+        None  # minutes; fewer draws are made where all would take longer
+    )
     seed: Count = 0
-    device: str = "cpu"
+    device: Annotated[str, COMPUTING] = "cpu"
     data: DataConfig = DataConfig()
     fit: FitConfig = FitConfig()
     generate: GenerateConfig = GenerateConfig()

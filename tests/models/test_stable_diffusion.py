@@ -15,9 +15,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from diffaug.artifacts import read_json, read_jsonl
+from diffaug.compute.devices import ALONE, Process
 from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
 from diffaug.data.folder import read_dataset
-from diffaug.diffusion.devices import ALONE, Process
 from diffaug.diffusion.sampler import sample
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.checkpoints import find_checkpoint
@@ -187,7 +187,7 @@ def test_a_batch_in_parts_and_recomputed_activations_train_the_same(bases, windo
 def test_half_precision_learns_in_float32_numbers_and_resumes(bases, windows, tmp_path, precision, monkeypatch):
     model = trained(bases["sd15"], windows, tmp_path / "whole", precision=precision)
     assert all(value.dtype == torch.float32 for value in model.adapters.lora["unet"].values())
-    monkeypatch.setattr("diffaug.diffusion.train.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("diffaug.training.loop.CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
         calls = iter([False, True])
         real = LatentInpainter.__call__

@@ -62,7 +62,7 @@ def test_the_shipped_weights_say_which_images_they_have_seen() -> None:
 
 def test_latents_of_the_shipped_codec_have_about_unit_variance(prior: LatentInpainter) -> None:
     from diffaug.models.latent_inpainter import encode
-    from diffaug.synthesis.window import tensor_from_pixels
+    from diffaug.painting.window import tensor_from_pixels
 
     image = np.asarray(phantom_of_index("train", 0, 256).image)
     latents = encode(prior.codec, tensor_from_pixels(image)[:, :, :128, :128])

@@ -33,8 +33,8 @@ from diffaug.report.page import (
     verdict,
     write_report,
 )
+from diffaug.study.derive import select_set
 from diffaug.study.run import run_study
-from diffaug.study.selection import select_set
 
 CONFIG = StudyConfig(seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=4, batch_size=4, bootstrap=50, workers=1)
 EMPTY = {"mean": None, "low": None, "high": None}

@@ -21,15 +21,15 @@ from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.page import write_report
-from diffaug.study import segmenter, selection
+from diffaug.study import choose, selection
+from diffaug.study import network as segmenter
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
+from diffaug.study.derive import Derivation
 from diffaug.study.leaks import leak_study
+from diffaug.study.network import build_network, learning_rate, segmentation_loss, train
 from diffaug.study.run import Run, complete_runs, read_inputs, run_study
-from diffaug.study.segmenter import build_network, learning_rate, segmentation_loss, train
-from diffaug.study.selection import Derivation
 from diffaug.study.strata import SIZES, STRATA
-from diffaug.synthesis import select
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 CONFIG = StudyConfig(
@@ -557,9 +557,9 @@ def test_a_run_whose_weights_are_kept_is_tested_again_without_training(study, in
 def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     scores = {row["id"]: row for row in read_jsonl(finished / "scores.jsonl")}
     rows = read_jsonl(inputs[1] / "manifest.jsonl")
-    chosen = select.select(rows, scores, CONFIG.select, 3)
+    chosen = choose.select(rows, scores, CONFIG.select, 3)
     assert len(chosen) == 3
-    assert {row["id"] for row in chosen} <= {row["id"] for row in select.accepted(rows)}
+    assert {row["id"] for row in chosen} <= {row["id"] for row in choose.accepted(rows)}
     for row in scores.values():
         assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(selection.FEATURES)
 

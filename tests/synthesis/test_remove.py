@@ -10,7 +10,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError
-from diffaug.synthesis.clearing import Remover, regions_of
+from diffaug.painting.clearing import Remover, regions_of
 from diffaug.synthesis.remove import remove
 
 

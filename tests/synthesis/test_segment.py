@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffaug.artifacts import make_folder, read_json, write_json
-from diffaug.cli import main
+from diffaug.cli.main import main
 from diffaug.data.case import read_image, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, ModelError

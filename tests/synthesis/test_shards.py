@@ -28,10 +28,11 @@ from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
 from diffaug.models.latent_inpainter import encode, read_words, seal
+from diffaug.painting.clearing import Remover
+from diffaug.painting.engine import Painted
+from diffaug.painting.window import image_of, resized
 from diffaug.study.run import run_study
 from diffaug.synthesis import shards
-from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.engine import Painted
 from diffaug.synthesis.shards import (
     FOUND,
     PREVIEWS,
@@ -45,7 +46,6 @@ from diffaug.synthesis.shards import (
     painting_of,
     shard_folder,
 )
-from diffaug.synthesis.window import image_of, resized
 from diffaug.validator.calibration import BINS, Calibration
 
 CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, fills=0.0)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from diffaug.compute.seeds import generator_of
 from diffaug.config import CodecConfig
-from diffaug.diffusion.train import generator_of
 from diffaug.errors import ConfigError
 from diffaug.models.compact import codec_of
 from diffaug.models.latent_inpainter import encode_raw

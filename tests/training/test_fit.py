@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DModel
 from PIL import Image
 
-import diffaug.diffusion.train
+import diffaug.training.loop
 from diffaug.artifacts import held, read_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
@@ -89,7 +89,7 @@ def test_a_fit_run_again_returns_at_once_with_the_same_digests(fitted, phantoms,
     def refuse(*_):
         raise Interruption
 
-    monkeypatch.setattr(diffaug.diffusion.train, "generator_of", refuse)
+    monkeypatch.setattr(diffaug.training.loop, "generator_of", refuse)
     before = (fitted / "digests.json").read_bytes()
     summary = fit(phantoms, fitted, tiny, base=None)
     assert (fitted / "digests.json").read_bytes() == before
@@ -104,8 +104,8 @@ def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(copy, tmp_pat
 
 
 def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(diffaug.diffusion.train, "CHECKPOINT_SECONDS", -1.0)
-    generator_of, kills = diffaug.diffusion.train.generator_of, 0
+    monkeypatch.setattr(diffaug.training.loop, "CHECKPOINT_SECONDS", -1.0)
+    generator_of, kills = diffaug.training.loop.generator_of, 0
 
     def run(iterations):
         """Run a fit that dies before its n-th iteration."""
@@ -117,7 +117,7 @@ def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, t
                 raise Interruption
             return generator_of(*key)
 
-        monkeypatch.setattr(diffaug.diffusion.train, "generator_of", counted)
+        monkeypatch.setattr(diffaug.training.loop, "generator_of", counted)
         fit(phantoms, tmp_path / "model", tiny, base=None)
 
     while True:  # 10 iterations of the codec, 4 of the painter, 3 of each validator

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from diffaug.compute.seeds import generator_of
 from diffaug.diffusion.schedule import Schedule
-from diffaug.diffusion.train import generator_of
 from diffaug.models.compact import scheduler_of
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.training.painter import held_out_loss, painting_loss, stratified_timesteps, train_painter, x0_weight

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import measure_attributes
-from diffaug.conditioning.cup import CUPS, cup_class, terms
+from diffaug.conditioning.cups import CUPS, cup_class, terms
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset

@@ -29,7 +29,7 @@ from diffaug.conditioning.attributes import (
     texture_of,
 )
 from diffaug.conditioning.budget import LOW, Budget, check_aim, stratum
-from diffaug.conditioning.cup import (
+from diffaug.conditioning.cups import (
     ASPECTS_OF_DISC,
     DECIDED,
     DISC,

@@ -70,7 +70,7 @@ def read_dataset(folder: Path) -> Dataset:
         DataError: The folder or the table is missing, or a row or a class breaks a rule of the format.
     """
     table = folder / TABLE
-    rows, classes = _read_rows(table), _read_classes(folder / CLASSES)
+    rows, classes = _read_rows(table), read_classes(folder)
     cases = tuple(_case_of_row(folder, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
         raise DataError(f"a data set needs cases: {table} lists none; import images first")
@@ -104,8 +104,13 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _read_classes(path: Path) -> tuple[LabelClass, ...]:
-    """Read the declared classes; none where there is no such file."""
+def read_classes(folder: Path) -> tuple[LabelClass, ...]:
+    """Read the classes that a data set's folder declares; none where it has no `classes.json`.
+
+    Raises:
+        DataError: The file breaks a rule.
+    """
+    path = folder / CLASSES
     if not path.is_file():
         return ()
     found = read_json(path)

@@ -21,11 +21,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.compute.precision import Precision, autocast
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.schedule import Schedule
-from diffaug.diffusion.train import Precision, autocast
 from diffaug.errors import DataError, ModelError, ShapeError
 from diffaug.models.checkpoints import (
     BASE_FILE,

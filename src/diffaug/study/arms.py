@@ -14,7 +14,7 @@ from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import ConfigError, StudyError
-from diffaug.synthesis import select
+from diffaug.study import choose
 
 ARMS = {
     "real": "the annotated training cases",
@@ -127,9 +127,9 @@ def default_arms(synthetic: Sequence[SyntheticSet]) -> tuple[str, ...]:
     """Return the arms that a study has where none are named: those that the synthetic sets allow."""
     rows = rows_of(synthetic)
     chosen = ["real", "copy-paste"]
-    if select.turned_down(rows):
+    if choose.turned_down(rows):
         chosen.append("unfiltered")
-    if select.accepted(rows):
+    if choose.accepted(rows):
         chosen.append("selected")
     return tuple(chosen)
 
@@ -164,7 +164,7 @@ def build_arms(
     for name in names:
         arm = Arm(name, tuple(full if name == "oracle" else train), paste=name == "copy-paste")
         if arm.kind in PAINTED:
-            chosen = select.accepted(rows) if arm.kind in SELECTED else _painted(arm, rows, config, seed)
+            chosen = choose.accepted(rows) if arm.kind in SELECTED else _painted(arm, rows, config, seed)
             arm = replace(arm, pool=cases_of(chosen, synthetic), fills=sum(bool(row.get("fill")) for row in chosen))
             if not arm.pool:
                 raise StudyError(f"an arm needs cases: none of the painted ones is left for {name}; generate more")
@@ -182,7 +182,7 @@ def _check_inputs(
     kinds = {kind_of(name) for name in names}
     given = ", ".join(str(one.folder) for one in synthetic) or "none"
     wanted = sorted(kinds & set(PAINTED))
-    if wanted and not select.painted(rows):
+    if wanted and not choose.painted(rows):
         raise StudyError(
             f"the arm {wanted[0]} needs painted cases; got {given}; "
             "give --synthetic SYNTH with at least one kept case, or leave the arm out"
@@ -193,7 +193,7 @@ def _check_inputs(
             f"the arm {sorted(kinds & set(UNGATED))[0]} needs every request painted to the end: {stopped} of {given} "
             "were stopped by the gate; generate the set with --paint-all, or leave the arm out"
         )
-    if "fixed-threshold" in kinds and not all(row["checks"] for row in select.painted(rows)):
+    if "fixed-threshold" in kinds and not all(row["checks"] for row in choose.painted(rows)):
         raise StudyError(
             f"the arm fixed-threshold needs the validator's scores: {given} was painted without a gate; "
             "generate the set with --paint-all instead, or leave the arm out"
@@ -242,11 +242,11 @@ def wanted_fills(arm: Arm, config: StudyConfig) -> int:
 def _painted(arm: Arm, rows: Sequence[Mapping[str, Any]], config: StudyConfig, seed: int) -> list[Mapping[str, Any]]:
     """Return the rows of an arm that needs no baseline, with its fills."""
     count = painted_count(arm, config)
-    validated = select.accepted(rows)[:count]
+    validated = choose.accepted(rows)[:count]
     chosen = {
-        "unfiltered": lambda: select.painted(rows)[:count],
-        "random-kept": lambda: select.random_like(rows, validated, seed),
-        "fixed-threshold": lambda: select.over_threshold(rows, config.fixed_threshold)[:count],
+        "unfiltered": lambda: choose.painted(rows)[:count],
+        "random-kept": lambda: choose.random_like(rows, validated, seed),
+        "fixed-threshold": lambda: choose.over_threshold(rows, config.fixed_threshold)[:count],
         "validated": lambda: validated,
     }[arm.kind]()
     return with_fills(chosen, rows, config)
@@ -256,7 +256,7 @@ def with_fills(
     chosen: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], config: StudyConfig
 ) -> list[Mapping[str, Any]]:
     """Add the lesion-free fills that belong to so many painted lesions, as far as there are any."""
-    training, _ = select.fills(rows)
+    training, _ = choose.fills(rows)
     return [*chosen, *training[: round(config.fills * len(chosen))]]
 
 

@@ -193,7 +193,7 @@ def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":
     """
     import torch
 
-    from diffaug.diffusion.train import autocast
+    from diffaug.compute.precision import autocast
 
     pixels = (images.float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), autocast(images.device):

@@ -78,7 +78,7 @@ def leak_study(
         StudyError: `out` was made with other settings, or a fold leaves fewer cases than a batch.
         DataError: There are fewer groups than folds, or a file breaks a rule.
     """
-    from diffaug.diffusion.devices import device_of
+    from diffaug.compute.devices import device_of
 
     device = str(device_of(device))
     cases = annotated(read_dataset(data), "train")

@@ -30,6 +30,7 @@ from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.seen import SEEN_FILE
 from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
+from diffaug.study import choose
 from diffaug.study.arms import (
     SELECTED,
     Arm,
@@ -50,6 +51,7 @@ from diffaug.study.arms import (
     takes_labels,
     wanted_fills,
 )
+from diffaug.study.derive import Derivation
 from diffaug.study.evaluate import class_columns
 from diffaug.study.provenance import (
     check_bases,
@@ -61,10 +63,8 @@ from diffaug.study.provenance import (
     seen_by_bases,
     shared_groups,
 )
-from diffaug.study.selection import Derivation
 from diffaug.study.statistics import METRICS, summarise, tidy
 from diffaug.study.strata import Profile, contrast_cut, profile, record
-from diffaug.synthesis import select
 
 COLUMNS = ("arm", "seed", "case", "group", *METRICS, "area", "contrast", "strata", "prediction")
 SUMMARY_COLUMNS = ("arm", "against", "stratum", "metric", "n", "mean", "low", "high", "p", "p_holm")
@@ -164,7 +164,7 @@ def run_study(
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
     """
-    from diffaug.diffusion.devices import device_of
+    from diffaug.compute.devices import device_of
 
     device = str(device_of(device))
     check_folder(out)
@@ -402,7 +402,7 @@ def _run_of(
     """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
     baselines = range(first, first + config.baselines)
     rows = rows_of(inputs.synthetic)
-    training, held_out = select.fills(rows)
+    training, held_out = choose.fills(rows)
     derive = None
     if is_derived(arm.name):
         derive = Derivation(
@@ -412,7 +412,7 @@ def _run_of(
             config=config,
             train=inputs.train,
             candidates=() if arm.kind == "pseudo-label" else arm.pool,
-            rows=tuple(select.accepted(rows)) if arm.kind in SELECTED else (),
+            rows=tuple(choose.accepted(rows)) if arm.kind in SELECTED else (),
             fills=cases_of(training, inputs.synthetic) if arm.kind == "selected" else (),
             count=painted_count(arm, config),
             images=inputs.dataset.split("unannotated"),
@@ -450,7 +450,7 @@ def _plan(
             "train": len(inputs.train),
             "unannotated": len(inputs.dataset.split("unannotated")),
             "test": len(inputs.test),
-            "synthetic": [len(select.accepted(one.rows)) for one in inputs.synthetic],
+            "synthetic": [len(choose.accepted(one.rows)) for one in inputs.synthetic],
             "full": len(inputs.full),
         },
         "versions": versions(),
@@ -523,7 +523,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
 
     from diffaug.study.batches import Batches, load_images
     from diffaug.study.evaluate import predict, score_classes, write_prediction
-    from diffaug.study.segmenter import build_network, load_network, save_weights, train
+    from diffaug.study.network import build_network, load_network, save_weights, train
 
     if run.finished:
         return
@@ -567,7 +567,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
 
 def score_late_fills(run: Run) -> None:
     """Count the false alarms on fills that were painted after a run ended, as far as its weights are kept."""
-    from diffaug.study.segmenter import load_network
+    from diffaug.study.network import load_network
 
     path = run.out / "runs" / f"{run.name}.pool.json"
     pool = read_json(path)
@@ -600,7 +600,7 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
         StudyError: A run failed, or a worker was killed.
         DataError: A file cannot be read.
     """
-    from diffaug.diffusion.devices import one_thread
+    from diffaug.compute.devices import one_thread
 
     runs = sorted(
         (run for run in runs if not run.finished), key=lambda run: (run.derive is not None, run.arm.name != "real")
@@ -660,7 +660,7 @@ class _Worker:
 def _start_worker(parent: int, stop: Any, reports: Any) -> None:
     import signal
 
-    from diffaug.diffusion.devices import prepare_worker
+    from diffaug.compute.devices import prepare_worker
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent decides what Ctrl-C means
     prepare_worker(parent)

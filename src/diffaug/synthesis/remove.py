@@ -19,16 +19,16 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
-from diffaug.conditioning.cup import normal_prompt
+from diffaug.compute.devices import device_of
+from diffaug.compute.progress import progress_bar
+from diffaug.conditioning.cups import normal_prompt
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.data.case import Case, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.inspect import outlined
-from diffaug.diffusion.devices import device_of
-from diffaug.diffusion.train import progress_bar
 from diffaug.errors import DataError
 from diffaug.models.latent_inpainter import LatentInpainter, verify
-from diffaug.synthesis.clearing import CONTEXT, MARGIN, STRENGTH, Remover
+from diffaug.painting.clearing import CONTEXT, MARGIN, STRENGTH, Remover
 from diffaug.synthesis.shards import claim, load_validators
 from diffaug.validator.calibration import Calibration
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.compute.devices import device_of
+from diffaug.compute.progress import progress_bar
 from diffaug.data.case import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
-from diffaug.diffusion.devices import device_of
-from diffaug.diffusion.train import progress_bar
 from diffaug.errors import DataError
 from diffaug.models.latent_inpainter import LatentInpainter, encode, verify
+from diffaug.painting.window import frame_window, window_image
 from diffaug.synthesis.shards import claim, load_validators
-from diffaug.synthesis.window import frame_window, window_image
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import segment
 

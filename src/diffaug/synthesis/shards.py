@@ -38,6 +38,8 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.compute.devices import device_of, one_thread, prepare_worker
+from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
@@ -56,17 +58,15 @@ from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_case
 from diffaug.data.fundus import disc_and_cup
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
-from diffaug.diffusion.devices import device_of, one_thread, prepare_worker
 from diffaug.diffusion.guidance import Guided
-from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.checkpoints import BASE_FILE
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, read_words, scale_of, verify
-from diffaug.synthesis.clearing import Remover
-from diffaug.synthesis.compose import band_width, compose, reach_of, region_of, repaired, without_border
-from diffaug.synthesis.engine import Decision, Painted, Prepared, paint
-from diffaug.synthesis.example import mirrored_tissue, moved_example
-from diffaug.synthesis.window import (
+from diffaug.painting.clearing import Remover
+from diffaug.painting.compose import band_width, compose, reach_of, region_of, repaired, without_border
+from diffaug.painting.engine import Decision, Painted, Prepared, paint
+from diffaug.painting.example import mirrored_tissue, moved_example
+from diffaug.painting.window import (
     Window,
     image_of,
     longer_side,

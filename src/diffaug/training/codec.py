@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.compute.devices import this_process
+from diffaug.compute.precision import autocast
+from diffaug.compute.seeds import generator_of
 from diffaug.config import CodecConfig
 from diffaug.data.case import Pixels
-from diffaug.diffusion.devices import this_process
-from diffaug.diffusion.train import autocast, generator_of, optimise
 from diffaug.models.compact import codec_of
 from diffaug.models.latent_inpainter import decode_raw, encode_raw, unshuffle_factor, with_scale
-from diffaug.synthesis.window import Window, window_image, windows_at_once
+from diffaug.painting.window import Window, window_image, windows_at_once
+from diffaug.training.loop import optimise
 
 LATENT_NOISE = 0.02  # of the latents' standard deviation
 GRADIENT_WEIGHT = 0.5

@@ -27,6 +27,8 @@ from diffaug.artifacts import (
     versions,
     write_json,
 )
+from diffaug.compute.devices import device_of, leave_others, this_process
+from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
@@ -34,8 +36,6 @@ from diffaug.data.case import Case, Pixels, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.data.split import folds_by_group
-from diffaug.diffusion.devices import device_of, leave_others, this_process
-from diffaug.diffusion.train import progress_bar
 from diffaug.errors import ConfigError, DataError, ModelError, PlacementError
 from diffaug.models.checkpoints import Checkpoint, find_checkpoint
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of

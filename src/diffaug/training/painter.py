@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffaug.compute.devices import Process, this_process
+from diffaug.compute.seeds import generator_of
 from diffaug.config import DenoiserConfig
-from diffaug.diffusion.devices import Process, this_process
 from diffaug.diffusion.schedule import Prediction, Schedule, x_t_from_x0
-from diffaug.diffusion.train import generator_of, optimise
 from diffaug.errors import ConfigError
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.models.lora import Tuning, add_lora
+from diffaug.training.loop import optimise
 from diffaug.training.windows import Windows
 
 SNR_CAP = 5.0

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffaug.conditioning.cup import normal_prompt
+from diffaug.compute.seeds import generator_of
+from diffaug.conditioning.cups import normal_prompt
 from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
 from diffaug.config import FitConfig, ValidatorConfig
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.diffusion.train import generator_of, optimise
 from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.training.loop import optimise
 from diffaug.training.windows import (
     Annotated,
     Rng,

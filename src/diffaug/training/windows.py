@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import Attributes, measure_attributes
-from diffaug.conditioning.cup import describe_disc, normal_prompt
+from diffaug.conditioning.cups import describe_disc, normal_prompt
 from diffaug.conditioning.prompts import ASPECTS, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
-from diffaug.synthesis.window import (
+from diffaug.painting.window import (
     Window,
     frame_window,
     pixels_from_tensor,

@@ -12,8 +12,8 @@ from diffusers import UNet2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.compute.precision import autocast
 from diffaug.config import ValidatorConfig
-from diffaug.diffusion.train import autocast
 from diffaug.errors import ModelError
 
 UPSCALE = 4

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffaug.synthesis.window import (
+from diffaug.painting.window import (
     Window,
     pixels_from_tensor,
     resize,

@@ -21,8 +21,8 @@ from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read
 from diffaug.data.fundus import disc_and_cup
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, EmptyArmError, StudyError
+from diffaug.study import choose
 from diffaug.study.arms import SELECTED, Arm, annotated, read_synthetic
-from diffaug.synthesis import select
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,7 +117,7 @@ class Derivation:
         if [_painted_as(row) for row in read_jsonl(table)] != [_painted_as(row) for row in self.rows]:
             write_jsonl(table, score_cases(self.rows, self.candidates, self.train, self.baselines, self.config))
         scores = {row["id"]: row for row in read_jsonl(table)}
-        chosen = select.select(self.rows, scores, self.config.select, self.count)
+        chosen = choose.select(self.rows, scores, self.config.select, self.count)
         by_id = {row["id"]: case for row, case in zip(self.rows, self.candidates, strict=True)}
         return (*(by_id[row["id"]] for row in chosen), *self.fills[: round(self.config.fills * len(chosen))])
 
@@ -162,8 +162,8 @@ def select_set(
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
     one = read_synthetic(synthetic)
-    rows = select.accepted(one.rows)
-    training, _ = select.fills(one.rows)
+    rows = choose.accepted(one.rows)
+    training, _ = choose.fills(one.rows)
     derivation = Derivation(
         kind="selected",
         folder=study,
@@ -257,7 +257,7 @@ def _path_in(case: Case, folder: Path) -> str:
 
 def load_networks(weights: Sequence[Path], config: StudyConfig, train: Sequence[Case]) -> list["nn.Module"]:
     """Return trained networks for the classes of the training cases."""
-    from diffaug.study.segmenter import load_network
+    from diffaug.study.network import load_network
 
     return [load_network(config, path, len(train[0].class_names)) for path in weights]
 

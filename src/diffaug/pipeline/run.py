@@ -299,7 +299,7 @@ def _device(name: str) -> str:
     """
     if name != "auto":
         return name
-    from diffaug.diffusion.devices import device_of
+    from diffaug.compute.devices import device_of
 
     return str(device_of(name))
 
@@ -401,7 +401,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
         DataError: There are too few for a fit.
         StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
     """
-    from diffaug.diffusion.devices import device_of
+    from diffaug.compute.devices import device_of
     from diffaug.study.provenance import check_groups, shared_groups
     from diffaug.study.run import read_inputs, repeated_in
 
@@ -562,7 +562,7 @@ def _contrast_cut(data: Path) -> float | None:
 
 def _label_frames(job: Job) -> Path | None:
     """Make the data set of the images that `real` labels with confidence; None where there is none."""
-    from diffaug.study.selection import pseudo_label_set
+    from diffaug.study.derive import pseudo_label_set
 
     to = job.out / "labelled"
     try:

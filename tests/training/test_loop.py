@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import diffaug.diffusion.train
+import diffaug.training.loop
 from diffaug.artifacts import read_jsonl
-from diffaug.diffusion.train import Average, generator_of, learning_rate_at, optimise
+from diffaug.compute.seeds import generator_of
 from diffaug.errors import ModelError
+from diffaug.training.loop import Average, learning_rate_at, optimise
 
 ITERATIONS = 12
 
@@ -39,7 +40,7 @@ def parameters(net):
 
 @pytest.fixture
 def save_always(monkeypatch):
-    monkeypatch.setattr(diffaug.diffusion.train, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(diffaug.training.loop, "CHECKPOINT_SECONDS", -1.0)
 
 
 def test_a_generator_is_a_pure_function_of_its_key():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from diffaug.synthesis.compose import (
+from diffaug.painting.compose import (
     band_width,
     blending_weight,
     compose,
@@ -17,7 +17,7 @@ from diffaug.synthesis.compose import (
     repaired,
     without_border,
 )
-from diffaug.synthesis.window import Window, window_around, window_image
+from diffaug.painting.window import Window, window_around, window_image
 
 
 def disc(shape, centre, radius):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from layouts import ellipse
 
-from diffaug.conditioning.cup import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, normal_prompt, terms
+from diffaug.conditioning.cups import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, normal_prompt, terms
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import NORMAL_PROMPT

@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 
 from diffaug.artifacts import digest_of_value
-from diffaug.conditioning.cup import normal_prompt
+from diffaug.conditioning.cups import normal_prompt
 from diffaug.conditioning.masks import EIGHT
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
@@ -21,9 +21,9 @@ from diffaug.conditioning.requests import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
-from diffaug.synthesis.compose import band_width, compose, reach_of
-from diffaug.synthesis.example import mirrored_tissue
-from diffaug.synthesis.window import Window, longer_side, window_around, window_image, window_mask
+from diffaug.painting.compose import band_width, compose, reach_of
+from diffaug.painting.example import mirrored_tissue
+from diffaug.painting.window import Window, longer_side, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 

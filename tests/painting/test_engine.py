@@ -10,7 +10,7 @@ from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import Schedule
 from diffaug.models.compact import scheduler_of
-from diffaug.synthesis.engine import Prepared, paint
+from diffaug.painting.engine import Prepared, paint
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import segmenter_of

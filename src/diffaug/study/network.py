@@ -155,7 +155,7 @@ def train(
     """
     import torch
 
-    from diffaug.diffusion.train import autocast
+    from diffaug.compute.precision import autocast
 
     network.to(device).train()
     on_gpu = torch.device(device).type == "cuda"
@@ -206,7 +206,7 @@ def record_passes(network: "nn.Module", images: "Tensor") -> None:
 
     import torch
 
-    from diffaug.diffusion.train import autocast
+    from diffaug.compute.precision import autocast
 
     warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # recorded on a stream of its own
     state = {key: value.clone() for key, value in network.state_dict().items()}

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffaug.config import SelectConfig
-from diffaug.synthesis.select import (
+from diffaug.study.choose import (
     accepted,
     fills,
     over_threshold,

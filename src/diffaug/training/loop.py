@@ -4,41 +4,26 @@ Knows modules and a loss; not what they mean. Codec, painter, validator and the 
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl, write_jsonl
-from diffaug.diffusion.devices import ALONE, Process, average_gradients, this_process
+from diffaug.compute.devices import ALONE, Process, average_gradients
+from diffaug.compute.progress import progress_bar
+from diffaug.compute.seeds import generator_of
 from diffaug.errors import ModelError
 
 CHECKPOINT_SECONDS = 30.0
 LOOKS = 16  # times that a training is scored, if it is
 Terms = Mapping[str, Tensor]
 Loss = Callable[[int, torch.Generator], Terms | Iterator[Terms]]
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
-
-
-def autocast(device: torch.device | str, precision: Precision = "auto", *, cache: bool = True) -> torch.autocast:
-    """Return mixed precision; `auto` is what is fastest on a device: bfloat16, where the hardware has it.
-
-    The cache of converted weights spares time, but not where passes are recorded.
-    """
-    kind = torch.device(device).type
-    on_gpu = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)  # from Ampere on
-    native = on_gpu or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
-    enabled = native if precision == "auto" else precision != "fp32"
-    low = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(kind, low, enabled=enabled, cache_enabled=cache)
 
 
 class Scaler:
@@ -72,17 +57,6 @@ class Scaler:
             self.state["loss_scale"].copy_(torch.tensor([now["scale"], now["_growth_tracker"]]))
 
 
-def generator_of(*key: int) -> torch.Generator:
-    """Return a CPU generator that is a pure function of a tuple of integers (each below 2**31)."""
-    state = 0x9E3779B97F4A7C15
-    for part in key:  # SplitMix64 (Steele et al. 2014), so that neighbouring keys give unrelated streams
-        state = (state + 0x9E3779B97F4A7C15 + part) & (2**64 - 1)
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state >> 1)
-
-
 def learning_rate_at(iteration: int, iterations: int, warmup: int = 100) -> float:
     """Return the factor on the learning rate: linear warm-up, then half a cosine down to 2 %."""
     warmup = min(warmup, max(1, iterations // 10))
@@ -90,14 +64,6 @@ def learning_rate_at(iteration: int, iterations: int, warmup: int = 100) -> floa
         return (iteration + 1) / warmup
     done = (iteration - warmup) / max(1, iterations - warmup)
     return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-
-
-def progress_bar() -> Progress:
-    """Return a progress bar on stderr that disappears from logs which are no terminal."""
-    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(
-        *columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty() or not this_process().leads
-    )
 
 
 class Average:

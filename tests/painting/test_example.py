@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffaug.synthesis.example import (
+from diffaug.painting.example import (
     GAIN,
     LIGHTER,
     LIGHTEST,
@@ -16,7 +16,7 @@ from diffaug.synthesis.example import (
     source_points,
     window_points,
 )
-from diffaug.synthesis.window import Window
+from diffaug.painting.window import Window
 
 SIDE = 96
 

@@ -58,7 +58,7 @@ class Demo:
 
     def run(self) -> None:
         """Run every stage of the preset `demo`."""
-        from diffaug.pipeline import run_pipeline
+        from diffaug.pipeline.run import run_pipeline
 
         for report in run_pipeline(config_from_values({"out": self.out, "seed": self.seed}, "demo")):
             print(report.absolute())
@@ -326,7 +326,7 @@ class Select:
 
     def run(self) -> None:
         """Select, and print what was chosen."""
-        from diffaug.study.selection import select_set
+        from diffaug.study.derive import select_set
 
         found = select_set(self.synthetic, self.out, self.study, self.select, self.count)
         if self.count is not None and found["kept"] < self.count:
@@ -350,7 +350,7 @@ class PseudoLabel:
 
     def run(self) -> None:
         """Label, and print how many images were."""
-        from diffaug.study.selection import pseudo_label_set
+        from diffaug.study.derive import pseudo_label_set
 
         _print_json(pseudo_label_set(self.study, self.out, self.confidence))
 
@@ -393,7 +393,7 @@ class Study:
             options: dict[str, Any] = {"folds": folds, "seed": self.seed, "device": self.device}
             return _print_json(leak_study(self.data, self.out, self.study, **options))
         if self.folds and not self.baseline:
-            from diffaug.pipeline import run_pipeline
+            from diffaug.pipeline.run import run_pipeline
 
             return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
         from diffaug.study.run import run_study
@@ -490,13 +490,13 @@ class Run:
         values["study"] |= {"arms": self.arms} if self.arms else {}
         config = config_from_values(values | {key: one for key, one in given.items() if one is not None})
         if self.dry_run:
-            from diffaug.pipeline import checked, source_of
+            from diffaug.pipeline.run import checked, source_of
 
             checked(config)
             if not (config.out / "data").is_dir():  # else it is imported, and may have been removed since
                 source_of(config)
             return _print_plan(config)
-        from diffaug.pipeline import run_pipeline
+        from diffaug.pipeline.run import run_pipeline
 
         for report in run_pipeline(config):
             print(report.absolute())
@@ -505,7 +505,7 @@ class Run:
 
 def _print_plan(config: Any) -> None:
     """Print the resolved knobs, the minutes they take on two cores, and the disk."""
-    from diffaug.pipeline import estimate
+    from diffaug.pipeline.run import estimate
 
     _print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config)})
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import RING, equivalent_diameter
 from diffaug.data.case import Mask, Pixels
-from diffaug.synthesis.compose import blending_weight, region_of
-from diffaug.synthesis.window import Window, resize
+from diffaug.painting.compose import blending_weight, region_of
+from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
 RAYS = 128  # directions in which an outline is measured

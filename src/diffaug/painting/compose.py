@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.data.case import Mask, Pixels
-from diffaug.synthesis.window import Window, longer_side, resize, tensor_from_pixels
+from diffaug.painting.window import Window, longer_side, resize, tensor_from_pixels
 
 Values = NDArray[np.float32]
 LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this

@@ -1,0 +1,394 @@
+"""The record of a synthetic set: what was asked for, what became of it, and where its files are.
+
+A synthetic set is a folder with `manifest.jsonl`, one `Row` a line: every request, kept or not. `generate` writes it,
+every other stage reads it through `read_manifest`. A row holds all it takes to make its case again, and no times.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from diffaug.artifacts import read_json, read_jsonl, write_jsonl
+from diffaug.data.case import NEGATIVE, Case, LabelClass
+from diffaug.data.folder import read_classes
+from diffaug.data.seen import UNKNOWN, Seen, read_seen
+from diffaug.errors import DataError
+
+MANIFEST = "manifest.jsonl"
+PROVENANCE = "provenance.json"
+SUMMARY = "summary.json"
+SCHEMA = 2  # of a row; raised when a reader of the older one would misunderstand it
+SIZES = ("small", "medium", "large")  # the size classes of a lesion, see `data.lesions`
+
+Decision = Literal["kept", "surplus", "stopped", "rejected"]  # surplus: accepted, beyond the number asked for
+Placement = Literal["free", "replace", "removed"]
+
+
+@dataclass(frozen=True)
+class MaskTransform:
+    """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
+
+    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size, and
+    whatever the elastic transform does.
+    """
+
+    scale: float = 1.0
+    angle: float = 0.0  # degrees, counter-clockwise
+    flip: bool = False
+    elastic: float = 0.0  # standard deviation of the shifts, as a share of the equivalent diameter
+    warp: int = 0  # seeds the shifts
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to paint: which mask, where, on which background, and from which seed. Nothing is measured on the result."""
+
+    index: int
+    id: str
+    seed: int  # of the painter's noise; derived from the base seed and the index
+    background: str  # case id
+    mask_case: str  # case id
+    component: int  # of the mask case, 0 = the largest
+    placement: Placement
+    transform: MaskTransform
+    top: int  # px of the background's frame, of the transformed mask's bounding box
+    left: int
+    prompt: str
+    size_bin: str  # small, medium or large: the new mask's share of the background's frame
+    findings: tuple[str, ...] = ()  # that the prompt is made of
+    unknown_words: tuple[str, ...] = ()  # left out of the prompt, since the model was not trained on them
+    aim: str = ""  # the stratum it was drawn for, if any
+    cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
+    negative: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
+    example: str = ""  # case id; its largest lesion, moved onto the mask, is what sampling starts from, if anything
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The ids of the training cases that it is made of, sorted."""
+        return tuple(sorted({self.background, self.mask_case, self.example} - {""}))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look of the gate at one sample.
+
+    Attributes:
+        step: Steps done.
+        t: Timestep of the estimate.
+        score: Agreement with the requested mask inside the region, in [0, 1].
+        threshold: The least accepted score.
+    """
+
+    step: int
+    t: int
+    score: float
+    threshold: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the sample may go on."""
+        return self.score >= self.threshold
+
+
+@dataclass(frozen=True)
+class RemovedRegion:
+    """A region of a background from which a lesion was painted away.
+
+    Attributes:
+        window: Top, left and side of the window, px of the frame.
+        seed: Of the painter's noise.
+        found_before: Share of the lesion's area that the validator found before.
+        found_after: The same after.
+    """
+
+    window: tuple[int, int, int]
+    seed: int
+    found_before: float
+    found_after: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured on a painted case with a study's baseline, see `study.derive`.
+
+    Attributes:
+        loss: 1 - soft Dice of the baseline's prediction.
+        novelty: Distance of the attributes from those of the nearest training lesion, in standard deviations.
+        low_contrast: Whether its contrast is under the lowest third of the training lesions.
+        features: The attributes, in standard deviations from the mean of the training lesions.
+    """
+
+    loss: float
+    novelty: float
+    low_contrast: bool
+    features: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request of a synthetic set, and what became of it.
+
+    Attributes:
+        request: What was asked for.
+        decision: What the gate decided.
+        reason: The same in words, with the score and its threshold.
+        steps: Sampling steps that were done.
+        checks: Every look of the gate, in order.
+        window: Top, left and side of the painted square, px of the frame.
+        model: Digest of the model.
+        validator: Digest of its validators.
+        config: Digest of what the set depends on beside the model.
+        removed: Regions of the background that were painted lesion-free first.
+        found: Of a negative, the mean lesion probability that the validator finds in its region.
+        image: Path of the picture in the set's folder; empty where none was written.
+        mask: Path of its label.
+        region: Of a negative, the path of a mask of what was painted.
+        preview: Path of a small picture of what was turned down.
+        image_digest: Of the picture's bytes.
+        mask_digest: Of the label's bytes.
+        lesion_free: Whether the whole label is background.
+        scores: What `diffaug select` measured.
+    """
+
+    request: Request
+    decision: Decision
+    reason: str
+    steps: int
+    checks: tuple[Check, ...]
+    window: tuple[int, int, int]
+    model: str
+    validator: str
+    config: str
+    removed: tuple[RemovedRegion, ...] = ()
+    found: float | None = None
+    image: str = ""
+    mask: str = ""
+    region: str = ""
+    preview: str = ""
+    image_digest: str = ""
+    mask_digest: str = ""
+    lesion_free: bool = False
+    scores: Scores | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the request, and of its case."""
+        return self.request.id
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the gate accepted it; a surplus case was accepted, too."""
+        return self.decision in ("kept", "surplus")
+
+    @property
+    def score(self) -> float | None:
+        """The agreement at the last look; None without a gate."""
+        return self.checks[-1].score if self.checks else None
+
+    @property
+    def stopped_after(self) -> int:
+        """The step after which the gate stopped it, or would have: some samples are painted to the end all the same."""
+        return next((check.step for check in self.checks if not check.accepted), self.steps)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of all files that it names."""
+        return tuple(path for path in (self.image, self.mask, self.region, self.preview) if path)
+
+    @property
+    def preview_mask(self) -> str:
+        """The path of the mask that lies beside the preview; empty without one."""
+        return self.preview.removesuffix(".png") + "_mask.png" if self.preview else ""
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A synthetic set as it lies on disk.
+
+    Attributes:
+        folder: Where it lies; the paths of its rows are relative to it.
+        rows: Every request, in order.
+        classes: Those of its labels; empty for the one class `lesion`.
+        images: Digest of each image that its model was fitted on, by case; empty where the set does not say.
+        annotations: Digest of each annotated case that its model was fitted on.
+        seen: Every image that its model, or a base of it, has seen.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    classes: tuple[LabelClass, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    seen: Seen = UNKNOWN
+
+    def case(self, row: Row, group: str = "") -> Case:
+        """Return a row with a picture as a training case.
+
+        Args:
+            row: One of this set, with an image.
+            group: What must not be divided by a split; the background unless given.
+        """
+        attributes = {NEGATIVE: 1.0} if row.lesion_free else {}
+        paths = self.folder / row.image, self.folder / row.mask
+        group = group or row.request.background
+        return Case(row.id, *paths, group, "train", row.request.prompt, attributes, self.classes)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the rows as flat records, such as for a pandas DataFrame: one value a column."""
+        return [_flat(row) for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+
+def lesions(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that asked for a lesion, in order."""
+    return [row for row in rows if not row.request.negative]
+
+
+def painted(rows: Iterable[Row]) -> list[Row]:
+    """Return the lesions that were painted to the end and written, whatever the gate said, in order."""
+    return [row for row in lesions(rows) if row.image]
+
+
+def accepted(rows: Iterable[Row]) -> list[Row]:
+    """Return the painted lesions that the gate accepted, surplus ones included, in order."""
+    return [row for row in painted(rows) if row.accepted]
+
+
+def turned_down(rows: Iterable[Row]) -> list[Row]:
+    """Return the painted lesions that the gate turned down: there are none where it stopped them on the way."""
+    return [row for row in painted(rows) if not row.accepted]
+
+
+def negatives(rows: Iterable[Row]) -> list[Row]:
+    """Return the accepted cases that were painted lesion-free, in order."""
+    return [row for row in rows if row.request.negative and row.image and row.accepted]
+
+
+def kept(rows: Iterable[Row]) -> list[Row]:
+    """Return the cases that belong to the set, lesions and negatives, in order."""
+    return [row for row in rows if row.decision == "kept"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many requests came to which end; surplus cases count as kept."""
+
+    requested: int = 0
+    kept: int = 0
+    stopped: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """What became of the requests of a set.
+
+    Attributes:
+        lesions: Requests for a lesion.
+        negatives: Requests for lesion-free tissue.
+        by_size: Requests for a lesion, by size class.
+        stopped_after_step: How many were stopped, by the step after which they were.
+    """
+
+    lesions: Counts
+    negatives: Counts
+    by_size: Mapping[str, Counts]
+    stopped_after_step: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def _counts(rows: Sequence[Row]) -> Counts:
+    found = Counter("kept" if row.accepted else row.decision for row in rows)
+    return Counts(len(rows), found["kept"], found["stopped"], found["rejected"])
+
+
+def funnel(rows: Sequence[Row]) -> Funnel:
+    """Count requests by what became of them, lesions and negatives apart."""
+    asked = lesions(rows)
+    after = Counter(str(row.stopped_after) for row in asked if row.decision == "stopped")
+    return Funnel(
+        lesions=_counts(asked),
+        negatives=_counts([row for row in rows if row.request.negative]),
+        by_size={size: _counts([row for row in asked if row.request.size_bin == size]) for size in SIZES},
+        stopped_after_step=dict(sorted(after.items())),
+    )
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as JSON lines, atomically."""
+    write_jsonl(path, ({"schema": SCHEMA, **asdict(row)} for row in rows))
+
+
+def read_rows(path: Path) -> tuple[Row, ...]:
+    """Read rows that `write_rows` wrote; none where the file does not exist.
+
+    Raises:
+        DataError: A line is no row, or of another version of diffaug.
+    """
+    return tuple(_row_of(values, path, number) for number, values in enumerate(read_jsonl(path), start=1))
+
+
+@cache
+def _adapter() -> TypeAdapter[Row]:
+    return TypeAdapter(Row)
+
+
+def _row_of(values: Any, path: Path, number: int) -> Row:
+    version = values.pop("schema", 1) if isinstance(values, dict) else None
+    if version != SCHEMA:
+        raise DataError(
+            f"a manifest has rows of schema {SCHEMA}: {path} line {number} is of {version}, which another version of "
+            "diffaug wrote; generate the set again with this one"
+        )
+    try:
+        return _adapter().validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"a manifest is written by diffaug alone: {path} line {number} has {where}: {first['msg']}; "
+            "restore the file, or generate the set again"
+        ) from None
+
+
+def read_manifest(folder: Path) -> SyntheticSet:
+    """Read a finished synthetic set.
+
+    Raises:
+        DataError: The folder holds no finished set, or one of another version of diffaug, or a row breaks a rule.
+    """
+    for name in (MANIFEST, SUMMARY):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"a synthetic set must be finished: {folder} has no {name}; run `diffaug generate` again to complete it"
+            )
+    path = folder / PROVENANCE
+    provenance = read_json(path) if path.is_file() else {}
+    return SyntheticSet(
+        folder,
+        read_rows(folder / MANIFEST),
+        read_classes(folder),
+        provenance.get("images", {}),
+        provenance.get("cases", {}),
+        read_seen(folder),
+    )
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    values = asdict(row)
+    request, scores = values.pop("request"), values.pop("scores") or {}
+    transform = request.pop("transform")
+    return {**request, **transform, **values, "score": row.score, **scores}

@@ -1,0 +1,1 @@
+"""Every stage from one config."""

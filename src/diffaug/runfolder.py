@@ -1,0 +1,149 @@
+"""A folder that holds one thing: claimed before work starts, locked while it goes on, refused where it holds another.
+
+What a folder holds is written into one JSON file of it: the `identity`, which is all that its results depend on
+(`config.identity_of` and digests of what was read), and beside it what a reader wants to know, such as versions. The
+same identity again goes on where a killed process stopped; any other is refused in one line.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffaug.artifacts import make_folder, read_json, versions, write_json
+from diffaug.errors import ConfigError
+
+FORMAT = 2  # of the file; an older one is refused
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder is to hold.
+
+    Attributes:
+        kind: What it is, as messages name it, such as `synthetic set`.
+        identity: All that its results depend on, as JSON values.
+        file: The JSON file that says so.
+        about: What else the file says; it may change from call to call.
+        late: Names of the identity that may be added to a folder that was made without them.
+        beside: Names of files that may be there before the folder is claimed.
+    """
+
+    kind: str
+    identity: Mapping[str, Any]
+    file: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+    late: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def read_contents(folder: Path, file: str) -> dict[str, Any] | None:
+    """Return what the file of a folder says; None where there is none.
+
+    Raises:
+        ConfigError: An older version of diffaug wrote it.
+        DataError: It is not JSON.
+    """
+    path = folder / file
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("identity"), dict):
+        raise ConfigError(
+            f"a run folder is continued by the version that made it: {path} is of another version of diffaug; "
+            "choose another folder"
+        )
+    return found
+
+
+def holds(folder: Path, contents: Contents) -> bool:
+    """Tell whether a folder was claimed for the same thing.
+
+    Raises:
+        ConfigError: It was claimed for another one, or holds other files.
+    """
+    old = read_contents(folder, contents.file)
+    if old is None:
+        _refuse_others(folder, contents)
+        return False
+    before = old["identity"]
+    for name in sorted({*before, *contents.identity}):
+        late = name in contents.late and not before.get(name)
+        if before.get(name) != contents.identity.get(name) and not late:
+            raise ConfigError(
+                f"a folder holds one {contents.kind}: {folder} was made with another {name}: "
+                f"{_short(before.get(name))}, now it is {_short(contents.identity.get(name))}; choose another folder, "
+                "or go back to its settings"
+            )
+    return True
+
+
+def claim(folder: Path, contents: Contents) -> None:
+    """Make a folder and write what it holds, or check that it was claimed for the same thing.
+
+    Raises:
+        ConfigError: It was claimed for another one, holds other files, or cannot be written to.
+    """
+    holds(folder, contents)
+    make_folder(folder)
+    values = {"format": FORMAT, "kind": contents.kind, "identity": dict(contents.identity), "versions": versions()}
+    write_json(folder / contents.file, {**contents.about, **values})
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made, so that no other process works in it; a killed process lets it go.
+
+    On a file system without locks nothing is held.
+
+    Raises:
+        ConfigError: Another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(make_folder(folder) / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"one process works in a folder at a time: {folder} is in use; wait for the other, or choose another folder"
+        ) from None
+    except (NotImplementedError, OSError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def claimed(folder: Path, contents: Contents) -> Iterator[None]:
+    """Claim a folder and hold it for the block.
+
+    Raises:
+        ConfigError: It was claimed for another thing, holds other files, cannot be written to, or is in use.
+    """
+    holds(folder, contents)
+    with held(folder):
+        claim(folder, contents)
+        yield
+
+
+def _refuse_others(folder: Path, contents: Contents) -> None:
+    if not folder.is_dir():
+        return
+    known = {LOCK, contents.file, *contents.beside}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in known and path.suffix != ".partial")
+    if others:
+        raise ConfigError(
+            f"a {contents.kind} needs a new or empty folder, or its own: {folder} holds {others[0]}, and no "
+            f"{contents.file}; choose another folder"
+        )
+
+
+def _short(value: Any) -> str:
+    """Return a value as a message shows it: 60 characters at most."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

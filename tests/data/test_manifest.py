@@ -1,0 +1,126 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from diffaug.data.manifest import (
+    Check,
+    MaskTransform,
+    RemovedRegion,
+    Request,
+    Row,
+    Scores,
+    accepted,
+    funnel,
+    kept,
+    lesions,
+    negatives,
+    painted,
+    read_manifest,
+    read_rows,
+    turned_down,
+    write_rows,
+)
+from diffaug.errors import DataError
+
+REQUEST = Request(
+    3, "synth-00003", 2**62, "a", "b", 0, "removed", MaskTransform(0.9, 12.5, True, 0.01, 7), 4, -2, "a polyp", "small",
+    findings=("pale",), unknown_words=("glossy",), example="c",
+)  # fmt: skip
+ROW = Row(
+    REQUEST, "kept", "agrees", 2, (Check(1, 500, 0.5, 0.25), Check(2, 0, 0.75, 0.5)), (1, 2, 64), "m", "v", "c",
+    removed=(RemovedRegion((0, 1, 32), 5, 0.9, 0.1),), image="i.png", mask="m.png", preview="p.png",
+    scores=Scores(0.5, 1.0, True, (0.1, -0.2)),
+)  # fmt: skip
+
+
+def _row(decision: str, *, negative: bool = False, image: str = "i.png", size: str = "small") -> Row:
+    return replace(
+        ROW,
+        request=replace(REQUEST, negative=negative, size_bin=size),
+        decision=decision,
+        image=image,  # type: ignore[arg-type]
+    )
+
+
+ROWS = (
+    _row("kept"), _row("surplus", size="large"), _row("rejected"), _row("stopped", image=""),
+    _row("kept", negative=True), _row("rejected", negative=True),
+)  # fmt: skip
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [ROW, *ROWS])
+    assert read_rows(tmp_path / "rows.jsonl") == (ROW, *ROWS)
+
+
+def test_every_row_says_its_schema_and_holds_plain_values(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [ROW])
+    values = json.loads((tmp_path / "rows.jsonl").read_text())
+    assert values["schema"] == 2
+    assert values["request"]["transform"]["angle"] == 12.5
+    assert values["checks"][0] == {"step": 1, "t": 500, "score": 0.5, "threshold": 0.25}
+
+
+@pytest.mark.parametrize("values", [{"id": "synth-00000", "decision": "kept"}, {"schema": 1}, {"schema": 99}, [], 3])
+def test_a_manifest_of_another_version_is_one_clear_line(tmp_path: Path, values: object) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(values) + "\n")
+    with pytest.raises(DataError, match=r"schema 2: .* line 1 .*generate the set again"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(("place", "value"), [("decision", "maybe"), ("steps", "many"), ("checks", 3), ("request", {})])
+def test_a_value_of_another_type_is_named(tmp_path: Path, place: str, value: object) -> None:
+    write_rows(tmp_path / "rows.jsonl", [ROW])
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {place: value}) + "\n")
+    with pytest.raises(DataError, match=rf"line 1 has {place}"):
+        read_rows(path)
+
+
+def test_the_filters_partition_the_rows() -> None:
+    assert len(lesions(ROWS)) + sum(row.request.negative for row in ROWS) == len(ROWS)
+    assert accepted(ROWS) == [ROWS[0], ROWS[1]]
+    assert turned_down(ROWS) == [ROWS[2]]
+    assert painted(ROWS) == [ROWS[0], ROWS[1], ROWS[2]]
+    assert negatives(ROWS) == [ROWS[4]]
+    assert kept(ROWS) == [ROWS[0], ROWS[4]]
+
+
+def test_a_funnel_counts_every_request_once() -> None:
+    found = funnel(ROWS)
+    assert (found.lesions.requested, found.lesions.kept, found.lesions.stopped, found.lesions.rejected) == (4, 2, 1, 1)
+    assert found.negatives.requested == 2
+    assert sum(counts.requested for counts in found.by_size.values()) == found.lesions.requested
+    assert sum(found.stopped_after_step.values()) == found.lesions.stopped
+
+
+def test_a_sample_that_was_turned_down_says_after_which_step() -> None:
+    stopped = replace(ROW, checks=(Check(1, 500, 0.1, 0.25), Check(2, 0, 0.75, 0.5)))
+    assert stopped.stopped_after == 1
+    assert ROW.stopped_after == ROW.steps
+
+
+@pytest.mark.parametrize("lacking", ["manifest.jsonl", "summary.json"])
+def test_an_unfinished_set_is_refused(tmp_path: Path, lacking: str) -> None:
+    write_rows(tmp_path / "manifest.jsonl", [ROW])
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / lacking).unlink()
+    with pytest.raises(DataError, match=f"has no {lacking}; run `diffaug generate` again"):
+        read_manifest(tmp_path)
+
+
+def test_a_set_gives_its_rows_as_cases_and_as_flat_records(tmp_path: Path) -> None:
+    write_rows(tmp_path / "manifest.jsonl", [ROW, replace(ROW, lesion_free=True)])
+    (tmp_path / "summary.json").write_text("{}")
+    found = read_manifest(tmp_path)
+    case = found.case(found.rows[0])
+    assert (case.id, case.image, case.mask, case.group) == ("synth-00003", tmp_path / "i.png", tmp_path / "m.png", "a")
+    assert not case.negative
+    assert found.case(found.rows[1], group="patient").negative
+    assert found.case(found.rows[1], group="patient").group == "patient"
+    record = found.table()[0]
+    assert record["scale"] == 0.9
+    assert record["score"] == 0.75
+    assert record["novelty"] == 1.0

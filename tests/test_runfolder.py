@@ -1,0 +1,83 @@
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffaug.errors import ConfigError
+from diffaug.runfolder import Contents, claim, claimed, held, holds, read_contents
+
+THING = Contents("synthetic set", {"seed": 1, "config": {"count": 3}}, "config.json", about={"place": "here"})
+
+
+def test_a_folder_is_claimed_once_and_continued_by_the_same_call(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert not holds(out, THING)
+    assert not out.exists(), "looking makes nothing"
+    claim(out, THING)
+    assert holds(out, THING)
+    assert holds(out, replace(THING, about={"place": "elsewhere"}))
+    found = read_contents(out, "config.json")
+    assert found is not None
+    assert found["identity"] == THING.identity
+    assert found["place"] == "here"
+
+
+def test_another_identity_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
+    claim(tmp_path, THING)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"one synthetic set: .* another seed: 1, now it is 2"):
+        claim(tmp_path, replace(THING, identity={"seed": 2, "config": {"count": 3}}))
+    with pytest.raises(ConfigError, match="another base: None, now it is x"):
+        claim(tmp_path, replace(THING, identity={**THING.identity, "base": "x"}))
+    with pytest.raises(ConfigError, match="another config"):
+        claim(tmp_path, replace(THING, identity={"seed": 1}))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_what_may_come_late_is_added_once(tmp_path: Path) -> None:
+    claim(tmp_path, THING)
+    late = replace(THING, identity={**THING.identity, "oracle": "d1"}, late=("oracle",))
+    claim(tmp_path, late)
+    assert holds(tmp_path, late)
+    with pytest.raises(ConfigError, match="another oracle: d1"):
+        holds(tmp_path, replace(late, identity={**THING.identity, "oracle": "d2"}))
+
+
+def test_a_folder_that_holds_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".left.1.partial").touch()
+    (tmp_path / "known.json").touch()
+    assert not holds(tmp_path, replace(THING, beside=("known.json",)))
+    with pytest.raises(ConfigError, match=r"holds known.json, and no config.json; choose another folder"):
+        claim(tmp_path, THING)
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize("old", [{"identity": {"seed": 1}}, {"format": 1, "identity": {}}, [], {"format": 2}])
+def test_a_folder_of_another_version_is_one_clear_line(tmp_path: Path, old: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match=r"another version of diffaug; choose another folder"):
+        claim(tmp_path, THING)
+
+
+def _hold(folder: str, ready: Any, done: Any) -> None:
+    with held(Path(folder)):
+        ready.set()
+        done.wait(60)
+
+
+def test_one_process_works_in_a_folder_and_a_killed_one_lets_it_go(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(str(tmp_path / "out"), ready, done))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(ConfigError, match="one process works in a folder at a time"), claimed(tmp_path / "out", THING):
+        pass
+    assert not (tmp_path / "out" / "config.json").exists()
+    other.kill()
+    other.join()
+    with claimed(tmp_path / "out", THING):
+        assert holds(tmp_path / "out", THING)
