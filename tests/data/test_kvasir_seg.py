@@ -42,8 +42,8 @@ def test_real_images_come_in_whole_and_the_repeated_frames_are_found(tmp_path: P
 @needs_images
 def test_real_masks_of_the_published_size_are_cut_at_127(tmp_path: Path) -> None:
     data, _ = import_kvasir_seg(Path(str(REAL)) / "kvasir-seg-original", tmp_path / "data")
-    assert len(data.cases) == 5
-    for case in data.cases:
+    assert len(data.cases) == 150
+    for case in data.cases[::30]:
         assert case.mask is not None
         grey = np.asarray(Image.open(case.mask).convert("L"))
         assert (case.read_mask() == (grey > 127)).mean() > 0.9999

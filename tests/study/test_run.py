@@ -21,7 +21,7 @@ from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.page import write_report
-from diffaug.study import choose, selection
+from diffaug.study import choose, derive
 from diffaug.study import network as segmenter
 from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
@@ -318,7 +318,7 @@ def test_labels_and_studies_belong_to_the_images_that_are_there(tmp_path):
     left = [row["id"] for row in read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl") if row["id"] != gone]
     shutil.copyfile(dataset / "images" / "train-0.png", dataset / "images" / f"{left[0]}.png")
     before = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
-    assert selection.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")["unannotated"] == len(left)
+    assert derive.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")["unannotated"] == len(left)
     after = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
     assert [row["id"] for row in after] == left and after[1] == {**before[2], "mask": after[1]["mask"]}
     assert after[0]["image"] == digest_of_file(dataset / "images" / "train-0.png") != before[1]["image"]
@@ -350,7 +350,7 @@ def test_a_study_that_tests_on_nothing_is_refused(tmp_path, inputs):
 @pytest.mark.parametrize("count", [0, -5])
 def test_a_selection_of_nothing_is_refused(tmp_path, inputs, finished, count):
     with pytest.raises(ConfigError, match=f"--count is {count}"):
-        selection.select_set(inputs[1], tmp_path / "s", finished, CONFIG.select, count)
+        derive.select_set(inputs[1], tmp_path / "s", finished, CONFIG.select, count)
     assert not (tmp_path / "s").exists()
 
 
@@ -445,7 +445,7 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
         "real": 6, "pool": len(kept), "trained_fills": 0, "wanted_fills": 0
     }  # fmt: skip
     assert kept
-    found = selection.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
+    found = derive.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
     assert found == {"unannotated": 3, "labelled": len(kept)}
     labelled = read_dataset(tmp_path / "labelled").split("train")
     assert [case.id for case in labelled] == [row["id"] for row in kept]
@@ -454,13 +454,13 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     told = read_json(tmp_path / "labelled" / "provenance.json")["cases"]
     assert set(told) == {f"train-{index}" for index in range(6)}
     with pytest.raises(StudyError, match="none of 3 images is left for pseudo-label"):
-        selection.pseudo_label_set(tmp_path / "out", tmp_path / "sure", confidence=1.0)
+        derive.pseudo_label_set(tmp_path / "out", tmp_path / "sure", confidence=1.0)
     assert not (tmp_path / "sure").exists()
     mask = dataset / "masks" / "train-0.png"
     before = mask.read_bytes()
     shutil.copyfile(dataset / "masks" / "train-2.png", mask)
     with pytest.raises(StudyError, match="was changed since"):
-        selection.pseudo_label_set(tmp_path / "out", tmp_path / "changed")
+        derive.pseudo_label_set(tmp_path / "out", tmp_path / "changed")
     mask.write_bytes(before)
     with pytest.raises(
         StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
@@ -561,7 +561,7 @@ def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     assert len(chosen) == 3
     assert {row["id"] for row in chosen} <= {row["id"] for row in choose.accepted(rows)}
     for row in scores.values():
-        assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(selection.FEATURES)
+        assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(derive.FEATURES)
 
 
 def test_fills_that_are_painted_after_real_is_trained_are_counted_as_those_before(tmp_path, inputs, finished):
@@ -590,11 +590,11 @@ def test_one_study_tells_the_gain_with_fills_and_without_and_that_fills_were_few
 
 def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs):
     dataset, synthetic = inputs
-    found = selection.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
+    found = derive.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
     assert (found["accepted"], found["kept"], found["fills"]) == (4, 2, 1)
     rows = read_jsonl(tmp_path / "selected" / "manifest.jsonl")
     assert all(row["scores"] for row in rows if not row.get("fill"))
-    again = selection.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
+    again = derive.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
     assert again == found
     one = read_synthetic(tmp_path / "selected")
     assert [case.id for case in read_dataset(tmp_path / "selected").cases] == [row["id"] for row in one.rows]
@@ -607,10 +607,10 @@ def test_painted_cases_are_scored_again_where_they_are_others(tmp_path, study, i
     before = read_jsonl(study / "scores.jsonl")
     old = [row | {"image_digest": "0" * 16, "loss": 0.0} if row is before[0] else row for row in before]
     write_jsonl(study / "scores.jsonl", old)
-    selection.select_set(synthetic, tmp_path / "selected", study, CONFIG.select)
+    derive.select_set(synthetic, tmp_path / "selected", study, CONFIG.select)
     assert read_jsonl(study / "scores.jsonl") == before
     stamp = (study / "scores.jsonl").stat().st_mtime_ns
-    selection.select_set(synthetic, tmp_path / "again", study, CONFIG.select)
+    derive.select_set(synthetic, tmp_path / "again", study, CONFIG.select)
     assert (study / "scores.jsonl").stat().st_mtime_ns == stamp
 
 
@@ -645,13 +645,13 @@ def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
 def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):
     other = make_synthetic(tmp_path / "other")
     with pytest.raises(StudyError, match="study of its set"):
-        selection.select_set(other, tmp_path / "selected", finished, CONFIG.select)
+        derive.select_set(other, tmp_path / "selected", finished, CONFIG.select)
     assert not (tmp_path / "selected").exists()
 
 
 def test_one_baseline_does_not_disagree_with_itself(tmp_path, finished, inputs):
     with pytest.raises(ConfigError, match=r"baselines is 1; use 2 or more"):
-        selection.select_set(inputs[1], tmp_path / "s", finished, SelectConfig(hardness="disagreement"))
+        derive.select_set(inputs[1], tmp_path / "s", finished, SelectConfig(hardness="disagreement"))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
