@@ -620,9 +620,9 @@ def test_baselines_are_the_first_seeds_of_a_study_by_number(study):
     runs = study / "runs"
     for old, new in ((0, 9), (1, 10)):
         (runs / f"real-{old}.safetensors").rename(runs / f"real-{new}.safetensors")
-    assert [path.stem for path in selection.read_baselines(study, {})[3]] == ["real-9"]
+    assert [path.stem for path in derive.read_baselines(study, {})[3]] == ["real-9"]
     with pytest.raises(StudyError, match=r"lacks real-11; run its study with real"):
-        selection.read_baselines(study, {"seeds": 3, "baselines": 3})
+        derive.read_baselines(study, {"seeds": 3, "baselines": 3})
 
 
 def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
@@ -750,7 +750,7 @@ def test_an_eye_without_a_cup_is_no_confident_label_and_a_frame_without_one_of_t
         classes = tuple(replace(one, name=name) for one, name in zip(cases[0].classes, names, strict=True))
         train = tuple(replace(case, classes=classes) for case in cases)
         derivation = Derivation("pseudo-label", tmp_path, weights, config, train, (), images=train[:2])
-        rows = list(selection.pseudo_masks(derivation, tmp_path))
+        rows = list(derive.pseudo_masks(derivation, tmp_path))
         assert [row["confidence"] for row in rows] == pytest.approx([confidence] * 2)
 
 
