@@ -7,6 +7,7 @@
     ├── ModelError        a model folder with a missing, altered or unsuitable part
     ├── ShapeError        tensors whose shapes do not fit each other
     ├── PlacementError    a mask that fits nowhere on any background
+    ├── WorkerError       a worker process that was killed
     └── StudyError        a study that cannot be run or trusted
         └── EmptyArmError     an arm for which no case is left
 
@@ -41,6 +42,10 @@ class ShapeError(DiffaugError):
 
 class PlacementError(DiffaugError):
     """A mask that fits nowhere on any background."""
+
+
+class WorkerError(DiffaugError):
+    """A worker process that was killed."""
 
 
 class StudyError(DiffaugError):

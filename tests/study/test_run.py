@@ -742,7 +742,7 @@ def test_an_eye_without_a_cup_is_no_confident_label_and_a_frame_without_one_of_t
 ):
     """The baseline finds the first class everywhere, surely, and the second one nowhere."""
     found = torch.tensor([0.98, 0.02]).reshape(1, 2, 1, 1)
-    monkeypatch.setattr(selection, "mirrored", lambda networks, images: found.expand(len(images), 2, *images.shape[2:]))
+    monkeypatch.setattr(derive, "mirrored", lambda networks, images: found.expand(len(images), 2, *images.shape[2:]))
     cases = read_dataset(eyes).split("train")
     weights = (of_eyes / "runs" / "real-0.safetensors",)
     config = CONFIG.model_copy(update={"seeds": 1})

@@ -5,15 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
+from diffaug.compute.progress import tracked
 from diffaug.data.case import DEPTHS, TURNS, Case, Mask, check_mask_size, orientation_of, rgb_from_file
 from diffaug.data.duplicates import Fingerprint, fingerprint
 from diffaug.errors import DataError
-
-Item = TypeVar("Item")
 
 # What a note says of several files; `counted` makes the singular.
 SENTENCES = {
@@ -111,16 +109,6 @@ def examine_cases(cases: Iterable[Case], progress: str = "") -> list[Finding]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def tracked(items: Iterable[Item], total: int, progress: str) -> Iterable[Item]:
-    """Show a progress bar on stderr while the items are consumed; none where `progress` is empty."""
-    if not progress:
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, progress, total=total, console=Console(stderr=True), transient=True)
 
 
 def notices_of(findings: Sequence[Finding]) -> list[str]:

@@ -18,8 +18,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, Mask, Pixels, write_png
-from diffaug.data.examine import tracked
 from diffaug.data.folder import SPLITS, Dataset, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.errors import ConfigError
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diffaug.artifacts import digest_of_file
+from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
-from diffaug.data.examine import tracked
 from diffaug.data.folder import Dataset
 from diffaug.data.seen import all_of, sketches_of
 from diffaug.errors import StudyError

@@ -5,8 +5,7 @@ its arm, its seed and the config alone: the same file comes from one worker or m
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -24,6 +23,7 @@ from diffaug.artifacts import (
     write_json,
     write_jsonl,
 )
+from diffaug.compute.progress import Show, progress_bar, tracked
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case, masks_from_label
 from diffaug.data.folder import Dataset, read_dataset
@@ -497,19 +497,13 @@ def _stratify(
     path = out / "profiles.json"
     kept = read_json(path) if path.exists() else {}
     if kept.get("data") != digest:
-        measured = {case.id: profile(case).as_dict() for case in _track((*train, *test), "measuring lesions")}
+        cases = (*train, *test)
+        measured = {case.id: profile(case).as_dict() for case in tracked(cases, len(cases), "measuring lesions")}
         kept = {"data": digest, "profiles": measured}
         write_json(path, kept)
     profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
     cut = contrast_cut(profiles[case.id] for case in train)
     return cut, tuple(record(case, profiles[case.id], cut) for case in test)
-
-
-def _track(cases: Sequence[Case], what: str) -> Iterator[Case]:
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(cases, what, console=Console(stderr=True), transient=True)
 
 
 def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
@@ -608,7 +602,8 @@ def complete_runs(runs: Sequence[Run], workers: int) -> None:
     if not runs:
         return
     total = sum(run.config.iterations for run in runs)
-    with _progress(total, len(runs)) as show:
+    with progress_bar(f"study: {len(runs)} runs", total) as bar:
+        show = _shown(bar, len(runs))
         if workers == 1 or len(runs) == 1:
             with one_thread():
                 for run in runs:
@@ -633,21 +628,15 @@ def check_ready(runs: Sequence[Run]) -> None:
             )
 
 
-@contextmanager
-def _progress(total: int, runs: int) -> Iterator[Callable[[str, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+def _shown(show: Show, runs: int) -> Callable[[str, int], None]:
+    """Return what moves a progress bar by the iterations of several runs."""
     done: dict[str, int] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"study: {runs} runs to train", total=total)
 
-        def show(name: str, iteration: int) -> None:
-            done[name] = iteration
-            progress.update(task, completed=sum(done.values()), description=f"study: {len(done)} of {runs}, {name}")
+    def shown(name: str, iteration: int) -> None:
+        done[name] = iteration
+        show(sum(done.values()), f"study: {len(done)} of {runs}, {name}")
 
-        yield show
+    return shown
 
 
 class _Worker:

@@ -20,7 +20,7 @@ from diffaug.artifacts import (
     write_jsonl,
 )
 from diffaug.compute.devices import device_of
-from diffaug.compute.progress import progress_bar
+from diffaug.compute.progress import tracked
 from diffaug.conditioning.cups import normal_prompt
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.data.case import Case, Pixels, digest_of_case, write_png
@@ -81,12 +81,9 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
 
 def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: Sequence[str]) -> dict[str, Any]:
     """Paint what is not painted yet, write the tables and the sheet, and return the summary."""
-    with progress_bar() as bar:
-        task = bar.add_task("removing", total=len(cases))
-        for case in cases:
-            if not _is_made(out, case):
-                _write_case(out, case, *remover.remove(case), digest=digest)
-            bar.update(task, advance=1)
+    for case in tracked(cases, len(cases), "removing"):
+        if not _is_made(out, case):
+            _write_case(out, case, *remover.remove(case), digest=digest)
 
     rows = [read_json(_row_path(out, case)) for case in cases]
     write_jsonl(out / "manifest.jsonl", rows)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
 from diffaug.compute.devices import device_of
-from diffaug.compute.progress import progress_bar
+from diffaug.compute.progress import tracked
 from diffaug.data.case import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
 from diffaug.errors import DataError
@@ -84,18 +84,17 @@ def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu")
     claim(out, {"model": digest, "images": str(images.resolve())})
     for name in ("masks", "overlays"):
         make_folder(out / name)
-    with progress_bar() as bar:
-        for path in bar.track(paths, description="segmenting"):
-            try:
-                frame = read_image(path)
-            except DataError:
-                failed.append(path.name)
-                continue
-            masks = segmenter.probabilities(frame) > 0.5
-            anything: Mask = np.asarray(masks.any(0))
-            write_png(out / "masks" / f"{path.stem}.png", label_of(masks))
-            write_png(out / "overlays" / f"{path.stem}.png", outlined(frame, anything))
-            found[path.name] = round(float(anything.mean()), 5)
+    for path in tracked(paths, len(paths), "segmenting"):
+        try:
+            frame = read_image(path)
+        except DataError:
+            failed.append(path.name)
+            continue
+        masks = segmenter.probabilities(frame) > 0.5
+        anything: Mask = np.asarray(masks.any(0))
+        write_png(out / "masks" / f"{path.stem}.png", label_of(masks))
+        write_png(out / "overlays" / f"{path.stem}.png", outlined(frame, anything))
+        found[path.name] = round(float(anything.mean()), 5)
     summary = {"segmented": len(found), "failed": failed, "found": found}
     write_json(out / "summary.json", summary)
     if failed:

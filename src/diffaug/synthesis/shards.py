@@ -920,8 +920,7 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
                 yield start
             start += 1
 
-    with progress_bar() as bar, _pool(workers) as pool:
-        task = bar.add_task("kept cases", total=sum(wanted.values()))
+    with progress_bar("kept cases", sum(wanted.values())) as show, _pool(workers) as pool:
         ahead: dict[int, Future[int]] = {}
         for shard in open_from(0):
             name = stratum_of(shard)
@@ -942,7 +941,7 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
             kept[name] += found
             made[name] += 1
             shards.append(shard)
-            bar.update(task, completed=sum(min(kept[name], quota) for name, quota in wanted.items()))
+            show(sum(min(kept[name], quota) for name, quota in wanted.items()))
     return shards
 
 

@@ -28,7 +28,7 @@ from diffaug.artifacts import (
     write_json,
 )
 from diffaug.compute.devices import device_of, leave_others, this_process
-from diffaug.compute.progress import progress_bar
+from diffaug.compute.progress import tracked
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
@@ -470,11 +470,10 @@ def words_read(model: LatentInpainter, sources: Sequence[Windows]) -> set[str]:
 
 def _sketches(make: Callable[[int, Rng], Sketch | None], count: int, key: tuple[int, int]) -> Iterator[Sketch]:
     """Yield sketches with a progress bar; each is a pure function of the key and its number."""
-    with progress_bar() as bar:
-        for number in bar.track(range(count), description="windows"):
-            sketch = make(number, np.random.default_rng((*key, number)))
-            if sketch is not None:
-                yield sketch
+    for number in tracked(range(count), count, "windows"):
+        sketch = make(number, np.random.default_rng((*key, number)))
+        if sketch is not None:
+            yield sketch
 
 
 def train_prior(

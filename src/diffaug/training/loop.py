@@ -232,8 +232,7 @@ def optimise(
     for module in modules.values():
         module.train()
     saved = logged = time.monotonic()
-    with progress_bar() as bar:
-        task = bar.add_task(name, total=iterations, completed=start)
+    with progress_bar(name, iterations, start) as show:
         for i in range(start, iterations):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * learning_rate_at(i, iterations)
@@ -251,7 +250,7 @@ def optimise(
             if best and _looks(i + 1, iterations):
                 rows.append({"iteration": i, "score": round(best.look(mean.values), 6)})
 
-            bar.update(task, completed=i + 1)
+            show(i + 1)
             now = time.monotonic()
             if now - logged > 5 or i + 1 == iterations:
                 rows.append({"iteration": i, **{n: round(value, 6) for n, value in terms.items()}})

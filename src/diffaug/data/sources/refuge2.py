@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from diffaug.artifacts import read_json
+from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, Label, read_codes, write_png
-from diffaug.data.examine import counted, tracked
+from diffaug.data.examine import counted
 from diffaug.data.folder import Dataset, copy_file, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.fundus import DISC_AND_CUP, crop_around, locate_disc
 from diffaug.data.sources.folder import ANNOTATED, pair_files, place_cases, subfolder

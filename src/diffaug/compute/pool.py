@@ -1,0 +1,220 @@
+"""A pool of workers: submit tasks, take their results as they come.
+
+`Pool` is the interface; `Here` works in this process, `Processes` in several. Tasks and results are what pickle can
+carry, so that a cluster could be a third. A pool knows nothing of what its tasks do.
+"""
+
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from diffaug.errors import WorkerError
+
+Result = TypeVar("Result")
+Report = Callable[..., None]
+POLL_SECONDS = 0.2  # how often a waiting parent looks for reports
+KILLED = (
+    "a worker process must live until its task ends: one was killed, perhaps because memory ran out; "
+    "run the same command again to go on, with fewer workers"
+)
+
+
+def _ignore(*values: Any) -> None:
+    """Report to nobody."""
+
+
+_reporter: ContextVar[Report] = ContextVar("reporter", default=_ignore)
+
+
+def report(*values: Any) -> None:
+    """Tell the pool that runs this task how far it is; outside a pool nothing happens.
+
+    A task ends here when its pool stops, so long tasks report often.
+    """
+    _reporter.get()(*values)
+
+
+@dataclass(eq=False)
+class Job(Generic[Result]):
+    """A submitted task."""
+
+    task: Callable[..., Result]
+    arguments: tuple[Any, ...]
+    done: bool = False
+    outcome: Result | None = None
+
+    def finish(self, outcome: Result) -> None:
+        """Note what the task returned."""
+        self.done, self.outcome = True, outcome
+
+
+class Pool(ABC):
+    """Runs tasks, each on one thread; the first failure of any task stops all of them.
+
+    Use it as a context manager: leaving the block drops tasks that have not started, and ends those that run at their
+    next report.
+
+    Args:
+        on_report: Is called in this process with the values of every `report`.
+    """
+
+    def __init__(self, on_report: Report = _ignore) -> None:
+        self.on_report = on_report
+        self.waiting: list[Job[Any]] = []
+
+    def submit(self, task: Callable[..., Result], *arguments: Any) -> Job[Result]:
+        """Hand in a task: a function of a module, and arguments that pickle can carry."""
+        job = Job(task, arguments)
+        self.waiting.append(job)
+        self._start(job)
+        return job
+
+    def result(self, job: Job[Result]) -> Result:
+        """Return what a task returned, once it has ended.
+
+        Raises:
+            WorkerError: A worker process was killed.
+            Exception: Whatever the first task that failed raised.
+        """
+        while not job.done:
+            self._advance(job)
+        if job in self.waiting:
+            self.waiting.remove(job)
+        return job.outcome  # type: ignore[return-value] # what `finish` noted
+
+    def finished(self) -> Iterator[Job[Any]]:
+        """Yield jobs as they end, until none is left; more may be submitted meanwhile. Raises what `result` raises."""
+        while self.waiting:
+            self._advance(self.waiting[0])
+            for job in [job for job in self.waiting if job.done]:
+                self.waiting.remove(job)
+                yield job
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.waiting.clear()
+        self._stop()
+
+    @abstractmethod
+    def _start(self, job: Job[Any]) -> None:
+        """Start a job, or note that it is to be done."""
+
+    @abstractmethod
+    def _advance(self, job: Job[Any]) -> None:
+        """Work or wait for a while, so that this job is done in the end, or others before it."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Stop what runs, and free what was taken."""
+
+
+class Here(Pool):
+    """Does each task in this process when its result is asked for; one that is never asked for is never done."""
+
+    def _start(self, job: Job[Any]) -> None:
+        pass
+
+    def _advance(self, job: Job[Any]) -> None:
+        from diffaug.compute.devices import one_thread
+
+        before = _reporter.set(self.on_report)
+        try:
+            with one_thread():
+                job.finish(job.task(*job.arguments))
+        finally:
+            _reporter.reset(before)
+
+    def _stop(self) -> None:
+        pass
+
+
+class Processes(Pool):
+    """Does tasks in worker processes, at once as far as there are any; they end when this process ends.
+
+    Args:
+        count: Worker processes.
+        on_report: See `Pool`.
+    """
+
+    def __init__(self, count: int, on_report: Report = _ignore) -> None:
+        from concurrent.futures import Future, ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        super().__init__(on_report)
+        spawn = get_context("spawn")
+        self.stop, self.reports = spawn.Event(), spawn.SimpleQueue()
+        started_with = (os.getpid(), self.stop, self.reports)
+        self.executor = ProcessPoolExecutor(count, spawn, _prepare, started_with)
+        self.futures: dict[Future[Any], Job[Any]] = {}
+
+    def _start(self, job: Job[Any]) -> None:
+        from concurrent.futures import BrokenExecutor
+
+        try:
+            self.futures[self.executor.submit(job.task, *job.arguments)] = job
+        except BrokenExecutor:
+            raise WorkerError(KILLED) from None
+
+    def _advance(self, job: Job[Any]) -> None:
+        from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+
+        done, _ = wait(self.futures, POLL_SECONDS, FIRST_COMPLETED)
+        self._pass_on_reports()  # those of a finished task were sent before its result
+        try:
+            for future in done:
+                self.futures.pop(future).finish(future.result())
+        except BrokenExecutor:
+            raise WorkerError(KILLED) from None
+
+    def _pass_on_reports(self) -> None:
+        while not self.reports.empty():
+            self.on_report(*self.reports.get())
+
+    def _stop(self) -> None:
+        from concurrent.futures import wait
+
+        self.stop.set()
+        running = [future for future in self.futures if not future.cancel()]
+        while wait(running, POLL_SECONDS).not_done:
+            while not self.reports.empty():  # a worker whose report nobody takes would wait for ever
+                self.reports.get()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: it ends a task of a pool that has stopped
+    pass
+
+
+def _prepare(parent: int, stop: Any, reports: Any) -> None:
+    """Prepare a worker process: one thread, deaf to Ctrl-C, which its parent answers, and gone when its parent is."""
+    import signal
+
+    import torch
+
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    def send(*values: Any) -> None:
+        if stop.is_set():
+            raise _Stopped
+        reports.put(values)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _reporter.set(send)
+
+
+def workers(count: int, on_report: Report = _ignore) -> Pool:
+    """Return a pool of so many workers: this process where one is enough, else worker processes."""
+    return Here(on_report) if count == 1 else Processes(count, on_report)
