@@ -21,8 +21,8 @@ from diffaug.conditioning.attributes import Attributes, bounding_box, measure_at
 from diffaug.conditioning.prompts import ASPECTS, describe, words_of
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.inspect import outlined
+from diffaug.data.lesions import lesion_masks
 from diffaug.data.split import shuffled
-from diffaug.training.windows import components
 
 SIDE, COLUMNS, ROWS = 300, 3, 3  # px of a picture, tiles of a sheet
 CAPTION = 40  # px under a tile
@@ -89,7 +89,7 @@ def main(folder: Path, out: Path, count: int, seed: int) -> None:
     tiles, words, rows = [], [], []
     for number, case in enumerate(cases_in(folder, count, seed), start=1):
         image = case.read_image()
-        lesion = components(case.read_mask())[0]
+        lesion = lesion_masks(case.read_mask())[0]
         attributes = measure_attributes(image, lesion)
         tiles.append(tile(number, np.asarray(image), lesion, attributes))
         words.append(words_of(attributes))

@@ -43,10 +43,11 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
 from diffaug.compute.precision import autocast
-from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
+from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
 from diffaug.data.case import Case, Mask
 from diffaug.data.folder import read_dataset
+from diffaug.data.lesions import size_class
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
@@ -340,7 +341,7 @@ def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial
         region = canvas.region | region_of(mask, np.zeros_like(mask), canvas.band)
         lesion = replace(lesion, mask=mask, region=region)
         scores = scored(bench, path, i, mask, region)
-        found.append(Trial(kind, size_bin(float(mask.mean())), scores, float(bench.judged([lesion])[0])))
+        found.append(Trial(kind, size_class(float(mask.mean())), scores, float(bench.judged([lesion])[0])))
     return found
 
 
@@ -660,7 +661,7 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
 
     real = encode_windows(painter, (sketch(number) for number in range(len(alone))))
     calibration, timesteps = studio.calibration, bench.timesteps()
-    sizes, folds = [size_bin(case.attributes[0].relative_area) for case in alone], len(studio.gate.validators)
+    sizes, folds = [size_class(case.attributes[0].relative_area) for case in alone], len(studio.gate.validators)
     result = {}
     for step in calibration.checks:
         ended = step == calibration.steps

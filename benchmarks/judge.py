@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.lesions import lesion_masks
 from diffaug.painting.window import Window, window_around, window_image, window_mask
 from diffaug.study.batches import Batch, take
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.network import build_network, train
-from diffaug.training.windows import components, random_square
+from diffaug.training.windows import random_square
 
 SIDE = 128  # px of a window
 CONTEXT = 1.7  # window side over the lesion's longer side, in every measurement
@@ -48,7 +49,7 @@ def training_windows(cases: Sequence[Case], per_case: int, seed: int = 0) -> Poo
     images, masks, ids = [], [], []
     for number, case in enumerate(cases):
         image, mask = case.read_image(), case.read_mask()
-        lesions = components(mask)
+        lesions = lesion_masks(mask)
         for each in range(per_case):
             rng = np.random.default_rng((seed, number, each))
             window = random_square(mask.shape, rng)

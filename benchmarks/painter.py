@@ -41,6 +41,7 @@ from diffaug.conditioning.requests import Request
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.folder import read_dataset, subset_dataset
+from diffaug.data.lesions import lesion_masks
 from diffaug.data.phantom import make_phantoms
 from diffaug.data.sources.folder import import_folder
 from diffaug.data.sources.kvasir_seg import import_kvasir_seg
@@ -53,7 +54,7 @@ from diffaug.painting.window import window_image, window_mask
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
 from diffaug.training.codec import fidelity
 from diffaug.training.fit import SHIPPED
-from diffaug.training.windows import components, drawn, encode_windows, tissue_window
+from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 ASKED: dict[str, tuple[str, str, str, str]] = {  # attribute: aspect of the prompt, word for little, for much, measure
     "pale/red": ("colour", "pale", "reddish", "redness_contrast"),
@@ -94,7 +95,7 @@ def lesions_of(cases: Iterable[Case], most: int) -> list[Lesion]:
     found = []
     for case in cases:
         image = case.read_image()
-        for mask in components(case.read_mask()):
+        for mask in lesion_masks(case.read_mask()):
             found.append(Lesion(image, mask, region_of(mask, np.zeros_like(mask), band_width(mask, 0.08)), case.id))
     return found[:most]
 

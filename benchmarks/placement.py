@@ -27,11 +27,11 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from diffaug.artifacts import make_folder, write_json
-from diffaug.conditioning.masks import EIGHT, entries_of
 from diffaug.conditioning.requests import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.lesions import CORNERS, components
 from diffaug.data.phantom import make_phantoms
 from diffaug.painting.compose import band_width, region_of
 
@@ -57,7 +57,7 @@ def overlay(image: Pixels) -> Mask:
     odd = np.maximum(green, blue) > red + GAP
     spread = ndimage.maximum_filter(image, (7, 7, 1)).astype(int) - ndimage.minimum_filter(image, (7, 7, 1))
     flat = (spread.max(axis=2) <= 4) & (np.ptp(image, axis=2) <= 6) & (image.max(axis=2) > 40) & (image.min(2) < 220)
-    return np.asarray(ndimage.binary_opening(odd, EIGHT) | ndimage.binary_opening(flat, np.ones((9, 9))))
+    return np.asarray(ndimage.binary_opening(odd, CORNERS) | ndimage.binary_opening(flat, np.ones((9, 9))))
 
 
 def marks(image: Pixels) -> Mask:
@@ -90,10 +90,9 @@ def touching(new: Mask, forbidden: dict[str, Mask]) -> dict[str, float]:
     return {kind: float((new & there).sum() / new.sum()) for kind, there in forbidden.items()}
 
 
-def components(mask: Mask) -> list[float]:
-    """Return the shares of the frame of a mask's lesions, specks left out."""
-    case = Case("", Path(), Path(), "", "train")
-    return [entry.relative_area for entry in entries_of(case, mask)]
+def areas(mask: Mask) -> list[float]:
+    """Return the shares of the frame of a mask's lesions."""
+    return [lesion.relative_area for lesion in components(mask)]
 
 
 def distribution(frames: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def tile(image: Pixels, field: Mask, outlines: Sequence[tuple[Mask, tuple[int, i
     drawn = np.where(field[..., None], image, image // 2 + np.array([0, 0, 110], np.uint8)).astype(np.uint8)
     width = max(1, max(field.shape) // SIDE)
     for mask, colour in outlines:
-        drawn[mask & ~ndimage.binary_erosion(mask, EIGHT, iterations=width, border_value=1)] = colour
+        drawn[mask & ~ndimage.binary_erosion(mask, CORNERS, iterations=width, border_value=1)] = colour
     picture = Image.fromarray(drawn).resize((SIDE, SIDE), Image.Resampling.BOX)
     ImageDraw.Draw(picture).text((3, 3), text, fill="yellow")
     return picture
@@ -146,7 +145,7 @@ def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path
         bad = [kind for kind, share in found.items() if share > TOUCH]
         violations.update(bad)
         placements[request.placement] += 1
-        labels.append(components(masks.label))
+        labels.append(areas(masks.label))
         old = lesion & ~stays
         outlines = [(stays, (255, 0, 0)), (old, (255, 220, 0)), (masks.new, (0, 255, 0))]
         tiles.append(tile(image, field, outlines, f"{index} {request.placement} {' '.join(bad)}"))
@@ -156,7 +155,7 @@ def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path
         "violations": {kind: violations[kind] for kind in worst},
         "worst_share": {kind: round(share, 4) for kind, share in worst.items()},
         "painted": distribution(labels),
-        "real": distribution([components(case.read_mask()) for case in cases]),
+        "real": distribution([areas(case.read_mask()) for case in cases]),
     }
 
 

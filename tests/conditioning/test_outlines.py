@@ -5,7 +5,8 @@ from diffaug.conditioning.attributes import shape_of
 from diffaug.conditioning.findings import Outline, library_of
 from diffaug.conditioning.masks import render
 from diffaug.conditioning.outlines import OutlineSource
-from diffaug.conditioning.prompts import shape_word, size_bin
+from diffaug.conditioning.prompts import shape_word
+from diffaug.data.lesions import size_class
 from diffaug.errors import FindingsError
 
 COLON = library_of("colonoscopy")
@@ -44,7 +45,7 @@ def test_sizes_follow_the_data_and_findings_the_sizes(source):
         entry, transform = source.draw(rng)
         areas.append(float(render(entry, transform, (200, 240)).sum()) / (200 * 240))
         sizes = COLON.findings[entry.outline].attributes.get("size", ("small", "medium", "large"))
-        assert size_bin(areas[-1]) in sizes or min(abs(areas[-1] - limit) for limit in (0.05, 0.15)) < 0.01
+        assert size_class(areas[-1]) in sizes or min(abs(areas[-1] - limit) for limit in (0.05, 0.15)) < 0.01
     assert min(areas) < 0.01 and max(areas) > 0.15
 
 

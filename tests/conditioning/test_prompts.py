@@ -16,6 +16,7 @@ from diffaug.conditioning.prompts import (
     words_of,
 )
 from diffaug.data.case import Case
+from diffaug.data.lesions import size_class
 
 MIDDLE = Attributes(0.1, 100.0, 0.7, 0.97, 8.0, 3.0, 15.0, 9.0, 1.0)
 MEANING = {  # word: whether it is true; written out again, so that a slip in words_of shows
@@ -115,7 +116,7 @@ def test_a_brighter_lesion_is_called_pale_and_an_invisible_one_low_contrast(elli
 
 @pytest.mark.parametrize(("area", "name"), [(0.049, "small"), (0.05, "medium"), (0.15, "medium"), (0.151, "large")])
 def test_size_bins_are_the_strata_of_the_study(area, name):
-    assert prompts.size_bin(area) == name
+    assert size_class(area) == name
 
 
 def test_words_come_in_the_order_of_the_aspects():

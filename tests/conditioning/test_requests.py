@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import ellipse
-from scipy import ndimage
 
 from diffaug.conditioning.attributes import shape_of, texture_of
 from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener, words_in
-from diffaug.conditioning.masks import EIGHT, MaskBank
+from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placement import field_of_view
-from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word, size_bin
+from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word
 from diffaug.conditioning.requests import (
     RequestDrawer,
     check_place,
@@ -26,6 +25,7 @@ from diffaug.conditioning.requests import (
 )
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, LabelClass, write_png
+from diffaug.data.lesions import connected_parts, size_class
 from diffaug.errors import ConfigError, DataError, FindingsError, PlacementError
 
 CONFIG = GenerateConfig(fills=0.0)
@@ -108,7 +108,7 @@ def test_a_prompt_is_true_of_the_mask(drawer, requests):
     for request in requests:
         new = drawer.masks(request).new
         said = set(request.prompt.split())
-        assert said & set(WORDS["size"]) == {request.size_bin} == {size_bin(new.mean())}
+        assert said & set(WORDS["size"]) == {request.size_bin} == {size_class(new.mean())}
         assert said & set(WORDS["shape"]) == {shape_word(*shape_of(new))}
 
 
@@ -147,10 +147,10 @@ def test_all_placements_occur_in_the_mix_and_one_when_asked(cases, requests):
 def test_lesions_per_frame_and_the_area_they_cover_follow_the_data(cases):
     single = RequestDrawer(cases[::2], 0, CONFIG)  # every other frame holds one lesion
     for index in range(30):
-        assert ndimage.label(single.masks(single.draw(index)).label, EIGHT)[1] == 1
+        assert connected_parts(single.masks(single.draw(index)).label)[1] == 1
     drawer = RequestDrawer(cases, 0, CONFIG)
     counts = [len(drawer.bank.components(case.id)) for case in cases]
-    made = [ndimage.label(drawer.masks(drawer.draw(index)).label, EIGHT)[1] for index in range(80)]
+    made = [connected_parts(drawer.masks(drawer.draw(index)).label)[1] for index in range(80)]
     assert np.mean(made) == pytest.approx(np.mean(counts), abs=0.3)
 
 

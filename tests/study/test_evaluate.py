@@ -118,8 +118,10 @@ def test_specks_of_compression_are_no_lesions_and_no_alarms():
     speck, empty = np.zeros((96, 96), bool), np.zeros((96, 96), bool)
     speck[3, 3] = True
     assert lesion_recall(disc((50, 50), 9) | speck, disc((50, 50), 9)) == 1
-    assert lesion_recall(speck, speck) == 1  # where it is all there is, it counts
+    assert lesion_recall(speck, speck) is None  # of one pixel, it is no lesion either where it is all there is
     assert score(empty, speck).false_alarm == 0
+    speck[3:6, 3:6] = True
+    assert lesion_recall(speck, speck) == 1
     assert score(empty, disc((50, 50), 9)).false_alarm == 1
 
 

@@ -1,9 +1,9 @@
 import pytest
 
 from diffaug.config import SelectConfig, StudyConfig
+from diffaug.data.lesions import size_class
 from diffaug.study.records import Records, alarms_key, key_of_run
 from diffaug.study.statistics import METRICS
-from diffaug.study.strata import size_stratum
 
 TOLD = {
     "arm": "real",
@@ -29,7 +29,7 @@ def rows_of(dices):
                 "missed": None if free else float(dice / (2 - dice) < 0.1),
                 "false_negative_rate": None if free else 1 - dice,
                 "false_alarm": 0.0 if free else None, "false_area": 0.000123 if free else None,
-                "strata": [] if free else [size_stratum(0.02 + 0.1 * index)],
+                "strata": [] if free else [size_class(0.02 + 0.1 * index)],
             }
         )  # fmt: skip
     return rows

@@ -19,6 +19,7 @@ from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import SelectConfig, StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.lesions import SIZES
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.page import write_report
 from diffaug.study import choose, derive
@@ -29,7 +30,7 @@ from diffaug.study.derive import Derivation
 from diffaug.study.leaks import leak_study
 from diffaug.study.network import build_network, learning_rate, segmentation_loss, train
 from diffaug.study.run import Run, complete_runs, read_inputs, run_study
-from diffaug.study.strata import SIZES, STRATA
+from diffaug.study.strata import STRATA
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 CONFIG = StudyConfig(

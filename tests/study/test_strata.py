@@ -7,7 +7,8 @@ from study_folders import make_dataset
 
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
-from diffaug.study.strata import SIZES, STRATA, Profile, contrast_cut, profile, record, strata_of
+from diffaug.data.lesions import SIZES
+from diffaug.study.strata import STRATA, Profile, contrast_cut, profile, record, strata_of
 
 contrasts = st.one_of(st.none(), st.floats(0, 100))
 

@@ -18,12 +18,12 @@ from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
-from diffaug.conditioning.prompts import size_bin
 from diffaug.conditioning.requests import RequestDrawer, request_from_dict
 from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case, read_image, read_label, read_mask, write_png
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
+from diffaug.data.lesions import size_class
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
@@ -379,7 +379,7 @@ def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):
     made = {case.id: case.read_mask() for case in read_dataset(unbroken).cases}
     for row in read_jsonl(unbroken / "manifest.jsonl"):
         canvas = studio.canvas(studio.drawer.draw(row["index"]))
-        assert row["size_bin"] == size_bin(canvas.masks.new.mean())
+        assert row["size_bin"] == size_class(canvas.masks.new.mean())
         if row["decision"] == "kept":
             assert (made[row["id"]] == canvas.masks.label).all()
 
@@ -466,7 +466,9 @@ def baseline(phantoms, tmp_path_factory):
         seeds=1, size=64, widths=(8, 8, 16, 16, 16), iterations=2, batch_size=4, bootstrap=5, workers=1
     )
     run_study(phantoms, out, [], config, folds=2)
-    small = {case.id for case in read_dataset(phantoms).split("train") if size_bin(case.read_mask().mean()) == "small"}
+    small = {
+        case.id for case in read_dataset(phantoms).split("train") if size_class(case.read_mask().mean()) == "small"
+    }
     assert 0 < len(small) < 8
     for path in (out / "runs").glob("*-fold*[0-9].jsonl"):
         rows = read_jsonl(path)

@@ -12,11 +12,11 @@ from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.data.fundus import vertical_ratio
+from diffaug.data.lesions import lesion_masks
 from diffaug.data.phantom import phantom_of_index
 from diffaug.training.windows import (
     Annotated,
     Windows,
-    components,
     dilated,
     drawn,
     encode_windows,
@@ -37,7 +37,7 @@ def rngs(count=24):
 
 
 def case_of(image, mask):
-    lesions = components(mask)
+    lesions = lesion_masks(mask)
     case = Case("train-0", Path("image.png"), Path("mask.png"), "train-0", "train")
     return Annotated(case, image, mask, lesions, [measure_attributes(image, lesion) for lesion in lesions])
 
@@ -263,15 +263,6 @@ def test_dilation_reaches_as_far_as_asked():
     grown = dilated(mask, 5)
     assert grown[0, 0, 16, 21] == 1 and grown[0, 0, 16, 22] == 0
     assert extent(grown) == pytest.approx(10, rel=0.1)
-
-
-def test_lesions_of_a_mask_come_largest_first_without_specks():
-    mask = np.zeros((100, 100), dtype=bool)
-    mask[10:14, 10:14], mask[40:60, 40:60], mask[90, 90] = True, True, True
-    assert [int(part.sum()) for part in components(mask)] == [400, 16]
-    mask[:] = False
-    mask[90, 90] = True
-    assert [int(part.sum()) for part in components(mask)] == [1]
 
 
 def test_random_squares_lie_in_the_frame():

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from diffaug.data.case import Mask, Pixels
+from diffaug.data.lesions import largest_part
 
 GRID = 64  # px; longest side of a lesion on the grid where colours, borders and texture are measured
 RING = 0.25  # width of the ring of surrounding tissue, as a share of the equivalent diameter
@@ -158,10 +159,7 @@ def lab_from_rgb(image: Pixels) -> Values:
 
 def shape_of(mask: Mask) -> tuple[float, float]:
     """Return eccentricity and solidity of a mask's largest component."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    if count > 1:
-        mask = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    rows, columns = np.nonzero(mask)
+    rows, columns = np.nonzero(largest_part(mask))
     return _eccentricity(rows, columns), _solidity(rows, columns)
 
 

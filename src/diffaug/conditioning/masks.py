@@ -15,16 +15,14 @@ from scipy import ndimage
 
 from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, signed_distance
 from diffaug.data.case import Case, Label, Mask
+from diffaug.data.lesions import LEAST_PIXELS, components, largest_part
 from diffaug.errors import DataError, PlacementError
 
-MIN_SHARE = 0.0005  # of the frame; smaller components are specks of compression or annotation
-MIN_PIXELS = 9
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
 ELASTIC = 0.08  # of the equivalent diameter; the deviation of an elastic transform is drawn up to it
 KNOTS = 5  # of the grid of random shifts over a shape's box, a side
 STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by the frame or drawn in a hurry
 ROUNDING = 0.08  # of the equivalent diameter; what a shape with such a side is smoothed by
-EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
 
 Values = TypeVar("Values", Mask, Label)
 
@@ -106,13 +104,13 @@ class MaskBank:
 
         Raises:
             DataError: A case is of val or test, or has no mask.
-            PlacementError: No mask has a component of `MIN_PIXELS`.
+            PlacementError: No mask has a lesion, see `data.lesions`.
         """
         ordered = sorted(cases, key=lambda case: case.id)
         entries = tuple(entry for case in ordered for entry in entries_of(check_train(case), case.read_label()))
         if not entries:
             raise PlacementError(
-                f"a mask bank needs a lesion of {MIN_PIXELS} px or more: none of {len(ordered)} training masks has "
+                f"a mask bank needs a lesion of {LEAST_PIXELS} px or more: none of {len(ordered)} training masks has "
                 "one; annotate more cases"
             )
         return cls(entries)
@@ -171,24 +169,13 @@ def check_train(case: Case) -> Case:
 
 
 def entries_of(case: Case, label: Mask | Label) -> Iterator[MaskEntry]:
-    """Yield the components of a mask or label, the largest first; of specks only the largest, if nothing else is there.
+    """Yield the lesions of a mask or label, the largest first.
 
-    A component is connected over all classes: a cup lies in the component of its disc.
+    A lesion is connected over all classes: a cup lies in the lesion of its disc.
     """
-    mask = label > 0
-    frame = (int(mask.shape[0]), int(mask.shape[1]))
-    labels, count = ndimage.label(mask, structure=EIGHT)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    least = max(MIN_PIXELS, MIN_SHARE * mask.size)
-    if count and areas.max() < least:
-        least = max(MIN_PIXELS, int(areas.max()))
-    order = [int(index) for index in np.argsort(-areas, kind="stable") if areas[index] >= least]
-    boxes = ndimage.find_objects(labels)
-    for component, index in enumerate(order):
-        rows, columns = boxes[index]
-        crop = labels[rows, columns] == index + 1
-        values = label[rows, columns] * crop if case.classes else None
-        yield MaskEntry(case.id, component, crop, int(rows.start), int(columns.start), frame, label=values)
+    for component, lesion in enumerate(components(label > 0)):
+        values = np.asarray(label[lesion.slices] * lesion.crop, dtype=np.uint8) if case.classes else None
+        yield MaskEntry(case.id, component, lesion.crop, lesion.top, lesion.left, lesion.frame, label=values)
 
 
 def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Mask:
@@ -283,9 +270,7 @@ def largest_component(mask: Mask) -> Mask:
 
 def _largest(mask: Mask) -> Mask:
     """Return the largest component of a mask without holes, (H, W)."""
-    labels, _ = ndimage.label(mask, structure=EIGHT)
-    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    return np.asarray(ndimage.binary_fill_holes(largest), dtype=bool)
+    return np.asarray(ndimage.binary_fill_holes(largest_part(mask)), dtype=bool)
 
 
 def label_of_entry(entry: MaskEntry) -> Label:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from diffaug.conditioning.attributes import shape_of
 from diffaug.conditioning.findings import Finding, Library, Outline, nearest
 from diffaug.conditioning.masks import MaskEntry, MaskTransform, draw_transform, largest_component
-from diffaug.conditioning.prompts import WORDS, shape_word, size_bin
+from diffaug.conditioning.prompts import WORDS, shape_word
 from diffaug.data.case import Mask
+from diffaug.data.lesions import size_class
 from diffaug.errors import FindingsError
 
 SIDE = 256  # px; side of the frame that an outline is drawn for
@@ -61,7 +62,7 @@ class OutlineSource:
         """Draw an outline of a size, a share of the frame; angle and flip are the transform's."""
         found = self.findings()
         called = {
-            name: one for name, one in found.items() if size_bin(area) in one.attributes.get("size", WORDS["size"])
+            name: one for name, one in found.items() if size_class(area) in one.attributes.get("size", WORDS["size"])
         }
         fitting = [name for name, one in called.items() if _occurs(one, area)] or list(called or found)
         name, seed = fitting[int(rng.integers(len(fitting)))], int(rng.integers(2**31))

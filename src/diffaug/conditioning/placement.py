@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
-from diffaug.conditioning.masks import EIGHT, MIN_PIXELS, MIN_SHARE, paste
+from diffaug.conditioning.masks import paste
 from diffaug.data.case import Mask, Pixels
+from diffaug.data.lesions import CORNERS, components
 
 CELLS = 128  # longest side of the grid of positions
 BORDER = 26  # of 255; pixels without a brighter channel are black border, if they touch the frame's edge
@@ -48,18 +49,19 @@ def field_of_view(image: Pixels) -> Mask:
         return np.zeros(image.shape[:2], dtype=bool)
     tissue = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     tissue = ndimage.binary_fill_holes(tissue) & ~overlays(image)
-    return ndimage.binary_erosion(tissue, EIGHT, iterations=max(1, side // 256), border_value=1)
+    return ndimage.binary_erosion(tissue, CORNERS, iterations=max(1, side // 256), border_value=1)
 
 
 def lost_from_view(lesions: Mask, field: Mask) -> Mask:
     """Return the lesions more than half of which lie where no tissue is seen: they cannot be painted away.
 
-    A dark or bluish lesion may be taken for a box, or for the frame's border. Specks of a mask are no lesions.
+    A dark or bluish lesion may be taken for a box, or for the frame's border.
     """
-    labels, count = ndimage.label(lesions, EIGHT)
-    whole, seen = (np.bincount(some.ravel(), minlength=count + 1) for some in (labels, labels[field]))
-    lost = np.flatnonzero((seen < whole / 2) & (whole >= max(MIN_PIXELS, MIN_SHARE * lesions.size)))
-    return np.isin(labels, lost[lost > 0])
+    lost = np.zeros_like(lesions)
+    for lesion in components(lesions):
+        if np.count_nonzero(lesion.crop & field[lesion.slices]) < lesion.area / 2:
+            lost[lesion.slices] |= lesion.crop
+    return lost
 
 
 def overlays(image: Pixels) -> Mask:
@@ -68,7 +70,7 @@ def overlays(image: Pixels) -> Mask:
     odd = (np.maximum(green, blue) > red + COLOUR_GAP) & (np.maximum(green, blue) > 40)
     found = np.zeros(odd.shape, dtype=bool)
     for surface in (odd, _flat_grey(image)):
-        labels, _ = ndimage.label(ndimage.binary_opening(surface, EIGHT), structure=EIGHT)
+        labels, _ = ndimage.label(ndimage.binary_opening(surface, CORNERS), structure=CORNERS)
         for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             part = labels[rows, columns] == index
             if 0.002 * odd.size <= part.size <= 0.5 * odd.size and part.mean() > 0.75:
@@ -101,12 +103,12 @@ def printed_on(images: Iterable[Pixels]) -> Mask | None:
     Returns:
         Shape (H, W); None for fewer than LEAST_SAMPLE frames, which prove nothing.
     """
-    found = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), EIGHT) for image in images]
+    found = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
     if len(found) < LEAST_SAMPLE:
         return None
     often = np.mean(found, axis=0) >= PRINTED
     height = max(1, round(max(often.shape) / 176))
-    return np.asarray(ndimage.binary_dilation(often, EIGHT, iterations=height))
+    return np.asarray(ndimage.binary_dilation(often, CORNERS, iterations=height))
 
 
 def writing(lab: Values, printed: Mask | None = None) -> Mask:
@@ -115,8 +117,8 @@ def writing(lab: Values, printed: Mask | None = None) -> Mask:
     unit = max(lab.shape[:2]) / 352  # px of a frame in which a line of text is about 7 px high
     pad, reach = round(8 * unit), 2 * round(3 * unit) + 1
     rows_of_ink = ndimage.binary_closing(np.pad(ink, pad), np.ones((1, reach)))[pad:-pad, pad:-pad]
-    labels, _ = ndimage.label(rows_of_ink, structure=EIGHT)
-    found = ndimage.binary_dilation(ink & printed, EIGHT) if printed is not None else np.zeros(ink.shape, dtype=bool)
+    labels, _ = ndimage.label(rows_of_ink, structure=CORNERS)
+    found = ndimage.binary_dilation(ink & printed, CORNERS) if printed is not None else np.zeros(ink.shape, dtype=bool)
     for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         height, width = rows.stop - rows.start, columns.stop - columns.start
         level = 4 * unit <= height <= 12 * unit and width >= 2.5 * height
@@ -245,7 +247,7 @@ def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0)
     """
     cells = _touched(shape, terrain.cell)
     replaced = _touched(old, terrain.cell)
-    allowed = terrain.tissue & ~(terrain.lesion & ~ndimage.binary_dilation(replaced, EIGHT))
+    allowed = terrain.tissue & ~(terrain.lesion & ~ndimage.binary_dilation(replaced, CORNERS))
     blocked = _clearance(allowed, terrain.cell) < max(margin, 0.5)
     if _too_large(cells, blocked):
         return None

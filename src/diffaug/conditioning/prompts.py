@@ -10,11 +10,11 @@ from itertools import product
 
 from diffaug.conditioning.attributes import Attributes
 from diffaug.data.case import Case
+from diffaug.data.lesions import SIZES, size_class
 
 NORMAL_PROMPT = "normal mucosa"
 EMPTY_PROMPT = ""
 
-SMALL, LARGE = 0.05, 0.15  # relative area; under the first small, over the second large: the strata of the study
 IRREGULAR = 0.93  # solidity; under it irregular, whatever the eccentricity
 ROUND, ELONGATED = 0.6, 0.8  # eccentricity; axes closer than 4:5 are round, farther apart than 5:3 elongated
 REDDISH = 10.0  # a* against the ring; at least this is reddish, whatever the lightness
@@ -25,18 +25,13 @@ SMOOTH, TEXTURED = 0.9, 1.25  # roughness of the lesion over that of its ring
 
 ASPECTS = ("size", "contrast", "shape", "colour", "border", "surface")
 WORDS: dict[str, tuple[str, ...]] = {
-    "size": ("small", "medium", "large"),
+    "size": SIZES,
     "contrast": ("low-contrast", "high-contrast"),
     "shape": ("round", "oval", "elongated", "irregular"),
     "colour": ("pale", "dark", "reddish"),
     "border": ("indistinct", "sharp"),
     "surface": ("smooth", "textured"),
 }
-
-
-def size_bin(relative_area: float) -> str:
-    """Return small, medium or large for a lesion's share of the frame."""
-    return "small" if relative_area < SMALL else "large" if relative_area > LARGE else "medium"
 
 
 def shape_word(eccentricity: float, solidity: float) -> str:
@@ -50,7 +45,7 @@ def words_of(attributes: Attributes) -> dict[str, str]:
     """Return the word of each aspect, "" where the attribute is not extreme."""
     a = attributes
     return {
-        "size": size_bin(a.relative_area),
+        "size": size_class(a.relative_area),
         "contrast": _outer(a.colour_contrast, LOW_CONTRAST, HIGH_CONTRAST, "low-contrast", "high-contrast"),
         "shape": shape_word(a.eccentricity, a.solidity),
         "colour": "reddish"

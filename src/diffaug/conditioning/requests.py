@@ -17,7 +17,6 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
 
 from diffaug.conditioning.attributes import (
     Attributes,
@@ -42,7 +41,6 @@ from diffaug.conditioning.cups import (
 from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import NOUN, Listener, draw_prompt, heard
 from diffaug.conditioning.masks import (
-    EIGHT,
     MaskBank,
     MaskEntry,
     MaskTransform,
@@ -67,19 +65,17 @@ from diffaug.conditioning.placement import (
 )
 from diffaug.conditioning.prompts import (
     ASPECTS,
-    LARGE,
     NORMAL_PROMPT,
-    SMALL,
     SMOOTH,
     TEXTURED,
     describe_words,
     shape_word,
-    size_bin,
     words_of,
 )
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Label, LabelClass, Mask, Pixels, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.data.lesions import LARGE, SMALL, connected_parts, size_class
 from diffaug.errors import ConfigError, DataError, PlacementError
 
 TRIES = 12  # backgrounds per mask and placement
@@ -219,7 +215,7 @@ def masks_of_request(
     new = made > 0
     if request.fill:
         return RequestMasks(new, np.zeros_like(lesion), lesion, before)
-    labels, _ = ndimage.label(lesion, structure=EIGHT)
+    labels, _ = connected_parts(lesion)
     touched = np.unique(labels[new & lesion])
     old = np.isin(labels, touched[touched > 0])
     label = (lesion & ~old) | new
@@ -373,7 +369,7 @@ class RequestDrawer:
         """Draw masks of a size, or of any where it is empty, until one fits on a background."""
         for _ in range(MASKS):
             entry, transform = self._draw_mask(aim, rng)
-            if size and not aim and size_bin(entry.relative_area * transform.scale**2) != size:
+            if size and not aim and size_class(entry.relative_area * transform.scale**2) != size:
                 continue
             found = self._place(entry, transform, placement, rng)
             if found is not None:
@@ -395,7 +391,7 @@ class RequestDrawer:
             if found is not None:
                 frame = self.terrain(found.background).frame
                 area = float(np.count_nonzero(render(entry, found.transform, frame))) / (frame[0] * frame[1])
-                return replace(found, prompt=NORMAL_PROMPT, size_bin=size_bin(area), fill=True)
+                return replace(found, prompt=NORMAL_PROMPT, size_bin=size_class(area), fill=True)
         return None
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
@@ -440,7 +436,7 @@ class RequestDrawer:
     def _drawn_size(self, rng: np.random.Generator) -> str:
         """Draw a size as the masks have it: a mask that fits nowhere makes way for one as large, not for any."""
         entry, transform = self._draw_mask("", rng)
-        return size_bin(entry.relative_area * transform.scale**2)
+        return size_class(entry.relative_area * transform.scale**2)
 
     def _leading_case(self, aim: str, rng: np.random.Generator) -> str:
         """Draw a training case of a stratum, by its weight in the budget."""
@@ -532,7 +528,7 @@ class RequestDrawer:
         names = sorted(self.discs, key=lambda name: abs(self.discs[name] - ratio))
         name = names[int(rng.integers(math.ceil(NEAREST * len(names))))]
         entry, words = self.bank.components(name)[0], self._words_of_case(name)
-        bin_ = size_bin(entry.relative_area)
+        bin_ = size_class(entry.relative_area)
         request = _partial(entry, MaskTransform(), name, "replace", (entry.top, entry.left))
         request = replace(request, cup_ratio=ratio, size_bin=bin_, example=name)
         own = self.cases[name].prompt
@@ -617,7 +613,7 @@ class RequestDrawer:
         """Add the words: size and shape of the new mask itself, the others of a training case."""
         lesion = np.zeros(self.terrain(request.background).frame, dtype=bool)
         mask = masks_of_request(request, self.bank, lesion, self.outlines).new
-        own = {"size": size_bin(float(mask.mean())), "shape": shape_word(*shape_of(mask))}
+        own = {"size": size_class(float(mask.mean())), "shape": shape_word(*shape_of(mask))}
         request = replace(request, size_bin=own["size"])
         if request.mask_case and (prompt := self.cases[request.mask_case].prompt):
             return replace(request, prompt=prompt, example=request.mask_case)

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from diffaug.compute.progress import tracked
 from diffaug.data.case import DEPTHS, TURNS, Case, Mask, check_mask_size, orientation_of, rgb_from_file
 from diffaug.data.duplicates import Fingerprint, fingerprint
+from diffaug.data.lesions import count_lesions
 from diffaug.errors import DataError
 
 # What a note says of several files; `counted` makes the singular.
@@ -80,15 +79,6 @@ def _check_mask(case: Case, mask: Mask, size: tuple[int, int]) -> None:
             f"a negative case has no lesion: case {case.id} ({case.mask}) is declared negative and has one; "
             "empty its mask, or clear its cell in the column `negative`"
         )
-
-
-def count_lesions(mask: Mask) -> int:
-    """Return the number of lesions in a mask: 8-connected parts of 0.01 % of the image and more, and 1 at least."""
-    from scipy.ndimage import label
-
-    parts = label(mask, np.ones((3, 3)))[0]
-    sizes = np.bincount(parts.ravel())[1:]
-    return max(int((sizes >= 1e-4 * mask.size).sum()), int(mask.any()))
 
 
 def examine_cases(cases: Iterable[Case], progress: str = "") -> list[Finding]:

@@ -13,9 +13,9 @@ from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import Finding, examine_cases, notices_of
 from diffaug.data.folder import SPLITS, Dataset
+from diffaug.data.lesions import LARGE, SMALL
 from diffaug.data.split import shuffled
 
-SMALL, LARGE = 0.05, 0.15  # shares of the image; the strata of the study
 THUMBNAIL = 192  # px
 COLUMNS, ROWS = 8, 6
 OUTLINE = (64, 255, 64)

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from diffaug.artifacts import read_json, read_jsonl, write_jsonl
 from diffaug.data.case import NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
+from diffaug.data.lesions import SIZES
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
 
@@ -23,7 +24,6 @@ MANIFEST = "manifest.jsonl"
 PROVENANCE = "provenance.json"
 SUMMARY = "summary.json"
 SCHEMA = 2  # of a row; raised when a reader of the older one would misunderstand it
-SIZES = ("small", "medium", "large")  # the size classes of a lesion, see `data.lesions`
 
 Decision = Literal["kept", "surplus", "stopped", "rejected"]  # surplus: accepted, beyond the number asked for
 Placement = Literal["free", "replace", "removed"]

@@ -14,11 +14,11 @@ from scipy import ndimage
 
 from diffaug.artifacts import digest_of_value
 from diffaug.conditioning.cups import normal_prompt
-from diffaug.conditioning.masks import EIGHT
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.requests import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.lesions import connected_parts
 from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
 from diffaug.painting.compose import band_width, compose, reach_of
@@ -99,11 +99,11 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
         field: Where the frame shows tissue; a lesion outside it is not seen, and nothing is painted there.
     """
     mask = mask & field
-    labels, count = ndimage.label(mask, structure=EIGHT)
+    labels, count = connected_parts(mask)  # of specks too: a cleared frame shows nothing of what was annotated
     whole = mask.copy()
     for index in range(1, count + 1):
         lesion = labels == index
         whole |= (ndimage.distance_transform_edt(~lesion) <= max(3.0, MARGIN * longer_side(lesion))) & field
-    joined, _ = ndimage.label(whole, structure=EIGHT)
+    joined, _ = connected_parts(whole)
     found = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
     return sorted(found, key=lambda pair: -int(pair[1].sum()))

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from diffaug.data.case import Case, Label, LabelClass, Mask, label_from_probabilities
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.data.lesions import connected_parts, largest_part, least_area, lesion_masks
 from diffaug.errors import StudyError
 from diffaug.study.statistics import METRICS
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MISSED = 0.1  # a lesion whose IoU is under this counts as missed
-SPECK = 0.0005  # of the image; smaller parts of a reference are specks of its compression, of a prediction no alarm
 FILLED = 0.1  # of a fill's region; where more is predicted, the model took painted tissue for a lesion
-EIGHT = np.ones((3, 3), dtype=bool)  # corners connect
 BATCH = 16  # test images predicted together; the result does not depend on it
 
 
@@ -36,10 +35,10 @@ class Scores:
         dice = 2 TP / (R + P)    iou = TP / (R + P - TP)    sensitivity = TP / R    precision = TP / P
 
     `hd95` is the 95th percentile of the distances of each outline's pixels to the other outline, the larger of both
-    directions, in px of the case's own frame. `lesion_recall` is the share of the reference's lesions (8-connected
-    parts of 0.05 % of the image and more, or the largest where none is) that are found: IoU of at least 0.1 with the
-    parts of the prediction that touch it. `false_alarm` is 1 where a lesion-free image has a predicted part of 0.05 %
-    of it and more, and `false_area` the share of such an image that is predicted.
+    directions, in px of the case's own frame. `lesion_recall` is the share of the reference's lesions (as
+    `data.lesions` defines them; None without one) that are found: IoU of at least 0.1 with the parts of the prediction
+    that touch it. `false_alarm` is 1 where a lesion-free image has a predicted part as large as a lesion, and
+    `false_area` the share of such an image that is predicted.
 
     Both empty: dice = iou = 1, false_alarm = false_area = 0, the others None. Only the reference empty: dice = iou =
     precision = 0, false_alarm and false_area as they are, the others None. Only the prediction empty: dice = iou =
@@ -87,14 +86,9 @@ def score(reference: Mask, prediction: Mask) -> Scores:
         precision=both / predicted if predicted else None,
         hd95=hausdorff95(reference, prediction),
         lesion_recall=lesion_recall(reference, prediction),
-        false_alarm=None if lesion else float(_largest(prediction) >= max(1.0, SPECK * prediction.size)),
+        false_alarm=None if lesion else float(largest_part(prediction).sum() >= least_area(prediction.size)),
         false_area=None if lesion else predicted / prediction.size,
     )
-
-
-def _largest(mask: Mask) -> int:
-    """Return the pixels of the largest 8-connected part; 0 of an empty mask."""
-    return int(np.bincount(ndimage.label(mask, EIGHT)[0].ravel())[1:].max(initial=0))
 
 
 def hausdorff95(reference: Mask, prediction: Mask) -> float | None:
@@ -120,20 +114,17 @@ def _outline(mask: Mask) -> Mask:
 
 def lesion_recall(reference: Mask, prediction: Mask) -> float | None:
     """Return the share of the reference's lesions that are found; None without a lesion."""
-    lesions, _ = ndimage.label(reference, EIGHT)
-    sizes = np.bincount(lesions.ravel())[1:]
-    if not len(sizes):
+    lesions = lesion_masks(reference)
+    if not lesions:
         return None
-    counted = np.flatnonzero(sizes >= min(SPECK * reference.size, sizes.max())) + 1
-    parts, _ = ndimage.label(prediction, EIGHT)
+    parts, _ = connected_parts(prediction)
     found = 0
-    for number in counted:
-        lesion = lesions == number
+    for lesion in lesions:
         touching = np.unique(parts[lesion])
         answer = np.isin(parts, touching[touching > 0])
         union = int((lesion | answer).sum())
         found += int((lesion & answer).sum()) >= MISSED * union
-    return found / len(counted)
+    return found / len(lesions)
 
 
 def score_classes(references: Mask, predictions: Mask, names: Sequence[str]) -> dict[str, float | None]:

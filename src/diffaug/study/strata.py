@@ -11,11 +11,9 @@ import numpy as np
 
 from diffaug.data.case import Case, check_mask_size
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.data.lesions import SIZES, size_class
 
-SIZES = ("small", "medium", "large")
 STRATA = (*SIZES, "low-contrast")
-SMALL = 0.05  # a lesion under this share of the image is small
-LARGE = 0.15  # a lesion over this share of the image is large
 LOW = 1 / 3  # the share of training cases under the contrast cut
 SMALL_CUP, LARGE_CUP = "smaller-cup", "very-large-cup"
 CUP = 0.7  # vertical cup-to-disc ratio; from here on a cup is very large (`findings/fundus.yaml`)
@@ -38,13 +36,6 @@ class Profile:
         return values if self.cup_ratio is None else {**values, "cup_ratio": self.cup_ratio}
 
 
-def size_stratum(area: float) -> str:
-    """Return the size stratum of a lesion that covers `area` of its image, in [0, 1]."""
-    if area < SMALL:
-        return "small"
-    return "large" if area > LARGE else "medium"
-
-
 def strata_of(profile: Profile, cut: float | None) -> tuple[str, ...]:
     """Return every stratum of a case; a lesion-free case has none.
 
@@ -56,7 +47,7 @@ def strata_of(profile: Profile, cut: float | None) -> tuple[str, ...]:
         return ()
     low = cut is not None and profile.contrast is not None and profile.contrast < cut
     cups = () if profile.cup_ratio is None else (LARGE_CUP if profile.cup_ratio >= CUP else SMALL_CUP,)
-    return (size_stratum(profile.area), *(("low-contrast",) if low else ()), *cups)
+    return (size_class(profile.area), *(("low-contrast",) if low else ()), *cups)
 
 
 def strata_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diffaug.compute.seeds import generator_of
 from diffaug.conditioning.cups import normal_prompt
-from diffaug.conditioning.prompts import NORMAL_PROMPT, size_bin
+from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.config import FitConfig, ValidatorConfig
+from diffaug.data.lesions import size_class
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
@@ -270,6 +271,6 @@ def real_scores(
             found = segment(network, latents[rows], t[rows])
             ious = agreement(found, windows.fine_mask[rows], windows.fine_region[rows]).tolist()
             for row, iou in zip(rows.tolist(), ious, strict=True):
-                name = size_bin(alone[row].attributes[0].relative_area)
+                name = size_class(alone[row].attributes[0].relative_area)
                 scores.setdefault(name, {}).setdefault(step, []).append(iou)
     return scores

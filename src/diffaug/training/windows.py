@@ -17,6 +17,7 @@ from diffaug.conditioning.cups import describe_disc, normal_prompt
 from diffaug.conditioning.prompts import ASPECTS, describe, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.data.lesions import lesion_masks
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
 from diffaug.painting.window import (
@@ -186,13 +187,6 @@ def _some_aspects(rng: Rng) -> set[str]:
     return {aspect for aspect in ASPECTS if rng.random() < SAID}
 
 
-def components(mask: Mask) -> list[Mask]:
-    """Return the lesions of a mask, largest first; specks under 0.05 % of the frame count as dirt unless alone."""
-    marked, count = ndimage.label(mask)
-    parts = sorted((marked == i for i in range(1, count + 1)), key=np.count_nonzero, reverse=True)
-    return [part for i, part in enumerate(parts) if i == 0 or part.sum() >= 0.0005 * mask.size]
-
-
 @dataclass(frozen=True)
 class Annotated:
     """A case held in memory: pixels, mask, its lesions and their measured attributes.
@@ -212,7 +206,7 @@ class Annotated:
     def of(case: Case) -> "Annotated":
         """Read and measure a case."""
         image, mask = case.read_image(), case.read_mask()
-        lesions = components(mask)
+        lesions = lesion_masks(mask)
         attributes = [measure_attributes(image, lesion) for lesion in lesions]
         return Annotated(case, image, mask, lesions, attributes, case.read_masks() if case.classes else None)
 

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from diffaug.artifacts import read_json, write_json
+from diffaug.data.lesions import SIZES
 from diffaug.errors import DataError, ModelError
 
-BINS = ("small", "medium", "large")
+BINS = SIZES
 TOP = 0.98  # quantile of a window's probabilities that stands for the strongest
 POWER = 0.6  # of relative probabilities; under 1, a lesion that is seen faintly but in its place counts as seen
 WEAK = 0.2  # a final threshold under which a gate turns down little but what is missing altogether
