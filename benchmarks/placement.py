@@ -1,11 +1,11 @@
 """Where masks are put: violations, lesions per frame and their sizes beside the real ones. Requests alone, no painter.
 
 Usage: python benchmarks/placement.py --out DIR [--data FOLDER] [--count 200] [--quick]
-       [--place P] [--masks M] [--domain D]
+       [--place P] [--domain D]
     --out    DIR/placement.json, the same as a table on stdout, and sheet-1.png, ...: the new mask in green, old lesions
              that are painted over in yellow, those that stay in red, everything outside the field of view blue.
     --data   a folder of images/ and masks/ with the same stems; unset: DIFFAUG_DATA/kvasir-seg/train.
-    --place, --masks, --domain  as in `diffaug generate`.
+    --place, --domain  as in `diffaug generate`.
     --quick  phantoms with a drawn overlay, in seconds.
 
 A violation is a new mask of which more than 1 % lies on black border, on an overlay, on text, or on a lesion that
@@ -190,7 +190,6 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--place", default="mixed")
-    parser.add_argument("--masks", default="bank")
     parser.add_argument("--domain", default="generic")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
@@ -203,7 +202,7 @@ if __name__ == "__main__":
                 parser.error("name a folder of images/ and masks/ with --data, or set DIFFAUG_DATA")
             folder = given.data or Path(os.environ["DIFFAUG_DATA"]) / "kvasir-seg" / "train"
             cases = sorted(cases_in(folder, 10**9, 0), key=lambda case: case.id)
-        config = GenerateConfig(fills=0.0, place=given.place, masks=given.masks, domain=given.domain)
+        config = GenerateConfig(fills=0.0, place=given.place, domain=given.domain)
         result = measure(cases, 30 if given.quick else given.count, config, given.out)
     write_json(given.out / "placement.json", result)
     print(table(result))

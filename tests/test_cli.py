@@ -201,7 +201,6 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         (["--findings", "no-such.yaml"], "no-such.yaml"),
         (["--aim", "mised"], "nearest: missed"),
         (["--aim", "missed"], "--baseline STUDY belong together"),
-        (["--masks", "procedural", "--domain", "fundus"], "use --masks bank"),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would_refuse(

@@ -168,8 +168,6 @@ class GenerateConfig(Knobs):
     domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
     findings: Annotated[Path | None, PLACE] = None  # YAML file of your own findings, instead of a domain's
     place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
-    free_share: Fraction | None = None  # share of a mix that adds a lesion; unset: of frames with more than one
-    masks: Literal["bank", "procedural", "mixed"] = "bank"  # training masks, outlines of the findings, or half of each
     aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
     # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
     baseline: Annotated[Path | None, PLACE] = None

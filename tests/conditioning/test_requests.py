@@ -17,16 +17,15 @@ from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word
 from diffaug.conditioning.requests import (
     RequestDrawer,
-    check_place,
     draw_requests,
     masks_of_request,
     request_from_dict,
     seed_of_request,
 )
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, LabelClass, write_png
+from diffaug.data.case import Case, write_png
 from diffaug.data.lesions import connected_parts, size_class
-from diffaug.errors import ConfigError, DataError, FindingsError, PlacementError
+from diffaug.errors import DataError, FindingsError, PlacementError
 
 CONFIG = GenerateConfig(fills=0.0)
 
@@ -69,17 +68,6 @@ def test_a_speck_is_no_example(cases, tmp_path):
     some = [replace(cases[0], mask=tmp_path / "speck.png"), *cases[1:]]
     drawn = [RequestDrawer(some, 0, CONFIG).draw(index) for index in range(12)]
     assert cases[0].id not in {request.example for request in drawn}
-
-
-def test_outlines_are_refused_where_labels_have_classes():
-    two = (LabelClass("adenoma", (1,)), LabelClass("serrated", (2,)))
-    config = GenerateConfig(masks="mixed", domain="colonoscopy")
-    for classes in (two, two[1:]):
-        with pytest.raises(ConfigError, match=r"an outline is of no class: masks is mixed, and labels have .*serrated"):
-            check_place(config, classes)
-    check_place(config, two[:1])
-    check_place(config, ())
-    check_place(GenerateConfig(), two)
 
 
 def test_a_request_survives_json(requests):
@@ -292,34 +280,7 @@ def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that
             assert np.count_nonzero(found.new & forbidden) <= 0.01 * np.count_nonzero(found.new)
 
 
-# Procedural masks, and strata that are aimed at
-
-
-def test_procedural_masks_belong_to_the_finding_of_their_prompt(cases):
-    drawer = RequestDrawer(cases, 0, GenerateConfig(fills=0.0, masks="procedural", domain="colonoscopy"))
-    for index in range(8):
-        request = drawer.draw(index)
-        assert request.outline in request.findings and not request.mask_case
-        assert set(request.sources) == {request.background, request.example}
-        again = request_from_dict(json.loads(json.dumps(request.as_dict())))
-        assert again == request
-        masks = masks_of_request(again, drawer.bank, drawer.lesion_of(request.background), drawer.outlines)
-        np.testing.assert_array_equal(masks.new, drawer.masks(request).new)
-        shape = shape_word(*shape_of(masks.new))
-        assert (
-            shape in drawer.library.findings[request.outline].attributes.get("shape", (shape,))
-            or masks.new.mean() < 0.01
-        )
-
-
-def test_a_mix_of_masks_has_both_sources(cases):
-    drawn = list(draw_requests(cases, 12, 0, GenerateConfig(fills=0.0, masks="mixed")))
-    assert {bool(request.outline) for request in drawn} == {True, False}
-
-
-def test_procedural_masks_of_a_domain_without_outlines_are_refused(cases):
-    with pytest.raises(FindingsError, match="the domain fundus has none"):
-        RequestDrawer(cases, 0, GenerateConfig(fills=0.0, masks="procedural", domain="fundus"))
+# Strata that are aimed at
 
 
 def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):

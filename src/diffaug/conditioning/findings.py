@@ -57,30 +57,6 @@ class Prevalence(Entry):
     reference: str
 
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Outline(Entry):
-    """Ranges of what is measured in the outline of a finding, seen in a frame; for masks without a lesion behind them.
-
-    Attributes:
-        area: Share of the frame.
-        eccentricity: As `attributes.measure_attributes` gives it.
-        solidity: Likewise; the lower, the more irregular the border.
-    """
-
-    area: tuple[Share, Share]
-    eccentricity: tuple[Share, Share]
-    solidity: tuple[Share, Share]
-
-    @model_validator(mode="after")
-    def _rise(self) -> "Outline":
-        for name, (low, high) in self:
-            if low >= high:
-                raise ValueError(f"a range of an outline must rise: {name} is {low} to {high}; mend it")
-        return self
-
-
 class Finding(Entry):
     """One finding.
 
@@ -93,7 +69,6 @@ class Finding(Entry):
             with no words is not spoken of beside this finding.
         excludes: Findings that contradict it, in either direction.
         prevalence: As published.
-        outline: Ranges of its outline, for procedural masks; None for a finding without one.
         references: Keys of the library's references.
         unverified: Not checked against a publication: stays out of prompts.
         silent: Why it stays out of prompts all the same, such as a size in millimetres.
@@ -106,7 +81,6 @@ class Finding(Entry):
     attributes: dict[str, tuple[str, ...]] = {}
     excludes: tuple[str, ...] = ()
     prevalence: tuple[Prevalence, ...] = ()
-    outline: Outline | None = None
     references: tuple[str, ...] = ()
     unverified: bool = False
     silent: str = ""
@@ -225,6 +199,6 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "value_error":  # ours, which name the value
         return str(first["ctx"]["error"])
     if first["type"] == "extra_forbidden":
-        fields = {name for part in (Library, Finding, Reference, Prevalence, Outline) for name in part.model_fields}
+        fields = {name for part in (Library, Finding, Reference, Prevalence) for name in part.model_fields}
         return f"only known fields are allowed: {where} is none; {nearest(str(first['loc'][-1]), sorted(fields))}"
     return f"{where}: {first['msg']}; got {str(first['input'])[:60]!r}"

@@ -68,7 +68,6 @@ def draw_prompt(
     rng: np.random.Generator,
     given: Mapping[str, str] | None = None,
     settings: bool = True,
-    head: str = "",
     decided: Mapping[str, str] | None = None,
 ) -> Draft:
     """Draw one prompt.
@@ -79,7 +78,6 @@ def draw_prompt(
         given: Words of aspects that are known, such as size and shape of a mask; only findings consistent with them are
             drawn. Where no head is, the head is a plain lesion.
         settings: Whether to say where it is seen; not of a real background, whose place nobody has told.
-        head: The finding that the mask was drawn for, if it was.
         decided: Group to the finding that a mask shows, "" for none: said by its standard term, and nothing else of the
             group is; what contradicts it is not drawn.
     """
@@ -93,8 +91,6 @@ def draw_prompt(
         if group in decided or room[role] == 0 or (role != "head" and rng.random() > CHANCE):
             continue
         fitting = {name: one for name, one in library.spoken(group).items() if _fits(name, one, chosen, allowed)}
-        if role == "head" and head in fitting:
-            fitting = {head: fitting[head]}
         if fitting:
             name = list(fitting)[int(rng.integers(len(fitting)))]
             chosen[name] = fitting[name]

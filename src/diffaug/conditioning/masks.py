@@ -1,7 +1,6 @@
 """The mask bank: shapes of annotated training lesions, drawn again under random similarity and elastic transforms.
 
-Knows masks only; where a shape may lie on a background is decided in placement.py, and shapes without a lesion behind
-them come from outlines.py. Both sources have `draw` and `entry`.
+Knows masks only; where a shape may lie on a background is decided in placement.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +68,6 @@ class MaskEntry:
     top: int
     left: int
     frame: tuple[int, int]  # height, width of the case
-    outline: str = ""  # the finding whose outline was drawn, instead of a case's
     label: Label | None = field(default=None, repr=False)  # values of the crop's classes, (h, w); None where it has one
 
     @property

@@ -53,7 +53,6 @@ from diffaug.conditioning.masks import (
     render_label,
     transform_from_dict,
 )
-from diffaug.conditioning.outlines import OutlineSource
 from diffaug.conditioning.placement import (
     SAMPLE,
     Terrain,
@@ -106,8 +105,8 @@ class Request:
     id: str
     seed: int  # of the painter's noise; derived from the base seed and the index
     background: str  # case id
-    mask_case: str  # case id; empty for a procedural outline
-    component: int  # of the mask case, 0 = the largest; of an outline, its seed
+    mask_case: str  # case id
+    component: int  # of the mask case, 0 = the largest
     placement: Placement
     transform: MaskTransform
     top: int  # px of the background's frame, of the transformed mask's bounding box
@@ -116,7 +115,6 @@ class Request:
     size_bin: str  # small, medium or large: the new mask's share of the background's frame
     findings: tuple[str, ...] = ()  # that the prompt is made of
     unsaid: tuple[str, ...] = ()  # left out of the prompt, since the model does not know it
-    outline: str = ""  # the finding whose outline is the mask, where it is no training mask
     aim: str = ""  # the stratum it was drawn for, if any
     cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
     fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
@@ -132,7 +130,7 @@ class Request:
         values = asdict(self)
         transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
         asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
-        asked |= {name: value for name in ("outline", "aim", "example") if (value := values.pop(name))}
+        asked |= {name: value for name in ("aim", "example") if (value := values.pop(name))}
         if values["cup_ratio"] is None:
             del values["cup_ratio"]
         return {**values, **transform, **asked, **({"fill": True} if fill else {})}
@@ -158,7 +156,7 @@ def request_from_dict(values: dict[str, Any]) -> Request:
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
     fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
     fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
-    fields |= {name: str(values.get(name, "")) for name in ("outline", "aim", "example")}
+    fields |= {name: str(values.get(name, "")) for name in ("aim", "example")}
     fields["cup_ratio"] = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
     return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
 
@@ -187,7 +185,6 @@ def masks_of_request(
     request: Request,
     bank: MaskBank,
     lesion: Mask | Label,
-    outlines: OutlineSource | None = None,
     classes: Sequence[LabelClass] = (),
 ) -> RequestMasks:
     """Return where to paint and the final label.
@@ -197,16 +194,11 @@ def masks_of_request(
         bank: Holds the request's mask case.
         lesion: Mask or label of the background, shape (H, W); empty for a lesion-free image. Every connected component
             that the new mask touches is painted away; with `removed`, all of them were before.
-        outlines: Draws the request's outline, where it has one instead.
         classes: Those of the label.
     """
     lesion = np.zeros_like(lesion) if request.placement == "removed" else lesion
     before, lesion = lesion.astype(np.uint8), lesion > 0
-    entry = (
-        outlines.entry(request.outline, request.component)
-        if outlines and request.outline
-        else bank.entry(request.mask_case, request.component)
-    )
+    entry = bank.entry(request.mask_case, request.component)
     if request.cup_ratio is None:
         made = render_label(entry, request.transform, _frame(lesion))
     else:
@@ -244,45 +236,26 @@ def is_generic(config: GenerateConfig) -> bool:
     return config.domain == GENERIC and config.findings is None
 
 
-def outlines_of(config: GenerateConfig, bank: MaskBank) -> OutlineSource:
-    """Return the procedural outlines of a config's findings, of the sizes of a bank's masks.
-
-    Raises:
-        FindingsError: The domain is unknown, or has no outline.
-    """
-    areas = tuple(entry.relative_area for entry in bank.entries)
-    return OutlineSource(library_of(config.domain, config.findings), areas)
-
-
 def check_config(config: GenerateConfig) -> Library:
     """Refuse what cannot be asked for, before anything is read or made; return the findings.
 
     Raises:
         ConfigError: An unknown aim, or a baseline that does not belong to it.
-        FindingsError: The domain is unknown, its file breaks a rule, or it has no outline for procedural masks.
+        FindingsError: The domain is unknown, or its file breaks a rule.
     """
     check_aim(config.aim, config.baseline)
-    library = library_of(config.domain, config.findings)
-    if config.masks != "bank":
-        OutlineSource(library, ())
-    return library
+    return library_of(config.domain, config.findings)
 
 
 def check_place(config: GenerateConfig, classes: Sequence[LabelClass]) -> None:
-    """Refuse a second disc in an eye, and outlines where labels have classes, of which an outline knows none.
-
-    An outline is labelled 1: that may be the one class that there is.
+    """Refuse a second disc in an eye.
 
     Raises:
-        ConfigError: `place` is free, and the classes are disc and cup; or `masks` is not bank, and there are others.
+        ConfigError: `place` is free, and the classes are disc and cup.
     """
     names = [one.name for one in classes]
     if config.place == "free" and disc_and_cup(names):
         raise ConfigError("an eye has one disc, which is repainted where it is: place is free; set it to replace")
-    if config.masks != "bank" and (len(classes) > 1 or any(1 not in one.values for one in classes)):
-        raise ConfigError(
-            f"an outline is of no class: masks is {config.masks}, and labels have {', '.join(names)}; set it to bank"
-        )
 
 
 class RequestDrawer:
@@ -315,7 +288,6 @@ class RequestDrawer:
         found = [case for case in self.others.values() if case.mask]
         self._found = MaskBank(tuple(entry for case in found for entry in entries_of(case, case.read_mask())))
         self.budget = budget
-        self.outlines = None if config.masks == "bank" else outlines_of(config, self.bank)
         self.classes = next(iter(self.cases.values())).classes
         check_place(config, self.classes)
         self.discs = self._discs()
@@ -333,7 +305,7 @@ class RequestDrawer:
             if sum(entry.relative_area for entry in self._components(name)) <= REMOVABLE
         )
         several = [len(self.bank.components(case)) > 1 for case in self.cases]
-        self.free_share = float(np.mean(several)) if config.free_share is None else config.free_share
+        self.free_share = float(np.mean(several))
         self._backgrounds = (*self.cases, *self.others)
 
     def draw(self, index: int) -> Request:
@@ -414,23 +386,20 @@ class RequestDrawer:
         """Return the masks of a request of this drawer."""
         case = self.case(request.background)
         lesion = case.read_label() if self.classes and case.mask else self.lesion_of(case.id)
-        return masks_of_request(request, self.bank, lesion, self.outlines, self.classes)
+        return masks_of_request(request, self.bank, lesion, self.classes)
 
     def words_of_cases(self) -> dict[str, dict[str, str]]:
         """Return the measured words of every annotated case; it takes a while."""
         return {name: self._words_of_case(name) for name in self._annotated}
 
     def _draw_mask(self, aim: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a mask from the sources, of the size that is aimed at."""
-        drawn = self.outlines is not None and (self.config.masks == "procedural" or rng.random() < 0.5)
+        """Draw a training mask, of the size that is aimed at."""
         if not aim:
-            return self.outlines.draw(rng) if self.outlines and drawn else self.bank.draw(rng)
+            return self.bank.draw(rng)
         parts = self.bank.components(self._leading_case(aim, rng))
         entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
         low, high = BOUNDS[aim.split(maxsplit=1)[0]]
         area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
-        if self.outlines and drawn:
-            return self.outlines.draw_at(area, transform, rng)
         return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
 
     def _drawn_size(self, rng: np.random.Generator) -> str:
@@ -458,7 +427,7 @@ class RequestDrawer:
         Of these, one of those that suit the place best.
         """
         diameter = equivalent_diameter(float(np.count_nonzero(new)))
-        fold = self.folds.get(request.mask_case or request.background)
+        fold = self.folds.get(request.mask_case)
         names = [name for name in self._annotated if self.folds.get(name) == fold] or list(self._annotated)
         if request.aim:
             leading = self._leading_cases(request.aim)
@@ -612,10 +581,10 @@ class RequestDrawer:
     def _finish(self, request: Request, rng: np.random.Generator) -> Request:
         """Add the words: size and shape of the new mask itself, the others of a training case."""
         lesion = np.zeros(self.terrain(request.background).frame, dtype=bool)
-        mask = masks_of_request(request, self.bank, lesion, self.outlines).new
+        mask = masks_of_request(request, self.bank, lesion).new
         own = {"size": size_class(float(mask.mean())), "shape": shape_word(*shape_of(mask))}
         request = replace(request, size_bin=own["size"])
-        if request.mask_case and (prompt := self.cases[request.mask_case].prompt):
+        if prompt := self.cases[request.mask_case].prompt:
             return replace(request, prompt=prompt, example=request.mask_case)
         place = self._place_of(request, mask)
         if self.library is None:
@@ -623,7 +592,7 @@ class RequestDrawer:
             words = self._words_at(example, place)
             return replace(request, prompt=describe_words(words | own), example=example)
         given = own | {"contrast": LOW if LOW in request.aim else ""}
-        draft = draw_prompt(self.library, rng, given, settings=False, head=request.outline)
+        draft = draw_prompt(self.library, rng, given, settings=False)
         prompt, unsaid = heard(draft, self.listener)
         example = self._draw_example(request, place, mask, rng, draft.words)
         return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid, example=example)
@@ -676,7 +645,7 @@ def _partial(
 ) -> Request:
     """Return a request that has a place, but no number, seed and words yet."""
     where = (placement, transform, *place)
-    return Request(0, "", 0, background, entry.case, entry.component, *where, "", "", outline=entry.outline)
+    return Request(0, "", 0, background, entry.case, entry.component, *where, "", "")
 
 
 def _frame(mask: Mask) -> tuple[int, int]:

@@ -210,15 +210,11 @@ class Studio:
         return self.prepare_all([canvas], self.embed([canvas.request.prompt]))[0]
 
     def fold(self, request: Request) -> int:
-        """Return which validator has not seen the case of a request's mask; of an outline or a fill, its background.
-
-        Where an outline lies on a background that is of no fold, it is the validator that has not seen its example.
-        """
+        """Return which validator has not seen the case of a request's mask; of a fill, its background."""
         folds = self.calibration.folds
         if request.fill and request.background in folds:
             return folds[request.background]
-        name = request.mask_case or request.background
-        return folds[name if name in folds else request.example]
+        return folds[request.mask_case]
 
     def fine_region(self, canvas: Canvas) -> Tensor:
         """Return where a request may paint, at the validator's side, (1, s, s)."""
