@@ -36,12 +36,12 @@ from scipy.stats import spearmanr
 
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.conditioning.attributes import equivalent_diameter, lab_from_rgb, measure_attributes
-from diffaug.conditioning.masks import MaskTransform, render
-from diffaug.conditioning.requests import Request
+from diffaug.conditioning.masks import render
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.data.lesions import lesion_masks
+from diffaug.data.manifest import MaskTransform, Request
 from diffaug.data.phantom import make_phantoms
 from diffaug.data.sources.folder import import_folder
 from diffaug.data.sources.kvasir_seg import import_kvasir_seg

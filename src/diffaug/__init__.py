@@ -31,7 +31,7 @@ _HOMES = {
     "describe": "conditioning.prompts",
     "library_of": "conditioning.findings",
     "draw_prompts": "conditioning.grammar",
-    "Request": "conditioning.requests",
+    "Request": "data.manifest",
     "draw_requests": "conditioning.requests",
     "locate_disc": "data.fundus",
     "LatentInpainter": "models.latent_inpainter",

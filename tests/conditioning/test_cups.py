@@ -10,7 +10,7 @@ from diffaug.conditioning.cups import CUPS, cup_class, cup_of_ratio, describe_di
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import NORMAL_PROMPT
-from diffaug.conditioning.requests import RequestDrawer, masks_of_request, request_from_dict
+from diffaug.conditioning.requests import RequestDrawer, masks_of_request, request_as_dict, request_from_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import masks_from_label
 from diffaug.data.folder import read_dataset
@@ -121,7 +121,7 @@ def test_findings_of_a_disc_agree_with_its_cup_and_never_speak_of_a_rim(trained)
 def test_a_request_for_a_cup_survives_its_row(trained):
     drawer = RequestDrawer(trained, 3, GenerateConfig())
     request = drawer.draw(5)
-    again = request_from_dict(request.as_dict())
+    again = request_from_dict(request_as_dict(request))
     assert again == request and again.cup_ratio is not None
     label = drawer.cases[request.background].read_label()
     masks = masks_of_request(again, drawer.bank, label, classes=DISC_AND_CUP)

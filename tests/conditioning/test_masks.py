@@ -10,15 +10,14 @@ from diffaug.conditioning.attributes import shape_of
 from diffaug.conditioning.masks import (
     MaskBank,
     MaskEntry,
-    MaskTransform,
     draw_transform,
     entries_of,
     paste,
     render,
     render_label,
-    transform_from_dict,
 )
 from diffaug.data.case import Case, LabelClass, write_png
+from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
 IDENTITY = MaskTransform()
@@ -193,11 +192,6 @@ def test_a_bank_without_a_lesion_says_so_in_one_line(cases, tmp_path):
 def test_an_unknown_entry_names_its_case(bank):
     with pytest.raises(DataError, match="train-99"):
         bank.entry("train-99", 0)
-
-
-def test_a_transform_survives_a_dictionary():
-    transform = draw_transform(np.random.default_rng(3))
-    assert transform_from_dict(transform.as_dict()) == transform
 
 
 def test_paste_cuts_off_what_lies_outside():

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
-from diffaug.conditioning.requests import RequestDrawer
+from diffaug.conditioning.requests import RequestDrawer, request_as_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
@@ -140,7 +140,7 @@ def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
         cases.append(Case(request.id, *paths, request.background, "train", request.prompt, classes=drawer.classes))
         places = dict(zip(("image", "mask"), (path.relative_to(folder).as_posix() for path in paths), strict=True))
         more = {"decision": "kept", "sources": [request.background], "checks": [], "reason": "", "preview": ""}
-        rows.append({**request.as_dict(), **more, **places, "model": "m", "validator": "v", "config": "c"})
+        rows.append({**request_as_dict(request), **more, **places, "model": "m", "validator": "v", "config": "c"})
     write_cases(folder, cases)
     write_jsonl(folder / "manifest.jsonl", rows)
     write_provenance(folder, eyes)

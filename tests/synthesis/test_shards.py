@@ -557,7 +557,7 @@ def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, ph
 
 def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
     studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update={"fills": 10.0}), 0))
-    request = next(r for r in map(studio.drawer.draw, range(20)) if r.fill)
+    request = next(r for r in map(studio.drawer.draw, range(20)) if r.negative)
     canvas = studio.canvas(request)
     np.testing.assert_array_equal(canvas.start, resized(canvas.tissue, len(canvas.start)))
     image = image_of(canvas.start, studio.painter.window)
@@ -594,7 +594,7 @@ def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_
     rows = read_jsonl(out / "manifest.jsonl")
     assert all(words_in(row["prompt"]) <= known and row["findings"] for row in rows)
     left_out = summary["left_out_of_prompts"]
-    assert left_out and sum(left_out.values()) == sum(len(row["unsaid"]) for row in rows)
+    assert left_out and sum(left_out.values()) == sum(len(row.get("unsaid", ())) for row in rows)
     assert not any(words_in(part) <= known for part in left_out)
     assert read_json(out / "summary.json") == summary
     assert len(read_dataset(out).cases) == CONFIG.count
@@ -785,7 +785,7 @@ def test_a_request_is_the_same_whether_or_not_others_are_fills(filled, ungated):
         if not row.get("fill") and row["index"] in plain:
             assert request_from_dict(row) == request_from_dict(plain[row["index"]])
     fill = next(row for row in read_jsonl(filled / "manifest.jsonl") if row.get("fill"))
-    assert request_from_dict(fill).fill
+    assert request_from_dict(fill).negative
 
 
 def test_a_set_says_which_images_and_annotations_its_model_was_fitted_on(ungated, phantoms):

@@ -4,9 +4,9 @@ Knows masks only; where a shape may lie on a background is decided in placement.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from scipy import ndimage
 from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, signed_distance
 from diffaug.data.case import Case, Label, Mask
 from diffaug.data.lesions import LEAST_PIXELS, components, largest_part
+from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
@@ -24,31 +25,6 @@ STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by 
 ROUNDING = 0.08  # of the equivalent diameter; what a shape with such a side is smoothed by
 
 Values = TypeVar("Values", Mask, Label)
-
-
-@dataclass(frozen=True)
-class MaskTransform:
-    """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
-
-    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size, and
-    whatever the elastic transform does.
-    """
-
-    scale: float = 1.0
-    angle: float = 0.0  # degrees, counter-clockwise
-    flip: bool = False
-    elastic: float = 0.0  # standard deviation of the shifts, as a share of the equivalent diameter
-    warp: int = 0  # seeds the shifts
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
-
-
-def transform_from_dict(values: dict[str, Any]) -> MaskTransform:
-    """Return the transform that `as_dict` wrote."""
-    similarity = float(values["scale"]), float(values["angle"]), bool(values["flip"])
-    return MaskTransform(*similarity, float(values.get("elastic", 0.0)), int(values.get("warp", 0)))
 
 
 def draw_transform(rng: np.random.Generator) -> MaskTransform:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +43,6 @@ from diffaug.conditioning.grammar import NOUN, Listener, draw_prompt, heard
 from diffaug.conditioning.masks import (
     MaskBank,
     MaskEntry,
-    MaskTransform,
     check_train,
     draw_transform,
     entries_of,
@@ -51,7 +50,6 @@ from diffaug.conditioning.masks import (
     paste,
     render,
     render_label,
-    transform_from_dict,
 )
 from diffaug.conditioning.placement import (
     SAMPLE,
@@ -75,6 +73,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Label, LabelClass, Mask, Pixels, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.lesions import LARGE, SMALL, connected_parts, size_class
+from diffaug.data.manifest import MaskTransform, Placement, Request
 from diffaug.errors import ConfigError, DataError, PlacementError
 
 TRIES = 12  # backgrounds per mask and placement
@@ -94,47 +93,6 @@ CUT = 2.0  # of an example none of whose surroundings are tissue
 NOTHING: Mapping[str, str] = {}
 REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
 
-Placement = Literal["free", "replace", "removed"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to paint: all that `masks_of_request` and the painter need, and nothing measured on the result."""
-
-    index: int
-    id: str
-    seed: int  # of the painter's noise; derived from the base seed and the index
-    background: str  # case id
-    mask_case: str  # case id
-    component: int  # of the mask case, 0 = the largest
-    placement: Placement
-    transform: MaskTransform
-    top: int  # px of the background's frame, of the transformed mask's bounding box
-    left: int
-    prompt: str
-    size_bin: str  # small, medium or large: the new mask's share of the background's frame
-    findings: tuple[str, ...] = ()  # that the prompt is made of
-    unsaid: tuple[str, ...] = ()  # left out of the prompt, since the model does not know it
-    aim: str = ""  # the stratum it was drawn for, if any
-    cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
-    fill: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
-    example: str = ""  # case id; its largest lesion, moved onto the mask, is what sampling starts from, if anything
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the ids of the training cases that it is made of."""
-        return tuple(sorted({self.background, self.mask_case, self.example} - {""}))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name; the transform's stand among them, those that not all requests have where set."""
-        values = asdict(self)
-        transform, findings, unsaid, fill = (values.pop(name) for name in ("transform", "findings", "unsaid", "fill"))
-        asked = {"findings": list(findings), "unsaid": list(unsaid)} if findings or unsaid else {}
-        asked |= {name: value for name in ("aim", "example") if (value := values.pop(name))}
-        if values["cup_ratio"] is None:
-            del values["cup_ratio"]
-        return {**values, **transform, **asked, **({"fill": True} if fill else {})}
-
 
 @dataclass(frozen=True)
 class RequestMasks:
@@ -150,15 +108,38 @@ class RequestMasks:
         return masks_from_label(self.values * self.new, classes)
 
 
+REQUEST_TEXTS = ("id", "background", "mask_case", "prompt", "size_bin", "aim", "example")
+
+
+def request_as_dict(request: Request) -> dict[str, Any]:
+    """Return a request as the columns of a row of schema 1."""
+    values = asdict(request)
+    values |= values.pop("transform") | {"fill": values.pop("negative"), "unsaid": values.pop("unknown_words")}
+    unset: dict[str, Any] = {"fill": False, "unsaid": (), "findings": (), "aim": "", "example": "", "cup_ratio": None}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in unset or value != unset[name]
+    }
+
+
 def request_from_dict(values: dict[str, Any]) -> Request:
-    """Return the request that `as_dict` wrote; other keys are ignored, so that a manifest row will do."""
-    texts = {name: str(values[name]) for name in ("id", "background", "mask_case", "prompt", "size_bin")}
+    """Return the request that `request_as_dict` wrote; other keys are ignored, so that a manifest row will do."""
+    texts = {name: str(values.get(name, "")) for name in REQUEST_TEXTS}
     numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
-    fields: dict[str, Any] = {**texts, **numbers, "placement": values["placement"]}
-    fields |= {name: tuple(values.get(name, ())) for name in ("findings", "unsaid")}
-    fields |= {name: str(values.get(name, "")) for name in ("aim", "example")}
-    fields["cup_ratio"] = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
-    return Request(**fields, transform=transform_from_dict(values), fill=bool(values.get("fill", False)))
+    findings, unknown = tuple(values.get("findings", ())), tuple(values.get("unsaid", ()))
+    ratio = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
+    scale, angle, elastic = (float(values[name]) for name in ("scale", "angle", "elastic"))
+    known: dict[str, Any] = {**numbers, **texts}
+    return Request(
+        **known,
+        transform=MaskTransform(scale, angle, bool(values["flip"]), elastic, int(values["warp"])),
+        placement=values["placement"],
+        findings=findings,
+        unknown_words=unknown,
+        cup_ratio=ratio,
+        negative=bool(values.get("fill", False)),
+    )
 
 
 def seed_of_request(seed: int, index: int) -> int:
@@ -205,7 +186,7 @@ def masks_of_request(
         made = label_of_ratio(entry, request.cup_ratio, classes)
     made = paste(made, request.top, request.left, _frame(lesion))
     new = made > 0
-    if request.fill:
+    if request.negative:
         return RequestMasks(new, np.zeros_like(lesion), lesion, before)
     labels, _ = connected_parts(lesion)
     touched = np.unique(labels[new & lesion])
@@ -363,7 +344,7 @@ class RequestDrawer:
             if found is not None:
                 frame = self.terrain(found.background).frame
                 area = float(np.count_nonzero(render(entry, found.transform, frame))) / (frame[0] * frame[1])
-                return replace(found, prompt=NORMAL_PROMPT, size_bin=size_class(area), fill=True)
+                return replace(found, prompt=NORMAL_PROMPT, size_bin=size_class(area), negative=True)
         return None
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
@@ -511,7 +492,7 @@ class RequestDrawer:
         noun = terms()[DISC]
         draft = replace(draft, words=said, head=noun if draft.head == NOUN else draft.head)
         prompt, unsaid = heard(draft, self.listener, noun)
-        return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid)
+        return replace(request, prompt=prompt, findings=draft.findings, unknown_words=unsaid)
 
     def _draw_placement(self, rng: np.random.Generator) -> Placement:
         free, removed = rng.random() < self.free_share, rng.random() < REMOVED_SHARE
@@ -595,7 +576,7 @@ class RequestDrawer:
         draft = draw_prompt(self.library, rng, given, settings=False)
         prompt, unsaid = heard(draft, self.listener)
         example = self._draw_example(request, place, mask, rng, draft.words)
-        return replace(request, prompt=prompt, findings=draft.findings, unsaid=unsaid, example=example)
+        return replace(request, prompt=prompt, findings=draft.findings, unknown_words=unsaid, example=example)
 
     def _margin(self, shape: Mask) -> float:
         """Return px of tissue for the blending band."""

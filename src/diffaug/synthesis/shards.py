@@ -44,18 +44,19 @@ from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.grammar import Listener
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.requests import (
-    Request,
     RequestDrawer,
     RequestMasks,
     check_config,
     check_place,
     is_generic,
+    request_as_dict,
     seed_of_request,
 )
 from diffaug.config import GenerateConfig
 from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.data.fundus import disc_and_cup
+from diffaug.data.manifest import Request
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
@@ -186,7 +187,7 @@ class Studio:
             return canvas
         side = min(max(canvas.window.side, self.painter.window), FINEST * self.painter.window)
         tissue = resized(canvas.tissue, side)
-        return replace(canvas, start=tissue if canvas.request.fill else self.example(canvas, tissue))
+        return replace(canvas, start=tissue if canvas.request.negative else self.example(canvas, tissue))
 
     def background(self, request: Request) -> tuple[Pixels, tuple[dict[str, Any], ...]]:
         """Return what a request is painted on, and for `removed` a record of what was painted away."""
@@ -212,7 +213,7 @@ class Studio:
     def fold(self, request: Request) -> int:
         """Return which validator has not seen the case of a request's mask; of a fill, its background."""
         folds = self.calibration.folds
-        if request.fill and request.background in folds:
+        if request.negative and request.background in folds:
             return folds[request.background]
         return folds[request.mask_case]
 
@@ -233,7 +234,7 @@ class Studio:
             return []
         images = torch.cat([image_of(canvas.tissue, side) for canvas in canvases])
         filled = torch.cat([window_mask(canvas.reach, canvas.window, side) > 0.25 for canvas in canvases])
-        wanted = [c.masks.new_classes(self.drawer.classes) & (not c.request.fill) for c in canvases]
+        wanted = [c.masks.new_classes(self.drawer.classes) & (not c.request.negative) for c in canvases]
         masks = torch.cat([window_masks(mask, c.window, side) for mask, c in zip(wanted, canvases, strict=True)])
         scale = torch.tensor([scale_of(c.window.side, c.region.shape, painter.latent_side) for c in canvases])
         text = torch.cat([texts[c.request.prompt] for c in canvases])
@@ -242,9 +243,9 @@ class Studio:
         starts = self.starts(canvases)
         for row, canvas in enumerate(canvases):
             request = canvas.request
-            size = FILL if request.fill else request.size_bin
+            size = FILL if request.negative else request.size_bin
             target = Target(fine_masks[row], self.fine_region(canvas), size, self.fold(request))
-            noise = painter.noise(seeds_of(request.seed, 1 if request.fill else self.plan.config.candidates))
+            noise = painter.noise(seeds_of(request.seed, 1 if request.negative else self.plan.config.candidates))
             noise = noise if starts is None else self.noised(starts[row : row + 1], noise)
             prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
         return prepared
@@ -323,7 +324,7 @@ class Studio:
         Pixels that the boundary adds are of the class that is nearest.
         """
         masks = canvas.masks
-        if self.plan.config.label == "requested" or canvas.request.fill:
+        if self.plan.config.label == "requested" or canvas.request.negative:
             return self.picture_of(masks.values)
         stays = masks.label & ~masks.new
         nearest = ndimage.distance_transform_edt(~masks.new, return_distances=False, return_indices=True)
@@ -606,7 +607,7 @@ def _left_over(canvas: Canvas) -> bool:
 def _decided(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
     """Return the row of a sample that left its slot, with the gate's decision even where everything is painted."""
     config = studio.plan.config
-    if canvas.request.fill:
+    if canvas.request.negative:
         return _row(studio, canvas, sample) | _of_fill(studio, canvas, sample)
     if config.gate == "off":
         return _row(studio, canvas, sample)
@@ -630,7 +631,7 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
         reason = f"agreement with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
     rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
-        **request.as_dict(),
+        **request_as_dict(request),
         **rivals,
         "decision": sample.decision,
         "reason": reason,
@@ -666,7 +667,7 @@ def _write_case(folder: Path, canvas: Canvas, image: Pixels, label: Label, out: 
     write_png(paths["mask"], label)
     written: dict[str, Any] = {name: path.relative_to(out).as_posix() for name, path in paths.items()}
     written |= {f"{name}_digest": digest_of_file(path) for name, path in paths.items()}
-    if canvas.request.fill:
+    if canvas.request.negative:
         region = make_folder(folder / "regions") / f"{canvas.request.id}.png"
         write_png(region, canvas.region.astype(np.uint8) * 255)
         written["region"] = region.relative_to(out).as_posix()
