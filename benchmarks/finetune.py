@@ -36,7 +36,7 @@ def tuned(cases: list[Annotated], held_out: Any, rank: int, rate: float, iterati
     train_painter(model, sources, config, out, monitor=held_out)
     seconds = None if resumed else round((time.monotonic() - encoded) / iterations, 3)  # a killed run's are not known
     row = {"cases": len(cases), "rank": rank, "learning_rate": rate, "before": round(before, 4)}
-    row |= chosen_checkpoint(out / "painter.jsonl")
+    row |= chosen_checkpoint(out / "painter.log.jsonl")
     return {**row, "seconds_per_update": seconds, "seconds_windows": round(encoded - started, 1)}
 
 

@@ -44,7 +44,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "widths 24": {"widths": (24, 32, 48, 64, 96)},
     "batch 16, half the iterations": {"batch_size": 16},
     "no average": {"ema": 0.0},
-    "constant rate": {"lr_schedule": "constant", "ema": 0.995},
     "weight decay 0.1": {"weight_decay": 0.1},
     "iterations x 2": {},
     "iterations x 4": {},
@@ -101,7 +100,7 @@ def row_of(run: Run, name: str) -> dict[str, Any]:
         "ms": log[-1]["ms"],
         "core_minutes": round(log[-1]["ms"] * run.config.iterations / 60_000, 2),
         "config": run.config.model_dump(
-            mode="json", include=set(BASE) | {"size", "cell", "lr_schedule", "weight_decay", "loss", "augmentation"}
+            mode="json", include=set(BASE) | {"size", "cell", "weight_decay", "loss", "augmentation"}
         ),
     }
 

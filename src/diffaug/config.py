@@ -243,7 +243,6 @@ class StudyConfig(Knobs):
     iterations: Positive = 8000  # of every arm
     batch_size: Annotated[int, Field(ge=2)] = 8  # batch normalisation needs two
     learning_rate: Rate = 2e-3  # the highest
-    lr_schedule: Literal["cosine", "constant"] = "cosine"  # how the rate goes on after it has risen
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # of AdamW
     # cross-entropy and the Dice of the batch, that of each image, or one that weighs what is missed more
     loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = "image-dice+ce"

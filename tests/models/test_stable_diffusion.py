@@ -159,7 +159,7 @@ def test_a_few_windows_are_learnt_by_low_rank_updates_alone(base, windows, tmp_p
     moved = {name for name, value in model.unet.state_dict().items() if not torch.equal(value, plain[name])}
     assert {name for name in moved if "attn" not in name} == {"conv_in.weight"}
     assert torch.equal(model.unet.conv_in.weight[:, :9], plain["conv_in.weight"][:, :9])
-    kept = {name.split("/", 1)[1] for name in load_file(tmp_path / "painter.safetensors")}
+    kept = {name.split("/", 1)[1] for name in load_file(tmp_path / "painter.checkpoint")}
     assert all("lora_" in name or "conv_in.parametrizations" in name for name in kept)  # no average of whole networks
 
 
@@ -199,7 +199,7 @@ def test_half_precision_learns_in_float32_numbers_and_resumes(bases, windows, tm
 
         patch.setattr(LatentInpainter, "__call__", stop)
         trained(bases["sd15"], windows, tmp_path / "broken", precision=precision)
-    assert load_file(tmp_path / "broken" / "painter.safetensors").keys() >= (
+    assert load_file(tmp_path / "broken" / "painter.checkpoint").keys() >= (
         {"loss_scale"} if precision == "fp16" else set()
     )
     resumed = trained(bases["sd15"], windows, tmp_path / "broken", precision=precision)

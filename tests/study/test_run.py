@@ -28,7 +28,7 @@ from diffaug.study.arms import Arm, read_synthetic
 from diffaug.study.batches import Batches
 from diffaug.study.derive import Derivation
 from diffaug.study.leaks import leak_study
-from diffaug.study.network import build_network, learning_rate, segmentation_loss, train
+from diffaug.study.network import build_network, segmentation_loss, train
 from diffaug.study.run import Run, complete_runs, read_inputs, run_study
 from diffaug.study.strata import STRATA
 
@@ -114,28 +114,6 @@ def test_the_tversky_loss_prefers_too_much_to_too_little():
     assert more < less
 
 
-def test_averaged_weights_follow_the_network():
-    network = torch.nn.Linear(2, 1)
-    average = segmenter.Average(network, 0.9)
-    with torch.no_grad():
-        network.weight.fill_(1.0)
-    for _ in range(200):
-        average.update()
-    assert torch.allclose(average.weights["weight"], torch.ones(1, 2), atol=1e-4)
-    with torch.no_grad():
-        network.weight.fill_(5.0)
-    average.take()
-    assert torch.allclose(network.weight, torch.ones(1, 2), atol=1e-4)
-
-
-def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero():
-    rates = [learning_rate(iteration, 200, 0.01) for iteration in range(200)]
-    assert max(rates) == pytest.approx(0.01)
-    assert rates.index(max(rates)) <= 10
-    assert rates[-1] < 1e-5
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
 def test_training_learns_lesions_it_has_not_seen(tmp_path, dataset):
     config = CONFIG.model_copy(update={"iterations": 120, "arms": ("real",), "seeds": 1})
     summary = run_study(dataset, tmp_path / "out", [], config)
@@ -181,7 +159,7 @@ def test_predictions_of_the_first_seed_are_kept_and_score_as_recorded(finished, 
 
 def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, inputs, finished, monkeypatch):
     dataset, synthetic = inputs
-    monkeypatch.setattr(segmenter, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("diffaug.training.loop.CHECKPOINT_SECONDS", -1.0)
     broken = tmp_path / "broken"
     calls = iter([9, 7, 19])  # iterations that live until each kill
 

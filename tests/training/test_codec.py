@@ -124,7 +124,7 @@ def test_training_goes_on_from_a_codec_without_moving_its_latents(frames, config
 
 def test_a_checkpoint_holds_the_decoder_alone(frames, config, tmp_path):
     train_codec(frames, config, tmp_path)
-    names = load_file(tmp_path / "codec.safetensors")
+    names = load_file(tmp_path / "codec.checkpoint")
     assert names and all("/decoder." in name for name in names)
 
 

@@ -55,7 +55,7 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
     assert set(calibration.folds) == ids and set(calibration.folds.values()) == {0, 1}
     assert (calibration.steps, calibration.checks) == (4, (2, 4))
     assert UNet2DModel.from_pretrained(fitted / "validator" / "1").config.in_channels == tiny.codec.latent_channels
-    assert not list((fitted / "training").glob("*.safetensors"))  # checkpoints are gone
+    assert not list((fitted / "training").glob("*.checkpoint"))  # checkpoints are gone
 
 
 def test_a_model_says_what_it_has_seen(fitted, phantoms):
@@ -244,7 +244,7 @@ def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
     codec = LatentInpainter.load(fitted).codec
     prior = train_prior(frames, tmp_path, tiny, untrained_around(codec, tiny, 0), windows=8)
     assert (prior.window, prior.classes) == (64, 1)
-    assert (tmp_path / "prior.jsonl").is_file()
+    assert (tmp_path / "prior.log.jsonl").is_file()
     again = train_prior(frames, tmp_path / "again", tiny, untrained_around(codec, tiny, 0), windows=8)
     assert same(prior.unet, again.unet)
 

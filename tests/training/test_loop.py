@@ -8,8 +8,9 @@ from torch import nn
 import diffaug.training.loop
 from diffaug.artifacts import read_jsonl
 from diffaug.compute.seeds import generator_of
+from diffaug.config import CodecConfig
 from diffaug.errors import ModelError
-from diffaug.training.loop import Average, learning_rate_at, optimise
+from diffaug.training.loop import Average, Recipe, optimise, recipe_of
 
 ITERATIONS = 12
 
@@ -30,8 +31,13 @@ def train(folder, net, iterations=ITERATIONS, stop_at=None, **options):
         x = torch.randn(16, 3, generator=generator)
         return {"loss": ((net(x) - x.sum(1, keepdim=True)) ** 2).mean()}
 
-    optimise("net", {"net": net}, loss, folder, iterations=iterations, learning_rate=1e-2, **options)
+    optimise({"net": net}, loss, Recipe(iterations, 1e-2, warmup=1, beta=0.99), folder / "net", **options)
     return net
+
+
+def log_of(folder):
+    """Return the log of a training without the times."""
+    return [{key: value for key, value in row.items() if key != "ms"} for row in read_jsonl(folder / "net.log.jsonl")]
 
 
 def parameters(net):
@@ -60,8 +66,10 @@ def test_generators_of_neighbouring_keys_are_unrelated():
 
 def test_training_learns_and_logs_its_last_iteration(tmp_path):
     net = train(tmp_path, network(), iterations=300)
-    last = read_jsonl(tmp_path / "net.jsonl")[-1]
-    assert last["iteration"] == 299
+    rows = read_jsonl(tmp_path / "net.log.jsonl")
+    assert [row["iteration"] for row in rows] == [50, 100, 150, 200, 250, 300]
+    last = rows[-1]
+    assert last["ms"] > 0
     assert last["loss"] < 0.1
     assert not net.training
 
@@ -81,7 +89,7 @@ def test_a_training_killed_anywhere_and_resumed_equals_an_unbroken_one(tmp_path,
             train(tmp_path / "broken", network(dropout=dropout), stop_at=stop)
         torch.rand(stop + 1)  # a new process has another global state
     assert torch.equal(parameters(train(tmp_path / "broken", network(dropout=dropout))), unbroken)
-    assert read_jsonl(tmp_path / "broken" / "net.jsonl") == read_jsonl(tmp_path / "unbroken" / "net.jsonl")
+    assert log_of(tmp_path / "broken") == log_of(tmp_path / "unbroken")
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):
@@ -96,21 +104,21 @@ def test_parameters_that_need_no_gradient_stay_as_they_are(tmp_path):
     train(tmp_path, net)
     moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"3.weight", "3.bias"}
-    assert all(".0." not in name for name in load_file(tmp_path / "net.safetensors"))
+    assert all(".0." not in name for name in load_file(tmp_path / "net.checkpoint"))
 
 
 def test_a_checkpoint_of_another_model_is_one_line_of_error(tmp_path):
     train(tmp_path, network())
     deeper = nn.Sequential(*network(), nn.Linear(1, 1))
     for other in (deeper, network(width=9)):
-        with pytest.raises(ModelError, match=r"net\.safetensors") as error:
+        with pytest.raises(ModelError, match=r"net\.checkpoint") as error:
             train(tmp_path, other)
         assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_without_an_iteration_is_one_line_of_error(tmp_path):
     train(tmp_path, network())
-    path = tmp_path / "net.safetensors"
+    path = tmp_path / "net.checkpoint"
     save_file(load_file(path), path)
     with pytest.raises(ModelError, match="delete it"):
         train(tmp_path, network())
@@ -119,7 +127,7 @@ def test_a_checkpoint_without_an_iteration_is_one_line_of_error(tmp_path):
 @pytest.mark.parametrize("size", [0, 4, 100, -1])
 def test_a_truncated_checkpoint_is_one_line_of_error(tmp_path, size):
     train(tmp_path, network())
-    path = tmp_path / "net.safetensors"
+    path = tmp_path / "net.checkpoint"
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
     with pytest.raises(ModelError, match="delete it") as error:
         train(tmp_path, network())
@@ -130,38 +138,83 @@ def test_a_truncated_checkpoint_is_one_line_of_error(tmp_path, size):
 def test_a_loss_that_is_not_finite_is_one_line_of_error_and_harms_nothing(tmp_path, value):
     net = network()
     before = parameters(net)
-    with pytest.raises(ModelError, match="net iteration 0") as error:
+    with pytest.raises(ModelError, match="net iteration 1") as error:
         optimise(
-            "net",
             {"net": net},
             lambda i, g: {"loss": net(torch.ones(1, 3)).sum() * value},
-            tmp_path,
-            iterations=3,
-            learning_rate=1e-2,
+            Recipe(3, 1e-2, 1),
+            tmp_path / "net",
         )
     assert "\n" not in str(error.value)
     assert torch.equal(parameters(net), before)
-    assert not (tmp_path / "net.safetensors").exists()
+    assert not (tmp_path / "net.checkpoint").exists()
 
 
-def test_the_learning_rate_rises_then_falls_to_a_fiftieth():
-    rates = [learning_rate_at(i, 1000) for i in range(1000)]
-    assert rates[99] == 1.0 == max(rates)
-    assert rates[:100] == sorted(set(rates[:100]))
-    assert rates[100:] == sorted(rates[100:], reverse=True)
-    assert rates[-1] == pytest.approx(0.02, abs=1e-4)
-    assert all(0 < learning_rate_at(i, n) <= 1 for n in (1, 2, 9, 10) for i in range(n))
+@pytest.mark.parametrize(("warmup", "floor"), [(100, 0.02), (50, 0.0)])
+def test_the_learning_rate_rises_to_its_peak_then_falls_to_its_floor(warmup, floor):
+    recipe = Recipe(1000, 2e-3, warmup, floor)
+    rates = [recipe.learning_rate_at(i) for i in range(1000)]
+    assert rates[warmup - 1] == 2e-3 == max(rates)
+    assert rates[:warmup] == sorted(set(rates[:warmup]))
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert rates[-1] == pytest.approx(floor * 2e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 9, 10])
+def test_the_shortest_training_has_a_learning_rate(iterations):
+    recipe = recipe_of(CodecConfig(iterations=iterations))
+    assert all(0 < recipe.learning_rate_at(i) <= recipe.learning_rate for i in range(iterations))
 
 
 def test_an_average_of_a_constant_is_that_constant_and_it_follows_a_change():
-    value = {"a": torch.full((3,), 2.0)}
+    value = {"a": torch.full((3,), 2.0), "count": torch.tensor(0)}
     mean = Average(value, decay=0.5)
-    for i in range(5):
-        mean.update(value, i)
+    for done in range(1, 6):
+        mean.update(value, done)
     torch.testing.assert_close(mean.values["a"], value["a"])
     value["a"].zero_()
+    value["count"] += 7
     mean.update(value, 100)
     torch.testing.assert_close(mean.values["a"], torch.full((3,), 1.0))
+    assert mean.values["count"] == 7
+
+
+def test_an_average_without_decay_is_the_last_value():
+    value = {"a": torch.rand(5)}
+    mean = Average(value, decay=0.0)
+    value["a"].normal_()
+    mean.update(value, 1)
+    assert torch.equal(mean.values["a"], value["a"])
+
+
+@pytest.mark.parametrize("stop", [3, 11])
+def test_statistics_of_batch_normalisation_are_averaged_and_resumed(tmp_path, save_always, stop):
+    def normalised():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+
+    unbroken = train(tmp_path / "unbroken", normalised()).state_dict()
+    with pytest.raises(Interruption):
+        train(tmp_path / "broken", normalised(), stop_at=stop)
+    resumed = train(tmp_path / "broken", normalised()).state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in unbroken.items())
+    assert unbroken["1.num_batches_tracked"] == ITERATIONS
+    assert unbroken["1.running_mean"].abs().sum() > 0
+
+
+def test_training_leaves_the_random_numbers_of_its_caller(tmp_path):
+    net = network(dropout=0.5)
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    train(tmp_path, net)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_whoever_asks_is_told_of_every_iteration(tmp_path):
+    reports = []
+    train(tmp_path, network(), report=reports.append)
+    assert reports == list(range(1, ITERATIONS + 1))
 
 
 def scored_by(net, target):
@@ -174,10 +227,10 @@ def test_the_best_scored_average_is_kept_and_not_the_last(tmp_path):
     first = network()[0].weight[0, 0].item()
     net = network()
     train(tmp_path / "best", net, score=scored_by(net, first))
-    rows = [row for row in read_jsonl(tmp_path / "best" / "net.jsonl") if "score" in row]
-    assert [row["iteration"] for row in rows] == list(range(ITERATIONS))
+    rows = [row for row in log_of(tmp_path / "best") if "score" in row]
+    assert [row["iteration"] for row in rows] == list(range(1, ITERATIONS + 1))
     least = min(rows, key=lambda row: row["score"])
-    assert least["iteration"] < ITERATIONS - 1
+    assert least["iteration"] < ITERATIONS
     assert scored_by(net, first)() == pytest.approx(least["score"], abs=1e-6)
     assert not torch.equal(parameters(net), parameters(last))
 
@@ -198,5 +251,5 @@ def test_a_scored_training_that_is_killed_and_resumed_keeps_the_same_best(tmp_pa
     fresh = network()
     train(tmp_path / "killed", fresh, score=scored_by(fresh, first))
     assert torch.equal(parameters(whole), parameters(fresh))
-    scored = [[r for r in read_jsonl(tmp_path / n / "net.jsonl") if "score" in r] for n in ("whole", "killed")]
+    scored = [[r for r in log_of(tmp_path / n) if "score" in r] for n in ("whole", "killed")]
     assert scored[0] == scored[1]

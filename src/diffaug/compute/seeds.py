@@ -1,4 +1,8 @@
-"""Random generators that are pure functions of integers."""
+"""Random generators that are pure functions of integers; the global one is left as it was found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
 
 import torch
 
@@ -12,3 +16,13 @@ def generator_of(*key: int) -> torch.Generator:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
         state ^= state >> 31
     return torch.Generator().manual_seed(state >> 1)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators for the block, in which libraries draw weights and dropout, and restore them."""
+    is_started = cast("Callable[[], bool]", torch.cuda.is_initialized)()
+    devices = range(torch.cuda.device_count()) if is_started else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

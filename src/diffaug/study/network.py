@@ -4,7 +4,6 @@ Knows batches, tensors and one run's files; knows no metrics and no other arm.
 """
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +15,9 @@ from diffaug.study.batches import Batches
 from diffaug.study.classical import vary
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 WARMUP = 0.05  # share of the iterations in which the learning rate rises
-CLIP = 1.0  # largest norm of a gradient
-LOG_EVERY = 50  # iterations
-CHECKPOINT_EVERY = 250  # iterations
 RECALL = 0.7  # weight of what is missed in the Tversky loss; what is wrongly found has the rest
 
 
@@ -90,45 +85,6 @@ def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor", kind
     return 1 - (overlap * weights).sum() / weights.sum().clamp(min=1e-6) + entropy
 
 
-def learning_rate(iteration: int, iterations: int, peak: float, kind: str = "cosine") -> float:
-    """Rise linearly to the peak, then fall as a half cosine to zero, or stay."""
-    warmup = max(1, round(WARMUP * iterations))
-    if iteration < warmup:
-        return peak * (iteration + 1) / warmup
-    if kind == "constant":
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, iterations - warmup)))
-
-
-class Average:
-    """The exponential moving average of a network's weights; with a decay of 0 it is the network itself.
-
-    The decay grows with the iterations done, as (1 + n) / (10 + n), so that the start is forgotten.
-    """
-
-    def __init__(self, network: "nn.Module", decay: float) -> None:
-        self.network, self.decay, self.done = network, decay, 0
-        self.weights = {key: value.detach().clone() for key, value in network.state_dict().items()} if decay else {}
-
-    def update(self) -> None:
-        """Take in the network's weights."""
-        from torch.optim.swa_utils import get_ema_multi_avg_fn
-
-        self.done += 1
-        state = self.network.state_dict() if self.decay else {}
-        counts = {key for key, value in state.items() if not value.is_floating_point()}
-        blend = get_ema_multi_avg_fn(min(self.decay, (1 + self.done) / (10 + self.done)))  # type: ignore[no-untyped-call]
-        if state:
-            blend(*([one[key] for key in state if key not in counts] for one in (self.weights, state)), None)
-        for key in counts:
-            self.weights[key].copy_(state[key])
-
-    def take(self) -> None:
-        """Set the network to the average."""
-        if self.decay:
-            self.network.load_state_dict(self.weights)
-
-
 def train(
     network: "nn.Module",
     batches: Batches,
@@ -139,7 +95,7 @@ def train(
     device: str = "cpu",
     report: Callable[[int], None] = lambda iteration: None,
 ) -> None:
-    """Train a network in place; a checkpoint of the same run is taken up where it was left.
+    """Train a network in place, and leave it with the average of its weights; a killed run goes on where it was.
 
     Args:
         network: As made by `build_network` with the seed of `batches`.
@@ -156,42 +112,27 @@ def train(
     import torch
 
     from diffaug.compute.precision import autocast
+    from diffaug.training.loop import Recipe, log_of, optimise
 
-    network.to(device).train()
+    network.to(device)
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
-        record_passes(network, batches.draw(0).images)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    average = Average(network, config.ema)
-    checkpoint, log = Path(f"{files}.checkpoint"), Path(f"{files}.log.jsonl")
-    start, clock = restore(network, optimiser, average, checkpoint) if checkpoint.exists() else 0, time.process_time()
-    for iteration in range(start, config.iterations):
+        record_passes(network.train(), batches.draw(0).images)
+
+    def loss(iteration: int, _: torch.Generator) -> dict[str, torch.Tensor]:
         batch = batches.draw(iteration)
         images, masks = vary(batch.images, batch.masks, config.augmentation, batches.seed, iteration)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(iteration, config.iterations, config.learning_rate, config.lr_schedule)
-
         with autocast(device, cache=not on_gpu):
             logits = network(images.contiguous(memory_format=torch.channels_last)).float()
-        loss = segmentation_loss(logits, masks, batch.weights, config.loss)
-        check_finite(loss, logits, name, iteration, batch.ids, log)
+        value = segmentation_loss(logits, masks, batch.weights, config.loss)
+        check_finite(value, logits, name, iteration, batch.ids, log_of(files))
+        return {"loss": value}
 
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimiser.step()
-        average.update()
-
-        done = iteration + 1
-        report(done)
-        if done % LOG_EVERY == 0 or done == config.iterations:
-            row = {"run": name, "iteration": done, "loss": round(float(loss.detach()), 5)}
-            append_jsonl(log, row | {"ms": round(1000 * (time.process_time() - clock) / (done - start), 1)})
-        if done % CHECKPOINT_EVERY == 0:
-            save(network, optimiser, average, checkpoint, done)
-    average.take()
+    warmup = max(1, round(WARMUP * config.iterations))
+    recipe = Recipe(
+        config.iterations, config.learning_rate, warmup, weight_decay=config.weight_decay, average=config.ema
+    )
+    optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report)
 
 
 def record_passes(network: "nn.Module", images: "Tensor") -> None:
@@ -228,55 +169,11 @@ def check_finite(loss: "Tensor", logits: "Tensor", name: str, iteration: int, id
         return
     finite = torch.isfinite(logits.detach()).flatten(1).all(1).tolist()
     guilty = [case for case, good in zip(ids, finite, strict=True) if not good] or list(ids)
-    append_jsonl(log, {"run": name, "iteration": iteration + 1, "loss": None, "cases": guilty})
+    append_jsonl(log, {"iteration": iteration + 1, "loss": None, "cases": guilty})
     raise StudyError(
         f"the loss must stay finite: {name} reached {value} at iteration {iteration + 1} on {', '.join(guilty)}; "
         f"check these cases or lower study.learning_rate (the log is {log})"
     )
-
-
-def save(network: "nn.Module", optimiser: "torch.optim.Optimizer", average: Average, path: Path, done: int) -> None:
-    """Write weights, their average and the optimiser's state as safetensors, atomically."""
-    from safetensors.torch import save_file
-
-    tensors = {f"network.{key}": value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    tensors |= {f"average.{key}": value.detach().cpu().contiguous() for key, value in average.weights.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata={"done": str(done)})
-
-
-def restore(network: "nn.Module", optimiser: "torch.optim.Optimizer", average: Average, path: Path) -> int:
-    """Load what `save` wrote and return the iterations done.
-
-    Moments get the memory format of their parameter, which a fused optimiser takes for granted.
-    """
-    import torch
-    from safetensors import safe_open
-
-    parameters = list(network.parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    weights: dict[str, Tensor] = {}
-    with safe_open(path, "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - not a dict
-            kind, _, rest = key.partition(".")
-            if kind == "network":
-                weights[rest] = file.get_tensor(key)
-            elif kind == "average":
-                average.weights[rest].copy_(file.get_tensor(key))
-            else:
-                number, _, name = rest.partition(".")
-                index, value = int(number), file.get_tensor(key)
-                if value.shape == parameters[index].shape:  # a moment, not the count of updates
-                    value = torch.empty_like(parameters[index]).copy_(value)
-                state.setdefault(index, {})[name] = value
-        done = int(file.metadata()["done"])
-    network.load_state_dict(weights)
-    average.done = done
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return done
 
 
 def save_weights(network: "nn.Module", path: Path) -> None:

@@ -16,7 +16,7 @@ from diffaug.data.case import Pixels
 from diffaug.models.compact import codec_of
 from diffaug.models.latent_inpainter import decode_raw, encode_raw, unshuffle_factor, with_scale
 from diffaug.painting.window import Window, window_image, windows_at_once
-from diffaug.training.loop import optimise
+from diffaug.training.loop import optimise, recipe_of
 
 LATENT_NOISE = 0.02  # of the latents' standard deviation
 GRADIENT_WEIGHT = 0.5
@@ -132,11 +132,8 @@ def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, see
         l1, edges = (image - batch).abs().mean(), gradient_loss(image, batch)
         return {"loss": l1 + GRADIENT_WEIGHT * edges, "l1": l1, "edges": edges}
 
-    optimise(
-        "codec", {"decoder": codec.decoder}, loss, folder,
-        iterations=config.iterations, learning_rate=config.learning_rate, seed=seed, weight_decay=0.0,
-        process=this_process(),
-    )  # fmt: skip
+    recipe = recipe_of(config, weight_decay=0.0)
+    optimise({"decoder": codec.decoder}, loss, recipe, folder / "codec", seed=seed, process=this_process())
     return codec.eval().requires_grad_(False)
 
 

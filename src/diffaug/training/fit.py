@@ -178,14 +178,14 @@ def fit(
             "notices": [*notices, *calibration.notices()]
             + rare_classes(cases, dataset.class_names, config.validator.alpha)
             + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
-            "painter": chosen_checkpoint(model / "training" / "painter.jsonl"),
+            "painter": chosen_checkpoint(model / "training" / "painter.log.jsonl"),
             "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
             "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
         }
         write_json(model / "training" / "summary.json", summary)
         seal(model)
-        for checkpoint in (model / "training").glob("*.safetensors"):
+        for checkpoint in (model / "training").glob("*.checkpoint"):
             checkpoint.unlink()
         return summary
 
@@ -300,7 +300,7 @@ def chosen_checkpoint(log: Path) -> dict[str, float]:
     if not scored:
         return {}
     best = min(scored, key=lambda row: row["score"])
-    return {"iteration": best["iteration"] + 1, "score": best["score"], "last_score": scored[-1]["score"]}
+    return {"iteration": best["iteration"], "score": best["score"], "last_score": scored[-1]["score"]}
 
 
 def check_count(annotated: int, data: Path | str) -> None:

@@ -1,11 +1,13 @@
 """The one training loop: seeded by iteration, checkpointed, resumable.
 
-Knows modules and a loss; not what they mean. Codec, painter, validator and the study's segmentation network all use it.
+Knows modules and a loss; not what they mean. Codec, painter, validators and the study's segmentation networks use it.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -17,130 +19,106 @@ from torch import Tensor, nn
 from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl, write_jsonl
 from diffaug.compute.devices import ALONE, Process, average_gradients
 from diffaug.compute.progress import progress_bar
-from diffaug.compute.seeds import generator_of
+from diffaug.compute.seeds import generator_of, seeded
+from diffaug.config import CodecConfig, DenoiserConfig, ValidatorConfig
 from diffaug.errors import ModelError
 
 CHECKPOINT_SECONDS = 30.0
+LOG_EVERY = 50  # iterations
 LOOKS = 16  # times that a training is scored, if it is
-Terms = Mapping[str, Tensor]
-Loss = Callable[[int, torch.Generator], Terms | Iterator[Terms]]
+CLIP = 1.0  # largest norm of a gradient
+Tensors = Mapping[str, Tensor]
+Loss = Callable[[int, torch.Generator], Tensors | Iterator[Tensors]]
 
 
-class Scaler:
-    """Loss scaling for float16, whose state is a tensor, so that it fits into a checkpoint; no effect if not enabled.
+@dataclass(frozen=True)
+class Recipe:
+    """How modules are trained, whatever their loss.
 
-    Source: Micikevicius et al. 2018 (arXiv:1710.03740), Sec. 3.2.
+    Attributes:
+        iterations: Optimiser updates in all.
+        learning_rate: The highest.
+        warmup: Iterations in which it rises.
+        floor: The share of it that is left at the end.
+        beta: Decay of AdamW's second moment.
+        weight_decay: AdamW's.
+        average: Decay of the moving average; 0 keeps the last weights.
     """
 
-    def __init__(self, enabled: bool) -> None:
-        self.scaler = torch.amp.GradScaler("cpu", enabled=enabled)  # the loss is there; gradients may be elsewhere
-        self.state = {"loss_scale": torch.tensor([self.scaler.get_scale(), 0.0])} if enabled else {}
+    iterations: int
+    learning_rate: float
+    warmup: int
+    floor: float = 0.0
+    beta: float = 0.999
+    weight_decay: float = 0.01
+    average: float = 0.999
 
-    def restore(self) -> None:
-        """Set the scale to what `state` says."""
-        if self.state:
-            scale, steps = self.state["loss_scale"].tolist()
-            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(steps)})
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, scaled, to those of its parameters."""
-        cast("Callable[[], None]", self.scaler.scale(loss).backward)()
-
-    def step(self, optimiser: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
-        """Clip the gradients and make a step, unless one is not finite; then note the next scale."""
-        self.scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        self.scaler.step(optimiser)
-        self.scaler.update()
-        if self.state:
-            now = self.scaler.state_dict()
-            self.state["loss_scale"].copy_(torch.tensor([now["scale"], now["_growth_tracker"]]))
+    def learning_rate_at(self, iteration: int) -> float:
+        """Return the learning rate: it rises linearly to the highest, then falls as half a cosine to the floor."""
+        if iteration < self.warmup:
+            return self.learning_rate * (iteration + 1) / self.warmup
+        done = (iteration - self.warmup) / max(1, self.iterations - self.warmup)
+        return self.learning_rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def learning_rate_at(iteration: int, iterations: int, warmup: int = 100) -> float:
-    """Return the factor on the learning rate: linear warm-up, then half a cosine down to 2 %."""
-    warmup = min(warmup, max(1, iterations // 10))
-    if iteration < warmup:
-        return (iteration + 1) / warmup
-    done = (iteration - warmup) / max(1, iterations - warmup)
-    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+def recipe_of(
+    config: CodecConfig | DenoiserConfig | ValidatorConfig, weight_decay: float = 0.01, average: float = 0.999
+) -> Recipe:
+    """Return how a part of a model is trained: a tenth of the iterations is warm-up, and 2 % of the rate stays."""
+    warmup = min(100, max(1, config.iterations // 10))
+    return Recipe(config.iterations, config.learning_rate, warmup, 0.02, 0.99, weight_decay, average)
 
 
 class Average:
-    """Exponential moving average of parameters with a warm-up, so that short trainings are averaged too.
+    """Exponential moving average of tensors, with a warm-up so that short trainings are averaged too.
 
-    decay_i = min(decay, (1 + i) / (10 + i)), as in diffusers' EMAModel and TensorFlow's; kept by parameter name so that
-    it fits into one safetensors file next to the parameters.
+    decay_n = min(decay, (1 + n) / (10 + n)) after n iterations, as in diffusers' EMAModel and TensorFlow's. Counts,
+    such as those of batch normalisation, are copied.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+    def __init__(self, tensors: Tensors, decay: float) -> None:
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in parameters.items()}
+        self.values = {name: value.detach().clone() for name, value in tensors.items()}
 
     @torch.no_grad()
-    def update(self, parameters: Mapping[str, Tensor], iteration: int) -> None:
-        """Move the average towards the parameters after an iteration."""
-        decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        names = list(self.values)
-        torch._foreach_lerp_([self.values[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
+    def update(self, tensors: Tensors, done: int) -> None:
+        """Move the average towards the tensors, after so many iterations."""
+        decay = min(self.decay, (1 + done) / (10 + done))
+        names = [name for name, value in self.values.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.values[n] for n in names], [tensors[n].detach() for n in names], 1 - decay)
+        _fill(self.values, {name: value for name, value in tensors.items() if not value.is_floating_point()})
 
 
-def _save(path: Path, tensors: Mapping[str, Tensor], iteration: int) -> None:
-    with atomic_path(path) as partial:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"iteration": str(iteration)})
-
-
-def _load(path: Path, targets: Mapping[str, Tensor]) -> int:
-    """Fill the target tensors in place and return the iteration that was saved."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            iteration = (file.metadata() or {}).get("iteration")
-            if iteration is None or set(file.keys()) != set(targets):
-                raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
-            with torch.no_grad():
-                for name, target in targets.items():
-                    target.copy_(file.get_tensor(name))
-            return int(iteration)
-    except (RuntimeError, OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
-
-
-def _looks(done: int, iterations: int) -> bool:
-    """Tell whether the average is scored after so many iterations: `LOOKS` times, evenly, and at the end."""
-    return done == iterations or done % max(1, iterations // LOOKS) == 0
+@torch.no_grad()
+def _fill(targets: Tensors, values: Tensors) -> None:
+    for name, value in values.items():
+        targets[name].copy_(value)
 
 
 class Best:
-    """The averaged parameters that scored best so far.
+    """The averages that scored best so far.
 
     Args:
         score: Judges the modules; lower is better.
         modules: What is trained.
-        params: Their parameters by name.
+        tensors: Their parameters and buffers by name.
     """
 
-    def __init__(
-        self, score: Callable[[], float], modules: Mapping[str, nn.Module], params: Mapping[str, Tensor]
-    ) -> None:
-        self.score, self.modules, self.params = score, modules, params
-        self.values = {name: value.detach().clone() for name, value in params.items()}
+    def __init__(self, score: Callable[[], float], modules: Iterable[nn.Module], tensors: Tensors) -> None:
+        self.score, self.modules, self.tensors = score, tuple(modules), tensors
+        self.values = {name: value.detach().clone() for name, value in tensors.items()}
         self.least = torch.tensor([float("inf")])
 
-    def state(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs."""
-        return {f"best/{name}": value for name, value in self.values.items()} | {"least": self.least}
-
-    @torch.no_grad()
-    def look(self, average: Mapping[str, Tensor]) -> float:
+    def look(self, average: Tensors) -> float:
         """Score the average, keep it if it is the best, and leave the modules as they were."""
-        kept = {name: value.detach().clone() for name, value in self.params.items()}
-        _fill(self.params, average)
-        for module in self.modules.values():
+        before = {name: value.detach().clone() for name, value in self.tensors.items()}
+        _fill(self.tensors, average)
+        for module in self.modules:
             module.eval()
-        found = self.score()
-        _fill(self.params, kept)
-        for module in self.modules.values():
+        with torch.no_grad():
+            found = self.score()
+        _fill(self.tensors, before)
+        for module in self.modules:
             module.train()
         if found < float(self.least):
             self.least.fill_(found)
@@ -148,12 +126,35 @@ class Best:
         return found
 
 
-def _fill(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    for name, target in targets.items():
-        target.copy_(values[name])
+def _save(path: Path, tensors: Tensors, done: int) -> None:
+    with atomic_path(path) as partial:
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, {"done": str(done)})
 
 
-def _backward(parts: Iterable[Terms], scaler: Scaler, where: str, log: Path) -> dict[str, float]:
+def _load(path: Path, targets: Tensors) -> int:
+    """Fill the target tensors in place, each in its own memory format, and return the iterations done.
+
+    Raises:
+        ModelError: The file is damaged, or holds other tensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            done = (file.metadata() or {}).get("done")
+            if done is None or set(file.keys()) != set(targets):
+                raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
+            _fill(targets, {name: file.get_tensor(name) for name in targets})
+            return int(done)
+    except (RuntimeError, OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
+
+
+def _is_look(done: int, iterations: int) -> bool:
+    """Tell whether the average is scored after so many iterations: `LOOKS` times, evenly, and at the end."""
+    return done == iterations or done % max(1, iterations // LOOKS) == 0
+
+
+def _backward(parts: Iterable[Tensors], where: str) -> dict[str, float]:
     """Add up the gradients of the parts of a loss, and return the sums of their terms.
 
     Raises:
@@ -162,108 +163,127 @@ def _backward(parts: Iterable[Terms], scaler: Scaler, where: str, log: Path) -> 
     sums: dict[str, float] = {}
     for part in parts:
         if not torch.isfinite(part["loss"]):
-            raise ModelError(f"a loss must be finite: {where}; the log is in {log}; lower the rate")
-        scaler.backward(part["loss"])
+            raise ModelError(f"a loss must stay finite: {where}; lower its learning rate")
+        cast("Callable[[], None]", part["loss"].backward)()
         for name, value in part.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
     return sums
 
 
+def tensors_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return what training changes, by name: parameters that need a gradient, and buffers that are saved."""
+    found: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        trained = {key for key, parameter in module.named_parameters() if parameter.requires_grad}
+        buffers = {key for key, _ in module.named_buffers()}
+        state = module.state_dict(keep_vars=True)
+        found |= {f"{name}.{key}": value for key, value in state.items() if key in trained | buffers}
+    return found
+
+
 def optimise(
-    name: str,
     modules: Mapping[str, nn.Module],
     loss: Loss,
-    folder: Path,
+    recipe: Recipe,
+    files: Path,
     *,
-    iterations: int,
-    learning_rate: float,
     seed: int = 0,
-    average: float = 0.999,
-    weight_decay: float = 0.01,
     score: Callable[[], float] | None = None,
-    half: bool = False,
     process: Process = ALONE,
+    report: Callable[[int], None] | None = None,
 ) -> None:
-    """Train modules in place; afterwards they hold the moving average of their parameters, the best one if scored.
+    """Train modules in place; afterwards they hold the moving average of their weights, the best one if scored.
 
     The randomness of iteration i is a pure function of (seed, i), so a run that is killed and started again does what
-    an unbroken run does (in float16 but for AdamW's count of updates, which leaves out those that overflowed). `folder`
-    holds `NAME.safetensors` (the checkpoint) and `NAME.jsonl` (the log).
+    an unbroken run does.
 
     Args:
-        name: Names the files and the progress bar.
-        modules: What is trained; parameters that require no gradient are left alone.
+        modules: What is trained; parameters that need no gradient are left alone.
         loss: Maps (iteration, generator) to named scalars; "loss" is minimised, the others are logged. It may yield
             several of them, whose sum counts, each with a graph of its own: memory for one is enough.
-        folder: Where checkpoint and log are kept.
-        iterations: Optimiser updates in all.
-        learning_rate: Peak of the lr_schedule of `learning_rate_at`.
+        recipe: Iterations, rates and decays.
+        files: Path of the files without suffix: `.checkpoint`, and `.log.jsonl`.
         seed: Seeds every iteration.
-        average: Decay of the moving average.
-        weight_decay: AdamW's.
         score: Judges the averaged modules on what they have not seen, lower is better; called `LOOKS` times.
-        half: Whether the loss is computed in float16, and needs scaling.
         process: Which of the processes that train together this is; gradients are averaged over them.
+        report: Is called with the iterations done; None shows a progress bar.
 
     Raises:
-        ModelError: The checkpoint in `folder` belongs to another model, or the loss is not finite.
+        ModelError: The checkpoint is of another model, or the loss is not finite.
     """
-    checkpoint, log = make_folder(folder) / f"{name}.safetensors", folder / f"{name}.jsonl"
-    params = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
-    moments = {kind: {n: torch.zeros_like(p) for n, p in params.items()} for kind in ("exp_avg", "exp_avg_sq")}
-    mean = Average(params, average)
-    best = Best(score, modules, params) if score else None
-    optimiser = torch.optim.AdamW(params.values(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    name, checkpoint, log = files.name, files.with_name(f"{files.name}.checkpoint"), log_of(files)
+    make_folder(files.parent)
+    tensors = tensors_of(modules)
+    parameters = {key: value for key, value in tensors.items() if isinstance(value, nn.Parameter)}
+    average = Average(tensors, recipe.average)
+    best = Best(score, modules.values(), tensors) if score else None
+    optimiser = torch.optim.AdamW(
+        parameters.values(), recipe.learning_rate, (0.9, recipe.beta), weight_decay=recipe.weight_decay, fused=True
+    )
 
     # Everything that a resumed run needs, by name.
-    state = {f"parameters/{n}": p for n, p in params.items()} | {f"average/{n}": p for n, p in mean.values.items()}
-    state |= {f"{kind}/{n}": p for kind, values in moments.items() for n, p in values.items()}
-    scaler = Scaler(half)
-    state |= (best.state() if best else {}) | scaler.state
+    state = {f"weights/{key}": value for key, value in tensors.items()}
+    state |= {f"average/{key}": value for key, value in average.values.items()}
+    for key, value in parameters.items():
+        moments = {kind: torch.zeros_like(value, requires_grad=False) for kind in ("exp_avg", "exp_avg_sq")}
+        optimiser.state[value] = {"step": torch.zeros((), device=value.device), **moments}
+        state |= {f"{kind}/{key}": moment for kind, moment in optimiser.state[value].items()}
+    if best:
+        state |= {f"best/{key}": value for key, value in best.values.items()} | {"least": best.least}
     start = _load(checkpoint, state) if checkpoint.exists() else 0
-    scaler.restore()
-    for n, p in params.items():
-        optimiser.state[p] = {kind: values[n] for kind, values in moments.items()} | {
-            "step": torch.tensor(float(start))
-        }
     if process.leads:
-        write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] < start))
+        write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] <= start))
 
     for module in modules.values():
         module.train()
-    saved = logged = time.monotonic()
-    with progress_bar(name, iterations, start) as show:
-        for i in range(start, iterations):
+    saved, clock = time.monotonic(), time.process_time()
+    with seeded(seed), _reported(name, recipe.iterations, start, report) as show:
+        for i in range(start, recipe.iterations):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * learning_rate_at(i, iterations)
+                group["lr"] = recipe.learning_rate_at(i)
             generator = generator_of(seed, i)
             torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
-            found = loss(i, generator)
             optimiser.zero_grad(set_to_none=True)
-            terms = _backward((found,) if isinstance(found, Mapping) else found, scaler, f"{name} iteration {i}", log)
+            found = loss(i, generator)
+            terms = _backward((found,) if isinstance(found, Mapping) else found, f"{name} iteration {i + 1}")
             if process.count > 1:
-                average_gradients(params.values())
-            scaler.step(optimiser, list(params.values()))
-            mean.update(params, i)
+                average_gradients(parameters.values())
+            nn.utils.clip_grad_norm_(parameters.values(), CLIP)
+            optimiser.step()
 
-            rows: list[dict[str, float]] = []
-            if best and _looks(i + 1, iterations):
-                rows.append({"iteration": i, "score": round(best.look(mean.values), 6)})
+            done = i + 1
+            average.update(tensors, done)
+            row: dict[str, float] = {}
+            if best and _is_look(done, recipe.iterations):
+                row["score"] = round(best.look(average.values), 6)
+            if done % LOG_EVERY == 0 or done == recipe.iterations:
+                row |= {key: round(value, 6) for key, value in terms.items()}
+                row["ms"] = round(1000 * (time.process_time() - clock) / (done - start), 1)
+            show(done)
+            if row and process.leads:
+                append_jsonl(log, {"iteration": done, **row})
+            is_due = time.monotonic() - saved > CHECKPOINT_SECONDS or done == recipe.iterations
+            if is_due and process.leads:
+                _save(checkpoint, state, done)
+                saved = time.monotonic()
 
-            show(i + 1)
-            now = time.monotonic()
-            if now - logged > 5 or i + 1 == iterations:
-                rows.append({"iteration": i, **{n: round(value, 6) for n, value in terms.items()}})
-                logged = now
-            if rows and process.leads:
-                append_jsonl(log, *rows)
-            if now - saved > CHECKPOINT_SECONDS and process.leads:
-                _save(checkpoint, state, i + 1)
-                saved = now
-    if start < iterations and process.leads:
-        _save(checkpoint, state, iterations)
-
-    with torch.no_grad():
-        _fill(params, best.values if best else mean.values)
+    _fill(tensors, best.values if best else average.values)
     for module in modules.values():
         module.eval()
+
+
+def log_of(files: Path) -> Path:
+    """Return the log of a training, whose rows say the iterations done, and losses, scores or ms of CPU for each."""
+    return files.with_name(f"{files.name}.log.jsonl")
+
+
+@contextmanager
+def _reported(
+    name: str, iterations: int, start: int, report: Callable[[int], None] | None
+) -> Iterator[Callable[[int], None]]:
+    """Yield what is told the iterations done: `report`, or a progress bar."""
+    if report is not None:
+        yield report
+        return
+    with progress_bar(name, iterations, start) as show:
+        yield show

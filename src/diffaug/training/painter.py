@@ -13,7 +13,7 @@ from diffaug.diffusion.schedule import Prediction, Schedule, x_t_from_x0
 from diffaug.errors import ConfigError
 from diffaug.models.latent_inpainter import LatentInpainter
 from diffaug.models.lora import Tuning, add_lora
-from diffaug.training.loop import optimise
+from diffaug.training.loop import optimise, recipe_of
 from diffaug.training.windows import Windows
 
 SNR_CAP = 5.0
@@ -180,8 +180,7 @@ def train_painter(
             yield {"loss": share * value}
 
     optimise(
-        name, trained, loss, folder, half=config.precision == "fp16", process=process,
-        iterations=config.iterations, learning_rate=config.learning_rate, seed=seed,
+        trained, loss, recipe_of(config), folder / name, seed=seed, process=process,
         score=None if monitor is None else lambda: held_out_loss(model, monitor, config.region_weight),
     )  # fmt: skip
     model.precision = "auto"

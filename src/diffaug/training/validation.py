@@ -18,7 +18,7 @@ from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.models.latent_inpainter import LatentInpainter
-from diffaug.training.loop import optimise
+from diffaug.training.loop import optimise, recipe_of
 from diffaug.training.windows import (
     Annotated,
     Rng,
@@ -225,10 +225,8 @@ def train_validators(
             logits = logits_of(network, pool.latents[picks], pool.times[picks])
             return {"loss": segmentation_loss(logits, pool.label[pool.index[picks]], pool.trust[picks])}
 
-        optimise(
-            f"validator-{fold}", {"validator": network}, loss, folder, average=0.99, weight_decay=0.05,
-            iterations=config.iterations, learning_rate=config.learning_rate, seed=seed + fold,
-        )  # fmt: skip
+        recipe = recipe_of(config, weight_decay=0.05, average=0.99)
+        optimise({"validator": network}, loss, recipe, folder / f"validator-{fold}", seed=seed + fold)
         networks.append(network.requires_grad_(False))
     return networks
 
