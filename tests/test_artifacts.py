@@ -1,7 +1,9 @@
 import csv
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from diffaug.artifacts import (
     append_jsonl,
     atomic_path,
+    digest_of_file,
     digest_of_folder,
     digest_of_value,
     held,
@@ -152,3 +155,36 @@ def test_versions_name_python_and_the_packages_that_shape_a_result():
     found = versions()
     assert {"python", "torch", "diffusers", "diffaug"} <= set(found)
     assert "absent" not in found.values()
+
+
+def aged(path, text="same size"):
+    """Write a file that was last changed a day ago."""
+    path.write_text(text)
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 86_400))
+    return path
+
+
+def test_a_process_reads_an_unchanged_file_once_for_many_digests(tmp_path, monkeypatch):
+    path = aged(tmp_path / "a.png")
+    reads = []
+    monkeypatch.setattr("diffaug.artifacts._read_digest", lambda path: reads.append(path) or "digest")
+    monkeypatch.chdir(tmp_path)
+    assert {digest_of_file(path), digest_of_file(Path("a.png")), digest_of_file(path)} == {"digest"}
+    assert reads == [path]
+
+
+def test_a_changed_file_has_another_digest_even_with_its_old_size_and_time(tmp_path):
+    path = aged(tmp_path / "a.png")
+    before, status = digest_of_file(path), path.stat()
+    path.write_text("size same")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest_of_file(path) != before
+
+
+def test_a_file_that_changes_twice_in_one_tick_of_the_clock_has_another_digest(tmp_path):
+    path = tmp_path / "a.png"
+    digests = []
+    for text in ("first one", "other one"):
+        path.write_text(text)
+        digests.append(digest_of_file(path))
+    assert digests[0] != digests[1]

@@ -1,6 +1,6 @@
-"""Run folders: atomic JSON, JSON lines, CSV, safetensors, digests.
+"""Files that are either complete or absent (JSON, JSON lines, CSV, text), and digests of files and values.
 
-Knows nothing of images, models or stages: only bytes that must be whole, or absent.
+Knows nothing of images, models or stages.
 """
 
 import csv
@@ -9,13 +9,17 @@ import importlib.metadata
 import json
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from diffaug.errors import ConfigError, DataError
 
+PathLike = str | os.PathLike[str]  # what a public function takes for a path
+SETTLED = 1_000_000_000  # ns; a file that changed later may change again without a new time of change
 PACKAGES = ("diffaug", "torch", "diffusers", "transformers", "monai", "numpy", "scipy", "scikit-image", "pillow")
 
 
@@ -73,7 +77,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that is either whole or absent."""
+    """Write a text file, atomically: it is either complete or absent."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -139,9 +143,24 @@ def digest_of_bytes(data: bytes) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Return the digest of a file's bytes, which may not fit into memory."""
+    """Return the digest of a file's bytes, which may not fit into memory.
+
+    A process reads an unchanged file once: the digest is kept by path, size, inode and times of change.
+    """
+    status = path.stat()
+    if time.time_ns() - status.st_mtime_ns < SETTLED:
+        return _read_digest(path)
+    return _kept_digest(path.absolute(), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _read_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@lru_cache(maxsize=100_000)
+def _kept_digest(path: Path, *_status: int) -> str:
+    return _read_digest(path)
 
 
 def digest_of_value(value: Any) -> str:
@@ -157,10 +176,10 @@ def digest_of_folder(folder: Path, patterns: Sequence[str] = ("**/*",)) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that shape a result."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            numbers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            numbers[package] = "absent"
+    return numbers

@@ -306,6 +306,17 @@ def test_png_bytes_depend_on_the_pixels_alone(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png"), pixels)
 
 
+def test_a_picture_that_is_cut_off_while_it_is_written_is_absent(tmp_path, monkeypatch):
+    def cut_off(self, path, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", cut_off)
+    with pytest.raises(OSError, match="no space left"):
+        write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 @given(arrays(np.float64, (2, 5, 5), elements=st.floats(0, 1)))
 def test_a_label_made_of_probabilities_holds_declared_values_so_that_a_cup_lies_in_its_disc(probability):
     classes = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))

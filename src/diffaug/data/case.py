@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from diffaug.artifacts import digest_of_file, digest_of_value
+from diffaug.artifacts import atomic_path, digest_of_file, digest_of_value
 from diffaug.errors import DataError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
@@ -332,5 +332,6 @@ def _strongest_channel(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write pixels (H, W, 3) or a grey image (H, W) as PNG; the bytes depend on the pixels alone."""
-    Image.fromarray(pixels).save(path, format="PNG", compress_level=4)
+    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone."""
+    with atomic_path(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
