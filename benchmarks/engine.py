@@ -55,7 +55,7 @@ from diffaug.models.latent_inpainter import decode, encode
 from diffaug.painting.compose import region_of
 from diffaug.painting.engine import Prepared, paint
 from diffaug.painting.example import mirrored_tissue
-from diffaug.painting.window import frame_window, window_image, window_mask
+from diffaug.painting.window import CONTEXT, frame_window, window_image, window_mask
 from diffaug.report.page import spread
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.network import build_network, train
@@ -653,11 +653,10 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
             replace(whole, lesions=[a], attributes=[b]) for a, b in zip(whole.lesions, whole.attributes, strict=True)
         ]
     alone = alone[:most]
-    context = studio.plan.config.context
 
     def sketch(number: int) -> Any:
         rng = np.random.default_rng((29, number))
-        return lesion_window(alone[number], painter.window, painter.latent_side, context, rng)
+        return lesion_window(alone[number], painter.window, painter.latent_side, CONTEXT, rng)
 
     real = encode_windows(painter, (sketch(number) for number in range(len(alone))))
     calibration, timesteps = studio.calibration, bench.timesteps()
@@ -727,22 +726,6 @@ def measure_frames(model: Path, pixel: Judge, cases: Sequence[Case]) -> dict[str
     }
 
 
-def measure_labels(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> dict[str, float]:
-    """Return the judge's mean IoU with requested masks and with repaired ones, of what is good enough to be kept."""
-    pairs = []
-    for i, (lesion, canvas) in enumerate(zip(painted, bench.canvases, strict=True)):
-        size = canvas.request.size_bin
-        score = scored(bench, paths[i], i, canvas.masks.new, canvas.region)[1]
-        if score >= bench.studio.calibration.threshold(size, bench.studio.calibration.steps):
-            pairs.append((lesion, replace(lesion, mask=bench.studio.repaired(canvas, paths[i, 1:]))))
-    if not pairs:
-        return {}
-    return {
-        f"label_iou_{name}": float(bench.judged([pair[k] for pair in pairs]).mean())
-        for k, name in enumerate(("requested", "repaired"))
-    }
-
-
 # --- The whole ------------------------------------------------------------------------------------------------------
 
 
@@ -803,7 +786,7 @@ def measured(
     say(started, "slots")
     result |= measure_coverage(bench, held_out, size.fresh)
     result |= {"stopped_though_acceptable": measure_stops(bench, bench.studio.gate)}
-    result |= measure_frames(model, pixel, held_out[: size.frames]) | measure_labels(bench, paths, painted)
+    result |= measure_frames(model, pixel, held_out[: size.frames])
     say(started, "real images")
     return result
 

@@ -329,7 +329,6 @@ def measure_likeness(
     for name, steps, solver in (
         ("8_steps", 8, ""),
         ("8_steps_ab2", 8, "ab2"),
-        ("8_steps_dpm", 8, "dpm++"),
         ("50_steps", 50, ""),
     ):
         made = painted if (steps, solver) == (easel.steps, "") else easel.paint(requests, steps, solver)

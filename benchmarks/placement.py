@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.requests import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, write_png
@@ -139,7 +140,7 @@ def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path
         stays = lesion & ~masks.old & (request.placement != "removed")
         forbidden = {"border": black, "overlay": overlay(image), "text": texts.on(image), "lesion": stays}
         found = touching(masks.new, forbidden)
-        region = region_of(masks.new, masks.old, band_width(masks.new, config.band)) & field
+        region = region_of(masks.new, masks.old, band_width(masks.new, BAND)) & field
         found["painted border"] = float((region & black).sum() / region.sum())
         worst = {kind: max(worst[kind], share) for kind, share in found.items()}
         bad = [kind for kind, share in found.items() if share > TOUCH]

@@ -25,7 +25,7 @@ from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 COARSE = 3  # channels: about the colour of a cell
 STEPS = (6, 8, 10, 20, 50)
-CONFIG = GenerateConfig(guidance=(3.0, 1.5), guided_share=1.0)  # as `generate --strength 1` wants it, all the way
+CONFIG = GenerateConfig(guidance=(3.0, 1.5))  # as sampling from noise alone wants it
 
 
 def main() -> None:

@@ -174,20 +174,15 @@ class GenerateConfig(Knobs):
     backgrounds: Annotated[Path | None, PLACE] = (
         None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
     )
-    context: tuple[float, float] = (1.3, 2.2)  # window side over the lesion's longer side, drawn between these
-    band: Fraction = 0.08  # blending band as a share of the lesion's longer side
     shard_size: Positive = 32  # requests
     slots: Positive = 8  # samples denoised together
     # share of the timesteps that repaint a training lesion moved onto the mask; 1: from noise; more wants more steps
     strength: Fraction = 0.4
     # few steps of ddim leave the least noise behind; from noise alone, 6 to 8 of ab2 are nearer to the limit than 20
-    solver: Literal["ab2", "ddim", "dpm++"] = "ddim"
+    solver: Literal["ab2", "ddim"] = "ddim"
     guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text; before it, in much noise, of text and mask; 1 is none
-    guided_share: Fraction = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
     gate: Literal["conformal", "fixed", "off"] = "conformal"  # thresholds of the fit, one for all, or keep everything
     threshold: Fraction = 0.5  # of the gate `fixed`: least agreement with the requested mask
-    label: Literal["requested", "repaired"] = "requested"  # or the validator's boundary inside the blending band
-    candidates: Positive = 1  # seeds a request starts from; the best at the gate's first look goes on
     paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills, labelled background, for each lesion
     workers: Annotated[Positive, COMPUTING] = 2  # processes, one thread each; the result is the same for any number
@@ -197,24 +192,6 @@ class GenerateConfig(Knobs):
     def _mean_a_word(cls, gate: Any) -> Any:
         """Take YAML's bare `on` and `off`, which are booleans, for words."""
         return ("conformal" if gate else "off") if isinstance(gate, bool) else gate
-
-    @field_validator("candidates")
-    @classmethod
-    def _be_compared(cls, candidates: int, info: ValidationInfo) -> int:
-        """Refuse several seeds where nothing chooses among them."""
-        if candidates > 1 and info.data.get("gate") == "off":
-            raise ValueError(
-                f"the gate chooses among candidates: there are {candidates}, and gate is off; switch it on"
-            )
-        return candidates
-
-    @field_validator("context")
-    @classmethod
-    def _be_a_range(cls, context: tuple[float, float]) -> tuple[float, float]:
-        """Refuse a window smaller than its lesion, and a range that ends before it starts."""
-        if not 1.0 <= context[0] <= context[1] <= 100.0:
-            raise ValueError(f"context must rise from 1 or more to 100 or less; it is {context[0]} to {context[1]}")
-        return context
 
 
 class SelectConfig(Knobs):

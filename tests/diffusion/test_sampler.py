@@ -3,10 +3,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 
 from diffaug.diffusion.contract import Conditioning
-from diffaug.diffusion.sampler import NO_PAST, angle_step, ddim_step, extrapolated, finished, sample, solver_step
+from diffaug.diffusion.sampler import NO_PAST, angle_step, ddim_step, finished, sample, solver_step
 from diffaug.diffusion.schedule import Schedule, x_t_from_x0
 from diffaug.models.compact import scheduler_of
 
@@ -37,10 +36,9 @@ def error_on_gaussian(solver, steps):
     return float((last.x_next - (0.7 + 0.4 * noise)).abs().max())
 
 
-@pytest.mark.parametrize("solver", ["ab2", "dpm++"])
-def test_second_order_solvers_are_nearer_to_the_exact_solution(solver):
+def test_the_second_order_solver_is_nearer_to_the_exact_solution():
     for steps, share in ((5, 1.0), (10, 0.7), (20, 0.5), (40, 0.4)):
-        assert error_on_gaussian(solver, steps) < share * error_on_gaussian("ddim", steps)
+        assert error_on_gaussian("ab2", steps) < share * error_on_gaussian("ddim", steps)
 
 
 def test_the_error_falls_with_the_steps_at_first_order_and_at_second():
@@ -48,23 +46,10 @@ def test_the_error_falls_with_the_steps_at_first_order_and_at_second():
         return math.log(error_on_gaussian(solver, 10) / error_on_gaussian(solver, 160)) / math.log(16)
 
     assert 0.9 < order("ddim") < 1.1
-    assert 1.9 < order("dpm++") < 2.5
     assert 1.8 < order("ab2") < 2.5
 
 
-def test_a_past_that_is_not_finite_does_not_reach_a_row_that_starts():
-    t, t_next = torch.tensor([999, 99]), torch.tensor([899, -1])
-    x0_hat, past = latents(2, 0), torch.full((2, 2, 4, 4), float("nan"), dtype=torch.float64)
-    assert torch.equal(extrapolated(x0_hat, t, t_next, past, torch.tensor([NO_PAST, 199]), SCHEDULE), x0_hat)
-
-
-def test_a_row_without_a_past_or_after_pure_noise_is_of_first_order():
-    t, t_next = torch.tensor([500, 400, 300]), torch.tensor([400, 300, -1])
-    x0_hat, past = latents(3, 0), latents(3, 1)
-    assert torch.equal(extrapolated(x0_hat, t, t_next, past, torch.tensor([NO_PAST, 999, 400]), SCHEDULE), x0_hat)
-
-
-@pytest.mark.parametrize("solver", ["ab2", "dpm++"])
+@pytest.mark.parametrize("solver", ["ab2", "ddim"])
 def test_each_row_keeps_its_own_past(solver):
     x_t, x0_hat, past_x0 = latents(3, 0), latents(3, 1), latents(3, 2)
     t, t_next, past_t = torch.tensor([899, 500, 99]), torch.tensor([799, 499, -1]), torch.tensor([949, NO_PAST, 199])
@@ -110,27 +95,10 @@ def test_outside_the_region_a_finished_sample_is_what_the_painter_knows():
     assert torch.equal(done[..., :2], x_next[..., :2]) and torch.equal(done[..., 2:], x0_hat[..., 2:])
 
 
-def test_second_order_steps_are_those_of_diffusers():
-    scheduler = DPMSolverMultistepScheduler.from_config(
-        scheduler_of().config, algorithm_type="dpmsolver++", solver_order=2, rescale_betas_zero_snr=False
-    )
-    schedule = Schedule.of(scheduler)
-    scheduler.set_timesteps(8)
-    x_t, past_x0, past_t = latents(1, 0), torch.zeros(1, 2, 4, 4, dtype=torch.float64), torch.tensor([NO_PAST])
-    for number, (now, after) in enumerate(zip(scheduler.timesteps[:-1], scheduler.timesteps[1:], strict=True)):
-        v, t, t_next = latents(1, 5 + number), now.view(1), after.view(1)
-        x0_hat = schedule.x0_from_prediction(x_t, v, t)
-        theirs = scheduler.step(v, now, x_t).prev_sample
-        x_t, past_x0 = solver_step("dpm++", x_t, x0_hat, t, t_next, past_x0, past_t, schedule)
-        torch.testing.assert_close(x_t, theirs, atol=2e-4, rtol=2e-4)  # its schedule is float32
-        past_t = t
-
-
-@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 @pytest.mark.parametrize("steps", [1, 2, 10])
-def test_an_oracle_that_knows_the_clean_latents_makes_the_sampler_return_them(steps, solver):
+def test_an_oracle_that_knows_the_clean_latents_makes_the_sampler_return_them(steps):
     x0 = latents(3, 0)
-    *_, last = sample(lambda x_t, t, told: x0, latents(3, 1), nothing(3), SCHEDULE, steps, solver)
+    *_, last = sample(lambda x_t, t, told: x0, latents(3, 1), nothing(3), SCHEDULE, steps, "ddim")
     assert last.index == steps
     assert torch.equal(last.x_next, x0)
 

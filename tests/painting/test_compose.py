@@ -14,7 +14,6 @@ from diffaug.painting.compose import (
     missing_grain,
     reach_of,
     region_of,
-    repaired,
     without_border,
 )
 from diffaug.painting.window import Window, window_around, window_image
@@ -200,7 +199,6 @@ def test_grain_lifts_a_smooth_patch_to_the_noise_of_its_background_and_no_furthe
 
     def strength(values):
         grey = values.mean(axis=2)
-        from scipy import ndimage
 
         return np.std((grey - ndimage.gaussian_filter(grey, 1.0))[8:-8, 8:-8])
 
@@ -235,16 +233,3 @@ def test_the_painter_sees_neither_border_nor_the_old_lesion_beside_it():
     np.testing.assert_array_equal(filled[field], frame[field])
     assert filled[~field].min() > 40 and not (filled[~field] == (255, 0, 255)).all(axis=1).any()
     assert without_border(frame, np.ones_like(field), region) is frame
-
-
-def test_a_repaired_mask_is_the_requested_one_but_for_its_band():
-    mask, found = np.zeros((60, 60), dtype=bool), np.zeros((60, 60), dtype=bool)
-    mask[10:40, 10:40], found[14:50, 7:36] = True, True
-    made = repaired(mask, found, band=4.0)
-    depth = np.where(mask, ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask))
-    assert (made[depth > 4] == mask[depth > 4]).all() and (made[depth <= 4] == found[depth <= 4]).all()
-    assert (made != mask).any()
-    assert (repaired(mask, mask, band=4.0) == mask).all()
-    speck = np.zeros_like(mask)
-    speck[5, 5] = True
-    assert (repaired(speck, ~speck & False, band=4.0) == speck).all()

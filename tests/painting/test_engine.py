@@ -1,6 +1,5 @@
 import heapq
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -45,14 +44,6 @@ def request(index, size_bin="small"):
     return Prepared(index, noise, Conditioning(*parts), Target(mask, region, size_bin, index % 2))
 
 
-def with_rivals(index, candidates, size_bin="small"):
-    """A request that starts from several seeds; the first is that of the request without rivals."""
-    item = request(index, size_bin)
-    generator = torch.Generator().manual_seed(1000 + index)
-    others = torch.randn((candidates - 1, 4, 8, 8), generator=generator, dtype=torch.float64)
-    return replace(item, noise=torch.cat([item.noise, others]))
-
-
 def painted(requests, slots=3, gate=None, steps=STEPS, model=denoiser, **options):
     options = {"solver": "ddim"} | options
     items = paint(model, SCHEDULE, requests, steps=steps, slots=slots, gate=gate, **options)
@@ -77,7 +68,7 @@ def gate_with():
     return make
 
 
-@pytest.mark.parametrize("solver", ["ab2", "ddim", "dpm++"])
+@pytest.mark.parametrize("solver", ["ab2", "ddim"])
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 16])
 @pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (5, 0.5), (7, 1.0)])
 def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count, strength, solver):
@@ -88,7 +79,7 @@ def test_slots_make_the_sample_that_a_plain_batch_makes(slots, count, strength, 
     assert sorted(found) == list(range(count))
     for index, row in enumerate(last.x_next):
         torch.testing.assert_close(found[index].latents[0], row, atol=1e-12, rtol=0)
-        assert (found[index].decision, found[index].steps, found[index].checks) == ("kept", STEPS, [])
+        assert (found[index].decision, found[index].steps, found[index].checks) == ("kept", STEPS, ())
 
 
 def test_a_real_painter_makes_the_same_sample_in_any_slot(untrained):
@@ -220,51 +211,3 @@ def test_painted_latents_stay_as_they_were_when_painting_goes_on():
         items.append(item)
         copies.append(item.latents.clone())
     assert all(torch.equal(item.latents, copy) for item, copy in zip(items, copies, strict=True))
-
-
-# Several seeds
-
-
-@pytest.mark.parametrize("slots", [1, 2, 5])
-@pytest.mark.parametrize("solver", ["ab2", "ddim"])
-def test_of_several_seeds_the_best_at_the_first_look_is_painted_as_if_it_were_alone(gate_with, slots, solver):
-    requests = [with_rivals(index, 3) for index in range(4)]
-    found = painted(requests, slots, gate_with(), solver=solver)
-    assert sorted(found) == list(range(4))
-    for item in requests:
-        alone = [
-            painted([replace(item, noise=item.noise[c : c + 1])], slots, gate_with(), solver=solver)[item.index]
-            for c in range(3)
-        ]
-        scores = [one.checks[0].score for one in alone]
-        best, made = scores.index(max(scores)), found[item.index]
-        assert (made.candidate, made.rivals, made.steps) == (best, tuple(scores), STEPS)
-        assert [check.step for check in made.checks] == list(CHECKS)
-        torch.testing.assert_close(made.latents, alone[best].latents, atol=1e-12, rtol=0)
-
-
-def test_the_seeds_that_lose_cost_the_steps_to_the_first_look_alone(gate_with):
-    counted = Counted()
-    painted([with_rivals(index, 4) for index in range(5)], 1, gate_with(), model=counted)
-    assert len(counted.shapes) == 5 * (3 * CHECKS[0] + STEPS)
-    assert set(counted.shapes) == {(1, 4, 8, 8)}
-
-
-def test_the_best_of_hopeless_seeds_is_stopped_at_the_look_that_chose_it(gate_with):
-    requests = [with_rivals(index, 3, BINS[index % 3]) for index in range(6)]
-    found = painted(requests, 2, gate_with(small={"2": NEVER}, large={"6": NEVER}))
-    assert [found[index].decision for index in range(6)] == ["stopped", "kept", "rejected"] * 2
-    for index in (0, 3):
-        made = found[index]
-        item = requests[index]
-        *_, step = list(sample(denoiser, item.noise, item.conditioning.rows(torch.zeros(3).long()), SCHEDULE, STEPS, "ddim"))[:2]  # fmt: skip  # noqa: E501
-        torch.testing.assert_close(made.latents[0], step.x0_hat[made.candidate], atol=1e-12, rtol=0)
-        assert made.steps == CHECKS[0] and made.checks[0].score == max(made.rivals)
-
-
-def test_without_a_gate_nothing_chooses_and_the_first_seed_is_painted():
-    requests = [with_rivals(index, 3) for index in range(3)]
-    found, first = painted(requests, 2), painted([request(index) for index in range(3)], 2)
-    for index in range(3):
-        assert torch.equal(found[index].latents, first[index].latents)
-        assert (found[index].candidate, found[index].rivals) == (0, ())

@@ -32,6 +32,7 @@ DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue
 GLARE = 0.05  # share of a shape that may lie on highlights and deep shadow
 WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one lies on none
 UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
+BAND = 0.08  # blending band as a share of the lesion's longer side
 OVERLAP = 0.65  # a replacing shape covers at least this share of the smaller of itself and the old lesion
 
 Cells = NDArray[np.bool_]

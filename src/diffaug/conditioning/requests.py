@@ -52,6 +52,7 @@ from diffaug.conditioning.masks import (
     render_label,
 )
 from diffaug.conditioning.placement import (
+    BAND,
     SAMPLE,
     Terrain,
     lost_from_view,
@@ -580,7 +581,7 @@ class RequestDrawer:
 
     def _margin(self, shape: Mask) -> float:
         """Return px of tissue for the blending band."""
-        return max(2.0, self.config.band * float(max(shape.shape)))
+        return max(2.0, BAND * float(max(shape.shape)))
 
     def _image(self, background: str) -> Pixels:
         return self.case(background).read_image()

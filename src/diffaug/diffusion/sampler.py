@@ -9,7 +9,7 @@ from torch import Tensor
 from diffaug.diffusion.contract import Conditioning, Denoiser, Step
 from diffaug.diffusion.schedule import Schedule, eps_from_x0, v_from_x0, x_t_from_x0
 
-Solver = Literal["ab2", "ddim", "dpm++"]
+Solver = Literal["ab2", "ddim"]
 NO_PAST = -1  # timestep of a row that has made no step yet
 
 
@@ -28,37 +28,6 @@ def ddim_step(x_t: Tensor, x0_hat: Tensor, t: Tensor, t_next: Tensor, schedule: 
     eps = eps_from_x0(x_t, x0_hat, schedule.at(t))
     moved = x_t_from_x0(x0_hat, eps, schedule.at(t_next))
     return torch.where((t_next < 0).view(-1, 1, 1, 1), x0_hat, moved)
-
-
-def extrapolated(
-    x0_hat: Tensor, t: Tensor, t_next: Tensor, past_x0: Tensor, past_t: Tensor, schedule: Schedule
-) -> Tensor:
-    """Return the estimate that makes `ddim_step` a second-order step: DPM-Solver++(2M), a row at a time.
-
-    D = x0_hat + h / (2 h_past) (x0_hat - past_x0), with h = lambda(t_next) - lambda(t), h_past = lambda(t) -
-    lambda(past_t) and lambda = log(alpha_bar / (1 - alpha_bar)) / 2. A row without a past, one whose past was pure
-    noise (lambda minus infinity) and the step to clean latents stay at first order.
-
-    Args:
-        x0_hat: Direct estimate at t, (B, Z, h, w).
-        t: Timestep of each row, (B,).
-        t_next: The timestep it moves to, (B,); -1 is clean.
-        past_x0: The estimate of the step before, same shape as x0_hat.
-        past_t: The timestep of the step before, (B,); NO_PAST where there was none.
-        schedule: Signal power by timestep.
-
-    Source: Lu et al. 2022 (arXiv:2211.01095), Algorithm 2; with D for x0_hat, its update is DDIM's.
-    """
-
-    def log_snr(when: Tensor) -> Tensor:
-        alpha_bar = schedule.at(when)
-        return (alpha_bar.log() - (1 - alpha_bar).log()) / 2
-
-    now = log_snr(t)
-    share = (log_snr(t_next) - now) / (2 * (now - log_snr(past_t)))
-    first = ((past_t == NO_PAST) | (t_next < 0)).view(-1, 1, 1, 1)
-    share = share.to(x0_hat.dtype).view(-1, 1, 1, 1)
-    return torch.where(first, x0_hat, x0_hat + share * (x0_hat - past_x0))  # a past that is not finite stays out of it
 
 
 def angle_step(
@@ -128,8 +97,7 @@ def solver_step(
         alpha_bar = schedule.at(t)
         v = v_from_x0(x0_hat, eps_from_x0(x_t, x0_hat, alpha_bar), alpha_bar)
         return angle_step(x_t, v, t, t_next, past, past_t, schedule), v
-    aim = x0_hat if solver == "ddim" else extrapolated(x0_hat, t, t_next, past, past_t, schedule)
-    return ddim_step(x_t, aim, t, t_next, schedule), x0_hat
+    return ddim_step(x_t, x0_hat, t, t_next, schedule), x0_hat
 
 
 def finished(x_next: Tensor, x0_hat: Tensor, region: Tensor) -> Tensor:
@@ -155,7 +123,7 @@ def sample(
         conditioning: One row per window.
         schedule: Signal power by timestep.
         steps: Evaluations of the denoiser.
-        solver: First order (ddim) or second (ab2, dpm++).
+        solver: First order (ddim) or second (ab2).
         strength: Share of the timesteps that the steps span; 1 starts from noise alone.
     """
     timesteps = schedule.timesteps(steps, strength).tolist()

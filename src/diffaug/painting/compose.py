@@ -59,18 +59,6 @@ def blending_weight(region: Mask, band: float) -> Values:
     return (depth**2 * (3 - 2 * depth)).astype(np.float32)
 
 
-def repaired(mask: Mask, found: Mask, band: float) -> Mask:
-    """Return a requested mask with the boundary that was found, where that lies inside the blending band.
-
-    Deeper inside the mask and farther outside it than `band` px nothing changes: there the request was painted, or
-    nothing was. A mask is never repaired away.
-    """
-    inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
-    near = np.where(mask, inside, outside) <= band
-    made = np.asarray(np.where(near, found, mask), dtype=bool)
-    return made if made.any() else mask
-
-
 def compose(
     background: Pixels,
     painted: Tensor,

@@ -15,6 +15,7 @@ from diffaug.conditioning.attributes import bounding_box
 from diffaug.data.case import Mask, Pixels
 
 Frame = NDArray[np.uint8]
+CONTEXT = (1.3, 2.2)  # window side over the longer side of what is painted, drawn between these
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,6 +41,7 @@ from diffaug.compute.devices import device_of, one_thread, prepare_worker
 from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.grammar import Listener
+from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.requests import (
     RequestDrawer,
@@ -56,7 +56,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
 from diffaug.data.fundus import disc_and_cup
-from diffaug.data.manifest import Request
+from diffaug.data.manifest import Decision, Request
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
@@ -64,10 +64,11 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.models.checkpoints import BASE_FILE
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, read_words, scale_of, verify
 from diffaug.painting.clearing import Remover
-from diffaug.painting.compose import band_width, compose, reach_of, region_of, repaired, without_border
-from diffaug.painting.engine import Decision, Painted, Prepared, paint
+from diffaug.painting.compose import band_width, compose, reach_of, region_of, without_border
+from diffaug.painting.engine import Painted, Prepared, paint
 from diffaug.painting.example import mirrored_tissue, moved_example
 from diffaug.painting.window import (
+    CONTEXT,
     Window,
     image_of,
     longer_side,
@@ -85,6 +86,7 @@ FINEST = 4  # times the painter's pixels; an example is moved in pixels no finer
 CLEARED = 64  # frames without their lesions that are kept in memory, and as many examples
 REMAINS = 0.5  # share of a removed lesion's area that the validator still finds; with more, it is not gone
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
+GUIDED_SHARE = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
 GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 PATIENCE = 20  # requests per wanted case before generation gives up
 FILES = ("image", "mask", "preview", "region")  # what a row names
@@ -170,10 +172,10 @@ class Studio:
         """Lay out a request: where it is painted, and the window around that."""
         masks = self.drawer.masks(request)
         background, removed = self.background(request)
-        band = band_width(masks.new, self.plan.config.band)
+        band = band_width(masks.new, BAND)
         field = self.drawer.terrain(request.background).field
         region = region_of(masks.new, masks.old, band) & field
-        context = np.random.default_rng((request.seed, 1)).uniform(*self.plan.config.context)
+        context = np.random.default_rng((request.seed, 1)).uniform(*CONTEXT)
         whole = masks.new | masks.old
         window = window_around(whole, float(context), least=max(32, longer_side(region) + 4))
         reach = reach_of(region, field, band)
@@ -245,7 +247,7 @@ class Studio:
             request = canvas.request
             size = FILL if request.negative else request.size_bin
             target = Target(fine_masks[row], self.fine_region(canvas), size, self.fold(request))
-            noise = painter.noise(seeds_of(request.seed, 1 if request.negative else self.plan.config.candidates))
+            noise = painter.noise([request.seed])
             noise = noise if starts is None else self.noised(starts[row : row + 1], noise)
             prepared.append(Prepared(request.index, noise, told.rows(slice(row, row + 1)), target))
         return prepared
@@ -308,28 +310,9 @@ class Studio:
         passed = self._decoded(starts) if starts else [None] * len(canvases)  # all of a plan have a start, or none has
         return [blend(*parts) for parts in zip(canvases, windows, passed, strict=True)]
 
-    @torch.no_grad()
-    def repaired(self, canvas: Canvas, latents: Tensor) -> Mask:
-        """Return the new mask with the boundary that its validator finds in finished latents, (1, Z, h, w)."""
-        network = self.gate.validators[self.fold(canvas.request)]
-        found = segment(network, latents, torch.zeros(1, dtype=torch.long)).amax(1, keepdim=True)
-        side = (canvas.window.side, canvas.window.side)
-        square = F.interpolate(found, side, mode="bilinear", align_corners=False)[0, 0].numpy()
-        outline = canvas.window.place(square, canvas.background.shape[:2]) > 0.5
-        return repaired(canvas.masks.new, outline & canvas.region, canvas.band)
-
-    def label(self, canvas: Canvas, painted: Painted) -> Label:
-        """Return the label of a finished sample as it is written: as requested, or with the validator's boundary.
-
-        Pixels that the boundary adds are of the class that is nearest.
-        """
-        masks = canvas.masks
-        if self.plan.config.label == "requested" or canvas.request.negative:
-            return self.picture_of(masks.values)
-        stays = masks.label & ~masks.new
-        nearest = ndimage.distance_transform_edt(~masks.new, return_distances=False, return_indices=True)
-        added = np.where(self.repaired(canvas, painted.latents), masks.values[tuple(nearest)], 0)
-        return self.picture_of(np.where(stays, masks.values, added).astype(np.uint8))
+    def label(self, canvas: Canvas) -> Label:
+        """Return the label of a finished sample as it is written: as requested."""
+        return self.picture_of(canvas.masks.values)
 
     def finish(self, canvas: Canvas, painted: Painted) -> Pixels:
         """Decode one sample alone and blend it into its background: latents => pixels."""
@@ -349,14 +332,9 @@ def blend(canvas: Canvas, window: Tensor, passed: Tensor | None = None) -> Pixel
     return compose(canvas.background, window, *where, start=start)
 
 
-def seeds_of(seed: int, candidates: int) -> list[int]:
-    """Return the seeds a request starts from: its own, then others that follow from it."""
-    return [seed, *(seed_of_request(seed, number) for number in range(1, candidates))]
-
-
 def painting_of(config: GenerateConfig) -> dict[str, Any]:
     """Return the settings that shape a trajectory, as they are compared with those of the calibration."""
-    guidance = [*config.guidance, 0.0 if config.guidance == (1.0, 1.0) else config.guided_share]
+    guidance = [*config.guidance, 0.0 if config.guidance == (1.0, 1.0) else GUIDED_SHARE]
     return {"solver": config.solver, "guidance": guidance, "strength": config.strength}
 
 
@@ -376,9 +354,9 @@ def passing(calibration: Calibration, everything: bool) -> Calibration:
 
 def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
     """Return a sample that was painted to the end, with the decision that the gate would have taken on the way."""
-    checks = [
+    checks = tuple(
         replace(check, threshold=round(calibration.threshold(size_bin, check.step), 5)) for check in sample.checks
-    ]
+    )
     failed = next((check for check in checks if not check.accepted), None)
     decision: Decision = "kept" if failed is None else "rejected" if failed.step == calibration.steps else "stopped"
     return replace(sample, checks=checks, decision=decision)
@@ -416,10 +394,10 @@ def load_validators(model: Path, calibration: Calibration, painter: LatentInpain
 @torch.no_grad()
 def guided(painter: LatentInpainter, config: GenerateConfig) -> Denoiser:
     """Return a painter under guidance: of text and mask while there is much noise, of the text afterwards."""
-    if config.guidance == (1.0, 1.0) or config.guided_share == 0:
+    if config.guidance == (1.0, 1.0):
         return painter
     total = len(painter.schedule.alpha_bar)
-    switch, until = round(GUIDED_BY_MASK * total), round((1 - config.guided_share) * total)
+    switch, until = round(GUIDED_BY_MASK * total), round((1 - GUIDED_SHARE) * total)
     return Guided(painter, painter.embed([EMPTY_PROMPT]), *config.guidance, switch, until)
 
 
@@ -477,8 +455,7 @@ def painted_trajectories(
     """
     own = seed_of_request(seed, -1) % 2**31
     simple: dict[str, Any] = {
-        "gate": "conformal", "candidates": 1, "label": "requested", "paint_all": False, "fills": 0.0,
-        "backgrounds": None,
+        "gate": "conformal", "paint_all": False, "fills": 0.0, "backgrounds": None,
     }  # fmt: skip
     plain = config.model_copy(update=simple)
     studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
@@ -593,7 +570,7 @@ def _pictured(studio: Studio, folder: Path, out: Path, waiting: Sequence[Finishe
     for item, image in zip(waiting, images, strict=True):
         row = item.row
         if item.written:
-            row |= _write_case(folder, item.canvas, image, studio.label(item.canvas, item.sample), out)
+            row |= _write_case(folder, item.canvas, image, studio.label(item.canvas), out)
         if item.shown:
             row |= {"preview": _write_preview(folder, item.canvas, studio, image, out)}
         yield row
@@ -629,10 +606,8 @@ def _row(studio: Studio, canvas: Canvas, sample: Painted) -> dict[str, Any]:
         side = "reaches" if last.accepted else "is under"
         when = "at the end" if last.step == studio.calibration.steps else f"after step {last.step}"
         reason = f"agreement with the requested mask {last.score:.3f} {side} {last.threshold:.3f} {when}"
-    rivals = {"candidate": sample.candidate, "rivals": list(sample.rivals)} if sample.rivals else {}
     return {
         **request_as_dict(request),
-        **rivals,
         "decision": sample.decision,
         "reason": reason,
         "steps": sample.steps,

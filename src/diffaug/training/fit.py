@@ -40,6 +40,7 @@ from diffaug.errors import ConfigError, DataError, ModelError, PlacementError
 from diffaug.models.checkpoints import Checkpoint, find_checkpoint
 from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
 from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
+from diffaug.painting.window import CONTEXT
 from diffaug.synthesis.shards import guided, painted_trajectories, painter_digest, painting_of
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.painter import parts_of, train_painter
@@ -67,7 +68,6 @@ FEWEST_CASES = 6
 MOST_MONITORED = 0.5  # of the cases with lesions; groups so large that more would be taken choose nothing
 FEWEST_MONITORED = 2  # cases that choose the checkpoint; where there would be fewer, the last weights are kept
 MONITOR_WINDOWS = 6  # of each of them
-CONTEXT = GenerateConfig().context  # painter and thresholds are made for the windows that are generated
 
 
 def fit(

@@ -7,31 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffaug.data.manifest import Check
 from diffaug.errors import ModelError
 from diffaug.validator.calibration import Calibration, agreement
 from diffaug.validator.latent_segmenter import segment
-
-
-@dataclass(frozen=True)
-class Check:
-    """One look at one sample.
-
-    Attributes:
-        step: Steps done.
-        t: Timestep of the estimate.
-        score: Agreement with the requested mask inside the region.
-        threshold: The least accepted score.
-    """
-
-    step: int
-    t: int
-    score: float
-    threshold: float
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the sample may go on."""
-        return self.score >= self.threshold
 
 
 @dataclass(frozen=True)
