@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.data.case import Case, Mask
+from diffaug.data.case import Case
 from diffaug.data.folder import write_cases
 from diffaug.data.fundus import DISC_AND_CUP
+from diffaug.data.images import Mask
 
 Pixels = NDArray[np.uint8]
 

@@ -1,6 +1,3 @@
-import io
-import struct
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,208 +10,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from diffaug.artifacts import digest_of_file, digest_of_value
-from diffaug.data.case import (
-    Case,
-    LabelClass,
-    digest_of_case,
-    label_from_probabilities,
-    masks_from_label,
-    read_image,
-    read_label,
-    read_mask,
-    rgb_from_file,
-    write_png,
-)
-from diffaug.data.examine import examine_case
+from diffaug.data.case import Case, LabelClass, digest_of_case, label_from_probabilities, masks_from_label
 from diffaug.errors import DataError
-
-ORIENTATIONS = range(1, 9)
-
-
-def half(height: int = 20, width: int = 30) -> np.ndarray:
-    """Return a mask, 0 and 255, that no turn or flip maps onto itself."""
-    mask = np.zeros((height, width), np.uint8)
-    mask[2:9, 3:8] = 255
-    mask[2:5, 3:20] = 255
-    return mask
 
 
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation] = orientation
     return tags
-
-
-def rgb(mask: np.ndarray) -> np.ndarray:
-    return np.repeat(mask[:, :, None], 3, axis=2)
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_exif_orientation_turns_image_and_mask_alike(tmp_path: Path, orientation: int) -> None:
-    for name, values in (("image.png", rgb(half())), ("mask.png", half())):
-        Image.fromarray(values).save(tmp_path / name, exif=exif(orientation))
-    case = Case("a", tmp_path / "image.png", tmp_path / "mask.png", "a", "train")
-    assert case.read_mask().shape == ((30, 20) if orientation >= 5 else (20, 30))
-    assert np.array_equal(case.read_image()[:, :, 0] > 127, case.read_mask())
-
-
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_a_mask_drawn_on_the_stored_pixels_of_a_turned_image_turns_with_it(tmp_path: Path, orientation: int) -> None:
-    Image.fromarray(rgb(half())).save(tmp_path / "image.png", exif=exif(orientation))
-    Image.fromarray(half()).save(tmp_path / "mask.png")
-    case = Case("a", tmp_path / "image.png", tmp_path / "mask.png", "a", "train")
-    assert np.array_equal(case.read_image()[:, :, 0] > 127, case.read_mask())
-
-
-def test_a_mask_drawn_upright_for_a_turned_image_stays_as_it_is(tmp_path: Path) -> None:
-    Image.fromarray(rgb(half())).save(tmp_path / "image.png", exif=exif(6))
-    upright = np.rot90(half(), -1)
-    Image.fromarray(upright).save(tmp_path / "mask.png")
-    case = Case("a", tmp_path / "image.png", tmp_path / "mask.png", "a", "train")
-    assert np.array_equal(case.read_mask(), upright > 0)
-
-
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_a_mask_of_a_turned_tiff_is_read_as_that_of_a_png(tmp_path: Path, orientation: int) -> None:
-    for suffix in ("png", "tif"):
-        Image.fromarray(rgb(half())).save(tmp_path / f"image.{suffix}", exif=exif(orientation))
-    upright = read_image(tmp_path / "image.png")
-    assert np.array_equal(read_image(tmp_path / "image.tif"), upright)
-    for name, drawn in (("stored", half()), ("upright", upright[:, :, 0])):
-        Image.fromarray(drawn).save(tmp_path / f"{name}.png")
-        for suffix in ("png", "tif"):
-            case = Case("a", tmp_path / f"image.{suffix}", tmp_path / f"{name}.png", "a", "train")
-            assert np.array_equal(case.read_mask(), upright[:, :, 0] > 127), (name, suffix)
-
-
-@pytest.mark.parametrize(("orientation", "noted"), [(2, True), (3, True), (4, True), (6, False)])
-def test_a_mask_whose_shape_does_not_tell_how_it_was_drawn_is_said(
-    tmp_path: Path, orientation: int, noted: bool
-) -> None:
-    Image.fromarray(rgb(half())).save(tmp_path / "image.png", exif=exif(orientation))
-    Image.fromarray(half()).save(tmp_path / "mask.png")
-    case = Case("a", tmp_path / "image.png", tmp_path / "mask.png", "a", "train")
-    assert ("unturned-mask" in examine_case(case).notes) is noted
-
-
-def test_every_plain_format_reads_as_the_same_rgb(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    for name in ("a.png", "a.tif", "a.tiff", "a.bmp", "a.PNG"):
-        Image.fromarray(pixels).save(tmp_path / name)
-        assert np.array_equal(read_image(tmp_path / name), pixels)
-
-
-@pytest.mark.parametrize(
-    ("mode", "note"),
-    [("L", "grey"), ("1", "grey"), ("P", "palette"), ("RGBA", "transparency"), ("LA", "transparency"), ("RGB", "")],
-)
-def test_other_modes_become_rgb_and_are_named(tmp_path: Path, mode: str, note: str) -> None:
-    Image.fromarray(rgb(half())).convert(mode).save(tmp_path / "a.png")
-    pixels, found = rgb_from_file(tmp_path / "a.png")
-    assert found == note
-    assert np.array_equal(pixels, rgb(half()))
-
-
-def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
-    values = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    pixels, note = rgb_from_file(tmp_path / "a.png")
-    assert note == "16-bit"
-    assert np.array_equal(pixels[:, :, 0].ravel(), np.arange(256))
-
-
-def test_twelve_bits_and_unit_floats_fill_the_range_too(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(tmp_path / "a.png")
-    Image.fromarray(np.full((4, 4), 1.0, np.float32)).save(tmp_path / "b.tif")
-    assert read_image(tmp_path / "a.png").min() == 255
-    assert read_image(tmp_path / "b.tif").min() == 255
-
-
-def test_a_jpeg_mask_is_cut_at_127(tmp_path: Path) -> None:
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :], 16, axis=0)
-    Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=100)
-    stored = np.asarray(Image.open(tmp_path / "a.jpg"))
-    assert np.array_equal(read_mask(tmp_path / "a.jpg"), stored > 127)
-
-
-def test_jpeg_noise_never_makes_a_lesion(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 12, (32, 32), dtype=np.uint8)).save(tmp_path / "a.jpg")
-    assert not read_mask(tmp_path / "a.jpg").any()
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_class_numbers_of_a_lossless_mask_are_all_lesion(tmp_path: Path, dtype: type) -> None:
-    Image.fromarray(np.array([[0, 1], [2, 0]], dtype)).save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png").tolist() == [[False, True], [True, False]]
-
-
-def test_palette_colours_are_class_numbers_and_palette_greys_are_greys(tmp_path: Path) -> None:
-    colours = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
-    colours.putpalette([0, 0, 0, 90, 0, 0, 0, 90, 0])
-    colours.save(tmp_path / "colours.png")
-    greys = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
-    greys.putpalette([255, 255, 255, 0, 0, 0])  # white first, as a quantiser may write it
-    greys.save(tmp_path / "greys.png")
-    assert read_mask(tmp_path / "colours.png").tolist() == [[False, True, True]]
-    assert read_mask(tmp_path / "greys.png").tolist() == [[True, False]]
-
-
-def test_coloured_lesions_count_and_transparent_ones_do_not(tmp_path: Path) -> None:
-    red = np.zeros((1, 2, 3), np.uint8)
-    red[0, 1] = (255, 0, 0)
-    Image.fromarray(red).save(tmp_path / "red.jpg", quality=100, subsampling=0)
-    Image.fromarray(red).save(tmp_path / "red.png")
-    clear = np.full((1, 2, 4), 255, np.uint8)
-    clear[0, 0, 3] = 0
-    Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert read_mask(tmp_path / "red.png").tolist() == [[False, True]]
-    assert read_mask(tmp_path / "clear.png").tolist() == [[False, True]]
-
-
-def test_a_mask_of_sixteen_bits_is_cut_at_half_of_its_largest_value(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 20000, 65535]], np.uint16)).save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png").tolist() == [[False, False, True]]
-
-
-def png_of(width: int, height: int) -> bytes:
-    """Return a PNG that claims a size and holds nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def encoded(kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("data", "rule"),
-    [
-        (b"", "every file must decode"),
-        (b"not an image", "every file must decode"),
-        (png_of(9000, 9000), "80,000,000 pixels at most"),
-        (png_of(60000, 60000), "80,000,000 pixels at most"),
-        *((encoded(kind)[:cut], "every file must decode") for kind in ("PNG", "JPEG", "BMP") for cut in (40, 1500)),
-        *((encoded("TIFF")[:cut], "every file must decode") for cut in (6, 1500)),
-    ],
-)
-def test_a_file_that_is_damaged_or_too_large_is_one_line_that_names_the_case(
-    tmp_path: Path, data: bytes, rule: str
-) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(data)
-    for read in (read_image, read_mask):
-        with pytest.raises(DataError) as raised:
-            read(path, "case-7")
-        message = str(raised.value)
-        assert rule in message
-        assert "case-7" in message
-        assert "\n" not in message
 
 
 DISC = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))
@@ -265,14 +68,6 @@ def test_a_value_of_no_class_is_one_line_with_the_nearest_one(tmp_path: Path, va
         assert "0, 1, 2" in message and "\n" not in message
 
 
-@pytest.mark.parametrize(("name", "shape"), [("label.jpg", (4, 4)), ("label.png", (4, 4, 3))])
-def test_a_label_that_is_lossy_or_coloured_is_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
-    Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / name)
-    with pytest.raises(DataError, match="a lossless grey or palette image") as raised:
-        read_label(tmp_path / name, "case-7")
-    assert "case-7" in str(raised.value) and "\n" not in str(raised.value)
-
-
 def test_a_label_drawn_on_stored_pixels_is_turned_as_its_image_is(tmp_path: Path) -> None:
     label = np.array([[0, 1, 2], [0, 0, 2]], np.uint8)
     case = labelled(tmp_path, label)
@@ -296,25 +91,6 @@ def test_a_missing_file_and_a_missing_mask_name_the_case(tmp_path: Path) -> None
         case.read_image()
     with pytest.raises(DataError, match="case-7"):
         case.read_mask()
-
-
-def test_png_bytes_depend_on_the_pixels_alone(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    write_png(tmp_path / "a.png", pixels)
-    write_png(tmp_path / "b.png", pixels.copy())
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert np.array_equal(read_image(tmp_path / "a.png"), pixels)
-
-
-def test_a_picture_that_is_cut_off_while_it_is_written_is_absent(tmp_path, monkeypatch):
-    def cut_off(self, path, **options):
-        Path(path).write_bytes(b"half")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Image.Image, "save", cut_off)
-    with pytest.raises(OSError, match="no space left"):
-        write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-    assert not list(tmp_path.iterdir())
 
 
 @given(arrays(np.float64, (2, 5, 5), elements=st.floats(0, 1)))

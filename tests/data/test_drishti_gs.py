@@ -23,12 +23,12 @@ def test_disc_and_cup_come_in_with_glaucoma_and_seeded_splits(tmp_path: Path) ->
     assert data == read_dataset(tmp_path / "data")
     assert data.class_names == ("disc", "cup")
     assert Counter(case.split for case in data.cases) == {"train": 14, "val": 2, "test": 4}
-    case = data.case("drishtiGS_003")
+    case = data["drishtiGS_003"]
     disc, cup = case.read_masks()
     assert np.array_equal(case.read_label(), fundus(3)[1])
     assert cup.any() and not (cup & ~disc).any()
     assert np.array_equal(case.read_mask(), disc)
-    assert [data.case(f"drishtiGS_{n:03}").attributes for n in (2, 3)] == [{"glaucoma": 0.0}, {"glaucoma": 1.0}]
+    assert [data[f"drishtiGS_{n:03}"].attributes for n in (2, 3)] == [{"glaucoma": 0.0}, {"glaucoma": 1.0}]
     again, _ = import_drishti_gs(source, tmp_path / "again", seed=1)
     assert [case.split for case in again.cases] != [case.split for case in data.cases]
 
@@ -66,5 +66,5 @@ def test_real_crops_come_in_whole(tmp_path: Path) -> None:
     assert notices == []
     assert Counter(case.split for case in data.cases) == {"train": 35, "val": 5, "test": 10}
     assert sum(case.attributes["glaucoma"] for case in data.cases) == 32
-    assert check_dataset(data.cases) == []
+    assert check_dataset(data).notices == ()
     assert all(masks.any(axis=(1, 2)).all() for masks in (case.read_masks() for case in data.cases))

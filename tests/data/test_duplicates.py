@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from diffaug.data.case import Pixels
 from diffaug.data.duplicates import BLOCK, Fingerprint, duplicates_of_fingerprints, find_duplicates, fingerprint
+from diffaug.data.images import Pixels
 from diffaug.data.phantom import phantom_of_index
 from diffaug.data.sources.folder import cases_of_folder
 

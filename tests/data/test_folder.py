@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffaug.data.case import Case, write_png
+from diffaug.data.case import Case
 from diffaug.data.folder import (
     SPLITS,
     Dataset,
@@ -17,6 +17,7 @@ from diffaug.data.folder import (
     subset_dataset,
     write_cases,
 )
+from diffaug.data.images import write_png
 from diffaug.data.sources.folder import import_folder
 from diffaug.errors import ConfigError, DataError, DiffaugError
 
@@ -69,9 +70,9 @@ def test_splits_partition_the_cases(data: Dataset) -> None:
 
 
 def test_a_case_is_found_by_its_id(data: Dataset) -> None:
-    assert data.case("c3").id == "c3"
+    assert data["c3"].id == "c3"
     with pytest.raises(DataError, match="'c99'"):
-        data.case("c99")
+        data["c99"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_declared_classes_are_read_in_order_and_written_again(data: Dataset, tmp
     assert not (data.folder / "classes.json").exists()
     disc = declared(data)
     assert disc.class_names == ("disc", "cup")
-    assert check_dataset(disc.cases) == []
+    assert check_dataset(disc).notices == ()
     write_cases(disc.folder, disc.cases)
     assert read_dataset(disc.folder) == disc
     subset = subset_dataset(disc, tmp_path / "subset", 3, 0)
@@ -165,9 +166,9 @@ def test_declared_classes_are_read_in_order_and_written_again(data: Dataset, tmp
 
 def test_a_label_value_outside_the_declared_classes_is_refused(data: Dataset) -> None:
     disc = declared(data)
-    label = disc.case("c3").read_label()
+    label = disc["c3"].read_label()
     label[20, 20] = 7
-    Image.fromarray(label).save(str(disc.case("c3").mask))
+    Image.fromarray(label).save(str(disc["c3"].mask))
     with pytest.raises(DataError) as error:
         check_dataset(disc.cases)
     assert "has 7, nearest is 2" in one_line(error)
@@ -193,7 +194,7 @@ def test_checking_counts_each_conversion_once(tmp_path: Path) -> None:
         cases.append(Case(str(index), tmp_path / f"{index}.png", tmp_path / f"{index}.jpg", str(index), "train"))
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
     cases.append(Case("deep", tmp_path / "deep.png", None, "deep", "unannotated"))
-    assert sorted(check_dataset(cases)) == [
+    assert sorted(check_dataset(cases).notices) == [
         "1 image is in palette colours and was read as RGB",
         "1 image is transparent in parts and was read without transparency",
         "1 image of more than 8 bits was scaled to 8, with 65,535 as white",
@@ -207,8 +208,8 @@ def test_images_of_one_camera_that_are_read_on_two_scales_are_told(tmp_path: Pat
     for index, brightest in enumerate([60_000, 60_000, 3_000]):
         Image.fromarray(np.full((8, 8), brightest, np.uint16)).save(tmp_path / f"{index}.png")
         cases.append(Case(str(index), tmp_path / f"{index}.png", None, str(index), "unannotated"))
-    assert len(check_dataset(cases[:2])) == 1
-    assert "were read as 12-bit, 16-bit, each by its own largest value" in check_dataset(cases)[-1]
+    assert len(check_dataset(cases[:2]).notices) == 1
+    assert "were read as 12-bit, 16-bit, each by its own largest value" in check_dataset(cases).notices[-1]
 
 
 def test_a_data_set_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_a_subset_keeps_so_many_masks_and_every_image(data: Dataset, tmp_path: P
     assert {path.stem for path in (subset.folder / "masks").iterdir()} == {c.id for c in subset.cases if c.mask}
     assert all(case.mask is None for case in subset.split("unannotated"))
     for case in subset.cases:
-        assert case.image.read_bytes() == data.case(case.id).image.read_bytes()
+        assert case.image.read_bytes() == data[case.id].image.read_bytes()
 
 
 def test_a_subset_depends_on_its_draw_alone(data: Dataset, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_an_empty_mask_is_refused_unless_the_case_is_declared_negative(tmp_path)
         check_dataset(read_dataset(folder).cases)
     write_cases(folder, [replace(case, attributes={"negative": 1.0})])
     assert read_dataset(folder).cases[0].negative
-    assert check_dataset(read_dataset(folder).cases) == []
+    assert check_dataset(read_dataset(folder)).notices == ()
     write_png(folder / "masks" / "a.png", np.full((8, 9), 255, np.uint8))
     with pytest.raises(DataError, match="declared negative and has one"):
         check_dataset(read_dataset(folder).cases)

@@ -6,7 +6,6 @@ import pytest
 from layouts import Pixels, fundus
 from PIL import Image
 
-from diffaug.data.case import read_image, read_label
 from diffaug.data.fundus import (
     DiscPlace,
     crop_around,
@@ -15,6 +14,7 @@ from diffaug.data.fundus import (
     vertical_diameter,
     vertical_ratio,
 )
+from diffaug.data.images import read_image, read_label
 
 REAL = os.environ.get("DIFFAUG_DATA")
 

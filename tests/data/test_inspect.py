@@ -53,7 +53,7 @@ def test_repeated_frames_and_divided_groups_are_said(data: Dataset, tmp_path: Pa
         (tmp_path / kind).mkdir()
     cases = []
     for name, split, old in (("a", "train", 0), ("b", "train", 0), ("c", "test", 0), ("d", "test", 1)):
-        case = data.case(f"train-{old}")
+        case = data[f"train-{old}"]
         assert case.mask is not None
         image, mask = tmp_path / "images" / f"{name}.png", tmp_path / "masks" / f"{name}.png"
         image.write_bytes(case.image.read_bytes())

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from diffaug.conditioning.masks import entries_of
 from diffaug.conditioning.placement import lost_from_view
-from diffaug.data.case import Case, write_png
+from diffaug.data.case import Case
 from diffaug.data.examine import examine_case
+from diffaug.data.images import write_png
 from diffaug.data.lesions import (
     LEAST_PIXELS,
     LEAST_SHARE,

@@ -33,7 +33,7 @@ def test_a_case_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
 def test_phantoms_are_a_data_set_that_passes_every_check(tmp_path: Path) -> None:
     data = make_phantoms(tmp_path / "data", 12, 4, 6, 8, size=64, seed=2)
     assert [len(data.split(split)) for split in ("train", "val", "test", "unannotated")] == [12, 4, 6, 8]
-    assert check_dataset(data.cases) == []
+    assert check_dataset(data).notices == ()
     assert all(case.read_image().shape == (64, 64, 3) for case in data.cases)
 
 

@@ -30,7 +30,7 @@ def test_the_published_layout_comes_in_with_its_splits_codes_and_labels(tmp_path
     assert data.class_names == ("disc", "cup")
     for split, stems in STEMS.items():
         for stem in stems:
-            case = data.case(f"{split}-{stem}")
+            case = data[f"{split}-{stem}"]
             assert np.array_equal(case.read_label(), fundus(refuge_seed(stem))[1])
             assert case.image.suffix == ".jpg" and case.group == case.id
     labels = labels_of(data)
@@ -39,7 +39,7 @@ def test_the_published_layout_comes_in_with_its_splits_codes_and_labels(tmp_path
     assert [labels[f"val-{stem}"] for stem in STEMS["val"]] == [None, None]
     assert "2 images are without a glaucoma label" in notices
     assert "train has 5 of the 400 published images" in notices
-    assert check_dataset(data.cases) == []
+    assert check_dataset(data).notices == ()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_layouts_of_mirrors_give_the_same_labels(tmp_path: Path, inside: str
     assert splits_of(data) == {"train": 5, "val": 2, "test": 3}
     for split, stems in STEMS.items():
         for stem in stems:
-            assert np.array_equal(data.case(f"{split}-{stem}").read_label(), fundus(refuge_seed(stem))[1])
+            assert np.array_equal(data[f"{split}-{stem}"].read_label(), fundus(refuge_seed(stem))[1])
 
 
 def test_class_numbers_in_palette_colours_are_the_numbers(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_class_numbers_in_palette_colours_are_the_numbers(tmp_path: Path) -> Non
     data, _ = import_refuge2(tmp_path / "source", tmp_path / "data")
     for split, stems in STEMS.items():
         for stem in stems:
-            assert np.array_equal(data.case(f"{split}-{stem}").read_label(), fundus(refuge_seed(stem))[1])
+            assert np.array_equal(data[f"{split}-{stem}"].read_label(), fundus(refuge_seed(stem))[1])
 
 
 def test_a_mask_without_background_is_refused(tmp_path: Path) -> None:
@@ -100,13 +100,13 @@ def test_a_set_may_lack_a_split(tmp_path: Path) -> None:
 def test_images_are_copied_byte_by_byte(tmp_path: Path) -> None:
     source = write_refuge_mirror(tmp_path / "source")
     data, _ = import_refuge2(source, tmp_path / "data")
-    assert data.case("train-g0001").image.read_bytes() == (source / "train/images/g0001.jpg").read_bytes()
+    assert data["train-g0001"].image.read_bytes() == (source / "train/images/g0001.jpg").read_bytes()
 
 
 def test_crops_hold_the_disc_and_masks_never_choose_them(tmp_path: Path) -> None:
     source = write_refuge_mirror(tmp_path / "source")
     data, notices = import_refuge2(source, tmp_path / "data", crop=True)
-    assert len(data.cases) == 10 and not any("crops" in notice for notice in notices)
+    assert len(data) == 10 and not any("crops" in notice for notice in notices)
     for case in data.cases:
         label = fundus(refuge_seed(case.id.split("-")[1]))[1]
         assert (case.read_label() > 0).sum() == (label > 0).sum()
@@ -114,8 +114,8 @@ def test_crops_hold_the_disc_and_masks_never_choose_them(tmp_path: Path) -> None
     mask = source / "test/mask/T0001.bmp"
     Image.fromarray(np.roll(np.asarray(Image.open(mask)), 12, axis=0)).save(mask)
     moved, _ = import_refuge2(source, tmp_path / "moved", crop=True)
-    assert moved.case("test-T0001").image.read_bytes() == data.case("test-T0001").image.read_bytes()
-    assert not np.array_equal(moved.case("test-T0001").read_label(), data.case("test-T0001").read_label())
+    assert moved.case("test-T0001").image.read_bytes() == data["test-T0001"].image.read_bytes()
+    assert not np.array_equal(moved.case("test-T0001").read_label(), data["test-T0001"].read_label())
 
 
 def test_crops_that_cut_or_miss_the_disc_are_said(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_crops_that_cut_or_miss_the_disc_are_said(tmp_path: Path) -> None:
     data, notices = import_refuge2(source, tmp_path / "data", crop=True)
     assert "crops that cut the disc: 1, such as train-n0003" in notices
     assert "crops that missed the disc and were left out: 1, such as train-n0004" in notices
-    assert len(data.cases) == 9
+    assert len(data) == 9
     assert not (data.folder / "images/train-n0004.png").exists()
 
 

@@ -280,7 +280,7 @@ def test_a_synthetic_set_reads_as_a_data_set_of_exactly_the_wanted_count(made, r
     out = request.getfixturevalue(made)
     dataset, real = read_dataset(out), read_dataset(phantoms)
     assert len(dataset.cases) == CONFIG.count
-    assert check_dataset(dataset.cases) == []
+    assert check_dataset(dataset).notices == ()
     rows = {row["id"]: row for row in read_jsonl(out / "manifest.jsonl")}
     for case in dataset.split("train"):
         background = real.case(rows[case.id]["background"])
@@ -776,7 +776,7 @@ def test_the_start_of_a_cup_shows_the_eye_itself_outside_its_disc(fitted_eyes, e
 def test_a_synthetic_set_holds_labels_in_the_values_and_classes_of_its_data_set(painted_eyes, eyes):
     dataset, real = read_dataset(painted_eyes), read_dataset(eyes)
     assert (painted_eyes / "classes.json").read_bytes() == (eyes / "classes.json").read_bytes()
-    assert check_dataset(dataset.cases) == [] and len(dataset.cases) == CONFIG.count
+    assert check_dataset(dataset).notices == () and len(dataset.cases) == CONFIG.count
     for case, row in zip(dataset.cases, read_jsonl(painted_eyes / "manifest.jsonl"), strict=False):
         disc, cup = case.read_masks()
         assert np.array_equal(disc, real.case(row["background"]).read_mask()) and not (cup & ~disc).any()

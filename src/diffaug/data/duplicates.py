@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffaug.artifacts import digest_of_bytes
-from diffaug.data.case import Case, Pixels
+from diffaug.data.case import Case
+from diffaug.data.images import Pixels
 
 THUMBNAIL = 32  # px
 BLUR = 4.0  # px of the thumbnail; what is broader is light and the shape of the field of view

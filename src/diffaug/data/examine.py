@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from diffaug.compute.progress import tracked
-from diffaug.data.case import DEPTHS, TURNS, Case, Mask, check_mask_size, orientation_of, rgb_from_file
+from diffaug.data.case import Case, check_mask_size
 from diffaug.data.duplicates import Fingerprint, fingerprint
+from diffaug.data.images import DEPTHS, LOSSY, TURNS, Mask, orientation_of, rgb_from_file
 from diffaug.data.lesions import count_lesions
 from diffaug.errors import DataError
 
@@ -59,7 +60,7 @@ def examine_case(case: Case) -> Finding:
         mask = case.read_mask()
         _check_mask(case, mask, (height, width))
         area, lesions = float(mask.mean()), count_lesions(mask)
-        if case.mask.suffix.lower() in (".jpg", ".jpeg"):
+        if case.mask.suffix.lower() in LOSSY:
             notes.append("jpeg-mask")
         told = orientation in TURNS and height != width  # by the mask's shape, whether it was drawn upright
         if turned and orientation_of(case.mask) == 1 and not told:

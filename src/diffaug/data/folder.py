@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from diffaug.artifacts import make_folder, read_json, write_csv, write_text
-from diffaug.data.case import Case, LabelClass
+from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
+from diffaug.data.case import LESION, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.split import shuffled
 from diffaug.errors import ConfigError, DataError
@@ -29,17 +30,68 @@ COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 SPLITS = ("train", "val", "test", "unannotated")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
-    """The cases of a folder, in the order of its `cases.csv`."""
+    """The cases of a folder, in the order of its `cases.csv`: a sequence of `Case`.
+
+    Attributes:
+        folder: Where the data set lies.
+        cases: All its cases.
+
+    Example:
+        >>> data = diffaug.read_dataset("data/mine")
+        >>> data
+        Dataset(data/mine: 10 cases, 8 train, 2 unannotated)
+        >>> len(data), data[0].id, data["train-7"].split
+        (10, 'train-0', 'train')
+        >>> sum(case.mask is None for case in data)
+        2
+    """
 
     folder: Path
     cases: tuple[Case, ...]
 
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def __getitem__(self, key: int | str) -> Case:
+        """Return the case at a position or of an id.
+
+        Raises:
+            DataError: No case has the id.
+            IndexError: There are fewer cases.
+        """
+        if isinstance(key, int):
+            return self.cases[key]
+        if key not in self._by_id:
+            raise DataError(f"an id must be in {self.folder / TABLE}: {key!r} is not; check the id")
+        return self._by_id[key]
+
+    def __repr__(self) -> str:
+        counts = Counter(case.split for case in self.cases)
+        splits = "".join(f", {counts[split]} {split}" for split in SPLITS if counts[split])
+        return f"Dataset({self.folder}: {len(self)} case{'s' * (len(self) != 1)}{splits})"
+
+    def case(self, name: str) -> Case:
+        """Return the case of an id, as `data[name]` does."""
+        return self[name]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Case]:
+        return {case.id: case for case in self.cases}
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The classes that the data set declares; none where its masks have the single class `lesion`."""
+        return self.cases[0].classes if self.cases else ()
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes that its masks have; `lesion` where none is declared."""
-        return self.cases[0].class_names
+        return tuple(each.name for each in self.classes) or (LESION,)
 
     def split(self, name: str) -> tuple[Case, ...]:
         """Return the cases of a split: train, val, test or unannotated.
@@ -51,24 +103,22 @@ class Dataset:
             raise DataError(f"a split must be one of {', '.join(SPLITS)}; got {name!r}")
         return tuple(case for case in self.cases if case.split == name)
 
-    def case(self, name: str) -> Case:
-        """Return the case of an id.
 
-        Raises:
-            DataError: There is no such case.
-        """
-        for case in self.cases:
-            if case.id == name:
-                return case
-        raise DataError(f"an id must be in {self.folder / TABLE}: {name!r} is not; check the id")
+def read_dataset(folder: PathLike) -> Dataset:
+    """Read `cases.csv` and `classes.json` and check that the files exist; no image is decoded.
 
-
-def read_dataset(folder: Path) -> Dataset:
-    """Read `cases.csv` and `classes.json` and check that the files exist; nothing is decoded.
+    Args:
+        folder: The folder of the data set.
 
     Raises:
         DataError: The folder or the table is missing, or a row or a class breaks a rule of the format.
+
+    Example:
+        >>> data = diffaug.read_dataset("data/mine")
+        >>> data["train-0"].read_image().shape
+        (128, 128, 3)
     """
+    folder = Path(folder)
     table = folder / TABLE
     rows, classes = _read_rows(table), read_classes(folder)
     cases = tuple(_case_of_row(folder, number, row, classes) for number, row in enumerate(rows, start=2))
@@ -84,8 +134,8 @@ def read_dataset(folder: Path) -> Dataset:
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
     if not table.parent.is_dir():
-        found = "is a file" if table.parent.exists() else "does not exist"
-        raise DataError(f"a data set is a folder: {table.parent} {found}; check the path")
+        state = "is a file" if table.parent.exists() else "does not exist"
+        raise DataError(f"a data set is a folder: {table.parent} {state}; check the path")
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -100,7 +150,7 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
         raise DataError(f"{table} needs the columns {','.join(COLUMNS)}: {missing[0]} is missing; add it")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise DataError(f"each row needs a cell for each column: {table} row {number} has not; mend the row")
+            raise DataError(f"each row needs a cell for each column: {table} row {number} has not; correct the row")
     return rows
 
 
@@ -113,14 +163,14 @@ def read_classes(folder: Path) -> tuple[LabelClass, ...]:
     path = folder / CLASSES
     if not path.is_file():
         return ()
-    found = read_json(path)
-    if not isinstance(found, dict) or not found:
+    classes = read_json(path)
+    if not isinstance(classes, dict) or not classes:
         raise DataError(f'{CLASSES} must name classes with their values, such as {{"disc": [1, 2]}}: {path} does not')
-    for name, values in found.items():
+    for name, values in classes.items():
         known = isinstance(values, list) and values and all(type(value) is int and 0 < value < 256 for value in values)
         if not known or not name.strip():
             raise DataError(f"a class has a name and values from 1 to 255: {path} has {name!r}: {values!r}; correct it")
-    return tuple(LabelClass(name, tuple(values)) for name, values in found.items())
+    return tuple(LabelClass(name, tuple(values)) for name, values in classes.items())
 
 
 def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
@@ -180,21 +230,36 @@ def _check_files(case: Case, table: Path) -> None:
             )
 
 
-def check_dataset(cases: Iterable[Case], progress: str = "") -> list[str]:
+@dataclass(frozen=True)
+class DatasetCheck:
+    """What decoding cases showed.
+
+    Attributes:
+        cases: How many were decoded.
+        notices: One sentence for each kind of conversion, such as "12 images are grey and were read as RGB".
+    """
+
+    cases: int
+    notices: tuple[str, ...]
+
+
+def check_dataset(cases: Iterable[Case], progress: str = "") -> DatasetCheck:
     """Decode every image and mask, in threads.
 
     Args:
-        cases: Cases to check.
+        cases: A data set, or some of its cases.
         progress: What to call the work in a progress bar on stderr; empty for none.
-
-    Returns:
-        One line for each kind of conversion, such as "12 images are grey and were read as RGB".
 
     Raises:
         DataError: A file cannot be decoded or is too large, or a mask is empty, has another size than its image, or
             holds a value of no declared class.
+
+    Example:
+        >>> diffaug.check_dataset(diffaug.read_dataset("data/mine"))
+        DatasetCheck(cases=10, notices=())
     """
-    return notices_of(examine_cases(cases, progress))
+    findings = examine_cases(cases, progress)
+    return DatasetCheck(len(findings), tuple(notices_of(findings)))
 
 
 def write_cases(folder: Path, cases: Sequence[Case]) -> None:
@@ -216,7 +281,7 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> None:
         for case in cases
     ]
     if cases and cases[0].classes:
-        classes = {one.name: one.values for one in cases[0].classes}  # in order, which `write_json` would not keep
+        classes = {each.name: each.values for each in cases[0].classes}  # `write_json` would sort them
         write_text(folder / CLASSES, json.dumps(classes, ensure_ascii=False) + "\n")
     write_csv(folder / TABLE, rows, (*COLUMNS, *attributes))
 
@@ -285,22 +350,28 @@ def copy_file(path: Path, folder: Path, name: str) -> Path:
     return Path(shutil.copyfile(path, folder / f"{name}{path.suffix.lower()}"))
 
 
-def subset_dataset(data: Dataset, to: Path, annotated: int, draw: int) -> Dataset:
+def subset_dataset(data: Dataset, to: PathLike, annotated: int, draw: int = 0) -> Dataset:
     """Copy a data set in which only some training cases are annotated.
 
-    Whole groups are taken in seeded order while they fit; only where none fits any more is the last one cut. The rest
-    of `train` becomes `unannotated`, without masks. `val`, `test` and what was unannotated stay as they are.
+    Whole groups are taken in seeded order while they fit; only where none fits any more is the last one cut. The other
+    cases of `train` become `unannotated`, without masks. `val`, `test` and `unannotated` stay as they are.
 
     Args:
         data: The full data set.
         to: A new folder.
         annotated: How many training cases keep their masks.
-        draw: Which of them; the smaller of two subsets of one draw lies in the larger where groups have one case.
+        draw: Which cases these are. If each group has one case, a smaller subset of the same draw lies in a larger one.
 
     Raises:
         DataError: There are fewer annotated training cases.
         ConfigError: `to` holds something else, or cannot be written.
+
+    Example:
+        >>> data = diffaug.read_dataset("data/mine")
+        >>> diffaug.subset_dataset(data, "data/mine-3", annotated=3)
+        Dataset(data/mine-3: 10 cases, 3 train, 7 unannotated)
     """
+    to = Path(to)
     train = data.split("train")
     if not 1 <= annotated <= len(train):
         raise DataError(f"a subset keeps 1 to {len(train)} annotated training cases: got {annotated}; ask for fewer")
@@ -309,7 +380,7 @@ def subset_dataset(data: Dataset, to: Path, annotated: int, draw: int) -> Datase
     with new_dataset(to) as partial:
         cases = [
             replace(case, split="unannotated", mask=None) if case.split == "train" and case.id not in kept else case
-            for case in data.cases
+            for case in data
         ]
         write_cases(partial, [copy_case(case, partial) for case in cases])
     return read_dataset(to)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.data.case import LabelClass, Mask, Pixels
+from diffaug.data.case import LabelClass
+from diffaug.data.images import Mask, Pixels
 
 DISC_AND_CUP = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))  # 1 = rim, 2 = cup: the disc holds the cup
 SIDE = 256  # px; the longer side of the image that is searched

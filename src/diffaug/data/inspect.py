@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from diffaug.artifacts import atomic_path, make_folder
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import Finding, examine_cases, notices_of
 from diffaug.data.folder import SPLITS, Dataset
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import LARGE, SMALL
 from diffaug.data.split import shuffled
 

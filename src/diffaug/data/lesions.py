@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.data.case import Mask
+from diffaug.data.images import Mask
 from diffaug.errors import ShapeError
 
 LEAST_SHARE = 0.0005  # of the frame

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from diffaug.compute.progress import tracked
-from diffaug.data.case import Case, Mask, Pixels, write_png
+from diffaug.data.case import Case
 from diffaug.data.folder import SPLITS, Dataset, new_dataset, read_dataset, refuse_occupied, write_cases
+from diffaug.data.images import Mask, Pixels, write_png
 from diffaug.errors import ConfigError
 
 Field = NDArray[np.float32]

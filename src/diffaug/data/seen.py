@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import atomic_path
-from diffaug.data.case import Pixels
 from diffaug.data.duplicates import THUMBNAIL, fingerprint
+from diffaug.data.images import Pixels
 from diffaug.errors import DataError
 
 SEEN_FILE = "seen_images.npz"

@@ -121,7 +121,7 @@ def fit(
     }
     if finished(model, plan):
         return read_json(model / "training" / "summary.json") if process.leads else {}
-    notices = [*check_dataset((*annotated, *unannotated), "checking images"), *notices_of(start, place)]
+    notices = [*check_dataset((*annotated, *unannotated), "checking images").notices, *notices_of(start, place)]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     check_classes(start, dataset.class_names)
     training = make_folder(model / "training")

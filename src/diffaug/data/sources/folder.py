@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffaug.data.case import SUFFIXES, Case
+from diffaug.data.case import Case
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import Finding, counted, examine_cases, notices_of
 from diffaug.data.folder import SPLITS, Dataset, copy_case, new_dataset, read_dataset, refuse_occupied, write_cases
+from diffaug.data.images import SUFFIXES
 from diffaug.data.split import connected, split_by_group
 from diffaug.errors import DataError
 

@@ -26,10 +26,11 @@ import numpy as np
 
 from diffaug.artifacts import read_json
 from diffaug.compute.progress import tracked
-from diffaug.data.case import Case, Label, read_codes, write_png
+from diffaug.data.case import Case
 from diffaug.data.examine import counted
 from diffaug.data.folder import Dataset, copy_file, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.fundus import DISC_AND_CUP, crop_around, locate_disc
+from diffaug.data.images import Label, read_codes, write_png
 from diffaug.data.sources.folder import ANNOTATED, pair_files, place_cases, subfolder
 from diffaug.errors import DataError
 

@@ -1,0 +1,214 @@
+"""The one way to read images, masks and labels from files, and to write pictures.
+
+Every file is decoded completely, in the orientation that its EXIF data asks for. Images become 8-bit RGB, masks become
+booleans, labels become class numbers. Knows nothing of data sets: the argument `case` is the name that an error gives.
+"""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
+from diffaug.artifacts import atomic_path
+from diffaug.errors import DataError
+
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
+Mask = NDArray[np.bool_]  # (H, W), True = lesion
+Label = NDArray[np.uint8]  # (H, W), class numbers, 0 = background
+
+MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
+MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
+DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
+DEPTHS = {"8-bit": 255.0, "12-bit": 4095.0, "16-bit": 65535.0, "unit": 1.0}  # what white is in them
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+# EXIF orientations that lie on their side, and the turn that sets each upright (EXIF 2.3, tag 0x0112).
+TURNS = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+LOSSY = (".jpg", ".jpeg")
+
+
+def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
+    """Decode an image file to RGB.
+
+    Returns:
+        Pixels, shape (H, W, 3), and what was converted: "grey", "palette", "transparency", a name of `DEPTHS`, another
+        mode of Pillow, or "" for an RGB file.
+
+    Raises:
+        DataError: The file is missing, damaged or too large.
+    """
+    image = _decoded(path, case)
+    if image.mode in DEEP:
+        grey, depth = _eight_bit(np.asarray(image))
+        return np.repeat(grey[:, :, None], 3, axis=2), depth
+    kind = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
+    return np.array(image.convert("RGB")), kind.get(image.mode, image.mode)
+
+
+def read_image(path: Path, case: str = "") -> Pixels:
+    """Return an image file as pixels, shape (H, W, 3), uint8 RGB.
+
+    Raises:
+        DataError: The file is missing, damaged or too large.
+    """
+    return rgb_from_file(path, case)[0]
+
+
+def read_mask(path: Path, case: str = "") -> Mask:
+    """Return a mask file as booleans, shape (H, W).
+
+    Values over 127 of an 8-bit mask are lesion; of a colour its strongest channel counts. A lossless mask whose largest
+    value is at most 127 holds class numbers: there every value over 0 is lesion, as in a palette of colours. Masks of
+    more than 8 bits are cut at half of their largest value. What is transparent is background.
+
+    Raises:
+        DataError: The file is missing, damaged or too large.
+    """
+    image = _decoded(path, case)
+    if _has_class_palette(image):
+        return np.asarray(image) > 0
+    if image.mode in DEEP:
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        top = float(values.max(initial=0))
+        return values > (0 if image.mode != "F" and top <= MASK_THRESHOLD else top / 2)
+    strongest = _strongest_channel(image)
+    lossless = path.suffix.lower() not in LOSSY
+    return strongest > (0 if lossless and strongest.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD)
+
+
+def read_label(path: Path, case: str = "") -> Label:
+    """Return the class numbers of a label file, shape (H, W): grey values, or the indices of a palette.
+
+    Raises:
+        DataError: The file is missing, damaged, too large or lossy, or its pixels are not class numbers.
+    """
+    image = _decoded(path, case)
+    values = np.asarray(image)
+    lossy = path.suffix.lower() in LOSSY
+    if lossy or values.ndim != 2 or values.dtype.kind == "f" or values.max(initial=0) > 255 or values.min() < 0:
+        raise DataError(
+            f"a label of several classes is a lossless grey or palette image of class numbers up to 255: "
+            f"case {case or path.stem} ({path}) is {'JPEG' if lossy else image.mode}; export it as such a PNG"
+        )
+    return values.astype(np.uint8)
+
+
+def read_codes(path: Path, case: str = "") -> Label:
+    """Return published codes, shape (H, W): grey values, the red of a colour image, or the indices of a palette.
+
+    Raises:
+        DataError: The file is missing, damaged or too large.
+    """
+    image = _decoded(path, case)
+    return np.array(image) if _has_class_palette(image) else rgb_from_file(path, case)[0][:, :, 0]
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone."""
+    with atomic_path(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
+
+
+def orientation_of(path: Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 (upright) where there is none or it cannot be read."""
+    return _stored_frame(path)[2]
+
+
+def turned_like(image: Path, mask: Path, values: Label) -> Label:
+    """Turn a mask that was drawn on the stored pixels of an image whose EXIF orientation lies on its side.
+
+    Args:
+        image: The image file.
+        mask: The mask file; one with an EXIF orientation of its own was set upright when it was decoded.
+        values: The decoded mask, shape (H, W).
+
+    Returns:
+        The mask in the frame of the upright image; unchanged unless its shape shows that it was not turned.
+    """
+    width, height, orientation = _stored_frame(image)
+    if orientation not in TURNS or width == height or values.shape != (height, width) or orientation_of(mask) != 1:
+        return values
+    return np.asarray(Image.fromarray(values).transpose(TURNS[orientation]))
+
+
+def _stored_frame(path: Path) -> tuple[int, int, int]:
+    """Return the stored width and height in pixels and the EXIF orientation, without decoding."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+                size = image.size
+                if isinstance(image, TiffImageFile):  # its size may be that of the upright image
+                    size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
+                return *size, orientation if orientation in range(1, 9) else 1
+    except DAMAGE:
+        return 0, 0, 1  # whoever decodes the file says what is wrong with it
+
+
+def _decoded(path: Path, case: str) -> Image.Image:
+    """Decode a file completely, in its own mode and the orientation its EXIF asks for."""
+    case = case or path.stem
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of bombs and of odd EXIF; the rules here decide
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise DataError(_too_large(path, case, f"{width} x {height}"))
+                image.load()
+                return ImageOps.exif_transpose(image) or image
+    except FileNotFoundError:
+        raise DataError(f"every case needs its file: case {case} has no {path}; restore it or drop the case") from None
+    except Image.DecompressionBombError:
+        raise DataError(_too_large(path, case, "more")) from None
+    except DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not an image"
+        raise DataError(
+            f"every file must decode: case {case} ({path}): {reason}; replace the file or drop the case"
+        ) from None
+
+
+def _too_large(path: Path, case: str, size: str) -> str:
+    return f"an image may have {MAX_PIXELS:,} pixels at most: case {case} ({path}) has {size}; scale it down"
+
+
+def _eight_bit(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
+    """Scale values of more than 8 bits to 0..255; their largest value decides the depth, a name of `DEPTHS`."""
+    numbers = np.nan_to_num(values.astype(np.float64))
+    highest = numbers.max(initial=0)
+    unit = values.dtype.kind == "f" and highest <= 1
+    depth = "16-bit" if highest > 4095 else "12-bit" if highest > 255 else "unit" if unit else "8-bit"
+    return np.clip(np.rint(numbers * (255.0 / DEPTHS[depth])), 0, 255).astype(np.uint8), depth
+
+
+def _has_class_palette(image: Image.Image) -> bool:
+    """Tell whether an image has a palette of colours, which stand for classes; greys are a converted grey mask."""
+    if image.mode != "P":
+        return False
+    palette = np.asarray(image.getpalette("RGB"), dtype=np.int16).reshape(-1, 3)
+    used = palette[np.unique(np.asarray(image)).clip(max=len(palette) - 1)]
+    return not (used == used[:, :1]).all()
+
+
+def _strongest_channel(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the largest of red, green and blue, shape (H, W), on black where the mask is transparent."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    strongest: NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
+    return strongest
