@@ -27,8 +27,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import BAND
-from diffaug.conditioning.requests import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels, write_png
 from diffaug.data.folder import read_dataset
@@ -134,8 +134,11 @@ def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path
     placements = Counter[str]()
     for index in range(count):
         request = drawer.draw(index)
-        masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
-        image, field = drawer.cases[request.background].read_image(), drawer.terrain(request.background).field
+        masks, lesion = drawer.masks(request), drawer.backgrounds.lesion(request.background)
+        image, field = (
+            drawer.cases[request.background].read_image(),
+            drawer.backgrounds.placement_map(request.background).field,
+        )
         black = border(image)
         stays = lesion & ~masks.old & (request.placement != "removed")
         forbidden = {"border": black, "overlay": overlay(image), "text": texts.on(image), "lesion": stays}

@@ -32,7 +32,7 @@ _HOMES = {
     "library_of": "conditioning.findings",
     "draw_prompts": "conditioning.grammar",
     "Request": "data.manifest",
-    "draw_requests": "conditioning.requests",
+    "draw_requests": "conditioning.drawer",
     "locate_disc": "data.fundus",
     "LatentInpainter": "models.latent_inpainter",
     "Conditioning": "diffusion.contract",

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from layouts import ellipse
 
-from diffaug.conditioning.cups import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, normal_prompt, terms
+from diffaug.conditioning.cups import CUPS, cup_class, cup_of_ratio, describe_disc, draw_ratio, terms
+from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.findings import library_of
-from diffaug.conditioning.grammar import Listener
+from diffaug.conditioning.grammar import KnownWords
 from diffaug.conditioning.prompts import NORMAL_PROMPT
-from diffaug.conditioning.requests import RequestDrawer, masks_of_request, request_as_dict, request_from_dict
+from diffaug.conditioning.request import masks_of_request, request_as_dict, request_from_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import masks_from_label
 from diffaug.data.folder import read_dataset
@@ -112,8 +114,8 @@ def test_findings_of_a_disc_agree_with_its_cup_and_never_speak_of_a_rim(trained)
         assert "rim" not in {one.group for one in said}
         assert not any(other in one.excludes for one in said for other in request.findings)
     assert len({request.findings for request in drawn}) > 10
-    known = Listener(frozenset({"a", "large", "optic", "disc", "with"}))
-    deaf = RequestDrawer(trained, 0, GenerateConfig(domain="fundus"), listener=known)
+    known = KnownWords(frozenset({"a", "large", "optic", "disc", "with"}))
+    deaf = RequestDrawer(trained, 0, GenerateConfig(domain="fundus"), known_words=known)
     for request in (deaf.draw(index) for index in range(20)):
         assert "optic disc" in request.prompt and "lesion" not in request.prompt
 
@@ -153,5 +155,5 @@ def test_other_labels_are_written_in_their_own_values_and_what_stays_is_kept(tra
 
 
 def test_lesion_free_tissue_is_called_by_its_name():
-    assert normal_prompt(("disc", "cup")) == "normal retina"
-    assert normal_prompt(("lesion",)) == normal_prompt(("polyp", "tool")) == NORMAL_PROMPT
+    assert domain_of(("disc", "cup")).normal_prompt == "normal retina"
+    assert domain_of(("lesion",)).normal_prompt == domain_of(("polyp", "tool")).normal_prompt == NORMAL_PROMPT

@@ -7,13 +7,13 @@ import pytest
 from diffaug.conditioning.findings import DOMAINS, library_of
 from diffaug.conditioning.grammar import (
     Draft,
-    Listener,
+    KnownWords,
     clip_tokens,
     contradictions,
     draw_prompt,
     draw_prompts,
-    heard,
     reads_clip,
+    with_known_words,
     words_in,
 )
 from diffaug.conditioning.prompts import WORDS, all_prompts
@@ -176,24 +176,24 @@ MEASURED = frozenset().union(*(words_in(text) for text in all_prompts()))
 
 
 def test_a_model_that_knows_every_word_hears_the_whole_prompt():
-    assert heard(DRAFT, Listener()) == (DRAFT.text(), ())
+    assert with_known_words(DRAFT, KnownWords()) == (DRAFT.text(), ())
     assert DRAFT.text() == "a small pale flat lesion with indistinct borders and a cap of mucus on a fold"
-    assert heard(DRAFT, Listener(words_in(DRAFT.text()))) == (DRAFT.text(), ())
+    assert with_known_words(DRAFT, KnownWords(words_in(DRAFT.text()))) == (DRAFT.text(), ())
 
 
 def test_unknown_words_are_left_out_and_told():
-    assert heard(DRAFT, Listener(MEASURED)) == (
+    assert with_known_words(DRAFT, KnownWords(MEASURED)) == (
         "a small pale lesion with indistinct borders",
         ("flat lesion", "a cap of mucus", "on a fold"),
     )
-    assert heard(DRAFT, Listener(frozenset({"small", "lesion", "on", "fold", "a"}))) == (
+    assert with_known_words(DRAFT, KnownWords(frozenset({"small", "lesion", "on", "fold", "a"}))) == (
         "a small lesion on a fold",
         ("pale", "indistinct", "flat lesion", "a cap of mucus"),
     )
 
 
 def test_a_model_that_does_not_know_what_a_lesion_is_hears_nothing():
-    assert heard(DRAFT, Listener(frozenset({"small"}))) == (
+    assert with_known_words(DRAFT, KnownWords(frozenset({"small"}))) == (
         "",
         ("small", "pale", "indistinct", "flat lesion", "a cap of mucus", "on a fold"),
     )
@@ -205,7 +205,7 @@ def test_what_is_heard_holds_known_words_only_and_nothing_is_lost_silently(domai
     for draft in draw_prompts(library_of(domain), 300, 1):
         words = sorted(words_in(draft.text()) | {"lesion"})
         known = {word for word in words if rng.random() < 0.8} | {"a", "an"}
-        text, unsaid = heard(draft, Listener(frozenset(known)))
+        text, unsaid = with_known_words(draft, KnownWords(frozenset(known)))
         assert words_in(text) <= known
         small = {"a", "an", "and", "with", "borders", "surface"}
         assert words_in(draft.text()) <= words_in(text) | words_in(" ".join(unsaid)) | small
@@ -215,11 +215,14 @@ def test_a_prompt_too_long_for_a_model_loses_its_last_parts_and_says_so():
     def reads(text):
         return len(text.split()) <= 12
 
-    assert heard(DRAFT, Listener(reads=reads)) == (
+    assert with_known_words(DRAFT, KnownWords(reads=reads)) == (
         "a small pale flat lesion with indistinct borders",
         ("a cap of mucus", "on a fold"),
     )
-    assert heard(DRAFT, Listener(reads=lambda text: False))[0] == "a small pale flat lesion with indistinct borders"
+    assert (
+        with_known_words(DRAFT, KnownWords(reads=lambda text: False))[0]
+        == "a small pale flat lesion with indistinct borders"
+    )
 
 
 def test_a_hyphenated_word_counts_by_its_parts():

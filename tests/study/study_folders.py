@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
-from diffaug.conditioning.requests import RequestDrawer, request_as_dict
+from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.conditioning.request import request_as_dict
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases

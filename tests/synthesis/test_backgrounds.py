@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json
-from diffaug.conditioning.requests import RequestDrawer
+from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import digest_of_case, read_mask, write_png
 from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
@@ -57,7 +57,7 @@ def test_labelled_frames_are_painted_on_and_give_neither_masks_nor_examples(draw
 
 def test_the_label_is_what_was_found_and_stays_and_the_new_lesion(drawn, drawer):
     for request in drawn[:40]:
-        found, masks = drawer.case(request.background).read_mask(), drawer.masks(request)
+        found, masks = drawer.backgrounds.case(request.background).read_mask(), drawer.masks(request)
         touched = (masks.new & found).any() or request.placement == "removed"
         np.testing.assert_array_equal(masks.label, masks.new if touched else masks.new | found)
         np.testing.assert_array_equal(masks.old, found if request.placement == "replace" else np.zeros_like(found))

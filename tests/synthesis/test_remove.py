@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffaug.artifacts import read_json, read_jsonl
+from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import field_of_view, lost_from_view
-from diffaug.conditioning.requests import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset

@@ -15,10 +15,11 @@ from scipy import ndimage
 
 from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.budget import make_budget
+from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
-from diffaug.conditioning.requests import RequestDrawer, request_from_dict
+from diffaug.conditioning.request import request_from_dict
 from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case, read_image, read_label, read_mask, write_png
 from diffaug.data.folder import check_dataset, read_dataset

@@ -260,7 +260,7 @@ class Generate:
 
     def _check(self) -> None:
         """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
-        from diffaug.conditioning.requests import check_config
+        from diffaug.conditioning.drawer import check_config
 
         check_config(self.generate)
         if self.generate.aim != "match" and (self.data / "cases.csv").is_file():

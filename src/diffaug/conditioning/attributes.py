@@ -112,7 +112,7 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Surroundings:
     """What a lesion has around it, and how rough both are."""
 
     colour: Values  # median CIELAB of the ring, (3,); zeros where less than FEW of its pixels are tissue
@@ -121,7 +121,7 @@ class Setting:
     around: float  # roughness of the ring, L*
 
 
-def setting_of(image: Pixels, mask: Mask) -> Setting:
+def surroundings_of(image: Pixels, mask: Mask) -> Surroundings:
     """Measure what lies around a mask that is not empty; ring, tissue and roughness as in `measure_attributes`."""
     lab, inside = _on_grid(image, mask)
     distance, diameter = signed_distance(inside), equivalent_diameter(int(np.count_nonzero(inside)))
@@ -130,10 +130,10 @@ def setting_of(image: Pixels, mask: Mask) -> Setting:
     tissue = ring & usable
     rough = [_roughness(lab[..., 0], part, usable, diameter) for part in (usable & inside, tissue)]
     if np.count_nonzero(tissue) < FEW:
-        return Setting(np.zeros(3, dtype=np.float32), 0.0, *rough)
+        return Surroundings(np.zeros(3, dtype=np.float32), 0.0, *rough)
     median = np.median(lab[tissue], axis=0)
     lit = np.count_nonzero(tissue & (lab[..., 0] > DARK * median[0])) / np.count_nonzero(ring)
-    return Setting(median, float(lit), *rough)
+    return Surroundings(median, float(lit), *rough)
 
 
 def texture_of(inside: float, around: float) -> float:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.findings import library_of
-from diffaug.conditioning.prompts import NORMAL_PROMPT, phrase
-from diffaug.data.case import Mask
+from diffaug.conditioning.prompts import phrase
+from diffaug.data.case import Label, LabelClass, Mask, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_diameter
+from diffaug.errors import DataError
 
-NORMAL_RETINA = "normal retina"
 DISC = "disc"  # the finding of fundus.yaml that says nothing but that it is an optic disc
 CUPS = {
     "no-cup": 0.1,
@@ -28,11 +28,6 @@ DECIDED = ("cup", "rim")  # groups of findings that a mask of disc and cup decid
 ASPECTS_OF_DISC = ("size", "contrast", "shape")  # colours are cut for bowels; borders leave the cup no room to be read
 HALVINGS = 24  # of the search for a ratio
 LARGEST = 0.95  # ratio; beyond, no rim is left to paint
-
-
-def normal_prompt(names: Sequence[str]) -> str:
-    """Return what lesion-free tissue is called where masks have these classes."""
-    return NORMAL_RETINA if disc_and_cup(names) else NORMAL_PROMPT
 
 
 def cup_class(ratio: float) -> str:
@@ -98,6 +93,31 @@ def cup_of_ratio(disc: Mask, cup: Mask, ratio: float) -> Mask:
         low, high = (middle, high) if vertical_diameter(at(middle)) < target else (low, middle)
     smaller, larger = at(low), at(high)
     return smaller if target - vertical_diameter(smaller) < vertical_diameter(larger) - target else larger
+
+
+def label_of_ratio(label: Label, ratio: float, classes: Sequence[LabelClass]) -> Label:
+    """Return the label of a disc with its cup at another vertical cup-to-disc ratio.
+
+    Pixels of the disc get the first value that is of the disc and not of the cup, those of the cup its first value.
+
+    Args:
+        label: Of the disc with its own cup, shape (h, w).
+        ratio: Vertical cup-to-disc ratio, 0 to 1.
+        classes: Of the label; `disc` and `cup` are among them.
+
+    Raises:
+        DataError: The classes lack a disc with a rim and a cup.
+    """
+    places = disc_and_cup([each.name for each in classes])
+    disc, cup = (classes[place].values for place in places) if places else ((), ())
+    rim = [value for value in disc if value not in cup]
+    if places is None or not rim:
+        declared = ", ".join(f"{each.name} {list(each.values)}" for each in classes)
+        raise DataError(f"a cup needs a class disc with a value that is not of the class cup: the data has {declared}")
+    whole, inner = masks_from_label(label, classes)[list(places)]
+    made = np.where(whole | inner, np.uint8(rim[0]), np.uint8(0))
+    made[cup_of_ratio(whole | inner, inner, ratio)] = cup[0]
+    return made
 
 
 def _from_point_to_disc(disc: Mask, cup: Mask) -> list[NDArray[np.float32]]:

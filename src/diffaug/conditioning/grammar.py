@@ -1,4 +1,4 @@
-"""A grammar over findings: prompts that never contradict themselves, and what a model can hear of them.
+"""A grammar over findings: prompts that never contradict themselves, and what a model knows of them.
 
 A prompt is a head with words of its aspects, up to `TRAITS` traits and up to `SETTINGS` settings: "a small pale flat
 lesion with indistinct borders and a cap of mucus on a fold". Prompt i is a pure function of library, seed and i.
@@ -96,7 +96,7 @@ def draw_prompt(
             chosen[name] = fitting[name]
             allowed = _narrowed(allowed, fitting[name])
             room[role] -= 1
-    words = _draw_words(_audible(allowed, chosen.values()), given, rng)
+    words = _draw_words(_mentionable(allowed, chosen.values()), given, rng)
     terms = {name: one.term if name in decided.values() else _term(one, rng) for name, one in chosen.items()}
     return _within_clip(library, words, terms)
 
@@ -138,10 +138,10 @@ def _narrowed(allowed: Words, finding: Finding) -> Words:
     return {**allowed, **kept}
 
 
-def _audible(allowed: Words, chosen: Collection[Finding]) -> Words:
+def _mentionable(allowed: Words, chosen: Collection[Finding]) -> Words:
     """Return the words left of each aspect that every chosen finding lets be spoken of."""
-    mute = {aspect for one in chosen for aspect, words in one.attributes.items() if not words}
-    return {aspect: words for aspect, words in allowed.items() if aspect not in mute}
+    silenced = {aspect for one in chosen for aspect, words in one.attributes.items() if not words}
+    return {aspect: words for aspect, words in allowed.items() if aspect not in silenced}
 
 
 def _draw_words(allowed: Words, given: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
@@ -163,7 +163,7 @@ def _term(finding: Finding, rng: np.random.Generator) -> str:
     return terms[int(rng.integers(len(terms)))]
 
 
-# What a model can hear
+# What a model knows
 
 
 def words_in(text: str) -> frozenset[str]:
@@ -182,46 +182,46 @@ def reads_clip(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Listener:
-    """A model, as far as prompts go.
+class KnownWords:
+    """What a model knows of prompts.
 
     Attributes:
-        known: Words of its training prompts, as `words_in` gives them; None for a model that knows every word.
+        words: Words of its training prompts, as `words_in` gives them; None for a model that knows every word.
         reads: Whether a text is short enough to be read whole.
     """
 
-    known: frozenset[str] | None = None
+    words: frozenset[str] | None = None
     reads: Callable[[str], bool] = reads_clip
 
+    def has(self, text: str) -> bool:
+        """Tell whether the model knows every word of a text."""
+        return self.words is None or words_in(text) <= self.words
 
-def heard(draft: Draft, listener: Listener, noun: str = NOUN) -> tuple[str, tuple[str, ...]]:
-    """Return what a model can hear of a prompt, and what was left out.
+
+def with_known_words(draft: Draft, known: KnownWords, noun: str = NOUN) -> tuple[str, tuple[str, ...]]:
+    """Return the part of a prompt that a model knows, and what was left out.
 
     A word of an aspect, a trait or a setting is said whole or not at all; a head of unknown words becomes a plain
     lesion. What is too long to be read loses its settings, then its traits, the last ones first.
 
     Args:
         draft: The prompt.
-        listener: The model.
+        known: What the model knows.
         noun: What a head of unknown words becomes.
 
     Returns:
         The prompt, "" where not even a lesion is known; and the words and phrases left out, in the prompt's order.
     """
-
-    def knows(text: str) -> bool:
-        return listener.known is None or words_in(text) <= listener.known
-
-    if not knows(draft.head) and not knows(noun):
+    if not known.has(draft.head) and not known.has(noun):
         return EMPTY_PROMPT, tuple(_parts(draft))
     said = replace(
         draft,
-        words={aspect: word for aspect, word in draft.words.items() if knows(_spoken(aspect, word))},
-        head=draft.head if knows(draft.head) else noun,
-        traits=tuple(trait for trait in draft.traits if knows(f"with and {trait}")),
-        settings=tuple(setting for setting in draft.settings if knows(setting)),
+        words={aspect: word for aspect, word in draft.words.items() if known.has(_spoken(aspect, word))},
+        head=draft.head if known.has(draft.head) else noun,
+        traits=tuple(trait for trait in draft.traits if known.has(f"with and {trait}")),
+        settings=tuple(setting for setting in draft.settings if known.has(setting)),
     )
-    while not listener.reads(said.text()) and (said.settings or said.traits):
+    while not known.reads(said.text()) and (said.settings or said.traits):
         said = replace(said, settings=said.settings[:-1]) if said.settings else replace(said, traits=said.traits[:-1])
     kept = list(_parts(said))
     return said.text(), tuple(part for part in _parts(draft) if part not in kept)

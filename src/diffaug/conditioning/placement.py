@@ -150,7 +150,7 @@ def crowded(glare: Mask) -> Mask:
 
 
 @dataclass(frozen=True)
-class Terrain:
+class PlacementMap:
     """What placement needs to know of one background, on a grid of cells but for its field of view."""
 
     frame: tuple[int, int]  # height, width, px
@@ -169,7 +169,7 @@ class Terrain:
         return _clearance(self.clear & ~self.lesion, self.cell)
 
     @cached_property
-    def without_lesion(self) -> "Terrain":
+    def without_lesion(self) -> "PlacementMap":
         """Return the background as if its lesions were gone."""
         return replace(self, lesion=np.zeros_like(self.lesion))
 
@@ -179,7 +179,7 @@ class Terrain:
         return float(np.count_nonzero(self.clearance)) * self.cell**2 / (self.frame[0] * self.frame[1])
 
 
-def terrain_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -> Terrain:
+def placement_map_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -> PlacementMap:
     """Prepare a background and its lesions (an empty mask if it has none) for placements.
 
     Args:
@@ -199,14 +199,16 @@ def terrain_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -> Terr
     unsuited = _cells(glare, cell).sum(axis=2, dtype=np.uint16)
     unsuited[lightness < DEEP] = cell * cell
     written = _cells(text, cell).sum(axis=2, dtype=np.uint16)
-    return Terrain(frame, field, cell, tissue, unsuited, written, lightness, old, clear)
+    return PlacementMap(frame, field, cell, tissue, unsuited, written, lightness, old, clear)
 
 
-def place_free(terrain: Terrain, shape: Mask, rng: np.random.Generator, margin: float = 2.0) -> tuple[int, int] | None:
+def place_free(
+    places: PlacementMap, shape: Mask, rng: np.random.Generator, margin: float = 2.0
+) -> tuple[int, int] | None:
     """Draw a position where a shape lies on lesion-free tissue, uniformly among all such positions of the grid.
 
     Args:
-        terrain: The background.
+        places: The background.
         shape: Tight crop, shape (h, w).
         rng: Decides which position.
         margin: px of free tissue that the shape needs around it.
@@ -214,30 +216,30 @@ def place_free(terrain: Terrain, shape: Mask, rng: np.random.Generator, margin: 
     Returns:
         Top and left in the frame, or None if the shape fits nowhere.
     """
-    cells = _touched(shape, terrain.cell)
-    blocked = terrain.clearance < max(margin, 0.5)
+    cells = _touched(shape, places.cell)
+    blocked = places.clearance < max(margin, 0.5)
     if _too_large(cells, blocked):
         return None
     free = _sums_under(blocked, cells) == 0
     if not free.any():
         return None
     area = np.count_nonzero(shape)
-    free &= _sums_under(terrain.unsuited, cells) <= GLARE * area
-    free &= _spread_under(terrain.lightness, cells) <= UNEVEN
-    least = LIT[0] + LIT[1] * float(np.sqrt(area / (terrain.frame[0] * terrain.frame[1])))
-    free &= _sums_under(terrain.lightness, cells) >= least * np.count_nonzero(cells)
+    free &= _sums_under(places.unsuited, cells) <= GLARE * area
+    free &= _spread_under(places.lightness, cells) <= UNEVEN
+    least = LIT[0] + LIT[1] * float(np.sqrt(area / (places.frame[0] * places.frame[1])))
+    free &= _sums_under(places.lightness, cells) >= least * np.count_nonzero(cells)
     choices = np.flatnonzero(free)
     if len(choices) == 0:
         return None
     row, column = np.unravel_index(choices[int(rng.integers(len(choices)))], free.shape)
-    return int(row) * terrain.cell, int(column) * terrain.cell
+    return int(row) * places.cell, int(column) * places.cell
 
 
-def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0) -> tuple[int, int] | None:
+def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 2.0) -> tuple[int, int] | None:
     """Return the position where a shape covers an old lesion, as near to the old centroid as the field of view allows.
 
     Args:
-        terrain: The background.
+        places: The background.
         old: The one lesion to replace, shape (H, W) of the frame. Other lesions are not touched.
         shape: Tight crop of the new mask, shape (h, w).
         margin: px of tissue around the new mask.
@@ -246,21 +248,21 @@ def place_replace(terrain: Terrain, old: Mask, shape: Mask, margin: float = 2.0)
         Top and left in the frame, or None if no position inside the field of view, off the text and out of the dark
         overlaps the old lesion by at least OVERLAP of the smaller of the two.
     """
-    cells = _touched(shape, terrain.cell)
-    replaced = _touched(old, terrain.cell)
-    allowed = terrain.tissue & ~(terrain.lesion & ~ndimage.binary_dilation(replaced, CORNERS))
-    blocked = _clearance(allowed, terrain.cell) < max(margin, 0.5)
+    cells = _touched(shape, places.cell)
+    replaced = _touched(old, places.cell)
+    allowed = places.tissue & ~(places.lesion & ~ndimage.binary_dilation(replaced, CORNERS))
+    blocked = _clearance(allowed, places.cell) < max(margin, 0.5)
     if _too_large(cells, blocked):
         return None
-    written = _sums_under(terrain.text, cells) > WRITTEN * np.count_nonzero(shape)
-    dark = _sums_under(terrain.lightness < DUSK, cells) > DUSKY * np.count_nonzero(cells)
+    written = _sums_under(places.text, cells) > WRITTEN * np.count_nonzero(shape)
+    dark = _sums_under(places.lightness < DUSK, cells) > DUSKY * np.count_nonzero(cells)
     rows, columns = np.nonzero((_sums_under(blocked, cells) == 0) & ~written & ~dark)
     if len(rows) == 0:
         return None
     shift = np.array(ndimage.center_of_mass(old)) - np.array(ndimage.center_of_mass(shape))
-    best = int(np.argmin((rows * terrain.cell - shift[0]) ** 2 + (columns * terrain.cell - shift[1]) ** 2))
-    top, left = int(rows[best]) * terrain.cell, int(columns[best]) * terrain.cell
-    shared = np.count_nonzero(old & paste(shape, top, left, terrain.frame))
+    best = int(np.argmin((rows * places.cell - shift[0]) ** 2 + (columns * places.cell - shift[1]) ** 2))
+    top, left = int(rows[best]) * places.cell, int(columns[best]) * places.cell
+    shared = np.count_nonzero(old & paste(shape, top, left, places.frame))
     smaller = min(np.count_nonzero(old), np.count_nonzero(shape))
     return (top, left) if shared >= OVERLAP * smaller else None
 

@@ -66,7 +66,7 @@ def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str
     return phrase(words_of(attributes), ASPECTS if keep is None else keep, "lesion")
 
 
-def describe_words(words: dict[str, str], keep: Collection[str] | None = None) -> str:
+def describe_words(words: Mapping[str, str], keep: Collection[str] | None = None) -> str:
     """Describe a lesion by the word of each aspect; "" or a missing aspect says nothing."""
     return phrase(words, ASPECTS if keep is None else keep, "lesion")
 

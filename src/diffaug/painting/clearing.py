@@ -13,10 +13,10 @@ import torch
 from scipy import ndimage
 
 from diffaug.artifacts import digest_of_value
-from diffaug.conditioning.cups import normal_prompt
+from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
-from diffaug.conditioning.requests import seed_of_request
+from diffaug.conditioning.request import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.lesions import connected_parts
 from diffaug.diffusion.sampler import sample
@@ -56,7 +56,7 @@ class Remover:
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
             tissue = mirrored_tissue(frame, field & ~reach & ~mask)
-            painted = self.fill(tissue, reach, window, seed, normal_prompt(case.class_names))
+            painted = self.fill(tissue, reach, window, seed, domain_of(case.class_names).normal_prompt)
             frame = compose(frame, painted, window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
             side = [window.top, window.left, window.side]

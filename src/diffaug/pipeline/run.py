@@ -20,13 +20,13 @@ from diffaug.artifacts import (
     write_csv,
     write_json,
 )
+from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.drawer import check_config, is_generic
 from diffaug.conditioning.findings import library_of
-from diffaug.conditioning.requests import check_config, check_place, is_generic
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, subset_dataset, write_cases
-from diffaug.data.fundus import disc_and_cup
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError, EmptyArmError
 
@@ -373,7 +373,7 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
 
     left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
     some = bool(left or full.split("unannotated"))
-    if config.data.backgrounds == "pseudo-labelled" and (not some or disc_and_cup(full.class_names)):
+    if config.data.backgrounds == "pseudo-labelled" and (not some or domain_of(full.class_names).stays_in_place):
         reason = "discs are painted in annotated eyes" if some else f"{annotated} annotated cases leave no others"
         say(f"lesions are painted on annotated frames alone: {reason}")
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
@@ -432,7 +432,7 @@ def _check_cases(config: Config, annotated: int | str, train: Sequence[Case], wh
         from diffaug.training.fit import check_count
 
         check_count(count, where)
-        check_place(config.generate, train[0].classes)
+        domain_of(train[0].class_names).check_place(config.generate.place)
 
 
 def _made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from diffaug.artifacts import (
 )
 from diffaug.compute.devices import device_of
 from diffaug.compute.progress import tracked
-from diffaug.conditioning.cups import normal_prompt
+from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.data.case import Case, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
@@ -110,7 +110,9 @@ def _is_made(out: Path, case: Case) -> bool:
 def _made(out: Path, case: Case) -> Case:
     name = f"{case.id}-removed"
     image, mask = (out / kind / f"{name}.png" for kind in ("images", "masks"))
-    return Case(name, image, mask, case.group, case.split, normal_prompt(case.class_names), classes=case.classes)
+    return Case(
+        name, image, mask, case.group, case.split, domain_of(case.class_names).normal_prompt, classes=case.classes
+    )
 
 
 def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, Any]], *, digest: str) -> None:

@@ -40,22 +40,15 @@ from diffaug.artifacts import (
 from diffaug.compute.devices import device_of, one_thread, prepare_worker
 from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
-from diffaug.conditioning.grammar import Listener
+from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
+from diffaug.conditioning.grammar import KnownWords
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.prompts import EMPTY_PROMPT
-from diffaug.conditioning.requests import (
-    RequestDrawer,
-    RequestMasks,
-    check_config,
-    check_place,
-    is_generic,
-    request_as_dict,
-    seed_of_request,
-)
+from diffaug.conditioning.request import RequestMasks, request_as_dict, seed_of_request
 from diffaug.config import GenerateConfig
-from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, masks_from_label, write_png
+from diffaug.data.case import NEGATIVE, Case, Label, Mask, Pixels, digest_of_case, write_png
 from diffaug.data.folder import Dataset, check_dataset, read_dataset, write_cases
-from diffaug.data.fundus import disc_and_cup
 from diffaug.data.manifest import Decision, Request
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
@@ -159,10 +152,10 @@ class Studio:
         validators = load_validators(plan.model, self.calibration, self.painter)
         self.gate = Gate(validators, passing(self.calibration, plan.config.paint_all))
         train = fitted_cases(self.dataset, self.calibration)
-        listener = Listener(read_words(plan.model), self.painter.reads)
+        known = KnownWords(read_words(plan.model), self.painter.reads)
         self.drawer = RequestDrawer(
             train, plan.seed, plan.config, backgrounds_of(plan.config),
-            listener=listener, budget=plan.budget, folds=self.calibration.folds,
+            known_words=known, budget=plan.budget, folds=self.calibration.folds,
         )  # fmt: skip
         self.remover = Remover(self.painter, self.calibration, self.gate.validators, plan.seed)
         self._sources: dict[str, tuple[Pixels, Pixels, Mask, Mask]] = {}
@@ -173,7 +166,7 @@ class Studio:
         masks = self.drawer.masks(request)
         background, removed = self.background(request)
         band = band_width(masks.new, BAND)
-        field = self.drawer.terrain(request.background).field
+        field = self.drawer.backgrounds.placement_map(request.background).field
         region = region_of(masks.new, masks.old, band) & field
         context = np.random.default_rng((request.seed, 1)).uniform(*CONTEXT)
         whole = masks.new | masks.old
@@ -193,7 +186,7 @@ class Studio:
 
     def background(self, request: Request) -> tuple[Pixels, tuple[dict[str, Any], ...]]:
         """Return what a request is painted on, and for `removed` a record of what was painted away."""
-        case = self.drawer.case(request.background)
+        case = self.drawer.backgrounds.case(request.background)
         if request.placement != "removed":
             return case.read_image(), ()
         if case.id not in self._cleared:
@@ -267,7 +260,10 @@ class Studio:
         if case not in self._sources:
             if len(self._sources) >= CLEARED:
                 self._sources.clear()
-            field, lesion = self.drawer.terrain(case).field, self.drawer.bank.components(case)[0].in_frame()
+            field, lesion = (
+                self.drawer.backgrounds.placement_map(case).field,
+                self.drawer.bank.components(case)[0].in_frame(),
+            )
             frame = without_border(self.dataset.case(case).read_image(), field, lesion)
             self._sources[case] = frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion
         return self._sources[case]
@@ -276,12 +272,10 @@ class Studio:
         """Return a window's tissue, (side, side, 3), with the request's example where the new mask lies."""
         request, drawer, masks = canvas.request, self.drawer, canvas.masks
         frame, body, beside, lesion = self._source(request.example)
-        outlines, old = [(lesion, masks.new)], masks.old
-        if places := disc_and_cup([one.name for one in drawer.classes]):
-            cups = masks_from_label(self.dataset.case(request.example).read_label(), drawer.classes)[places[1]]
-            cup = cups & lesion, masks.new_classes(drawer.classes)[places[1]]
-            outlines = [cup, *outlines] if cup[0].any() and cup[1].any() else outlines
-            old = old & ~masks.new  # a disc stays where it is, and so do the vessels that cross its rim
+        nested = drawer.domain.nested(self.dataset.case(request.example), lesion, masks.new_classes(drawer.classes))
+        outlines = [*nested, (lesion, masks.new)]
+        # What stays in place keeps the vessels that cross its rim.
+        old = masks.old & ~masks.new if drawer.domain.stays_in_place else masks.old
         side = len(tissue)
         new, gone = (
             np.asarray(window_mask(mask, canvas.window, side)[0, 0].numpy() > 0.5) for mask in (masks.new, old)
@@ -754,7 +748,7 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device
     dataset = read_dataset(data)
     train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
     check_dataset(train)
-    check_place(config, train[0].classes)
+    domain_of(dataset.class_names).check_place(config.place)
     digests = {case.id: digest_of_case(case) for case in train}
     fitted = read_json(model / "fit.json")["cases"]
     changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
@@ -791,7 +785,7 @@ def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping
     if folder is None:
         return ""
     others, path = backgrounds_of(config), folder / "provenance.json"
-    if disc_and_cup(dataset.class_names):
+    if domain_of(dataset.class_names).stays_in_place:
         raise ConfigError(f"a cup is painted in the annotated eye it belongs to: backgrounds is {folder}; leave it out")
     rule = "backgrounds are unannotated images of the data set, labelled by `diffaug pseudo-label`"
     for case in others:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffaug.compute.seeds import generator_of
-from diffaug.conditioning.cups import normal_prompt
+from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.config import FitConfig, ValidatorConfig
 from diffaug.data.lesions import size_class
@@ -200,7 +200,7 @@ def train_validators(
         guide: The painter under the guidance of generation.
     """
     windows, case_of = search_windows(model, cases, seed, config.windows_per_case)
-    pool = training_pool(model, windows, case_of, seed, guide, normal_prompt(cases[0].case.class_names))
+    pool = training_pool(model, windows, case_of, seed, guide, domain_of(cases[0].case.class_names).normal_prompt)
     fold_of = torch.tensor([folds[case.case.id] for case in cases])[pool.case]
     row_of = torch.arange(len(pool.times))
     networks = []

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import Attributes, measure_attributes
-from diffaug.conditioning.cups import describe_disc, normal_prompt
-from diffaug.conditioning.prompts import ASPECTS, describe, describe_region, words_of
+from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.prompts import ASPECTS, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
-from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.lesions import lesion_masks
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
@@ -243,13 +242,10 @@ def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, 
 
 
 def _said_of(case: Annotated, pick: int, keep: set[str], mask: Tensor, rng: Rng) -> str:
-    """Describe a lesion; of a disc the cup too, as upright as the window (1, K, H, W) shows it after its turn."""
-    places = disc_and_cup(case.case.class_names)
-    if places is None:
-        return describe(case.attributes[pick], keep)
-    disc, cup = (mask[0, place].numpy() > 0.5 for place in places)
-    ratio = vertical_ratio(disc, cup) if rng.random() < SAID else None
-    return describe_disc(words_of(case.attributes[pick]), keep, ratio)
+    """Describe a lesion as the window (1, K, H, W) shows it after its turn."""
+    domain = domain_of(case.case.class_names)
+    more = {aspect for aspect in domain.aspects if rng.random() < SAID}
+    return domain.describe(words_of(case.attributes[pick]), keep | more, mask[0].numpy() > 0.5)
 
 
 def random_square(shape: tuple[int, int], rng: Rng, smallest: float = 0.2, largest: float = 1.0) -> Window:
@@ -269,7 +265,7 @@ def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int =
         if float((region * dilated(label, 2)).sum()) == 0 and _is_lit(case.image, window):
             image = _jittered(window_image(case.image, window, side), rng)
             empty, scale = torch.zeros_like(label), scale_of(window.side, case.mask.shape, cells)
-            prompt = normal_prompt(case.case.class_names)
+            prompt = domain_of(case.case.class_names).normal_prompt
             return _turned(Sketch(image, region, empty, label, scale, prompt), rng)
     return None
 
@@ -295,7 +291,7 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
             break
     whole = torch.ones_like(union(label))
     region = whole if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
-    prompt = normal_prompt(case.case.class_names) if float(label.sum()) == 0 else ""
+    prompt = domain_of(case.case.class_names).normal_prompt if float(label.sum()) == 0 else ""
     image = _jittered(window_image(case.image, window, side), rng, JITTER)
     return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
 

@@ -10,19 +10,13 @@ from layouts import ellipse
 
 from diffaug.conditioning.attributes import shape_of, texture_of
 from diffaug.conditioning.budget import make_budget
+from diffaug.conditioning.drawer import RequestDrawer, draw_requests
 from diffaug.conditioning.findings import library_of
-from diffaug.conditioning.grammar import Listener, words_in
+from diffaug.conditioning.grammar import KnownWords, words_in
 from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word
-from diffaug.conditioning.requests import (
-    RequestDrawer,
-    draw_requests,
-    masks_of_request,
-    request_as_dict,
-    request_from_dict,
-    seed_of_request,
-)
+from diffaug.conditioning.request import masks_of_request, request_as_dict, request_from_dict, seed_of_request
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, write_png
 from diffaug.data.lesions import connected_parts, size_class
@@ -79,7 +73,7 @@ def test_a_request_survives_json(requests, with_findings):
 
 def test_masks_stay_on_tissue_and_labels_are_consistent(drawer, requests):
     for request in requests:
-        masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
+        masks, lesion = drawer.masks(request), drawer.backgrounds.lesion(request.background)
         view = field_of_view(drawer.cases[request.background].read_image())
         assert view[masks.new].all()
         lesion = lesion & (request.placement != "removed")
@@ -123,7 +117,7 @@ def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
     bank = MaskBank.from_cases(cases)
     for request in requests[:5]:
         again = masks_of_request(
-            request_from_dict(request_as_dict(request)), bank, drawer.lesion_of(request.background)
+            request_from_dict(request_as_dict(request)), bank, drawer.backgrounds.lesion(request.background)
         )
         np.testing.assert_array_equal(again.label, drawer.masks(request).label)
 
@@ -149,7 +143,7 @@ def test_a_removed_lesion_leaves_its_place_to_a_smaller_or_another_one(cases):
     drawer, over, beside = RequestDrawer(cases, 0, GenerateConfig(fills=0.0, place="removed")), 0, 0
     for index in range(40):
         request = drawer.draw(index)
-        masks, lesion = drawer.masks(request), drawer.lesion_of(request.background)
+        masks, lesion = drawer.masks(request), drawer.backgrounds.lesion(request.background)
         np.testing.assert_array_equal(masks.label, masks.new)
         assert not masks.old.any()
         over, beside = over + (masks.new & lesion).any(), beside + (masks.new & ~lesion).any()
@@ -236,7 +230,7 @@ def test_a_prompt_of_findings_is_true_of_the_mask_and_silent_of_the_place(drawer
 
 def test_a_model_is_asked_in_the_words_it_knows_and_the_rest_is_told(cases):
     known = frozenset().union(*(words_in(text) for text in all_prompts()))
-    drawer = RequestDrawer(cases, 0, COLONOSCOPY, listener=Listener(known))
+    drawer = RequestDrawer(cases, 0, COLONOSCOPY, known_words=KnownWords(known))
     requests = [drawer.draw(index) for index in range(30)]
     assert {request.prompt for request in requests} <= set(all_prompts())
     assert any("polyp" in part for request in requests for part in request.unknown_words)
@@ -271,7 +265,7 @@ def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that
     for index in range(40):
         request = drawer.draw(index)
         found, image = drawer.masks(request), drawer.cases[request.background].read_image().astype(int)
-        lesion = drawer.lesion_of(request.background) & (request.placement != "removed")
+        lesion = drawer.backgrounds.lesion(request.background) & (request.placement != "removed")
         black, green = image.max(axis=2) < 12, image[..., 1] > image[..., 0] + 40
         for forbidden in (black, green, lesion & ~found.old):
             assert np.count_nonzero(found.new & forbidden) <= 0.01 * np.count_nonzero(found.new)
@@ -288,7 +282,7 @@ def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
     words = {name: {**said, "contrast": "low-contrast" if name == leading[0] else ""} for name, said in words.items()}
     budget = make_budget("missed", words, 12, needs)
     drawer = RequestDrawer(cases, 0, config, budget=budget)
-    drawer._words = words  # the strata as this test sets them
+    drawer.examples.words.update(words)  # the strata as this test sets them
     for index in range(3 * len(budget.strata)):
         request = drawer.draw(index)
         assert request.aim == budget.stratum_of(index // 3)
@@ -300,11 +294,11 @@ def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
 
 def test_an_example_looks_as_asked_where_one_does_and_is_the_nearest_surface_where_none_does(drawer, requests):
     for request in requests[:12]:
-        place = drawer._place_of(request, drawer.masks(request).new)
+        place = drawer.backgrounds.surroundings(request.background, drawer.masks(request).new)
         for word, sign in (("smooth", 1), ("textured", -1)):
             found = drawer.reworded(request, {"surface": word})
-            ratio = {n: texture_of(drawer._setting(n)[0].inside, place.around) for n in drawer.cases}
-            reached = [n for n in ratio if drawer._words_at(n, place)["surface"] == word]
+            ratio = {n: texture_of(drawer.examples._surroundings[n][0].inside, place.around) for n in drawer.cases}
+            reached = [n for n in ratio if drawer.examples.words_at(n, place)["surface"] == word]
             assert found.prompt.endswith(f"a {word} surface") and found.transform == request.transform
             if reached:
                 assert found.example in reached

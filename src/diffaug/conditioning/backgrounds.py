@@ -1,0 +1,179 @@
+"""The images that can be painted on, and where on them a mask can lie.
+
+Annotated training cases are backgrounds, and other images beside them: lesion-free ones, and ones with lesions that a
+baseline found. Each image is read and analysed when it is first asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+
+from diffaug.conditioning.attributes import Surroundings, surroundings_of
+from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, entries_of, render
+from diffaug.conditioning.placement import (
+    BAND,
+    SAMPLE,
+    PlacementMap,
+    lost_from_view,
+    place_free,
+    place_replace,
+    placement_map_of,
+    printed_on,
+)
+from diffaug.conditioning.remembered import Remembered
+from diffaug.conditioning.request import Placed
+from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.manifest import MaskTransform, Placement
+
+TRIES = 12  # backgrounds per mask and placement
+SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
+SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion: what is repainted is mostly new lesion
+REMOVABLE = 0.3  # share of the frame; under larger lesions too little is known of the tissue
+REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
+
+
+class Backgrounds:
+    """What is known of each background.
+
+    Attributes:
+        names: The ids of all backgrounds, annotated ones first.
+        lesions: Every lesion that can be replaced.
+        removable: The ids of those whose lesions can be painted away.
+    """
+
+    def __init__(self, cases: Mapping[str, Case], others: Sequence[Case], bank: MaskBank) -> None:
+        """Take annotated cases by id, their masks, and other images; those with a mask have lesions that were found."""
+        self._cases = {**{check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}, **cases}
+        self._bank = bank
+        found = [case for case in self._cases.values() if case.id not in cases and case.mask]
+        self._found = MaskBank(tuple(entry for case in found for entry in entries_of(case, case.read_mask())))
+        self.names = (*cases, *(name for name in self._cases if name not in cases))
+        self.lesions = (*bank.entries, *self._found.entries)
+        self.removable = tuple(
+            name
+            for name in (*(name for name in cases if bank.components(name)), *(case.id for case in found))
+            if sum(entry.relative_area for entry in self.lesions_of(name)) <= REMOVABLE
+        )
+        self._maps = Remembered(self._placement_map)
+        self._hides_lesion = Remembered(self._loses_lesion)
+        self._printed = Remembered(self._printed_on)
+
+    def case(self, name: str) -> Case:
+        """Return a background by its id."""
+        return self._cases[name]
+
+    def image(self, name: str) -> Pixels:
+        """Return the pixels of a background, (H, W, 3)."""
+        return self.case(name).read_image()
+
+    def lesion(self, name: str) -> Mask:
+        """Return the mask of a background, (H, W); it is empty for a lesion-free image."""
+        case = self.case(name)
+        return case.read_mask() if case.mask else np.zeros(case.read_image().shape[:2], dtype=bool)
+
+    def lesions_of(self, name: str) -> Sequence[MaskEntry]:
+        """Return the lesions of a background, annotated or found, the largest first."""
+        return self._bank.components(name) or self._found.components(name)
+
+    def placement_map(self, name: str, removed: bool = False) -> PlacementMap:
+        """Return where a mask may lie, with the background's lesions or as if they were removed."""
+        found = self._maps[name]
+        return found.without_lesion if removed else found
+
+    def hides_lesion(self, name: str) -> bool:
+        """Tell whether a lesion lies where no tissue is seen: it cannot be painted away."""
+        return self._hides_lesion[name]
+
+    def surroundings(self, name: str, new: Mask) -> Surroundings:
+        """Measure the tissue around a new lesion, without the lesions that it replaces or that stay there."""
+        image, lesion = self.image(name), self.lesion(name) & ~new
+        place = surroundings_of(np.where(lesion[..., None], np.uint8(0), image), new)  # black is no tissue
+        return place if place.lit else surroundings_of(image, new)
+
+    def _placement_map(self, name: str) -> PlacementMap:
+        lesion = self.lesion(name)
+        return placement_map_of(self.image(name), lesion, self._printed[int(lesion.shape[0]), int(lesion.shape[1])])
+
+    def _loses_lesion(self, name: str) -> bool:
+        return bool(lost_from_view(self.lesion(name), self.placement_map(name).field).any())
+
+    def _printed_on(self, frame: tuple[int, int]) -> Mask | None:
+        """Return where annotated frames of one size carry text, from every nth of them."""
+        names = [entry.case for entry in self._bank.entries if entry.component == 0 and entry.frame == frame]
+        sample = names[:: -(-len(names) // SAMPLE)] if names else []
+        return printed_on(self.image(name) for name in sample)
+
+
+class Placer:
+    """Seeks a background, and a place on it, for a mask."""
+
+    def __init__(self, backgrounds: Backgrounds, mixed: bool) -> None:
+        """Take what is known of the backgrounds.
+
+        Args:
+            backgrounds: Where masks may lie.
+            mixed: Whether another placement is sought where the drawn one is impossible.
+        """
+        self._backgrounds, self._mixed = backgrounds, mixed
+
+    def place(
+        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
+    ) -> Placed | None:
+        """Seek a place of the drawn kind; in a mix also of those that keep the number of lesions as it is."""
+        others: tuple[Placement, ...] = ("replace", "removed") if self._mixed else ()
+        for kind in dict.fromkeys((placement, *others)):
+            if kind == "free":
+                placed = self.free(entry, transform, rng)
+            elif kind == "replace":
+                placed = self._replace(entry, transform, rng)
+            else:
+                placed = self._on_tissue(entry, transform, "removed", rng)
+            if placed is not None:
+                return placed
+        return None
+
+    def free(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Placed | None:
+        """Seek lesion-free tissue for a mask or, if there is none, for a smaller one."""
+        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
+        return self._on_tissue(entry, transform, "free", rng) or self._on_tissue(entry, smaller, "free", rng)
+
+    def _on_tissue(
+        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
+    ) -> Placed | None:
+        """Seek tissue without a lesion, or, for `removed`, tissue of a frame whose lesions can be painted away."""
+        backgrounds, removed = self._backgrounds, placement == "removed"
+        names = backgrounds.removable if removed else backgrounds.names
+        shape_in = cache(partial(render, entry, transform))
+        for choice in rng.permutation(len(names))[:TRIES]:
+            name = names[int(choice)]
+            places = backgrounds.placement_map(name, removed)
+            if entry.relative_area * transform.scale**2 > places.room:
+                continue
+            if removed and backgrounds.hides_lesion(name):
+                continue  # it would stay in the picture, and not in the label
+            shape = shape_in(places.frame)
+            place = place_free(places, shape, rng, self._margin(shape))
+            if place is not None:
+                return Placed(entry, transform, name, placement, *place)
+        return None
+
+    def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Placed | None:
+        """Seek a lesion of about the mask's size that the mask can cover."""
+        area = entry.relative_area * transform.scale**2
+        shape_in = cache(partial(render, entry, transform))
+        similar = [old for old in self._backgrounds.lesions if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
+        weights = np.array([len(self._backgrounds.lesions_of(old.case)) for old in similar])  # frames count alike
+        for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
+            old = similar[int(choice)]
+            shape = shape_in(old.frame)
+            margin = REPLACE_MARGIN * self._margin(shape)
+            place = place_replace(self._backgrounds.placement_map(old.case), old.in_frame(), shape, margin)
+            if place is not None:
+                return Placed(entry, transform, old.case, "replace", *place)
+        return None
+
+    def _margin(self, shape: Mask) -> float:
+        """Return the px of tissue that the blending band takes."""
+        return max(2.0, BAND * float(max(shape.shape)))

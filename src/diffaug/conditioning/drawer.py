@@ -1,0 +1,282 @@
+"""Draws requests: what to paint, on which background, where, and from which seed.
+
+Request i is a pure function of the cases, the seed, the config and i: neither the number of requests nor the order in
+which they are drawn matters. Masks come from annotated training cases.
+
+The size of a lesion follows the data: the mask is drawn first, then a place for it is sought. So does the number of
+lesions: in a mix as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of
+about their own size, or lie anywhere in a frame whose lesions are painted away first.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.backgrounds import Backgrounds, Placer
+from diffaug.conditioning.budget import LOW, Budget, check_aim
+from diffaug.conditioning.cups import ASPECTS_OF_DISC, DECIDED, cup_class, describe_disc, draw_ratio
+from diffaug.conditioning.domain import Domain, domain_of
+from diffaug.conditioning.examples import Examples
+from diffaug.conditioning.findings import GENERIC, Library, library_of
+from diffaug.conditioning.grammar import NOUN, KnownWords, draw_prompt, with_known_words
+from diffaug.conditioning.masks import MaskBank, MaskEntry, draw_transform, label_of_entry
+from diffaug.conditioning.prompts import ASPECTS, describe_words, shape_word
+from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
+from diffaug.config import GenerateConfig
+from diffaug.data.case import Case, masks_from_label
+from diffaug.data.lesions import LARGE, SMALL, size_class
+from diffaug.data.manifest import MaskTransform, Placement, Request
+from diffaug.errors import PlacementError
+
+MASKS = 40  # masks per request
+REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
+INSIDE = 1.06  # a mask drawn for a size keeps this factor from that size's limits: pixels and corners move its area
+BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
+NEAREST = 0.12  # share of the discs that a cup of some ratio is painted in
+
+
+def draw_requests(
+    cases: Sequence[Case], count: int, seed: int, config: GenerateConfig, others: Sequence[Case] = ()
+) -> Iterator[Request]:
+    """Yield the first `count` requests.
+
+    Raises:
+        DataError: A case is of val or test, or an annotated case has no mask.
+        PlacementError: There is no usable mask, or no mask fits on any background.
+    """
+    drawer = RequestDrawer(cases, seed, config, others)
+    for index in range(count):
+        yield drawer.draw(index)
+
+
+def is_generic(config: GenerateConfig) -> bool:
+    """Tell whether prompts are made of measured words alone, without findings."""
+    return config.domain == GENERIC and config.findings is None
+
+
+def check_config(config: GenerateConfig) -> Library:
+    """Refuse what cannot be asked for, before anything is read or made; return the findings.
+
+    Raises:
+        ConfigError: An unknown aim, or a baseline that does not belong to it.
+        FindingsError: The domain is unknown, or its file breaks a rule.
+    """
+    check_aim(config.aim, config.baseline)
+    return library_of(config.domain, config.findings)
+
+
+class RequestDrawer:
+    """Draws requests by index.
+
+    Attributes:
+        cases: The annotated cases by id.
+        classes: Those of their labels.
+        domain: What the classes mean.
+        bank: Their masks.
+        backgrounds: What is known of each background.
+        examples: What is known of each training lesion.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        seed: int,
+        config: GenerateConfig,
+        others: Sequence[Case] = (),
+        known_words: KnownWords | None = None,
+        budget: Budget | None = None,
+        folds: Mapping[str, int] | None = None,
+    ) -> None:
+        """Take what requests are made of.
+
+        Args:
+            cases: Annotated training cases: masks, examples and backgrounds.
+            seed: Base seed.
+            config: The knobs. With findings, prompts are drawn from these.
+            others: Backgrounds alone, lesion-free where they have no mask.
+            known_words: Of the model; None for a model that knows every word.
+            budget: Quotas of strata; each shard is drawn for one of them.
+            folds: The validators' fold of each case. The example of a request is of the fold of its mask.
+        """
+        self.seed, self.config, self.budget = seed, config, budget
+        self.known_words = known_words or KnownWords()
+        self.library = None if is_generic(config) else library_of(config.domain, config.findings)
+        self.bank = MaskBank.from_cases(cases)
+        self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
+        self.classes = next(iter(self.cases.values())).classes
+        self.domain = domain_of([each.name for each in self.classes])
+        self.domain.check_place(config.place)
+        self.backgrounds = Backgrounds(self.cases, others, self.bank)
+        self.examples = Examples(self.cases, self.bank, folds, budget)
+        self._placer = Placer(self.backgrounds, config.place == "mixed")
+        self._adding = float(np.mean([len(self.bank.components(case)) > 1 for case in self.cases]))
+        ratios = ratios_of(self.bank, self.cases, self.domain)
+        self._cups = CupDrawer(self, ratios) if ratios else None
+
+    def draw(self, index: int) -> Request:
+        """Return request `index`.
+
+        Raises:
+            PlacementError: No mask fits on any of the backgrounds that were tried.
+        """
+        seed = seed_of_request(self.seed, index)
+        if self._cups:
+            return self._cups.draw(index, seed)
+        negative = self._draw_negative(index, seed)
+        if negative:
+            return negative
+        rng = np.random.default_rng(seed)
+        placement = self._draw_placement(rng)
+        aim = self.budget.stratum_of(index // self.config.shard_size) if self.budget else ""
+        wanted = aim.split(maxsplit=1)[0] if aim else self._draw_size(rng)
+        for size in (wanted,) if aim else (wanted, ""):
+            for _ in range(MASKS):
+                entry, transform = self._draw_mask(aim, rng)
+                if size and not aim and size_class(entry.relative_area * transform.scale**2) != size:
+                    continue
+                placed = self._placer.place(entry, transform, placement, rng)
+                if placed is None:
+                    continue
+                request = self._describe(placed, index, seed, aim, rng)
+                if size in (request.size_bin, ""):
+                    return request
+        raise PlacementError(
+            f"a mask must fit on some background: none of {MASKS} drawn masks fitted one of "
+            f"{len(self.backgrounds.names)} backgrounds for request {index}; add images with more tissue, "
+            "or set place: mixed"
+        )
+
+    def reworded(self, request: Request, words: dict[str, str]) -> Request:
+        """Return a request for the same mask and place with other words, and an example that looks like them.
+
+        Args:
+            request: One of this drawer.
+            words: The word of each aspect; a missing aspect says nothing.
+        """
+        new, rng = self.masks(request).new, np.random.default_rng((request.seed, 3))
+        around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
+        example = self.examples.draw(request.mask_case, request.aim, around, area, rng, words)
+        return replace(request, prompt=describe_words(words), example=example)
+
+    def masks(self, request: Request) -> RequestMasks:
+        """Return the masks of a request of this drawer."""
+        case = self.backgrounds.case(request.background)
+        lesion = case.read_label() if self.classes and case.mask else self.backgrounds.lesion(case.id)
+        return masks_of_request(request, self.bank, lesion, self.classes)
+
+    def words_of_cases(self) -> dict[str, dict[str, str]]:
+        """Return the measured words of every annotated case; it takes a while."""
+        return {name: self.examples.words[name] for name in self.examples.names}
+
+    def _draw_negative(self, index: int, seed: int) -> Request | None:
+        """Return a negative, where this request is to be one and a mask fits on lesion-free tissue."""
+        rng = np.random.default_rng((seed, 2))
+        if rng.random() >= self.config.fills / (1 + self.config.fills):
+            return None
+        for _ in range(MASKS):
+            entry, transform = self.bank.draw(rng)
+            placed = self._placer.free(entry, transform, rng)
+            if placed is not None:
+                mask = placed.mask(self.backgrounds.placement_map(placed.background).frame)
+                prompt, size = self.domain.normal_prompt, size_class(float(mask.mean()))
+                return placed.request(index, seed, prompt, size, negative=True)
+        return None
+
+    def _draw_mask(self, aim: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
+        """Draw a training mask, of the size that is aimed at."""
+        if not aim:
+            return self.bank.draw(rng)
+        parts = self.bank.components(self.examples.draw_leading(aim, rng))
+        entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
+        low, high = BOUNDS[aim.split(maxsplit=1)[0]]
+        area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
+        return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
+
+    def _draw_size(self, rng: np.random.Generator) -> str:
+        """Draw a size as the masks have it: a mask that fits nowhere makes way for one as large, not for any."""
+        entry, transform = self._draw_mask("", rng)
+        return size_class(entry.relative_area * transform.scale**2)
+
+    def _draw_placement(self, rng: np.random.Generator) -> Placement:
+        adds, removes = rng.random() < self._adding, rng.random() < REMOVED_SHARE
+        if self.config.place != "mixed":
+            return self.config.place
+        return "free" if adds else "removed" if removes else "replace"
+
+    def _describe(self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator) -> Request:
+        """Return the request: size and shape are those of the new mask itself, the other words a training case's."""
+        mask = placed.mask(self.backgrounds.placement_map(placed.background).frame)
+        area, size = int(np.count_nonzero(mask)), size_class(float(mask.mean()))
+        measured = {"size": size, "shape": shape_word(*shape_of(mask))}
+        mask_case = placed.entry.case
+        if prompt := self.cases[mask_case].prompt:
+            return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
+        around = self.backgrounds.surroundings(placed.background, mask)
+        if self.library is None:
+            example = self.examples.draw(mask_case, aim, around, area, rng)
+            prompt = describe_words(self.examples.words_at(example, around) | measured)
+            return placed.request(index, seed, prompt, size, aim=aim, example=example)
+        given = measured | {"contrast": LOW if LOW in aim else ""}
+        draft = draw_prompt(self.library, rng, given, settings=False)
+        prompt, unknown = with_known_words(draft, self.known_words)
+        example = self.examples.draw(mask_case, aim, around, area, rng, draft.words)
+        more = {"findings": draft.findings, "unknown_words": unknown}
+        return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
+
+
+def ratios_of(bank: MaskBank, cases: Mapping[str, Case], domain: Domain) -> dict[str, float]:
+    """Return the vertical cup-to-disc ratio of each case whose largest lesion is a disc; none of other lesions."""
+    found = {}
+    for name, case in cases.items():
+        for entry in bank.components(name)[:1]:
+            ratio = domain.ratio(masks_from_label(label_of_entry(entry), case.classes))
+            if ratio is not None:
+                found[name] = ratio
+    return found
+
+
+class CupDrawer:
+    """Draws requests for another cup in the disc of a training case, which stays where it is."""
+
+    def __init__(self, drawer: RequestDrawer, ratios: Mapping[str, float]) -> None:
+        """Take what requests are made of, and the vertical cup-to-disc ratio of each case."""
+        self._drawer, self._ratios = drawer, ratios
+
+    def draw(self, index: int, seed: int) -> Request:
+        """Draw a cup.
+
+        The disc is one of the eighth whose own ratio is nearest: a cup that is stretched far looks like what it was.
+        Size, shape and contrast are said as they are; the words of the cup are those of its new ratio.
+        """
+        rng, drawer = np.random.default_rng(seed), self._drawer
+        ratio = draw_ratio(tuple(self._ratios.values()), rng)
+        names = sorted(self._ratios, key=lambda name: abs(self._ratios[name] - ratio))
+        name = names[int(rng.integers(math.ceil(NEAREST * len(names))))]
+        entry = drawer.bank.components(name)[0]
+        size = size_class(entry.relative_area)
+        words = {**drawer.examples.words[name], "size": size}
+        placed = Placed(entry, MaskTransform(), name, "replace", entry.top, entry.left)
+        prompt = drawer.cases[name].prompt
+        if prompt or drawer.library is None:
+            prompt = prompt or describe_disc(words, ASPECTS, ratio)
+            return placed.request(index, seed, prompt, size, cup_ratio=ratio, example=name)
+        prompt, findings, unknown = self._prompt(drawer.library, words, ratio, rng)
+        more = {"findings": findings, "unknown_words": unknown}
+        return placed.request(index, seed, prompt, size, cup_ratio=ratio, example=name, **more)
+
+    def _prompt(
+        self, library: Library, words: Mapping[str, str], ratio: float, rng: np.random.Generator
+    ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Draw findings that agree with a cup; return the prompt, its findings, and the words left out of it."""
+        decided = {group: "" for group in DECIDED if group in library.groups}
+        if cup_class(ratio) in library.findings:
+            decided["cup"] = cup_class(ratio)
+        said = {aspect: word for aspect, word in words.items() if aspect in ASPECTS_OF_DISC and word}
+        draft = draw_prompt(library, rng, {"shape": words["shape"]}, settings=False, decided=decided)
+        noun = self._drawer.domain.noun
+        draft = replace(draft, words=said, head=noun if draft.head == NOUN else draft.head)
+        prompt, unknown = with_known_words(draft, self._drawer.known_words, noun)
+        return prompt, draft.findings, unknown

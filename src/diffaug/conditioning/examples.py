@@ -1,0 +1,135 @@
+"""The training lesions that sampling may start from: what each looks like, and which suits a place and a prompt.
+
+Each case is measured when it is first asked for.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from diffaug.conditioning.attributes import (
+    Attributes,
+    Surroundings,
+    equivalent_diameter,
+    measure_attributes,
+    surroundings_of,
+    texture_of,
+)
+from diffaug.conditioning.budget import Budget, stratum
+from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
+from diffaug.conditioning.remembered import Remembered
+from diffaug.data.case import Case
+
+OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example has, whatever mask it is moved onto
+NEARLY = 0.05  # of the natural logarithm of a texture
+ALIKE = 0.25  # share of the training lesions that suit a place best, of which one is the example
+DELTA_E = 10.0  # CIELAB distance of the tissue that counts as much as a size that differs by e
+CUT = 2.0  # of an example none of whose surroundings are tissue
+
+
+class Examples:
+    """The annotated cases with a lesion, and their measurements.
+
+    Attributes:
+        names: Their ids.
+        attributes: What is measured of a case, by id.
+        words: The word of each aspect of a case, by id.
+    """
+
+    def __init__(
+        self,
+        cases: Mapping[str, Case],
+        bank: MaskBank,
+        folds: Mapping[str, int] | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        """Take the annotated cases by id.
+
+        Args:
+            cases: The cases.
+            bank: Their masks.
+            folds: The validators' fold of each case. An example is of the fold of its request's mask, so that one
+                validator has seen neither.
+            budget: Weights of the cases that lead towards an aim.
+        """
+        self._cases, self._bank, self._folds = cases, bank, folds or {}
+        self._weights = dict(budget.weights) if budget else {}
+        self.names = tuple(name for name in cases if bank.components(name))
+        self.attributes: Remembered[str, Attributes] = Remembered(self._measured)
+        self.words: Remembered[str, dict[str, str]] = Remembered(lambda name: words_of(self.attributes[name]))
+        self._surroundings = Remembered(self._measured_around)
+
+    def leading(self, aim: str) -> list[str]:
+        """Return the training cases of a stratum that the budget gives weight to."""
+        return [name for name in self._weights if stratum(self.words[name]) == aim]
+
+    def draw_leading(self, aim: str, rng: np.random.Generator) -> str:
+        """Draw a training case of a stratum, by its weight in the budget."""
+        names = self.leading(aim)
+        sums = np.cumsum([self._weights[name] for name in names])
+        return names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]
+
+    def draw(
+        self,
+        mask_case: str,
+        aim: str,
+        place: Surroundings,
+        area: int,
+        rng: np.random.Generator,
+        asked: Mapping[str, str] | None = None,
+    ) -> str:
+        """Draw a case that looks most as asked; of these, one of those that suit the place best.
+
+        Args:
+            mask_case: The request's; the example is of the same fold.
+            aim: The request's stratum, of which the example is then, too; empty for any.
+            place: What lies around the new lesion.
+            area: The number of its pixels.
+            rng: Decides among those that suit the place.
+            asked: The word of each aspect; a missing aspect asks for nothing.
+        """
+        fold = self._folds.get(mask_case)
+        names = [name for name in self.names if self._folds.get(name) == fold] or list(self.names)
+        if aim:
+            leading = self.leading(aim)
+            names = [name for name in names if name in leading] or [self.draw_leading(aim, rng)]
+        wanted = {aspect: word for aspect, word in (asked or {}).items() if word and aspect in OF_LOOK}
+        differences = [self._difference(name, wanted, place) for name in names]
+        least = min(differences) + NEARLY
+        names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
+        names.sort(key=lambda name: self._mismatch(name, place, equivalent_diameter(float(area))))
+        return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
+
+    def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
+        """Return the words of a case's lesion, were it in a place: rougher or smoother than the tissue there."""
+        texture = texture_of(self._surroundings[name][0].inside, place.around)
+        there = words_of(replace(self.attributes[name], texture=texture))
+        return {**self.words[name], "surface": there["surface"]}
+
+    def _difference(self, name: str, wanted: Mapping[str, str], place: Surroundings) -> float:
+        """Return how many aspects of a lesion differ in a place; for a surface, also how far off it is."""
+        words = self.words_at(name, place)
+        wrong = [aspect for aspect, word in wanted.items() if words[aspect] != word]
+        if "surface" not in wrong:
+            return len(wrong)
+        limit = SMOOTH if wanted["surface"] == "smooth" else TEXTURED
+        texture = texture_of(self._surroundings[name][0].inside, place.around)
+        return len(wrong) + min(0.9, abs(math.log(max(texture, 1e-3) / limit)))
+
+    def _mismatch(self, name: str, place: Surroundings, diameter: float) -> float:
+        """Return how ill a lesion suits a place: by the tissue around it, its size, and where it is cut."""
+        around, size = self._surroundings[name]
+        distance = float(np.linalg.norm(around.colour - place.colour)) / DELTA_E
+        return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit)
+
+    def _measured(self, name: str) -> Attributes:
+        return measure_attributes(self._cases[name].read_image(), self._cases[name].read_mask())
+
+    def _measured_around(self, name: str) -> tuple[Surroundings, float]:
+        """Return what is around the largest lesion of a case, and its diameter, px."""
+        lesion = self._bank.components(name)[0]
+        around = surroundings_of(self._cases[name].read_image(), lesion.in_frame())
+        return around, equivalent_diameter(float(np.count_nonzero(lesion.crop)))

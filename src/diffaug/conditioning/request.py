@@ -1,0 +1,153 @@
+"""What a request means: its seed, and which pixels are painted and labelled.
+
+A request is a pure function of the cases, the base seed, the config and its index; `drawer.RequestDrawer` draws it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from diffaug.conditioning.cups import label_of_ratio
+from diffaug.conditioning.masks import MaskBank, MaskEntry, label_of_entry, paste, render, render_label
+from diffaug.data.case import Label, LabelClass, Mask, masks_from_label
+from diffaug.data.lesions import connected_parts
+from diffaug.data.manifest import MaskTransform, Placement, Request
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A training mask at a place on a background.
+
+    Attributes:
+        entry: The mask.
+        transform: What it is drawn under.
+        background: Case id.
+        placement: How it lies there.
+        top: Of the transformed mask's bounding box, px of the background's frame.
+        left: Likewise.
+    """
+
+    entry: MaskEntry
+    transform: MaskTransform
+    background: str
+    placement: Placement
+    top: int
+    left: int
+
+    def mask(self, frame: tuple[int, int]) -> Mask:
+        """Return the mask in the background's frame, shape (H, W)."""
+        return paste(render(self.entry, self.transform, frame), self.top, self.left, frame)
+
+    def request(self, index: int, seed: int, prompt: str, size_bin: str, **more: Any) -> Request:
+        """Return the request to paint it; `more` are further fields of the request."""
+        return Request(
+            index=index,
+            id=f"synth-{index:05d}",
+            seed=seed,
+            background=self.background,
+            mask_case=self.entry.case,
+            component=self.entry.component,
+            placement=self.placement,
+            transform=self.transform,
+            top=self.top,
+            left=self.left,
+            prompt=prompt,
+            size_bin=size_bin,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class RequestMasks:
+    """Masks of a request, each of shape (H, W) of the background's frame.
+
+    Attributes:
+        new: What is painted; of a negative, what is painted lesion-free.
+        old: The lesions that are painted over with the new one; empty for `free`, and for `removed`, where they are
+            gone by then.
+        label: The final label: what stays of the old lesions, and the new one.
+        values: The same in the values of the data set's classes; 0 and 1 where it declares none.
+    """
+
+    new: Mask
+    old: Mask
+    label: Mask
+    values: Label
+
+    def new_classes(self, classes: Sequence[LabelClass]) -> Mask:
+        """Return what is to be painted of each class, (K, H, W)."""
+        return masks_from_label(self.values * self.new, classes)
+
+
+def seed_of_request(seed: int, index: int) -> int:
+    """Return a request's own seed: 63 bits of SHA-256 of the base seed and the index."""
+    digest = hashlib.sha256(f"diffaug request {seed} {index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def masks_of_request(
+    request: Request, bank: MaskBank, lesion: Mask | Label, classes: Sequence[LabelClass] = ()
+) -> RequestMasks:
+    """Return where to paint and the final label.
+
+    Args:
+        request: What to paint.
+        bank: Holds the request's mask case.
+        lesion: Mask or label of the background, shape (H, W); empty for a lesion-free image. Every connected part that
+            the new mask touches is painted away; with `removed`, all of them were before.
+        classes: Those of the label.
+    """
+    lesion = np.zeros_like(lesion) if request.placement == "removed" else lesion
+    before, lesion = lesion.astype(np.uint8), lesion > 0
+    frame = int(lesion.shape[0]), int(lesion.shape[1])
+    entry = bank.entry(request.mask_case, request.component)
+    if request.cup_ratio is None:
+        crop = render_label(entry, request.transform, frame)
+    else:
+        crop = label_of_ratio(label_of_entry(entry), request.cup_ratio, classes)
+    painted = paste(crop, request.top, request.left, frame)
+    new = painted > 0
+    if request.negative:
+        return RequestMasks(new, np.zeros_like(lesion), lesion, before)
+    parts, _ = connected_parts(lesion)
+    touched = np.unique(parts[new & lesion])
+    old = np.isin(parts, touched[touched > 0])
+    label = (lesion & ~old) | new
+    return RequestMasks(new, old, label, np.where(new, painted, before * label))
+
+
+REQUEST_TEXTS = ("id", "background", "mask_case", "prompt", "size_bin", "aim", "example")
+
+
+def request_as_dict(request: Request) -> dict[str, Any]:
+    """Return a request as the columns of a row of schema 1."""
+    values = asdict(request)
+    values |= values.pop("transform") | {"fill": values.pop("negative"), "unsaid": values.pop("unknown_words")}
+    unset: dict[str, Any] = {"fill": False, "unsaid": (), "findings": (), "aim": "", "example": "", "cup_ratio": None}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in unset or value != unset[name]
+    }
+
+
+def request_from_dict(values: dict[str, Any]) -> Request:
+    """Return the request that `request_as_dict` wrote; other keys are ignored, so that a manifest row will do."""
+    texts = {name: str(values.get(name, "")) for name in REQUEST_TEXTS}
+    numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
+    findings, unknown = tuple(values.get("findings", ())), tuple(values.get("unsaid", ()))
+    ratio = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
+    scale, angle, elastic = (float(values[name]) for name in ("scale", "angle", "elastic"))
+    known: dict[str, Any] = {**numbers, **texts}
+    return Request(
+        **known,
+        transform=MaskTransform(scale, angle, bool(values["flip"]), elastic, int(values["warp"])),
+        placement=values["placement"],
+        findings=findings,
+        unknown_words=unknown,
+        cup_ratio=ratio,
+        negative=bool(values.get("fill", False)),
+    )
