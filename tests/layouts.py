@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffaug.data.case import Case
-from diffaug.data.folder import write_cases
+from diffaug.data.folder import Dataset, write_cases
 from diffaug.data.fundus import DISC_AND_CUP
 from diffaug.data.images import Mask
+from diffaug.data.importing import import_dataset
 
 Pixels = NDArray[np.uint8]
 
@@ -35,6 +36,12 @@ def ellipse(
     y, x = rows - centre[0], columns - centre[1]
     turned = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
     return (turned[0] / radii[0]) ** 2 + (turned[1] / radii[1]) ** 2 <= 1.0
+
+
+def imported(layout: str, source: Path, to: Path, seed: int = 0) -> tuple[Dataset, list[str]]:
+    """Import a source; return the data set and the notices."""
+    result = import_dataset(layout, source, to, seed)
+    return result.dataset, list(result.notices)
 
 
 def write_pair(folder: Path, stem: str, seed: int, suffix: str = ".png") -> None:

@@ -19,7 +19,7 @@ from diffaug.config import (
     identity_of,
     read_config,
 )
-from diffaug.data.sources import READERS
+from diffaug.data.sources import LAYOUTS
 from diffaug.errors import ConfigError
 
 
@@ -39,7 +39,7 @@ def test_a_preset_survives_yaml(tmp_path, name):
 
 
 def test_every_source_has_a_reader_and_every_reader_is_a_source():
-    assert tuple(READERS) == get_args(Source)
+    assert tuple(LAYOUTS) == get_args(Source)
 
 
 def test_an_empty_file_is_the_default(tmp_path):

@@ -137,6 +137,33 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
         writer.writerows(rows)
 
 
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the rows of a CSV file in UTF-8.
+
+    Args:
+        path: The file; its first line names the columns.
+        columns: The columns that it must have.
+
+    Raises:
+        DataError: The file is missing or is not CSV, a column is missing, or a row has too many or too few cells.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = list(reader.fieldnames or ())
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} must be a CSV file in UTF-8: {reason}; restore the file") from None
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise DataError(f"{path} needs the columns {','.join(columns)}: {missing[0]} is missing; add it")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise DataError(f"each row needs a cell for each column: {path} row {number} has not; correct the row")
+    return rows
+
+
 def digest_of_bytes(data: bytes) -> str:
     """Return the first 16 hex digits of the SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()[:16]

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from layouts import SEQUENCE_ENDS, write_clinicdb
+from layouts import SEQUENCE_ENDS, imported, write_clinicdb
 
 from diffaug.data.folder import Dataset
-from diffaug.data.sources.cvc_clinicdb import TABLE, cases_of_cvc_clinicdb, import_cvc_clinicdb, read_sequences
+from diffaug.data.sources.cvc_clinicdb import TABLE, read_cvc_clinicdb, read_sequences
 from diffaug.errors import DataError
 
 SEQUENCES = read_sequences()
@@ -21,8 +21,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def imported(published: Path) -> tuple[Dataset, list[str]]:
-    return import_cvc_clinicdb(published, published.parent / "data")
+def whole(published: Path) -> tuple[Dataset, list[str]]:
+    return imported("cvc-clinicdb", published, published.parent / "data")
 
 
 def copied(published: Path, to: Path) -> Path:
@@ -32,7 +32,7 @@ def copied(published: Path, to: Path) -> Path:
 
 def refused(source: Path, to: Path) -> str:
     with pytest.raises(DataError) as error:
-        import_cvc_clinicdb(source, to)
+        imported("cvc-clinicdb", source, to)
     assert not to.exists() and list(to.parent.glob(".*")) == []
     message = str(error.value)
     assert "\n" not in message and ";" in message
@@ -48,8 +48,8 @@ def test_the_published_ranges_cover_612_frames_and_29_sequences_without_a_gap() 
     assert all(str(count) in TABLE.read_text(encoding="utf-8") for count in (25, 29, 31))
 
 
-def test_no_sequence_crosses_a_split_and_every_split_has_its_share(imported: tuple[Dataset, list[str]]) -> None:
-    data, notices = imported
+def test_no_sequence_crosses_a_split_and_every_split_has_its_share(whole: tuple[Dataset, list[str]]) -> None:
+    data, notices = whole
     assert [case.id for case in data.cases] == [str(number) for number in range(1, 613)]
     assert {case.group for case in data.cases} == {f"sequence-{number:02}" for number in range(1, 30)}
     assert all(case.group == f"sequence-{SEQUENCES[int(case.id)]:02}" for case in data.cases)
@@ -67,7 +67,7 @@ def test_no_sequence_crosses_a_split_and_every_split_has_its_share(imported: tup
 def test_the_layouts_of_mirrors_are_read(published: Path, tmp_path: Path, inner: str, images: str, masks: str) -> None:
     for old, new in (("Original", images), ("Ground Truth", masks)):
         shutil.copytree(published / old, tmp_path / "mirror" / inner / new, copy_function=os.link)
-    cases = cases_of_cvc_clinicdb(tmp_path / "mirror", SEQUENCES)
+    cases = read_cvc_clinicdb(tmp_path / "mirror").cases
     assert [case.id for case in cases] == [str(number) for number in range(1, 613)]
     assert all(case.image.stem == case.mask.stem == case.id for case in cases if case.mask)
     assert {case.image.parent.name for case in cases} == {images}
@@ -75,7 +75,7 @@ def test_the_layouts_of_mirrors_are_read(published: Path, tmp_path: Path, inner:
 
 def test_the_folder_above_the_archive_is_read(published: Path, tmp_path: Path) -> None:
     copied(published, tmp_path / "downloads" / "CVC-ClinicDB")
-    assert len(cases_of_cvc_clinicdb(tmp_path / "downloads", SEQUENCES)) == 612
+    assert len(read_cvc_clinicdb(tmp_path / "downloads").cases) == 612
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_files_that_were_numbered_anew_are_noticed(published: Path, tmp_path: Pa
         (tmp_path / "source" / kind).mkdir(parents=True)
         for number, old in enumerate(order, start=1):
             os.link(published / kind / f"{old}.tif", tmp_path / "source" / kind / f"{number}.tif")
-    _, notices = import_cvc_clinicdb(tmp_path / "source", tmp_path / "data")
+    _, notices = imported("cvc-clinicdb", tmp_path / "source", tmp_path / "data")
     assert any("numbered anew" in notice for notice in notices)
 
 
@@ -113,7 +113,7 @@ def test_sequences_that_share_a_frame_are_one_group(published: Path, tmp_path: P
     source = copied(published, tmp_path / "source")
     (source / "Original/300.tif").unlink()
     shutil.copy(source / "Original/30.tif", source / "Original/300.tif")  # of the sequences 15 and 2
-    data, notices = import_cvc_clinicdb(source, tmp_path / "data")
-    assert data.case("298").group == data.case("26").group == "sequence-02"
-    assert data.case("298").split == data.case("26").split
+    data, notices = imported("cvc-clinicdb", source, tmp_path / "data")
+    assert data["298"].group == data["26"].group == "sequence-02"
+    assert data["298"].split == data["26"].split
     assert "frames of the sequences 2 and 15 look the same: the two are one group" in notices

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import fundus, write_drishti
+from layouts import fundus, imported, write_drishti
 from PIL import Image
 
 from diffaug.data.folder import check_dataset, read_dataset
-from diffaug.data.sources.drishti_gs import import_drishti_gs
 from diffaug.errors import DataError
 
 REAL = os.environ.get("DIFFAUG_DATA")
@@ -18,7 +17,7 @@ REAL = os.environ.get("DIFFAUG_DATA")
 
 def test_disc_and_cup_come_in_with_glaucoma_and_seeded_splits(tmp_path: Path) -> None:
     source = write_drishti(tmp_path / "source")
-    data, notices = import_drishti_gs(source, tmp_path / "data")
+    data, notices = imported("drishti-gs", source, tmp_path / "data")
     assert notices == []
     assert data == read_dataset(tmp_path / "data")
     assert data.class_names == ("disc", "cup")
@@ -29,7 +28,7 @@ def test_disc_and_cup_come_in_with_glaucoma_and_seeded_splits(tmp_path: Path) ->
     assert cup.any() and not (cup & ~disc).any()
     assert np.array_equal(case.read_mask(), disc)
     assert [data[f"drishtiGS_{n:03}"].attributes for n in (2, 3)] == [{"glaucoma": 0.0}, {"glaucoma": 1.0}]
-    again, _ = import_drishti_gs(source, tmp_path / "again", seed=1)
+    again, _ = imported("drishti-gs", source, tmp_path / "again", seed=1)
     assert [case.split for case in again.cases] != [case.split for case in data.cases]
 
 
@@ -41,7 +40,7 @@ def undeclared(source: Path) -> None:
     ("spoil", "part"),
     [
         (lambda s: (s / "labels.csv").unlink(), "labels.csv must be a CSV file"),
-        (lambda s: (s / "labels.csv").write_text("id,label\ndrishtiGS_000,1\n"), "labels.csv must be a CSV file"),
+        (lambda s: (s / "labels.csv").write_text("id,label\ndrishtiGS_000,1\n"), "needs the columns id,glaucoma: glaucoma is"),
         (lambda s: (s / "labels.csv").write_text("id,glaucoma\ndrishtiGS_000,yes\n"), "'yes' for case drishtiGS_000"),
         (lambda s: (s / "labels.csv").write_text("id,glaucoma\ndrishtiGS_000,1\n"), "lacks drishtiGS_001"),
         (lambda s: (s / "masks/drishtiGS_003.png").unlink(), "needs a mask of the same stem: case drishtiGS_003"),
@@ -55,14 +54,14 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(
     source = write_drishti(tmp_path / "source", 5)
     spoil(source)
     with pytest.raises(DataError, match=part) as error:
-        import_drishti_gs(source, tmp_path / "data")
+        imported("drishti-gs", source, tmp_path / "data")
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 @pytest.mark.skipif(REAL is None, reason="DIFFAUG_DATA names no folder of real images")
 def test_real_crops_come_in_whole(tmp_path: Path) -> None:
-    data, notices = import_drishti_gs(Path(str(REAL)) / "drishti-gs", tmp_path / "data")
+    data, notices = imported("drishti-gs", Path(str(REAL)) / "drishti-gs", tmp_path / "data")
     assert notices == []
     assert Counter(case.split for case in data.cases) == {"train": 35, "val": 5, "test": 10}
     assert sum(case.attributes["glaucoma"] for case in data.cases) == 32

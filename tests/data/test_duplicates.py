@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 from diffaug.data.duplicates import BLOCK, Fingerprint, duplicates_of_fingerprints, find_duplicates, fingerprint
 from diffaug.data.images import Pixels
 from diffaug.data.phantom import phantom_of_index
-from diffaug.data.sources.folder import cases_of_folder
+from diffaug.data.sources.folder import read_folder
 
 
 @pytest.fixture(scope="module")
@@ -80,4 +80,4 @@ def test_duplicates_of_cases_are_named_by_id(make_source: Callable[..., Path]) -
     source = make_source(3)
     for kind in ("images", "masks"):
         (source / kind / "x.png").write_bytes((source / kind / "c1.png").read_bytes())
-    assert find_duplicates(cases_of_folder(source)) == [("c1", "x")]
+    assert find_duplicates(read_folder(source).cases) == [("c1", "x")]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import imported
 from PIL import Image
 
 from diffaug.data.case import Case
@@ -18,7 +19,6 @@ from diffaug.data.folder import (
     write_cases,
 )
 from diffaug.data.images import write_png
-from diffaug.data.sources.folder import import_folder
 from diffaug.errors import ConfigError, DataError, DiffaugError
 
 Make = Callable[..., Path]
@@ -36,7 +36,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def data(make_source: Make, tmp_path: Path) -> Dataset:
-    return import_folder(make_source(20), tmp_path / "data")[0]
+    return imported("folder", make_source(20), tmp_path / "data")[0]
 
 
 def edit(folder: Path, row: int, **cells: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import imported
 from PIL import Image
 
 from diffaug.data.folder import Dataset, read_dataset, write_cases
@@ -94,11 +95,10 @@ def test_a_sheet_that_cannot_be_written_is_one_line(data: Dataset, tmp_path: Pat
 
 
 def test_sizes_are_sorted_by_count(make_source: Callable[..., Path], tmp_path: Path) -> None:
-    from diffaug.data.sources.folder import import_folder
 
     source = make_source(4)
     Image.open(source / "images/c0.png").resize((20, 30)).save(source / "images/c0.png")
     Image.fromarray(np.full((30, 20), 255, np.uint8)).save(source / "masks/c0.png")
-    found = inspect_dataset(import_folder(source, tmp_path / "data")[0])
+    found = inspect_dataset(imported("folder", source, tmp_path / "data")[0])
     assert found.sizes == (((48, 40), 3), ((20, 30), 1))
     assert "48 x 40 (3), 20 x 30 (1)" in found.text()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import imported
 from PIL import Image
 
 from diffaug.data.folder import SPLITS, Dataset, read_dataset
-from diffaug.data.sources.folder import import_folder
+from diffaug.data.importing import import_dataset
 from diffaug.errors import ConfigError, DataError, DiffaugError
 
 Make = Callable[..., Path]
@@ -30,7 +31,7 @@ def refused(source: Path, to: Path, kind: type[DiffaugError] = DataError) -> str
     """Import, expect one line, and expect that nothing was written."""
     before = sorted(to.parent.rglob("*"))
     with pytest.raises(kind) as error:
-        import_folder(source, to)
+        imported("folder", source, to)
     assert sorted(to.parent.rglob("*")) == before
     message = str(error.value)
     assert "\n" not in message
@@ -71,7 +72,9 @@ def truncated_mask(source: Path) -> None:
         (lambda source: (source / "images/c3.png").write_bytes(png_bomb()), "pixels at most: case c3"),
         (lambda source: shutil.copy(source / "images/c3.png", source / "images/c3.TIF"), "stems must be unique"),
         (lambda source: shutil.copytree(source / "images", source / "train/images"), "or split folders"),
-        (lambda source: (source / "groups.csv").write_text("id,patient\nc0,p\n"), "groups.csv must be"),
+        (lambda source: (source / "groups.csv").write_text("id,patient\nc0,p\n"), "needs the columns id,group"),
+        (lambda source: (source / "groups.csv").write_text("id,group\nc0\n"), "a cell for each column"),
+        (lambda source: (source / "groups.csv").write_bytes(b"id,group\n\xff\n"), "must be a CSV file in UTF-8"),
         (lambda source: (source / "groups.csv").write_text("id,group\nc0,p\n"), "the group of every case"),
     ],
 )
@@ -107,7 +110,7 @@ def test_the_first_bad_case_in_order_is_the_one_that_is_named(make_source: Make,
 
 def test_files_are_copied_byte_by_byte(make_source: Make, tmp_path: Path) -> None:
     source = make_source(6)
-    data, _ = import_folder(source, tmp_path / "data")
+    data, _ = imported("folder", source, tmp_path / "data")
     assert data == read_dataset(tmp_path / "data")
     for case in data.cases:
         assert case.image.read_bytes() == (source / "images" / f"{case.id}.png").read_bytes()
@@ -117,12 +120,12 @@ def test_files_are_copied_byte_by_byte(make_source: Make, tmp_path: Path) -> Non
 
 def test_a_source_without_splits_is_divided_by_the_shares_and_the_seed(make_source: Make, tmp_path: Path) -> None:
     source = make_source(40)
-    data, _ = import_folder(source, tmp_path / "a")
+    data, _ = imported("folder", source, tmp_path / "a")
     assert Counter(case.split for case in data.cases) == {"train": 28, "val": 4, "test": 8}
     assert (tmp_path / "a/cases.csv").read_bytes() == (
-        import_folder(source, tmp_path / "b")[0].folder / "cases.csv"
+        imported("folder", source, tmp_path / "b")[0].folder / "cases.csv"
     ).read_bytes()
-    other, _ = import_folder(source, tmp_path / "c", seed=1)
+    other, _ = imported("folder", source, tmp_path / "c", seed=1)
     assert [case.split for case in other.cases] != [case.split for case in data.cases]
 
 
@@ -136,7 +139,7 @@ def test_split_folders_are_kept_and_ids_are_unique_over_them(make_source: Make, 
             path.rename(path.with_name("c0.png"))
     make_source(2, "source/unannotated", first=30)
     shutil.rmtree(tmp_path / "source/unannotated/masks")
-    data, _ = import_folder(tmp_path / "source", tmp_path / "data")
+    data, _ = imported("folder", tmp_path / "source", tmp_path / "data")
     assert [len(data.split(split)) for split in SPLITS] == [4, 3, 2, 2]
     assert len({case.id for case in data.cases}) == 11
     assert {"train-c0", "val-c0", "test-c0", "unannotated-c30"} <= {case.id for case in data.cases}
@@ -144,7 +147,7 @@ def test_split_folders_are_kept_and_ids_are_unique_over_them(make_source: Make, 
 
 
 def test_a_source_may_hold_one_split_only(make_source: Make, tmp_path: Path) -> None:
-    data, _ = import_folder(make_source(3, "source/test").parent, tmp_path / "data")
+    data, _ = imported("folder", make_source(3, "source/test").parent, tmp_path / "data")
     assert {case.split for case in data.cases} == {"test"}
 
 
@@ -152,15 +155,15 @@ def test_spaces_and_other_alphabets_just_work(make_source: Make, tmp_path: Path)
     source = make_source(4, "Bilder é 内視鏡 data")
     for kind, form in (("images", "NFC"), ("masks", "NFD")):  # one name, written as two systems write it
         (source / kind / "c0.png").rename(source / kind / f"{unicodedata.normalize(form, 'Läsion 1 ポリープ')}.png")
-    data, _ = import_folder(source, tmp_path / "à b" / "données")
-    case = data.case("Läsion 1 ポリープ")
+    data, _ = imported("folder", source, tmp_path / "à b" / "données")
+    case = data["Läsion 1 ポリープ"]
     assert case.read_image().shape == (40, 48, 3)
     assert case.read_mask().any()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPG", ".jpeg", ".tif", ".tiff", ".TIFF", ".bmp"])
 def test_every_format_is_read_whatever_its_letters(make_source: Make, tmp_path: Path, suffix: str) -> None:
-    data, _ = import_folder(make_source(3, suffix=suffix), tmp_path / "data")
+    data, _ = imported("folder", make_source(3, suffix=suffix), tmp_path / "data")
     assert all(case.image.suffix == suffix.lower() for case in data.cases)
     assert all(0 < case.read_mask().mean() < 0.5 for case in data.cases)
 
@@ -171,8 +174,8 @@ def test_image_and_mask_may_differ_in_format_and_other_files_do_not_matter(make_
     (source / "images/c1.png").unlink()
     for name in (".DS_Store", "Thumbs.db", "._c1.png"):
         (source / "images" / name).write_bytes(b"left by a file manager")
-    data, _ = import_folder(source, tmp_path / "data")
-    assert data.case("c1").image.suffix == ".jpg"
+    data, _ = imported("folder", source, tmp_path / "data")
+    assert data["c1"].image.suffix == ".jpg"
     assert len(data.cases) == 3
 
 
@@ -188,9 +191,9 @@ def test_repeated_frames_share_a_group_and_a_split(make_source: Make, tmp_path: 
         recompress(source / f"images/{stem}.png", source / f"images/again-{stem}.jpg")
         shutil.copy(source / f"masks/{stem}.png", source / f"masks/again-{stem}.png")
     for seed in range(3):
-        data, notices = import_folder(source, tmp_path / str(seed), seed=seed)
+        data, notices = imported("folder", source, tmp_path / str(seed), seed=seed)
         for stem in ("c1", "c5", "c9", "c20"):
-            first, second = data.case(stem), data.case(f"again-{stem}")
+            first, second = data[stem], data[f"again-{stem}"]
             assert (first.group, first.split) == (second.group, second.split)
         assert len({case.group for case in data.cases}) == 30
         assert "4 frames are shown twice and were grouped" in notices
@@ -200,7 +203,7 @@ def test_named_groups_are_kept_together(make_source: Make, tmp_path: Path) -> No
     source = make_source(24)
     lines = [f"c{index},patient {index % 6}" for index in range(24)]
     (source / "groups.csv").write_text("\n".join(["id,group", *lines]), encoding="utf-8-sig")
-    data, _ = import_folder(source, tmp_path / "data")
+    data, _ = imported("folder", source, tmp_path / "data")
     splits: dict[str, set[str]] = {}
     for case in data.cases:
         splits.setdefault(case.group, set()).add(case.split)
@@ -220,9 +223,9 @@ def test_a_named_group_that_the_split_folders_divide_is_refused(make_source: Mak
 def test_frames_that_the_split_folders_repeat_are_said(make_source: Make, tmp_path: Path) -> None:
     make_source(3, "source/train")
     source = make_source(2, "source/test", first=2).parent
-    data, notices = import_folder(source, tmp_path / "data")
+    data, notices = imported("folder", source, tmp_path / "data")
     assert len(data.cases) == 5
-    assert data.case("train-c2").group != data.case("test-c2").group
+    assert data["train-c2"].group != data["test-c2"].group
     assert any("train-c2 and test-c2" in notice for notice in notices)
 
 
@@ -230,22 +233,22 @@ def test_unannotated_images_that_repeat_test_are_left_out(make_source: Make, tmp
     make_source(3, "source/train")
     make_source(2, "source/test", first=10)
     source = make_source(4, "source/unannotated", first=9).parent  # c10 and c11 are in test
-    data, notices = import_folder(source, tmp_path / "data")
+    data, notices = imported("folder", source, tmp_path / "data")
     assert [case.id for case in data.split("unannotated")] == ["unannotated-c9", "unannotated-c12"]
     assert "2 images of unannotated are from groups of val or test and were left out" in notices
 
 
 def test_the_same_import_again_changes_nothing(make_source: Make, tmp_path: Path) -> None:
     source = make_source(5)
-    first, _ = import_folder(source, tmp_path / "data")
+    first, _ = imported("folder", source, tmp_path / "data")
     (tmp_path / "data/contact-sheet.png").write_bytes(b"made later")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
-    assert import_folder(source, tmp_path / "data")[0] == first
+    assert imported("folder", source, tmp_path / "data")[0] == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
 
 
 def test_another_import_into_a_data_set_is_refused(make_source: Make, tmp_path: Path) -> None:
-    import_folder(make_source(5), tmp_path / "data")
+    imported("folder", make_source(5), tmp_path / "data")
     assert "never replaces another" in refused(make_source(6, "other"), tmp_path / "data", ConfigError)
 
 
@@ -259,7 +262,7 @@ def test_a_target_with_other_files_or_that_is_a_file_is_refused(make_source: Mak
 
 def test_an_empty_folder_is_a_fine_target(make_source: Make, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    data: Dataset = import_folder(make_source(5), tmp_path / "data")[0]
+    data: Dataset = imported("folder", make_source(5), tmp_path / "data")[0]
     assert len(data.cases) == 5
 
 
@@ -267,5 +270,14 @@ def test_conversions_are_said_once(make_source: Make, tmp_path: Path) -> None:
     source = make_source(4, suffix=".jpg")
     for stem in ("c0", "c1"):
         Image.open(source / f"images/{stem}.jpg").convert("L").save(source / f"images/{stem}.jpg")
-    _, notices = import_folder(source, tmp_path / "data")
+    _, notices = imported("folder", source, tmp_path / "data")
     assert notices == ["2 images are grey and were read as RGB", "4 masks are JPEG and were cut at 127"]
+
+
+def test_another_layout_is_one_line_that_names_them_all(make_source: Make, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must be one of folder, kvasir-seg, .*; got 'kvasir'"):
+        import_dataset("kvasir", make_source(3), tmp_path / "data")
+
+
+def test_paths_may_be_words(make_source: Make, tmp_path: Path) -> None:
+    assert len(import_dataset("folder", str(make_source(5)), str(tmp_path / "data")).dataset) == 5

@@ -78,12 +78,12 @@ class DataImport:
 
     def run(self) -> None:
         """Import, and say what was converted."""
-        from diffaug.data.sources import READERS
+        from diffaug.data.importing import import_dataset
 
-        dataset, notices = READERS[self.source](self.path, self.to, self.seed, "importing")
-        for notice in notices:
+        imported = import_dataset(self.source, self.path, self.to, self.seed, "importing")
+        for notice in imported.notices:
             print(notice, file=sys.stderr)
-        print(f"{len(dataset.cases)} cases in {self.to}")
+        print(f"{len(imported.dataset)} cases in {self.to}")
 
 
 @dataclass
@@ -107,7 +107,7 @@ class DataPhantom:
 
         counts = (self.train, self.val, self.test, self.unannotated)
         dataset = make_phantoms(self.to, *counts, size=self.size, seed=self.seed, progress="phantoms")
-        print(f"{len(dataset.cases)} cases in {self.to}")
+        print(f"{len(dataset)} cases in {self.to}")
 
 
 @dataclass

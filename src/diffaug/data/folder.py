@@ -7,7 +7,6 @@ Where masks have several classes, `classes.json` names each with its values in t
 `{"disc": [1, 2], "cup": [2]}`. Without it there is one class, `lesion`.
 """
 
-import csv
 import json
 import math
 import shutil
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
+from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, write_csv, write_text
 from diffaug.data.case import LESION, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.split import shuffled
@@ -136,22 +135,9 @@ def _read_rows(table: Path) -> list[dict[str, str]]:
     if not table.parent.is_dir():
         state = "is a file" if table.parent.exists() else "does not exist"
         raise DataError(f"a data set is a folder: {table.parent} {state}; check the path")
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            rows = list(reader)
-    except FileNotFoundError:
-        raise DataError(f"a data set needs {TABLE}: {table.parent} has none; run `diffaug data import`") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} must be a CSV file in UTF-8: {error}; restore the file") from None
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise DataError(f"{table} needs the columns {','.join(COLUMNS)}: {missing[0]} is missing; add it")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise DataError(f"each row needs a cell for each column: {table} row {number} has not; correct the row")
-    return rows
+    if not table.exists():
+        raise DataError(f"a data set needs {TABLE}: {table.parent} has none; run `diffaug data import`")
+    return read_csv(table, COLUMNS)
 
 
 def read_classes(folder: Path) -> tuple[LabelClass, ...]:

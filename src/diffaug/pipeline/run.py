@@ -56,17 +56,17 @@ def import_data(config: Config, to: Path) -> Dataset:
     Raises:
         ConfigError: The source needs a path and has none.
     """
+    from diffaug.data.importing import import_dataset
     from diffaug.data.phantom import make_phantoms
-    from diffaug.data.sources import READERS
 
     path = source_of(config)
     if path is None:
         counts = config.data.phantoms
         return make_phantoms(to, *counts, size=config.data.phantom_size, seed=config.seed, progress="phantoms")
-    dataset, notices = READERS[config.data.source](path, to, config.seed, "importing")
-    for notice in notices:
+    imported = import_dataset(config.data.source, path, to, config.seed, "importing")
+    for notice in imported.notices:
         say(notice)
-    return dataset
+    return imported.dataset
 
 
 def source_of(config: Config) -> Path | None:

@@ -14,6 +14,7 @@ Source: Bernal et al. 2015, "WM-DOVA maps for accurate polyp highlighting in col
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -23,8 +24,7 @@ import yaml
 from diffaug.data.case import Case
 from diffaug.data.duplicates import SAME_FRAME
 from diffaug.data.examine import Finding
-from diffaug.data.folder import Dataset, refuse_occupied
-from diffaug.data.sources.folder import files_by_stem, import_cases, subfolder
+from diffaug.data.sources.layout import Found, files_by_stem, subfolder
 from diffaug.errors import DataError
 
 TABLE = Path(__file__).with_name("cvc_clinicdb_sequences.yaml")
@@ -34,27 +34,17 @@ PAIRS = (("Original", "Ground Truth"), ("images", "masks"))
 DEVIATIONS = 3.0  # standard errors by which neighbours must look more alike than frames of two sequences
 
 
-def import_cvc_clinicdb(source: Path, to: Path, seed: int = 0, progress: str = "") -> tuple[Dataset, list[str]]:
-    """Turn CVC-ClinicDB into a data set whose splits never divide a sequence.
-
-    Args:
-        source: The unpacked archive or the folder above it, in one of the layouts above.
-        to: A new folder.
-        seed: Chooses the splits: 70 % train, 10 % val, 20 % test of the frames.
-        progress: What to call the work in a progress bar on stderr; empty for none.
-
-    Returns:
-        The data set, and one line for each thing the user should know.
+def read_cvc_clinicdb(source: Path) -> Found:
+    """Find the frames in the order of their numbers; each published sequence is a group.
 
     Raises:
-        DataError: A frame is missing, or the layout or a file breaks a rule; nothing is written.
-        ConfigError: `to` holds something else, or cannot be written.
+        DataError: The layout is another one, or a frame or a mask is missing.
     """
-    refuse_occupied(to)
     sequences = read_sequences()
-    cases = cases_of_cvc_clinicdb(source, sequences)
-    groups = {case.id: f"sequence-{sequences[int(case.id)]:02}" for case in cases}
-    return import_cases(cases, to, groups, seed, progress, lambda findings: _remarks(findings, sequences))
+    images, masks = (_frames_of(folder, sequences) for folder in _find_folders(source))
+    cases = [Case(str(number), images[number], masks[number], str(number), "") for number in sequences]
+    groups = {str(number): f"sequence-{sequence:02}" for number, sequence in sequences.items()}
+    return Found(cases, groups, partial(_remarks, sequences))
 
 
 def read_sequences() -> dict[int, int]:
@@ -65,20 +55,8 @@ def read_sequences() -> dict[int, int]:
     }
 
 
-def cases_of_cvc_clinicdb(source: Path, sequences: Mapping[int, int]) -> list[Case]:
-    """Find the frames in order of their numbers.
-
-    Raises:
-        DataError: The layout is another one, or a frame or a mask is missing.
-    """
-    images, masks = (_frames_of(folder, sequences) for folder in _find_folders(source))
-    return [Case(str(number), images[number], masks[number], str(number), "") for number in sequences]
-
-
 def _find_folders(source: Path) -> tuple[Path, Path]:
     """Return the folders of images and of masks."""
-    if not source.is_dir():
-        raise DataError(f"a source must be a folder: {source} is none; check the path")
     base = subfolder(source, UNPACKED) or source
     inside = [base, *(folder for name in INNER if (folder := subfolder(base, name)))]
     for folder, (first, second) in product(inside, PAIRS):
@@ -97,7 +75,7 @@ def _frames_of(folder: Path, sequences: Mapping[int, int]) -> dict[int, Path]:
     if strange:
         raise DataError(
             f"frames are named by their numbers, 1 to {len(sequences)}: {folder} has {strange[0]}; "
-            "restore the published names, which tell the sequences, or import as `folder` with groups.csv"
+            "restore the published names, from which the sequences follow, or import as `folder` with groups.csv"
         )
     frames = {int(stem): path for stem, path in files.items()}
     missing = [number for number in sequences if number not in frames]
@@ -109,7 +87,7 @@ def _frames_of(folder: Path, sequences: Mapping[int, int]) -> dict[int, Path]:
     return frames
 
 
-def _remarks(findings: Sequence[Finding], sequences: Mapping[int, int]) -> list[str]:
+def _remarks(sequences: Mapping[int, int], findings: Sequence[Finding]) -> list[str]:
     """Compare the published sequences with what the pixels say."""
     structures = np.stack([finding.fingerprint.structure for finding in findings])
     numbers = np.array([sequences[int(finding.case.id)] for finding in findings])
@@ -124,7 +102,7 @@ def _remarks(findings: Sequence[Finding], sequences: Mapping[int, int]) -> list[
     margin = DEVIATIONS * float(alike[two].std()) / len(neighbours) ** 0.5
     if np.mean(neighbours) <= alike[two].mean() + margin:
         remarks.append(
-            "neighbours in a published sequence look no more alike than frames of two: the files may have been "
-            "numbered anew, and then sequences cross the splits; compare them with the published archive"
+            "neighbours in a published sequence look no more alike than frames of two sequences: the files may have "
+            "been numbered anew, and then sequences cross the splits; compare them with the published archive"
         )
     return remarks

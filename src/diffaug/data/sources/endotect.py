@@ -15,49 +15,28 @@ Source: Borgli et al. 2020, "HyperKvasir" (doi:10.1038/s41597-020-00622-y), http
 from pathlib import Path
 
 from diffaug.data.case import Case
-from diffaug.data.folder import Dataset, refuse_occupied
-from diffaug.data.sources.folder import import_cases, pair_files, subfolder
+from diffaug.data.sources.layout import Found, pair_files, subfolder
 from diffaug.errors import DataError
 
 DEVELOPMENT = "segmented-images"
 TEST = "EndoTect_2020_Segmentation_Test_Dataset"
 
 
-def import_endotect(source: Path, to: Path, seed: int = 0, progress: str = "") -> tuple[Dataset, list[str]]:
-    """Turn the segmented images of EndoTect into a data set; see `import_folder`.
+def read_endotect(source: Path) -> Found:
+    """Find the cases of the development set, the test set or both; the splits of the development set are drawn.
 
     Args:
         source: The folder that holds `segmented-images`, the test set or both, or one of these folders.
-        to: A new folder.
-        seed: Chooses the splits that are not published.
-        progress: What to call the work in a progress bar on stderr; empty for none.
-
-    Returns:
-        The data set, and one line for each thing the user should know.
-
-    Raises:
-        DataError: The layout or a file breaks a rule; nothing is written.
-        ConfigError: `to` holds something else, or cannot be written.
-    """
-    refuse_occupied(to)
-    return import_cases(cases_of_endotect(source), to, {}, seed, progress)
-
-
-def cases_of_endotect(source: Path) -> list[Case]:
-    """Find the cases; those of the development set have the split "".
 
     Raises:
         DataError: There is neither set, or an image or mask has no partner.
     """
-    if not source.is_dir():
-        raise DataError(f"a source must be a folder: {source} is none; check the path")
-    inside = {path.name.lower() for path in source.iterdir()}
-    if {"images", "masks"} <= inside:  # one of the two sets itself
-        return _pairs_of(source, "test" if source.name == TEST else "")
+    if subfolder(source, "images") and subfolder(source, "masks"):  # one of the two sets itself
+        return Found(_pairs_of(source, "test" if source.name == TEST else ""))
     development, test = subfolder(source, DEVELOPMENT), subfolder(source, TEST)
     if not development and not test:
         raise DataError(f"EndoTect has {DEVELOPMENT}/ or {TEST}/: {source} has neither; check the path")
-    return [*(_pairs_of(development, "") if development else []), *(_pairs_of(test, "test") if test else [])]
+    return Found([*(_pairs_of(development, "") if development else []), *(_pairs_of(test, "test") if test else [])])
 
 
 def _pairs_of(folder: Path, split: str) -> list[Case]:
