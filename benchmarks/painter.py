@@ -40,11 +40,10 @@ from diffaug.conditioning.masks import render
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.folder import read_dataset, subset_dataset
+from diffaug.data.importing import import_dataset
 from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.data.phantom import make_phantoms
-from diffaug.data.sources.folder import import_folder
-from diffaug.data.sources.kvasir_seg import import_kvasir_seg
 from diffaug.diffusion.sampler import sample
 from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
 from diffaug.painting.clearing import Remover
@@ -442,7 +441,7 @@ def prepare_data(out: Path, data: Path | None, size: Size, quick: bool) -> tuple
         folder = os.environ.get("DIFFAUG_DATA")
         if not folder:
             raise SystemExit("real images are needed: DIFFAUG_DATA is not set; set it, or give --data or --quick")
-        import_kvasir_seg(Path(folder) / "kvasir-seg", full, progress="importing")
+        import_dataset("kvasir-seg", Path(folder) / "kvasir-seg", full, progress="importing")
     if not (few / "cases.csv").is_file():
         subset_dataset(read_dataset(full), few, size.annotated, 0)
     return full, few
@@ -469,7 +468,7 @@ def held_out_cases(full: Path, test: Path | None, out: Path) -> list[Case]:
         return [*dataset.split("val"), *dataset.split("test")]
     imported = out / "held-out"
     if not (imported / "cases.csv").is_file():
-        import_folder(test, imported, seed=0)
+        import_dataset("folder", test, imported, seed=0)
     return [case for case in read_dataset(imported).cases if case.mask is not None]
 
 

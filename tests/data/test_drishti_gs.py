@@ -40,7 +40,10 @@ def undeclared(source: Path) -> None:
     ("spoil", "part"),
     [
         (lambda s: (s / "labels.csv").unlink(), "labels.csv must be a CSV file"),
-        (lambda s: (s / "labels.csv").write_text("id,label\ndrishtiGS_000,1\n"), "needs the columns id,glaucoma: glaucoma is"),
+        (
+            lambda s: (s / "labels.csv").write_text("id,label\ndrishtiGS_000,1\n"),
+            "needs the columns id,glaucoma: glaucoma is",
+        ),
         (lambda s: (s / "labels.csv").write_text("id,glaucoma\ndrishtiGS_000,yes\n"), "'yes' for case drishtiGS_000"),
         (lambda s: (s / "labels.csv").write_text("id,glaucoma\ndrishtiGS_000,1\n"), "lacks drishtiGS_001"),
         (lambda s: (s / "masks/drishtiGS_003.png").unlink(), "needs a mask of the same stem: case drishtiGS_003"),
