@@ -11,6 +11,7 @@ aspect that says nothing is wrong, too, where it should speak). The same command
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def main(folder: Path, out: Path, count: int, seed: int) -> None:
         attributes = measure_attributes(image, lesion)
         tiles.append(tile(number, np.asarray(image), lesion, attributes))
         words.append(words_of(attributes))
-        rows.append({"number": number, "case": case.id, "words": words[-1], "attributes": attributes.as_dict()})
+        rows.append({"number": number, "case": case.id, "words": words[-1], "attributes": asdict(attributes)})
     write_sheets(tiles, out)
     write_json(out / "descriptions.json", rows)
     judged = out / "wrong.txt"

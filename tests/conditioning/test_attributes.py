@@ -3,7 +3,8 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from diffaug.conditioning.attributes import attributes_from_dict, lab_from_rgb, measure_attributes
+from diffaug.conditioning.attributes import lab_from_rgb, measure_attributes, surroundings_of
+from diffaug.errors import DataError, ShapeError
 
 
 def flat_frame(mask, inside, outside):
@@ -152,6 +153,18 @@ def test_every_attribute_is_finite_whatever_the_mask(name):
         assert np.isfinite(astuple(measure_attributes(picture, odd_masks()[name]))).all()
 
 
-def test_attributes_survive_a_dictionary(frame_of):
-    measured = measure_attributes(*frame_of(1))
-    assert attributes_from_dict(measured.as_dict()) == measured
+def test_an_image_and_a_mask_that_do_not_fit_are_refused(frame_of):
+    image, mask = frame_of(1)
+    for measure in (measure_attributes, surroundings_of):
+        with pytest.raises(ShapeError, match=r"the shape of its image, \(100, 160\): this one has \(160, 160\)"):
+            measure(image[:100], mask)
+        with pytest.raises(ShapeError, match=r"an image has the shape \(H, W, 3\): this one has \(160, 160\)"):
+            measure(image[..., 0], mask)
+        with pytest.raises(ShapeError, match=r"\(160, 160, 4\)"):
+            measure(np.concatenate([image, image[..., :1]], axis=2), mask)
+        with pytest.raises(DataError, match=r"a mask is boolean.*holds uint8; pass mask > 0"):
+            measure(image, mask.astype(np.uint8))
+        with pytest.raises(DataError, match=r"an image holds bytes.*float64"):
+            measure(image / 255, mask)
+    with pytest.raises(DataError, match="the mask is empty"):
+        surroundings_of(image, np.zeros_like(mask))

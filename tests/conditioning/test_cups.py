@@ -17,7 +17,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import masks_from_label
 from diffaug.data.folder import read_dataset
 from diffaug.data.fundus import DISC_AND_CUP, vertical_diameter, vertical_ratio
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, DataError, ShapeError
 
 FRAME = (120, 110)
 DISC = ellipse(FRAME, (60, 55), (50, 44))
@@ -157,3 +157,12 @@ def test_other_labels_are_written_in_their_own_values_and_what_stays_is_kept(tra
 def test_lesion_free_tissue_is_called_by_its_name():
     assert domain_of(("disc", "cup")).normal_prompt == "normal retina"
     assert domain_of(("lesion",)).normal_prompt == domain_of(("polyp", "tool")).normal_prompt == NORMAL_PROMPT
+
+
+def test_a_cup_without_a_disc_or_beyond_it_is_refused():
+    disc = np.ones((9, 9), bool)
+    for mask, ratio in ((~disc, 0.5), (disc, 1.2), (disc, -0.1)):
+        with pytest.raises(DataError, match="its ratio is 0 to 1"):
+            cup_of_ratio(mask, ~disc, ratio)
+    with pytest.raises(ShapeError):
+        cup_of_ratio(disc, disc[1:], 0.5)

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,8 @@ from diffaug.conditioning.prompts import (
     all_prompts,
     describe,
     describe_region,
-    prompt_of_case,
     words_of,
 )
-from diffaug.data.case import Case
 from diffaug.data.lesions import size_class
 
 MIDDLE = Attributes(0.1, 100.0, 0.7, 0.97, 8.0, 3.0, 15.0, 9.0, 1.0)
@@ -97,12 +94,6 @@ def test_the_corpus_holds_every_description():
 
 def test_the_corpus_is_within_the_77_tokens_of_clip():
     assert max(len(prompt.split()) for prompt in all_prompts()) < 30
-
-
-def test_a_users_prompt_wins():
-    case = Case("train-1", Path("a.png"), Path("b.png"), "1", "train")
-    assert prompt_of_case(replace(case, prompt="a sessile polyp"), MIDDLE) == "a sessile polyp"
-    assert prompt_of_case(case, MIDDLE) == describe(MIDDLE)
 
 
 def test_a_brighter_lesion_is_called_pale_and_an_invisible_one_low_contrast(ellipse_in):

@@ -15,6 +15,7 @@ from diffaug.data.fundus import (
     vertical_ratio,
 )
 from diffaug.data.images import read_image, read_label
+from diffaug.errors import DataError, ShapeError
 
 REAL = os.environ.get("DIFFAUG_DATA")
 
@@ -120,3 +121,13 @@ def test_the_crop_holds_the_disc_of_real_photographs_in_a_dark_canvas() -> None:
         photograph, whole = embedded(read_image(path), read_label(path.parent.parent / "masks" / path.name), rng)
         window = crop_around(locate_disc(photograph), 480, 480, 3)
         assert (whole[window] > 0).sum() == (whole > 0).sum() > 0, path.name
+
+
+def test_what_is_no_photograph_or_no_mask_is_refused() -> None:
+    disc = np.zeros((20, 20), bool)
+    with pytest.raises(ShapeError, match=r"this one has \(20, 20\)"):
+        locate_disc(disc)
+    with pytest.raises(ShapeError, match=r"the shape of its image, \(20, 20\): this one has \(20, 19\)"):
+        vertical_ratio(disc, disc[:, 1:])
+    with pytest.raises(DataError, match="pass mask > 0"):
+        vertical_ratio(disc, disc.astype(np.uint8))

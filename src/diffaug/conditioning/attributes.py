@@ -6,16 +6,16 @@ Lengths are taken relative to the lesion: the crop is scaled down until the lesi
 so a lesion measures the same in a large frame, in a small one and in a training window.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels, check_image, check_mask
 from diffaug.data.lesions import largest_part
+from diffaug.errors import DataError
 
 GRID = 64  # px; longest side of a lesion on the grid where colours, borders and texture are measured
 RING = 0.25  # width of the ring of surrounding tissue, as a share of the equivalent diameter
@@ -51,15 +51,6 @@ class Attributes:
     edge_sharpness: float  # L* per tenth of the diameter, across the boundary
     texture: float  # roughness of the lesion / roughness of the ring; 1 = alike
 
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields by name."""
-        return asdict(self)
-
-
-def attributes_from_dict(values: dict[str, Any]) -> Attributes:
-    """Return the attributes that `as_dict` wrote."""
-    return Attributes(**{name: float(values[name]) for name in Attributes.__dataclass_fields__})
-
 
 def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
     """Measure a lesion, or any region, against the ring of tissue around it.
@@ -82,9 +73,15 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
         image: Shape (H, W, 3), uint8 RGB.
         mask: Shape (H, W), True inside.
 
+    Raises:
+        ShapeError: The image has not the shape (H, W, 3), or the mask has another size.
+        DataError: The image does not hold bytes, or the mask no booleans.
+
     Source: eccentricity from second central moments, as scikit-image's regionprops; colours in CIELAB 1976, D65, and
         their distance as CIE 15 (Delta E 1976). Edge, texture and the limits of highlights are this project's own.
     """
+    check_image(image)
+    check_mask(mask, image.shape[:2])
     area = int(np.count_nonzero(mask))
     if area == 0:
         return Attributes(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -122,7 +119,16 @@ class Surroundings:
 
 
 def surroundings_of(image: Pixels, mask: Mask) -> Surroundings:
-    """Measure what lies around a mask that is not empty; ring, tissue and roughness as in `measure_attributes`."""
+    """Measure what lies around a mask that is not empty; ring, tissue and roughness are as in `measure_attributes`.
+
+    Raises:
+        ShapeError: The image has not the shape (H, W, 3), or the mask has another size.
+        DataError: The image does not hold bytes, or the mask no booleans, or the mask is empty.
+    """
+    check_image(image)
+    check_mask(mask, image.shape[:2])
+    if not mask.any():
+        raise DataError("surroundings are those of a lesion: the mask is empty; pass the mask of one lesion")
     lab, inside = _on_grid(image, mask)
     distance, diameter = signed_distance(inside), equivalent_diameter(int(np.count_nonzero(inside)))
     ring = _ring(distance, diameter)
@@ -151,6 +157,7 @@ def lab_from_rgb(image: Pixels) -> Values:
 
     Source: IEC 61966-2-1 and CIE 15; the same numbers as skimage.color.rgb2lab, several times faster from bytes.
     """
+    check_image(image)
     xyz = LINEAR[image] @ (XYZ_FROM_RGB / WHITE[:, None]).T
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
     x, y, z = f[..., 0], f[..., 1], f[..., 2]
@@ -158,7 +165,13 @@ def lab_from_rgb(image: Pixels) -> Values:
 
 
 def shape_of(mask: Mask) -> tuple[float, float]:
-    """Return eccentricity and solidity of a mask's largest component."""
+    """Return eccentricity and solidity of a mask's largest connected part, both 0 of an empty mask.
+
+    Raises:
+        ShapeError: The mask is not two-dimensional.
+    """
+    if not np.any(mask):
+        return 0.0, 0.0
     rows, columns = np.nonzero(largest_part(mask))
     return _eccentricity(rows, columns), _solidity(rows, columns)
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.findings import library_of
 from diffaug.conditioning.prompts import phrase
-from diffaug.data.case import Label, LabelClass, Mask, masks_from_label
+from diffaug.data.case import LabelClass, masks_from_label
 from diffaug.data.fundus import disc_and_cup, vertical_diameter
+from diffaug.data.images import Label, Mask, check_mask
 from diffaug.errors import DataError
 
 DISC = "disc"  # the finding of fundus.yaml that says nothing but that it is an optic disc
@@ -73,10 +74,21 @@ def cup_of_ratio(disc: Mask, cup: Mask, ratio: float) -> Mask:
     level sets between the signed distances of these three. The vertical diameter is that of the ratio within a pixel.
 
     Args:
-        disc: Shape (H, W), with the cup; not empty.
+        disc: Shape (H, W), with the cup.
         cup: The disc's own cup, which gives place and shape; empty takes the disc's.
         ratio: Vertical cup-to-disc ratio, 0 to 1; 0 is no cup.
+
+    Raises:
+        ShapeError: A mask is not two-dimensional, or the two differ in size.
+        DataError: A mask is not boolean, the disc is empty, or the ratio is not in [0, 1].
     """
+    check_mask(disc)
+    check_mask(cup, disc.shape)
+    if not disc.any() or not 0.0 <= ratio <= 1.0:
+        raise DataError(
+            f"a cup lies in a disc, and its ratio is 0 to 1: the ratio is {ratio}, the disc has {disc.sum()} px; pass "
+            "the mask of the whole disc, and the cup's vertical diameter over the disc's"
+        )
     target = ratio * vertical_diameter(disc)
     if target < 0.5:
         return np.zeros_like(disc)

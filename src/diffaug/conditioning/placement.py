@@ -16,7 +16,7 @@ from scipy import ndimage, signal
 
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
 from diffaug.conditioning.masks import paste
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels, check_image, check_mask
 from diffaug.data.lesions import CORNERS, components
 
 CELLS = 128  # longest side of the grid of positions
@@ -42,7 +42,12 @@ def field_of_view(image: Pixels) -> Mask:
     """Find the pixels that show tissue, shape (H, W): neither black border nor an overlay box.
 
     The largest bright area, after an opening that drops the text on black; its holes (a dark lumen) belong to it.
+
+    Raises:
+        ShapeError: The image has not the shape (H, W, 3).
+        DataError: The image does not hold bytes.
     """
+    check_image(image)
     side = max(image.shape[:2])
     bright = _opened(image.max(axis=2) > BORDER, max(2.0, side / 90))
     labels, count = ndimage.label(bright)
@@ -186,7 +191,13 @@ def placement_map_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -
         image: The background.
         lesion: Its lesions.
         printed: Where frames like this one carry text, from `printed_on`; None if that is not known.
+
+    Raises:
+        ShapeError: The image has not the shape (H, W, 3), or the mask has another size.
+        DataError: The image does not hold bytes, or the mask no booleans.
     """
+    check_image(image)
+    check_mask(lesion, image.shape[:2])
     frame = (int(lesion.shape[0]), int(lesion.shape[1]))
     cell = -(-max(frame) // CELLS)
     lab = lab_from_rgb(image)

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 
 from diffaug.conditioning.attributes import Attributes
-from diffaug.data.case import Case
 from diffaug.data.lesions import SIZES, size_class
 
 NORMAL_PROMPT = "normal mucosa"
@@ -74,11 +73,6 @@ def describe_words(words: Mapping[str, str], keep: Collection[str] | None = None
 def describe_region(attributes: Attributes, keep: Collection[str] | None = None) -> str:
     """Describe a region of tissue that is not known to be a lesion: an "area", without its size unless kept."""
     return phrase(words_of(attributes), ASPECTS[1:] if keep is None else keep, "area")
-
-
-def prompt_of_case(case: Case, attributes: Attributes) -> str:
-    """Return the user's own prompt, else the description of the attributes."""
-    return case.prompt or describe(attributes)
 
 
 def all_prompts() -> Iterator[str]:

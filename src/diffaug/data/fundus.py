@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffaug.data.case import LabelClass
-from diffaug.data.images import Mask, Pixels
+from diffaug.data.images import Mask, Pixels, check_image, check_mask
 
 DISC_AND_CUP = (LabelClass("disc", (1, 2)), LabelClass("cup", (2,)))  # 1 = rim, 2 = cup: the disc holds the cup
 SIDE = 256  # px; the longer side of the image that is searched
@@ -24,7 +24,13 @@ def disc_and_cup(names: Sequence[str]) -> tuple[int, int] | None:
 
 
 def vertical_diameter(mask: Mask) -> int:
-    """Return the largest number of pixels of a mask (H, W) in one column; 0 of an empty mask."""
+    """Return the largest number of pixels of a mask (H, W) in one column; 0 of an empty mask.
+
+    Raises:
+        ShapeError: The mask is not two-dimensional.
+        DataError: The mask is not boolean.
+    """
+    check_mask(mask)
     return int(np.count_nonzero(mask, axis=0).max(initial=0))
 
 
@@ -37,8 +43,14 @@ def vertical_ratio(disc: Mask, cup: Mask) -> float | None:
     Returns:
         0 without a cup; None without a disc, where the ratio has no meaning.
 
+    Raises:
+        ShapeError: A mask is not two-dimensional, or the two differ in size.
+        DataError: A mask is not boolean.
+
     Source: Orlando et al. 2020 (doi:10.1016/j.media.2019.101570), the REFUGE challenge, which compares the ratio.
     """
+    check_mask(disc)
+    check_mask(cup, disc.shape)
     return vertical_diameter(cup) / vertical_diameter(disc | cup) if disc.any() else None
 
 
@@ -65,11 +77,16 @@ def locate_disc(image: Pixels) -> DiscPlace:
     Returns:
         The place; the middle of the image where it has no field of view.
 
+    Raises:
+        ShapeError: The image has not the shape (H, W, 3).
+        DataError: The image does not hold bytes.
+
     A rule of this project; compare Sinthanayothin et al. 1999 (doi:10.1136/bjo.83.8.902), who take the place where the
     brightness varies most. Bright lesions as large as the disc can mislead it.
     """
     from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
+    check_image(image)
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from diffaug.artifacts import atomic_path
-from diffaug.errors import DataError
+from diffaug.errors import DataError, ShapeError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 Mask = NDArray[np.bool_]  # (H, W), True = lesion
@@ -111,6 +111,40 @@ def read_codes(path: Path, case: str = "") -> Label:
     """
     image = _decoded(path, case)
     return np.array(image) if _has_class_palette(image) else rgb_from_file(path, case)[0][:, :, 0]
+
+
+def check_image(image: Pixels) -> None:
+    """Refuse an array that is no image as every stage takes it.
+
+    Raises:
+        ShapeError: The shape is not (H, W, 3).
+        DataError: The values are not bytes.
+    """
+    if np.ndim(image) != 3 or np.shape(image)[2] != 3 or 0 in np.shape(image):
+        raise ShapeError(
+            f"an image has the shape (H, W, 3): this one has {np.shape(image)}; repeat a grey image three times with "
+            "np.stack([image] * 3, axis=-1)"
+        )
+    if np.asarray(image).dtype != np.uint8:
+        raise DataError(f"an image holds bytes, 0 to 255: this one holds {image.dtype}; convert it to np.uint8")
+
+
+def check_mask(mask: Mask, frame: tuple[int, ...] | None = None) -> None:
+    """Refuse an array that is no mask, or that has another size than its image.
+
+    Args:
+        mask: What is to be a mask, (H, W).
+        frame: Height and width of the image that it belongs to; None for any.
+
+    Raises:
+        ShapeError: The shape is not (H, W), or not that of the image.
+        DataError: The values are not booleans.
+    """
+    if np.ndim(mask) != 2 or (frame is not None and np.shape(mask) != tuple(frame)):
+        expected = "(H, W)" if frame is None else f"of its image, {tuple(frame)}"
+        raise ShapeError(f"a mask has the shape {expected}: this one has {np.shape(mask)}; pass the mask of this image")
+    if np.asarray(mask).dtype != np.bool_:
+        raise DataError(f"a mask is boolean, True inside the lesion: this one holds {mask.dtype}; pass mask > 0")
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
