@@ -9,6 +9,7 @@ Usage: python benchmarks/codec_components.py IMAGES
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from diffaug.config import CodecConfig
 from diffaug.data.case import SUFFIXES, Pixels, read_image
-from diffaug.models.compact import codec_of
+from diffaug.models.compact import codec_of, reconstruct
 from diffaug.painting.window import resize, tensor_from_pixels
 from diffaug.training.codec import measure_codec, psnr, sample_windows, start_from_components
 
@@ -74,7 +75,7 @@ def main(images: Path) -> None:
     torch.manual_seed(0)
     codec = codec_of(config)
     start_from_components(codec, seen, config.window)
-    print("untrained codec:", measure_codec(codec, held_out, config.window, windows=120))
+    print("untrained codec:", measure_codec(partial(reconstruct, codec), held_out, config.window, windows=120))
 
 
 if __name__ == "__main__":

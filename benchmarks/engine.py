@@ -51,7 +51,6 @@ from diffaug.data.lesions import size_class
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.models.latent_inpainter import decode, encode
 from diffaug.painting.compose import region_of
 from diffaug.painting.engine import Prepared, paint
 from diffaug.painting.example import mirrored_tissue
@@ -155,7 +154,7 @@ class Bench:
         """Return where a request starts if the tissue beside its region is to go on in it, (1, Z, h, w)."""
         canvas, painter = self.canvases[index], self.studio.painter
         tissue = mirrored_tissue(canvas.background, canvas.field & ~canvas.region)
-        start = encode(painter.codec, window_image(tissue, canvas.window, painter.window))
+        start = painter.encode(window_image(tissue, canvas.window, painter.window))
         return self.studio.noised(start, painter.noise([canvas.request.seed]))
 
     @staticmethod
@@ -183,7 +182,7 @@ class Bench:
     def decoded(self, latents: Tensor) -> Tensor:
         """Decode in batches of the slots."""
         size = self.studio.plan.config.slots
-        return torch.cat([decode(self.studio.painter.codec, part) for part in torch.split(latents, size)])
+        return torch.cat([self.studio.painter.decode(part) for part in torch.split(latents, size)])
 
     def pixel_targets(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return masks and regions of requests as a pixel-space filter needs them, (N, 1, S, S) each."""
@@ -354,7 +353,7 @@ def textureless(bench: Bench, index: int, lesion: Lesion, around: bool) -> Tenso
     mask = window_mask(canvas.masks.new, canvas.window, painter.window)
     where = (1 - region) if around else mask
     colour = (image * where).sum((2, 3), keepdim=True) / where.sum().clamp_min(1)
-    x0 = encode(painter.codec, image * (1 - region) + colour * region)
+    x0 = painter.encode(image * (1 - region) + colour * region)
     prepared, t = bench.prepared[index], bench.timesteps()[bench.half()].view(1)
     x_t = x_t_from_x0(x0, painter.noise([canvas.request.seed]), painter.schedule.at(t))
     return torch.cat([bench.studio.denoiser(x_t, t, prepared.conditioning), x0])
@@ -542,7 +541,7 @@ def measure_looks(bench: Bench) -> dict[str, float]:
     still, last = torch.zeros(slots, dtype=torch.long), torch.full((slots,), bench.studio.calibration.steps)
     parts: dict[str, Callable[[], Any]] = {
         "latent": lambda: bench.studio.gate.check(latents, still, last, targets),
-        "decode": lambda: decode(painter.codec, latents),
+        "decode": lambda: painter.decode(latents),
         "pixel": lambda: bench.filtered(torch.zeros(slots, 3, painter.window, painter.window), *wanted),
     }
     found = {name: milliseconds(work) / slots for name, work in parts.items()}

@@ -17,7 +17,7 @@ from diffaug.artifacts import make_folder, write_json
 from diffaug.config import DenoiserConfig, FitConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import shuffled
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.loading import load_model
 from diffaug.training.fit import SHIPPED, chosen_checkpoint, lesion_windows, painter_windows
 from diffaug.training.painter import held_out_loss, train_painter
 from diffaug.training.windows import Annotated
@@ -28,11 +28,11 @@ RATES = {0: 4e-4, 8: 2e-3, 32: 2e-3}  # by rank; 0 is full fine-tuning
 
 def tuned(cases: list[Annotated], held_out: Any, rank: int, rate: float, iterations: int, out: Path) -> dict[str, Any]:
     """Train a painter and return its score before, its best one, and the seconds of an update."""
-    model = LatentInpainter.load(SHIPPED)
+    model = load_model(SHIPPED)
     config = DenoiserConfig(iterations=iterations, learning_rate=rate, lora_rank=rank)
-    before, started = held_out_loss(model, held_out, config.region_weight), time.monotonic()
+    before, started = held_out_loss(model, held_out), time.monotonic()
     sources = painter_windows(model, cases, FitConfig(denoiser=config), 0)
-    encoded, resumed = time.monotonic(), (out / "painter.safetensors").is_file()
+    encoded, resumed = time.monotonic(), (out / "painter.checkpoint").is_file()
     train_painter(model, sources, config, out, monitor=held_out)
     seconds = None if resumed else round((time.monotonic() - encoded) / iterations, 3)  # a killed run's are not known
     row = {"cases": len(cases), "rank": rank, "learning_rate": rate, "before": round(before, 4)}
@@ -53,7 +53,7 @@ def main() -> None:
     dataset = read_dataset(given.data)
     names = shuffled((case.id for case in dataset.split("train")), seed=0)
     cases = [Annotated.of(dataset.case(name)) for name in names[: held + many]]
-    held_out = lesion_windows(LatentInpainter.load(SHIPPED), cases[:held], 2, 0, kind=3)
+    held_out = lesion_windows(load_model(SHIPPED), cases[:held], 2, 0, kind=3)
     rows = []
     for count in (few, many):
         for rank, rate in RATES.items():

@@ -45,7 +45,8 @@ from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.sampler import sample
-from diffaug.models.latent_inpainter import LatentInpainter, decode, encode
+from diffaug.models.base import LatentInpainter
+from diffaug.models.loading import load_model
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import band_width, compose, region_of
 from diffaug.painting.engine import paint
@@ -116,15 +117,15 @@ def windows(lesions: Sequence[Lesion]) -> tuple[torch.Tensor, torch.Tensor, torc
 def measure_codec(painter: LatentInpainter, lesions: Sequence[Lesion]) -> dict[str, float]:
     """Return mean PSNR (dB) and SSIM of one window per lesion."""
     images = torch.cat([window_image(x.image, window_of(x.mask), painter.window) for x in lesions])
-    return {f"codec_{name}": value for name, value in fidelity(painter.codec, images).items()}
+    return {f"codec_{name}": value for name, value in fidelity(painter.reconstruct, images).items()}
 
 
 @torch.no_grad()
 def codec_passed(painter: LatentInpainter, lesion: Lesion) -> Lesion:
     """Return a real lesion that went through the codec and was blended in again, without the detail that this loses."""
     window, band = window_of(lesion.mask), band_width(lesion.mask, 0.08)
-    latents = encode(painter.codec, window_image(lesion.image, window, painter.window))
-    image = compose(lesion.image, decode(painter.codec, latents), window, lesion.region, band, seed=0)
+    latents = painter.encode(window_image(lesion.image, window, painter.window))
+    image = compose(lesion.image, painter.decode(latents), window, lesion.region, band, seed=0)
     return replace(lesion, image=image)
 
 
@@ -167,7 +168,7 @@ class Easel:
         latents = {sample.index: sample.latents for sample in samples}
         denoised = time.perf_counter()
         with torch.no_grad():
-            decoded = [decode(painter.codec, latents[i]) for i in range(len(canvases))]
+            decoded = [painter.decode(latents[i]) for i in range(len(canvases))]
         done = time.perf_counter()
         images = studio.blend_all(canvases, decoded)
         made = [
@@ -354,7 +355,7 @@ def measure_likeness(
 
 def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], count: int) -> dict[str, float]:
     """Return `copies` of what the shipped prior paints into held-out frames, against the frames it was trained on."""
-    prior = LatentInpainter.load(SHIPPED)
+    prior = load_model(SHIPPED)
 
     def regions(cases: Sequence[Case], total: int, seed: int) -> list[Any]:
         frames = [case.read_image() for case in cases]
@@ -375,8 +376,8 @@ def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], c
     with torch.no_grad():
         conditioning = told.conditioning(prior.embed_tokens(told.tokens))
         *_, last = sample(prior, prior.noise(range(count)), conditioning, prior.schedule, 8)
-        painted = ((decode(prior.codec, last.x_next) + 1) / 2).clamp(0, 1)
-        passed = ((decode(prior.codec, told.x0) + 1) / 2).clamp(0, 1)
+        painted = ((prior.decode(last.x_next) + 1) / 2).clamp(0, 1)
+        passed = ((prior.decode(told.x0) + 1) / 2).clamp(0, 1)
     return copies(
         nearest_rows(turned_features(judge, painted, masks), features),
         nearest_rows(turned_features(judge, passed, masks), features),

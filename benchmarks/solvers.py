@@ -18,7 +18,7 @@ from torch import Tensor
 from diffaug.config import GenerateConfig
 from diffaug.data.case import SUFFIXES, read_image
 from diffaug.diffusion.sampler import Solver, sample
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.loading import load_model
 from diffaug.synthesis.shards import guided
 from diffaug.training.fit import SHIPPED
 from diffaug.training.windows import drawn, encode_windows, tissue_window
@@ -38,7 +38,7 @@ def main() -> None:
     given = parser.parse_args()
     count, reference, counts = (2, 4, (1, 2)) if given.quick else (given.windows, given.reference, STEPS)
 
-    painter = LatentInpainter.load(SHIPPED)
+    painter = load_model(SHIPPED)
     files = sorted(path for path in given.images.iterdir() if path.suffix.lower() in SUFFIXES)
     frames = [read_image(path) for path in files[::20]]
 

@@ -32,8 +32,8 @@ from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import DenoiserConfig
 from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.sampler import sample
+from diffaug.models.base import LatentInpainter
 from diffaug.models.compact import tokenizer_of
-from diffaug.models.latent_inpainter import LatentInpainter, decode
 from diffaug.training.painter import train_painter
 from diffaug.training.windows import Windows
 from diffaug.validator.latent_segmenter import UPSCALE
@@ -156,9 +156,7 @@ def bytes_kept(work: Callable[[], Any], model: LatentInpainter) -> tuple[int, An
 
 def training(model: LatentInpainter, meter: Meter, rows: int, checkpointing: bool, iterations: int) -> dict[str, Any]:
     """Train low-rank updates of rank 16 and the columns of one mask and of scale; return time and memory of a step."""
-    config = DenoiserConfig(
-        lora_rank=16, batch_size=rows, accumulation=1, iterations=iterations, checkpointing=checkpointing
-    )
+    config = DenoiserConfig(lora_rank=16, batch_size=rows, iterations=iterations, checkpointing=checkpointing)
     windows = windows_of(model, rows)
     with tempfile.TemporaryDirectory() as scratch:  # a checkpoint of before would be taken up
         kept, found = bytes_kept(
@@ -184,7 +182,7 @@ def painting(model: LatentInpainter, meter: Meter, steps: int) -> dict[str, Any]
         parts["encode_ms"] = time.monotonic() - started
         *_, last = sample(denoiser, model.noise([0]), told, model.schedule, steps)
         parts["steps_ms"] = time.monotonic() - started - parts["encode_ms"]
-        decode(model.codec, last.x_next)
+        model.decode(last.x_next)
         parts["decode_ms"] = time.monotonic() - started - parts["encode_ms"] - parts["steps_ms"]
 
     found = meter.measure(work)

@@ -11,13 +11,16 @@ Every 20th image is held out of all training and measures codec and prior. Run i
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig
 from diffaug.data.case import SUFFIXES, read_image
 from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.base import LatentInpainter
+from diffaug.models.compact import reconstruct
+from diffaug.models.loading import load_model
 from diffaug.training.codec import measure_codec, train_codec
 from diffaug.training.fit import train_prior, untrained_around
 from diffaug.training.painter import held_out_loss
@@ -36,7 +39,7 @@ def painting_loss(prior: LatentInpainter, images: list[Any]) -> float:
         MEASURED,
         seed=99,
     )
-    return held_out_loss(prior, encode_windows(prior, windows), DENOISER.region_weight)
+    return held_out_loss(prior, encode_windows(prior, windows))
 
 
 def write_list(images: Path, model: Path, start: Path | None = None) -> None:
@@ -55,10 +58,10 @@ def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> N
     held_out = [read_image(path) for path in files[::20]]
     seen = [read_image(path) for index, path in enumerate(files) if index % 20]
 
-    base = LatentInpainter.load(start) if start else None
+    base = load_model(start) if start else None
     codec = base.codec if base else train_codec(seen, CODEC, out).requires_grad_(False)
     measured: dict[str, Any] = {"images": len(files)}
-    measured["codec_held_out"] = measure_codec(codec, held_out, CODEC.window, windows=120)
+    measured["codec_held_out"] = measure_codec(partial(reconstruct, codec), held_out, CODEC.window, windows=120)
     if base:
         measured["painting_loss_before"] = round(painting_loss(base, held_out), 4)
     print(json.dumps(measured), flush=True)

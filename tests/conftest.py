@@ -84,8 +84,15 @@ def untrained(tiny):
     import torch
 
     from diffaug.conditioning.prompts import all_prompts
-    from diffaug.models.compact import codec_of, denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
-    from diffaug.models.latent_inpainter import LatentInpainter, with_scale
+    from diffaug.models.compact import (
+        Compact,
+        codec_of,
+        denoiser_of,
+        scheduler_of,
+        text_encoder_of,
+        tokenizer_of,
+        with_scale,
+    )
 
     torch.manual_seed(0)
     tokenizer = tokenizer_of(all_prompts())
@@ -93,4 +100,4 @@ def untrained(tiny):
     with_scale(codec, torch.rand(16, 3, 64, 64) * 2 - 1)
     unet = denoiser_of(tiny.denoiser, 4, 8).eval().requires_grad_(False)
     text_encoder = text_encoder_of(tiny.denoiser, tokenizer).eval().requires_grad_(False)
-    return LatentInpainter(codec, unet, text_encoder, tokenizer, scheduler_of())
+    return Compact(codec, unet, text_encoder, tokenizer, scheduler_of())

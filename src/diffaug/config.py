@@ -108,21 +108,14 @@ class DenoiserConfig(Knobs):
     text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # 32 for each head
     text_layers: Positive = 2  # of the text encoder
     windows_per_case: Positive = 12  # augmented windows encoded once per case
-    normal_share: Fraction = 0.35  # share of lesion-free windows in a batch
     monitor_share: Rate = 0.1  # of the cases with lesions, only choose the checkpoint; none where that is under two
-    text_dropout: Fraction = 0.1  # share of prompts that are emptied, so that text can guide
-    region_weight: Annotated[float, Field(ge=1.0)] = 3.0  # of the region over what else is estimated
     iterations: Count = 400  # the score of held-out cases rises no more after 400 of 500 (N = 100)
     batch_size: Positive = 32  # windows
     learning_rate: Rate = 4e-4  # the highest
     lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0  # of low-rank updates; 0 trains a base in full
     # What follows is for a Stable Diffusion base, or a GPU that is short of memory.
-    soft_masks: bool = True  # give the base channels for masks and scale; without, its LoRA suffices in other pipelines
-    lora_text: bool = False  # adapt the text encoder too
     merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False  # save whole networks, not the LoRA and its base
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # of training; auto is bf16 where the device has it
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
-    accumulation: Count = 0  # parts a batch is computed in, one after the other; 0: as many as 64 x 64 latents need
 
 
 class ValidatorConfig(Knobs):

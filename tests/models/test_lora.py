@@ -8,7 +8,7 @@ from diffusers import StableDiffusionInpaintPipeline, UNet2DConditionModel
 from peft import LoraConfig
 
 from diffaug.errors import ModelError
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.loading import load_model
 from diffaug.models.lora import ATTENTION, WHOLE, Adapters, Tuning, add_lora
 
 
@@ -63,7 +63,7 @@ def test_merged_weights_do_what_the_adapters_did(model):
 def test_a_merged_model_is_saved_and_loaded_without_a_change(model, tmp_path):
     moved(model).merge_and_unload()
     model.save(tmp_path)
-    assert torch.equal(output(LatentInpainter.load(tmp_path)), output(model))
+    assert torch.equal(output(load_model(tmp_path)), output(model))
 
 
 def test_the_same_seed_makes_the_same_adapters_and_another_seed_others(untrained):
@@ -85,8 +85,7 @@ def base(request, tmp_path_factory):
 
 def adapted(base, masks, text=True):
     """A model whose adapters, and columns of masks and scale, were moved as training would; and these."""
-    model = LatentInpainter.load(base)
-    model.precision = "fp32"
+    model = load_model(base)
     if masks:
         model.add_masks(1)
     networks = {"unet": model.unet, "text_encoder": model.text_encoder} if text else {"unet": model.unet}
@@ -112,7 +111,7 @@ def predicted(unet, text_encoder, further=0):
 
 def pipeline_of(base):
     """The checkpoint in diffusers' own pipeline."""
-    model = LatentInpainter.load(base)
+    model = load_model(base)
     parts = {"unet": model.unet, "vae": model.codec, "text_encoder": model.text_encoder, "tokenizer": model.tokenizer}
     without = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return StableDiffusionInpaintPipeline(**parts, scheduler=model.scheduler, **without)
@@ -139,7 +138,7 @@ def test_with_soft_masks_they_are_what_a_model_does_that_is_told_no_mask(base, t
 
 
 def test_only_attention_and_the_columns_of_masks_and_scale_are_trained(base):
-    model = LatentInpainter.load(base)
+    model = load_model(base)
     model.add_masks(2)
     before = predicted(model.unet, model.text_encoder, further=4)
     Tuning({"unet": model.unet}, 4, model.plain_channels)
@@ -152,7 +151,7 @@ def test_only_attention_and_the_columns_of_masks_and_scale_are_trained(base):
 
 
 def test_a_network_that_holds_adapters_is_never_saved(base, tmp_path):
-    model = LatentInpainter.load(base)
+    model = load_model(base)
     model.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"]))
     with pytest.raises(ModelError, match="unet holds adapters; merge them first") as error:
         model.save(tmp_path / "model")
@@ -161,23 +160,23 @@ def test_a_network_that_holds_adapters_is_never_saved(base, tmp_path):
 
 def test_adapted_weights_that_diffusers_saved_under_other_names_are_never_made_up(base, tmp_path):
     folder = shutil.copytree(base, tmp_path / "base")
-    model = LatentInpainter.load(folder)
+    model = load_model(folder)
     model.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"]))
     shutil.rmtree(folder / "unet")
     model.unet.save_pretrained(folder / "unet")
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")  # the trap: no error, and no weights, or random ones
     key = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     made_up = unet.state_dict()[key]
-    assert made_up.is_meta or not torch.equal(made_up, LatentInpainter.load(base).unet.state_dict()[key])
+    assert made_up.is_meta or not torch.equal(made_up, load_model(base).unet.state_dict()[key])
     with pytest.raises(ModelError, match=r"unet lacks .*to_q\.weight and .* adapters must be merged") as error:
-        LatentInpainter.load(folder)
+        load_model(folder)
     assert "\n" not in str(error.value)
 
 
 def test_updates_of_another_base_are_one_line_of_error(base, tmp_path):
     model, small = (
         adapted(base, masks=False),
-        UNet2DConditionModel.from_config({**LatentInpainter.load(base).unet.config}),
+        UNet2DConditionModel.from_config({**load_model(base).unet.config}),
     )
     small.mid_block = None
     with pytest.raises(ModelError, match="use the base of the fit"):

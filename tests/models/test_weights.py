@@ -10,14 +10,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.data.phantom import phantom_of_index
 from diffaug.data.seen import read_seen
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.base import LatentInpainter
+from diffaug.models.loading import load_model
 from diffaug.training.codec import measure_codec
 from diffaug.training.fit import SHIPPED
 
 
 @pytest.fixture(scope="module")
 def prior() -> LatentInpainter:
-    return LatentInpainter.load(SHIPPED)
+    return load_model(SHIPPED)
 
 
 def test_the_shipped_weights_are_safetensors_shards_of_at_most_15_mb_and_30_mb_in_all() -> None:
@@ -43,7 +44,7 @@ def test_every_shipped_part_loads_with_its_librarys_own_from_pretrained(part: st
 
 def test_the_shipped_codec_keeps_what_it_is_shown(prior: LatentInpainter) -> None:
     scenes = [phantom_of_index("train", index, 256).image for index in range(4)]
-    measured = measure_codec(prior.codec, scenes, prior.window, windows=8)
+    measured = measure_codec(prior.reconstruct, scenes, prior.window, windows=8)
     assert measured["psnr_db"] > 31 and measured["ssim"] > 0.88
 
 
@@ -61,9 +62,8 @@ def test_the_shipped_weights_say_which_images_they_have_seen() -> None:
 
 
 def test_latents_of_the_shipped_codec_have_about_unit_variance(prior: LatentInpainter) -> None:
-    from diffaug.models.latent_inpainter import encode
     from diffaug.painting.window import tensor_from_pixels
 
     image = np.asarray(phantom_of_index("train", 0, 256).image)
-    latents = encode(prior.codec, tensor_from_pixels(image)[:, :, :128, :128])
+    latents = prior.encode(tensor_from_pixels(image)[:, :, :128, :128])
     assert 0.3 < float(latents.std()) < 3

@@ -10,7 +10,7 @@ from diffaug.cli.main import main
 from diffaug.data.case import read_image, write_png
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, ModelError
-from diffaug.models.latent_inpainter import seal
+from diffaug.models.checkpoints import seal
 from diffaug.synthesis.segment import FrameSegmenter, label_of, segment_images
 from diffaug.synthesis.shards import painter_digest
 

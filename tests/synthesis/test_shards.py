@@ -28,7 +28,7 @@ from diffaug.data.lesions import size_class
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
-from diffaug.models.latent_inpainter import encode, read_words, seal
+from diffaug.models.checkpoints import read_words, seal
 from diffaug.painting.clearing import Remover
 from diffaug.painting.window import image_of, resized
 from diffaug.study.run import run_study
@@ -522,7 +522,7 @@ def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, ph
     canvas = studio.canvas(studio.drawer.draw(0))
     noise = studio.painter.noise([canvas.request.seed])
     np.testing.assert_array_equal(canvas.start, studio.example(canvas, resized(canvas.tissue, len(canvas.start))))
-    shown = encode(studio.painter.codec, image_of(canvas.start, studio.painter.window))
+    shown = studio.painter.encode(image_of(canvas.start, studio.painter.window))
     first = studio.painter.schedule.timesteps(studio.calibration.steps, CONFIG.strength)[:1]
     started = x_t_from_x0(shown, noise, studio.painter.schedule.at(first))
     torch.testing.assert_close(studio.prepare(canvas).noise, started, atol=1e-3, rtol=0)
@@ -536,7 +536,7 @@ def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
     canvas = studio.canvas(request)
     np.testing.assert_array_equal(canvas.start, resized(canvas.tissue, len(canvas.start)))
     image = image_of(canvas.start, studio.painter.window)
-    torch.testing.assert_close(studio.starts([canvas]), encode(studio.painter.codec, image))
+    torch.testing.assert_close(studio.starts([canvas]), studio.painter.encode(image))
     beside = np.asarray(canvas.window.crop(canvas.field), dtype=bool)
     np.testing.assert_array_equal(canvas.tissue[beside], canvas.window.crop(canvas.background)[beside])
 

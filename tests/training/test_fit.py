@@ -17,8 +17,8 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.seen import read_seen, sketches_of
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, ModelError
-from diffaug.models.checkpoints import find_checkpoint
-from diffaug.models.latent_inpainter import PARTS, LatentInpainter, read_words, verify
+from diffaug.models.checkpoints import find_checkpoint, read_words, verify
+from diffaug.models.loading import PARTS, load_model
 from diffaug.training.fit import base_model, divided, fit, rare_classes, train_prior, untrained_around, words_read
 from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import Calibration
@@ -80,7 +80,7 @@ def test_words_read_are_those_that_fit_into_the_text_encoder(untrained):
 
 
 def test_a_fitted_model_is_a_painter_of_the_config(fitted, tiny):
-    model = LatentInpainter.load(fitted)
+    model = load_model(fitted)
     assert (model.window, model.cell, model.latent_channels, model.classes) == (64, 8, 4, 1)
     assert tuple(model.unet.config.block_out_channels) == tiny.denoiser.widths
 
@@ -187,7 +187,7 @@ def test_a_base_that_is_no_model_is_refused(phantoms, tiny, tmp_path):
 def test_a_base_gives_its_architecture_and_its_latents(fitted, phantoms, tiny, tmp_path):
     other = tiny.model_copy(update={"denoiser": tiny.denoiser.model_copy(update={"widths": (32, 64)})})
     fit(phantoms, tmp_path / "model", other, base=fitted)
-    first, second = LatentInpainter.load(fitted), LatentInpainter.load(tmp_path / "model")
+    first, second = load_model(fitted), load_model(tmp_path / "model")
     assert second.unet.config.block_out_channels == first.unet.config.block_out_channels
     assert same(first.codec.encoder, second.codec.encoder)
     assert second.codec.config.scaling_factor == first.codec.config.scaling_factor
@@ -241,7 +241,7 @@ def test_val_and_test_are_never_opened(copy, tiny, tmp_path):
 
 
 def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
-    codec = LatentInpainter.load(fitted).codec
+    codec = load_model(fitted).codec
     prior = train_prior(frames, tmp_path, tiny, untrained_around(codec, tiny, 0), windows=8)
     assert (prior.window, prior.classes) == (64, 1)
     assert (tmp_path / "prior.log.jsonl").is_file()
@@ -311,7 +311,7 @@ def test_low_rank_updates_without_a_base_are_refused_before_any_work(phantoms, t
 
 def test_a_base_tuned_with_low_rank_updates_is_a_plain_model_with_its_text_encoder(fitted, phantoms, tiny, tmp_path):
     fit(phantoms, tmp_path / "model", with_rank(tiny, 4), base=fitted)
-    first, second = LatentInpainter.load(fitted), LatentInpainter.load(tmp_path / "model")
+    first, second = load_model(fitted), load_model(tmp_path / "model")
     assert second.unet.state_dict().keys() == first.unet.state_dict().keys()
     assert same(first.text_encoder, second.text_encoder) and not same(first.unet, second.unet)
 
@@ -323,8 +323,8 @@ def test_a_base_of_one_class_is_fitted_to_two_and_one_of_two_not_to_one(
     fitted, fitted_eyes, eyes, phantoms, tiny, tmp_path
 ):
     fit(eyes, tmp_path / "model", tiny, base=fitted)
-    painter = LatentInpainter.load(tmp_path / "model")
-    assert painter.classes == LatentInpainter.load(fitted_eyes).classes == 2
+    painter = load_model(tmp_path / "model")
+    assert painter.classes == load_model(fitted_eyes).classes == 2
     assert read_dataset(eyes).class_names == ("disc", "cup")
     validator = read_json(tmp_path / "model" / "validator" / "0" / "config.json")
     assert validator["out_channels"] == 2 * 16

@@ -5,8 +5,15 @@ import torch
 from diffaug.compute.seeds import generator_of
 from diffaug.diffusion.schedule import Schedule
 from diffaug.models.compact import scheduler_of
-from diffaug.models.latent_inpainter import LatentInpainter
-from diffaug.training.painter import held_out_loss, painting_loss, stratified_timesteps, train_painter, x0_weight
+from diffaug.models.loading import load_model
+from diffaug.training.painter import (
+    REGION_WEIGHT,
+    held_out_loss,
+    painting_loss,
+    stratified_timesteps,
+    train_painter,
+    x0_weight,
+)
 from diffaug.training.windows import encode_windows, lesion_window
 
 
@@ -36,34 +43,34 @@ def test_the_weight_is_signal_to_noise_plus_one_and_capped():
 
 def test_a_right_estimate_costs_nothing_and_a_wrong_one_more_the_wronger_it_is():
     x0, other = latents(0), latents(1)
-    assert painting_loss(x0, x0, REGION, POWER, 3.0) == 0
-    losses = [painting_loss(x0 + share * other, x0, REGION, POWER, 3.0).item() for share in (0.1, 0.5, 1.0)]
+    assert painting_loss(x0, x0, REGION, POWER) == 0
+    losses = [painting_loss(x0 + share * other, x0, REGION, POWER).item() for share in (0.1, 0.5, 1.0)]
     assert losses == sorted(losses)
     assert losses[2] == pytest.approx(100 * losses[0], rel=1e-4)
 
 
-def test_an_error_inside_the_region_counts_as_often_as_asked():
+def test_an_error_inside_the_region_counts_more():
     x0 = latents(0)
     inside, outside = x0.clone(), x0.clone()
     inside[:, :, 2, 3] += 1
     outside[:, :, 0, 0] += 1
-    ratio = painting_loss(inside, x0, REGION, POWER, 3.0) / painting_loss(outside, x0, REGION, POWER, 3.0)
-    assert ratio.item() == pytest.approx(3.0, rel=1e-5)
-    everywhere = torch.ones_like(REGION)
-    assert painting_loss(inside, x0, everywhere, POWER, 3.0) == pytest.approx(
-        painting_loss(inside, x0, everywhere, POWER, 1.0).item(), rel=1e-5
+    ratio = painting_loss(inside, x0, REGION, POWER) / painting_loss(outside, x0, REGION, POWER)
+    assert ratio.item() == pytest.approx(REGION_WEIGHT, rel=1e-5)
+    everywhere, nowhere = torch.ones_like(REGION), torch.zeros_like(REGION)
+    assert painting_loss(inside, x0, everywhere, POWER) == pytest.approx(
+        painting_loss(inside, x0, nowhere, POWER).item(), rel=1e-5
     )
 
 
 @pytest.fixture
 def model(fitted):
-    return LatentInpainter.load(fitted)
+    return load_model(fitted)
 
 
 @pytest.fixture(scope="module")
 def windows(annotated, fitted):
     sketches = [lesion_window(annotated[n % 8], 64, 8, (1.3, 2.2), np.random.default_rng(n)) for n in range(16)]
-    return encode_windows(LatentInpainter.load(fitted), sketches)
+    return encode_windows(load_model(fitted), sketches)
 
 
 def test_training_moves_the_unet_and_the_text_encoder_and_leaves_the_codec(model, windows, tiny, tmp_path):
@@ -108,8 +115,8 @@ def test_the_held_out_loss_is_always_the_same_and_leaves_torch_as_it_was(model, 
         ),
     )
     torch.manual_seed(1)
-    first = held_out_loss(model, windows, 3.0)
+    first = held_out_loss(model, windows)
     drawn = torch.rand(())
     torch.manual_seed(1)
     assert torch.equal(torch.rand(()), drawn)
-    assert held_out_loss(model, windows, 3.0) == first > 0
+    assert held_out_loss(model, windows) == first > 0

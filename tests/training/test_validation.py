@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffaug.data.folder import read_dataset
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.loading import load_model
 from diffaug.training.fit import CONTEXT
 from diffaug.training.validation import (
     ESTIMATES,
@@ -22,7 +22,7 @@ EACH = 10  # windows of a case
 
 @pytest.fixture(scope="module")
 def painter(fitted):
-    return LatentInpainter.load(fitted)
+    return load_model(fitted)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_every_real_lesion_is_scored_once_at_every_check(painter, annotated, fol
 
 
 def test_lesions_of_two_classes_are_scored_by_networks_of_two_classes(eyes, fitted_eyes, tiny, tmp_path):
-    painter = LatentInpainter.load(fitted_eyes)
+    painter = load_model(fitted_eyes)
     discs = [Annotated.of(case) for case in read_dataset(eyes).split("train")]
     folds = {case.case.id: number % 2 for number, case in enumerate(discs)}
     networks = train_validators(painter, discs, folds, tiny.validator, tmp_path)

@@ -1,10 +1,11 @@
-"""Model folders that a fit starts from: found by path or hub name, and checked before any weight is read.
+"""Model folders: those that a fit starts from, found by path or hub name, and those that it seals.
 
-Knows files, not tensors. A pickle (`.bin`, `.ckpt`) is never opened, and never downloaded.
+Knows files, not tensors: a folder is checked before any weight is read. A pickle (`.bin`, `.ckpt`) is never opened, and
+never downloaded.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from diffaug.artifacts import digest_of_file, read_json, write_json
+from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.conditioning.grammar import words_in
+from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -27,6 +30,7 @@ FOLDERS = (*STEMS, "tokenizer", "scheduler")
 ADDED = ("pytorch_lora_weights.safetensors", "mask_channels.safetensors")  # what a fit adds to a base, where not merged
 BASE_FILE = "base.json"  # digests of the base's files
 PLACE_FILE = "base_place.json"  # where the base lies; no part of what the model is, so it may be edited
+WORDS_FILE = "tokenizer/words.json"  # the words that the text encoder has met in training
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 CONFIGS = (
@@ -49,11 +53,6 @@ class Checkpoint:
     revision: str
     folder: Path
 
-    @property
-    def is_compact(self) -> bool:
-        """Whether it is a model of ours that is trained whole, rather than Stable Diffusion."""
-        return _compact(self.folder)
-
     def digests(self) -> dict[str, str]:
         """Return the digest of every file that shapes what the model does."""
         files = sorted(_shaping_files(self.folder))
@@ -68,7 +67,7 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     """
     folder = Path(name)
     if (folder / "model_index.json").is_file():
-        if not _compact(folder) and not (folder / BASE_FILE).is_file():
+        if not is_compact_folder(folder) and not (folder / BASE_FILE).is_file():
             check_configs(folder, str(name))
             check_weights(folder, str(name))
         return Checkpoint(str(folder.absolute()), "", folder)
@@ -195,8 +194,8 @@ def _config(part: Path, name: str, file: str = "config.json") -> dict[str, Any]:
         ) from None
 
 
-def _compact(folder: Path) -> bool:
-    """Tell whether a folder's codec is ours: an AutoencoderTiny of more than three channels; a wrong folder is not."""
+def is_compact_folder(folder: Path) -> bool:
+    """Tell whether a model folder is compact, by its codec: an AutoencoderTiny of more than three channels."""
     try:
         config = dict(read_json(folder / "vae" / "config.json"))
     except (DataError, TypeError, ValueError):
@@ -257,3 +256,53 @@ def verify_base(folder: Path) -> None:
                 "it back, or fit again"
             )
     verify_base(base.folder)
+
+
+def write_words(folder: Path, words: Iterable[str]) -> None:
+    """Write the words of a model's training prompts into its folder, before it is sealed."""
+    make_folder((folder / WORDS_FILE).parent)
+    write_json(folder / WORDS_FILE, sorted(words))
+
+
+def read_words(folder: Path) -> frozenset[str]:
+    """Return the words of a model's training prompts; those of measured attributes where it has no list of its own."""
+    if not (folder / WORDS_FILE).is_file():
+        return frozenset().union(*(words_in(prompt) for prompt in all_prompts()))
+    return frozenset(str(word) for word in read_json(folder / WORDS_FILE))
+
+
+def seal(folder: Path) -> str:
+    """Write `digests.json` over a finished model folder, last of all, and return the model digest.
+
+    Training logs (`training/`), what a killed run left half-written and the place of a base do not shape what the model
+    does.
+    """
+    apart = ("digests.json", PLACE_FILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)
+    kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
+    digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
+    write_json(folder / "digests.json", digests)
+    return digest_of_value(digests)
+
+
+def verify(folder: Path) -> str:
+    """Check a model folder against its `digests.json`, and the base that it adds to; return the model digest.
+
+    Raises:
+        ModelError: The folder is unfinished, or a file is missing or altered.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} does not exist; fit one")
+    try:
+        digests = dict(read_json(folder / "digests.json"))
+    except (DataError, TypeError, ValueError):
+        digests = {}
+    if not digests:
+        raise ModelError(f"a finished model has a digests.json: {folder} has none; run `diffaug fit` again")
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")
+        if digest_of_file(folder / name) != digest:
+            raise ModelError(f"a model's files must be as they were fitted: {folder / name} was altered; fit it again")
+    verify_base(folder)
+    return digest_of_value(digests)

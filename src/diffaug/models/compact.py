@@ -1,20 +1,106 @@
-"""Small configurations of the diffusers and transformers classes, for a CPU.
+"""The compact model: small enough for a CPU, trained whole, shipped with weights.
+
+Its parts are small configurations of the diffusers and transformers classes, made here. Its codec works on
+space-to-depth pixels: a cell of k x k px is encoded on its own.
 
 Legend: B batch, H = W window side (px), h = w latent side, Z latent channels, K classes, D text width, L text length.
 """
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffaug.config import CodecConfig, DenoiserConfig
+from diffaug.diffusion.contract import Conditioning
+from diffaug.models.base import SCALE_CHANNELS, LatentInpainter
+from diffaug.models.lora import add_lora
 
 TEXT_LENGTH = 32  # tokens; the longest prompt of conditioning.prompts needs fewer
-SCALE_CHANNELS = 2  # window width over frame width, native pixels per latent cell
+ROWS = 32  # windows that are evaluated together
+
+
+@dataclass
+class Compact(LatentInpainter):
+    """A model whose every part is trained here; low-rank updates, where it is tuned by them, are merged into it."""
+
+    trains_codec = True
+    least_rank = 0
+
+    @property
+    def cell(self) -> int:
+        """Pixels per latent cell."""
+        return cell_of(self.codec)
+
+    @property
+    def rows(self) -> int:
+        """Windows that are evaluated together."""
+        return ROWS
+
+    def encode_raw(self, image: Tensor) -> Tensor:
+        """Return unscaled latents: pixels (B, 3, H, W) in [-1, 1] => (B, Z, h, w)."""
+        return encode_raw(self.codec, image)
+
+    def decode_raw(self, raw: Tensor) -> Tensor:
+        """Return pixels: unscaled latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
+        return decode_raw(self.codec, raw)
+
+    def __call__(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return x0_hat, (B, Z, h, w); cells outside the region are known exactly, as each is encoded on its own."""
+        x0_hat = super().__call__(x_t, t, conditioning)
+        return torch.where(conditioning.region > 0, x0_hat, conditioning.masked_image_latents.to(x0_hat.dtype))
+
+    @contextmanager
+    def tuned(self, rank: int, seed: int) -> Iterator[dict[str, Any]]:
+        """Train U-Net and text encoder, or with a rank low-rank updates of every layer of the U-Net."""
+        trained = {"unet": self.unet} if rank else {"unet": self.unet, "text_encoder": self.text_encoder}
+        for network in trained.values():
+            network.requires_grad_(True)
+        lora = add_lora(self.unet, rank, seed) if rank else None
+        yield trained
+        if lora is not None:
+            lora.merge_and_unload()
+        for network in trained.values():
+            network.requires_grad_(False)
+
+
+def cell_of(codec: Any) -> int:
+    """Return k of the space-to-depth step before a codec, the pixels per latent cell: 8 for 192 channels."""
+    return round(math.sqrt(codec.config.in_channels / 3))
+
+
+def encode_raw(codec: Any, image: Tensor) -> Tensor:
+    """Return unscaled latents: pixels (B, 3, H, W) in [-1, 1] => (B, Z, h, w)."""
+    raw: Tensor = codec.encode(F.pixel_unshuffle(image, cell_of(codec)).to(codec.device)).latents
+    return raw.to(image.device)
+
+
+def decode_raw(codec: Any, raw: Tensor) -> Tensor:
+    """Return pixels: unscaled latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
+    return F.pixel_shuffle(codec.decode(raw.to(codec.device)).sample, cell_of(codec)).to(raw.device)
+
+
+@torch.no_grad()
+def reconstruct(codec: Any, image: Tensor) -> Tensor:
+    """Pass windows (B, 3, H, W) through a codec: pixels => latents => pixels."""
+    return decode_raw(codec, encode_raw(codec, image)).clamp(-1, 1)
+
+
+@torch.no_grad()
+def with_scale(codec: Any, images: Tensor) -> Any:
+    """Write the scale that gives the latents of `images` unit variance into the codec's config; return the codec."""
+    raw = torch.cat([encode_raw(codec, batch).float() for batch in torch.split(images, 32)])
+    codec.register_to_config(scaling_factor=round(float(1 / raw.std().clamp_min(1e-4)), 5), shift_factor=0.0)
+    return codec
 
 
 def codec_of(config: CodecConfig) -> Any:

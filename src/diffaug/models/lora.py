@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from diffaug.artifacts import atomic_path
+from diffaug.compute.seeds import seeded
 from diffaug.errors import ModelError
 from diffaug.models.checkpoints import ADDED
 
@@ -54,8 +55,8 @@ def add_lora(unet: Any, rank: int, seed: int = 0) -> Any:
 
 
 def _inject(network: Any, targets: list[str], rank: int, seed: int) -> Any:
-    torch.manual_seed(seed)
-    return LoraModel(network, LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), "default")
+    with seeded(seed):
+        return LoraModel(network, LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), "default")
 
 
 def has_adapters(network: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from diffaug.conditioning.request import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.lesions import connected_parts
 from diffaug.diffusion.sampler import sample
-from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, scale_of
+from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.compose import band_width, compose, reach_of
 from diffaug.painting.example import mirrored_tissue
 from diffaug.painting.window import Window, longer_side, window_around, window_image, window_mask
@@ -73,16 +73,16 @@ class Remover:
         empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
         told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
         steps, schedule = self.calibration.steps, painter.schedule
-        start = schedule.started(encode(painter.codec, image), painter.noise([seed]), steps, self.strength)
+        start = schedule.started(painter.encode(image), painter.noise([seed]), steps, self.strength)
         *_, last = sample(painter, start, told, schedule, steps, "ddim", self.strength)
-        return decode(painter.codec, last.x_next)
+        return painter.decode(last.x_next)
 
     @torch.no_grad()
     def found(self, case: str, frame: Pixels, lesion: Mask, window: Window) -> float:
         """Return the share of a lesion's area that the validator finds; one that has not seen the case, where known."""
         painter, fold = self.painter, self.calibration.folds.get(case)
         networks = self.validators if fold is None else [self.validators[fold]]
-        latents = encode(painter.codec, window_image(frame, window, painter.window))
+        latents = painter.encode(window_image(frame, window, painter.window))
         maps = torch.stack([segment(network, latents, torch.zeros(1, dtype=torch.long)) for network in networks])
         inside = window_mask(lesion, window, painter.latent_side * UPSCALE)
         found = maps.mean(0).amax(1, keepdim=True)

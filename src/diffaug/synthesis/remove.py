@@ -27,7 +27,8 @@ from diffaug.data.case import Case, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.inspect import outlined
 from diffaug.errors import DataError
-from diffaug.models.latent_inpainter import LatentInpainter, verify
+from diffaug.models.checkpoints import verify
+from diffaug.models.loading import load_model
 from diffaug.painting.clearing import CONTEXT, MARGIN, STRENGTH, Remover
 from diffaug.synthesis.shards import claim, load_validators
 from diffaug.validator.calibration import Calibration
@@ -73,7 +74,7 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
     settings |= {"device": place} if place != "cpu" else {}
     claim(out, {"remove": settings, "seed": seed, "model": digest, "data": digests})
     calibration = Calibration.load(model / "calibration.json")
-    painter = LatentInpainter.load(model, place)
+    painter = load_model(model, place)
     remover = Remover(painter, calibration, load_validators(model, calibration, painter), seed)
     with held(out):
         return _written(cases, remover, out, digest, hidden)

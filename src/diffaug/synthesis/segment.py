@@ -19,7 +19,8 @@ from diffaug.compute.progress import tracked
 from diffaug.data.case import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
 from diffaug.errors import DataError
-from diffaug.models.latent_inpainter import LatentInpainter, encode, verify
+from diffaug.models.checkpoints import verify
+from diffaug.models.loading import load_model
 from diffaug.painting.window import frame_window, window_image
 from diffaug.synthesis.shards import claim, load_validators
 from diffaug.validator.calibration import Calibration
@@ -39,14 +40,14 @@ class FrameSegmenter:
 
     def __init__(self, model: Path, device: torch.device | str = "cpu") -> None:
         calibration = Calibration.load(model / "calibration.json")
-        self.painter = LatentInpainter.load(model, device)
+        self.painter = load_model(model, device)
         self.validators: Sequence[Any] = load_validators(model, calibration, self.painter)
 
     @torch.no_grad()
     def probabilities(self, frame: Pixels) -> Maps:
         """Return lesion probabilities: pixels (H, W, 3) => (K, H, W), the mean over the fold validators."""
         window = frame_window(frame.shape)
-        latents = encode(self.painter.codec, window_image(frame, window, self.painter.window))
+        latents = self.painter.encode(window_image(frame, window, self.painter.window))
         still = torch.zeros(1, dtype=torch.long)
         maps = torch.stack([segment(network, latents, still) for network in self.validators]).mean(0)
         square = F.interpolate(maps, (window.side, window.side), mode="bilinear", align_corners=False)[0]

@@ -54,8 +54,9 @@ from diffaug.data.seen import read_seen, write_seen
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
 from diffaug.errors import ConfigError, ModelError
-from diffaug.models.checkpoints import BASE_FILE
-from diffaug.models.latent_inpainter import LatentInpainter, decode, encode, read_words, scale_of, verify
+from diffaug.models.base import LatentInpainter, scale_of
+from diffaug.models.checkpoints import BASE_FILE, read_words, verify
+from diffaug.models.loading import load_model
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import band_width, compose, reach_of, region_of, without_border
 from diffaug.painting.engine import Painted, Prepared, paint
@@ -146,7 +147,7 @@ class Studio:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.dataset: Dataset = read_dataset(plan.data)
-        self.painter = LatentInpainter.load(plan.model, plan.device)
+        self.painter = load_model(plan.model, plan.device)
         self.denoiser = guided(self.painter, plan.config)
         self.calibration = calibration_for(plan.config, Calibration.load(plan.model / "calibration.json"))
         validators = load_validators(plan.model, self.calibration, self.painter)
@@ -248,7 +249,7 @@ class Studio:
     def starts(self, canvases: Sequence[Canvas]) -> Tensor | None:
         """Return the latents that sampling starts from, (B, Z, h, w); None where it starts from noise alone."""
         shown = [image_of(canvas.start, self.painter.window) for canvas in canvases if canvas.start is not None]
-        return encode(self.painter.codec, torch.cat(shown)) if shown else None
+        return self.painter.encode(torch.cat(shown)) if shown else None
 
     def noised(self, start: Tensor, noise: Tensor) -> Tensor:
         """Return latents (1, Z, h, w) noised to where sampling starts, a row per row of the noise."""
@@ -293,14 +294,14 @@ class Studio:
         rows = torch.cat(list(latents))
         padding = rows[:1].expand(max(0, self.plan.config.slots - len(rows)), -1, -1, -1)
         parts = torch.split(torch.cat([rows, padding]), windows_at_once(self.painter.window))
-        decoded = torch.cat([decode(self.painter.codec, part) for part in parts])
+        decoded = torch.cat([self.painter.decode(part) for part in parts])
         return list(torch.split(decoded, 1)[: len(rows)])
 
     @torch.no_grad()
     def blend_all(self, canvases: Sequence[Canvas], windows: Sequence[Tensor]) -> list[Pixels]:
         """Blend decoded windows, (1, 3, side, side) each, into their backgrounds, with the detail of their starts."""
-        codec, side = self.painter.codec, self.painter.window
-        starts = [encode(codec, image_of(canvas.start, side)) for canvas in canvases if canvas.start is not None]
+        painter, side = self.painter, self.painter.window
+        starts = [painter.encode(image_of(canvas.start, side)) for canvas in canvases if canvas.start is not None]
         passed = self._decoded(starts) if starts else [None] * len(canvases)  # all of a plan have a start, or none has
         return [blend(*parts) for parts in zip(canvases, windows, passed, strict=True)]
 

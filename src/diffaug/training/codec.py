@@ -1,6 +1,6 @@
 """Train the autoencoder between pixels and latents on unannotated windows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,10 @@ from torch.nn import functional as F
 
 from diffaug.compute.devices import this_process
 from diffaug.compute.precision import autocast
-from diffaug.compute.seeds import generator_of
+from diffaug.compute.seeds import generator_of, seeded
 from diffaug.config import CodecConfig
 from diffaug.data.case import Pixels
-from diffaug.models.compact import codec_of
-from diffaug.models.latent_inpainter import decode_raw, encode_raw, unshuffle_factor, with_scale
+from diffaug.models.compact import cell_of, codec_of, decode_raw, encode_raw, with_scale
 from diffaug.painting.window import Window, window_image, windows_at_once
 from diffaug.training.loop import optimise, recipe_of
 
@@ -63,7 +62,7 @@ def start_from_components(codec: Any, images: Sequence[Pixels], side: int, seed:
         side: Window side, px.
         seed: Seeds the windows.
     """
-    factor, z = unshuffle_factor(codec), int(codec.config.latent_channels)
+    factor, z = cell_of(codec), int(codec.config.latent_channels)
     windows = sample_windows(images, side, seed)
     cells = F.pixel_unshuffle((windows + 1) / 2, factor).permute(0, 2, 3, 1).flatten(0, 2)
     mean = cells.mean(0)
@@ -114,9 +113,9 @@ def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, see
     Returns:
         AutoencoderTiny in evaluation mode; `scaling_factor` of its config gives latents unit variance.
     """
-    torch.manual_seed(seed)
     if codec is None:
-        codec = codec_of(config)
+        with seeded(seed):
+            codec = codec_of(config)
         start_from_components(codec, images, config.window, seed)
         with_scale(codec, sample_windows(images, config.window, seed))
     codec.decoder.requires_grad_(True)
@@ -143,32 +142,32 @@ def sample_windows(images: Sequence[Pixels], side: int, seed: int, count: int = 
     return torch.cat([random_window(images[i % len(images)], side, generator) for i in range(max(count, len(images)))])
 
 
-@torch.no_grad()
-def reconstruct(codec: Any, image: Tensor) -> Tensor:
-    """Pass windows (B, 3, H, W) through the codec: pixels => latents => pixels."""
-    return decode_raw(codec, encode_raw(codec, image)).clamp(-1, 1)
-
-
 def psnr(image: Tensor, target: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each row in dB, for values in [-1, 1]: 10 log10(4 / MSE)."""
     return 10 * torch.log10(4.0 / ((image - target) ** 2).mean((1, 2, 3)).clamp_min(1e-10))
 
 
-def fidelity(codec: Any, windows: Tensor) -> dict[str, float]:
+def fidelity(reconstruct: Callable[[Tensor], Tensor], windows: Tensor) -> dict[str, float]:
     """Return what a codec keeps of windows (N, 3, H, W): mean PSNR (dB) and mean SSIM.
+
+    Args:
+        reconstruct: Passes windows through the codec, such as `LatentInpainter.reconstruct`.
+        windows: Values in [-1, 1].
 
     Source: Wang et al. 2004, "Image quality assessment", for SSIM.
     """
     from skimage.metrics import structural_similarity
 
-    passed = torch.cat([reconstruct(codec, part) for part in torch.split(windows, windows_at_once(windows.shape[-1]))])
+    passed = torch.cat([reconstruct(part) for part in torch.split(windows, windows_at_once(windows.shape[-1]))])
     pairs = zip(passed.permute(0, 2, 3, 1).numpy(), windows.permute(0, 2, 3, 1).numpy(), strict=True)
     ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
     return {"psnr_db": round(float(psnr(passed, windows).mean()), 2), "ssim": round(float(sum(ssim)) / len(ssim), 4)}
 
 
-def measure_codec(codec: Any, images: Sequence[Pixels], side: int, windows: int = 48) -> dict[str, float]:
-    """Return the fidelity of a codec on random windows of frames; see `fidelity`."""
+def measure_codec(
+    reconstruct: Callable[[Tensor], Tensor], images: Sequence[Pixels], side: int, windows: int = 48
+) -> dict[str, float]:
+    """Return the fidelity of a codec on so many random windows of frames, `side` px wide; see `fidelity`."""
     generator = torch.Generator().manual_seed(0)
-    batch = torch.cat([random_window(images[i * len(images) // windows], side, generator) for i in range(windows)])
-    return fidelity(codec, batch)
+    chosen = (images[i * len(images) // windows] for i in range(windows))
+    return fidelity(reconstruct, torch.cat([random_window(image, side, generator) for image in chosen]))

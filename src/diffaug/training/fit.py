@@ -29,6 +29,7 @@ from diffaug.artifacts import (
 )
 from diffaug.compute.devices import device_of, leave_others, this_process
 from diffaug.compute.progress import tracked
+from diffaug.compute.seeds import seeded
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import FitConfig, GenerateConfig
@@ -37,13 +38,14 @@ from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, ModelError, PlacementError
-from diffaug.models.checkpoints import Checkpoint, find_checkpoint
-from diffaug.models.compact import denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
-from diffaug.models.latent_inpainter import LatentInpainter, read_words, seal, verify, write_words
+from diffaug.models.base import LatentInpainter
+from diffaug.models.checkpoints import Checkpoint, find_checkpoint, read_words, seal, verify, write_words
+from diffaug.models.compact import Compact, denoiser_of, scheduler_of, text_encoder_of, tokenizer_of
+from diffaug.models.loading import kind_of, load_model
 from diffaug.painting.window import CONTEXT
 from diffaug.synthesis.shards import guided, painted_trajectories, painter_digest, painting_of
 from diffaug.training.codec import measure_codec, train_codec
-from diffaug.training.painter import parts_of, train_painter
+from diffaug.training.painter import check_batch, train_painter
 from diffaug.training.validation import real_scores, train_validators
 from diffaug.training.windows import (
     Annotated,
@@ -60,11 +62,10 @@ from diffaug.validator.calibration import BINS, Calibration, calibrate, check_st
 
 SHIPPED = Path(__file__).parent.parent / "weights" / "endoscopy"
 SHIPPED_TERMS = "the shipped endoscopy prior is for research and education: NOTICE and its model card state the terms"
-BASE_TERMS = "what is fitted on {}, and what that paints, is bound by its licence: read it before you share either"
-SLOW = "Stable Diffusion takes minutes for each window on a CPU: use --device cuda where there is a GPU"
 SOFT = "the base's codec keeps little of these images (codec.psnr_db): painted tissue will look soft"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
+NORMAL_SHARE = 0.35  # share of lesion-free windows in a batch
 MOST_MONITORED = 0.5  # of the cases with lesions; groups so large that more would be taken choose nothing
 FEWEST_MONITORED = 2  # cases that choose the checkpoint; where there would be fewer, the last weights are kept
 MONITOR_WINDOWS = 6  # of each of them
@@ -106,7 +107,7 @@ def fit(
         ModelError: `model` was made with other settings, or the base is unsuitable.
     """
     place, process, painting = device_of(device), this_process(), painting or GenerateConfig()
-    parts_of(config.denoiser.batch_size, config.denoiser.accumulation or 1, process)  # told before any work
+    check_batch(config.denoiser.batch_size, process)  # told before any work
     start = usable_base(base, config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
@@ -138,10 +139,10 @@ def fit(
 
         # Codec: pixels <=> latents.
         painter = base_model(config, images, model / "training", start, seed, len(dataset.class_names)).to(place)
-        fidelity = measure_codec(painter.codec, images, painter.window)
-        if start is not None and fidelity["psnr_db"] < LEAST_PSNR and painter.is_compact:
+        fidelity = measure_codec(painter.reconstruct, images, painter.window)
+        if start is not None and fidelity["psnr_db"] < LEAST_PSNR and painter.trains_codec:
             train_codec(images, config.codec, model / "training", seed, painter.codec)
-            fidelity = measure_codec(painter.codec, images, painter.window)
+            fidelity = measure_codec(painter.reconstruct, images, painter.window)
         clock.note("codec")
 
         # Painter: lesions where the mask says, and nothing where it is empty.
@@ -177,7 +178,7 @@ def fit(
             "codec": fidelity,
             "notices": [*notices, *calibration.notices()]
             + rare_classes(cases, dataset.class_names, config.validator.alpha)
-            + ([] if painter.is_compact or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
+            + ([] if painter.trains_codec or fidelity["psnr_db"] >= LEAST_PSNR else [SOFT]),
             "painter": chosen_checkpoint(model / "training" / "painter.log.jsonl"),
             "scores": {name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
             "calibration": {k: v for k, v in asdict(calibration).items() if k not in ("folds", "trajectories")},
@@ -326,7 +327,7 @@ def usable_base(base: Path | str | None, config: FitConfig) -> Checkpoint | None
             raise ConfigError(f"LoRA tunes a base: denoiser.lora_rank is {rank} from scratch; use a base, or rank 0")
         return None
     found = find_checkpoint(base)
-    if not found.is_compact and rank == 0:
+    if rank < kind_of(found.folder).least_rank:
         raise ConfigError(f"Stable Diffusion is tuned by LoRA: denoiser.lora_rank is 0 with {base}; add --lora 16")
     return found
 
@@ -337,13 +338,12 @@ def notices_of(base: Checkpoint | None, device: torch.device) -> list[str]:
         return []
     if base.folder == SHIPPED:
         return [SHIPPED_TERMS]
-    terms = [] if base.is_compact else [BASE_TERMS.format(base.name)]
-    return terms + ([SLOW] if terms and device.type == "cpu" else [])
+    return kind_of(base.folder).notices(base.name, device)
 
 
 def digest_of_base(base: Checkpoint) -> str:
     """Return the digest of what a base's outputs depend on, of a compact one its weights."""
-    return digest_of_folder(base.folder, ("*/*.safetensors",)) if base.is_compact else digest_of_value(base.digests())
+    return digest_of_value(base.digests())
 
 
 def check_classes(base: Checkpoint | None, names: Sequence[str]) -> None:
@@ -352,8 +352,8 @@ def check_classes(base: Checkpoint | None, names: Sequence[str]) -> None:
     Raises:
         ModelError: It was.
     """
-    if base and base.is_compact:  # Stable Diffusion takes long to load: it is asked when it is (`base_model`)
-        _check_classes(LatentInpainter.load(base.folder), base, len(names))
+    if base:
+        _check_classes(load_model(base.folder), base, len(names))
 
 
 def _check_classes(model: LatentInpainter, base: Checkpoint, classes: int) -> None:
@@ -408,24 +408,23 @@ def base_model(
         ModelError: The base was made for more classes.
     """
     if base is not None:
-        model = LatentInpainter.load(base.folder)
+        model = load_model(base.folder)
         _check_classes(model, base, classes)
-        if not base.is_compact:
-            model.base = None if config.denoiser.merge else base
-        wanted = config.denoiser.soft_masks if not base.is_compact else model.classes or classes > 1
-        if wanted:  # a compact model without masks may stay so: its region says where to paint
-            model.add_masks(classes)
+        if not config.denoiser.merge:
+            model.keep_base(base)
+        model.add_masks(classes)
         return model
     return untrained_around(train_codec(images, config.codec, folder, seed), config, seed, classes)
 
 
 def untrained_around(codec: Any, config: FitConfig, seed: int, classes: int = 1) -> LatentInpainter:
     """Set untrained parts, seeded, around a trained codec."""
-    torch.manual_seed(seed)
     tokenizer = tokenizer_of(all_prompts())
     cells = config.codec.window // config.codec.cell
-    unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells, classes)
-    return LatentInpainter(codec, unet, text_encoder_of(config.denoiser, tokenizer), tokenizer, scheduler_of())
+    with seeded(seed):
+        unet = denoiser_of(config.denoiser, config.codec.latent_channels, cells, classes)
+        text_encoder = text_encoder_of(config.denoiser, tokenizer)
+    return Compact(codec, unet, text_encoder, tokenizer, scheduler_of())
 
 
 def painter_windows(
@@ -447,8 +446,7 @@ def painter_windows(
     if first is None:  # no frame has room for a lesion-free window
         return [(lesions, 1.0)]
     normals = encode_windows(model, chain([first], filled))
-    share = config.denoiser.normal_share
-    return [(lesions, 1 - share), (normals, share)]
+    return [(lesions, 1 - NORMAL_SHARE), (normals, NORMAL_SHARE)]
 
 
 def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int, seed: int, kind: int) -> Windows:

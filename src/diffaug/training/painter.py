@@ -1,6 +1,7 @@
 """Train the latent inpainting model: the prior on unannotated windows, or the painter on a user's lesions."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,14 +10,15 @@ from torch import Tensor
 from diffaug.compute.devices import Process, this_process
 from diffaug.compute.seeds import generator_of
 from diffaug.config import DenoiserConfig
-from diffaug.diffusion.schedule import Prediction, Schedule, x_t_from_x0
+from diffaug.diffusion.schedule import Prediction, x_t_from_x0
 from diffaug.errors import ConfigError
-from diffaug.models.latent_inpainter import LatentInpainter
-from diffaug.models.lora import Tuning, add_lora
+from diffaug.models.base import LatentInpainter
 from diffaug.training.loop import optimise, recipe_of
 from diffaug.training.windows import Windows
 
 SNR_CAP = 5.0
+REGION_WEIGHT = 3.0  # of the region over what else is estimated
+TEXT_DROPOUT = 0.1  # share of prompts that are emptied, so that text can guide
 TIMES = 4  # noised versions of each held-out window
 
 
@@ -41,40 +43,39 @@ def x0_weight(alpha_bar: Tensor, prediction: Prediction = "v_prediction") -> Ten
 
 
 def painting_loss(
-    x0_hat: Tensor,
-    x0: Tensor,
-    region: Tensor,
-    alpha_bar: Tensor,
-    region_weight: float,
-    prediction: Prediction = "v_prediction",
+    x0_hat: Tensor, x0: Tensor, region: Tensor, alpha_bar: Tensor, prediction: Prediction = "v_prediction"
 ) -> Tensor:
     """Return the weighted squared error of x0_hat, a scalar.
 
     Args:
         x0_hat: Estimate, (B, Z, h, w).
         x0: Clean latents.
-        region: (B, 1, h, w), 0 or 1; cells of the region count `region_weight` times.
+        region: (B, 1, h, w), 0 or 1; cells of the region count `REGION_WEIGHT` times.
         alpha_bar: (B,).
-        region_weight: At least 1.
         prediction: What the network predicts.
     """
-    weight = 1.0 + (region_weight - 1.0) * region
+    weight = 1.0 + (REGION_WEIGHT - 1.0) * region
     error = (weight * (x0_hat - x0) ** 2).mean((1, 2, 3)) / weight.mean((1, 2, 3))
     return (x0_weight(alpha_bar, prediction).float() * error).mean()
 
 
+def noised(model: LatentInpainter, windows: Windows, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise windows at stratified timesteps; return these, (N,), their alpha_bar, and x_t, (N, Z, h, w)."""
+    t = stratified_timesteps(len(windows), len(model.schedule.alpha_bar), generator)
+    alpha_bar = model.schedule.at(t)
+    eps = torch.randn(windows.x0.shape, generator=generator)
+    return t, alpha_bar, x_t_from_x0(windows.x0, eps, alpha_bar)
+
+
 @torch.no_grad()
-def held_out_loss(model: LatentInpainter, windows: Windows, region_weight: float) -> float:
+def held_out_loss(model: LatentInpainter, windows: Windows) -> float:
     """Return the painting loss on windows at `TIMES` timesteps each, with noise that is always the same."""
-    total, losses, predicts = len(model.schedule.alpha_bar), [], model.schedule.prediction
+    losses = []
     for number, rows in enumerate(torch.split(torch.arange(len(windows)).repeat(TIMES), model.rows)):
-        generator = generator_of(number, 17)
-        part, t = windows.rows(rows), stratified_timesteps(len(rows), total, generator)
-        alpha_bar = model.schedule.at(t)
-        eps = torch.randn(part.x0.shape, generator=generator)
-        told = part.conditioning(model.embed_tokens(part.tokens))
-        x0_hat = model(x_t_from_x0(part.x0, eps, alpha_bar), t, told)
-        losses.append(painting_loss(x0_hat, part.x0, part.region, alpha_bar, region_weight, predicts) * len(rows))
+        part = windows.rows(rows)
+        t, alpha_bar, x_t = noised(model, part, generator_of(number, 17))
+        x0_hat = model(x_t, t, part.conditioning(model.embed_tokens(part.tokens)))
+        losses.append(painting_loss(x0_hat, part.x0, part.region, alpha_bar, model.schedule.prediction) * len(rows))
     return float(torch.stack(losses).sum()) / (TIMES * len(windows))
 
 
@@ -87,21 +88,36 @@ def cached_text(model: LatentInpainter, tokens: Tensor) -> Callable[[Tensor], Te
     return lambda asked: embedded[[place[tuple(row)] for row in asked.tolist()]]
 
 
-def parts_of(size: int, parts: int, process: Process) -> list[slice]:
-    """Divide the rows of a batch among processes, and those of each process into parts that are computed in turn.
+def check_batch(size: int, process: Process) -> None:
+    """Refuse a batch with fewer rows than there are processes.
 
     Raises:
-        ConfigError: There are more parts than rows.
+        ConfigError: It has.
     """
-    count = parts * process.count
-    if count > size:
+    if process.count > size:
         raise ConfigError(
-            f"every part of a batch needs a row: denoiser.batch_size is {size}, for {process.count} processes of "
-            f"{parts} parts each; raise it"
+            f"every process needs a row of a batch: denoiser.batch_size is {size}, for {process.count} processes; "
+            "raise it"
         )
+
+
+def parts_of(size: int, most: int | None, process: Process) -> list[slice]:
+    """Divide the rows of a batch among processes, and those of each process into parts that are computed in turn.
+
+    Args:
+        size: Rows of the batch.
+        most: Rows that are computed together; None is all of a process.
+        process: Which process this is.
+
+    Raises:
+        ConfigError: There are more processes than rows.
+    """
+    check_batch(size, process)
+    needed = 1 if most is None else -(-size // (most * process.count))
+    parts = max(1, min(needed, size // process.count))
+    count = parts * process.count
     bounds = [round(number * size / count) for number in range(count + 1)]
-    own = range(process.index * parts, (process.index + 1) * parts)
-    return [slice(bounds[number], bounds[number + 1]) for number in own]
+    return [slice(bounds[part], bounds[part + 1]) for part in range(process.index * parts, (process.index + 1) * parts)]
 
 
 def train_painter(
@@ -113,50 +129,27 @@ def train_painter(
     name: str = "painter",
     monitor: Windows | None = None,
 ) -> None:
-    """Train a painter in place: U-Net and text encoder, or with `config.lora_rank` low-rank updates alone.
-
-    Of a compact model every layer of the U-Net is updated. Stable Diffusion is updated in its attention, and in the
-    channels of masks and scale; the model remembers what was added (`LatentInpainter.adapters`).
+    """Train a painter in place: whole networks, or with `config.lora_rank` low-rank updates (`LatentInpainter.tuned`).
 
     Args:
         model: Its codec stays as it is.
         sources: Encoded windows and the share of a batch that is drawn from each.
-        config: Schedule and weights.
+        config: Schedule and rank.
         folder: Where checkpoint and log are kept.
         seed: Seeds every iteration.
         name: Names checkpoint and log.
         monitor: Windows of cases outside `sources`; the averaged weights that paint these best are kept, not the last.
 
     Raises:
-        ConfigError: The batch has fewer rows than parts.
+        ConfigError: The batch has fewer rows than there are processes.
     """
-    schedule: Schedule = model.schedule
-    total, size = len(schedule.alpha_bar), config.batch_size
+    size, process = config.batch_size, this_process()
+    parts = parts_of(size, model.rows_in_training, process)
     shares = torch.tensor([share for _, share in sources]).cumsum(0)
     nothing = model.tokens([""])
-    process = this_process()
-    fewest = 1 if model.is_compact else -(-size // (model.rows * process.count))
-    parts = parts_of(size, config.accumulation or max(1, min(fewest, size // process.count)), process)
 
-    trained = {"unet": model.unet}
-    if config.lora_rank == 0 or (config.lora_text and not model.is_compact):
-        trained["text_encoder"] = model.text_encoder
-    for part in trained.values():
-        part.requires_grad_(True)
-    lora = tuning = None
-    embed: Callable[[Tensor], Tensor] = model.embed_tokens
-    if not model.is_compact:
-        tuning = Tuning(trained, config.lora_rank, model.plain_channels, seed)
-        if "text_encoder" not in trained:
-            embed = cached_text(model, torch.cat([nothing, *(windows.tokens for windows, _ in sources)]))
-    elif config.lora_rank:
-        lora = add_lora(model.unet, config.lora_rank, seed)
-    if config.checkpointing:
-        model.unet.enable_gradient_checkpointing()
-    model.precision = config.precision
-
-    def loss(_: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
-        # The whole batch is drawn, so that it is the same however it is divided.
+    def draw(generator: torch.Generator) -> Windows:
+        """Return the whole batch, so that it is the same however it is divided."""
         chosen = torch.searchsorted(shares, torch.rand(size, generator=generator)).clamp_max(len(sources) - 1)
         drawn = []
         for index, (windows, _share) in enumerate(sources):
@@ -164,31 +157,26 @@ def train_painter(
             if count:
                 drawn.append(windows.rows(torch.randint(0, len(windows), (count,), generator=generator)))
         batch = Windows(**{key: torch.cat([getattr(part, key) for part in drawn]) for key in Windows.__annotations__})
-        silent = torch.rand(size, 1, generator=generator) < config.text_dropout
-        tokens = torch.where(silent, nothing, batch.tokens)
-        t = stratified_timesteps(size, total, generator)
-        alpha_bar = schedule.at(t)
-        eps = torch.randn(batch.x0.shape, generator=generator)
-        x_t = x_t_from_x0(batch.x0, eps, alpha_bar)
-        for rows in parts:
-            part = batch.rows(rows)
-            x0_hat = model(x_t[rows], t[rows], part.conditioning(embed(tokens[rows])))
-            share = len(part) * process.count / size
-            value = painting_loss(
-                x0_hat, part.x0, part.region, alpha_bar[rows], config.region_weight, schedule.prediction
-            )
-            yield {"loss": share * value}
+        is_silent = torch.rand(size, 1, generator=generator) < TEXT_DROPOUT
+        return replace(batch, tokens=torch.where(is_silent, nothing, batch.tokens))
 
-    optimise(
-        trained, loss, recipe_of(config), folder / name, seed=seed, process=process,
-        score=None if monitor is None else lambda: held_out_loss(model, monitor, config.region_weight),
-    )  # fmt: skip
-    model.precision = "auto"
-    if config.checkpointing:
-        model.unet.disable_gradient_checkpointing()
-    if lora is not None:
-        lora.merge_and_unload()
-    if tuning is not None:
-        model.adopt(tuning.finish())
-    for part in trained.values():
-        part.requires_grad_(False)
+    with model.tuned(config.lora_rank, seed) as trained:
+        embed: Callable[[Tensor], Tensor] = model.embed_tokens
+        if "text_encoder" not in trained:
+            embed = cached_text(model, torch.cat([nothing, *(windows.tokens for windows, _ in sources)]))
+        if config.checkpointing:
+            model.unet.enable_gradient_checkpointing()
+
+        def loss(_: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+            batch = draw(generator)
+            t, alpha_bar, x_t = noised(model, batch, generator)
+            for rows in parts:
+                part = batch.rows(rows)
+                x0_hat = model(x_t[rows], t[rows], part.conditioning(embed(part.tokens)))
+                value = painting_loss(x0_hat, part.x0, part.region, alpha_bar[rows], model.schedule.prediction)
+                yield {"loss": len(part) * process.count / size * value}
+
+        score = None if monitor is None else lambda: held_out_loss(model, monitor)
+        optimise(trained, loss, recipe_of(config), folder / name, seed=seed, score=score, process=process)
+        if config.checkpointing:
+            model.unet.disable_gradient_checkpointing()

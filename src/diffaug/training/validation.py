@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffaug.compute.seeds import generator_of
+from diffaug.compute.seeds import generator_of, seeded
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.config import FitConfig, ValidatorConfig
@@ -17,7 +17,7 @@ from diffaug.data.lesions import size_class
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.models.latent_inpainter import LatentInpainter
+from diffaug.models.base import LatentInpainter
 from diffaug.training.loop import optimise, recipe_of
 from diffaug.training.windows import (
     Annotated,
@@ -205,8 +205,8 @@ def train_validators(
     row_of = torch.arange(len(pool.times))
     networks = []
     for fold in range(config.folds):
-        torch.manual_seed(seed + fold)
-        network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
+        with seeded(seed + fold):
+            network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
         network = network.to(model.device)
         seen = [
             torch.nonzero((fold_of != fold) & part)[:, 0] for part in (row_of < pool.painted, row_of >= pool.painted)

@@ -18,7 +18,7 @@ from diffaug.conditioning.prompts import ASPECTS, describe_region, words_of
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.lesions import lesion_masks
 from diffaug.diffusion.contract import Conditioning
-from diffaug.models.latent_inpainter import LatentInpainter, encode, scale_of
+from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.window import (
     Window,
     frame_window,
@@ -118,7 +118,7 @@ def _encoded(model: LatentInpainter, sketches: Sequence[Sketch]) -> Windows:
     scale = torch.tensor([s.scale for s in sketches])
     told = model.condition(image, region, mask, scale, torch.zeros(len(sketches), 1, 1))
     return Windows(
-        x0=encode(model.codec, image),
+        x0=model.encode(image),
         region=told.region,
         mask=told.mask,
         masked=told.masked_image_latents,

@@ -1,5 +1,6 @@
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -12,23 +13,11 @@ from diffaug.artifacts import read_json
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.errors import ModelError, ShapeError
-from diffaug.models.compact import codec_of, scheduler_of
-from diffaug.models.latent_inpainter import (
-    NETWORKS,
-    PARTS,
-    LatentInpainter,
-    decode,
-    decode_raw,
-    encode,
-    encode_raw,
-    read_words,
-    scale_of,
-    seal,
-    unshuffle_factor,
-    verify,
-    with_scale,
-    write_words,
-)
+from diffaug.models.base import scale_of
+from diffaug.models.checkpoints import STEMS, read_words, seal, verify, write_words
+from diffaug.models.compact import Compact, codec_of, scheduler_of, with_scale
+from diffaug.models.loading import PARTS, load_model
+from diffaug.models.stable_diffusion import StableDiffusion
 
 PARTS_IN_MEMORY = ("codec", "unet", "text_encoder", "tokenizer", "scheduler")
 PROMPT = "a small round lesion"
@@ -85,7 +74,7 @@ def nine_channels(untrained):
     torch.manual_seed(0)
     codec = codec_of_stable_diffusion()
     unet = UNet2DConditionModel.from_config({**untrained.unet.config, "in_channels": 9}).eval()
-    return LatentInpainter(codec, unet, untrained.text_encoder, untrained.tokenizer, scheduler_of())
+    return StableDiffusion(codec, unet, untrained.text_encoder, untrained.tokenizer, scheduler_of())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +102,7 @@ def test_every_part_of_a_saved_model_loads_with_its_librarys_own_from_pretrained
     library, kind = read_json(saved / "model_index.json")[name]
     part = getattr({"diffusers": diffusers, "transformers": transformers}[library], kind)
     loaded = part.from_pretrained(saved / name, local_files_only=True)
-    if name in NETWORKS:
+    if name in STEMS:
         ours = {"vae": untrained.codec}.get(name) or getattr(untrained, name)
         assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in ours.state_dict().items())
     elif name == "tokenizer":
@@ -128,10 +117,10 @@ def test_a_saved_model_holds_safetensors_and_json_only(saved):
 
 
 def test_a_saved_and_loaded_model_says_the_same(saved, untrained):
-    loaded = LatentInpainter.load(saved)
+    loaded = load_model(saved)
     assert torch.equal(estimate(loaded), estimate(untrained))
     image = window()[0]
-    assert torch.equal(encode(loaded.codec, image), encode(untrained.codec, image))
+    assert torch.equal(loaded.encode(image), untrained.encode(image))
     assert (loaded.window, loaded.cell, loaded.latent_side, loaded.classes) == (64, 8, 8, 1)
     assert not any(p.requires_grad for part in (loaded.unet, loaded.codec) for p in part.parameters())
 
@@ -146,10 +135,10 @@ def test_a_model_saved_as_float16_is_half_as_large_and_says_almost_the_same(save
     before = estimate(untrained)
     untrained.save(tmp_path, half=True)
     assert torch.equal(estimate(untrained), before)  # saving changes nothing
-    for name in NETWORKS:
+    for name in STEMS:
         (weights,) = (tmp_path / name).glob("*.safetensors")
         assert weights.stat().st_size < 0.6 * (saved / name / weights.name).stat().st_size
-    loaded = LatentInpainter.load(tmp_path)
+    loaded = load_model(tmp_path)
     assert loaded.unet.dtype == loaded.codec.dtype == loaded.text_encoder.dtype == torch.float32
     torch.testing.assert_close(estimate(loaded), before, atol=0.05, rtol=0.05)
 
@@ -158,11 +147,11 @@ def test_a_model_saved_as_float16_is_half_as_large_and_says_almost_the_same(save
 def test_a_missing_part_is_one_line_of_error(copy, name):
     (copy / name).rename(copy / "elsewhere")
     with pytest.raises(ModelError, match=f"no {name}/") as error:
-        LatentInpainter.load(copy)
+        load_model(copy)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", STEMS)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "noise"])
 def test_damaged_weights_are_one_line_of_error(copy, name, damage):
     (weights,) = (copy / name).glob("*.safetensors")
@@ -173,7 +162,7 @@ def test_damaged_weights_are_one_line_of_error(copy, name, damage):
     else:
         weights.write_bytes(b"no tensors at all")
     with pytest.raises(ModelError, match=name) as error:
-        LatentInpainter.load(copy)
+        load_model(copy)
     assert "\n" not in str(error.value)
 
 
@@ -182,7 +171,7 @@ def test_a_damaged_config_is_one_line_of_error(copy, name):
     for path in (copy / name).glob("*.json"):
         path.write_text("{")
     with pytest.raises(ModelError, match=name) as error:
-        LatentInpainter.load(copy)
+        load_model(copy)
     assert "\n" not in str(error.value)
 
 
@@ -194,15 +183,15 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", STEMS)
 def test_a_pickle_is_never_opened(copy, name, tmp_path):
     (weights,) = (copy / name).glob("*.safetensors")
     stem = "pytorch_model" if name == "text_encoder" else "diffusion_pytorch_model"
     (copy / name / f"{stem}.bin").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    LatentInpainter.load(copy)  # beside safetensors it is ignored
+    load_model(copy)  # beside safetensors it is ignored
     weights.unlink()
     with pytest.raises(ModelError, match=name):
-        LatentInpainter.load(copy)
+        load_model(copy)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -251,7 +240,7 @@ def test_an_unfinished_model_is_one_line_of_error(copy, content):
 def test_a_unet_that_cannot_inpaint_is_refused(untrained, channels):
     unet = UNet2DConditionModel.from_config({**untrained.unet.config, "in_channels": channels})
     with pytest.raises(ModelError, match=f"takes {channels};"):
-        LatentInpainter(untrained.codec, unet, untrained.text_encoder, untrained.tokenizer, untrained.scheduler)
+        Compact(untrained.codec, unet, untrained.text_encoder, untrained.tokenizer, untrained.scheduler)
 
 
 def test_the_layout_of_stable_diffusion_has_no_mask_channels(nine_channels, untrained):
@@ -301,11 +290,11 @@ def test_a_nine_channel_model_travels_between_our_folder_and_the_pipelines(pipel
     without = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
     theirs = StableDiffusionInpaintPipeline.from_pretrained(tmp_path / "ours", requires_safety_checker=False, **without)
     theirs.save_pretrained(tmp_path / "theirs")
-    assert torch.equal(estimate(LatentInpainter.load(tmp_path / "theirs")), before)
+    assert torch.equal(estimate(load_model(tmp_path / "theirs")), before)
 
 
 def test_a_model_of_one_class_says_the_same_when_it_gets_a_mask_for_each_of_several(untrained):
-    model = LatentInpainter(**{name: getattr(untrained, name) for name in PARTS_IN_MEMORY})
+    model = Compact(**{name: getattr(untrained, name) for name in PARTS_IN_MEMORY})
     model.unet = pickle.loads(pickle.dumps(untrained.unet))  # noqa: S301 - a copy
     model.add_masks(3)
     assert model.classes == 3 and model.unet.config.in_channels == untrained.unet.config.in_channels + 2
@@ -392,26 +381,24 @@ def test_prompts_are_padded_to_one_length_and_an_empty_one_asks_for_nothing(untr
 # Codec
 
 
-def test_latents_have_unit_variance_over_the_images_their_scale_was_taken_from(tiny):
+def test_latents_have_unit_variance_over_the_images_their_scale_was_taken_from(untrained, tiny):
     torch.manual_seed(0)
     images = torch.rand(8, 3, 64, 64) * 2 - 1
-    codec = with_scale(codec_of(tiny.codec).eval(), images)
+    model = replace(untrained, codec=with_scale(codec_of(tiny.codec).eval(), images))
     with torch.no_grad():
-        latents = encode(codec, images)
+        latents = model.encode(images)
         assert latents.std().item() == pytest.approx(1.0, abs=1e-3)
-        torch.testing.assert_close(
-            decode(codec, latents), decode_raw(codec, encode_raw(codec, images)), atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(model.decode(latents), model.decode_raw(model.encode_raw(images)), atol=1e-4, rtol=0)
 
 
-def test_a_codec_of_stable_diffusion_is_normalised_by_its_scaling_factor():
+def test_a_codec_of_stable_diffusion_is_normalised_by_its_scaling_factor(nine_channels):
     codec = codec_of_stable_diffusion()
-    assert unshuffle_factor(codec) == 1
+    model = replace(nine_channels, codec=codec)
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(encode(codec, image), 0.5 * codec.encode(image).latent_dist.mean)
+        torch.testing.assert_close(model.encode(image), 0.5 * codec.encode(image).latent_dist.mean)
         codec.register_to_config(shift_factor=0.25)
-        torch.testing.assert_close(encode(codec, image), 0.5 * (codec.encode(image).latent_dist.mean - 0.25))
+        torch.testing.assert_close(model.encode(image), 0.5 * (codec.encode(image).latent_dist.mean - 0.25))
 
 
 def test_scale_is_zero_for_a_window_as_wide_as_the_frame_with_8_px_a_cell():
@@ -422,7 +409,7 @@ def test_scale_is_zero_for_a_window_as_wide_as_the_frame_with_8_px_a_cell():
 
 def test_a_saved_model_does_not_tell_where_it_was_loaded_from(untrained, tmp_path):
     untrained.save(tmp_path / "here")
-    LatentInpainter.load(tmp_path / "here").save(tmp_path / "there")
+    load_model(tmp_path / "here").save(tmp_path / "there")
     for name in ("vae", "unet", "text_encoder"):
         assert "here" not in (tmp_path / "there" / name / "config.json").read_text(encoding="utf-8")
 
@@ -433,7 +420,7 @@ def test_a_model_knows_the_words_it_was_trained_on_and_without_a_list_those_of_m
     write_words(tmp_path / "model", {"polyp", "ödem"})
     assert read_words(tmp_path / "model") == {"polyp", "ödem"}
     seal(tmp_path / "model")
-    LatentInpainter.load(tmp_path / "model")
+    load_model(tmp_path / "model")
     write_words(tmp_path / "model", {"polyp"})
     with pytest.raises(ModelError, match="was altered"):
         verify(tmp_path / "model")
