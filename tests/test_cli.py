@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,13 +46,29 @@ def test_every_command_has_an_example_in_its_help(command: list[str], capsys: py
     assert f"Example: diffaug {' '.join(command)} " in " ".join(out.split())
 
 
+def _options(out: str) -> dict[str, str]:
+    """Return the help of each option and positional argument: what stands between its name and its default."""
+    rows: list[str] = []
+    panels = re.split(r"(?m)^.{0,3} ?(?:positional arguments|options) ", out, maxsplit=1)[1].partition("Example:")[0]
+    for line in panels.splitlines():
+        if re.match("[│ ] (-[-a-z]|[A-Z{])", line) or not line.strip("│╭╰─╮╯ "):
+            rows.append("")
+        if rows and line[:2] in ("│ ", "  "):  # a box, or none where the terminal cannot draw it
+            rows[-1] += " " + line.strip("│ ")
+    found: dict[str, str] = {}
+    for row in filter(lambda row: row.strip("-─╮ "), (" ".join(row.split()) for row in rows)):
+        name, _, text = re.sub(r"^(-h, )?(\S+)((?:, -\S+)*)", r"\2 ", row).partition(" ")
+        found[name + str(len(found))] = re.split(r" ?\((?:default|required)", text.strip())[0]
+    return found
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_the_help_of_an_option_says_what_it_is(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_is_explained_in_sentences(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = said(capsys, [*command, "--help"])
-    words = " ".join(line.strip("│╭╰─╮╯ ") for line in out.partition("Example:")[2].splitlines()).split()
-    pairs = zip(words, words[1:], words[2:], strict=False)
-    told = [(word, {value, text}) for word, value, text in pairs if word.startswith("--") and "`" not in value]
-    assert {word for word, after in told if "(default:" in after} == set()
+    options = _options(out)
+    assert any(name.startswith("--help") for name in options)
+    unexplained = {name: text for name, text in options.items() if "--help" not in name and not text.endswith(".")}
+    assert unexplained == {}
 
 
 def test_an_option_is_explained_by_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,14 +79,15 @@ class Knobs(BaseModel):
 class CodecConfig(Knobs):
     """The autoencoder between pixels and latents."""
 
-    window: Positive = 128  # px; the side of the square that the model paints
-    cell: Cell = 8  # px per latent cell; space-to-depth before the first layer, so that no layer runs above h x w
-    latent_channels: Positive = 16  # numbers a cell
-    width: Positive = 128  # channels inside
-    blocks: tuple[Positive, Positive] = (1, 6)  # of encoder and decoder
-    iterations: Count = 3000  # where it is trained: the shipped one does not suit the images
-    batch_size: Positive = 16  # windows
-    learning_rate: Rate = 1e-3  # the highest
+    window: Positive = 128  # Side of the square that the model paints, in pixels.
+    cell: Cell = 8  # Pixels across one latent cell.
+    latent_channels: Positive = 16  # Numbers a latent cell holds.
+    width: Positive = 128  # Channels inside the codec.
+    blocks: tuple[Positive, Positive] = (1, 6)  # Residual blocks of the encoder and of the decoder.
+    # Optimiser updates, where the codec is trained: where the shipped one does not suit the images.
+    iterations: Count = 3000
+    batch_size: Positive = 16  # Windows in a batch.
+    learning_rate: Rate = 1e-3  # Highest learning rate.
 
     @field_validator("width")
     @classmethod
@@ -103,33 +104,40 @@ class CodecConfig(Knobs):
 class DenoiserConfig(Knobs):
     """The U-Net that paints, its text encoder, and their training."""
 
-    widths: Widths = (96, 160, 192)  # channels of each level, from the finest
-    layers: Positive = 1  # residual blocks a level
-    text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # 32 for each head
-    text_layers: Positive = 2  # of the text encoder
-    windows_per_case: Positive = 12  # augmented windows encoded once per case
-    monitor_share: Rate = 0.1  # of the cases with lesions, only choose the checkpoint; none where that is under two
-    iterations: Count = 400  # the score of held-out cases rises no more after 400 of 500 (N = 100)
-    batch_size: Positive = 32  # windows
-    learning_rate: Rate = 4e-4  # the highest
-    lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0  # of low-rank updates; 0 trains a base in full
-    # What follows is for a Stable Diffusion base, or a GPU that is short of memory.
-    merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False  # save whole networks, not the LoRA and its base
-    checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    widths: Widths = (96, 160, 192)  # Channels of each level of the U-Net, the finest first.
+    layers: Positive = 1  # Residual blocks a level.
+    text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # Channels of the text encoder, a multiple of 32.
+    text_layers: Positive = 2  # Layers of the text encoder.
+    windows_per_case: Positive = 12  # Augmented windows that are encoded once for each case.
+    # Share of the cases with lesions that are left out of training and choose the best checkpoint.
+    monitor_share: Rate = 0.1
+    iterations: Count = 400  # Optimiser updates. Raise it for many annotated cases.
+    batch_size: Positive = 32  # Windows in a batch.
+    learning_rate: Rate = 4e-4  # Highest learning rate.
+    # Rank of low-rank updates (LoRA) of a base model. With 0 the whole model is trained.
+    lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0
+    # Save whole networks instead of the low-rank updates beside a reference to their base.
+    merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False
+    checkpointing: bool = False  # Recompute activations in the backward pass, which takes less memory and more time.
 
 
 class ValidatorConfig(Knobs):
     """The latent segmentation networks, one per fold, and their calibration."""
 
-    folds: Annotated[int, Field(ge=2)] = 3  # each leaves out cases, whose lesions set its thresholds
-    windows_per_case: Annotated[int, Field(ge=3)] = 20  # a third lesion-free, a tenth the whole frame
-    widths: Widths = (32, 32)  # a look costs little beside decoding and a network on pixels; wider ones judge no better
-    iterations: Count = 600  # of each
-    batch_size: Positive = 16  # windows
-    learning_rate: Rate = 1e-3  # the highest
-    alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05  # chance that a lesion as good as a real one is rejected
-    delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02  # chance that what would have been accepted is stopped
-    trajectories: Count = 128  # samples painted to the end that delta is calibrated on; under 1 / delta - 1, none stops
+    # Number of networks. Each leaves out a part of the cases, whose lesions set its thresholds.
+    folds: Annotated[int, Field(ge=2)] = 3
+    # Windows a case. A third of them is lesion-free, and a tenth shows the whole frame.
+    windows_per_case: Annotated[int, Field(ge=3)] = 20
+    widths: Widths = (32, 32)  # Channels of each level, the finest first.
+    iterations: Count = 600  # Optimiser updates of each network.
+    batch_size: Positive = 16  # Windows in a batch.
+    learning_rate: Rate = 1e-3  # Highest learning rate.
+    # Chance that a painted lesion as good as a real one is rejected. Lower it to keep more.
+    alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    # Chance that a sample is stopped early although it would have been accepted at the end.
+    delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
+    # Samples that are painted to the end to calibrate early stops. With under 1 / delta - 1, none is stopped.
+    trajectories: Count = 128
 
 
 class FitConfig(Knobs):
@@ -138,8 +146,8 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # of the sampler; the thresholds are calibrated at some of them
-    checks: tuple[Fraction, ...] = (0.5, 1.0)  # when the gate looks, as shares of the steps done; 1 is the result
+    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # Steps of the sampler.
+    checks: tuple[Fraction, ...] = (0.5, 1.0)  # When the gate looks, as shares of the steps done. 1 is the result.
 
     @field_validator("validator")
     @classmethod
@@ -157,28 +165,35 @@ class FitConfig(Knobs):
 class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
-    count: Positive = 200  # kept cases, without fills; `diffaug run` makes data.painted_per_real for each real case
-    domain: str = "generic"  # of the findings that prompts are made of: generic (measured words), colonoscopy, fundus
-    findings: Annotated[Path | None, PLACE] = None  # YAML file of your own findings, instead of a domain's
-    place: Literal["mixed", "free", "replace", "removed"] = "mixed"  # mixed: as many lesions a frame as real ones hold
-    aim: str = "match"  # match: as the data; missed: what a baseline missed; small, medium, large or low-contrast
-    # for missed: the folder of `diffaug study --folds K --baseline` on these training cases
+    count: Positive = 200  # Number of lesion cases to keep.
+    # Domain of the findings that prompts are made of: generic (measured words alone), colonoscopy or fundus.
+    domain: str = "generic"
+    findings: Annotated[Path | None, PLACE] = None  # YAML file of your own findings, instead of those of a domain.
+    # Where lesions go: free (lesion-free tissue), replace (over a lesion), removed (in a frame whose lesions are
+    # painted away first), or mixed, which keeps the number of lesions a frame as it is in the real images.
+    place: Literal["mixed", "free", "replace", "removed"] = "mixed"
+    # What kept cases are like: match (the data), missed (what a baseline missed), small, medium, large or low-
+    # contrast.
+    aim: str = "match"
+    # For --aim missed: the folder of `diffaug study --folds K --baseline` on these training cases.
     baseline: Annotated[Path | None, PLACE] = None
-    backgrounds: Annotated[Path | None, PLACE] = (
-        None  # more frames to paint on: unannotated images, labelled by `diffaug pseudo-label`
-    )
-    shard_size: Positive = 32  # requests
-    slots: Positive = 8  # samples denoised together
-    # share of the timesteps that repaint a training lesion moved onto the mask; 1: from noise; more wants more steps
+    # Folder of more frames to paint on: unannotated images that `diffaug pseudo-label` labelled.
+    backgrounds: Annotated[Path | None, PLACE] = None
+    shard_size: Positive = 32  # Requests in a shard, the part that a killed run makes again.
+    slots: Positive = 8  # Samples that are denoised together.
+    # Share of the timesteps that repaint a training lesion moved onto the mask. 1 starts from noise alone.
     strength: Fraction = 0.4
-    # few steps of ddim leave the least noise behind; from noise alone, 6 to 8 of ab2 are nearer to the limit than 20
-    solver: Literal["ab2", "ddim"] = "ddim"
-    guidance: tuple[Weight, Weight] = (1.0, 1.0)  # of text; before it, in much noise, of text and mask; 1 is none
-    gate: Literal["conformal", "fixed", "off"] = "conformal"  # thresholds of the fit, one for all, or keep everything
-    threshold: Fraction = 0.5  # of the gate `fixed`: least agreement with the requested mask
-    paint_all: bool = False  # paint what the gate turns down to the end too, for arms of a study that choose among it
-    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills, labelled background, for each lesion
-    workers: Annotated[Positive, COMPUTING] = 2  # processes, one thread each; the result is the same for any number
+    solver: Literal["ab2", "ddim"] = "ddim"  # How a step is made: ddim for few steps, ab2 for many from noise alone.
+    # Guidance weights: text, then text and mask while noise is high. 1 disables guidance.
+    guidance: tuple[Weight, Weight] = (1.0, 1.0)
+    # What decides on keeping: conformal (thresholds of the fit), fixed (one threshold), or off (keep everything).
+    gate: Literal["conformal", "fixed", "off"] = "conformal"
+    threshold: Fraction = 0.5  # Least agreement with the requested mask under --gate fixed.
+    # Paint what the gate turns down to the end, too. Arms of a study that choose among it need it.
+    paint_all: bool = False
+    # Lesion-free painted cases for each lesion. They are labelled background.
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
+    workers: Annotated[Positive, COMPUTING] = 2  # Processes, one thread each. The result is the same for any number.
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -190,9 +205,10 @@ class GenerateConfig(Knobs):
 class SelectConfig(Knobs):
     """`diffaug select`: which of the accepted cases are worth training on."""
 
-    hardness: Literal["loss", "disagreement"] = "loss"  # of the baseline: 1 - Dice, or the spread between its networks
-    hard_cut: Fraction = 0.9  # quantile of hardness over which a case is too hard
-    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # weight of the rank of novelty, beside that of hardness, which is 1
+    # Hardness of a case for the baseline: its loss, or the disagreement of several networks.
+    hardness: Literal["loss", "disagreement"] = "loss"
+    hard_cut: Fraction = 0.9  # Quantile of hardness above which a case is too hard.
+    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # Weight of novelty beside hardness, whose weight is 1.
 
 
 def _listed(value: Any) -> Any:
@@ -203,35 +219,39 @@ def _listed(value: Any) -> Any:
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
-    arms: Annotated[
-        tuple[str, ...], EXTENT
-    ] = ()  # none: real, copy-paste and, as far as the inputs allow, unfiltered and selected
-    seeds: Annotated[Positive, EXTENT] = 1  # of each draw of the annotated cases
-    size: Annotated[int, Field(ge=64, multiple_of=32)] = 160  # px; side of the square the segmentation network sees
-    cell: Literal[2, 4, 8] = 4  # px; squares whose pixels become channels before the first layer
-    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)  # from size / cell down
-    iterations: Positive = 8000  # of every arm
-    batch_size: Annotated[int, Field(ge=2)] = 8  # batch normalisation needs two
-    learning_rate: Rate = 2e-3  # the highest
-    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # of AdamW
-    # cross-entropy and the Dice of the batch, that of each image, or one that weighs what is missed more
+    # Training sets to compare. By default real and copy-paste, and with painted cases unfiltered and selected.
+    arms: Annotated[tuple[str, ...], EXTENT] = ()
+    seeds: Annotated[Positive, EXTENT] = 1  # Number of trainings of each arm, each with another seed.
+    # Side in pixels of the square that the segmentation network sees.
+    size: Annotated[int, Field(ge=64, multiple_of=32)] = 160
+    cell: Literal[2, 4, 8] = 4  # Squares of so many pixels become channels before the first layer.
+    # Channels of each level of the network, the finest first.
+    widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)
+    iterations: Positive = 8000  # Optimiser updates of every arm.
+    batch_size: Annotated[int, Field(ge=2)] = 8  # Cases in a batch, at least 2.
+    learning_rate: Rate = 2e-3  # Highest learning rate.
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # Weight decay of AdamW.
+    # Cross-entropy with the Dice loss of the batch, with that of each image, or with one that weighs misses more.
     loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = "image-dice+ce"
-    # decay of the averaged weights that are tested; 0 takes the last
+    # Decay of the averaged weights that are tested. With 0 the last weights are tested.
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.75  # strength of the classical augmentation
-    decision_threshold: Fraction = 0.5  # probability over which a pixel is lesion; of several classes the likeliest
-    synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # painted cases in an arm, for each real case
-    synthetic_share: Fraction | None = 0.5  # of a batch, synthetic or pasted; None: as many as there are in the arm
-    synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # of a synthetic case in the loss
-    real_last: Fraction = 0.0  # share of the iterations at the end that see real cases alone
-    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5  # lesion-free fills in an arm, for each painted case
+    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.75  # Strength of the classical augmentation.
+    # Probability above which a pixel is predicted as lesion. With several classes the most probable one is taken.
+    decision_threshold: Fraction = 0.5
+    synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # Painted cases in an arm for each real case.
+    synthetic_share: Fraction | None = 0.5  # Share of a batch that is painted, pasted or labelled by a network.
+    synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # Weight of a synthetic case in the loss.
+    real_last: Fraction = 0.0  # Share of the iterations at the end that see real cases alone.
+    # Lesion-free painted cases in an arm for each painted lesion.
+    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     select: SelectConfig = SelectConfig()
-    fixed_threshold: Fraction = 0.5  # of the validator's last score, for the arm fixed-threshold
-    pseudo_confidence: Fraction = 0.92  # mean probability inside a pseudo-mask that is kept
-    # seeds of `real` that label and measure for the arms pseudo-label and selected
+    fixed_threshold: Fraction = 0.5  # Least score of the validator in the arm fixed-threshold.
+    # Least mean probability inside a predicted mask that the arm pseudo-label keeps.
+    pseudo_confidence: Fraction = 0.92
+    # Seeds of the arm real that label images and score painted cases.
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = 1
-    bootstrap: Annotated[Positive, EXTENT] = 2000  # resamples of draws and groups of test cases
-    workers: Annotated[Positive, COMPUTING] = 2  # processes, one thread each
+    bootstrap: Annotated[Positive, EXTENT] = 2000  # Bootstrap resamples of the intervals.
+    workers: Annotated[Positive, COMPUTING] = 2  # Processes, one thread each. The result is the same for any number.
 
     _be_several = field_validator("arms", mode="before")(_listed)
 
@@ -250,19 +270,25 @@ class StudyConfig(Knobs):
 class DataConfig(Knobs):
     """`diffaug run`: where the images come from, and how many stay annotated."""
 
+    # Where the images come from: phantom, folder or a published layout.
     source: Literal["phantom"] | Source = "phantom"
-    path: Annotated[Path | None, PLACE] = (
-        None  # of the source; of `folder` also a data set with cases.csv, read where it lies
-    )
-    phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)  # train, val, test, unannotated
-    phantom_size: Positive = 256  # px
-    annotated: Annotated[tuple[Positive | Literal["all"], ...], EXTENT] = (50,)  # training cases that keep their masks
-    draws: Annotated[tuple[Count, ...], EXTENT] = (0, 1, 2)  # which ones; each draw has its own fit and synthetic set
-    painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0  # kept cases that arms choose among, a real case
-    backgrounds: Literal["annotated", "pseudo-labelled"] = "annotated"  # also those that `real` labels with confidence
-    folds: Annotated[int, Field(ge=0)] = 0  # of the training cases, each tested on once; 0 tests on `test`
-    test: tuple[str, ...] = ("test",)  # splits, or folders of other data sets
-    allow_duplicates: bool = False  # go on where a test image or its group is trained on; the report says so
+    # Folder of the source. With the source folder it may be a data set with cases.csv, which is read where it lies.
+    path: Annotated[Path | None, PLACE] = None
+    # Numbers of phantom cases in train, val, test and unannotated.
+    phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)
+    phantom_size: Positive = 256  # Side of a phantom in pixels.
+    # Numbers of training cases that keep their annotation, or all.
+    annotated: Annotated[tuple[Positive | Literal["all"], ...], EXTENT] = (50,)
+    # Random draws of the annotated cases. Each has a fit and a synthetic set of its own.
+    draws: Annotated[tuple[Count, ...], EXTENT] = (0, 1, 2)
+    # Kept painted cases for each real case, among which the arms choose.
+    painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0
+    # Frames to paint on: annotated, or pseudo-labelled for unannotated ones, too, that the arm real labels.
+    backgrounds: Literal["annotated", "pseudo-labelled"] = "annotated"
+    # Number of folds of the training cases, each tested on once. With 0 the study tests on `test`.
+    folds: Annotated[int, Field(ge=0)] = 0
+    test: tuple[str, ...] = ("test",)  # What is tested on: splits, or folders of other data sets.
+    allow_duplicates: bool = False  # Continue although a test image or its group is trained on. The report says so.
 
     _be_several = field_validator("test", "annotated", "draws", mode="before")(_listed)
 
@@ -286,15 +312,13 @@ class DataConfig(Knobs):
 class Config(Knobs):
     """Every stage of one run."""
 
-    out: Annotated[Path, PLACE] = Path("out")
-    records: Annotated[Path | None, PLACE] = (
-        None  # JSON lines, a finished run each, which is not repeated; OUT/records.jsonl unless set
-    )
-    budget: Annotated[Annotated[float, Field(gt=0)] | None, EXTENT] = (
-        None  # minutes; fewer draws are made where all would take longer
-    )
-    seed: Count = 0
-    device: Annotated[str, COMPUTING] = "cpu"
+    out: Annotated[Path, PLACE] = Path("out")  # Folder of the run.
+    # File of finished runs, which are not repeated. The default is OUT/records.jsonl.
+    records: Annotated[Path | None, PLACE] = None
+    # Minutes to spend at most. Fewer draws are run where all would take longer.
+    budget: Annotated[Annotated[float, Field(gt=0)] | None, EXTENT] = None
+    seed: Count = 0  # Random seed. The same seed gives the same result.
+    device: Annotated[str, COMPUTING] = "cpu"  # Where to compute: cpu, cuda, cuda:N or auto.
     data: DataConfig = DataConfig()
     fit: FitConfig = FitConfig()
     generate: GenerateConfig = GenerateConfig()
