@@ -58,7 +58,7 @@ def test_a_shape_keeps_its_share_of_a_frame_of_another_size(bank, side):
 
 def test_a_rotation_keeps_the_shape(ellipse_in):
     mask = ellipse_in((100, 100), (50, 50), (15, 35))
-    entry = MaskEntry("a", 0, mask[35:66, 15:86], 35, 15, (100, 100))
+    entry = MaskEntry(mask[35:66, 15:86], 35, 15, (100, 100), "a", 0)
     for angle in (30.0, 90.0, 200.0):
         turned = render(entry, MaskTransform(1.0, angle), entry.frame)
         assert shape_of(turned) == pytest.approx(shape_of(entry.crop), abs=0.02)
@@ -67,8 +67,8 @@ def test_a_rotation_keeps_the_shape(ellipse_in):
 def test_a_quarter_turn_is_counter_clockwise(ellipse_in):
     crop = np.zeros((20, 30), bool)
     crop[:, :10] = crop[15:] = True
-    entry = MaskEntry("a", 0, crop, 5, 5, (60, 60))
-    shape = MaskEntry("a", 0, entry.shape, 5, 5, (60, 60)).crop
+    entry = MaskEntry(crop, 5, 5, (60, 60), "a", 0)
+    shape = entry.shape
     turned = render(entry, MaskTransform(1.0, 90.0), (60, 60))
     expected = np.rot90(shape)
     assert turned.shape == pytest.approx(expected.shape, abs=1)

@@ -22,7 +22,7 @@ from diffaug.conditioning.domain import Domain, domain_of
 from diffaug.conditioning.examples import Examples
 from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import NOUN, KnownWords, draw_prompt, with_known_words
-from diffaug.conditioning.masks import MaskBank, MaskEntry, draw_transform, label_of_entry
+from diffaug.conditioning.masks import MaskBank, MaskEntry, draw_transform
 from diffaug.conditioning.prompts import ASPECTS, describe_words, shape_word
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
 from diffaug.config import GenerateConfig
@@ -232,7 +232,7 @@ def ratios_of(bank: MaskBank, cases: Mapping[str, Case], domain: Domain) -> dict
     found = {}
     for name, case in cases.items():
         for entry in bank.components(name)[:1]:
-            ratio = domain.ratio(masks_from_label(label_of_entry(entry), case.classes))
+            ratio = domain.ratio(masks_from_label(entry.values, case.classes))
             if ratio is not None:
                 found[name] = ratio
     return found

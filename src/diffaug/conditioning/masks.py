@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, signed_distance
 from diffaug.data.case import Case, Label, Mask
-from diffaug.data.lesions import LEAST_PIXELS, components, largest_part
+from diffaug.data.lesions import LEAST_PIXELS, Lesion, components, largest_part
 from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
@@ -35,40 +35,38 @@ def draw_transform(rng: np.random.Generator) -> MaskTransform:
 
 
 @dataclass(frozen=True)
-class MaskEntry:
-    """One component of an annotated lesion mask: a tight crop and where it lay in its frame."""
+class MaskEntry(Lesion):
+    """One lesion of an annotated mask.
+
+    Attributes:
+        case: Id of the case.
+        component: The lesions of a case are numbered from 0, the largest first.
+        label: Class values of the crop, (h, w), 0 outside the lesion; None where the data set declares no classes.
+    """
 
     case: str
-    component: int  # components of a case are numbered from 0, the largest first
-    crop: Mask = field(repr=False)
-    top: int
-    left: int
-    frame: tuple[int, int]  # height, width of the case
-    label: Label | None = field(default=None, repr=False)  # values of the crop's classes, (h, w); None where it has one
-
-    @property
-    def relative_area(self) -> float:
-        """Return the component's share of its frame."""
-        return float(np.count_nonzero(self.crop)) / (self.frame[0] * self.frame[1])
+    component: int
+    label: Label | None = field(default=None, repr=False)
 
     @cached_property
     def is_cut(self) -> bool:
-        """Say whether a side is straight, as the frame's edge or its black corner leaves it."""
-        return longest_side(self.crop) > STRAIGHT * equivalent_diameter(float(np.count_nonzero(self.crop)))
+        """Whether a side is straight, as the frame's edge or its black corner leaves it."""
+        return longest_side(self.crop) > STRAIGHT * equivalent_diameter(float(self.area))
 
     @cached_property
     def shape(self) -> Mask:
-        """Return the crop, with rounded corners if it is cut."""
+        """The crop, with rounded corners if it is cut."""
         return rounded(self.crop) if self.is_cut else self.crop
 
-    def in_frame(self) -> Mask:
-        """Return the component at its place, shape (H, W) of its frame."""
-        return paste(self.crop, self.top, self.left, self.frame)
+    @property
+    def values(self) -> Label:
+        """Class values of the crop, (h, w), 0 outside the lesion; 1 inside where no classes are declared."""
+        return self.crop.astype(np.uint8) if self.label is None else self.label
 
 
 @dataclass(frozen=True)
 class MaskBank:
-    """Every component of every annotated training mask."""
+    """Every lesion of every annotated training mask."""
 
     entries: tuple[MaskEntry, ...]
 
@@ -90,42 +88,34 @@ class MaskBank:
         return cls(entries)
 
     def entry(self, case: str, component: int) -> MaskEntry:
-        """Return one component of one case.
+        """Return one lesion of one case.
 
         Raises:
-            DataError: The bank has no such component.
+            DataError: The bank has no such lesion.
         """
-        found = self._by_name.get((case, component))
-        if found is None:
+        lesions = self.components(case)
+        if not 0 <= component < len(lesions):
             raise DataError(
-                f"a request's mask must be in the bank: component {component} of case {case!r} is not; "
+                f"the mask of a request must be in the bank: lesion {component} of case {case!r} is not; "
                 "use the data set that the requests were drawn from"
             )
-        return found
+        return lesions[component]
 
     def components(self, case: str) -> tuple[MaskEntry, ...]:
-        """Return the components of one case, the largest first; none if the bank does not know it."""
+        """Return the lesions of one case, the largest first; none if the bank does not know it."""
         return self._by_case.get(case, ())
 
     def draw(self, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a case, one of its components, and a transform: a frame of ten lesions counts no more than others."""
-        parts = self._by_case[self._cases[int(rng.integers(len(self._cases)))]]
-        return parts[int(rng.integers(len(parts)))], draw_transform(rng)
-
-    @cached_property
-    def _cases(self) -> tuple[str, ...]:
-        return tuple(self._by_case)
-
-    @cached_property
-    def _by_name(self) -> dict[tuple[str, int], MaskEntry]:
-        return {(entry.case, entry.component): entry for entry in self.entries}
+        """Draw a case, one of its lesions, and a transform: a frame of ten lesions counts no more than others."""
+        lesions = tuple(self._by_case.values())[int(rng.integers(len(self._by_case)))]
+        return lesions[int(rng.integers(len(lesions)))], draw_transform(rng)
 
     @cached_property
     def _by_case(self) -> dict[str, tuple[MaskEntry, ...]]:
-        found: dict[str, tuple[MaskEntry, ...]] = {}
+        grouped: dict[str, tuple[MaskEntry, ...]] = {}
         for entry in self.entries:
-            found[entry.case] = (*found.get(entry.case, ()), entry)
-        return found
+            grouped[entry.case] = (*grouped.get(entry.case, ()), entry)
+        return grouped
 
 
 def check_train(case: Case) -> Case:
@@ -149,7 +139,7 @@ def entries_of(case: Case, label: Mask | Label) -> Iterator[MaskEntry]:
     """
     for component, lesion in enumerate(components(label > 0)):
         values = np.asarray(label[lesion.slices] * lesion.crop, dtype=np.uint8) if case.classes else None
-        yield MaskEntry(case.id, component, lesion.crop, lesion.top, lesion.left, lesion.frame, label=values)
+        yield MaskEntry(lesion.crop, lesion.top, lesion.left, lesion.frame, case.id, component, values)
 
 
 def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Mask:
@@ -235,26 +225,14 @@ def _shifts(points: NDArray[np.float64], box: tuple[int, int], seed: int) -> NDA
     return np.stack([ndimage.map_coordinates(one, where, order=3, mode="nearest") for one in knots])
 
 
-def largest_component(mask: Mask) -> Mask:
-    """Return the largest component of a mask that is not empty, as a tight crop without holes."""
-    found = _largest(mask)
-    top, left, bottom, right = bounding_box(found)
-    return found[top:bottom, left:right]
-
-
 def _largest(mask: Mask) -> Mask:
-    """Return the largest component of a mask without holes, (H, W)."""
+    """Return the largest part of a mask without holes, (H, W)."""
     return np.asarray(ndimage.binary_fill_holes(largest_part(mask)), dtype=bool)
-
-
-def label_of_entry(entry: MaskEntry) -> Label:
-    """Return the values of an entry's crop, (h, w), 0 outside the component; 1 where no classes are declared."""
-    return entry.crop.astype(np.uint8) if entry.label is None else entry.label
 
 
 def _label_of_shape(entry: MaskEntry) -> Label:
     """Return an entry's values on its `shape`; where corners were rounded, pixels take the nearest value."""
-    label = label_of_entry(entry)
+    label = entry.values
     if entry.shape.shape == label.shape and np.array_equal(entry.shape, label > 0):
         return label
     pad = max(entry.shape.shape)
@@ -291,8 +269,12 @@ def rounded(crop: Mask) -> Mask:
     """Round off the corners that the edge of a frame cut into a shape."""
     sigma = ROUNDING * equivalent_diameter(float(np.count_nonzero(crop)))
     pad = int(np.ceil(2 * sigma)) + 1
-    soft = ndimage.gaussian_filter(np.pad(crop, pad).astype(np.float32), sigma)
-    return largest_component(soft > 0.5) if (soft > 0.5).any() else crop
+    inside = ndimage.gaussian_filter(np.pad(crop, pad).astype(np.float32), sigma) > 0.5
+    if not inside.any():
+        return crop
+    inside = _largest(inside)
+    top, left, bottom, right = bounding_box(inside)
+    return inside[top:bottom, left:right]
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

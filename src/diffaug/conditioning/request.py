@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffaug.conditioning.cups import label_of_ratio
-from diffaug.conditioning.masks import MaskBank, MaskEntry, label_of_entry, paste, render, render_label
+from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render, render_label
 from diffaug.data.case import Label, LabelClass, Mask, masks_from_label
 from diffaug.data.lesions import connected_parts
 from diffaug.data.manifest import MaskTransform, Placement, Request
@@ -107,7 +107,7 @@ def masks_of_request(
     if request.cup_ratio is None:
         crop = render_label(entry, request.transform, frame)
     else:
-        crop = label_of_ratio(label_of_entry(entry), request.cup_ratio, classes)
+        crop = label_of_ratio(entry.values, request.cup_ratio, classes)
     painted = paste(crop, request.top, request.left, frame)
     new = painted > 0
     if request.negative:
