@@ -40,7 +40,8 @@ from diffaug.study.batches import Batches, load_images
 from diffaug.study.evaluate import predict, score_classes
 from diffaug.study.network import build_network, train
 from diffaug.synthesis.shards import Studio, generate, make_plan, painted_requests
-from diffaug.training.fit import SHIPPED, fit
+from diffaug.training.fit import fit
+from diffaug.training.starting import SHIPPED
 
 TILE = 200  # px of the sheet
 COLUMNS = 8

@@ -10,16 +10,18 @@ Only the painter is trained. It is scored 16 times by the painting loss on lesio
 
 import argparse
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import make_folder, write_json
-from diffaug.config import DenoiserConfig, FitConfig
+from diffaug.config import DenoiserConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import shuffled
 from diffaug.models.loading import load_model
-from diffaug.training.fit import SHIPPED, chosen_checkpoint, lesion_windows, painter_windows
-from diffaug.training.painter import held_out_loss, train_painter
+from diffaug.training.painter import chosen_checkpoint, held_out_loss, train_painter
+from diffaug.training.painter_windows import lesion_windows, painter_windows
+from diffaug.training.starting import SHIPPED
 from diffaug.training.windows import Annotated
 
 HELD_OUT = 40  # cases, of two windows each
@@ -31,12 +33,13 @@ def tuned(cases: list[Annotated], held_out: Any, rank: int, rate: float, iterati
     model = load_model(SHIPPED)
     config = DenoiserConfig(iterations=iterations, learning_rate=rate, lora_rank=rank)
     before, started = held_out_loss(model, held_out), time.monotonic()
-    sources = painter_windows(model, cases, FitConfig(denoiser=config), 0)
+    sources = painter_windows(model, cases, config.windows_per_case, 0)
     encoded, resumed = time.monotonic(), (out / "painter.checkpoint").is_file()
     train_painter(model, sources, config, out, monitor=held_out)
     seconds = None if resumed else round((time.monotonic() - encoded) / iterations, 3)  # a killed run's are not known
     row = {"cases": len(cases), "rank": rank, "learning_rate": rate, "before": round(before, 4)}
-    row |= chosen_checkpoint(out / "painter.log.jsonl")
+    chosen = chosen_checkpoint(out / "painter.log.jsonl")
+    row |= asdict(chosen) if chosen else {}
     return {**row, "seconds_per_update": seconds, "seconds_windows": round(encoded - started, 1)}
 
 

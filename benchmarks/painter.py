@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ from diffaug.painting.engine import paint
 from diffaug.painting.window import window_image, window_mask
 from diffaug.synthesis.shards import Canvas, Studio, make_plan
 from diffaug.training.codec import fidelity
-from diffaug.training.fit import SHIPPED
+from diffaug.training.starting import SHIPPED
 from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 ASKED: dict[str, tuple[str, str, str, str]] = {  # attribute: aspect of the prompt, word for little, for much, measure
@@ -117,7 +117,7 @@ def windows(lesions: Sequence[Lesion]) -> tuple[torch.Tensor, torch.Tensor, torc
 def measure_codec(painter: LatentInpainter, lesions: Sequence[Lesion]) -> dict[str, float]:
     """Return mean PSNR (dB) and SSIM of one window per lesion."""
     images = torch.cat([window_image(x.image, window_of(x.mask), painter.window) for x in lesions])
-    return {f"codec_{name}": value for name, value in fidelity(painter.reconstruct, images).items()}
+    return {f"codec_{name}": value for name, value in asdict(fidelity(painter.reconstruct, images)).items()}
 
 
 @torch.no_grad()

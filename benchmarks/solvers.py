@@ -20,7 +20,7 @@ from diffaug.data.case import SUFFIXES, read_image
 from diffaug.diffusion.sampler import Solver, sample
 from diffaug.models.loading import load_model
 from diffaug.synthesis.shards import guided
-from diffaug.training.fit import SHIPPED
+from diffaug.training.starting import SHIPPED
 from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 COARSE = 3  # channels: about the colour of a cell

@@ -11,6 +11,7 @@ Every 20th image is held out of all training and measures codec and prior. Run i
 
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from diffaug.models.base import LatentInpainter
 from diffaug.models.compact import reconstruct
 from diffaug.models.loading import load_model
 from diffaug.training.codec import measure_codec, train_codec
-from diffaug.training.fit import train_prior, untrained_around
-from diffaug.training.painter import held_out_loss
+from diffaug.training.painter import held_out_loss, train_prior
+from diffaug.training.starting import untrained_around
 from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 CODEC = CodecConfig(iterations=1600)
@@ -61,13 +62,13 @@ def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> N
     base = load_model(start) if start else None
     codec = base.codec if base else train_codec(seen, CODEC, out).requires_grad_(False)
     measured: dict[str, Any] = {"images": len(files)}
-    measured["codec_held_out"] = measure_codec(partial(reconstruct, codec), held_out, CODEC.window, windows=120)
+    measured["codec_held_out"] = asdict(measure_codec(partial(reconstruct, codec), held_out, CODEC.window, windows=120))
     if base:
         measured["painting_loss_before"] = round(painting_loss(base, held_out), 4)
     print(json.dumps(measured), flush=True)
 
     config = FitConfig(codec=CODEC, denoiser=DENOISER)
-    prior = train_prior(seen, out, config, base or untrained_around(codec, config, seed), windows=WINDOWS, seed=seed)
+    prior = train_prior(seen, out, DENOISER, base or untrained_around(codec, config, seed), windows=WINDOWS, seed=seed)
     measured["painting_loss"] = round(painting_loss(prior, held_out), 4)
     prior.save(out / "endoscopy", half=True)
     write_list(images, out / "endoscopy", start)

@@ -13,7 +13,7 @@ from diffaug.data.seen import read_seen
 from diffaug.models.base import LatentInpainter
 from diffaug.models.loading import load_model
 from diffaug.training.codec import measure_codec
-from diffaug.training.fit import SHIPPED
+from diffaug.training.starting import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_every_shipped_part_loads_with_its_librarys_own_from_pretrained(part: st
 def test_the_shipped_codec_keeps_what_it_is_shown(prior: LatentInpainter) -> None:
     scenes = [phantom_of_index("train", index, 256).image for index in range(4)]
     measured = measure_codec(prior.reconstruct, scenes, prior.window, windows=8)
-    assert measured["psnr_db"] > 31 and measured["ssim"] > 0.88
+    assert measured.psnr_db > 31 and measured.ssim > 0.88
 
 
 def test_the_shipped_tokenizer_knows_its_words_and_the_card_states_data_and_terms(prior: LatentInpainter) -> None:

@@ -79,7 +79,7 @@ def test_more_latent_channels_keep_more(frames, config):
     for channels in (2, 4, 8, 16):
         codec = codec_of(config.model_copy(update={"latent_channels": channels}))
         start_from_components(codec, frames, 64)
-        found.append(measure_codec(partial(reconstruct, codec), frames, 64)["psnr_db"])
+        found.append(measure_codec(partial(reconstruct, codec), frames, 64).psnr_db)
     assert found == sorted(found)
     assert found[-1] > found[0] + 3
 
@@ -100,7 +100,7 @@ def test_training_improves_the_decoder_and_leaves_latents_where_they_were(frames
     start_from_components(start, frames, config.window)
     before = measure_codec(partial(reconstruct, start), frames, 64)
     trained = train_codec(frames, config.model_copy(update={"iterations": 60}), tmp_path)
-    assert measure_codec(partial(reconstruct, trained), frames, 64)["psnr_db"] > before["psnr_db"]
+    assert measure_codec(partial(reconstruct, trained), frames, 64).psnr_db > before.psnr_db
     image = sample_windows(frames, 64, 0)
     with torch.no_grad():
         assert torch.equal(encode_raw(trained, image), encode_raw(start, image))

@@ -5,7 +5,7 @@ import torch
 
 from diffaug.data.folder import read_dataset
 from diffaug.models.loading import load_model
-from diffaug.training.fit import CONTEXT
+from diffaug.painting.window import CONTEXT
 from diffaug.training.validation import (
     ESTIMATES,
     FILL_EVERY,

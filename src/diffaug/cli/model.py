@@ -1,7 +1,7 @@
 """Commands that make or use a model: fit, generate, remove, segment."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -36,17 +36,19 @@ class Fit:
         """Fit, and print what was measured."""
         if self.dry_run:
             return print_plan(self.fit)
-        from diffaug.training.fit import SHIPPED, fit
+        from diffaug.training.fit import fit
+        from diffaug.training.starting import SHIPPED
 
         base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
         painting = chosen_preset().generate
         options = {"base": base, "seed": self.seed, "device": self.device, "painting": painting}
         summary = fit(self.data, self.model, self.fit, **options)  # type: ignore[arg-type]
-        if not summary:
+        if summary is None:
             return None  # the first of several processes tells
-        for notice in summary["notices"]:
+        for notice in summary.notices:
             print(notice, file=sys.stderr)
-        print_json({key: summary[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
+        shown = asdict(summary)
+        print_json({key: shown[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
         return None
 
 

@@ -24,6 +24,7 @@ from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
+from diffaug.runfolder import LOCK
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 FOLDERS = (*STEMS, "tokenizer", "scheduler")
@@ -277,7 +278,7 @@ def seal(folder: Path) -> str:
     Training logs (`training/`), what a killed run left half-written and the place of a base do not shape what the model
     does.
     """
-    apart = ("digests.json", PLACE_FILE)
+    apart = ("digests.json", PLACE_FILE, LOCK)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)
     kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
     digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}

@@ -32,6 +32,7 @@ from diffaug.errors import ConfigError, EmptyArmError
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
+    from diffaug.training.fit import FitSummary
 
 Say = Callable[[str], None]
 
@@ -231,7 +232,7 @@ class Job:
 
 def painted_with(config: Config) -> dict[str, Any]:
     """Return what painted cases depend on, beside the data and the seed; of files the content, wherever they lie."""
-    from diffaug.training.fit import SHIPPED, digest_of_base, usable_base
+    from diffaug.training.starting import SHIPPED, digest_of_base, usable_base
 
     made, base = config.generate, usable_base(SHIPPED, config.fit)
     findings = {} if is_generic(made) else library_of(made.domain, made.findings).model_dump(mode="json")
@@ -535,7 +536,7 @@ def _run_stages(job: Job, records: "Records", pending: list[str], beside: Mappin
         say(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
         options = {"seed": job.seed, "device": config.device, "painting": job.generate}
         fitted = fit(out / "data", out / "model", config.fit, **options)  # type: ignore[arg-type]
-        for notice in fitted["notices"]:
+        for notice in fitted.notices if fitted else ():
             say(notice)
         wanted = job.generate
         if labelled:
@@ -612,12 +613,12 @@ def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _cost(job: Job, fitted: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(job: Job, fitted: "FitSummary | None", made: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "annotated": job.annotated,
         "draw": job.draw,
         "fold": job.fold,
-        "fit_seconds": round(sum(fitted["seconds"].values()), 1),
+        "fit_seconds": round(sum(fitted.seconds.values()), 1) if fitted else 0.0,
         **{name: made[name] for name in ("requested", "stopped", "rejected", "kept")},
         "fills": made.get("fills", {}).get("kept", 0),
         "generate_seconds": made["seconds"],

@@ -1,6 +1,7 @@
 """Train the autoencoder between pixels and latents on unannotated windows."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,16 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
     return 10 * torch.log10(4.0 / ((image - target) ** 2).mean((1, 2, 3)).clamp_min(1e-10))
 
 
-def fidelity(reconstruct: Callable[[Tensor], Tensor], windows: Tensor) -> dict[str, float]:
-    """Return what a codec keeps of windows (N, 3, H, W): mean PSNR (dB) and mean SSIM.
+@dataclass(frozen=True)
+class Fidelity:
+    """What a codec keeps of windows: mean PSNR (dB) and mean SSIM."""
+
+    psnr_db: float
+    ssim: float
+
+
+def fidelity(reconstruct: Callable[[Tensor], Tensor], windows: Tensor) -> Fidelity:
+    """Return what a codec keeps of windows (N, 3, H, W).
 
     Args:
         reconstruct: Passes windows through the codec, such as `LatentInpainter.reconstruct`.
@@ -161,12 +170,12 @@ def fidelity(reconstruct: Callable[[Tensor], Tensor], windows: Tensor) -> dict[s
     passed = torch.cat([reconstruct(part) for part in torch.split(windows, windows_at_once(windows.shape[-1]))])
     pairs = zip(passed.permute(0, 2, 3, 1).numpy(), windows.permute(0, 2, 3, 1).numpy(), strict=True)
     ssim = [structural_similarity(a, b, channel_axis=2, data_range=2.0) for a, b in pairs]
-    return {"psnr_db": round(float(psnr(passed, windows).mean()), 2), "ssim": round(float(sum(ssim)) / len(ssim), 4)}
+    return Fidelity(round(float(psnr(passed, windows).mean()), 2), round(float(sum(ssim)) / len(ssim), 4))
 
 
 def measure_codec(
     reconstruct: Callable[[Tensor], Tensor], images: Sequence[Pixels], side: int, windows: int = 48
-) -> dict[str, float]:
+) -> Fidelity:
     """Return the fidelity of a codec on so many random windows of frames, `side` px wide; see `fidelity`."""
     generator = torch.Generator().manual_seed(0)
     chosen = (images[i * len(images) // windows] for i in range(windows))

@@ -1,20 +1,22 @@
 """Train the latent inpainting model: the prior on unannotated windows, or the painter on a user's lesions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from diffaug.artifacts import read_jsonl
 from diffaug.compute.devices import Process, this_process
 from diffaug.compute.seeds import generator_of
 from diffaug.config import DenoiserConfig
+from diffaug.data.case import Pixels
 from diffaug.diffusion.schedule import Prediction, x_t_from_x0
 from diffaug.errors import ConfigError
 from diffaug.models.base import LatentInpainter
 from diffaug.training.loop import optimise, recipe_of
-from diffaug.training.windows import Windows
+from diffaug.training.windows import Rng, Sketch, Windows, drawn, encode_windows, tissue_window
 
 SNR_CAP = 5.0
 REGION_WEIGHT = 3.0  # of the region over what else is estimated
@@ -86,6 +88,15 @@ def cached_text(model: LatentInpainter, tokens: Tensor) -> Callable[[Tensor], Te
     embedded = torch.cat([model.embed_tokens(part) for part in torch.split(rows, 32)])
     place = {tuple(row): number for number, row in enumerate(rows.tolist())}
     return lambda asked: embedded[[place[tuple(row)] for row in asked.tolist()]]
+
+
+@dataclass(frozen=True)
+class ChosenCheckpoint:
+    """The weights that a monitored training kept: after how many iterations, their score, and that of the last ones."""
+
+    iteration: int
+    score: float
+    last_score: float
 
 
 def check_batch(size: int, process: Process) -> None:
@@ -180,3 +191,43 @@ def train_painter(
         optimise(trained, loss, recipe_of(config), folder / name, seed=seed, score=score, process=process)
         if config.checkpointing:
             model.unet.disable_gradient_checkpointing()
+
+
+def chosen_checkpoint(log: Path) -> ChosenCheckpoint | None:
+    """Read from the log of a training which weights were kept; None if none were scored."""
+    scored = [row for row in read_jsonl(log) if "score" in row]
+    if not scored:
+        return None
+    best = min(scored, key=lambda row: row["score"])
+    return ChosenCheckpoint(best["iteration"], best["score"], scored[-1]["score"])
+
+
+def train_prior(
+    images: Sequence[Pixels],
+    folder: Path,
+    config: DenoiserConfig,
+    model: LatentInpainter,
+    *,
+    windows: int,
+    seed: int = 0,
+) -> LatentInpainter:
+    """Train a painter on unannotated tissue: random regions, described by what is measured in them.
+
+    Args:
+        images: Frames, (H, W, 3); no annotation is used.
+        folder: Where checkpoint and log are kept.
+        config: Schedule.
+        model: A trained codec, and parts to train in place.
+        windows: Windows drawn and encoded.
+        seed: Seeds windows and iterations.
+
+    Returns:
+        The model.
+    """
+
+    def tissue(rng: Rng) -> Sketch:
+        return tissue_window(images[int(rng.integers(len(images)))], model.window, model.latent_side, rng)
+
+    encoded = encode_windows(model, drawn(tissue, windows, seed))
+    train_painter(model, [(encoded, 1.0)], config, folder, seed, name="prior")
+    return model
