@@ -1,0 +1,62 @@
+"""What the messages of the package name must exist: options of the command line, and knobs of a config."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import diffaug
+from diffaug.cli.main import main
+from diffaug.config import Config, Knobs
+
+PACKAGE = Path(diffaug.__file__).parent
+COMMANDS = (
+    "demo", "data import", "data phantom", "data inspect", "data subset", "prompts", "fit", "generate", "remove",
+    "segment", "pseudo-label", "select", "study", "report", "run",
+)  # fmt: skip
+OPTION = r"(?<![-\w])--[a-z](?:[-a-z0-9_.]*[a-z0-9])?"
+GROUPS = [name for name, field in Config.model_fields.items() if isinstance(field.default, Knobs)]
+KNOB = rf"(?<![\w./])(?:{'|'.join(GROUPS)})(?:\.[a-z_]+)+"
+
+
+def _strings(tree: ast.AST) -> Iterator[str]:
+    """Yield every piece of text below a node, docstrings and parts of f-strings included."""
+    return (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _sources() -> Iterator[tuple[str, ast.AST]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _knobs(group: Knobs, place: str = "") -> Iterator[str]:
+    for name in type(group).model_fields:
+        value: Any = getattr(group, name)
+        yield place + name
+        if isinstance(value, Knobs):
+            yield from _knobs(value, f"{place}{name}.")
+
+
+def test_every_option_that_a_text_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    options: set[str] = set()
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        options |= set(re.findall(OPTION, capsys.readouterr().out))
+    named = {
+        (where, option) for where, tree in _sources() for text in _strings(tree) for option in re.findall(OPTION, text)
+    }
+    assert len(named) > 10
+    assert {(where, option) for where, option in named if option not in options} == set()
+
+
+def test_every_knob_that_an_error_names_exists() -> None:
+    known = set(_knobs(Config()))
+    raised = [(where, node) for where, tree in _sources() for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    named = {(where, knob) for where, node in raised for text in _strings(node) for knob in re.findall(KNOB, text)}
+    named = {(where, knob) for where, knob in named if not knob.endswith(".json")}
+    assert len(named) > 5
+    assert {(where, knob) for where, knob in named if knob not in known} == set()
