@@ -43,7 +43,7 @@ def test_an_aim_without_cases_and_an_unknown_one_are_one_line(tmp_path):
         make_budget("low-contrast", {"train-2": WORDS["train-2"]}, 5)
     with pytest.raises(ConfigError, match="nothing was missed"):
         make_budget("missed", WORDS, 5, dict.fromkeys(WORDS, 0.0))
-    with pytest.raises(ConfigError, match="'mised' is none; nearest: missed"):
+    with pytest.raises(ConfigError, match="'mised' is not; nearest: missed"):
         check_aim("mised", None)
     for aim, baseline in (("missed", None), ("small", tmp_path)):
         with pytest.raises(ConfigError, match="belong together"):

@@ -94,14 +94,14 @@ def test_a_users_own_findings_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        ("findings.spot.attributes", {"colur": ["dark"]}, "'colur' is none; nearest: colour"),
-        ("findings.spot.attributes", {"colour": ["redish"]}, "'redish' is none; nearest: reddish"),
-        ("findings.spot.excludes", ["hallo"], "'hallo' is none; nearest: halo"),
-        ("findings.spot.group", "from", "'from' is none; nearest: form"),
-        ("findings.spot.references", ["me-2021"], "'me-2021' is none; nearest: me-2020"),
+        ("findings.spot.attributes", {"colur": ["dark"]}, "'colur' is not; nearest: colour"),
+        ("findings.spot.attributes", {"colour": ["redish"]}, "'redish' is not; nearest: reddish"),
+        ("findings.spot.excludes", ["hallo"], "'hallo' is not; nearest: halo"),
+        ("findings.spot.group", "from", "'from' is not; nearest: form"),
+        ("findings.spot.references", ["me-2021"], "'me-2021' is not; nearest: me-2020"),
         ("findings.spot.references", [], "spot has none"),
         ("findings.spot.unverified", True, "prompts need a verified finding of the group form"),
-        ("findings.spot.sinonyms", ["mole"], "findings.spot.sinonyms is none; nearest: synonyms"),
+        ("findings.spot.sinonyms", ["mole"], "findings.spot.sinonyms is not; nearest: synonyms"),
         ("findings.spot.term", "dark | spot", "findings.spot.term"),
         ("findings.spot.term", "dark\nspot", "findings.spot.term"),
         ("findings.spot.prevalence", [{"share": 3, "of": "eyes", "reference": "me-2020"}], "share"),
@@ -127,7 +127,7 @@ def test_what_is_no_library_is_one_line(text, tmp_path):
 def test_a_missing_file_and_an_unknown_domain_are_one_line(tmp_path):
     with pytest.raises(FindingsError, match="No such file"):
         library_of(findings=tmp_path / "nowhere.yaml")
-    with pytest.raises(FindingsError, match="'colonoscpy' is none; nearest: colonoscopy"):
+    with pytest.raises(FindingsError, match="'colonoscpy' is not; nearest: colonoscopy"):
         library_of("colonoscpy")
 
 

@@ -1,9 +1,9 @@
 """Measurable properties of a lesion: its shape, and how it differs from the tissue around it.
 
-Knows pixels and masks only; it has no words (prompts.py has) and makes no diagnosis.
+Knows pixels and masks only; words are given in prompts.py. Nothing here is a diagnosis.
 
-Lengths are taken relative to the lesion: the crop is scaled down until the lesion's longer side is at most `GRID` px,
-so a lesion measures the same in a large frame, in a small one and in a training window.
+Lengths are relative to the lesion: the crop is scaled down until the lesion's longer side is at most `GRID` px, so a
+lesion measures the same in a large frame, in a small one and in a training window.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from diffaug.errors import DataError
 
 GRID = 64  # px; longest side of a lesion on the grid where colours, borders and texture are measured
 RING = 0.25  # width of the ring of surrounding tissue, as a share of the equivalent diameter
-GAP = 0.03  # left out on both sides of the boundary, where annotators differ; a share of the same diameter
-DARK = 0.65  # of the median L* of a ring
+GAP = 0.03  # width on both sides of the boundary that is left out, since annotators differ; a share of the diameter
+DARK = 0.65  # share of the ring's median L*; darker pixels of the ring are not lit
 FEW = 8  # px; fewer usable pixels than this give no contrast
 BLACK = 8.0  # L*; darker pixels are the frame's border
 BRIGHT, COLOURLESS = 82.0, 14.0  # L*, chroma; brighter and less coloured pixels are specular highlights
-MAX_TEXTURE = 10.0  # a surface this much rougher than its surroundings has surroundings without structure
+MAX_TEXTURE = 10.0  # the highest texture; surroundings of a surface that is rougher have no structure to compare with
 
 Values = NDArray[np.float32]
 
@@ -66,8 +66,8 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
     differences of medians inside the mask and in a ring of `RING` diameters around it, without the frame's black border
     and specular highlights; texture is high-passed over tissue alone, so that the light of a highlight is not smoothed
     into the tissue beside it (normalised convolution, Knutsson & Westin 1993). A mask without such a ring (it fills the
-    frame, or lies on black) has contrasts and sharpness of 0 and a texture of 1: nothing is said about it. An empty
-    mask has zeros throughout and texture 1.
+    frame, or lies on black) has contrasts and sharpness of 0 and a texture of 1, since there is nothing to compare
+    with. An empty mask has zeros throughout and a texture of 1.
 
     Args:
         image: Shape (H, W, 3), uint8 RGB.
@@ -110,10 +110,10 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a lesion has around it, and how rough both are."""
+    """The tissue around a lesion, and the roughness of both."""
 
-    colour: Values  # median CIELAB of the ring, (3,); zeros where less than FEW of its pixels are tissue
-    lit: float  # share of the ring that is tissue and no darker than DARK of its median
+    colour: Values  # median CIELAB of the ring, (3,); zeros if fewer than FEW of its pixels are tissue
+    lit: float  # share of the ring that is tissue and at least DARK of its median L*
     inside: float  # roughness of the lesion, L*
     around: float  # roughness of the ring, L*
 
@@ -248,9 +248,9 @@ def _texture(lightness: Values, lesion: Mask, ring: Mask, usable: Mask, diameter
 
 
 def _roughness(lightness: Values, where: Mask, usable: Mask, diameter: float) -> float:
-    """Return the spread (median absolute deviation) of the high-passed L* of some pixels, 0 for less than FEW.
+    """Return the median absolute deviation of the high-passed L* of some pixels; 0 for fewer than FEW.
 
-    What is subtracted is the weighted mean of the usable pixels around each.
+    High-passing subtracts the weighted mean of the usable pixels around each pixel.
     """
     if np.count_nonzero(where) < FEW:
         return 0.0

@@ -1,8 +1,9 @@
-"""What the kept cases should be like: the strata to aim at, how many of each, and which training cases lead the way.
+"""What the kept cases should be like: the strata to aim at, the quota of each, and the training cases to follow.
 
-A stratum is a size of the lesion and whether its contrast is low, measured on the training cases. `match` asks for
-nothing: requests follow the data by themselves. The other aims fix a quota of kept cases for each stratum up front, and
-give each shard to one stratum, so that strata of which the gate keeps little are asked for until their quota is full.
+A stratum is a size class and whether the contrast is low, both measured on the training cases. The aim `match` needs no
+budget, since requests follow the data by themselves. The other aims fix a quota of kept cases for each stratum before
+anything is drawn, and give each shard to one stratum: a stratum of which the gate keeps little gets shards until its
+quota is full.
 
 Knows cases and the files of a study folder; knows no networks.
 """
@@ -33,7 +34,7 @@ class Budget:
         strata: Those with a quota, in the order of STRATA.
         quotas: Kept cases of each.
         training: Share of the training cases in each.
-        weights: Training cases of these strata, and how often each leads: gives its mask and its words.
+        weights: Training cases of these strata, and the weight with which each is drawn for its mask and its words.
     """
 
     aim: str
@@ -47,7 +48,7 @@ class Budget:
         return asdict(self) | {"weights": dict(self.weights)}
 
     def stratum_of(self, shard: int) -> str:
-        """Return the stratum that a shard is for: each in turn."""
+        """Return the stratum of a shard: strata take turns."""
         return self.strata[shard % len(self.strata)]
 
     def table(self) -> str:
@@ -73,24 +74,24 @@ def make_budget(
         aim: `missed`, or the name of a size or of low contrast.
         words: Of each training case, by aspect.
         count: Kept cases in all.
-        needs: For `missed`, the share of each case's lesion that was missed when it was not trained on.
+        needs: For `missed`, the share of each case's lesion that a network missed which was not trained on the case.
 
     Raises:
-        ConfigError: No training case is in the stratum that is aimed at, or nothing was missed.
+        ConfigError: No training case is in the strata of the aim, or nothing was missed.
     """
-    led = {case: stratum(said) for case, said in words.items()}
-    aimed = {case: name for case, name in led.items() if aim == "missed" or aim in name.split()}
+    of_case = {case: stratum(said) for case, said in words.items()}
+    aimed = {case: name for case, name in of_case.items() if aim == "missed" or aim in name.split()}
     weights = {case: needs[case] if needs is not None else 1.0 for case in sorted(aimed)}
     total = sum(weights.values())
     if total <= 0:
-        what = "nothing was missed out of fold" if aim == "missed" else f"no training case is {aim}"
+        what = "the baseline missed nothing" if aim == "missed" else f"no training case is {aim}"
         raise ConfigError(f"an aim needs training cases to follow: {what}; use --aim match")
-    sums: dict[str, float] = defaultdict(float)
+    shares: dict[str, float] = defaultdict(float)
     for case, weight in weights.items():
-        sums[aimed[case]] += weight / total
-    quotas = _quotas(sums, count)
+        shares[aimed[case]] += weight / total
+    quotas = _quotas(shares, count)
     strata = tuple(name for name in STRATA if quotas.get(name))
-    training = tuple(round(sum(one == name for one in led.values()) / len(led), 4) for name in strata)
+    training = tuple(round(list(of_case.values()).count(name) / len(of_case), 4) for name in strata)
     kept = tuple((case, round(weight, 6)) for case, weight in weights.items() if aimed[case] in strata)
     return Budget(aim, strata, tuple(quotas[name] for name in strata), training, kept)
 
@@ -106,13 +107,13 @@ def _quotas(shares: Mapping[str, float], count: int) -> dict[str, int]:
 
 
 def check_aim(aim: str, baseline: Path | None) -> None:
-    """Refuse an aim that does not exist, or a baseline without its aim and the other way round.
+    """Refuse an unknown aim, the aim `missed` without a baseline, and a baseline without that aim.
 
     Raises:
-        ConfigError: With the nearest valid names.
+        ConfigError: The message has the nearest valid names.
     """
     if aim not in AIMS:
-        raise ConfigError(f"an aim must be a known name: {aim!r} is none; {nearest(aim, AIMS)}")
+        raise ConfigError(f"an aim must be a known name: {aim!r} is not; {nearest(aim, AIMS)}")
     if (aim == "missed") != (baseline is not None):
         raise ConfigError(
             f"--aim missed and --baseline STUDY belong together: the aim is {aim}, the baseline {baseline}; "
@@ -121,7 +122,7 @@ def check_aim(aim: str, baseline: Path | None) -> None:
 
 
 def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> dict[str, float]:
-    """Read from out-of-fold results which share of each training case's lesion was missed, the mean over seeds.
+    """Read which share of each training case's lesion a baseline missed, out of fold; the mean over seeds.
 
     Args:
         study: Folder of a finished `diffaug study --folds K --baseline` of these training cases.
@@ -138,17 +139,17 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
         )
     plan = read_json(study / "study.json")
     tested: Mapping[str, str] = plan.get("tested", {})
-    apart = {digest_of_case(case): case for case in held_out}
+    held = {digest_of_case(case): case for case in held_out}
     for name, digest in tested.items():
-        if digest in apart:
+        if digest in held:
             raise StudyError(
                 f"results on val or test cases may not steer what is painted: case {name} of {study} is "
-                f"{apart[digest].id} of {apart[digest].split}; use results of `diffaug study --folds 5 --baseline`"
+                f"{held[digest].id} of {held[digest].split}; use results of `diffaug study --folds 5 --baseline`"
             )
     known = {case.id: digest_of_case(case) for case in train}
-    other = [name for name in known if tested.get(name) != known[name]] + [name for name in tested if name not in known]
-    if not plan["identity"].get("folds") or other:
-        what = f"case {other[0]} differs" if other else "it has no folds"
+    foreign = [name for name in (*known, *tested) if name not in known or tested.get(name) != known[name]]
+    if not plan["identity"].get("folds") or foreign:
+        what = f"case {foreign[0]} differs" if foreign else "it has no folds"
         raise StudyError(
             f"a baseline must be the out-of-fold results of these training cases: {study} is not, {what}; "
             "run `diffaug study DATA STUDY --folds 5 --baseline` on this data set"

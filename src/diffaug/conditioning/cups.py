@@ -1,6 +1,6 @@
-"""The optic cup inside its disc: its classes by the vertical cup-to-disc ratio, its words, its shape at any ratio.
+"""The optic cup inside its disc: its class by the vertical cup-to-disc ratio, its words, and its shape at any ratio.
 
-Knows masks and words; where a disc lies is not its business: a painted cup takes the disc that is there.
+Knows masks and words. A painted cup takes the disc that is there; where that lies is decided elsewhere.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,16 +17,16 @@ from diffaug.data.fundus import disc_and_cup, vertical_diameter
 from diffaug.data.images import Label, Mask, check_mask
 from diffaug.errors import DataError
 
-DISC = "disc"  # the finding of fundus.yaml that says nothing but that it is an optic disc
+DISC = "disc"  # the finding of fundus.yaml that stands for any optic disc
 CUPS = {
     "no-cup": 0.1,
     "small-cup": 0.3,
     "average-cup": 0.5,
     "large-cup": 0.7,
     "very-large-cup": 1.0,
-}  # under what ratio
-DECIDED = ("cup", "rim")  # groups of findings that a mask of disc and cup decides
-ASPECTS_OF_DISC = ("size", "contrast", "shape")  # colours are cut for bowels; borders leave the cup no room to be read
+}  # a class of cup holds the ratios under this one
+DECIDED = ("cup", "rim")  # the groups of findings that a mask of disc and cup decides
+ASPECTS_OF_DISC = ("size", "contrast", "shape")  # words of colour suit bowels alone; more words are too long for CLIP
 HALVINGS = 24  # of the search for a ratio
 LARGEST = 0.95  # ratio; beyond, no rim is left to paint
 
@@ -48,17 +48,17 @@ def describe_disc(words: Mapping[str, str], keep: Collection[str], ratio: float 
 
     Args:
         words: The word of each aspect.
-        keep: The aspects to mention, of which those of a disc are said.
-        ratio: Vertical cup-to-disc ratio; None says nothing of the cup.
+        keep: The aspects that may be mentioned; only those of a disc are.
+        ratio: Vertical cup-to-disc ratio; None leaves the cup out.
     """
     said, traits = terms(), [] if ratio is None else [terms()[cup_class(ratio)]]
     return phrase(words, set(keep) & set(ASPECTS_OF_DISC), said[DISC], traits)
 
 
 def draw_ratio(seen: Sequence[float], rng: np.random.Generator) -> float:
-    """Draw a vertical cup-to-disc ratio: a class of cup that training cases show, then a ratio they span within it.
+    """Draw a class of cup that training cases show, then a vertical cup-to-disc ratio that they span within it.
 
-    Every class is as likely, so that the rare ones are painted as often; nothing beyond the training cases is asked.
+    Every class is equally likely, so that rare ones are painted as often. No ratio is beyond those of training cases.
     """
     classes = sorted({cup_class(ratio) for ratio in seen}, key=list(CUPS).index)
     chosen = classes[int(rng.integers(len(classes)))]

@@ -1,7 +1,7 @@
 """Findings: what the literature calls a kind of lesion, what that implies, and where it is published.
 
 A library is one YAML file of `findings/`, or a user's own. Knows words and references, no pixels: a finding is what may
-be asked of a painter; nothing here is ever claimed of a real case.
+be asked of a painter, and is never claimed of a real case.
 """
 
 from collections.abc import Iterable
@@ -65,13 +65,13 @@ class Finding(Entry):
         term: The standard term, as a prompt says it.
         synonyms: Other ways to say it.
         description: What it looks like, in our own words.
-        attributes: Aspect to the words that are consistent with it. An aspect that is not named may have any word; one
-            with no words is not spoken of beside this finding.
+        attributes: Aspect to the words that agree with it. An aspect that is missing may have any word; one without
+            words is not mentioned beside this finding.
         excludes: Findings that contradict it, in either direction.
         prevalence: As published.
         references: Keys of the library's references.
-        unverified: Not checked against a publication: stays out of prompts.
-        silent: Why it stays out of prompts all the same, such as a size in millimetres.
+        unverified: Whether it was not checked against a publication; then prompts leave it out.
+        silent: Why prompts leave it out for another reason, such as a size in millimetres; empty if they do not.
     """
 
     group: str
@@ -87,7 +87,7 @@ class Finding(Entry):
 
     @property
     def spoken(self) -> bool:
-        """Whether prompts may say it."""
+        """Whether prompts may have it."""
         return not self.unverified and not self.silent
 
 
@@ -175,22 +175,22 @@ def read_library(path: Path) -> Library:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known names that a name may stand for, or all of them, as text."""
-    names = [str(one) for one in known]
+    """Return the known names that are most like a name, or all known names, as text."""
+    names = [str(name) for name in known]
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}"
 
 
 def _require(what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise FindingsError(f"{what} must be a known name: {name!r} is none; {nearest(name, known)}")
+        raise FindingsError(f"{what} must be a known name: {name!r} is not; {nearest(name, known)}")
 
 
 def _expect(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """As `_require`, for pydantic, which takes ValueErrors."""
+    """Refuse unknown names by a ValueError, as pydantic expects."""
     for name in names:
         if name not in known:
-            raise ValueError(f"{what} must be a known name: {name!r} is none; {nearest(name, known)}")
+            raise ValueError(f"{what} must be a known name: {name!r} is not; {nearest(name, known)}")
 
 
 def _explain(error: ValidationError) -> str:
@@ -200,5 +200,5 @@ def _explain(error: ValidationError) -> str:
         return str(first["ctx"]["error"])
     if first["type"] == "extra_forbidden":
         fields = {name for part in (Library, Finding, Reference, Prevalence) for name in part.model_fields}
-        return f"only known fields are allowed: {where} is none; {nearest(str(first['loc'][-1]), sorted(fields))}"
+        return f"only known fields are allowed: {where} is not; {nearest(str(first['loc'][-1]), sorted(fields))}"
     return f"{where}: {first['msg']}; got {str(first['input'])[:60]!r}"

@@ -15,11 +15,11 @@ from diffaug.conditioning.findings import Finding, Library, Role
 from diffaug.conditioning.prompts import ASPECTS, EMPTY_PROMPT, WORDS, phrase
 from diffaug.errors import ConfigError
 
-TRAITS, SETTINGS = 2, 1  # at most, in one prompt: more are longer than CLIP reads
-CHANCE = 0.5  # that a group, or an aspect, is spoken of
+TRAITS, SETTINGS = 2, 1  # the most in one prompt; CLIP does not read longer ones
+CHANCE = 0.5  # that a prompt mentions a group or an aspect
 CLIP_TOKENS = 77
-PIECE = 3  # letters; CLIP's tokens of a prompt were never more than its pieces of so many letters, in 60,000 prompts
-NOUN = "lesion"  # for a head that a model does not know
+PIECE = 3  # letters; in 60,000 prompts, CLIP never had more tokens than a prompt has pieces of so many letters
+NOUN = "lesion"  # replaces a head that the model does not know
 CLASHES = [("low-contrast", word) for word in ("pale", "dark", "reddish", "sharp")]
 CONTRADICTIONS = CLASHES + [pair for words in WORDS.values() for pair in combinations(words, 2)]
 
@@ -75,11 +75,11 @@ def draw_prompt(
     Args:
         library: The findings.
         rng: Drawn from.
-        given: Words of aspects that are known, such as size and shape of a mask; only findings consistent with them are
-            drawn. Where no head is, the head is a plain lesion.
-        settings: Whether to say where it is seen; not of a real background, whose place nobody has told.
-        decided: Group to the finding that a mask shows, "" for none: said by its standard term, and nothing else of the
-            group is; what contradicts it is not drawn.
+        given: Words of aspects that are known, such as size and shape of a mask. Only findings that agree with them are
+            drawn; if no head agrees, the head is a plain lesion.
+        settings: Whether to say where it is seen; False for a real background, since nobody has said where it was seen.
+        decided: Group to the finding that a mask shows, "" for none. The prompt has that finding by its standard term,
+            no other of the group, and nothing that contradicts it.
     """
     decided = decided or {}
     given = {aspect: word for aspect, word in (given or {}).items() if word}
@@ -102,7 +102,7 @@ def draw_prompt(
 
 
 def _within_clip(library: Library, words: dict[str, str], terms: Mapping[str, str]) -> Draft:
-    """Put a draft together; what CLIP could not read loses its last findings."""
+    """Put a draft together. A prompt that is too long for CLIP loses its last findings."""
     order = list(library.groups)
     names = sorted(terms, key=lambda name: order.index(library.findings[name].group))
     while True:
@@ -116,7 +116,7 @@ def _within_clip(library: Library, words: dict[str, str], terms: Mapping[str, st
 
 
 def _in_random_order(groups: Mapping[str, Role], rng: np.random.Generator) -> list[str]:
-    """Return the head's group and then the others shuffled, so that each finds room as often as the others."""
+    """Return the head's group, then the others in random order: each finds room in a prompt as often."""
     head = [group for group, role in groups.items() if role == "head"]
     others = [group for group, role in groups.items() if role != "head"]
     return head + [others[int(index)] for index in rng.permutation(len(others))]
@@ -139,7 +139,7 @@ def _narrowed(allowed: Words, finding: Finding) -> Words:
 
 
 def _mentionable(allowed: Words, chosen: Collection[Finding]) -> Words:
-    """Return the words left of each aspect that every chosen finding lets be spoken of."""
+    """Return the words left of each aspect that no chosen finding excludes from the prompt."""
     silenced = {aspect for one in chosen for aspect, words in one.attributes.items() if not words}
     return {aspect: words for aspect, words in allowed.items() if aspect not in silenced}
 
@@ -201,16 +201,16 @@ class KnownWords:
 def with_known_words(draft: Draft, known: KnownWords, noun: str = NOUN) -> tuple[str, tuple[str, ...]]:
     """Return the part of a prompt that a model knows, and what was left out.
 
-    A word of an aspect, a trait or a setting is said whole or not at all; a head of unknown words becomes a plain
-    lesion. What is too long to be read loses its settings, then its traits, the last ones first.
+    A word of an aspect, a trait or a setting stays whole or is left out; a head with unknown words becomes a plain
+    lesion. A prompt that is too long loses its settings, then its traits, the last ones first.
 
     Args:
         draft: The prompt.
         known: What the model knows.
-        noun: What a head of unknown words becomes.
+        noun: What a head with unknown words becomes.
 
     Returns:
-        The prompt, "" where not even a lesion is known; and the words and phrases left out, in the prompt's order.
+        The prompt, "" if the model does not even know the noun; and what was left out, in the prompt's order.
     """
     if not known.has(draft.head) and not known.has(noun):
         return EMPTY_PROMPT, tuple(_parts(draft))
@@ -228,7 +228,7 @@ def with_known_words(draft: Draft, known: KnownWords, noun: str = NOUN) -> tuple
 
 
 def _spoken(aspect: str, word: str) -> str:
-    """Return all words that saying a word takes."""
+    """Return the words that a prompt needs to mention a word of an aspect."""
     return {"border": f"with and {word} borders", "surface": f"with and a {word} surface"}.get(aspect, word)
 
 

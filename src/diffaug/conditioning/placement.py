@@ -1,9 +1,9 @@
-"""Where a shape may lie in a frame: inside the field of view, off overlays, off the lesions that are there.
+"""Where a shape may lie in a frame: inside the field of view, off overlays, and off the lesions that are there.
 
-Simple image analysis: dark pixels at the frame's edge are its border, flat rectangles of colours that tissue does not
-have are overlays, level rows of pale strokes are text, and so are strokes that many frames have at the same place.
-Positions are sought on a coarse grid of cells, conservatively: a cell is free only if all its pixels are, and a shape
-occupies every cell that it touches.
+The rules are simple image analysis. Dark pixels at the frame's edge are its border. Flat rectangles of colours that
+tissue does not have are overlays. Level rows of pale strokes are text, and so are strokes that many frames have at the
+same place. Positions are sought on a coarse grid of cells: a cell is free only if all its pixels are, and a shape takes
+every cell that it touches.
 """
 
 from collections.abc import Iterable
@@ -21,12 +21,12 @@ from diffaug.data.lesions import CORNERS, components
 
 CELLS = 128  # longest side of the grid of positions
 BORDER = 26  # of 255; pixels without a brighter channel are black border, if they touch the frame's edge
-COLOUR_GAP = 12  # green or blue above red by this much is no tissue under white light
-FLAT, GREY, WHITE = 1.5, 4.0, 90.0  # spread of L*, chroma, L*: a surface evener, greyer and darker than this is a box
-STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above what surrounds it, chroma, L*: what written strokes have
-PRINTED = 0.12  # share of the frames that have a stroke at the same place (within a pixel): printed, not seen
-SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are asked for that, at most; with fewer than the second, nothing is said
-DEEP = 22.0  # L*; darker tissue is too far away to show a lesion
+COLOUR_GAP = 12  # where green or blue exceeds red by this much, there is no tissue under white light
+FLAT, GREY, WHITE = 1.5, 4.0, 90.0  # spread of L*, chroma, L*; a surface below all three is an overlay box
+STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above the surroundings, largest chroma, least L* of written strokes
+PRINTED = 0.12  # a stroke at the same place (within a pixel) in this share of the frames is printed onto them
+SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are compared for that, at most; fewer than the second prove nothing
+DEEP = 22.0  # L*; darker tissue is too far from the camera to show a lesion
 LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of the frame), as 19 of 20 real lesions are
 DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue darker than this, as in the lumen
 GLARE = 0.05  # share of a shape that may lie on highlights and deep shadow
@@ -39,9 +39,10 @@ Cells = NDArray[np.bool_]
 
 
 def field_of_view(image: Pixels) -> Mask:
-    """Find the pixels that show tissue, shape (H, W): neither black border nor an overlay box.
+    """Find the pixels that show tissue, shape (H, W): they are neither black border nor an overlay box.
 
-    The largest bright area, after an opening that drops the text on black; its holes (a dark lumen) belong to it.
+    They are the largest bright area, after an opening that drops the text on black. Its holes, such as a dark lumen,
+    belong to it.
 
     Raises:
         ShapeError: The image has not the shape (H, W, 3).
@@ -156,7 +157,7 @@ def crowded(glare: Mask) -> Mask:
 
 @dataclass(frozen=True)
 class PlacementMap:
-    """What placement needs to know of one background, on a grid of cells but for its field of view."""
+    """What decides where a mask may lie on one background: its field of view by pixel, the rest by cells of a grid."""
 
     frame: tuple[int, int]  # height, width, px
     field: Mask  # the field of view, px by px
@@ -170,17 +171,17 @@ class PlacementMap:
 
     @cached_property
     def clearance(self) -> NDArray[np.float32]:
-        """Return px of clear tissue without a lesion around each cell."""
+        """The px of clear tissue without a lesion around each cell."""
         return _clearance(self.clear & ~self.lesion, self.cell)
 
     @cached_property
     def without_lesion(self) -> "PlacementMap":
-        """Return the background as if its lesions were gone."""
+        """The map as if the lesions were removed."""
         return replace(self, lesion=np.zeros_like(self.lesion))
 
     @property
     def room(self) -> float:
-        """Return the share of the frame that is lesion-free tissue: an upper limit of what `free` can place."""
+        """The share of the frame that is lesion-free tissue: no larger mask can be placed by `free`."""
         return float(np.count_nonzero(self.clearance)) * self.cell**2 / (self.frame[0] * self.frame[1])
 
 
@@ -256,8 +257,8 @@ def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 
         margin: px of tissue around the new mask.
 
     Returns:
-        Top and left in the frame, or None if no position inside the field of view, off the text and out of the dark
-        overlaps the old lesion by at least OVERLAP of the smaller of the two.
+        Top and left in the frame. None if no position inside the field of view, off the text and out of the dark covers
+        at least OVERLAP of the smaller of the two.
     """
     cells = _touched(shape, places.cell)
     replaced = _touched(old, places.cell)
@@ -279,7 +280,7 @@ def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 
 
 
 def _opened(mask: Mask, radius: float) -> Mask:
-    """Open with a disc, by distances; beyond the frame counts as bright, so that its edge erodes nothing."""
+    """Open a mask with a disc, by distances; beyond the frame counts as bright, so that the edge erodes nothing."""
     inner = ndimage.distance_transform_edt(np.pad(mask, int(radius) + 1, mode="edge")) > radius
     if not inner.any():
         return np.zeros(mask.shape, dtype=bool)
@@ -296,7 +297,7 @@ def _cells(mask: Mask, cell: int) -> NDArray[np.bool_]:
 
 
 def _mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
-    """Return the mean L* of each cell, in whole numbers: it takes part in decisions that must not hang on rounding."""
+    """Return the mean L* of each cell in whole numbers: decisions on it must not depend on rounding."""
     pixels = lab[..., 0]
     height, width = pixels.shape
     padded = np.pad(pixels, ((0, -height % cell), (0, -width % cell)), mode="edge")
@@ -310,9 +311,10 @@ def _touched(mask: Mask, cell: int) -> Cells:
 
 
 def _clearance(allowed: Cells, cell: int) -> NDArray[np.float32]:
-    """Return px from each free cell to the nearest pixel that is not, at least; beyond the frame nothing is free.
+    """Return a lower limit of the px from each free cell to the nearest pixel that is not free.
 
-    Cells d apart, centre to centre, have pixels that are no more than sqrt(2) cells nearer, less one pixel.
+    Beyond the frame nothing is free. The pixels of cells d apart, centre to centre, are at most sqrt(2) cells less one
+    pixel nearer to each other.
     """
     distance = ndimage.distance_transform_edt(np.pad(allowed, 1))[1:-1, 1:-1]
     gap = np.maximum((distance - np.sqrt(2.0)) * cell + 1.0, 1.0)

@@ -1,8 +1,8 @@
 """Words for measured attributes: the text that conditions the painter.
 
-A word stands for one attribute beyond one threshold; between two thresholds nothing is said, so that words mean
-extremes. The thresholds cut real colonoscopy lesions (the 600 training cases of Kvasir-SEG) into roughly the outer
-quarters or thirds. Nothing is claimed that a 2-D mask and its colours do not show: no millimetres, no histology.
+A word stands for one attribute beyond one threshold; between two thresholds a prompt has no word, so that words mean
+extremes. The thresholds cut off roughly the outer quarters or thirds of real colonoscopy lesions (the 600 training
+cases of Kvasir-SEG). Words claim nothing that a 2-D mask and its colours do not show: no millimetres, no histology.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ from diffaug.data.lesions import SIZES, size_class
 NORMAL_PROMPT = "normal mucosa"
 EMPTY_PROMPT = ""
 
-IRREGULAR = 0.93  # solidity; under it irregular, whatever the eccentricity
-ROUND, ELONGATED = 0.6, 0.8  # eccentricity; axes closer than 4:5 are round, farther apart than 5:3 elongated
-REDDISH = 10.0  # a* against the ring; at least this is reddish, whatever the lightness
+IRREGULAR = 0.93  # solidity; a shape under it is irregular, whatever its eccentricity
+ROUND, ELONGATED = 0.6, 0.8  # eccentricity; under the first (axes of 4:5) round, over the second (3:5) elongated
+REDDISH = 10.0  # a* against the ring; a lesion of at least this is reddish, whatever its lightness
 PALE, DARK = 17.0, -10.0  # L* against the ring; a lesion is lighter than its surroundings as a rule, rarely darker
 LOW_CONTRAST, HIGH_CONTRAST = 10.0, 22.0  # CIELAB distance; LOW_CONTRAST <= REDDISH, PALE, -DARK: no faint vivid lesion
 INDISTINCT, SHARP = 6.5, 11.0  # L* per tenth of the diameter
@@ -41,7 +41,7 @@ def shape_word(eccentricity: float, solidity: float) -> str:
 
 
 def words_of(attributes: Attributes) -> dict[str, str]:
-    """Return the word of each aspect, "" where the attribute is not extreme."""
+    """Return the word of each aspect; "" where the attribute is not extreme."""
     a = attributes
     return {
         "size": size_class(a.relative_area),
@@ -66,12 +66,12 @@ def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str
 
 
 def describe_words(words: Mapping[str, str], keep: Collection[str] | None = None) -> str:
-    """Describe a lesion by the word of each aspect; "" or a missing aspect says nothing."""
+    """Describe a lesion by the word of each aspect; an aspect with "" or without a word is not mentioned."""
     return phrase(words, ASPECTS if keep is None else keep, "lesion")
 
 
 def describe_region(attributes: Attributes, keep: Collection[str] | None = None) -> str:
-    """Describe a region of tissue that is not known to be a lesion: an "area", without its size unless kept."""
+    """Describe a region that is not known to be a lesion as an "area"; without `keep`, its size is left out."""
     return phrase(words_of(attributes), ASPECTS[1:] if keep is None else keep, "area")
 
 
@@ -92,8 +92,8 @@ def phrase(words: Mapping[str, str], keep: Collection[str], noun: str, traits: S
     """Return a noun with its article, the words of some aspects around it, and further traits after these.
 
     Args:
-        words: The word of each aspect; "" or a missing aspect says nothing.
-        keep: The aspects to mention.
+        words: The word of each aspect; an aspect with "" or without a word is not mentioned.
+        keep: The aspects that may be mentioned.
         noun: What is described, without an article.
         traits: What else it comes with, such as "a mucus cap".
     """
