@@ -105,7 +105,7 @@ def test_a_users_own_findings_are_read(tmp_path):
         ("findings.spot.term", "dark | spot", "findings.spot.term"),
         ("findings.spot.term", "dark\nspot", "findings.spot.term"),
         ("findings.spot.prevalence", [{"share": 3, "of": "eyes", "reference": "me-2020"}], "share"),
-        ("findings.spot.prevalence", [{"share": 0.3, "of": "eyes", "reference": "you"}], "'you' is none"),
+        ("findings.spot.prevalence", [{"share": 0.3, "of": "eyes", "reference": "you"}], "'you' is not"),
         ("references.me-2020.doi", "doi:10/1", "references.me-2020.doi"),
         ("references.me-2020.doi", None, "needs a doi or a pmid"),
         ("groups", {"form": "trait", "border": "trait"}, "one group must be the head: none is"),
