@@ -41,7 +41,7 @@ def test_a_size_or_low_contrast_can_be_aimed_at():
 def test_an_aim_without_cases_and_an_unknown_one_are_one_line(tmp_path):
     with pytest.raises(ConfigError, match="no training case is low-contrast"):
         make_budget("low-contrast", {"train-2": WORDS["train-2"]}, 5)
-    with pytest.raises(ConfigError, match="nothing was missed"):
+    with pytest.raises(ConfigError, match="the baseline missed nothing"):
         make_budget("missed", WORDS, 5, dict.fromkeys(WORDS, 0.0))
     with pytest.raises(ConfigError, match="'mised' is not; nearest: missed"):
         check_aim("mised", None)
