@@ -26,6 +26,8 @@ COMMANDS = [
     ["generate"],
     ["remove"],
     ["segment"],
+    ["pseudo-label"],
+    ["select"],
     ["study"],
     ["report"],
     ["run"],

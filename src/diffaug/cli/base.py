@@ -10,10 +10,19 @@ from diffaug.config import PRESETS, Config
 from diffaug.errors import ConfigError
 
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
-Device = Annotated[str, arg(help="Where to compute: cpu, cuda, cuda:N, or auto, which takes a GPU where there is one.")]
-DryRun = Annotated[bool, arg(help="Print the plan, the minutes and the disk it takes, and stop.")]
-Model = Annotated[Positional[Path], arg(help="Model folder that `diffaug fit` made.")]
-Preset = Annotated[str, arg(help=f"One of {', '.join(PRESETS)}. It sets the defaults of the other options.")]
+Device = Annotated[
+    str, arg(help="Compute on this device: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.")
+]
+DryRun = Annotated[bool, arg(help="Print the settings with an estimate of time and disk space, and stop.")]
+# Paths are named in the help by what they hold.
+DataPath = Annotated[Positional[Path], arg(metavar="DATA")]
+OutPath = Annotated[Positional[Path], arg(metavar="OUT")]
+SyntheticPath = Annotated[Positional[Path], arg(metavar="SYNTHETIC")]
+StudyPath = Annotated[Positional[Path], arg(metavar="STUDY")]
+ModelPath = Annotated[Positional[Path], arg(metavar="MODEL", help="Model folder that `diffaug fit` made.")]
+Preset = Annotated[
+    str, arg(help=f"Take the defaults of the other options from this preset. One of {', '.join(PRESETS)}.")
+]
 Flat = arg(name="")  # the options of a group stand beside those of the command, without its name
 
 

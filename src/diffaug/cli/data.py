@@ -3,25 +3,28 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from tyro.conf import Positional, arg, subcommand
 
-from diffaug.cli.base import Seed
+from diffaug.cli.base import DataPath, OutPath, Seed
 from diffaug.config import Source
 
 
 @dataclass
 class DataImport:
-    """Copy public or own images into the folder format.
+    """Copy published or your own images into the folder format.
 
     Example: diffaug data import kvasir-seg downloads/Kvasir-SEG data/kvasir
     """
 
-    source: Positional[Source]  # A published layout, or `folder` for any folder with images/ and masks/.
-    path: Positional[Path]  # Folder that holds the images.
-    to: Positional[Path]  # Data set to make.
-    seed: int = 0  # Random seed of the split, where the images come without one.
+    # Layout of the images: that of a published data set, or folder for any folder with images/ and masks/.
+    source: Annotated[Positional[Source], arg(metavar=f"{{{','.join(get_args(Source))}}}")]
+    # Folder that holds the images.
+    path: Annotated[Positional[Path], arg(metavar="FROM")]
+    to: OutPath  # Data set to make.
+    # Random seed of the split into train, val and test. It is used if the images come without a split.
+    seed: int = 0
 
     def run(self) -> None:
         """Import, and say what was converted."""
@@ -35,17 +38,17 @@ class DataImport:
 
 @dataclass
 class DataPhantom:
-    """Draw a data set of procedural endoscopy-like scenes.
+    """Draw a data set of phantoms: procedural scenes that look like endoscopy, to try the package without images.
 
     Example: diffaug data phantom data/phantoms --train 60 --test 40
     """
 
-    to: Positional[Path]  # Data set to make.
+    to: OutPath  # Data set to make.
     train: int = 60  # Number of annotated training cases.
-    val: int = 20  # Number of cases to choose settings on.
-    test: int = 40  # Number of cases to test on.
-    unannotated: int = 40  # Number of images without masks.
-    size: int = 256  # Side of a scene in pixels.
+    val: int = 20  # Number of validation cases, to choose settings on.
+    test: int = 40  # Number of test cases.
+    unannotated: int = 40  # Number of training images without masks.
+    size: int = 256  # Side of an image in pixels.
     seed: Seed = 0
 
     def run(self) -> None:
@@ -59,13 +62,13 @@ class DataPhantom:
 
 @dataclass
 class DataInspect:
-    """Print a table of a data set, and draw a contact sheet of its cases.
+    """Print a table that describes a data set, and draw a contact sheet of its cases.
 
     Example: diffaug data inspect data/kvasir --out sheets/kvasir.png
     """
 
-    data: Positional[Path]  # Data set to look at.
-    out: Path | None = None  # PNG file of the contact sheet. By default none is drawn.
+    data: DataPath  # Data set to describe.
+    out: Path | None = None  # Draw the contact sheet into this PNG file. By default no sheet is drawn.
 
     def run(self) -> None:
         """Print the table."""
@@ -77,15 +80,15 @@ class DataInspect:
 
 @dataclass
 class DataSubset:
-    """Keep some training cases annotated; the rest lose their masks and become `unannotated`.
+    """Copy a data set with fewer annotated training cases: the others lose their masks and become `unannotated`.
 
     Example: diffaug data subset data/kvasir data/kvasir-100 --annotated 100 --draw 0
     """
 
-    data: Positional[Path]  # Full data set.
-    to: Positional[Path]  # Data set to make.
+    data: DataPath  # Full data set.
+    to: OutPath  # Data set to make.
     annotated: int  # Number of training cases that keep their masks.
-    draw: int = 0  # Number of the random draw that decides which ones. Each number gives other cases.
+    draw: int = 0  # Number of the random draw of these cases. Another number draws other cases.
 
     def run(self) -> None:
         """Make the subset."""
@@ -106,7 +109,7 @@ DataCommand = (
 
 @dataclass
 class Data:
-    """Make and look at data sets: import, phantom, inspect, subset.
+    """Make data sets, and look at them: import, phantom, inspect, subset.
 
     Example: diffaug data inspect data/kvasir
     """
@@ -120,15 +123,15 @@ class Data:
 
 @dataclass
 class Prompts:
-    """Print prompts made of findings from the literature, one a line, each followed by ` | ` and its references.
+    """Print prompts that are made of findings from the literature, one a line, each with ` | ` and its references.
 
     Example: diffaug prompts --domain colonoscopy -n 20 --seed 0
     """
 
-    domain: str = "generic"  # Domain of the findings: colonoscopy, fundus or generic.
-    # YAML file of your own findings, in the form of the files in diffaug/conditioning/findings.
+    domain: str = "generic"  # Take the findings of this domain: colonoscopy, fundus or generic.
+    # Take the findings of this YAML file instead. The files in diffaug/conditioning/findings show its form.
     findings: Path | None = None
-    count: Annotated[int, arg(aliases=["-n"])] = 20  # Number of prompts.
+    count: Annotated[int, arg(aliases=["-n"])] = 20  # Number of prompts to print.
     seed: Seed = 0
 
     def run(self) -> None:

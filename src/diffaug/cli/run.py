@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from diffaug.cli.base import DryRun, Seed, print_plan
 from diffaug.config import config_from_values, read_config
@@ -11,17 +12,22 @@ from diffaug.config import config_from_values, read_config
 
 @dataclass
 class Run:
-    """Run every stage from one YAML file, for each number of annotated cases and each draw.
+    """Run every stage from one YAML file, for each number of annotated cases and each random draw of them.
+
+    What OUT/records.jsonl holds is not run again, so the same command continues after a stop.
 
     Example: diffaug run runs/kvasir.yaml
     """
 
-    config: Positional[Path]  # YAML file with a `preset:` and the knobs that differ from it.
-    annotated: tuple[str, ...] = ()  # Numbers of annotated cases to run. The default is those of the file.
-    draws: tuple[int, ...] = ()  # Draws of the annotated cases to run. The default is those of the file.
-    arms: tuple[str, ...] = ()  # Arms to run. The default is those of the file.
-    budget: float | None = None  # Minutes to spend at most. Fewer draws are run where all would take longer.
-    # Where to compute: cpu, cuda, cuda:N or auto. The default is that of the file.
+    # YAML file that names a `preset:`, and the settings that differ from it.
+    config: Annotated[Positional[Path], arg(metavar="FILE.yaml")]
+    # Run these numbers of annotated cases (all is allowed) instead of those of the file.
+    annotated: tuple[str, ...] = ()
+    # Run these random draws of the annotated cases instead of those of the file.
+    draws: tuple[int, ...] = ()
+    arms: tuple[str, ...] = ()  # Compare these arms instead of those of the file.
+    budget: float | None = None  # Spend at most this many minutes: run fewer draws if all would take longer.
+    # Compute on this device: cpu, cuda, cuda:N or auto. The default is that of the file.
     device: str | None = None
     dry_run: DryRun = False
 
@@ -49,12 +55,13 @@ class Run:
 
 @dataclass
 class Demo:
-    """Run the whole loop on phantom images and print the path of the report.
+    """Run every stage on phantom images, without any download, and print the path of the report.
 
     Example: diffaug demo out/demo
     """
 
-    out: Positional[Path] = Path("out/demo")  # Folder of the run.
+    # Folder of the run to make, or to continue after a stop.
+    out: Annotated[Positional[Path], arg(metavar="[OUT]")] = Path("out/demo")
     seed: Seed = 0
 
     def run(self) -> None:

@@ -5,9 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional
-
-from diffaug.cli.base import Device, DryRun, Flat, Preset, Seed, chosen_preset, print_json, print_plan
+from diffaug.cli.base import (
+    DataPath,
+    Device,
+    DryRun,
+    Flat,
+    OutPath,
+    Preset,
+    Seed,
+    StudyPath,
+    SyntheticPath,
+    chosen_preset,
+    print_json,
+    print_plan,
+)
 from diffaug.config import Config, SelectConfig, StudyConfig, config_from_values
 from diffaug.errors import ConfigError
 
@@ -16,27 +27,29 @@ from diffaug.errors import ConfigError
 class Study:
     """Train a segmentation network with and without synthetic cases, and compare them on held-out real images.
 
-    Without a test set, use --folds: each fold of the training cases is left out of fitting and painting, then tested
-    on, and the folds are pooled. With --folds and --baseline, only the arm `real` is trained; `generate --aim missed`
-    reads its results. With --leaks, only the arm `real` is trained, under honest and under careless splits.
+    An arm is a training set under comparison. Without a test set, use --folds: the training cases are divided into
+    folds, every stage runs once for each fold without it, and is tested on it; the report pools the folds. With --folds
+    and --baseline, only the arm `real` is trained; `diffaug generate --aim missed` reads its results. With --leaks,
+    only the arm `real` is trained, under correct and under careless splits.
 
     Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
     """
 
-    data: Positional[Path]  # Data set. Every arm trains on its annotated training cases.
-    out: Positional[Path]  # Study folder to make or to continue.
-    synthetic: tuple[Path, ...] = ()  # Synthetic sets that were generated from these training cases alone.
-    test: tuple[str, ...] = ("test",)  # What to test on: the split val or test, or folders of other data sets.
-    oracle: Path | None = None  # Data set with every annotation, which the arm `oracle` needs.
-    # Continue although a test image, or another image of its group, is trained on. The report says so.
+    data: DataPath  # Data set. Every arm trains on its annotated training cases.
+    out: OutPath  # Study folder to make, or to continue after a stop.
+    synthetic: tuple[Path, ...] = ()  # Synthetic sets to compare. They must be generated from these training cases.
+    test: tuple[str, ...] = ("test",)  # Test on these splits (val, test) or on these folders of other data sets.
+    # Data set in which every training case is annotated. The arm `oracle` trains on it.
+    oracle: Path | None = None
+    # Continue even if a test image, or an image of the same group, is trained on. The report then says so.
     allow_duplicates: bool = False
-    # Number of folds of the training cases. Each fold is left out of training and then tested on. With 0, the study
-    # tests on --test.
+    # Divide the training cases into this number of folds, and test on each fold in turn. With 0, the study tests on
+    # --test.
     folds: int = 0
-    # With --folds: train the arm `real` alone and paint nothing. `generate --aim missed` needs the result.
+    # With --folds: train the arm `real` alone and paint nothing. `diffaug generate --aim missed` reads the result.
     baseline: bool = False
-    # Measure how much careless splits would flatter the arm `real`. OUT may be a finished study; its report then
-    # shows the result.
+    # Measure how much careless splits would overstate the scores of the arm `real`. If OUT is a finished study, its
+    # report then shows the result.
     leaks: bool = False
     preset: Preset = "default"
     seed: Seed = 0
@@ -113,14 +126,15 @@ class Study:
 
 @dataclass
 class Report:
-    """Write one self-contained HTML page from a study and its synthetic set.
+    """Write a report of a study, and of its synthetic set: one HTML page that needs no other file.
 
     Example: diffaug report studies/kvasir-100 --synthetic synthetic/kvasir-100
     """
 
-    study: Positional[Path]  # Finished study folder.
-    synthetic: Path | None = None  # Synthetic set of the study, from which the report shows pictures and counts.
-    to: Path | None = None  # HTML file to write. The default is STUDY/report.html.
+    study: StudyPath  # Folder of a finished study.
+    # Synthetic set of the study. The report then shows its pictures and counts.
+    synthetic: Path | None = None
+    to: Path | None = None  # Write the page to this HTML file. The default is STUDY/report.html.
 
     def run(self) -> None:
         """Write the page and print its path."""
@@ -131,15 +145,16 @@ class Report:
 
 @dataclass
 class Select:
-    """Choose the painted cases that are worth training on: hard, but not too hard, for a trained network, and novel.
+    """Choose the painted cases that are worth training on: hard for a trained network, but not too hard, and novel.
 
     Example: diffaug select synthetic/kvasir-100 selected/kvasir-100 --study studies/kvasir-100
     """
 
-    synthetic: Positional[Path]  # Synthetic set to choose from.
-    out: Positional[Path]  # Data set to make of the chosen cases. Its manifest holds their scores.
+    synthetic: SyntheticPath  # Synthetic set to choose from.
+    out: OutPath  # Data set to make of the chosen cases. Its manifest holds their scores.
     study: Path  # Finished study of the same synthetic set. Its trained arm `real` scores the cases.
-    count: int | None = None  # Number of lesions to choose. By default all that are not too hard are chosen.
+    # Number of lesions to choose, the best first. By default all that are not too hard are chosen.
+    count: int | None = None
     preset: Preset = "default"
     select: Annotated[SelectConfig, Flat] = field(default_factory=lambda: chosen_preset().study.select)
 
@@ -158,14 +173,17 @@ class Select:
 
 @dataclass
 class PseudoLabel:
-    """Label the unannotated images of which a study's trained network is sure, so that lesions can be painted on them.
+    """Label unannotated images with the trained network of a study, and keep the labels that it is sure of.
+
+    `diffaug generate --backgrounds OUT` then also paints on these images.
 
     Example: diffaug pseudo-label studies/kvasir-100 labelled/kvasir-100
     """
 
-    study: Positional[Path]  # Study with a trained arm `real`, which labels the images.
-    out: Positional[Path]  # Data set to make, for `diffaug generate --backgrounds`.
-    # Least mean probability inside a predicted mask that is kept. The default is that of the study.
+    study: StudyPath  # Study folder. Its trained arm `real` labels the images.
+    out: OutPath  # Data set to make of the labelled images.
+    # Keep a predicted mask if the mean probability inside it is at least this. The default is --pseudo-confidence of
+    # the study.
     confidence: float | None = None
 
     def run(self) -> None:
