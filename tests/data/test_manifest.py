@@ -11,6 +11,7 @@ from diffaug.data.manifest import (
     Request,
     Row,
     Scores,
+    SyntheticSet,
     accepted,
     funnel,
     kept,
@@ -120,7 +121,18 @@ def test_a_set_gives_its_rows_as_cases_and_as_flat_records(tmp_path: Path) -> No
     assert not case.negative
     assert found.case(found.rows[1], group="patient").negative
     assert found.case(found.rows[1], group="patient").group == "patient"
-    record = found.table()[0]
-    assert record["scale"] == 0.9
-    assert record["score"] == 0.75
-    assert record["novelty"] == 1.0
+    assert len(found) == 2 and list(found) == list(found.rows) and found[1] == found.rows[1]
+    assert found["synth-00003"] == found.rows[0]
+    assert repr(found) == f"SyntheticSet({tmp_path}: 2 requests, 2 kept)"
+    with pytest.raises(DataError, match="'synth-00009' is not"):
+        found["synth-00009"]
+
+
+def test_a_table_has_the_same_plain_columns_in_every_record(tmp_path: Path) -> None:
+    bare = replace(ROW, checks=(), scores=None, removed=())
+    first, second = SyntheticSet(tmp_path, (ROW, bare)).table()
+    assert list(first) == list(second)
+    assert all(isinstance(value, str | int | float | bool | None) for value in (*first.values(), *second.values()))
+    assert (first["scale"], first["score"], first["novelty"], first["findings"]) == (0.9, 0.75, 1.0, "pale")
+    assert (first["window_side"], first["removed_regions"]) == (64, 1)
+    assert (second["score"], second["threshold"], second["novelty"]) == (None, None, None)

@@ -72,7 +72,7 @@ def locate_disc(image: Pixels) -> DiscPlace:
     than half a disc are left out: flash haze is as bright there.
 
     Args:
-        image: A whole photograph, shape (H, W, 3): a field of view of about 45 degrees on a dark ground.
+        image: A whole photograph, shape (H, W, 3), uint8 RGB: a field of view of about 45 degrees on a dark ground.
 
     Returns:
         The place; the middle of the image where it has no field of view.
@@ -80,6 +80,14 @@ def locate_disc(image: Pixels) -> DiscPlace:
     Raises:
         ShapeError: The image has not the shape (H, W, 3).
         DataError: The image does not hold bytes.
+
+    Example:
+        >>> rows, columns = np.mgrid[:300, :300] - 150
+        >>> field = 90.0 * (np.hypot(rows, columns) < 140)
+        >>> field += 120 * np.exp(-(rows**2 + (columns - 60) ** 2) / 15**2)
+        >>> place = diffaug.locate_disc(np.repeat(field[:, :, None], 3, axis=2).astype(np.uint8))
+        >>> round(place.row / 300, 1), round(place.column / 300, 1)  # as shares of the image
+        (0.5, 0.7)
 
     A rule of this project; compare Sinthanayothin et al. 1999 (doi:10.1136/bjo.83.8.902), who take the place where the
     brightness varies most. Bright lesions as large as the disc can mislead it.

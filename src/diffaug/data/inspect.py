@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from diffaug.artifacts import atomic_path, make_folder
+from diffaug.artifacts import PathLike, atomic_path, make_folder
 from diffaug.data.case import Case
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import Finding, examine_cases, notices_of
@@ -27,8 +27,15 @@ SHEET = "contact-sheet.png"
 class SplitSummary:
     """The cases of one split.
 
-    `areas` are the least, lower quartile, median, upper quartile and largest lesion share of the image, None without
-    masks; `small` and `large` the shares of cases under 5 % and over 15 %; `lesions` the mean number a masked frame.
+    Attributes:
+        split: Its name.
+        cases: How many there are.
+        groups: How many groups they form.
+        areas: The least, lower quartile, median, upper quartile and largest lesion area, as shares of the image; None
+            without masks, as are the following.
+        small: The share of cases under 5 %.
+        large: The share of cases over 15 %.
+        lesions: The mean number of lesions in a masked image.
     """
 
     split: str
@@ -42,11 +49,18 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What decoding a data set showed.
+    """What decoding a data set showed; `text()` is what the command prints.
 
-    `sizes` counts images by (width, height) in px, the most frequent first. `within` are pairs of repeated frames of
-    one split, `across` those of two; `divided` are the groups that lie in more than one of train, val and test.
-    `classes` are those that the data set declares.
+    Attributes:
+        folder: Where the data set lies.
+        splits: A summary of each split that has cases.
+        sizes: ((width, height), count) of the images, px, the most frequent first.
+        within: Pairs of ids that show the same frame, in the same split.
+        across: Pairs of ids that show the same frame, in two splits.
+        divided: The groups that lie in more than one of train, val and test.
+        notices: One sentence for each kind of conversion.
+        sheet: The contact sheet; None where none was asked for.
+        classes: The names of the classes that the data set declares.
     """
 
     folder: Path
@@ -59,19 +73,15 @@ class Inspection:
     sheet: Path | None
     classes: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """Return the table and its remarks for a terminal, a line each."""
+    def text(self) -> str:
+        """Return the table and its remarks for a terminal."""
         rows: list[tuple[str, ...]] = [
             ("split", "cases", "groups", "lesion area of the image", "<5 %", ">15 %", "lesions")
         ]
         rows += [_row(summary) for summary in self.splits]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return [*table, "", *self._remarks()]
-
-    def text(self) -> str:
-        """Return the lines as one text."""
-        return "\n".join(self.lines())
+        return "\n".join([*table, "", *self._remarks()])
 
     def _remarks(self) -> list[str]:
         shown = ", ".join(f"{width} x {height} ({count})" for (width, height), count in self.sizes[:4])
@@ -91,7 +101,7 @@ class Inspection:
         return remarks
 
 
-def inspect_dataset(data: Dataset, out: Path | None = None, progress: str = "") -> Inspection:
+def inspect_dataset(data: Dataset, out: PathLike | None = None, progress: str = "") -> Inspection:
     """Decode a data set and summarise it.
 
     Args:
@@ -102,11 +112,16 @@ def inspect_dataset(data: Dataset, out: Path | None = None, progress: str = "") 
     Raises:
         DataError: An image or a mask breaks a rule of the format.
         ConfigError: `out` cannot be written.
+
+    Example:
+        >>> inspection = diffaug.inspect_dataset(diffaug.read_dataset("data/mine"))
+        >>> inspection.splits[0].cases, inspection.sizes, inspection.across
+        (8, (((128, 128), 10),), ())
     """
     if out is not None:
-        make_folder(_sheet_path(out).parent)
+        make_folder(_sheet_path(Path(out)).parent)
     findings = examine_cases(data.cases, progress)
-    split_of = {case.id: case.split for case in data.cases}
+    split_of = {case.id: case.split for case in data}
     pairs = duplicates_of_fingerprints({finding.case.id: finding.fingerprint for finding in findings})
     sizes = Counter((finding.width, finding.height) for finding in findings)
     return Inspection(
@@ -117,8 +132,8 @@ def inspect_dataset(data: Dataset, out: Path | None = None, progress: str = "") 
         across=tuple((a, b) for a, b in pairs if split_of[a] != split_of[b]),
         divided=_divided_groups(data.cases),
         notices=tuple(notices_of(findings)),
-        sheet=None if out is None else write_contact_sheet(data.cases, out),
-        classes=data.class_names if data.cases[0].classes else (),
+        sheet=None if out is None else write_contact_sheet(data.cases, Path(out)),
+        classes=tuple(each.name for each in data.classes),
     )
 
 
@@ -144,7 +159,7 @@ def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:
     for case in cases:
         if case.split != "unannotated":
             splits.setdefault(case.group, set()).add(case.split)
-    return tuple(sorted(group for group, found in splits.items() if len(found) > 1))
+    return tuple(sorted(group for group, names in splits.items() if len(names) > 1))
 
 
 def _row(summary: SplitSummary) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The record of a synthetic set: what was asked for, what became of it, and where its files are.
 
 A synthetic set is a folder with `manifest.jsonl`, one `Row` a line: every request, kept or not. `generate` writes it,
-every other stage reads it through `read_manifest`. A row holds all it takes to make its case again, and no times.
+every other stage reads it through `read_manifest`. A row holds all that is needed to make its case again, and no times.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from diffaug.artifacts import read_json, read_jsonl, write_jsonl
+from diffaug.artifacts import PathLike, read_json, read_jsonl, write_jsonl
 from diffaug.data.case import NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
 from diffaug.data.lesions import SIZES
@@ -206,9 +206,9 @@ class Row:
         return self.preview.removesuffix(".png") + "_mask.png" if self.preview else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SyntheticSet:
-    """A synthetic set as it lies on disk.
+    """A synthetic set as it lies on disk: a sequence of `Row`.
 
     Attributes:
         folder: Where it lies; the paths of its rows are relative to it.
@@ -217,6 +217,15 @@ class SyntheticSet:
         images: Digest of each image that its model was fitted on, by case; empty where the set does not say.
         annotations: Digest of each annotated case that its model was fitted on.
         seen: Every image that its model, or a base of it, has seen.
+
+    Example:
+        >>> synthetic = diffaug.read_manifest("synthetic/mine")
+        >>> synthetic
+        SyntheticSet(synthetic/mine: 2 requests, 1 kept)
+        >>> synthetic.case(synthetic["synth-00000"]).prompt
+        'a small pale polyp'
+        >>> [(record["id"], record["decision"], record["score"]) for record in synthetic.table()]
+        [('synth-00000', 'kept', 0.75), ('synth-00001', 'stopped', 0.25)]
     """
 
     folder: Path
@@ -224,13 +233,36 @@ class SyntheticSet:
     classes: tuple[LabelClass, ...] = ()
     images: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    seen: Seen = UNKNOWN
+    seen: Seen = field(default=UNKNOWN, compare=False)  # arrays, which have no single truth value
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __getitem__(self, key: int | str) -> Row:
+        """Return the row at a position or of an id.
+
+        Raises:
+            DataError: No row has the id.
+            IndexError: There are fewer rows.
+        """
+        if isinstance(key, int):
+            return self.rows[key]
+        for row in self.rows:
+            if row.id == key:
+                return row
+        raise DataError(f"an id must be in {self.folder / MANIFEST}: {key!r} is not; check the id")
+
+    def __repr__(self) -> str:
+        return f"SyntheticSet({self.folder}: {len(self)} requests, {len(kept(self))} kept)"
 
     def case(self, row: Row, group: str = "") -> Case:
         """Return a row with a picture as a training case.
 
         Args:
-            row: One of this set, with an image.
+            row: A row of this set, with an image.
             group: What must not be divided by a split; the background unless given.
         """
         attributes = {NEGATIVE: 1.0} if row.lesion_free else {}
@@ -239,14 +271,11 @@ class SyntheticSet:
         return Case(row.id, *paths, group, "train", row.request.prompt, attributes, self.classes)
 
     def table(self) -> list[dict[str, Any]]:
-        """Return the rows as flat records, such as for a pandas DataFrame: one value a column."""
-        return [_flat(row) for row in self.rows]
+        """Return one flat record a row, such as for `pandas.DataFrame(synthetic.table())`.
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
+        Every record has the same columns, each with a text, a number, a truth value or None.
+        """
+        return [_record_of(row) for row in self.rows]
 
 
 def lesions(rows: Iterable[Row]) -> list[Row]:
@@ -311,18 +340,26 @@ class Funnel:
 
 
 def _counts(rows: Sequence[Row]) -> Counts:
-    found = Counter("kept" if row.accepted else row.decision for row in rows)
-    return Counts(len(rows), found["kept"], found["stopped"], found["rejected"])
+    counts = Counter("kept" if row.accepted else row.decision for row in rows)
+    return Counts(len(rows), counts["kept"], counts["stopped"], counts["rejected"])
 
 
 def funnel(rows: Sequence[Row]) -> Funnel:
-    """Count requests by what became of them, lesions and negatives apart."""
-    asked = lesions(rows)
-    after = Counter(str(row.stopped_after) for row in asked if row.decision == "stopped")
+    """Count requests by what became of them, lesions and negatives apart.
+
+    Args:
+        rows: The rows of a synthetic set.
+
+    Example:
+        >>> diffaug.funnel(diffaug.read_manifest("synthetic/mine").rows).lesions
+        Counts(requested=2, kept=1, stopped=1, rejected=0)
+    """
+    requested = lesions(rows)
+    after = Counter(str(row.stopped_after) for row in requested if row.decision == "stopped")
     return Funnel(
-        lesions=_counts(asked),
+        lesions=_counts(requested),
         negatives=_counts([row for row in rows if row.request.negative]),
-        by_size={size: _counts([row for row in asked if row.request.size_bin == size]) for size in SIZES},
+        by_size={size: _counts([row for row in requested if row.request.size_bin == size]) for size in SIZES},
         stopped_after_step=dict(sorted(after.items())),
     )
 
@@ -336,7 +373,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     """Read rows that `write_rows` wrote; none where the file does not exist.
 
     Raises:
-        DataError: A line is no row, or of another version of diffaug.
+        DataError: A line is not a row, or another version of diffaug wrote it.
     """
     return tuple(_row_of(values, path, number) for number, values in enumerate(read_jsonl(path), start=1))
 
@@ -359,17 +396,26 @@ def _row_of(values: Any, path: Path, number: int) -> Row:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"a manifest is written by diffaug alone: {path} line {number} has {where}: {first['msg']}; "
+            f"only diffaug writes a manifest: {path} line {number} has {where}: {first['msg']}; "
             "restore the file, or generate the set again"
         ) from None
 
 
-def read_manifest(folder: Path) -> SyntheticSet:
+def read_manifest(folder: PathLike) -> SyntheticSet:
     """Read a finished synthetic set.
+
+    Args:
+        folder: The folder that `diffaug generate` or `diffaug select` made.
 
     Raises:
         DataError: The folder holds no finished set, or one of another version of diffaug, or a row breaks a rule.
+
+    Example:
+        >>> synthetic = diffaug.read_manifest("synthetic/mine")
+        >>> [row.request.prompt for row in synthetic if row.accepted]
+        ['a small pale polyp']
     """
+    folder = Path(folder)
     for name in (MANIFEST, SUMMARY):
         if not (folder / name).is_file():
             raise DataError(
@@ -387,8 +433,16 @@ def read_manifest(folder: Path) -> SyntheticSet:
     )
 
 
-def _flat(row: Row) -> dict[str, Any]:
-    values = asdict(row)
-    request, scores = values.pop("request"), values.pop("scores") or {}
-    transform = request.pop("transform")
-    return {**request, **transform, **values, "score": row.score, **scores}
+def _record_of(row: Row) -> dict[str, Any]:
+    request, transform, values = asdict(row.request), asdict(row.request.transform), asdict(row)
+    nested = ("request", "transform", "checks", "window", "removed", "scores")
+    return {
+        **{name: value for name, value in {**request, **transform, **values}.items() if name not in nested},
+        "findings": ", ".join(row.request.findings),
+        "unknown_words": ", ".join(row.request.unknown_words),
+        **dict(zip(("window_top", "window_left", "window_side"), row.window, strict=True)),
+        "score": row.score,
+        "threshold": row.checks[-1].threshold if row.checks else None,
+        "removed_regions": len(row.removed),
+        **{name: getattr(row.scores, name, None) for name in ("loss", "novelty", "low_contrast")},
+    }
