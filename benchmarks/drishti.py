@@ -167,7 +167,7 @@ def measure_classes(model: Path, data: Path, count: int, strength: float) -> dic
 
     Area under the curve of the final score, and the share that the default thresholds turn down of wrong and of own.
     """
-    studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0, strength=strength), 1))
+    studio = Studio(make_plan(model, data, GenerateConfig(negatives=0.0, strength=strength), 1))
     scores: dict[str, list[tuple[float, bool]]] = {"own": [], "wrong": []}
     disc, cup = disc_and_cup(studio.drawer.cases[next(iter(studio.drawer.cases))].class_names) or (0, 1)
     for canvas, sample in painted_requests(studio, range(count), None):

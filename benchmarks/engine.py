@@ -160,7 +160,7 @@ class Bench:
     @staticmethod
     def of(model: Path, data: Path, judge: Judge, pixel: Judge, count: int) -> "Bench":
         """Draw, lay out and encode requests."""
-        studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0), 0))
+        studio = Studio(make_plan(model, data, GenerateConfig(negatives=0.0), 0))
         drawn = sorted((studio.drawer.draw(index) for index in range(count)), key=studio.fold)  # as in a shard
         canvases = [studio.canvas(replace(request, index=index)) for index, request in enumerate(drawn)]
         texts = studio.embed(canvas.request.prompt for canvas in canvases)
@@ -625,7 +625,7 @@ def resident() -> float:
 def memory_growth(model: Path, data: Path, counts: tuple[int, int]) -> float:
     """Paint, decode and composite requests a shard at a time, two steps each; return MB between two counts of them."""
     torch.set_num_threads(1)
-    studio = Studio(make_plan(model, data, GenerateConfig(fills=0.0, guidance=(1.0, 1.0)), 0))
+    studio = Studio(make_plan(model, data, GenerateConfig(negatives=0.0, guidance=(1.0, 1.0)), 0))
     studio.calibration = replace(studio.calibration, steps=2, checks=(1, 2))
     seen, size = [], studio.plan.config.shard_size
     for start in range(0, counts[1], size):

@@ -545,7 +545,7 @@ def main() -> None:
     counts = {name: getattr(given, name) for name in ("painted", "asked") if getattr(given, name)}
     size = replace(QUICK if given.quick else Size(), **counts)
     options = {"solver": given.solver, "guidance": tuple(given.guidance), "strength": given.strength}
-    config = GenerateConfig(fills=0.0, **options)
+    config = GenerateConfig(negatives=0.0, **options)
     result = run(given.out, given.data, given.model, given.test, given.quick, size, config)
     for name, value in result.items():
         print(f"{name:24} {json.dumps(value)}")

@@ -206,7 +206,7 @@ if __name__ == "__main__":
                 parser.error("name a folder of images/ and masks/ with --data, or set DIFFAUG_DATA")
             folder = given.data or Path(os.environ["DIFFAUG_DATA"]) / "kvasir-seg" / "train"
             cases = sorted(cases_in(folder, 10**9, 0), key=lambda case: case.id)
-        config = GenerateConfig(fills=0.0, place=given.place, domain=given.domain)
+        config = GenerateConfig(negatives=0.0, place=given.place, domain=given.domain)
         result = measure(cases, 30 if given.quick else given.count, config, given.out)
     write_json(given.out / "placement.json", result)
     print(table(result))

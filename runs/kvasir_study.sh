@@ -26,7 +26,7 @@ data:
   test: [val, test]
 generate:
   domain: generic
-  fills: 0.5
+  negatives: 0.5
 study:
   synthetic_per_real: 3
   arms: [real, copy-paste, pseudo-label, unfiltered, random-kept, fixed-threshold, validated, selected, no-fills,

@@ -480,7 +480,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
 def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
     arms = ["real", "copy-paste", "pseudo-label", "unfiltered", "validated", "selected", "selected@1"]
     arms.append("selected+pseudo-label")
-    values = {"out": tmp_path, "generate": {"gate": "off", "fills": 0.5}, "study": {"arms": arms}}
+    values = {"out": tmp_path, "generate": {"gate": "off", "negatives": 0.5}, "study": {"arms": arms}}
     values |= {"data": {"backgrounds": "pseudo-labelled"}}
     config = config_from_values({**values, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke")
     (report,) = run_pipeline(config)

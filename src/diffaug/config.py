@@ -192,7 +192,7 @@ class GenerateConfig(Knobs):
     # Paint what the gate turns down to the end, too. Arms of a study that choose among it need it.
     paint_all: bool = False
     # Lesion-free painted cases for each lesion. They are labelled background.
-    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
+    negatives: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     workers: Annotated[Positive, COMPUTING] = 2  # Processes, one thread each. The result is the same for any number.
 
     @field_validator("gate", mode="before")

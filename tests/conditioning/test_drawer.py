@@ -22,7 +22,7 @@ from diffaug.data.case import Case, write_png
 from diffaug.data.lesions import connected_parts, size_class
 from diffaug.errors import DataError, FindingsError, PlacementError
 
-CONFIG = GenerateConfig(fills=0.0)
+CONFIG = GenerateConfig(negatives=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
 def test_all_placements_occur_in_the_mix_and_one_when_asked(cases, requests):
     assert {request.placement for request in requests} == {"free", "replace", "removed"}
     for place in ("free", "replace", "removed"):
-        drawn = draw_requests(cases, 15, 0, GenerateConfig(fills=0.0, place=place))
+        drawn = draw_requests(cases, 15, 0, GenerateConfig(negatives=0.0, place=place))
         assert {request.placement for request in drawn} == {place}
 
 
@@ -140,7 +140,7 @@ def test_lesions_per_frame_and_the_area_they_cover_follow_the_data(cases):
 
 
 def test_a_removed_lesion_leaves_its_place_to_a_smaller_or_another_one(cases):
-    drawer, over, beside = RequestDrawer(cases, 0, GenerateConfig(fills=0.0, place="removed")), 0, 0
+    drawer, over, beside = RequestDrawer(cases, 0, GenerateConfig(negatives=0.0, place="removed")), 0, 0
     for index in range(40):
         request = drawer.draw(index)
         masks, lesion = drawer.masks(request), drawer.backgrounds.lesion(request.background)
@@ -165,7 +165,7 @@ def test_a_large_mask_that_seldom_fits_does_not_make_way_for_a_small_one(cases, 
         write_png(tmp_path / f"{name}-mask.png", mask.astype(np.uint8) * 255)
         case = replace(cases[0], id=name, image=tmp_path / f"{name}.png", mask=tmp_path / f"{name}-mask.png")
         made.append(replace(case, group=name))
-    drawer = RequestDrawer(made, 0, GenerateConfig(fills=0.0, place="replace"))
+    drawer = RequestDrawer(made, 0, GenerateConfig(negatives=0.0, place="replace"))
     drawn = [drawer.draw(index) for index in range(60)]  # a long one fits where it is about as upright as it was
     assert sum(request.mask_case == "long" for request in drawn) >= 20
 
@@ -187,7 +187,7 @@ def test_cases_of_val_and_test_are_refused(cases, split):
 def test_lesion_free_images_are_backgrounds_but_give_no_masks(cases, tmp_path):
     write_png(tmp_path / "normal.png", np.full((120, 160, 3), (180, 100, 90), np.uint8))
     normal = replace(cases[0], id="normal-1", image=tmp_path / "normal.png", mask=None, split="unannotated")
-    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(fills=0.0, place="free"), others=[normal])
+    drawer = RequestDrawer(cases[:2], 0, GenerateConfig(negatives=0.0, place="free"), others=[normal])
     drawn = [drawer.draw(index) for index in range(30)]
     used = [request for request in drawn if request.background == "normal-1"]
     assert used and all(request.mask_case != "normal-1" for request in drawn)
@@ -204,7 +204,7 @@ def test_the_prompt_of_the_mask_case_wins(cases):
 
 # Findings
 
-COLONOSCOPY = GenerateConfig(fills=0.0, domain="colonoscopy")
+COLONOSCOPY = GenerateConfig(negatives=0.0, domain="colonoscopy")
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_the_prompt_of_the_mask_case_wins_over_findings(cases):
 
 def test_an_unknown_domain_is_told_before_anything_is_drawn(cases):
     with pytest.raises(FindingsError, match="nearest: fundus"):
-        RequestDrawer(cases, 0, GenerateConfig(fills=0.0, domain="fundos"))
+        RequestDrawer(cases, 0, GenerateConfig(negatives=0.0, domain="fundos"))
 
 
 def test_a_mask_that_fits_nowhere_is_one_line(cases, tmp_path):
@@ -275,7 +275,7 @@ def test_on_real_frames_no_new_mask_touches_black_or_an_overlay_or_a_lesion_that
 
 
 def test_each_shard_is_drawn_for_one_stratum_in_turn(cases):
-    config = GenerateConfig(fills=0.0, shard_size=3, aim="missed")
+    config = GenerateConfig(negatives=0.0, shard_size=3, aim="missed")
     words = RequestDrawer(cases, 0, config).words_of_cases()
     leading = sorted(words)[:3]
     needs = {name: float(name in leading) for name in words}

@@ -284,7 +284,7 @@ def test_a_tuned_model_is_a_base_like_any_other(tuned, windows, tmp_path):
 
 
 def test_a_tuned_model_paints_with_the_gate_in_few_steps(tuned, phantoms, tmp_path):
-    config = GenerateConfig(count=2, fills=0.0, shard_size=4, slots=2, guidance=(3.0, 1.0), solver="ab2")
+    config = GenerateConfig(count=2, negatives=0.0, shard_size=4, slots=2, guidance=(3.0, 1.0), solver="ab2")
     summary = generate(
         tuned, phantoms, tmp_path / "set", config, device="auto" if not torch.cuda.is_available() else "cpu"
     )

@@ -15,7 +15,7 @@ from diffaug.study.arms import read_synthetic
 from diffaug.study.provenance import check_provenance
 from diffaug.synthesis.shards import Studio, generate, make_plan
 
-CONFIG = GenerateConfig(count=12, shard_size=6, slots=2, fills=0.0, gate="off")
+CONFIG = GenerateConfig(count=12, shard_size=6, slots=2, negatives=0.0, gate="off")
 
 
 @pytest.fixture(scope="module")

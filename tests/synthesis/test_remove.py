@@ -64,7 +64,7 @@ def test_a_lesion_that_looks_like_no_tissue_is_left_out_and_named(fitted, phanto
     assert lost_from_view(hidden.read_mask(), field_of_view(hidden.read_image())).any()
     summary = remove(fitted, data, tmp_path / "out")
     assert summary["left_out"] == [case] and summary["cases"] == 7
-    drawer = RequestDrawer(read_dataset(data).split("train"), 0, GenerateConfig(place="removed", fills=0.0))
+    drawer = RequestDrawer(read_dataset(data).split("train"), 0, GenerateConfig(place="removed", negatives=0.0))
     assert case not in {drawer.draw(index).background for index in range(12)}
 
 

@@ -47,7 +47,7 @@ from diffaug.synthesis.shards import (
 )
 from diffaug.validator.calibration import BINS, Calibration
 
-CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, fills=0.0)
+CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, negatives=0.0)
 FROM_NOISE = CONFIG.model_copy(update={"strength": 1.0})
 
 
@@ -465,7 +465,7 @@ def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_
     thresholds = {"small": hard, "medium": always, "large": always}
     write_json(model / "calibration.json", read_json(model / "calibration.json") | {"thresholds": thresholds})
     seal(model)
-    config = CONFIG.model_copy(update={"aim": "missed", "baseline": baseline, "fills": 0.5})
+    config = CONFIG.model_copy(update={"aim": "missed", "baseline": baseline, "negatives": 0.5})
     summary = generate(model, phantoms, tmp_path / "missed", config)
 
     plan = read_json(tmp_path / "missed" / "config.json")["generate"]["budget"]
@@ -531,7 +531,7 @@ def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, ph
 
 
 def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
-    studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update={"fills": 10.0}), 0))
+    studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update={"negatives": 10.0}), 0))
     request = next(r for r in map(studio.drawer.draw, range(20)) if r.negative)
     canvas = studio.canvas(request)
     np.testing.assert_array_equal(canvas.start, resized(canvas.tissue, len(canvas.start)))
@@ -706,7 +706,7 @@ def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_picture
 def filled(fitted, phantoms, tmp_path_factory):
     """A set with about as many lesion-free fills as lesions."""
     out = tmp_path_factory.mktemp("filled") / "synthetic"
-    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off", "fills": 1.0}))
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off", "negatives": 1.0}))
     return out
 
 

@@ -174,7 +174,7 @@ class RequestDrawer:
     def _draw_negative(self, index: int, seed: int) -> Request | None:
         """Return a negative, where this request is to be one and a mask fits on lesion-free tissue."""
         rng = np.random.default_rng((seed, 2))
-        if rng.random() >= self.config.fills / (1 + self.config.fills):
+        if rng.random() >= self.config.negatives / (1 + self.config.negatives):
             return None
         for _ in range(MASKS):
             entry, transform = self.bank.draw(rng)

@@ -765,7 +765,7 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
         ms = d.iterations * d.batch_size * TRAIN_PAINTER + v.folds * v.iterations * v.batch_size * TRAIN_VALIDATOR
         return {"minutes": round(ms / 2 / 60_000 + 2, 1), "megabytes": 3 * MODEL_MB}
     if isinstance(config, GenerateConfig):
-        requests = 1.5 * config.count * (1 + config.fills)
+        requests = 1.5 * config.count * (1 + config.negatives)
         ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
         return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": round(requests * KEPT_MB, 1)}
     runs = len(config.arms or ARMS) * config.seeds

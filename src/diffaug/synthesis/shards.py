@@ -450,7 +450,7 @@ def painted_trajectories(
     """
     own = seed_of_request(seed, -1) % 2**31
     simple: dict[str, Any] = {
-        "gate": "conformal", "paint_all": False, "fills": 0.0, "backgrounds": None,
+        "gate": "conformal", "paint_all": False, "negatives": 0.0, "backgrounds": None,
     }  # fmt: skip
     plain = config.model_copy(update=simple)
     studio = Studio(Plan(model.absolute(), data.absolute(), plain, own, "", "", device=device))
@@ -872,7 +872,7 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
     """
     budget, size = plan.budget, plan.config.shard_size
     wanted = dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": plan.config.count}
-    asked = 1 + plan.config.fills  # requests for one lesion
+    asked = 1 + plan.config.negatives  # requests for one lesion
     most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
     kept, made = Counter[str](), Counter[str]()
     shards: list[int] = []
