@@ -168,3 +168,38 @@ def test_the_leak_benchmark_makes_sequences_and_compares_each_way_with_the_hones
     assert all(case.read_mask().any() for case in cases)
     pairs = find_duplicates(cases)
     assert {(name, f"{name[:-2]}-again") for name in ("train-0-0", "train-3-0")} <= set(pairs)
+
+
+def test_the_structure_benchmark_counts_code_imports_and_knobs(tmp_path):
+    files = {
+        "src/diffaug/__init__.py": "",
+        "src/diffaug/config.py": (
+            "class Knobs:\n    pass\n\n\nclass FitConfig(Knobs):\n    iterations: int = 3\n    rank: int = 0\n"
+            "    width: int = 8\n\n\nclass Config(Knobs):\n    fit: FitConfig = FitConfig()\n    seed: int = 0\n"
+        ),
+        "src/diffaug/data/__init__.py": "",
+        "src/diffaug/data/case.py": '"""A module."""\n\n\ndef pick(row):\n    # why\n    return row["id"]\n',
+        "src/diffaug/study/__init__.py": "",
+        "src/diffaug/study/run.py": "from diffaug.data import case\n\ndef run():\n    from diffaug.study import arms\n",
+        "src/diffaug/study/arms.py": "from .run import run\n",
+        "docs/results.md": "`fit --iterations 5` was better; its rank and its seed are told in prose alone\n",
+        "benchmarks/sweep.py": 'SETTINGS = ("fit.width=16",)\n',
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    command = [sys.executable, str(BENCHMARKS / "structure.py"), "--root", str(tmp_path)]
+    run = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    measured = json.loads(run.stdout)[tmp_path.name]
+    assert measured["code"]["data"] == 2 and measured["lines"]["data"] == 6
+    assert measured["module_cycles"] == [["study.arms", "study.run"]] and measured["package_cycles"] == []
+    assert measured["layers"] == ["study", "data"]
+    assert measured["knobs"] == ["fit.iterations", "fit.rank", "fit.width", "seed"]
+    assert measured["unproven"] == ["fit.rank", "seed"]
+    assert measured["row_accesses"] == 1 and measured["function"] == {"name": "data.case.pick", "lines": 3}
+
+
+def test_the_structure_benchmark_finds_no_cycle_in_the_package():
+    run = subprocess.run([sys.executable, str(BENCHMARKS / "structure.py")], check=True, capture_output=True, text=True)
+    assert "| cycles of modules | none |" in run.stdout and "| cycles of packages | none |" in run.stdout
