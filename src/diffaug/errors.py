@@ -12,12 +12,12 @@
         └── EmptyArmError     an arm for which no case is left
 
 Each message is one line: the rule, the value that breaks it, and the fix. The command line prints that line and exits
-with status 1; anything else that reaches the user is a bug.
+with status 1. Any other exception that reaches the user is a bug.
 """
 
 
 class DiffaugError(Exception):
-    """Base of the errors that a user can mend."""
+    """The base of all errors that a user can correct."""
 
 
 class DataError(DiffaugError):
@@ -53,4 +53,4 @@ class StudyError(DiffaugError):
 
 
 class EmptyArmError(StudyError):
-    """An arm for which no case is left."""
+    """An arm that no case is left for."""

@@ -1,6 +1,6 @@
 """Repeated frames: the same picture saved twice, recompressed, rescaled, or taken a moment later.
 
-Knows nothing of splits and masks: only pixels. Mirrored or rotated copies are not looked for.
+Knows nothing of splits and masks, only pixels. Does not look for mirrored or rotated copies.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,9 @@ from diffaug.data.case import Case
 from diffaug.data.images import Pixels
 
 THUMBNAIL = 32  # px
-BLUR = 4.0  # px of the thumbnail; what is broader is light and the shape of the field of view
+BLUR = 4.0  # px of the thumbnail; broader structure is light and the shape of the field of view
 CLIP = 12.0  # grey levels; highlights and the edges of instruments count no more than fine structure
-DARK = 16.0  # grey levels; what is darker in the thumbnail lies outside the field of view
+DARK = 16.0  # grey levels; darker pixels of the thumbnail lie outside the field of view
 SAME_FRAME = 0.90  # Kvasir-SEG, 900 images: three true pairs at 0.936 and above, the next pair at 0.712
 FLAT = 0.25  # grey levels; structure weaker than this says nothing
 BLOCK = 1024  # rows compared at once
@@ -25,7 +25,7 @@ BLOCK = 1024  # rows compared at once
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to find it again: a digest of its pixels and its fine structure.
+    """What identifies an image: a digest of its pixels, and its fine structure.
 
     `structure` has length THUMBNAIL ** 2, mean 0 and norm 1, or is all 0 where the image is flat.
     """

@@ -1,4 +1,4 @@
-"""Decode cases once, in threads, and keep what the rules of the folder format and the inspection ask for."""
+"""Decode cases once, in threads; check them by the rules of the folder format; keep what an inspection shows."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ from diffaug.data.images import DEPTHS, LOSSY, TURNS, Mask, orientation_of, rgb_
 from diffaug.data.lesions import count_lesions
 from diffaug.errors import DataError
 
-# What a note says of several files; `counted` makes the singular.
+# The sentence of each note, in the plural; `counted` makes the singular.
 SENTENCES = {
     "grey": "images are grey and were read as RGB",
     "palette": "images are in palette colours and were read as RGB",
@@ -23,14 +23,24 @@ SENTENCES = {
     "unit": "images of real numbers were scaled to 8 bits, with 1 as white",
     "transparency": "images are transparent in parts and were read without transparency",
     "turned": "images are turned by their EXIF orientation and were set upright",
-    "unturned-mask": "masks are without the EXIF orientation of their images, told by no shape, and were read upright",
+    "unturned-mask": "masks lack the EXIF orientation of their images, fit turned and unturned, and were read upright",
     "jpeg-mask": "masks are JPEG and were cut at 127",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What decoding a case showed. `area` is the lesion's share of the image, None without a mask."""
+    """What decoding a case showed.
+
+    Attributes:
+        case: The case.
+        height: Of the image, px.
+        width: Of the image, px.
+        area: The share of the image that is lesion; None without a mask.
+        lesions: The number of lesions; 0 without a mask.
+        fingerprint: Finds repeated frames.
+        notes: Keys of `SENTENCES`, or modes of Pillow.
+    """
 
     case: Case
     height: int
@@ -62,8 +72,8 @@ def examine_case(case: Case) -> Finding:
         area, lesions = float(mask.mean()), count_lesions(mask)
         if case.mask.suffix.lower() in LOSSY:
             notes.append("jpeg-mask")
-        told = orientation in TURNS and height != width  # by the mask's shape, whether it was drawn upright
-        if turned and orientation_of(case.mask) == 1 and not told:
+        shape_decides = orientation in TURNS and height != width  # whether the mask was drawn on stored pixels
+        if turned and orientation_of(case.mask) == 1 and not shape_decides:
             notes.append("unturned-mask")
     return Finding(case, height, width, area, lesions, fingerprint(pixels), tuple(notes))
 

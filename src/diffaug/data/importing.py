@@ -14,7 +14,7 @@ from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import counted, examine_cases, notices_of
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.sources import LAYOUTS
-from diffaug.data.sources.layout import Found
+from diffaug.data.sources.layout import SourceCases
 from diffaug.data.split import connected, split_by_group
 from diffaug.errors import ConfigError, DataError
 
@@ -68,46 +68,46 @@ def import_dataset(layout: str, source: PathLike, to: PathLike, seed: int = 0, p
     if not source.is_dir():
         raise DataError(f"a source must be a folder: {source} is none; check the path")
     refuse_occupied(to)
-    found = LAYOUTS[layout](source)
-    if found.convert is None:
-        placed, notices = _placed(found, seed, progress)
+    listed = LAYOUTS[layout](source)
+    if listed.convert is None:
+        placed, notices = _placed(listed, seed, progress)
         with new_dataset(to) as folder:
             write_cases(folder, [copy_case(case, folder) for case in placed])
     else:
         with new_dataset(to) as folder:
-            written, remarks = found.convert(folder, progress)
-            placed, notices = _placed(replace(found, cases=written), seed, progress)
+            written, remarks = listed.convert(folder, progress)
+            placed, notices = _placed(replace(listed, cases=written), seed, progress)
             write_cases(folder, placed)
         notices += remarks
     return Imported(read_dataset(to), tuple(notices))
 
 
-def _placed(found: Found, seed: int, progress: str) -> tuple[list[Case], list[str]]:
+def _placed(listed: SourceCases, seed: int, progress: str) -> tuple[list[Case], list[str]]:
     """Decode cases, give each its group and its split, and return them with the notices.
 
     Unannotated images train the codec, so those that share a group with val or test are left out.
     """
-    findings = examine_cases(found.cases, progress)
+    findings = examine_cases(listed.cases, progress)
     pairs = duplicates_of_fingerprints({finding.case.id: finding.fingerprint for finding in findings})
-    split_of = {case.id: case.split for case in found.cases}
+    split_of = {case.id: case.split for case in listed.cases}
     crossing = [
         (a, b) for a, b in pairs if split_of[a] != split_of[b] and "unannotated" not in (split_of[a], split_of[b])
     ]
     links = [pair for pair in pairs if pair not in set(crossing)]
-    annotated = [case for case in found.cases if case.split != "unannotated"]
-    splits = _splits(annotated, _groups_of(annotated, links, found.groups), seed)
+    annotated = [case for case in listed.cases if case.split != "unannotated"]
+    splits = _splits(annotated, _groups_of(annotated, links, listed.groups), seed)
     held_out = {name for name, split in splits.items() if split in HELD_OUT}
     repeated = {a for pair in pairs for a, b in (pair, pair[::-1]) if b in held_out}
-    groups_held_out = {found.groups[name] for name in held_out if name in found.groups}
+    groups_held_out = {listed.groups[name] for name in held_out if name in listed.groups}
     kept = annotated + [
         case
-        for case in found.cases
-        if case.split == "unannotated" and case.id not in repeated and found.groups.get(case.id) not in groups_held_out
+        for case in listed.cases
+        if case.split == "unannotated" and case.id not in repeated and listed.groups.get(case.id) not in groups_held_out
     ]
-    groups = _groups_of(kept, links, found.groups)
+    groups = _groups_of(kept, links, listed.groups)
     placed = [replace(case, group=groups[case.id], split=splits.get(case.id, "unannotated")) for case in kept]
-    notices = _notices(len(links), crossing, len(found.cases) - len(placed))
-    return placed, [*notices_of(findings), *notices, *found.remark(findings)]
+    notices = _notices(len(links), crossing, len(listed.cases) - len(placed))
+    return placed, [*notices_of(findings), *notices, *listed.remark(findings)]
 
 
 def _groups_of(cases: Sequence[Case], links: Sequence[Pair], named: Mapping[str, str]) -> dict[str, str]:

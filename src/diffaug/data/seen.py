@@ -1,7 +1,7 @@
 """Which images a model has seen, as sketches that are small enough to ship: 64 bytes an image.
 
-A model folder and a synthetic set hold the list as SEEN_FILE. It goes from a base to what is fitted on it, so that a
-study can tell which test images any of them has seen.
+A model folder and a synthetic set hold the list as SEEN_FILE. A fitted model takes over the list of its base, so that a
+study can find the test images that any of them has seen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,12 +29,12 @@ def sketches_of(images: Iterable[Pixels]) -> Sketches:
 
     down, across = np.indices((THUMBNAIL, THUMBNAIL))
     lowest = np.lexsort((down.ravel(), (down + across).ravel()))[:SKETCH]
-    found = []
+    sketches = []
     for pixels in images:
         structure = fingerprint(pixels).structure.reshape(THUMBNAIL, THUMBNAIL)
         values = dctn(structure, norm="ortho").ravel()[lowest]
-        found.append(np.round(values * 127 / max(1e-6, float(np.abs(values).max()))).astype(np.int8))
-    return np.stack(found) if found else np.zeros((0, SKETCH), np.int8)
+        sketches.append(np.round(values * 127 / max(1e-6, float(np.abs(values).max()))).astype(np.int8))
+    return np.stack(sketches) if sketches else np.zeros((0, SKETCH), np.int8)
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Seen:
     """The images that a model has seen.
 
     Attributes:
-        sketches: Of the images.
+        sketches: One of each image.
         annotated: Whether each was seen with its annotation.
-        own: Whether each was seen by the model's own fit, and not by a base before it.
-        complete: Whether these are all; a base that came without a list may have seen anything.
+        own: Whether each was seen by the fit of the model itself, and not only by its base.
+        complete: Whether the list has all images; a base that came without a list may have seen any.
     """
 
     sketches: Sketches
@@ -55,13 +55,13 @@ class Seen:
 
     @classmethod
     def of(cls, annotated: Iterable[Pixels], others: Iterable[Pixels]) -> "Seen":
-        """Return the list of a fit's own images."""
+        """Return the list of the images of a fit: annotated ones and others."""
         masked, plain = sketches_of(annotated), sketches_of(others)
         flags = np.arange(len(masked) + len(plain)) < len(masked)
         return cls(np.concatenate([masked, plain]), flags, np.ones(len(flags), np.bool_))
 
     def then(self, fit: "Seen") -> "Seen":
-        """Return the list of what is fitted on this base."""
+        """Return the list of a model that was fitted on this base."""
         return Seen(
             np.concatenate([self.sketches, fit.sketches]),
             np.concatenate([self.annotated, fit.annotated]),
@@ -70,16 +70,16 @@ class Seen:
         )
 
     def by_base(self, annotated: bool) -> "Seen":
-        """Return what a base has seen, either with annotations or without."""
+        """Return the images that a base has seen, either with annotations or without."""
         chosen = ~self.own & (self.annotated == annotated)
         return replace(self, sketches=self.sketches[chosen], annotated=self.annotated[chosen], own=self.own[chosen])
 
     def holds(self, sketches: Sketches) -> list[bool]:
-        """Tell of each sketch whether its image, or nearly the same one, is in the list."""
+        """Return for each sketch whether its image, or nearly the same image, is in the list."""
         if not len(self.sketches) or not len(sketches):
             return [False] * len(sketches)
         alike: NDArray[np.float32] = np.max(_unit(sketches) @ _unit(self.sketches).T, axis=1)
-        return [bool(one >= SAME_SKETCH) for one in alike]
+        return [bool(value >= SAME_SKETCH) for value in alike]
 
 
 NOTHING = Seen(np.zeros((0, SKETCH), np.int8), np.zeros(0, np.bool_), np.zeros(0, np.bool_))
@@ -100,7 +100,7 @@ def write_seen(folder: Path, seen: Seen) -> None:
 
 
 def read_seen(folder: Path) -> Seen:
-    """Read SEEN_FILE of a folder; without one, nothing is known.
+    """Read SEEN_FILE of a folder; without the file the list is `UNKNOWN`.
 
     Raises:
         DataError: The file is damaged.
@@ -109,18 +109,18 @@ def read_seen(folder: Path) -> Seen:
     if not path.is_file():
         return UNKNOWN
     try:
-        with np.load(path, allow_pickle=False) as held:
-            seen = Seen(held["sketches"], held["annotated"], held["own"], bool(held["complete"]))
+        with np.load(path, allow_pickle=False) as arrays:
+            seen = Seen(arrays["sketches"], arrays["annotated"], arrays["own"], bool(arrays["complete"]))
     except Exception as error:
         raise DataError(f"{path} must be a list of seen images: {error}; fit or generate again") from None
     return seen
 
 
 def all_of(lists: Sequence[Seen]) -> Seen:
-    """Return what several models have seen."""
+    """Return the list of all images that several models have seen."""
     return Seen(
-        np.concatenate([one.sketches for one in (NOTHING, *lists)]),
-        np.concatenate([one.annotated for one in (NOTHING, *lists)]),
-        np.concatenate([one.own for one in (NOTHING, *lists)]),
-        all(one.complete for one in lists),
+        np.concatenate([each.sketches for each in (NOTHING, *lists)]),
+        np.concatenate([each.annotated for each in (NOTHING, *lists)]),
+        np.concatenate([each.own for each in (NOTHING, *lists)]),
+        all(each.complete for each in lists),
     )

@@ -1,6 +1,6 @@
 """Seeded divisions that never cut a group: splits by shares, and folds.
 
-Knows nothing of files: only names of cases and of their groups.
+Knows nothing of files, only names of cases and of their groups.
 """
 
 from collections import Counter
@@ -18,10 +18,10 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
 
 
 def split_by_group(groups: Mapping[str, str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Divide cases into splits so that no group is on two sides.
+    """Divide cases into splits so that no group lies in two of them.
 
     Groups are dealt in seeded order, each to the split that is furthest below its share. A split exceeds its share by
-    less than the largest group, and no split of a positive share stays empty while there are groups enough.
+    less than the largest group, and no split of a positive share stays empty if there are enough groups.
 
     Args:
         groups: The group of each case, by case id.
@@ -36,7 +36,7 @@ def split_by_group(groups: Mapping[str, str], shares: Mapping[str, float], seed:
     """
     total = sum(shares.values())
     if total <= 0 or min(shares.values()) < 0:
-        raise DataError(f"shares of a split must be positive: got {dict(shares)}; use such as 0.7, 0.1 and 0.2")
+        raise DataError(f"shares of splits must be positive: got {dict(shares)}; use, for example, 0.7, 0.1 and 0.2")
     sizes = Counter(groups.values())
     missing = {split: share / total * len(groups) for split, share in shares.items()}
     dealt: dict[str, str] = {}
@@ -79,7 +79,7 @@ def folds_by_group(groups: Mapping[str, str], folds: int, seed: int) -> dict[str
     sizes = Counter(groups.values())
     if not 2 <= folds <= len(sizes):
         raise DataError(
-            f"folds need a group each, and 2 folds at least: {folds} folds of {len(sizes)} groups; use fewer"
+            f"there must be 2 folds or more, with a group for each: got {folds} folds of {len(sizes)} groups; use fewer"
         )
     filled = dict.fromkeys(range(folds), 0)
     dealt: dict[str, int] = {}
@@ -91,7 +91,7 @@ def folds_by_group(groups: Mapping[str, str], folds: int, seed: int) -> dict[str
 
 
 def connected(names: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return for each name the smallest name that it is linked to, directly or over others."""
+    """Return for each name the smallest name that it is linked to, directly or through other names."""
     root = {name: name for name in names}
 
     def find(name: str) -> str:

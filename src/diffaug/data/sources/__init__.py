@@ -9,10 +9,10 @@ from diffaug.data.sources.drishti_gs import read_drishti_gs
 from diffaug.data.sources.endotect import read_endotect
 from diffaug.data.sources.folder import read_folder
 from diffaug.data.sources.kvasir_seg import read_kvasir_seg
-from diffaug.data.sources.layout import Found
+from diffaug.data.sources.layout import SourceCases
 from diffaug.data.sources.refuge2 import read_refuge2
 
-LAYOUTS: Mapping[str, Callable[[Path], Found]] = {
+LAYOUTS: Mapping[str, Callable[[Path], SourceCases]] = {
     "folder": read_folder,
     "kvasir-seg": read_kvasir_seg,
     "cvc-clinicdb": read_cvc_clinicdb,

@@ -24,7 +24,7 @@ import yaml
 from diffaug.data.case import Case
 from diffaug.data.duplicates import SAME_FRAME
 from diffaug.data.examine import Finding
-from diffaug.data.sources.layout import Found, files_by_stem, subfolder
+from diffaug.data.sources.layout import SourceCases, files_by_stem, subfolder
 from diffaug.errors import DataError
 
 TABLE = Path(__file__).with_name("cvc_clinicdb_sequences.yaml")
@@ -34,7 +34,7 @@ PAIRS = (("Original", "Ground Truth"), ("images", "masks"))
 DEVIATIONS = 3.0  # standard errors by which neighbours must look more alike than frames of two sequences
 
 
-def read_cvc_clinicdb(source: Path) -> Found:
+def read_cvc_clinicdb(source: Path) -> SourceCases:
     """Find the frames in the order of their numbers; each published sequence is a group.
 
     Raises:
@@ -44,7 +44,7 @@ def read_cvc_clinicdb(source: Path) -> Found:
     images, masks = (_frames_of(folder, sequences) for folder in _find_folders(source))
     cases = [Case(str(number), images[number], masks[number], str(number), "") for number in sequences]
     groups = {str(number): f"sequence-{sequence:02}" for number, sequence in sequences.items()}
-    return Found(cases, groups, partial(_remarks, sequences))
+    return SourceCases(cases, groups, partial(_remarks, sequences))
 
 
 def read_sequences() -> dict[int, int]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from diffaug.artifacts import read_csv
 from diffaug.data.fundus import DISC_AND_CUP
-from diffaug.data.sources.layout import Found, pair_files
+from diffaug.data.sources.layout import SourceCases, pair_files
 from diffaug.errors import DataError
 
 TABLE = "labels.csv"
 
 
-def read_drishti_gs(source: Path) -> Found:
+def read_drishti_gs(source: Path) -> SourceCases:
     """Find the cases of cropped Drishti-GS1, with the classes disc and cup and the attribute `glaucoma`.
 
     Raises:
@@ -31,7 +31,9 @@ def read_drishti_gs(source: Path) -> Found:
     lacking = [case.id for case in cases if case.id not in labels]
     if lacking:
         raise DataError(f"{TABLE} must have a row for every case: {source / TABLE} lacks {lacking[0]}; add its row")
-    return Found([replace(case, attributes={"glaucoma": labels[case.id]}, classes=DISC_AND_CUP) for case in cases])
+    return SourceCases(
+        [replace(case, attributes={"glaucoma": labels[case.id]}, classes=DISC_AND_CUP) for case in cases]
+    )
 
 
 def _read_labels(table: Path) -> dict[str, float]:

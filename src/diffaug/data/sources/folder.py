@@ -15,13 +15,13 @@ from pathlib import Path
 from diffaug.artifacts import read_csv
 from diffaug.data.case import Case
 from diffaug.data.folder import SPLITS
-from diffaug.data.sources.layout import Found, files_by_stem, pair_files
+from diffaug.data.sources.layout import SourceCases, files_by_stem, pair_files
 from diffaug.errors import DataError
 
 GROUPS = "groups.csv"
 
 
-def read_folder(source: Path) -> Found:
+def read_folder(source: Path) -> SourceCases:
     """Find the cases of a folder, and their groups where `groups.csv` names them.
 
     Raises:
@@ -46,7 +46,7 @@ def read_folder(source: Path) -> Found:
     cases = _pairs_of(source, "") if flat else []
     for split in splits:
         cases += _pairs_of(source / split, split)
-    return Found(cases, _read_groups(source / GROUPS, cases))
+    return SourceCases(cases, _read_groups(source / GROUPS, cases))
 
 
 def _pairs_of(folder: Path, split: str) -> list[Case]:

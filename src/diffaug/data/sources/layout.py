@@ -19,7 +19,7 @@ def _no_remark(_: Sequence[Finding]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceCases:
     """The cases of a source, wherever their files lie.
 
     Attributes:

@@ -32,7 +32,7 @@ from diffaug.data.examine import counted
 from diffaug.data.folder import copy_file
 from diffaug.data.fundus import DISC_AND_CUP, crop_around, locate_disc
 from diffaug.data.images import Label, read_codes, write_png
-from diffaug.data.sources.layout import Found, pair_files, subfolder
+from diffaug.data.sources.layout import SourceCases, pair_files, subfolder
 from diffaug.errors import DataError
 
 UNPACKED = ("REFUGE2", "REFUGE")  # the folder inside a mirror's archive
@@ -55,7 +55,7 @@ GLAUCOMA = {"g": 1.0, "glaucoma": 1.0, "n": 0.0, "non-glaucoma": 0.0}
 CROP = 3.0  # disc diameters
 
 
-def read_refuge2(source: Path, crop: bool = False) -> Found:
+def read_refuge2(source: Path, crop: bool = False) -> SourceCases:
     """Find the cases, with the classes disc and cup and, where it is known, the attribute `glaucoma`.
 
     Args:
@@ -79,7 +79,7 @@ def read_refuge2(source: Path, crop: bool = False) -> Found:
             "REFUGE has train/, val/, test/ with images/ and mask/, or Training400/, Annotation-Training400/ and more: "
             f"{source} has neither; check the path"
         )
-    return Found(cases, convert=partial(_convert, cases, crop))
+    return SourceCases(cases, convert=partial(_convert, cases, crop))
 
 
 def _folders_of(base: Path, split: str) -> tuple[Path, Path] | None:
