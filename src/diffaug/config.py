@@ -79,15 +79,16 @@ class Knobs(BaseModel):
 class CodecConfig(Knobs):
     """The autoencoder between pixels and latents."""
 
-    window: Positive = 128  # Side of the square that the model paints, in pixels.
-    cell: Cell = 8  # Pixels across one latent cell.
-    latent_channels: Positive = 16  # Numbers a latent cell holds.
-    width: Positive = 128  # Channels inside the codec.
+    # Side in pixels of the square window that is painted. It must hold the largest lesion with its surroundings.
+    window: Positive = 128
+    cell: Cell = 8  # Side in pixels of the square that one latent cell stands for.
+    latent_channels: Positive = 16  # Channels of the latents. More keep finer detail and are harder to paint.
+    width: Positive = 128  # Channels of the layers of the codec.
     blocks: tuple[Positive, Positive] = (1, 6)  # Residual blocks of the encoder and of the decoder.
-    # Optimiser updates, where the codec is trained: where the shipped one does not suit the images.
+    # Optimiser updates of the codec. It is trained only if the codec of the base model does not suit the images.
     iterations: Count = 3000
     batch_size: Positive = 16  # Windows in a batch.
-    learning_rate: Rate = 1e-3  # Highest learning rate.
+    learning_rate: Rate = 1e-3  # Highest learning rate of the schedule.
 
     @field_validator("width")
     @classmethod
@@ -104,39 +105,41 @@ class CodecConfig(Knobs):
 class DenoiserConfig(Knobs):
     """The U-Net that paints, its text encoder, and their training."""
 
-    widths: Widths = (96, 160, 192)  # Channels of each level of the U-Net, the finest first.
-    layers: Positive = 1  # Residual blocks a level.
+    widths: Widths = (96, 160, 192)  # Channels of each level of the U-Net, the finest level first.
+    layers: Positive = 1  # Residual blocks in each level of the U-Net.
     text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # Channels of the text encoder, a multiple of 32.
     text_layers: Positive = 2  # Layers of the text encoder.
-    windows_per_case: Positive = 12  # Augmented windows that are encoded once for each case.
-    # Share of the cases with lesions that are left out of training and choose the best checkpoint.
+    windows_per_case: Positive = 12  # Augmented windows that are encoded for each training case, once, before training.
+    # Share of the cases with lesions that training leaves out. Their loss chooses the best checkpoint.
     monitor_share: Rate = 0.1
-    iterations: Count = 400  # Optimiser updates. Raise it for many annotated cases.
-    batch_size: Positive = 32  # Windows in a batch.
-    learning_rate: Rate = 4e-4  # Highest learning rate.
-    # Rank of low-rank updates (LoRA) of a base model. With 0 the whole model is trained.
+    iterations: Count = 400  # Optimiser updates of the U-Net. Raise it if there are many annotated cases.
+    batch_size: Positive = 32  # Windows in a batch. Lower it if memory runs out.
+    learning_rate: Rate = 4e-4  # Highest learning rate of the schedule.
+    # Train low-rank updates (LoRA) of this rank and leave the base model as it is. With 0 the whole model is trained.
     lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0
-    # Save whole networks instead of the low-rank updates beside a reference to their base.
+    # Save whole networks. By default a model that was trained with LoRA holds its updates and the name of its base.
     merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False
-    checkpointing: bool = False  # Recompute activations in the backward pass, which takes less memory and more time.
+    checkpointing: bool = False  # Compute activations again in the backward pass. This takes less memory and more time.
 
 
 class ValidatorConfig(Knobs):
     """The latent segmentation networks, one per fold, and their calibration."""
 
-    # Number of networks. Each leaves out a part of the cases, whose lesions set its thresholds.
+    # Number of validators. Each is trained without one fold of the cases, and the lesions of that fold set its
+    # thresholds.
     folds: Annotated[int, Field(ge=2)] = 3
-    # Windows a case. A third of them is lesion-free, and a tenth shows the whole frame.
+    # Windows of each training case. A third of them has no lesion, and a tenth shows the whole image.
     windows_per_case: Annotated[int, Field(ge=3)] = 20
-    widths: Widths = (32, 32)  # Channels of each level, the finest first.
-    iterations: Count = 600  # Optimiser updates of each network.
+    widths: Widths = (32, 32)  # Channels of each level of the network, the finest level first.
+    iterations: Count = 600  # Optimiser updates of each validator.
     batch_size: Positive = 16  # Windows in a batch.
-    learning_rate: Rate = 1e-3  # Highest learning rate.
-    # Chance that a painted lesion as good as a real one is rejected. Lower it to keep more.
+    learning_rate: Rate = 1e-3  # Highest learning rate of the schedule.
+    # Chance that the gate rejects a painted lesion that is as good as a real one. Lower it to keep more.
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
-    # Chance that a sample is stopped early although it would have been accepted at the end.
+    # Chance that the gate stops a sample early that it would have accepted at the end. Raise it to save more steps.
     delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
-    # Samples that are painted to the end to calibrate early stops. With under 1 / delta - 1, none is stopped.
+    # Samples that are painted to the end to calibrate early stops. With fewer than 1 / delta - 1 none is stopped
+    # early.
     trajectories: Count = 128
 
 
@@ -146,8 +149,9 @@ class FitConfig(Knobs):
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # Steps of the sampler.
-    checks: tuple[Fraction, ...] = (0.5, 1.0)  # When the gate looks, as shares of the steps done. 1 is the result.
+    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # Steps of the sampler. More take more time.
+    # Points at which the gate checks a sample, as shares of the steps. 1 is the finished sample.
+    checks: tuple[Fraction, ...] = (0.5, 1.0)
 
     @field_validator("validator")
     @classmethod
@@ -166,34 +170,39 @@ class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
     count: Positive = 200  # Number of lesion cases to keep.
-    # Domain of the findings that prompts are made of: generic (measured words alone), colonoscopy or fundus.
+    # Make prompts of the findings of this domain: colonoscopy, fundus, or generic, which uses measured words alone.
     domain: str = "generic"
-    findings: Annotated[Path | None, PLACE] = None  # YAML file of your own findings, instead of those of a domain.
-    # Where lesions go: free (lesion-free tissue), replace (over a lesion), removed (in a frame whose lesions are
-    # painted away first), or mixed, which keeps the number of lesions a frame as it is in the real images.
+    # Make prompts of the findings in this YAML file instead of those of a domain.
+    findings: Annotated[Path | None, PLACE] = None
+    # Where lesions are painted: free (on lesion-free tissue), replace (over a lesion), removed (in images whose
+    # lesions are painted away first), or mixed, which keeps the number of lesions in an image as it is.
     place: Literal["mixed", "free", "replace", "removed"] = "mixed"
-    # What kept cases are like: match (the data), missed (what a baseline missed), small, medium, large or low-
-    # contrast.
+    # What the kept cases are like: match (the training cases), missed (what a baseline missed), small, medium, large
+    # or low-contrast.
     aim: str = "match"
-    # For --aim missed: the folder of `diffaug study --folds K --baseline` on these training cases.
+    # Folder of `diffaug study --folds K --baseline` on these training cases. --aim missed needs it.
     baseline: Annotated[Path | None, PLACE] = None
-    # Folder of more frames to paint on: unannotated images that `diffaug pseudo-label` labelled.
+    # Also paint on the images of this data set, which `diffaug pseudo-label` made of unannotated images.
     backgrounds: Annotated[Path | None, PLACE] = None
-    shard_size: Positive = 32  # Requests in a shard, the part that a killed run makes again.
-    slots: Positive = 8  # Samples that are denoised together.
-    # Share of the timesteps that repaint a training lesion moved onto the mask. 1 starts from noise alone.
+    shard_size: Positive = 32  # Requests in a shard. A run that was stopped repeats at most one shard for each process.
+    slots: Positive = 8  # Samples that are painted together in a batch. Lower it if memory runs out.
+    # Share of the timesteps that are sampled. Below 1, painting starts from a training lesion that is moved onto the
+    # mask. With 1 it starts from noise.
     strength: Fraction = 0.4
-    solver: Literal["ab2", "ddim"] = "ddim"  # How a step is made: ddim for few steps, ab2 for many from noise alone.
+    # Method of a step: ddim for few steps, ab2 for many steps from noise alone.
+    solver: Literal["ab2", "ddim"] = "ddim"
     # Guidance weights: text, then text and mask while noise is high. 1 disables guidance.
     guidance: tuple[Weight, Weight] = (1.0, 1.0)
-    # What decides on keeping: conformal (thresholds of the fit), fixed (one threshold), or off (keep everything).
+    # What decides whether a sample is kept: conformal (the thresholds of the fit), fixed (--threshold), or off (every
+    # sample is kept).
     gate: Literal["conformal", "fixed", "off"] = "conformal"
-    threshold: Fraction = 0.5  # Least agreement with the requested mask under --gate fixed.
-    # Paint what the gate turns down to the end, too. Arms of a study that choose among it need it.
-    paint_all: bool = False
-    # Lesion-free painted cases for each lesion. They are labelled background.
+    threshold: Fraction = 0.5  # Least agreement of a sample with its mask, from 0 to 1, that --gate fixed accepts.
+    paint_all: bool = False  # Finish the samples that the gate rejects, too. Some arms of a study choose among them.
+    # Negatives for each painted lesion. A negative is a painted case without a lesion: it teaches a network what is
+    # not one.
     negatives: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
-    workers: Annotated[Positive, COMPUTING] = 2  # Processes, one thread each. The result is the same for any number.
+    # Number of processes, each with one thread. The result does not depend on it.
+    workers: Annotated[Positive, COMPUTING] = 2
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -205,10 +214,11 @@ class GenerateConfig(Knobs):
 class SelectConfig(Knobs):
     """`diffaug select`: which of the accepted cases are worth training on."""
 
-    # Hardness of a case for the baseline: its loss, or the disagreement of several networks.
+    # How hard a case is for the baseline: its loss, or the disagreement of several networks.
     hardness: Literal["loss", "disagreement"] = "loss"
-    hard_cut: Fraction = 0.9  # Quantile of hardness above which a case is too hard.
-    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # Weight of novelty beside hardness, whose weight is 1.
+    # Quantile of hardness above which a case counts as too hard. Lower it if chosen cases look wrong.
+    hard_cut: Fraction = 0.9
+    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # Weight of novelty in the choice. The weight of hardness is 1.
 
 
 def _listed(value: Any) -> Any:
@@ -219,39 +229,46 @@ def _listed(value: Any) -> Any:
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
-    # Training sets to compare. By default real and copy-paste, and with painted cases unfiltered and selected.
+    # Arms to compare. By default real and copy-paste, and, if there are painted cases, unfiltered and selected.
     arms: Annotated[tuple[str, ...], EXTENT] = ()
-    seeds: Annotated[Positive, EXTENT] = 1  # Number of trainings of each arm, each with another seed.
-    # Side in pixels of the square that the segmentation network sees.
+    # Number of trainings of each arm, each with its own seed. Raise it for narrower intervals.
+    seeds: Annotated[Positive, EXTENT] = 1
+    # Side in pixels of the square that images are resized to for the segmentation network.
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 160
-    cell: Literal[2, 4, 8] = 4  # Squares of so many pixels become channels before the first layer.
-    # Channels of each level of the network, the finest first.
+    cell: Literal[2, 4, 8] = 4  # Side in pixels of the squares that become channels before the first layer.
+    # Channels of each level of the segmentation network, the finest level first.
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)
-    iterations: Positive = 8000  # Optimiser updates of every arm.
+    iterations: Positive = 8000  # Optimiser updates of each training.
     batch_size: Annotated[int, Field(ge=2)] = 8  # Cases in a batch, at least 2.
-    learning_rate: Rate = 2e-3  # Highest learning rate.
-    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # Weight decay of AdamW.
+    learning_rate: Rate = 2e-3  # Highest learning rate of the schedule.
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # Weight decay of the optimiser, AdamW.
     # Cross-entropy with the Dice loss of the batch, with that of each image, or with one that weighs misses more.
     loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = "image-dice+ce"
-    # Decay of the averaged weights that are tested. With 0 the last weights are tested.
+    # Decay of the average of the weights that is tested. With 0 the last weights are tested.
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
-    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.75  # Strength of the classical augmentation.
-    # Probability above which a pixel is predicted as lesion. With several classes the most probable one is taken.
+    # Strength of the classical augmentation. With 0 images are only flipped.
+    augmentation: Annotated[float, Field(ge=0.0, le=2.0)] = 0.75
+    # Probability above which a pixel is predicted as lesion. With several classes the most probable class is
+    # predicted.
     decision_threshold: Fraction = 0.5
-    synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0  # Painted cases in an arm for each real case.
-    synthetic_share: Fraction | None = 0.5  # Share of a batch that is painted, pasted or labelled by a network.
+    # Painted cases in an arm for each annotated real case.
+    synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
+    # Share of a batch that is not annotated by hand: painted, pasted or labelled by a network.
+    synthetic_share: Fraction | None = 0.5
     synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # Weight of a synthetic case in the loss.
-    real_last: Fraction = 0.0  # Share of the iterations at the end that see real cases alone.
-    # Lesion-free painted cases in an arm for each painted lesion.
+    real_last: Fraction = 0.0  # Share of the iterations, at the end, that train on real cases alone.
+    # Painted cases without a lesion in an arm for each painted lesion.
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
-    select: SelectConfig = SelectConfig()
-    fixed_threshold: Fraction = 0.5  # Least score of the validator in the arm fixed-threshold.
+    select: SelectConfig = SelectConfig()  # Choice of the arm selected among the accepted painted cases.
+    # Least agreement with its mask, from 0 to 1, of a painted case in the arm fixed-threshold.
+    fixed_threshold: Fraction = 0.5
     # Least mean probability inside a predicted mask that the arm pseudo-label keeps.
     pseudo_confidence: Fraction = 0.92
-    # Seeds of the arm real that label images and score painted cases.
+    # Number of trained networks of the arm real that label images and score painted cases.
     baselines: Annotated[int, Field(gt=0, validate_default=True)] = 1
-    bootstrap: Annotated[Positive, EXTENT] = 2000  # Bootstrap resamples of the intervals.
-    workers: Annotated[Positive, COMPUTING] = 2  # Processes, one thread each. The result is the same for any number.
+    bootstrap: Annotated[Positive, EXTENT] = 2000  # Number of bootstrap resamples for confidence intervals.
+    # Number of processes, each with one thread. The result does not depend on it.
+    workers: Annotated[Positive, COMPUTING] = 2
 
     _be_several = field_validator("arms", mode="before")(_listed)
 
@@ -270,25 +287,27 @@ class StudyConfig(Knobs):
 class DataConfig(Knobs):
     """`diffaug run`: where the images come from, and how many stay annotated."""
 
-    # Where the images come from: phantom, folder or a published layout.
+    # Layout of the images: phantom (none are needed), folder, or that of a published data set.
     source: Literal["phantom"] | Source = "phantom"
-    # Folder of the source. With the source folder it may be a data set with cases.csv, which is read where it lies.
+    # Folder of the images. If it holds cases.csv and the source is folder, it is read where it is.
     path: Annotated[Path | None, PLACE] = None
-    # Numbers of phantom cases in train, val, test and unannotated.
+    # Numbers of phantoms in train, val, test and unannotated.
     phantoms: tuple[Positive, Count, Positive, Count] = (60, 20, 40, 40)
     phantom_size: Positive = 256  # Side of a phantom in pixels.
-    # Numbers of training cases that keep their annotation, or all.
+    # Numbers of training cases that keep their masks, or all. The run compares the arms for each number.
     annotated: Annotated[tuple[Positive | Literal["all"], ...], EXTENT] = (50,)
-    # Random draws of the annotated cases. Each has a fit and a synthetic set of its own.
+    # Random draws of the annotated cases. Each draw has its own fit and synthetic set.
     draws: Annotated[tuple[Count, ...], EXTENT] = (0, 1, 2)
-    # Kept painted cases for each real case, among which the arms choose.
+    # Painted cases to keep for each annotated case. No arm can take more.
     painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0
-    # Frames to paint on: annotated, or pseudo-labelled for unannotated ones, too, that the arm real labels.
+    # Images to paint on: annotated, or pseudo-labelled, which adds the unannotated images that the arm real labels.
     backgrounds: Literal["annotated", "pseudo-labelled"] = "annotated"
-    # Number of folds of the training cases, each tested on once. With 0 the study tests on `test`.
+    # Divide the training cases into this number of folds, and test on each fold in turn. With 0, the run tests on
+    # `test`.
     folds: Annotated[int, Field(ge=0)] = 0
-    test: tuple[str, ...] = ("test",)  # What is tested on: splits, or folders of other data sets.
-    allow_duplicates: bool = False  # Continue although a test image or its group is trained on. The report says so.
+    test: tuple[str, ...] = ("test",)  # Splits (val, test), or folders of other data sets, to test on.
+    # Continue even if a test image, or an image of the same group, is trained on. The report then says so.
+    allow_duplicates: bool = False
 
     _be_several = field_validator("test", "annotated", "draws", mode="before")(_listed)
 
@@ -313,16 +332,16 @@ class Config(Knobs):
     """Every stage of one run."""
 
     out: Annotated[Path, PLACE] = Path("out")  # Folder of the run.
-    # File of finished runs, which are not repeated. The default is OUT/records.jsonl.
+    # File of finished trainings, which are not repeated. The default is OUT/records.jsonl.
     records: Annotated[Path | None, PLACE] = None
-    # Minutes to spend at most. Fewer draws are run where all would take longer.
+    # Spend at most this many minutes: run fewer draws if all would take longer.
     budget: Annotated[Annotated[float, Field(gt=0)] | None, EXTENT] = None
     seed: Count = 0  # Random seed. The same seed gives the same result.
-    device: Annotated[str, COMPUTING] = "cpu"  # Where to compute: cpu, cuda, cuda:N or auto.
-    data: DataConfig = DataConfig()
-    fit: FitConfig = FitConfig()
-    generate: GenerateConfig = GenerateConfig()
-    study: StudyConfig = StudyConfig()
+    device: Annotated[str, COMPUTING] = "cpu"  # Compute on this device: cpu, cuda, cuda:N or auto.
+    data: DataConfig = DataConfig()  # Where the images come from, and how many are annotated.
+    fit: FitConfig = FitConfig()  # Settings of `diffaug fit`.
+    generate: GenerateConfig = GenerateConfig()  # Settings of `diffaug generate`.
+    study: StudyConfig = StudyConfig()  # Settings of `diffaug study`.
 
 
 def _preset(**stages: dict[str, Any]) -> Config:
