@@ -360,7 +360,7 @@ def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], c
     def regions(cases: Sequence[Case], total: int, seed: int) -> list[Any]:
         frames = [case.read_image() for case in cases]
 
-        def make(rng: np.random.Generator) -> Any:
+        def make(_: int, rng: np.random.Generator) -> Any:
             frame = frames[int(rng.integers(len(frames)))]
             return tissue_window(frame, prior.window, prior.latent_side, rng)
 

@@ -42,7 +42,7 @@ def main() -> None:
     files = sorted(path for path in given.images.iterdir() if path.suffix.lower() in SUFFIXES)
     frames = [read_image(path) for path in files[::20]]
 
-    def tissue(rng: Any) -> Any:
+    def tissue(_: int, rng: Any) -> Any:
         return tissue_window(frames[int(rng.integers(len(frames)))], painter.window, painter.latent_side, rng)
 
     windows = encode_windows(painter, drawn(tissue, count, 5))

@@ -11,6 +11,7 @@ Every 20th image is held out of all training and measures codec and prior. Run i
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,9 @@ from diffaug.models.base import LatentInpainter
 from diffaug.models.compact import reconstruct
 from diffaug.models.loading import load_model
 from diffaug.training.codec import measure_codec, train_codec
-from diffaug.training.painter import held_out_loss, train_prior
+from diffaug.training.painter import held_out_loss, train_painter
 from diffaug.training.starting import untrained_around
-from diffaug.training.windows import drawn, encode_windows, tissue_window
+from diffaug.training.windows import Rng, Sketch, Windows, drawn, encode_windows, tissue_window
 
 CODEC = CodecConfig(iterations=1600)
 DENOISER = DenoiserConfig(iterations=2400, batch_size=32, learning_rate=5e-4)
@@ -33,14 +34,27 @@ WINDOWS = 8000
 MEASURED = 480  # windows of the held-out images
 
 
-def painting_loss(prior: LatentInpainter, images: list[Any]) -> float:
+def tissue_windows(model: LatentInpainter, images: Sequence[Any], count: int, seed: int) -> Windows:
+    """Encode windows of tissue with random regions, described by what is measured in them."""
+
+    def tissue(_: int, rng: Rng) -> Sketch:
+        return tissue_window(images[int(rng.integers(len(images)))], model.window, model.latent_side, rng)
+
+    return encode_windows(model, drawn(tissue, count, seed))
+
+
+def painting_loss(prior: LatentInpainter, images: Sequence[Any]) -> float:
     """Return the painting loss of a prior on windows of held-out images, inside the region alone."""
-    windows = drawn(
-        lambda rng: tissue_window(images[int(rng.integers(len(images)))], prior.window, prior.latent_side, rng),
-        MEASURED,
-        seed=99,
-    )
-    return held_out_loss(prior, encode_windows(prior, windows))
+    return held_out_loss(prior, tissue_windows(prior, images, MEASURED, seed=99))
+
+
+def train_prior(
+    model: LatentInpainter, images: Sequence[Any], out: Path, config: DenoiserConfig, count: int, seed: int = 0
+) -> LatentInpainter:
+    """Train a painter on unannotated tissue in place, and return it."""
+    windows = tissue_windows(model, images, count, seed)
+    train_painter(model, [(windows, 1.0)], config, out, seed, name="prior")
+    return model
 
 
 def write_list(images: Path, model: Path, start: Path | None = None) -> None:
@@ -68,7 +82,7 @@ def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> N
     print(json.dumps(measured), flush=True)
 
     config = FitConfig(codec=CODEC, denoiser=DENOISER)
-    prior = train_prior(seen, out, DENOISER, base or untrained_around(codec, config, seed), windows=WINDOWS, seed=seed)
+    prior = train_prior(base or untrained_around(codec, config, seed), seen, out, DENOISER, WINDOWS, seed)
     measured["painting_loss"] = round(painting_loss(prior, held_out), 4)
     prior.save(out / "endoscopy", half=True)
     write_list(images, out / "endoscopy", start)

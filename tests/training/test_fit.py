@@ -1,5 +1,7 @@
+import importlib.util
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +21,6 @@ from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.checkpoints import find_checkpoint, read_words, verify
 from diffaug.models.loading import PARTS, load_model
 from diffaug.training.fit import FitSummary, fit
-from diffaug.training.painter import train_prior
 from diffaug.training.painter_windows import divided, words_read
 from diffaug.training.starting import load_base, untrained_around
 from diffaug.training.trajectories import rare_classes
@@ -39,6 +40,15 @@ def same(first, second):
 def copy(phantoms, tmp_path):
     """A copy of the phantoms that a test may change."""
     return shutil.copytree(phantoms, tmp_path / "copy")
+
+
+def release_script():
+    """The script that trains the shipped weights, as a module."""
+    path = Path(__file__).parents[2] / "runs" / "release_weights.py"
+    spec = importlib.util.spec_from_file_location("release_weights", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phantoms, tiny):
@@ -244,11 +254,11 @@ def test_val_and_test_are_never_opened(copy, tiny, tmp_path):
 
 
 def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
-    codec = load_model(fitted).codec
-    prior = train_prior(frames, tmp_path, tiny.denoiser, untrained_around(codec, tiny, 0), windows=8)
+    codec, train_prior = load_model(fitted).codec, release_script().train_prior
+    prior = train_prior(untrained_around(codec, tiny, 0), frames, tmp_path, tiny.denoiser, 8)
     assert (prior.window, prior.classes) == (64, 1)
     assert (tmp_path / "prior.log.jsonl").is_file()
-    again = train_prior(frames, tmp_path / "again", tiny.denoiser, untrained_around(codec, tiny, 0), windows=8)
+    again = train_prior(untrained_around(codec, tiny, 0), frames, tmp_path / "again", tiny.denoiser, 8)
     assert same(prior.unet, again.unet)
 
 

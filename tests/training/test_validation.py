@@ -8,12 +8,12 @@ from diffaug.models.loading import load_model
 from diffaug.painting.window import CONTEXT
 from diffaug.training.validation import (
     ESTIMATES,
-    FILL_EVERY,
+    NEGATIVE_EVERY,
     estimates,
+    labelled_latents,
     real_scores,
     search_windows,
     train_validators,
-    training_pool,
 )
 from diffaug.training.windows import Annotated
 
@@ -63,39 +63,39 @@ def test_estimates_depend_on_the_seed_and_not_on_how_many_are_evaluated_together
     torch.testing.assert_close(estimates(painter, few, t, 3, batch=3), together, atol=0.05, rtol=0.05)
 
 
-def test_the_pool_trusts_real_latents_and_lesion_free_windows_fully_and_noise_less(painter, searched):
+def test_real_latents_and_lesion_free_windows_are_trusted_fully_and_noise_less(painter, searched):
     windows, case_of = searched
-    pool = training_pool(painter, windows, case_of, 0)
+    made = labelled_latents(painter, windows, case_of, 0)
     count = len(windows)
-    real = torch.arange(len(pool.times)) < pool.painted
-    assert pool.painted == (1 + ESTIMATES) * count < len(pool.times) == len(pool.index) == len(pool.case)
-    assert torch.equal(pool.latents[:count], windows.x0) and (pool.times[:count] == 0).all()
-    assert (pool.trust[:count] == 1).all()
-    assert torch.equal(pool.label[pool.index[:count]], windows.label)
-    empty = (windows.label.sum((1, 2, 3)) == 0)[pool.index[real]]
-    assert (pool.trust[real][empty] == 1).all()
-    noisy = ~empty & (torch.arange(pool.painted) >= count)
-    torch.testing.assert_close(pool.trust[real][noisy], painter.schedule.at(pool.times[real][noisy]).float())
-    assert torch.equal(pool.case[: pool.painted], case_of.repeat(1 + ESTIMATES))
+    real = torch.arange(len(made.times)) < made.painted
+    assert made.painted == (1 + ESTIMATES) * count < len(made.times) == len(made.index) == len(made.case)
+    assert torch.equal(made.latents[:count], windows.x0) and (made.times[:count] == 0).all()
+    assert (made.trust[:count] == 1).all()
+    assert torch.equal(made.label[made.index[:count]], windows.label)
+    empty = (windows.label.sum((1, 2, 3)) == 0)[made.index[real]]
+    assert (made.trust[real][empty] == 1).all()
+    noisy = ~empty & (torch.arange(made.painted) >= count)
+    torch.testing.assert_close(made.trust[real][noisy], painter.schedule.at(made.times[real][noisy]).float())
+    assert torch.equal(made.case[: made.painted], case_of.repeat(1 + ESTIMATES))
 
 
-def test_fills_are_labelled_empty_where_they_were_painted_and_as_annotated_elsewhere(painter, searched):
+def test_negatives_are_labelled_empty_where_they_were_painted_and_as_annotated_elsewhere(painter, searched):
     windows, case_of = searched
-    pool = training_pool(painter, windows, case_of, 0)
-    fills = torch.arange(pool.painted, len(pool.times))
-    assert len(fills) >= 4 and (pool.trust[fills] == 1).all()
-    half = len(fills) // 2
-    assert (pool.times[fills[:half]] == 0).all() and (pool.times[fills[half:]] > 0).all()
-    assert torch.equal(pool.label[pool.index[fills[:half]]], pool.label[pool.index[fills[half:]]])
-    rows = windows.rows(torch.nonzero(windows.label.sum((1, 2, 3)) > 0)[:, 0][::FILL_EVERY])
+    made = labelled_latents(painter, windows, case_of, 0)
+    negatives = torch.arange(made.painted, len(made.times))
+    assert len(negatives) >= 4 and (made.trust[negatives] == 1).all()
+    half = len(negatives) // 2
+    assert (made.times[negatives[:half]] == 0).all() and (made.times[negatives[half:]] > 0).all()
+    assert torch.equal(made.label[made.index[negatives[:half]]], made.label[made.index[negatives[half:]]])
+    rows = windows.rows(torch.nonzero(windows.label.sum((1, 2, 3)) > 0)[:, 0][::NEGATIVE_EVERY])
     assert len(rows) == half
-    label = pool.label[pool.index[fills[:half]]]
+    label = made.label[made.index[negatives[:half]]]
     assert (label * rows.fine_region).sum() == 0
     torch.testing.assert_close(label * (1 - rows.fine_region), rows.label * (1 - rows.fine_region))
     outside = rows.region == 0  # the painter knows these cells
-    same = torch.where(outside, pool.latents[fills[:half]] - rows.x0, torch.zeros(()))
+    same = torch.where(outside, made.latents[negatives[:half]] - rows.x0, torch.zeros(()))
     assert same.abs().max() < 0.2 * rows.x0.abs().max()
-    assert not torch.allclose(pool.latents[fills[:half]], rows.x0, atol=0.5)
+    assert not torch.allclose(made.latents[negatives[:half]], rows.x0, atol=0.5)
 
 
 def test_a_validator_never_sees_the_cases_of_its_fold(painter, annotated, folds, tiny, tmp_path):
@@ -129,10 +129,10 @@ def test_lesions_of_two_classes_are_scored_by_networks_of_two_classes(eyes, fitt
 
 def test_a_lesion_is_scored_by_the_validator_that_has_not_seen_it(painter, annotated, folds, tiny, tmp_path):
     networks = train_validators(painter, annotated, folds, tiny.validator, tmp_path)
-    deaf = [networks[0], networks[1]]
+    pair = [networks[0], networks[1]]
     alone = [case for case in annotated if folds[case.case.id] == 1]
-    scores = real_scores(painter, deaf, alone, folds, tiny, CONTEXT)
+    scores = real_scores(painter, pair, alone, folds, tiny, CONTEXT)
     with torch.no_grad():
         for value in networks[0].parameters():  # it has seen all of them, and is not asked
             value.fill_(torch.nan)
-    assert real_scores(painter, deaf, alone, folds, tiny, CONTEXT) == scores
+    assert real_scores(painter, pair, alone, folds, tiny, CONTEXT) == scores

@@ -4,6 +4,7 @@ Knows batches, tensors and one run's files; knows no metrics and no other arm.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,9 @@ def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Modul
     from monai.networks.nets import BasicUNet
     from torch import nn
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    from diffaug.compute.seeds import seeded
+
+    with seeded(seed):
         unet = BasicUNet(
             spatial_dims=2,
             in_channels=3 * config.cell**2,
@@ -132,7 +134,9 @@ def train(
     recipe = Recipe(
         config.iterations, config.learning_rate, warmup, weight_decay=config.weight_decay, average=config.ema
     )
-    optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # passes are recorded on another one
+        optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report)
 
 
 def record_passes(network: "nn.Module", images: "Tensor") -> None:
@@ -143,13 +147,10 @@ def record_passes(network: "nn.Module", images: "Tensor") -> None:
 
     Source: `torch.cuda.make_graphed_callables`, whose recording under autocast needs the latter's cache off.
     """
-    import warnings
-
     import torch
 
     from diffaug.compute.precision import autocast
 
-    warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # recorded on a stream of its own
     state = {key: value.clone() for key, value in network.state_dict().items()}
     with autocast(images.device, cache=False):
         torch.cuda.make_graphed_callables(network, (images.contiguous(memory_format=torch.channels_last),))

@@ -11,12 +11,11 @@ from diffaug.artifacts import read_jsonl
 from diffaug.compute.devices import Process, this_process
 from diffaug.compute.seeds import generator_of
 from diffaug.config import DenoiserConfig
-from diffaug.data.case import Pixels
 from diffaug.diffusion.schedule import Prediction, x_t_from_x0
 from diffaug.errors import ConfigError
 from diffaug.models.base import LatentInpainter
 from diffaug.training.loop import optimise, recipe_of
-from diffaug.training.windows import Rng, Sketch, Windows, drawn, encode_windows, tissue_window
+from diffaug.training.windows import Windows
 
 SNR_CAP = 5.0
 REGION_WEIGHT = 3.0  # of the region over what else is estimated
@@ -167,7 +166,7 @@ def train_painter(
             count = int((chosen == index).sum())
             if count:
                 drawn.append(windows.rows(torch.randint(0, len(windows), (count,), generator=generator)))
-        batch = Windows(**{key: torch.cat([getattr(part, key) for part in drawn]) for key in Windows.__annotations__})
+        batch = Windows.stack(drawn)
         is_silent = torch.rand(size, 1, generator=generator) < TEXT_DROPOUT
         return replace(batch, tokens=torch.where(is_silent, nothing, batch.tokens))
 
@@ -200,34 +199,3 @@ def chosen_checkpoint(log: Path) -> ChosenCheckpoint | None:
         return None
     best = min(scored, key=lambda row: row["score"])
     return ChosenCheckpoint(best["iteration"], best["score"], scored[-1]["score"])
-
-
-def train_prior(
-    images: Sequence[Pixels],
-    folder: Path,
-    config: DenoiserConfig,
-    model: LatentInpainter,
-    *,
-    windows: int,
-    seed: int = 0,
-) -> LatentInpainter:
-    """Train a painter on unannotated tissue: random regions, described by what is measured in them.
-
-    Args:
-        images: Frames, (H, W, 3); no annotation is used.
-        folder: Where checkpoint and log are kept.
-        config: Schedule.
-        model: A trained codec, and parts to train in place.
-        windows: Windows drawn and encoded.
-        seed: Seeds windows and iterations.
-
-    Returns:
-        The model.
-    """
-
-    def tissue(rng: Rng) -> Sketch:
-        return tissue_window(images[int(rng.integers(len(images)))], model.window, model.latent_side, rng)
-
-    encoded = encode_windows(model, drawn(tissue, windows, seed))
-    train_painter(model, [(encoded, 1.0)], config, folder, seed, name="prior")
-    return model

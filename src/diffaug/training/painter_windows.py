@@ -1,12 +1,9 @@
 """Which cases and windows a painter learns from, and which choose its checkpoint."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
-import numpy as np
-
-from diffaug.compute.progress import tracked
 from diffaug.conditioning.grammar import words_in
 from diffaug.data.split import folds_by_group
 from diffaug.models.base import LatentInpainter
@@ -16,6 +13,7 @@ from diffaug.training.windows import (
     Rng,
     Sketch,
     Windows,
+    drawn,
     encode_windows,
     lesion_window,
     normal_window,
@@ -59,11 +57,11 @@ def painter_windows(
         return normal_window(cases[number // each], model.window, model.latent_side, rng)
 
     lesions = lesion_windows(model, cases, each, seed, kind=1)
-    filled = _sketches(normal, len(cases) * each, (seed, 2))
-    first = next(filled, None)
+    sketches = drawn(normal, len(cases) * each, seed, 2, description="windows")
+    first = next(sketches, None)
     if first is None:  # no frame has room for a lesion-free window
         return [(lesions, 1.0)]
-    normals = encode_windows(model, chain([first], filled))
+    normals = encode_windows(model, chain([first], sketches))
     return [(lesions, 1 - NORMAL_SHARE), (normals, NORMAL_SHARE)]
 
 
@@ -74,7 +72,7 @@ def lesion_windows(model: LatentInpainter, cases: Sequence[Annotated], each: int
         case = cases[number // each]
         return lesion_window(case, model.window, model.latent_side, CONTEXT, rng) if case.lesions else None
 
-    return encode_windows(model, _sketches(lesion, len(cases) * each, (seed, kind)))
+    return encode_windows(model, drawn(lesion, len(cases) * each, seed, kind, description="windows"))
 
 
 def words_read(model: LatentInpainter, sources: Sequence[Windows]) -> set[str]:
@@ -82,11 +80,3 @@ def words_read(model: LatentInpainter, sources: Sequence[Windows]) -> set[str]:
     rows = {tuple(row) for windows in sources for row in windows.tokens.tolist()}
     texts = (model.tokenizer.decode(row, skip_special_tokens=True) for row in rows)
     return set().union(*(words_in(text) for text in texts))
-
-
-def _sketches(make: Callable[[int, Rng], Sketch | None], count: int, key: tuple[int, int]) -> Iterator[Sketch]:
-    """Yield sketches with a progress bar; each is a pure function of the key and its number."""
-    for number in tracked(range(count), count, "windows"):
-        sketch = make(number, np.random.default_rng((*key, number)))
-        if sketch is not None:
-            yield sketch

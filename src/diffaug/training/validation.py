@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,9 @@ from diffaug.training.loop import optimise, recipe_of
 from diffaug.training.windows import (
     Annotated,
     Rng,
+    Sketch,
     Windows,
+    drawn,
     encode_windows,
     frame_sketch,
     lesion_window,
@@ -32,24 +33,24 @@ from diffaug.validator.calibration import agreement, check_steps
 from diffaug.validator.latent_segmenter import logits_of, segment, segmentation_loss, segmenter_of
 
 ESTIMATES = 2  # direct estimates kept per window, at random timesteps; the second is guided as in generation
-FILL_EVERY = 7  # of the windows with a lesion, one in so many is painted over
-FILL_SHARE = 0.15  # of a batch: fills and the estimates on their way
-STEPS = 8  # of a fill
+NEGATIVE_EVERY = 7  # of the windows with a lesion, one in so many is painted over
+NEGATIVE_SHARE = 0.15  # of a batch: negatives and the estimates on their way
+STEPS = 8  # of a negative
 WHOLE = 10  # one window in so many is the whole frame
 
 
 @dataclass(frozen=True)
-class Pool:
+class LabelledLatents:
     """What validators learn from, a row each.
 
     Attributes:
-        latents: Real ones, estimates, fills, (N, Z, h, w).
+        latents: Real ones, estimates, negatives, (N, Z, h, w).
         times: Timestep of each, (N,).
         index: Row of its label, (N,).
         trust: In that label, (N,), in [0, 1].
         case: Index of the case whose annotation it is, (N,).
         label: Lesions at the validator's side, (M, K, s, s).
-        painted: First row of the fills.
+        painted: First row of the negatives.
     """
 
     latents: Tensor
@@ -74,7 +75,7 @@ def estimates(
 
     Args:
         model: The painter.
-        windows: Real windows; the painter is told what their annotation says.
+        windows: Real windows; the painter is given what their annotation says.
         t: Timestep of each, (N,).
         seed: Seeds the noise.
         batch: Rows evaluated together; as many as suit the model unless set.
@@ -92,7 +93,7 @@ def estimates(
 def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int, each: int) -> tuple[Windows, Tensor]:
     """Return `each` windows of every case for a validator, and the index of each one's case, (N,)."""
 
-    def sketch(number: int, rng: Rng) -> Any:
+    def sketch(number: int, rng: Rng) -> Sketch:
         case = cases[number // each]
         if number % WHOLE == WHOLE - 1:
             return frame_sketch(case, model.window, model.latent_side, rng)
@@ -100,12 +101,12 @@ def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int
         return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
 
     total = len(cases) * each
-    windows = encode_windows(model, (sketch(n, np.random.default_rng((seed, 7, n))) for n in range(total)))
+    windows = encode_windows(model, drawn(sketch, total, seed, 7))
     return windows, torch.arange(total) // each
 
 
 @torch.no_grad()
-def lesion_free_fills(
+def paint_negatives(
     model: LatentInpainter, windows: Windows, seed: int, prompt: str = NORMAL_PROMPT
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Paint lesion-free tissue over the regions of real windows: what a validator must not take for a lesion.
@@ -117,17 +118,17 @@ def lesion_free_fills(
         prompt: What lesion-free tissue is called.
 
     Returns:
-        Latents, (2 N, Z, h, w): the fills, then an estimate on the way to each; the timesteps, (2 N,); and the label,
-        (N, K, s, s): the annotated lesions outside the region.
+        Latents, (2 N, Z, h, w): the negatives, then an estimate on the way to each; the timesteps, (2 N,); and the
+        label, (N, K, s, s): the annotated lesions outside the region.
     """
-    silent, done, ways, times = model.tokens([prompt]), [], [], []
+    tokens, done, ways, times = model.tokens([prompt]), [], [], []
     stops = torch.randint(1, STEPS, (len(windows),), generator=generator_of(seed, 19)) - 1
     noise = torch.randn(windows.x0.shape, generator=generator_of(seed, 23))
     for rows in torch.split(torch.arange(len(windows)), min(16, model.rows)):
         part = windows.rows(rows)
         empty = replace(part, mask=torch.zeros_like(part.mask))
-        told = empty.conditioning(model.embed_tokens(silent).expand(len(rows), -1, -1))
-        path = list(sample(model, noise[rows], told, model.schedule, STEPS))
+        conditioning = empty.conditioning(model.embed_tokens(tokens).expand(len(rows), -1, -1))
+        path = list(sample(model, noise[rows], conditioning, model.schedule, STEPS))
         done.append(path[-1].x_next)
         ways.append(torch.stack([path[int(stop)].x0_hat[row] for row, stop in enumerate(stops[rows])]))
         times.append(torch.stack([path[int(stop)].t[row] for row, stop in enumerate(stops[rows])]))
@@ -136,15 +137,15 @@ def lesion_free_fills(
     return latents, torch.cat([torch.zeros(len(windows), dtype=torch.long), *times]), label
 
 
-def training_pool(
+def labelled_latents(
     model: LatentInpainter,
     windows: Windows,
     case_of: Tensor,
     seed: int,
     guide: Denoiser | None = None,
     prompt: str = NORMAL_PROMPT,
-) -> Pool:
-    """Return real latents, estimates of them, and lesion-free fills.
+) -> LabelledLatents:
+    """Return real latents, estimates of them, and negatives.
 
     An estimate at timestep t still holds a share alpha_bar of what the annotation describes; that is the trust in its
     label. Lesion-free windows stay lesion-free at every t: full trust.
@@ -165,15 +166,15 @@ def training_pool(
         latents.append(estimates(model, windows, t, seed + number, denoiser=guide if number % 2 else None))
         times.append(t)
         trust.append(torch.where(empty, 1.0, model.schedule.at(t).float()))
-    filled = torch.nonzero(~empty)[:, 0][::FILL_EVERY]
-    fills, when, label = lesion_free_fills(model, windows.rows(filled), seed, prompt)
-    index = torch.cat([rows.repeat(1 + ESTIMATES), (torch.arange(len(filled)) + len(rows)).repeat(2)])
-    return Pool(
-        latents=torch.cat([*latents, fills]),
+    repainted = torch.nonzero(~empty)[:, 0][::NEGATIVE_EVERY]
+    negatives, when, label = paint_negatives(model, windows.rows(repainted), seed, prompt)
+    index = torch.cat([rows.repeat(1 + ESTIMATES), (torch.arange(len(repainted)) + len(rows)).repeat(2)])
+    return LabelledLatents(
+        latents=torch.cat([*latents, negatives]),
         times=torch.cat([*times, when]),
         index=index,
-        trust=torch.cat([*trust, torch.ones(len(fills))]),
-        case=torch.cat([case_of.repeat(1 + ESTIMATES), case_of[filled].repeat(2)]),
+        trust=torch.cat([*trust, torch.ones(len(negatives))]),
+        case=torch.cat([case_of.repeat(1 + ESTIMATES), case_of[repainted].repeat(2)]),
         label=torch.cat([windows.label, label]),
         painted=(1 + ESTIMATES) * len(rows),
     )
@@ -200,21 +201,21 @@ def train_validators(
         guide: The painter under the guidance of generation.
     """
     windows, case_of = search_windows(model, cases, seed, config.windows_per_case)
-    pool = training_pool(model, windows, case_of, seed, guide, domain_of(cases[0].case.class_names).normal_prompt)
-    fold_of = torch.tensor([folds[case.case.id] for case in cases])[pool.case]
-    row_of = torch.arange(len(pool.times))
+    rows = labelled_latents(model, windows, case_of, seed, guide, domain_of(cases[0].case.class_names).normal_prompt)
+    fold_of = torch.tensor([folds[case.case.id] for case in cases])[rows.case]
+    row_of = torch.arange(len(rows.times))
     networks = []
     for fold in range(config.folds):
         with seeded(seed + fold):
             network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
         network = network.to(model.device)
         seen = [
-            torch.nonzero((fold_of != fold) & part)[:, 0] for part in (row_of < pool.painted, row_of >= pool.painted)
+            torch.nonzero((fold_of != fold) & part)[:, 0] for part in (row_of < rows.painted, row_of >= rows.painted)
         ]
 
         def loss(_: int, generator: torch.Generator, network: Any = network, seen: Any = seen) -> dict[str, Tensor]:
-            fills = round(config.batch_size * FILL_SHARE) if len(seen[1]) else 0
-            counts = (config.batch_size - fills, fills)
+            negatives = round(config.batch_size * NEGATIVE_SHARE) if len(seen[1]) else 0
+            counts = (config.batch_size - negatives, negatives)
             picks = torch.cat(
                 [
                     part[torch.randint(0, len(part), (n,), generator=generator)]
@@ -222,8 +223,8 @@ def train_validators(
                     if n
                 ]
             )
-            logits = logits_of(network, pool.latents[picks], pool.times[picks])
-            return {"loss": segmentation_loss(logits, pool.label[pool.index[picks]], pool.trust[picks])}
+            logits = logits_of(network, rows.latents[picks], rows.times[picks])
+            return {"loss": segmentation_loss(logits, rows.label[rows.index[picks]], rows.trust[picks])}
 
         recipe = recipe_of(config, weight_decay=0.05, average=0.99)
         optimise({"validator": network}, loss, recipe, folder / f"validator-{fold}", seed=seed + fold)
@@ -252,10 +253,10 @@ def real_scores(
     alone = [case.alone(number) for case, number in lesions]
     side, cells = model.window, model.latent_side
 
-    def sketch(number: int, rng: Rng) -> Any:
+    def sketch(number: int, rng: Rng) -> Sketch:
         return lesion_window(alone[number], side, cells, context, rng)
 
-    windows = encode_windows(model, (sketch(n, np.random.default_rng((seed, 13, n))) for n in range(len(alone))))
+    windows = encode_windows(model, drawn(sketch, len(alone), seed, 13))
     fold_of = torch.tensor([folds[case.case.id] for case in alone])
     timesteps = model.schedule.timesteps(config.steps, strength)
     scores: dict[str, dict[int, list[float]]] = {}

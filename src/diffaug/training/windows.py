@@ -5,6 +5,7 @@ Legend: N windows, H = W window side (px), h = w latent side, s = 4 h validator 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.compute.progress import tracked
 from diffaug.conditioning.attributes import Attributes, measure_attributes
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import ASPECTS, describe_region, words_of
@@ -89,6 +91,11 @@ class Windows:
         """Return some rows."""
         return Windows(**{name: value[index] for name, value in vars(self).items()})
 
+    @staticmethod
+    def stack(parts: Sequence["Windows"]) -> "Windows":
+        """Concatenate rows."""
+        return Windows(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Windows.__annotations__})
+
     def conditioning(self, text: Tensor) -> Conditioning:
         """Return what the painter is told, given the embedded prompts."""
         return Conditioning(self.region, self.mask, self.masked, self.scale, text)
@@ -97,17 +104,9 @@ class Windows:
 @torch.no_grad()
 def encode_windows(model: LatentInpainter, sketches: Iterable[Sketch], batch: int | None = None) -> Windows:
     """Encode windows: pixels => latents, a batch at a time so that memory holds latents only."""
-    batch = batch or windows_at_once(model.window)
-    done: list[Windows] = []
-    waiting: list[Sketch] = []
-    for sketch in sketches:
-        waiting.append(sketch)
-        if len(waiting) == batch:
-            done.append(_encoded(model, waiting))
-            waiting = []
-    if waiting:
-        done.append(_encoded(model, waiting))
-    return Windows(**{name: torch.cat([getattr(part, name) for part in done]) for name in Windows.__annotations__})
+    count, waiting = batch or windows_at_once(model.window), iter(sketches)
+    batches = iter(lambda: list(islice(waiting, count)), [])
+    return Windows.stack([_encoded(model, part) for part in batches])
 
 
 def _encoded(model: LatentInpainter, sketches: Sequence[Sketch]) -> Windows:
@@ -116,12 +115,12 @@ def _encoded(model: LatentInpainter, sketches: Sequence[Sketch]) -> Windows:
     )
     fine = model.cell // UPSCALE
     scale = torch.tensor([s.scale for s in sketches])
-    told = model.condition(image, region, mask, scale, torch.zeros(len(sketches), 1, 1))
+    conditioning = model.condition(image, region, mask, scale, torch.zeros(len(sketches), 1, 1))
     return Windows(
         x0=model.encode(image),
-        region=told.region,
-        mask=told.mask,
-        masked=told.masked_image_latents,
+        region=conditioning.region,
+        mask=conditioning.mask,
+        masked=conditioning.masked_image_latents,
         scale=scale,
         tokens=model.tokens([s.prompt for s in sketches]),
         fine_region=F.max_pool2d(region, fine),
@@ -236,12 +235,12 @@ def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, 
     keep = set() if case.case.prompt else _some_aspects(rng)
     image = _jittered(window_image(case.image, window, side), rng)
     label = window_masks(case.masks, window, side)
-    sketch = Sketch(image, region, mask, label, scale_of(window.side, lesion.shape, cells), case.case.prompt)
-    sketch = _turned(sketch, rng)
-    return sketch if sketch.prompt else replace(sketch, prompt=_said_of(case, pick, keep, sketch.mask, rng))
+    scale = scale_of(window.side, lesion.shape, cells)
+    sketch = _turned(Sketch(image, region, mask, label, scale, case.case.prompt), rng)
+    return sketch if sketch.prompt else replace(sketch, prompt=_described(case, pick, keep, sketch.mask, rng))
 
 
-def _said_of(case: Annotated, pick: int, keep: set[str], mask: Tensor, rng: Rng) -> str:
+def _described(case: Annotated, pick: int, keep: set[str], mask: Tensor, rng: Rng) -> str:
     """Describe a lesion as the window (1, K, H, W) shows it after its turn."""
     domain = domain_of(case.case.class_names)
     more = {aspect for aspect in domain.aspects if rng.random() < SAID}
@@ -326,9 +325,16 @@ def tissue_window(image: Pixels, side: int, cells: int, rng: Rng) -> Sketch:
     return _turned(Sketch(pixels, region, mask, label, scale_of(window.side, image.shape[:2], cells), prompt), rng)
 
 
-def drawn(make: Callable[[Rng], Sketch | None], count: int, seed: int) -> Iterator[Sketch]:
-    """Yield up to `count` sketches; each is a pure function of (seed, its number)."""
-    for number in range(count):
-        sketch = make(np.random.default_rng((seed, number)))
+def drawn(make: Callable[[int, Rng], Sketch | None], count: int, *key: int, description: str = "") -> Iterator[Sketch]:
+    """Yield up to `count` sketches, each a pure function of the key and its number.
+
+    Args:
+        make: Draws a sketch from its number and a generator, or None where there is no room for one.
+        count: How many are tried.
+        key: Seed, and what else tells streams apart.
+        description: Of a progress bar; empty for none.
+    """
+    for number in tracked(range(count), count, description):
+        sketch = make(number, np.random.default_rng((*key, number)))
         if sketch is not None:
             yield sketch
