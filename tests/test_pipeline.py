@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -19,20 +20,20 @@ from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
-from diffaug.pipeline.run import (
-    _jobs,
-    _label_frames,
-    _minutes,
-    _within_budget,
-    estimate,
-    import_data,
-    imported,
-    run_pipeline,
-)
+from diffaug.pipeline.estimate import _minutes, estimate, within_budget
+from diffaug.pipeline.jobs import import_data, imported, jobs_of
+from diffaug.pipeline.run import _label_frames, run_pipeline
 from diffaug.study.records import Records
 from diffaug.study.run import run_study
 
 ROOT = Path(__file__).parent.parent
+
+
+def _lines(caplog: pytest.LogCaptureFixture) -> str:
+    """Return what was logged since the last call."""
+    text = "\n".join(caplog.messages)
+    caplog.clear()
+    return text
 
 
 def run_script(name: str, *words: str, **variables: str) -> str:
@@ -125,7 +126,7 @@ def test_what_was_recorded_on_a_gpu_is_reported_where_there_is_none(tmp_path: Pa
     here, there = (real_alone(tmp_path).model_copy(update={"device": device}) for device in ("cpu", "cuda:77"))
     (report,) = run_pipeline(here)
     numbers, dataset = read_json(report.parent / "summary.json"), read_dataset(tmp_path / "data")
-    keys = [[key for job in _jobs(one, dataset) for key in job.keys().values()] for one in (here, there)]
+    keys = [[key for job in jobs_of(one, dataset) for key in job.keys().values()] for one in (here, there)]
     records = (tmp_path / "records.jsonl").read_text(encoding="utf-8")
     for own, other in zip(*keys, strict=True):
         records = records.replace(own, other)
@@ -178,7 +179,7 @@ def test_data_that_are_given_are_read_and_never_made(tmp_path: Path) -> None:
 )
 def test_what_was_derived_of_something_else_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
     config = real_alone(tmp_path, folds=3, annotated=("all",))
-    _jobs(config, imported(config))
+    jobs_of(config, imported(config))
     data = {"folds": 3, "annotated": ("all",)} | {name: value for name, value in change.items() if name != "seed"}
     with pytest.raises(ConfigError, match=told):
         run_pipeline(real_alone(tmp_path, **data).model_copy(update={"seed": change.get("seed", 0)}))
@@ -233,27 +234,28 @@ def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
     assert set(json.loads((report.parent / "summary.json").read_text())["arms"]) == {"real", "copy-paste"}
 
 
-def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "diffaug")
     config, records = real_alone(tmp_path, draws=(0, 1, 2, 3)), Records(tmp_path / "records.jsonl")
     costly = config.model_copy(update={"study": StudyConfig(arms=("real",))})
     full, minutes = import_data(config, tmp_path / "data"), estimate(costly.study)["minutes"]
 
     def draws(budget: float) -> list[int]:
-        jobs = _jobs(costly.model_copy(update={"budget": budget}), full)
-        return [job.draw for job in _within_budget(jobs, records)]
+        jobs = jobs_of(costly.model_copy(update={"budget": budget}), full)
+        return [job.draw for job in within_budget(jobs, records)]
 
     assert draws(2.5 * minutes) == [0, 1]
-    assert "budget: 2 of 4 draws, about" in capsys.readouterr().err
+    assert "budget: 2 of 4 draws, about" in _lines(caplog)
     assert draws(0.1 * minutes) == [0]  # one draw at least
-    assert "one draw is made even so" in capsys.readouterr().err
+    assert "one draw is made even so" in _lines(caplog)
     assert draws(4.1 * minutes) == [0, 1, 2, 3]
-    assert "budget: 4 of 4 draws, about" in capsys.readouterr().err
+    assert "budget: 4 of 4 draws, about" in _lines(caplog)
 
 
 def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
     config, path = painted(real_alone(tmp_path, draws=(0, 1)), "real", "validated"), tmp_path / "records.jsonl"
     full = import_data(config, tmp_path / "data")
-    first, second = _jobs(config, full)
+    first, second = jobs_of(config, full)
     guess = _minutes(second, Records(path))
     assert _minutes(first, Records(path)) == guess > 1
     records, told = Records(path), {"annotated": 6, "fit_seconds": 60.0, "generate_seconds": 90.0}
@@ -269,7 +271,7 @@ def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
 
 def test_what_other_runs_cost_is_left_out_and_the_training_of_each_arm_is_told(tmp_path: Path) -> None:
     config = real_alone(tmp_path, draws=(0,))
-    (job,) = _jobs(config, import_data(config, tmp_path / "data"))
+    (job,) = jobs_of(config, import_data(config, tmp_path / "data"))
     records = Records(tmp_path / "records.jsonl")
     records.note("cost", job.painted_key, {"annotated": 6, "draw": 0})
     records.note("cost", "another", {"annotated": 6, "draw": 1})
@@ -287,7 +289,7 @@ def test_every_fold_is_tested_once_and_is_no_part_of_its_training(tmp_path: Path
     config = real_alone(tmp_path, folds=3, annotated=("all",), draws=(0,))
     full = import_data(config, tmp_path / "data")
     tested: list[str] = []
-    for job in _jobs(config, full):
+    for job in jobs_of(config, full):
         fold = read_dataset(job.full)
         names = {split: {case.id for case in fold.split(split)} for split in ("train", "val", "test")}
         assert not names["val"]
@@ -327,10 +329,10 @@ def test_one_set_is_painted_to_the_end_whichever_arms_choose_among_it(tmp_path: 
     config = real_alone(tmp_path, painted_per_real=2.5)
     full = import_data(config, tmp_path / "data")
     few, many = ("real", "validated"), ("real", "validated", "unfiltered", "selected@1")
-    first, second = (_jobs(painted(config, *arms), full)[0] for arms in (few, many))
+    first, second = (jobs_of(painted(config, *arms), full)[0] for arms in (few, many))
     assert first.generate == second.generate
     assert (first.generate.count, first.generate.paint_all) == (15, True)
-    assert not _jobs(painted(config, *few, gate="off"), full)[0].generate.paint_all
+    assert not jobs_of(painted(config, *few, gate="off"), full)[0].generate.paint_all
     assert {key: second.keys()[key] for key in first.keys()} == first.keys()  # noqa: SIM118 - a method
 
 
@@ -341,7 +343,7 @@ def test_the_key_of_a_painted_run_follows_content_and_not_places(tmp_path: Path)
 
     def key(text: str, **generate: Any) -> str:
         findings.write_text(text, encoding="utf-8")
-        (job,) = _jobs(painted(config, "validated", findings=findings, **generate), full)
+        (job,) = jobs_of(painted(config, "validated", findings=findings, **generate), full)
         return job.keys()["validated", 0]
 
     before = key(published)
@@ -396,42 +398,47 @@ def test_a_test_image_in_training_is_refused_before_anything_is_trained(tmp_path
 
 
 def test_pseudo_labels_are_left_out_where_no_image_is_unannotated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "diffaug")
     config = painted(real_alone(tmp_path, annotated=("all", 6)), "real", "pseudo-label")
-    every, six, *_ = (job.config.study.arms for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
+    every, six, *_ = (job.config.study.arms for job in jobs_of(config, import_data(config, tmp_path / "data"))[::2])
     assert (every, six) == (("real",), ("real", "pseudo-label"))
-    assert capsys.readouterr().err.count("pseudo-label: left out with all annotated cases") == 1
+    assert _lines(caplog).count("pseudo-label: left out with all annotated cases") == 1
 
 
 def test_labelled_backgrounds_need_unannotated_images_and_are_the_runs_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "diffaug")
     config = painted(real_alone(tmp_path, annotated=("all", 6), backgrounds="pseudo-labelled"), "real", "unfiltered")
-    every, six, *_ = (job.config.data.backgrounds for job in _jobs(config, import_data(config, tmp_path / "data"))[::2])
+    every, six, *_ = (
+        job.config.data.backgrounds for job in jobs_of(config, import_data(config, tmp_path / "data"))[::2]
+    )
     assert (every, six) == ("annotated", "pseudo-labelled")
-    assert capsys.readouterr().err.count("all annotated cases leave no others") == 1
+    assert _lines(caplog).count("all annotated cases leave no others") == 1
     own = config.generate.model_copy(update={"backgrounds": tmp_path})
     with pytest.raises(ConfigError, match=r"set data\.backgrounds: pseudo-labelled"):
         run_pipeline(config.model_copy(update={"generate": own}))
 
 
 def test_a_baseline_that_is_sure_of_no_image_leaves_annotated_frames_to_paint_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "diffaug")
     config = real_alone(tmp_path, draws=(0,))
     unsure = config.study.model_copy(update={"pseudo_confidence": 1.0})
     run_pipeline(config := config.model_copy(update={"study": unsure}))
-    (job,) = _jobs(config, imported(config))
-    capsys.readouterr()
+    (job,) = jobs_of(config, imported(config))
+    caplog.clear()
     assert _label_frames(job) is None
-    assert "annotated frames alone: an arm needs cases: none of 6 images" in capsys.readouterr().err
+    assert "annotated frames alone: an arm needs cases: none of 6 images" in _lines(caplog)
 
 
 def test_draws_share_no_seed(tmp_path: Path) -> None:
     config = real_alone(tmp_path)
     config = config.model_copy(update={"study": config.study.model_copy(update={"seeds": 3})})
-    first, second = _jobs(config, import_data(config, tmp_path / "data"))
+    first, second = jobs_of(config, import_data(config, tmp_path / "data"))
     assert not {seed for _, seed in first.keys()} & {seed for _, seed in second.keys()}  # noqa: SIM118 - a method
 
 

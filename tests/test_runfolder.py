@@ -28,11 +28,11 @@ def test_a_folder_is_claimed_once_and_continued_by_the_same_call(tmp_path: Path)
 def test_another_identity_is_refused_by_name_and_changes_nothing(tmp_path: Path) -> None:
     claim(tmp_path, THING)
     before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"one synthetic set: .* another seed: 1, now it is 2"):
+    with pytest.raises(ConfigError, match=r"one synthetic set: .* made with seed = 1, not 2"):
         claim(tmp_path, replace(THING, identity={"seed": 2, "config": {"count": 3}}))
-    with pytest.raises(ConfigError, match="another base: None, now it is x"):
+    with pytest.raises(ConfigError, match="made with base = None, not x"):
         claim(tmp_path, replace(THING, identity={**THING.identity, "base": "x"}))
-    with pytest.raises(ConfigError, match="another config"):
+    with pytest.raises(ConfigError, match="made with config = "):
         claim(tmp_path, replace(THING, identity={"seed": 1}))
     assert (tmp_path / "config.json").read_bytes() == before
 
@@ -42,7 +42,7 @@ def test_what_may_come_late_is_added_once(tmp_path: Path) -> None:
     late = replace(THING, identity={**THING.identity, "oracle": "d1"}, late=("oracle",))
     claim(tmp_path, late)
     assert holds(tmp_path, late)
-    with pytest.raises(ConfigError, match="another oracle: d1"):
+    with pytest.raises(ConfigError, match="made with oracle = d1"):
         holds(tmp_path, replace(late, identity={**THING.identity, "oracle": "d2"}))
 
 

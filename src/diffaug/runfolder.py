@@ -64,18 +64,34 @@ def holds(folder: Path, contents: Contents) -> bool:
     Raises:
         ConfigError: It was claimed for another one, or holds other files.
     """
+    if is_same(folder, contents):
+        return True
+    _refuse_others(folder, contents)
+    return False
+
+
+def is_same(folder: Path, contents: Contents, named: Path | None = None) -> bool:
+    """Tell whether the file of a folder, which may hold other things too, is there and says the same.
+
+    Args:
+        folder: Holds the file.
+        contents: What it must say.
+        named: What messages name instead of the folder.
+
+    Raises:
+        ConfigError: It says something else.
+    """
     old = read_contents(folder, contents.file)
     if old is None:
-        _refuse_others(folder, contents)
         return False
     before = old["identity"]
     for name in sorted({*before, *contents.identity}):
         late = name in contents.late and not before.get(name)
         if before.get(name) != contents.identity.get(name) and not late:
             raise ConfigError(
-                f"a folder holds one {contents.kind}: {folder} was made with another {name}: "
-                f"{_short(before.get(name))}, now it is {_short(contents.identity.get(name))}; choose another folder, "
-                "or go back to its settings"
+                f"a folder holds one {contents.kind}: {named or folder} was made with {name} = "
+                f"{_short(before.get(name))}, not {_short(contents.identity.get(name))}; choose another folder, or go "
+                "back to its settings"
             )
     return True
 
@@ -87,7 +103,11 @@ def claim(folder: Path, contents: Contents) -> None:
         ConfigError: It was claimed for another one, holds other files, or cannot be written to.
     """
     holds(folder, contents)
-    make_folder(folder)
+    write_contents(make_folder(folder), contents)
+
+
+def write_contents(folder: Path, contents: Contents) -> None:
+    """Write the file that says what a folder, which is there, holds."""
     values = {"format": FORMAT, "kind": contents.kind, "identity": dict(contents.identity), "versions": versions()}
     write_json(folder / contents.file, {**contents.about, **values})
 

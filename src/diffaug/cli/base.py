@@ -67,6 +67,6 @@ def print_json(value: Any) -> None:
 
 def print_plan(config: Any) -> None:
     """Print the resolved knobs, the minutes that they take on two cores, and the disk."""
-    from diffaug.pipeline.run import estimate
+    from diffaug.pipeline.estimate import estimate
 
     print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config)})

@@ -3,6 +3,7 @@
 Torch is imported by the commands that need it, so that `--help` answers at once.
 """
 
+import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ Commands = (
 def main(argv: list[str] | None = None) -> None:
     """Run a command; an expected error is one line on stderr and exit status 1."""
     words = sys.argv[1:] if argv is None else argv
+    _show_log()
     try:
         choose_preset(words)
         command: Command = tyro.cli(
@@ -57,6 +59,22 @@ def main(argv: list[str] | None = None) -> None:
         _fail("stopped; the same command resumes")
     except BrokenPipeError:  # the reader, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _ToStderr(logging.Handler):
+    """Prints a line to where stderr is now: stdout is for results."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message alone."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _show_log() -> None:
+    """Show what the library logs, once a process."""
+    logger = logging.getLogger("diffaug")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
+        logger.addHandler(_ToStderr())
 
 
 def _check_seed(command: Any) -> None:

@@ -40,7 +40,7 @@ class Run:
         values["study"] |= {"arms": self.arms} if self.arms else {}
         config = config_from_values(values | {key: one for key, one in given.items() if one is not None})
         if self.dry_run:
-            from diffaug.pipeline.run import checked, source_of
+            from diffaug.pipeline.jobs import checked, source_of
 
             checked(config)
             if not (config.out / "data").is_dir():  # else it is imported, and may have been removed since

@@ -1,0 +1,92 @@
+"""Estimate minutes and disk of a stage or a run, and keep a run within its budget."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
+
+if TYPE_CHECKING:
+    from diffaug.study.records import Records
+
+from diffaug.pipeline.jobs import ARMS, Job, is_painted
+
+log = logging.getLogger(__name__)
+
+
+# Milliseconds of one core, from the run of runs/kvasir.sh in docs/results.md (two AVX-512 cores); a rough guide.
+TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0, 1.5, 10.0  # per row of a batch
+PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
+KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
+MODEL_MB = 75.0
+ALL = 500  # training cases of a data set that is not looked at
+
+
+def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[str, float]:
+    """Return the minutes on two cores and the megabytes that a stage or a whole run will take, roughly.
+
+    The codec counts only where it is trained, which it is not when the shipped one suits the images. For a whole run
+    the draws are told, too: those that the budget leaves.
+    """
+    if isinstance(config, Config):
+        train = config.data.phantoms[0] if config.data.source == "phantom" else ALL
+        counts = [train if isinstance(number, str) else number for number in config.data.annotated]
+        painted = [math.ceil(config.data.painted_per_real * count) for count in counts]
+        parts = [estimate(part) for _ in counts for part in (config.fit, config.study)]
+        parts += [estimate(config.generate.model_copy(update={"count": count})) for count in painted]
+        draw = {key: max(1, config.data.folds) * sum(part[key] for part in parts) for key in ("minutes", "megabytes")}
+        draws = len(config.data.draws)
+        if config.budget is not None:
+            draws = min(draws, max(1, int(config.budget / draw["minutes"])))
+        return {key: round(draws * value, 1) for key, value in draw.items()} | {"draws": draws}
+    if isinstance(config, FitConfig):
+        d, v = config.denoiser, config.validator
+        ms = d.iterations * d.batch_size * TRAIN_PAINTER + v.folds * v.iterations * v.batch_size * TRAIN_VALIDATOR
+        return {"minutes": round(ms / 2 / 60_000 + 2, 1), "megabytes": 3 * MODEL_MB}
+    if isinstance(config, GenerateConfig):
+        requests = 1.5 * config.count * (1 + config.negatives)
+        ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
+        return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": round(requests * KEPT_MB, 1)}
+    runs = len(config.arms or ARMS) * config.seeds
+    relative = (config.size / 128) ** 2 * (4 / config.cell) ** 2 * config.widths[0] / 48
+    ms = runs * config.iterations * config.batch_size * (AUGMENT_SEGMENTER + TRAIN_SEGMENTER * relative)
+    return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": 10.0 * runs}
+
+
+def within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
+    """Leave out the last draws where all of them would take longer than the budget, and say what is expected."""
+    config = jobs[0].config
+    if config.budget is None:
+        return list(jobs)
+    draws = list(dict.fromkeys(job.draw for job in jobs))
+    spent, kept = 0.0, list[int]()
+    for draw in draws:
+        own = [job for job in jobs if job.draw == draw]
+        minutes = sum(_minutes(job, records) for job in own)
+        if kept and spent + minutes > config.budget:
+            break
+        spent += minutes
+        kept.append(draw)
+    told = f"budget: {len(kept)} of {len(draws)} draws, about {spent:.0f} of {config.budget:g} minutes"
+    told += "; intervals will say less about other draws" if len(kept) < len(draws) else ""
+    log.info(f"{told}; one draw is made even so" if spent > config.budget else told)
+    return [job for job in jobs if job.draw in kept]
+
+
+def _minutes(job: Job, records: "Records") -> float:
+    """Return the minutes that a job will take: nothing for what is recorded or made."""
+    pending = job.missing(records)
+    guess = estimate(job.config.study)["minutes"] / len(job.keys())
+    minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
+    if any(is_painted(arm) for arm in pending) and not (job.out / "synthetic" / "summary.json").is_file():
+        costs, guess = records.alike(job.alike()), estimate(job.config.fit)["minutes"]
+        minutes += _measured(costs, 1, guess, "fit_seconds")
+        minutes += _measured(costs, job.generate.workers, estimate(job.generate)["minutes"], "generate_seconds")
+    return minutes
+
+
+def _measured(lines: Sequence[Mapping[str, Any]], workers: int, guess: float, what: str = "seconds") -> float:
+    """Return the mean minutes of lines that say how many seconds of a core something took; the guess without any."""
+    found = [line[what] / workers / 60 for line in lines if line.get(what) is not None]
+    return sum(found) / len(found) if found else guess
