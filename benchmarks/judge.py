@@ -72,7 +72,7 @@ class _Batches:
 
     def draw(self, iteration: int) -> Batch:
         rng = np.random.default_rng((self.seed, iteration))
-        return take(self.pool, torch.from_numpy(rng.integers(0, len(self.pool.ids), self.size)), 1.0)
+        return take(self.pool, torch.from_numpy(rng.integers(0, len(self.pool.ids), self.size)))
 
 
 class Judge:

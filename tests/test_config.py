@@ -59,7 +59,7 @@ def test_a_file_changes_only_the_knobs_it_names(tmp_path):
 def test_an_unknown_knob_is_named_with_its_place():
     assert "fit.codec.widdths is none; there are window, cell," in refused({"fit": {"codec": {"widdths": [16]}}})
     assert "sed is none; there are out, records, budget, seed, device" in refused({"sed": 1})
-    with pytest.raises(ConfigError, match=r"hardnes is none; there are hardness, hard_cut, novelty"):
+    with pytest.raises(ConfigError, match=r"hardnes is none; there are hard_cut, novelty"):
         StudyConfig(select={"hardnes": "loss"})
 
 
@@ -130,13 +130,6 @@ def test_a_codec_is_wide_enough_to_carry_its_latents():
 
 def test_a_broken_part_is_told_before_what_depends_on_it():
     assert refused({"fit": {"codec": {"window": -1}}}).startswith("fit.codec.window")
-
-
-def test_baselines_are_seeds_of_real_and_disagreement_is_between_two():
-    assert refused({"study": {"baselines": 2}}).startswith("study.baselines: baselines are among the seeds of real")
-    assert "study.baselines" in refused({"study": {"select": {"hardness": "disagreement"}}})
-    values = {"seeds": 2, "baselines": 2, "select": {"hardness": "disagreement"}}
-    assert config_from_values({"study": values}).study.baselines == 2
 
 
 @pytest.mark.parametrize("values", [[1], "text", 3])

@@ -214,11 +214,9 @@ class GenerateConfig(Knobs):
 class SelectConfig(Knobs):
     """`diffaug select`: which of the accepted cases are worth training on."""
 
-    # How hard a case is for the baseline: its loss, or the disagreement of several networks.
-    hardness: Literal["loss", "disagreement"] = "loss"
-    # Quantile of hardness above which a case counts as too hard. Lower it if chosen cases look wrong.
+    # Quantile of the baseline's loss above which a case counts as too hard. Lower it if chosen cases look wrong.
     hard_cut: Fraction = 0.9
-    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # Weight of novelty in the choice. The weight of hardness is 1.
+    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # Weight of novelty in the choice. The weight of the loss is 1.
 
 
 def _listed(value: Any) -> Any:
@@ -235,15 +233,12 @@ class StudyConfig(Knobs):
     seeds: Annotated[Positive, EXTENT] = 1
     # Side in pixels of the square that images are resized to for the segmentation network.
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 160
-    cell: Literal[2, 4, 8] = 4  # Side in pixels of the squares that become channels before the first layer.
     # Channels of each level of the segmentation network, the finest level first.
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)
     iterations: Positive = 8000  # Optimiser updates of each training.
     batch_size: Annotated[int, Field(ge=2)] = 8  # Cases in a batch, at least 2.
     learning_rate: Rate = 2e-3  # Highest learning rate of the schedule.
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # Weight decay of the optimiser, AdamW.
-    # Cross-entropy with the Dice loss of the batch, with that of each image, or with one that weighs misses more.
-    loss: Literal["dice+ce", "image-dice+ce", "tversky+ce"] = "image-dice+ce"
     # Decay of the average of the weights that is tested. With 0 the last weights are tested.
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     # Strength of the classical augmentation. With 0 images are only flipped.
@@ -254,9 +249,7 @@ class StudyConfig(Knobs):
     # Painted cases in an arm for each annotated real case.
     synthetic_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
     # Share of a batch that is not annotated by hand: painted, pasted or labelled by a network.
-    synthetic_share: Fraction | None = 0.5
-    synthetic_weight: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0  # Weight of a synthetic case in the loss.
-    real_last: Fraction = 0.0  # Share of the iterations, at the end, that train on real cases alone.
+    synthetic_share: Fraction = 0.5
     # Painted cases without a lesion in an arm for each painted lesion.
     fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     select: SelectConfig = SelectConfig()  # Choice of the arm selected among the accepted painted cases.
@@ -264,24 +257,11 @@ class StudyConfig(Knobs):
     fixed_threshold: Fraction = 0.5
     # Least mean probability inside a predicted mask that the arm pseudo-label keeps.
     pseudo_confidence: Fraction = 0.92
-    # Number of trained networks of the arm real that label images and score painted cases.
-    baselines: Annotated[int, Field(gt=0, validate_default=True)] = 1
     bootstrap: Annotated[Positive, EXTENT] = 2000  # Number of bootstrap resamples for confidence intervals.
     # Number of processes, each with one thread. The result does not depend on it.
     workers: Annotated[Positive, COMPUTING] = 2
 
     _be_several = field_validator("arms", mode="before")(_listed)
-
-    @field_validator("baselines")
-    @classmethod
-    def _be_trained(cls, baselines: int, info: ValidationInfo) -> int:
-        """Refuse more baselines than seeds of `real`, and a disagreement of one network with itself."""
-        seeds, chosen = info.data.get("seeds", baselines), info.data.get("select")
-        if baselines > seeds:
-            raise ValueError(f"baselines are among the seeds of real: there are {seeds}, not {baselines}; raise seeds")
-        if chosen and chosen.hardness == "disagreement" and baselines < 2:
-            raise ValueError("select.hardness disagreement is between networks: baselines is 1; use 2 or more, or loss")
-        return baselines
 
 
 class DataConfig(Knobs):

@@ -61,7 +61,7 @@ def test_arms_with_one_seed_see_the_real_cases_in_the_same_order(train, syntheti
 
 def test_a_batch_has_the_asked_share_of_synthetic_cases(train, synthetic):
     arm = Arm("validated", train, pool=pool_of(synthetic))
-    for share, expected in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4), (None, 2)):  # 4 synthetic beside 6 real cases
+    for share, expected in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
         batch = Batches(arm, CONFIG.model_copy(update={"synthetic_share": share}), 0).draw(1)
         assert sum(name.startswith("synth") for name in batch.ids) == expected
         assert batch.images.shape == (4, 3, 64, 64)
@@ -130,21 +130,3 @@ def test_lesions_are_pasted_on_tissue_and_not_on_the_black_border():
     shapes[:, :, 30:36, 30:36] = 1
     _, labels = paste(images, torch.zeros_like(shapes), images, shapes, np.random.default_rng(2))
     assert labels[..., :24].sum() < 0.12 * labels.sum()
-
-
-def test_the_last_iterations_see_real_cases_alone_and_each_as_often_as_before(train, synthetic):
-    arm = Arm("validated", train, pool=pool_of(synthetic))
-    config = CONFIG.model_copy(update={"real_last": 0.34})
-    batches = Batches(arm, config, 0)
-    drawn = [batches.draw(iteration).ids for iteration in range(6)]
-    assert [sum(name.startswith("synth") for name in ids) for ids in drawn] == [2, 2, 2, 2, 0, 0]
-    real = [name for ids in drawn for name in ids if name.startswith("train")]
-    assert len(real) == 4 * 2 + 2 * 4
-    assert max(map(real.count, set(real))) - min(map(real.count, set(real))) <= 1
-
-
-def test_cases_that_are_not_real_have_their_own_weight(train, synthetic):
-    config = CONFIG.model_copy(update={"synthetic_weight": 0.25})
-    for arm in (Arm("validated", train, pool=pool_of(synthetic)), Arm("copy-paste", train, paste=True)):
-        assert Batches(arm, config, 0).draw(0).weights.tolist() == [1.0, 1.0, 0.25, 0.25]
-    assert Batches(Arm("real", train), config, 0).draw(0).weights.tolist() == [1.0] * 4

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,16 +83,15 @@ def test_every_fourth_fill_is_held_out_and_none_is_in_both():
     assert sorted(one["index"] for one in (*training, *held_out)) == list(range(11))
 
 
-@pytest.mark.parametrize("hardness", ["loss", "disagreement"])
-def test_what_is_too_hard_for_its_size_is_never_selected(hardness):
+def test_what_is_too_hard_for_its_size_is_never_selected():
     rows, scores = made(60)
-    config = SelectConfig(hardness=hardness, hard_cut=0.7)
+    config = SelectConfig(hard_cut=0.7)
     chosen = {one["id"] for one in select(rows, scores, config, 60)}
     for size in SIZES:
         of_size = [one["id"] for one in accepted(rows) if one["size_bin"] == size]
-        values = sorted(scores[name][hardness] for name in of_size)
+        values = sorted(scores[name]["loss"] for name in of_size)
         limit = np.quantile(values, 0.7, method="higher")
-        assert {name for name in of_size if scores[name][hardness] <= limit} == chosen & set(of_size)
+        assert {name for name in of_size if scores[name]["loss"] <= limit} == chosen & set(of_size)
     everything = select(rows, scores, SelectConfig(hard_cut=1.0), 60)
     assert len(everything) == len(accepted(rows))
 

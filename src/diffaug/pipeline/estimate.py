@@ -49,7 +49,7 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[
         ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
         return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": round(requests * KEPT_MB, 1)}
     runs = len(config.arms or ARMS) * config.seeds
-    relative = (config.size / 128) ** 2 * (4 / config.cell) ** 2 * config.widths[0] / 48
+    relative = (config.size / 128) ** 2 * config.widths[0] / 48
     ms = runs * config.iterations * config.batch_size * (AUGMENT_SEGMENTER + TRAIN_SEGMENTER * relative)
     return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": 10.0 * runs}
 

@@ -237,8 +237,7 @@ def _labelling(study: StudyConfig) -> dict[str, Any]:
     """Return what the masks of pseudo-labelled backgrounds depend on: how `real` is trained, and what it is sure of."""
     from diffaug.study.records import key_of_run
 
-    own = {name: getattr(study, name) for name in ("pseudo_confidence", "baselines")}
-    return own | {"real": key_of_run("real", study, {}, {})}
+    return {"pseudo_confidence": study.pseudo_confidence, "real": key_of_run("real", study, {}, {})}
 
 
 def dataset_digest(dataset: Dataset) -> str:

@@ -17,6 +17,7 @@ from diffaug.data.case import Case, check_mask_size
 from diffaug.data.fundus import disc_and_cup
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, check_size
+from diffaug.study.classical import gaussian_blur
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,17 +46,16 @@ class Pixels:
 class Batch:
     """What one iteration sees.
 
-    `images` float (B, 3, S, S) in [0, 1], `masks` float (B, K, S, S), `weights` of the cases in the loss (B,), and ids.
+    `images` float (B, 3, S, S) in [0, 1], `masks` float (B, K, S, S), and the ids of the cases.
     """
 
     images: "Tensor"
     masks: "Tensor"
-    weights: "Tensor"
     ids: tuple[str, ...]
 
     def to(self, device: str) -> "Batch":
         """Return the same batch on a device."""
-        return Batch(self.images.to(device), self.masks.to(device), self.weights.to(device), self.ids)
+        return Batch(self.images.to(device), self.masks.to(device), self.ids)
 
 
 def load_images(cases: Sequence[Case], size: int) -> "Tensor":
@@ -108,22 +108,12 @@ def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:
     return np.concatenate([rng.permutation(count) for _ in range(epochs)])[:length]
 
 
-def share_of(arm: Arm, config: StudyConfig) -> float:
-    """Return the share of a batch that is not real: as set, or as it is in the arm; 0 for an arm of real cases."""
-    if not arm.pool and not arm.paste:
-        return 0.0
-    if config.synthetic_share is not None:
-        return config.synthetic_share
-    others = len(arm.pool) or config.synthetic_per_real * len(arm.real)
-    return others / (others + len(arm.real))
-
-
 class Batches:
     """The batches of one run, each a pure function of its iteration.
 
     A share of the rows is drawn from the arm's pool, or pasted; the rest are real cases, in an order that is the same
-    for every arm with one seed and the same real cases. In the last `real_last` of the iterations all rows are real.
-    Batches are made on `device`; those of an arm that pastes are made on the CPU and moved.
+    for every arm with one seed and the same real cases. Batches are made on `device`; those of an arm that pastes are
+    made on the CPU and moved.
 
     Raises:
         StudyError: The arm has fewer cases than a batch has rows.
@@ -133,57 +123,46 @@ class Batches:
         check_size(arm, config.batch_size)
         self.device = device
         place = "cpu" if arm.paste else device
-        self.size, self.weight, self.seed = config.batch_size, config.synthetic_weight, seed
-        self.pool_rows = round(config.batch_size * share_of(arm, config))
-        self.mixed = round(config.iterations * (1 - config.real_last)) if self.pool_rows else config.iterations
-        self.real_rows = self.size - self.pool_rows
+        self.seed = seed
+        self.pool_rows = round(config.batch_size * config.synthetic_share) if arm.pool or arm.paste else 0
+        self.real_rows = config.batch_size - self.pool_rows
         self.real = load(arm.real, config.size).to(place)
         self.one_place = bool(arm.real) and disc_and_cup(arm.real[0].class_names) is not None
         self.pool = load(arm.pool, config.size).to(place) if arm.pool else None
         others = len(arm.pool) if arm.pool else len(arm.real)
-        rest = (config.iterations - self.mixed) * self.size
-        self.real_order = order(len(arm.real), self.real_rows * self.mixed + rest, seed, REAL)
-        self.pool_order = order(others, self.pool_rows * self.mixed, seed, POOL)
+        self.real_order = order(len(arm.real), self.real_rows * config.iterations, seed, REAL)
+        self.pool_order = order(others, self.pool_rows * config.iterations, seed, POOL)
 
     def draw(self, iteration: int) -> Batch:
         """Return the batch of an iteration, before classical augmentation."""
         import torch
 
-        late = max(0, iteration - self.mixed)
-        first = min(iteration, self.mixed) * self.real_rows + late * self.size
-        count = self.size if iteration >= self.mixed else self.real_rows
-        batch = take(self.real, torch.from_numpy(self.real_order[first : first + count]), 1.0)
-        if count == self.size:
-            return batch.to(self.device)
+        rows = slice(iteration * self.real_rows, (iteration + 1) * self.real_rows)
+        real = take(self.real, torch.from_numpy(self.real_order[rows]))
+        if not self.pool_rows:
+            return real.to(self.device)
         rows = slice(iteration * self.pool_rows, (iteration + 1) * self.pool_rows)
         others = torch.from_numpy(self.pool_order[rows])
-        other = take(self.pool, others, self.weight) if self.pool else self._paste(others, iteration)
-        return Batch(
-            torch.cat([batch.images, other.images]),
-            torch.cat([batch.masks, other.masks]),
-            torch.cat([batch.weights, other.weights]),
-            batch.ids + other.ids,
-        ).to(self.device)
+        other = take(self.pool, others) if self.pool else self._paste(others, iteration)
+        images, masks = torch.cat([real.images, other.images]), torch.cat([real.masks, other.masks])
+        return Batch(images, masks, real.ids + other.ids).to(self.device)
 
     def _paste(self, targets: "Tensor", iteration: int) -> Batch:
         import torch
 
         rng = np.random.default_rng([self.seed, PASTE, iteration])
         sources = torch.from_numpy(rng.integers(0, len(self.real.ids), len(targets)))
-        onto, lesion = take(self.real, targets, self.weight), take(self.real, sources, self.weight)
+        onto, lesion = take(self.real, targets), take(self.real, sources)
         images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng, self.one_place)
         names = tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
-        return Batch(images, masks, onto.weights, names)
+        return Batch(images, masks, names)
 
 
-def take(pixels: Pixels, rows: "Tensor", weight: float) -> Batch:
-    """Return some rows of cases in memory as a batch, each with the same weight in the loss."""
-    import torch
-
+def take(pixels: Pixels, rows: "Tensor") -> Batch:
+    """Return some rows of cases in memory as a batch."""
     ids = tuple(pixels.ids[row] for row in rows.tolist())
-    weights = torch.full((len(ids),), weight, device=pixels.images.device)
     rows = rows.to(pixels.images.device)
-    return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), weights, ids)
+    return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), ids)
 
 
 def paste(
@@ -215,7 +194,6 @@ def paste(
     """
     import torch
     import torch.nn.functional as F
-    from kornia.filters import gaussian_blur2d
 
     B, _, S, _ = lesion_masks.shape
     wholes = lesion_masks.amax(1)
@@ -236,7 +214,7 @@ def paste(
     lesion = F.grid_sample(lesion_images, grid, padding_mode="reflection", align_corners=False)
     label = (F.grid_sample(lesion_masks, grid, align_corners=False) > 0.5).float()
     pasted = label.amax(1, keepdim=True)
-    alpha = gaussian_blur2d(pasted, (7, 7), (S / 96, S / 96))
+    alpha = gaussian_blur(pasted, S / 96, 3)
     return images + alpha * (lesion - images), torch.where(pasted > 0, label, masks)
 
 

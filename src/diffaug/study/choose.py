@@ -64,26 +64,26 @@ def fills(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
 def select(rows: Iterable[Row], scores: Mapping[str, Row], config: SelectConfig, count: int) -> list[Row]:
     """Choose the cases that are worth training on: aligned, hard but not too hard, novel, and balanced over strata.
 
-    Of the accepted rows (aligned), those over the `hard_cut` quantile of hardness of their size are dropped: what the
+    Of the accepted rows (aligned), those over the `hard_cut` quantile of the loss of their size are dropped: what the
     baseline fails on so much is more often wrong than informative. The rest are chosen one at a time, in turn from each
     stratum (size, and low contrast or not) that still has some, the one with the highest
 
-        rank(hardness) + novelty_weight * min(1, distance / typical distance)
+        rank(loss) + novelty_weight * min(1, distance / typical distance)
 
     where the distance is that to the nearest training lesion or chosen case, and the typical one the median distance of
     the accepted cases to their nearest training lesion.
 
     Args:
         rows: Of the manifest.
-        scores: By id, what `study.selection` measured: `loss`, `disagreement`, `low_contrast`, `features`, `novelty`.
-        config: Hardness, its upper cut, and the weight of novelty.
+        scores: By id, what `study.selection` measured: `loss`, `low_contrast`, `features`, `novelty`.
+        config: The upper cut of the loss, and the weight of novelty.
         count: Cases wanted; fewer are returned where there are fewer.
 
     Returns:
         The chosen rows in the order of choice; the first n of them are the choice of n.
     """
     candidates = [row for row in accepted(rows) if row["id"] in scores]
-    hardness = {row["id"]: float(scores[row["id"]][config.hardness]) for row in candidates}
+    hardness = {row["id"]: float(scores[row["id"]]["loss"]) for row in candidates}
     cuts = _cuts(candidates, hardness, config.hard_cut)
     candidates = [row for row in candidates if hardness[row["id"]] <= cuts[row["size_bin"]]]
     if not candidates:

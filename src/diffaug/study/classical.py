@@ -113,18 +113,26 @@ def _colour(images: "Tensor", strength: float, generator: "Generator") -> "Tenso
 
 def _blur(images: "Tensor", strength: float, generator: "Generator") -> "Tensor":
     import torch
-    import torch.nn.functional as F
 
     rows = _chosen(len(images), min(1.0, SOFT * strength), generator).nonzero().flatten().to(images.device)
     sigma = 0.2 + (BLUR - 0.2) * float(torch.rand(1, generator=generator))
     if not len(rows):
         return images
-    taps = torch.exp(-0.5 * (torch.arange(-2.0, 3.0) / sigma) ** 2)
-    taps = (taps / taps.sum()).view(1, 1, 1, 5).repeat(3, 1, 1, 1).to(images.device)
-    soft = F.conv2d(F.pad(images[rows], (2, 2, 2, 2), mode="reflect"), taps, groups=3)
     images = images.clone()
-    images[rows] = F.conv2d(soft, taps.transpose(2, 3), groups=3)
+    images[rows] = gaussian_blur(images[rows], sigma, 2)
     return images
+
+
+def gaussian_blur(images: "Tensor", sigma: float, radius: int) -> "Tensor":
+    """Blur images (B, C, S, S) with a Gaussian that is cut off after `radius` pixels; borders are reflected."""
+    import torch
+    import torch.nn.functional as F
+
+    channels = images.shape[1]
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1.0) / sigma) ** 2)
+    taps = (taps / taps.sum()).view(1, 1, 1, -1).repeat(channels, 1, 1, 1).to(images.device)
+    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, taps, groups=channels), taps.transpose(2, 3), groups=channels)
 
 
 def _noise(images: "Tensor", strength: float, generator: "Generator") -> "Tensor":

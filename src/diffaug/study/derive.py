@@ -144,7 +144,7 @@ def select_set(
         synthetic: A finished synthetic set.
         out: The data set to make; it can be studied like any synthetic set.
         study: A finished study of this set alone, with the arm `real`.
-        config: Hardness, its upper cut, novelty.
+        config: The upper cut of the loss, novelty.
         count: Lesions wanted; None takes all that are not too hard.
 
     Returns:
@@ -152,8 +152,7 @@ def select_set(
 
     Raises:
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
-        ConfigError: `out` holds something else, `count` is under 1, or disagreement is asked of a study with one
-            baseline.
+        ConfigError: `out` holds something else, or `count` is under 1.
     """
     if count is not None and count < 1:
         raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
@@ -214,13 +213,13 @@ def read_baselines(
     plan = read_json(study / "study.json")
     config = config_from_values({"study": plan["config"] | changed}).study
     first = plan["identity"]["seed"]
-    baselines = [study / "runs" / f"real-{seed}.safetensors" for seed in range(first, first + config.baselines)]
-    if missing := [path.stem for path in baselines if not path.is_file()]:
-        raise StudyError(f"a baseline is a trained arm real: {study} lacks {missing[0]}; run its study with real")
+    baseline = study / "runs" / f"real-{first}.safetensors"
+    if not baseline.is_file():
+        raise StudyError(f"a baseline is a trained arm real: {study} lacks {baseline.stem}; run its study with real")
     dataset = read_dataset(Path(plan["data"]))
     if plan.get("trained") != {case.id: digest_of_case(case) for case in annotated(dataset, "train")}:
         raise StudyError(f"a baseline belongs to its data: {plan['data']} was changed since {study}; study it again")
-    return plan, dataset, config, tuple(baselines)
+    return plan, dataset, config, (baseline,)
 
 
 def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) -> dict[str, Any]:
@@ -322,8 +321,7 @@ def score_cases(
 
     Returns:
         For each case: id, digests of its image and mask, aligned (last score of the validator, None without one), loss
-        (1 - soft Dice of the mean prediction), disagreement (mean deviation between the baselines over the union of
-        what they find; 0 with one baseline), features (measured attributes, in deviations of the training lesions),
+        (1 - soft Dice of the mean prediction), features (measured attributes, in deviations of the training lesions),
         novelty (distance from the nearest training lesion), low_contrast (under the lowest third of the training
         lesions).
     """
@@ -352,7 +350,6 @@ def score_cases(
                 **{name: row.get(name) for name in ("image_digest", "mask_digest")},
                 "aligned": _aligned(row),
                 "loss": round(_loss(found.mean(0), pixels.masks[0].numpy()), 5),
-                "disagreement": round(_disagreement(found), 5),
                 "features": [round(float(value), 4) for value in features],
                 "novelty": round(float(np.linalg.norm(reference - features, axis=1).min()), 4),
                 "low_contrast": bool(measured["colour_contrast"] < cut),
@@ -363,11 +360,6 @@ def score_cases(
 
 def _loss(probability: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
     return float(1 - (2 * (probability * mask).sum() + 1) / (probability.sum() + mask.sum() + 1))
-
-
-def _disagreement(found: NDArray[np.float32]) -> float:
-    union = (found > 0.5).any(0)
-    return float(found.std(0)[union].mean()) if union.any() else 0.0
 
 
 def _attributes(case: Case) -> dict[str, float]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WARMUP = 0.05  # share of the iterations in which the learning rate rises
-RECALL = 0.7  # weight of what is missed in the Tversky loss; what is wrongly found has the rest
+CELL = 4  # px; squares of so many pixels become channels before the first layer
 
 
 def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Module":
@@ -41,50 +41,37 @@ def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Modul
     with seeded(seed):
         unet = BasicUNet(
             spatial_dims=2,
-            in_channels=3 * config.cell**2,
-            out_channels=classes * config.cell**2,
+            in_channels=3 * CELL**2,
+            out_channels=classes * CELL**2,
             features=(*config.widths, config.widths[0]),
             norm="batch",
             act="relu",
         )
     with torch.no_grad():  # the pixels of a cell start alike, or a young network would draw a checkerboard
         for parameter in unet.final_conv.parameters():
-            parameter.copy_(parameter[:: config.cell**2].repeat_interleave(config.cell**2, 0))
-    network = nn.Sequential(nn.PixelUnshuffle(config.cell), unet, nn.PixelShuffle(config.cell))
+            parameter.copy_(parameter[:: CELL**2].repeat_interleave(CELL**2, 0))
+    network = nn.Sequential(nn.PixelUnshuffle(CELL), unet, nn.PixelShuffle(CELL))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 
 
-def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor", kind: str = "dice+ce") -> "Tensor":
-    """Return an overlap loss, the mean of the classes, plus binary cross-entropy.
+def segmentation_loss(logits: "Tensor", masks: "Tensor") -> "Tensor":
+    """Return the Dice loss of each image and class, averaged, plus binary cross-entropy.
 
-    With p the probabilities, m the masks and w the weight of each case:
+    With p the probabilities and m the mask of one image and class:
 
-        1 - (2 sum w p m + 1) / (sum w p + sum w m + 1) + sum w CE / sum w
+        1 - mean (2 sum p m + 1) / (sum p + sum m + 1) + mean CE
 
-    over the batch (`dice+ce`), or the first term for each image and averaged (`image-dice+ce`), where a small lesion
-    counts as much as a large one, or with 0.7 of the weight on what is missed (`tversky+ce`).
+    A small lesion counts as much as a large one, since each image has an overlap of its own.
 
     Args:
         logits: Shape (B, K, S, S).
         masks: Of 0 and 1, same shape.
-        weights: Of each case, shape (B,).
-        kind: A value of `StudyConfig.loss`.
-
-    Source: Salehi et al. 2017 (arXiv:1706.05721) for the Tversky loss.
     """
-    import torch
     import torch.nn.functional as F
+    from monai.losses import DiceLoss
 
-    probability = torch.sigmoid(logits)
-    each = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
-    entropy = (each * weights).sum() / weights.sum().clamp(min=1e-6)
-    both, found, there = (part.sum((2, 3)) for part in (probability * masks, probability, masks))  # (B, K)
-    if kind != "image-dice+ce":
-        both, found, there = ((weights[:, None] * part).sum(0, keepdim=True) for part in (both, found, there))
-        weights = torch.ones(1, device=logits.device)
-    missed, extra = (RECALL, 1 - RECALL) if kind == "tversky+ce" else (0.5, 0.5)
-    overlap = ((both + 0.5) / (both + missed * (there - both) + extra * (found - both) + 0.5)).mean(1)
-    return 1 - (overlap * weights).sum() / weights.sum().clamp(min=1e-6) + entropy
+    overlap = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
+    return overlap(logits, masks) + F.binary_cross_entropy_with_logits(logits, masks)  # type: ignore[no-any-return]
 
 
 def train(
@@ -126,7 +113,7 @@ def train(
         images, masks = vary(batch.images, batch.masks, config.augmentation, batches.seed, iteration)
         with autocast(device, cache=not on_gpu):
             logits = network(images.contiguous(memory_format=torch.channels_last)).float()
-        value = segmentation_loss(logits, masks, batch.weights, config.loss)
+        value = segmentation_loss(logits, masks)
         check_finite(value, logits, name, iteration, batch.ids, log_of(files))
         return {"loss": value}
 

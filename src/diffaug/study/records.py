@@ -18,8 +18,7 @@ from diffaug.study.statistics import METRICS
 STORED = {"dice": 1e-4, "sensitivity": 1e-4, "precision": 1e-4, "hd95": 0.1, "lesion_recall": 1e-4, "false_alarm": 1.0,
           "false_area": 1e-6}  # fmt: skip
 MIXING = (  # knobs that an arm of real cases alone does not depend on
-    "synthetic_per_real", "synthetic_share", "synthetic_weight", "real_last", "fills", "select",
-    "fixed_threshold", "pseudo_confidence", "baselines",
+    "synthetic_per_real", "synthetic_share", "fills", "select", "fixed_threshold", "pseudo_confidence",
 )  # fmt: skip
 LOW_CONTRAST = "low-contrast"
 REAL_ALONE = ("real", "oracle")

@@ -400,7 +400,6 @@ def _run_of(
     folds: int,
 ) -> Run:
     """Return the run of an arm and a seed; a derived arm is told which runs of `real` it waits for."""
-    baselines = range(first, first + config.baselines)
     rows = rows_of(inputs.synthetic)
     training, held_out = choose.fills(rows)
     derive = None
@@ -408,7 +407,7 @@ def _run_of(
         derive = Derivation(
             kind=arm.kind,
             folder=out,
-            baselines=tuple(out / "runs" / f"real-{one}.safetensors" for one in baselines),
+            baselines=(out / "runs" / f"real-{first}.safetensors",),
             config=config,
             train=inputs.train,
             candidates=() if arm.kind == "pseudo-label" else arm.pool,
@@ -623,8 +622,8 @@ def check_ready(runs: Sequence[Run]) -> None:
         missing = [path.stem for path in run.derive.baselines if not path.exists()] if run.derive else []
         if missing:
             raise StudyError(
-                f"a derived arm needs its baselines: {run.name} waits for {missing[0]}, which is not run; lower "
-                "study.baselines, or add seeds of real"
+                f"a derived arm needs its baselines: {run.name} waits for {missing[0]}, which is not run; "
+                "add the arm real"
             )
 
 
