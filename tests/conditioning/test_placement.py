@@ -113,8 +113,8 @@ def test_a_large_mask_needs_more_light_than_a_small_one(ellipse_in):
 def test_highlights_are_bright_without_colour(frame_of):
     image, _ = frame_of(0)
     image[70:76, 80:86] = 255
-    assert highlights(image)[70:76, 80:86].all()
-    assert highlights(image).mean() < 0.05
+    assert highlights(lab_from_rgb(image))[70:76, 80:86].all()
+    assert highlights(lab_from_rgb(image)).mean() < 0.05
 
 
 @pytest.mark.parametrize("radius", [5, 9, 16])

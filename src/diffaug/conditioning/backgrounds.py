@@ -47,13 +47,13 @@ class Backgrounds:
         """Take annotated cases by id, their masks, and other images; those with a mask have lesions that were found."""
         self._cases = {**{check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}, **cases}
         self._bank = bank
-        found = [case for case in self._cases.values() if case.id not in cases and case.mask]
-        self._found = MaskBank(tuple(entry for case in found for entry in entries_of(case, case.read_mask())))
+        labelled = [case for case in self._cases.values() if case.id not in cases and case.mask]
+        self._found = MaskBank(tuple(entry for case in labelled for entry in entries_of(case, case.read_mask())))
         self.names = (*cases, *(name for name in self._cases if name not in cases))
         self.lesions = (*bank.entries, *self._found.entries)
         self.removable = tuple(
             name
-            for name in (*(name for name in cases if bank.components(name)), *(case.id for case in found))
+            for name in (*(name for name in cases if bank.components(name)), *(case.id for case in labelled))
             if sum(entry.relative_area for entry in self.lesions_of(name)) <= REMOVABLE
         )
         self._maps = Remembered(self._placement_map)
@@ -79,8 +79,7 @@ class Backgrounds:
 
     def placement_map(self, name: str, removed: bool = False) -> PlacementMap:
         """Return where a mask may lie, with the background's lesions or as if they were removed."""
-        found = self._maps[name]
-        return found.without_lesion if removed else found
+        return self._maps[name].without_lesion if removed else self._maps[name]
 
     def hides_lesion(self, name: str) -> bool:
         """Tell whether a lesion lies where no tissue is seen: it cannot be painted away."""

@@ -126,10 +126,11 @@ def label_of_ratio(label: Label, ratio: float, classes: Sequence[LabelClass]) ->
     if places is None or not rim:
         declared = ", ".join(f"{each.name} {list(each.values)}" for each in classes)
         raise DataError(f"a cup needs a class disc with a value that is not of the class cup: the data has {declared}")
-    whole, inner = masks_from_label(label, classes)[list(places)]
-    made = np.where(whole | inner, np.uint8(rim[0]), np.uint8(0))
-    made[cup_of_ratio(whole | inner, inner, ratio)] = cup[0]
-    return made
+    disc_mask, cup_mask = masks_from_label(label, classes)[list(places)]
+    disc_mask |= cup_mask
+    painted = np.where(disc_mask, np.uint8(rim[0]), np.uint8(0))
+    painted[cup_of_ratio(disc_mask, cup_mask, ratio)] = cup[0]
+    return painted
 
 
 def _from_point_to_disc(disc: Mask, cup: Mask) -> list[NDArray[np.float32]]:

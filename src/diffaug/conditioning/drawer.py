@@ -229,13 +229,13 @@ class RequestDrawer:
 
 def ratios_of(bank: MaskBank, cases: Mapping[str, Case], domain: Domain) -> dict[str, float]:
     """Return the vertical cup-to-disc ratio of each case whose largest lesion is a disc; none of other lesions."""
-    found = {}
+    ratios = {}
     for name, case in cases.items():
         for entry in bank.components(name)[:1]:
             ratio = domain.ratio(masks_from_label(entry.values, case.classes))
             if ratio is not None:
-                found[name] = ratio
-    return found
+                ratios[name] = ratio
+    return ratios
 
 
 class CupDrawer:

@@ -125,13 +125,13 @@ class Library(Entry):
             _expect(f"{aspect} of {name}", words, WORDS[aspect])
         _expect(f"what {name} excludes", finding.excludes, self.findings)
         _expect(f"a reference of {name}", finding.references, self.references)
-        _expect(f"a reference of {name}", [found.reference for found in finding.prevalence], self.references)
+        _expect(f"a reference of {name}", [prevalence.reference for prevalence in finding.prevalence], self.references)
         if not finding.references and not finding.unverified and self.groups[finding.group] != "setting":
             raise ValueError(f"a finding needs a reference: {name} has none; add one, or set unverified: true")
 
     def spoken(self, group: str) -> dict[str, Finding]:
         """Return the findings of a group that prompts may say, by name."""
-        return {name: found for name, found in self.findings.items() if found.group == group and found.spoken}
+        return {name: finding for name, finding in self.findings.items() if finding.group == group and finding.spoken}
 
     def cited(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the references of some findings, each once, as text."""

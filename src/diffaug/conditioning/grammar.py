@@ -90,14 +90,14 @@ def draw_prompt(
         role = library.groups[group]
         if group in decided or room[role] == 0 or (role != "head" and rng.random() > CHANCE):
             continue
-        fitting = {name: one for name, one in library.spoken(group).items() if _fits(name, one, chosen, allowed)}
+        fitting = {name: each for name, each in library.spoken(group).items() if _fits(name, each, chosen, allowed)}
         if fitting:
             name = list(fitting)[int(rng.integers(len(fitting)))]
             chosen[name] = fitting[name]
             allowed = _narrowed(allowed, fitting[name])
             room[role] -= 1
     words = _draw_words(_mentionable(allowed, chosen.values()), given, rng)
-    terms = {name: one.term if name in decided.values() else _term(one, rng) for name, one in chosen.items()}
+    terms = {name: each.term if name in decided.values() else _term(each, rng) for name, each in chosen.items()}
     return _within_clip(library, words, terms)
 
 
@@ -140,7 +140,7 @@ def _narrowed(allowed: Words, finding: Finding) -> Words:
 
 def _mentionable(allowed: Words, chosen: Collection[Finding]) -> Words:
     """Return the words left of each aspect that no chosen finding excludes from the prompt."""
-    silenced = {aspect for one in chosen for aspect, words in one.attributes.items() if not words}
+    silenced = {aspect for finding in chosen for aspect, words in finding.attributes.items() if not words}
     return {aspect: words for aspect, words in allowed.items() if aspect not in silenced}
 
 

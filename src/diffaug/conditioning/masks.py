@@ -171,11 +171,11 @@ def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, i
     shape, moved = _rendered(entry, transform, frame)
     if entry.label is None:
         return shape.astype(np.uint8)
-    own = _label_of_shape(entry)[:, ::-1] if transform.flip else _label_of_shape(entry)
+    label = _label_of_shape(entry)[:, ::-1] if transform.flip else _label_of_shape(entry)
     if moved is None:
-        return np.ascontiguousarray(own)
-    values = [int(value) for value in np.unique(own[own > 0])]
-    depths = [moved(own == value) for value in values]
+        return np.ascontiguousarray(label)
+    values = [int(value) for value in np.unique(label[label > 0])]
+    depths = [moved(label == value) for value in values]
     return np.asarray(np.array(values, dtype=np.uint8)[np.argmax(depths, axis=0)] * shape)
 
 
@@ -208,21 +208,21 @@ def _rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]
             return np.asarray(ndimage.affine_transform(distance, backward, offset, tuple(size), order=1, cval=outside))
         return np.asarray(ndimage.map_coordinates(distance, points, order=1, cval=outside))
 
-    whole, level = moved(shape), 0.0
+    depth, level = moved(shape), 0.0
     if reach:
-        wanted = min(max(1, round(scale**2 * area)), whole.size)
-        level = float(np.partition(whole.ravel(), whole.size - wanted)[whole.size - wanted]) - 1e-6
-    found = whole > min(level, float(whole.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
-    found = _largest(found) if reach else found
-    top, left, bottom, right = bounding_box(found)
-    return np.asarray(found[top:bottom, left:right], dtype=bool), lambda part: moved(part)[top:bottom, left:right]
+        wanted = min(max(1, round(scale**2 * area)), depth.size)
+        level = float(np.partition(depth.ravel(), depth.size - wanted)[depth.size - wanted]) - 1e-6
+    inside = depth > min(level, float(depth.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
+    inside = _largest(inside) if reach else inside
+    top, left, bottom, right = bounding_box(inside)
+    return np.asarray(inside[top:bottom, left:right], dtype=bool), lambda part: moved(part)[top:bottom, left:right]
 
 
 def _shifts(points: NDArray[np.float64], box: tuple[int, int], seed: int) -> NDArray[np.float64]:
     """Return smooth random shifts of unit deviation at points of a box, both of shape (2, h, w)."""
     knots = np.random.default_rng(seed).standard_normal((2, KNOTS, KNOTS))
     where = points * ((KNOTS - 1) / (np.array(box) - 1))[:, None, None]
-    return np.stack([ndimage.map_coordinates(one, where, order=3, mode="nearest") for one in knots])
+    return np.stack([ndimage.map_coordinates(grid, where, order=3, mode="nearest") for grid in knots])
 
 
 def _largest(mask: Mask) -> Mask:

@@ -75,15 +75,15 @@ def overlays(image: Pixels) -> Mask:
     """Find boxes drawn into the frame: filled rectangles, green, blue or flat grey, 0.2 to 50 % of its area."""
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     odd = (np.maximum(green, blue) > red + COLOUR_GAP) & (np.maximum(green, blue) > 40)
-    found = np.zeros(odd.shape, dtype=bool)
+    boxes = np.zeros(odd.shape, dtype=bool)
     for surface in (odd, _flat_grey(image)):
         labels, _ = ndimage.label(ndimage.binary_opening(surface, CORNERS), structure=CORNERS)
         for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             part = labels[rows, columns] == index
             if 0.002 * odd.size <= part.size <= 0.5 * odd.size and part.mean() > 0.75:
                 pad = 2 + max(image.shape[:2]) // 128
-                found[max(0, rows.start - pad) : rows.stop + pad, max(0, columns.start - pad) : columns.stop + pad] = 1
-    return found
+                boxes[max(0, rows.start - pad) : rows.stop + pad, max(0, columns.start - pad) : columns.stop + pad] = 1
+    return boxes
 
 
 def _flat_grey(image: Pixels) -> Mask:
@@ -110,10 +110,10 @@ def printed_on(images: Iterable[Pixels]) -> Mask | None:
     Returns:
         Shape (H, W); None for fewer than LEAST_SAMPLE frames, which prove nothing.
     """
-    found = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
-    if len(found) < LEAST_SAMPLE:
+    marks = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
+    if len(marks) < LEAST_SAMPLE:
         return None
-    often = np.mean(found, axis=0) >= PRINTED
+    often = np.mean(marks, axis=0) >= PRINTED
     height = max(1, round(max(often.shape) / 176))
     return np.asarray(ndimage.binary_dilation(often, CORNERS, iterations=height))
 
@@ -125,24 +125,20 @@ def writing(lab: Values, printed: Mask | None = None) -> Mask:
     pad, reach = round(8 * unit), 2 * round(3 * unit) + 1
     rows_of_ink = ndimage.binary_closing(np.pad(ink, pad), np.ones((1, reach)))[pad:-pad, pad:-pad]
     labels, _ = ndimage.label(rows_of_ink, structure=CORNERS)
-    found = ndimage.binary_dilation(ink & printed, CORNERS) if printed is not None else np.zeros(ink.shape, dtype=bool)
+    text = ndimage.binary_dilation(ink & printed, CORNERS) if printed is not None else np.zeros(ink.shape, dtype=bool)
     for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         height, width = rows.stop - rows.start, columns.stop - columns.start
         level = 4 * unit <= height <= 12 * unit and width >= 2.5 * height
         if level and (labels[rows, columns] == index).mean() > 0.62:
-            found[max(0, rows.start - 1) : rows.stop + 1, max(0, columns.start - 1) : columns.stop + 1] = True
-    return np.asarray(found)
+            text[max(0, rows.start - 1) : rows.stop + 1, max(0, columns.start - 1) : columns.stop + 1] = True
+    return np.asarray(text)
 
 
-def highlights(image: Pixels) -> Mask:
-    """Find specular highlights and light text, shape (H, W).
+def highlights(lab: Values) -> Mask:
+    """Find specular highlights and light text, shape (H, W), from CIELAB.
 
-    Bright pixels without colour, and thin pale strokes that are lighter than what surrounds them.
+    They are bright pixels without colour, and thin pale strokes that are lighter than what surrounds them.
     """
-    return _highlights(lab_from_rgb(image))
-
-
-def _highlights(lab: Values) -> Mask:
     lightness, chroma = lab[..., 0], np.hypot(lab[..., 1], lab[..., 2])
     width = 2 * max(1, max(lab.shape[:2]) // 160) + 1
     stroke = lightness - ndimage.grey_opening(lightness, (width, width)) > 8.0
@@ -202,7 +198,7 @@ def placement_map_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -
     frame = (int(lesion.shape[0]), int(lesion.shape[1]))
     cell = -(-max(frame) // CELLS)
     lab = lab_from_rgb(image)
-    glare, text = _highlights(lab), writing(lab, printed)
+    glare, text = highlights(lab), writing(lab, printed)
     lightness = _mean_lightness(lab, cell)
     field = field_of_view(image)
     tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)
