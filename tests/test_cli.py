@@ -92,7 +92,6 @@ def test_help_imports_no_torch() -> None:
 def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -> None:
     code = "import sys, diffaug; assert 'torch' not in sys.modules; [getattr(diffaug, n) for n in diffaug.__all__]"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    assert diffaug.__all__[:2] == ["Config", "read_config"]
 
 
 @pytest.mark.parametrize(
