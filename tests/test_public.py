@@ -31,22 +31,14 @@ NAMES = """
 """.split()  # noqa: SIM905
 FUNCTIONS = [name for name in NAMES if name[0].islower()]
 EXCUSED = {
-    "load_model",
     "fit",
     "generate",
     "remove",
     "run_pipeline",
     "run_study",
-    "sample",
     "segment_images",
     "select_set",
     "write_report",
-    "draw_requests",
-    "describe",
-    "draw_prompts",
-    "library_of",
-    "measure_attributes",
-    "read_config",
 }  # until their rooms are rebuilt
 
 
@@ -111,6 +103,7 @@ def shelf(tmp_path_factory, phantoms):
     folder = tmp_path_factory.mktemp("examples")
     (folder / "data").mkdir()
     (folder / "data/mine").symlink_to(phantoms)
+    (folder / "run.yaml").write_text("preset: demo\nseed: 3\n")
     for index in range(10):
         write_pair(folder / "downloads/mine", f"c{index}", index, ".jpg")
     transform, window = diffaug.MaskTransform(), (0, 0, 64)

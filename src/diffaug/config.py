@@ -11,6 +11,7 @@ import tyro
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from diffaug.artifacts import PathLike
 from diffaug.errors import ConfigError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -422,12 +423,20 @@ def _merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: PathLike) -> Config:
     """Read a YAML file: an optional `preset:` and the knobs that differ from it.
+
+    Args:
+        path: The file.
 
     Raises:
         ConfigError: The file is missing or malformed, or breaks a rule of a knob.
+
+    Example:
+        >>> diffaug.read_config("run.yaml").seed
+        3
     """
+    path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

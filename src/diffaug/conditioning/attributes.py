@@ -77,6 +77,12 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
         ShapeError: The image has not the shape (H, W, 3), or the mask has another size.
         DataError: The image does not hold bytes, or the mask no booleans.
 
+    Example:
+        >>> case = diffaug.read_dataset("data/mine")["train-0"]
+        >>> attributes = diffaug.measure_attributes(case.read_image(), case.read_mask())
+        >>> abs(attributes.relative_area - float(case.read_mask().mean())) < 1e-9
+        True
+
     Source: eccentricity from second central moments, as scikit-image's regionprops; colours in CIELAB 1976, D65, and
         their distance as CIE 15 (Delta E 1976). Edge, texture and the limits of highlights are this project's own.
     """

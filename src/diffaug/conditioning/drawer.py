@@ -41,11 +41,24 @@ NEAREST = 0.12  # share of the discs that a cup of some ratio is painted in
 def draw_requests(
     cases: Sequence[Case], count: int, seed: int, config: GenerateConfig, others: Sequence[Case] = ()
 ) -> Iterator[Request]:
-    """Yield the first `count` requests.
+    """Yield requests: which lesion to paint, where, on which background.
+
+    Args:
+        cases: Annotated training cases; their lesions are painted, on their images and on those of `others`.
+        count: How many requests.
+        seed: Chooses them; more requests of one seed begin with the same ones.
+        config: How masks are placed, what lesions are aimed at, which findings the prompts are made of.
+        others: Cases without lesions to paint on.
 
     Raises:
         DataError: A case is of val or test, or an annotated case has no mask.
         PlacementError: There is no usable mask, or no mask fits on any background.
+
+    Example:
+        >>> cases = diffaug.read_dataset("data/mine").split("train")
+        >>> [request] = diffaug.draw_requests(cases, 1, 0, diffaug.GenerateConfig())
+        >>> request.id, request.placement
+        ('synth-00000', 'free')
     """
     drawer = RequestDrawer(cases, seed, config, others)
     for index in range(count):

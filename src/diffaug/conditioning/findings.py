@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from diffaug.artifacts import PathLike
 from diffaug.conditioning.prompts import ASPECTS, WORDS
 from diffaug.errors import FindingsError
 
@@ -139,20 +140,25 @@ class Library(Entry):
         return tuple(self.references[key].text() for key in keys)
 
 
-def library_of(domain: str = GENERIC, findings: Path | None = None) -> Library:
-    """Return the library of a domain, or a user's own.
+def library_of(domain: str = GENERIC, findings: PathLike | None = None) -> Library:
+    """Return the findings of a domain, or of a file.
 
     Args:
-        domain: One of DOMAINS; with a file of findings, its domain, or left at the default.
-        findings: A YAML file in the form of Library.
+        domain: colonoscopy, fundus or generic; with a file of findings, its domain, or the default.
+        findings: A YAML file in the form of the findings of the package.
 
     Raises:
-        FindingsError: An unknown domain, or a file that breaks a rule.
+        FindingsError: The domain is unknown or not that of the file, or the file breaks a rule.
+
+    Example:
+        >>> library = diffaug.library_of("colonoscopy")
+        >>> library.domain, len(library.findings)
+        ('colonoscopy', 49)
     """
     if findings is None:
         _require("a domain", domain, DOMAINS)
         return read_library(FOLDER / f"{domain}.yaml")
-    library = read_library(findings)
+    library = read_library(Path(findings))
     if domain not in (GENERIC, library.domain):
         raise FindingsError(f"a file has one domain: {findings} is of {library.domain!r}, not {domain!r}; leave it out")
     return library

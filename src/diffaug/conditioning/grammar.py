@@ -52,10 +52,20 @@ class Draft:
 
 
 def draw_prompts(library: Library, count: int, seed: int) -> Iterator[Draft]:
-    """Yield the first `count` prompts of a seed.
+    """Yield prompts that are made of the findings of a library.
+
+    Args:
+        library: The findings; see `library_of`.
+        count: How many prompts.
+        seed: Chooses them; more prompts of one seed begin with the same ones.
 
     Raises:
-        ConfigError: A negative count or seed.
+        ConfigError: The count or the seed is negative.
+
+    Example:
+        >>> for draft in diffaug.draw_prompts(diffaug.library_of("colonoscopy"), count=1, seed=0):
+        ...     print(draft.text())
+        a large round semipedunculated polyp with sharp borders, a textured surface and the look of an adenoma
     """
     if count < 0 or seed < 0:
         raise ConfigError(f"count and seed are 0 or more: they are {count} and {seed}")

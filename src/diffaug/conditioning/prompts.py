@@ -60,7 +60,17 @@ def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str
 
     Args:
         attributes: Measured in the whole frame: the size is a word about the frame, never about a window.
-        keep: The aspects to mention, some of ASPECTS; None mentions all.
+        keep: The aspects to mention: some of size, contrast, shape, colour, border and surface; None mentions all.
+
+    Example:
+        >>> image, mask = np.full((100, 100, 3), (200, 120, 110), np.uint8), np.zeros((100, 100), bool)
+        >>> mask[30:60, 40:70] = True
+        >>> image[mask] = (170, 60, 60)
+        >>> attributes = diffaug.measure_attributes(image, mask)
+        >>> diffaug.describe(attributes)
+        'a medium high-contrast round reddish lesion with sharp borders and a smooth surface'
+        >>> diffaug.describe(attributes, keep=("size", "shape"))
+        'a medium round lesion'
     """
     return phrase(words_of(attributes), ASPECTS if keep is None else keep, "lesion")
 

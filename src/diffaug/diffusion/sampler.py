@@ -125,6 +125,17 @@ def sample(
         steps: Evaluations of the denoiser.
         solver: First order (ddim) or second (ab2).
         strength: Share of the timesteps that the steps span; 1 starts from noise alone.
+
+    Example:
+        >>> import torch
+        >>> from diffaug.diffusion.schedule import Schedule
+        >>> schedule = Schedule(torch.linspace(0.999, 0.01, 1000, dtype=torch.float64), "sample")
+        >>> ones = torch.ones(2, 1, 8, 8)
+        >>> conditioning = diffaug.Conditioning(ones, ones, ones, torch.zeros(2, 2), torch.zeros(2, 4, 8))
+        >>> oracle = lambda x_t, t, conditioning: ones
+        >>> steps = diffaug.sample(oracle, torch.randn(2, 1, 8, 8), conditioning, schedule, steps=4)
+        >>> [step.index for step in steps]
+        [1, 2, 3, 4]
     """
     timesteps = schedule.timesteps(steps, strength).tolist()
     x_t, rows = noise, torch.ones(noise.shape[0], dtype=torch.long)

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from diffaug.artifacts import read_json
+from diffaug.artifacts import PathLike, read_json
 from diffaug.errors import DataError, ModelError
 from diffaug.models.base import LatentInpainter, quiet_libraries
 from diffaug.models.checkpoints import BASE_FILE, STEMS, is_compact_folder, read_reference, variant_of
@@ -27,14 +27,22 @@ CODECS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}  #
 LOCAL = {"local_files_only": True}
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> LatentInpainter:
+def load_model(folder: PathLike, device: torch.device | str = "cpu") -> LatentInpainter:
     """Load a diffusers-format folder of safetensors, as float32 and in evaluation mode.
 
     A folder that adds to a base is loaded as that base with the additions merged.
 
+    Args:
+        folder: A folder that `diffaug fit` made, or any Stable Diffusion inpainting model in the same format.
+        device: Where the model computes: cpu, cuda or cuda:N.
+
     Raises:
         ModelError: A part is missing or is not what its name says, or lacks weights.
+
+    Example:
+        >>> diffaug.load_model("models/mine")  # doctest: +SKIP
     """
+    folder = Path(folder)
     if (folder / BASE_FILE).is_file():
         model = load_model(read_reference(folder).folder)
         if not isinstance(model, StableDiffusion):
