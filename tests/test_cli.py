@@ -8,7 +8,6 @@ import pytest
 import yaml
 from layouts import write_drishti
 
-import diffaug
 from diffaug.cli.main import main
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
