@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from layouts import ellipse
 
-from diffaug.conditioning.domain import CUP, Domain, OpticDisc, domain_of
+from diffaug.conditioning.domain import CUP, Domain, OpticDisc, domain_of, strata_of_ratio
 from diffaug.conditioning.prompts import ASPECTS, describe_words
 from diffaug.data.case import Case
 from diffaug.errors import ConfigError
@@ -26,7 +26,7 @@ def test_the_names_of_the_classes_decide_the_domain():
 def test_lesions_have_nothing_beside_what_every_lesion_has():
     domain, masks = domain_of(("adenoma", "serrated")), stack(8)
     assert not domain.stays_in_place and domain.noun == "lesion"
-    assert domain.aspects == domain.columns == domain.strata == domain.strata_of(0.9) == ()
+    assert domain.aspects == domain.columns == domain.strata == ()
     assert domain.describe(WORDS, ASPECTS, masks) == describe_words(WORDS)
     assert domain.ratio(masks) is None and domain.scores(masks, masks) == {}
     for place in ("mixed", "free", "replace", "removed"):
@@ -58,8 +58,8 @@ def test_scores_have_the_columns_that_are_announced():
 
 
 def test_every_ratio_is_of_one_stratum():
-    domain = domain_of(("disc", "cup"))
-    assert [domain.strata_of(ratio) for ratio in (None, 0.0, 0.69, 0.7, 1.0)] == [
+    assert domain_of(("disc", "cup")).strata == ("smaller-cup", "very-large-cup")
+    assert [strata_of_ratio(ratio) for ratio in (None, 0.0, 0.69, 0.7, 1.0)] == [
         (), ("smaller-cup",), ("smaller-cup",), ("very-large-cup",), ("very-large-cup",)
     ]  # fmt: skip
 

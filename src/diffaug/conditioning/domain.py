@@ -16,6 +16,7 @@ from diffaug.errors import ConfigError
 
 CUP = "cup"  # the aspect of an optic disc that its vertical cup-to-disc ratio decides
 LARGE_CUP = 0.7  # vertical cup-to-disc ratio; from here on a cup is very large (`findings/fundus.yaml`)
+CUP_STRATA = ("smaller-cup", "very-large-cup")
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,6 @@ class Domain:
         """Return the value of each of `columns` for the reference and the prediction of a frame, both (K, H, W)."""
         return {}
 
-    def strata_of(self, ratio: float | None) -> tuple[str, ...]:
-        """Return which of `strata` a case belongs to."""
-        return ()
-
 
 @dataclass(frozen=True)
 class OpticDisc(Domain):
@@ -95,7 +92,7 @@ class OpticDisc(Domain):
     aspects: ClassVar[tuple[str, ...]] = (CUP,)
     columns: ClassVar[tuple[str, ...]] = ("vcdr", "vcdr_error")
     summary: ClassVar[tuple[str, ...]] = ("vcdr_error",)
-    strata: ClassVar[tuple[str, ...]] = ("smaller-cup", "very-large-cup")
+    strata: ClassVar[tuple[str, ...]] = CUP_STRATA
 
     @property
     def noun(self) -> str:
@@ -128,10 +125,6 @@ class OpticDisc(Domain):
         wanted, ratio = self.ratio(references), self.ratio(predictions)
         return {"vcdr": ratio, "vcdr_error": None if wanted is None else abs((ratio or 0.0) - wanted)}
 
-    def strata_of(self, ratio: float | None) -> tuple[str, ...]:
-        """Return the stratum of a cup-to-disc ratio; none without a ratio."""
-        return () if ratio is None else (self.strata[int(ratio >= LARGE_CUP)],)
-
     def _disc_and_cup(self, masks: Mask) -> tuple[Mask, Mask]:
         return masks[self.names.index("disc")], masks[self.names.index("cup")]
 
@@ -139,3 +132,8 @@ class OpticDisc(Domain):
 def domain_of(names: Sequence[str]) -> Domain:
     """Return the domain of a data set from the names of its classes."""
     return OpticDisc(tuple(names)) if disc_and_cup(names) else Domain(tuple(names))
+
+
+def strata_of_ratio(ratio: float | None) -> tuple[str, ...]:
+    """Return the stratum of a case by its vertical cup-to-disc ratio; none where the ratio has no meaning."""
+    return () if ratio is None else (CUP_STRATA[int(ratio >= LARGE_CUP)],)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from diffaug.conditioning.domain import domain_of
 from diffaug.data.case import Case, Label, LabelClass, Mask, label_from_probabilities
-from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.lesions import connected_parts, largest_part, least_area, lesion_masks
 from diffaug.errors import StudyError
 from diffaug.study.statistics import METRICS
@@ -131,9 +131,8 @@ def score_classes(references: Mask, predictions: Mask, names: Sequence[str]) -> 
     """Return the metrics of one case, by name.
 
     Of one class they are its `Scores`. Of several, each is the mean over the classes where it has a value, and every
-    class's own stands beside it as `disc_dice`; disc and cup also give `vcdr`, the vertical cup-to-disc ratio of the
-    prediction, and `vcdr_error`, how far it is from the reference's. A prediction without a disc counts as a ratio of
-    0; a reference without a disc gives None.
+    class's own stands beside it as `disc_dice`, and so do the columns of the domain, such as the vertical cup-to-disc
+    ratio.
 
     Args:
         references: Shape (K, H, W).
@@ -150,11 +149,7 @@ def score_classes(references: Mask, predictions: Mask, names: Sequence[str]) -> 
     found |= {
         column: getattr(one, m) for name, one in zip(names, scores, strict=True) for m, column in columns_of(name)
     }
-    places = disc_and_cup(names)
-    if places:
-        wanted, ratio = (vertical_ratio(*(masks[place] for place in places)) for masks in (references, predictions))
-        found |= {"vcdr": ratio, "vcdr_error": None if wanted is None else abs((ratio or 0.0) - wanted)}
-    return found
+    return found | domain_of(names).scores(references, predictions)
 
 
 def columns_of(name: str) -> list[tuple[str, str]]:
@@ -167,7 +162,7 @@ def class_columns(names: Sequence[str]) -> tuple[str, ...]:
     if len(names) == 1:
         return ()
     own = tuple(column for name in names for _, column in columns_of(name))
-    return (*own, "vcdr", "vcdr_error") if disc_and_cup(names) else own
+    return (*own, *domain_of(names).columns)
 
 
 def probabilities(network: "nn.Module", images: "Tensor") -> "Tensor":

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffaug.conditioning.domain import domain_of
 from diffaug.config import WITH_LABELS
-from diffaug.data.fundus import disc_and_cup
 from diffaug.errors import StudyError
 from diffaug.study.strata import strata_names
 
@@ -266,13 +266,13 @@ def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: 
 
 
 def _by_class(classes: Sequence[str], measure: Callable[[str], Interval]) -> dict[str, Any]:
-    """Return what is measured of each of several classes, and of the cup-to-disc ratio; nothing of a single class."""
+    """Return what is measured of each of several classes, and what their domain adds; nothing of a single class."""
     if len(classes) < 2:
         return {}
     found: dict[str, Any] = {
         "classes": {name: {metric: measure(f"{name}_{metric}") for metric in METRICS} for name in classes}
     }
-    return found | ({"vcdr_error": measure("vcdr_error")} if disc_and_cup(classes) else {})
+    return found | {column: measure(column) for column in domain_of(classes).summary}
 
 
 def _difference(

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from diffaug.conditioning.domain import domain_of, strata_of_ratio
 from diffaug.data.case import Case, check_mask_size
-from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.lesions import SIZES, size_class
 
 STRATA = (*SIZES, "low-contrast")
 LOW = 1 / 3  # the share of training cases under the contrast cut
-SMALL_CUP, LARGE_CUP = "smaller-cup", "very-large-cup"
-CUP = 0.7  # vertical cup-to-disc ratio; from here on a cup is very large (`findings/fundus.yaml`)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What decides a case's strata: lesion area over image area, and lesion-to-ring colour difference in CIELAB.
+    """What decides a case's strata.
 
-    Of disc and cup also the vertical cup-to-disc ratio.
+    Attributes:
+        area: Lesion area over image area.
+        contrast: Colour difference between lesion and ring, in CIELAB; None without a ring to compare with.
+        cup_ratio: Vertical cup-to-disc ratio; None where it has no meaning.
     """
 
     area: float
@@ -46,13 +47,12 @@ def strata_of(profile: Profile, cut: float | None) -> tuple[str, ...]:
     if profile.area == 0:
         return ()
     low = cut is not None and profile.contrast is not None and profile.contrast < cut
-    cups = () if profile.cup_ratio is None else (LARGE_CUP if profile.cup_ratio >= CUP else SMALL_CUP,)
-    return (size_class(profile.area), *(("low-contrast",) if low else ()), *cups)
+    return (size_class(profile.area), *(("low-contrast",) if low else ()), *strata_of_ratio(profile.cup_ratio))
 
 
 def strata_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the strata that cases with these classes have: of disc and cup also those by the size of the cup."""
-    return (*STRATA, SMALL_CUP, LARGE_CUP) if disc_and_cup(classes) else STRATA
+    """Return the strata that cases with these classes have, those of their domain included."""
+    return (*STRATA, *domain_of(classes).strata)
 
 
 def profile(case: Case) -> Profile:
@@ -63,13 +63,13 @@ def profile(case: Case) -> Profile:
     """
     from diffaug.conditioning.attributes import measure_attributes
 
-    image, mask = case.read_image(), case.read_mask()
+    image, masks = case.read_image(), case.read_masks()
+    mask = np.asarray(masks.any(axis=0))
     check_mask_size(case, mask.shape, image.shape[:2])
     if not mask.any():
         return Profile(area=0.0, contrast=None)
     contrast = float(measure_attributes(image, mask).colour_contrast)
-    places = disc_and_cup(case.class_names)
-    ratio = vertical_ratio(*(case.read_masks()[place] for place in places)) if places else None
+    ratio = domain_of(case.class_names).ratio(masks)
     return Profile(float(mask.mean()), contrast or None, ratio)  # a contrast of exactly 0 had no ring to compare with
 
 
