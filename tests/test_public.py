@@ -31,14 +31,12 @@ NAMES = """
 """.split()  # noqa: SIM905
 FUNCTIONS = [name for name in NAMES if name[0].islower()]
 EXCUSED = {
-    "fit",
     "generate",
     "remove",
     "run_pipeline",
     "run_study",
     "segment_images",
     "select_set",
-    "write_report",
 }  # until their rooms are rebuilt
 
 

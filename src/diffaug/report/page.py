@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from diffaug.artifacts import make_folder, read_json, read_jsonl, write_csv, write_text
+from diffaug.artifacts import PathLike, make_folder, read_json, read_jsonl, write_csv, write_text
 from diffaug.config import WITH_LABELS
 from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
@@ -32,7 +32,7 @@ CANDIDATES = (
 SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
 
 
-def write_report(study: Path, synthetic: Path | None = None, to: Path | None = None) -> Path:
+def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLike | None = None) -> Path:
     """Write the report of a finished study.
 
     Args:
@@ -46,10 +46,15 @@ def write_report(study: Path, synthetic: Path | None = None, to: Path | None = N
     Raises:
         StudyError: The study or the set is not finished, or `to` is no HTML file.
         DataError: A file of the study is damaged.
+
+    Example:
+        >>> diffaug.write_report("studies/mine")  # doctest: +SKIP
+        PosixPath('studies/mine/report.html')
     """
+    study, synthetic = Path(study), None if synthetic is None else Path(synthetic)
     if not (study / "summary.json").is_file():
         raise StudyError(f"a report needs a finished study: {study} has no summary.json; run `diffaug study` again")
-    to = to or study / "report.html"
+    to = Path(to or study / "report.html")
     if to.is_dir() or to.suffix.lower() not in (".html", ".htm"):
         raise StudyError(f"a report is an HTML file: {to} is none; name one that ends in .html")
     if synthetic is not None and not (synthetic / "manifest.jsonl").is_file():

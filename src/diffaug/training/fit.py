@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from diffaug.artifacts import digest_of_file, digest_of_value, read_json, write_json
+from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_json, write_json
 from diffaug.compute.devices import device_of, leave_others, this_process
 from diffaug.config import FitConfig, GenerateConfig, identity_of
 from diffaug.data.case import Case, Pixels, digest_of_case
@@ -115,11 +115,11 @@ class _Fit:
 
 
 def fit(
-    data: Path,
-    model: Path,
+    data: PathLike,
+    model: PathLike,
     config: FitConfig,
     *,
-    base: Path | str | None = SHIPPED,
+    base: PathLike | None = SHIPPED,
     seed: int = 0,
     device: str = "cpu",
     painting: GenerateConfig | None = None,
@@ -148,10 +148,14 @@ def fit(
             batch has fewer rows than there are processes; `model` was made with other settings, or is in use.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: The base is unsuitable, or a finished model was altered.
+
+    Example:
+        >>> diffaug.fit("data/mine", "models/mine", diffaug.FitConfig())  # doctest: +SKIP
     """
+    data, model = Path(data), Path(model)
     place, process = device_of(device), this_process()
     check_batch(config.denoiser.batch_size, process)
-    start = usable_base(base, config)
+    start = usable_base(base if isinstance(base, str | None) else Path(base), config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
     check_count(len(annotated), data)
