@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import (
+    PathLike,
     held,
     make_folder,
     read_json,
@@ -27,7 +28,7 @@ from diffaug.pipeline.pooled import EXCEPTIONS, pool, report
 log = logging.getLogger(__name__)
 
 
-def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
+def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     """Run every stage for each number of annotated cases, draw and fold, and pool them; nothing recorded is repeated.
 
     Args:
@@ -41,12 +42,15 @@ def run_pipeline(config: Config, data: Path | None = None) -> list[Path]:
         ConfigError: A stage asks for what cannot be made, told before the first one starts; or another process works
             in the folder of a job.
         FindingsError: The findings are unknown or break a rule.
-        DiffaugError: A stage's own errors.
+        DiffaugError: Any error of a stage.
+
+    Example:
+        >>> diffaug.run_pipeline(diffaug.read_config("run.yaml"))  # doctest: +SKIP
     """
     from diffaug.study.records import Records
 
     config = checked(config).model_copy(update={"device": _device(config.device)})
-    dataset = read_dataset(data) if data else imported(config)
+    dataset = read_dataset(data) if data is not None else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = within_budget(jobs_of(config, dataset), records)
     check_jobs([job for job in jobs if job.pending(records)])
