@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, check_mask_size
-from diffaug.data.fundus import disc_and_cup
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, check_size
 from diffaug.study.classical import gaussian_blur
@@ -127,7 +127,7 @@ class Batches:
         self.pool_rows = round(config.batch_size * config.synthetic_share) if arm.pool or arm.paste else 0
         self.real_rows = config.batch_size - self.pool_rows
         self.real = load(arm.real, config.size).to(place)
-        self.one_place = bool(arm.real) and disc_and_cup(arm.real[0].class_names) is not None
+        self.one_place = bool(arm.real) and domain_of(arm.real[0].class_names).stays_in_place
         self.pool = load(arm.pool, config.size).to(place) if arm.pool else None
         others = len(arm.pool) if arm.pool else len(arm.real)
         self.real_order = order(len(arm.real), self.real_rows * config.iterations, seed, REAL)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import digest_of_file, make_folder, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.conditioning.domain import domain_of
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
-from diffaug.data.fundus import disc_and_cup
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, EmptyArmError, StudyError
 from diffaug.study import choose
@@ -275,8 +275,8 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
     """Write the mask that the baselines give each unannotated image, and yield its confidence.
 
     The label is that of the mean probability of the baselines over the image and its mirror images; its confidence is
-    the mean probability of each class inside its mask, the least of the classes that are found; 0 where none is, and in
-    an eye, which has a disc and a cup, where one is not.
+    the mean probability of each class inside its mask, the least of the classes that are found. It is 0 where none is
+    found, and in a domain whose frames all have every class, such as discs with their cups, where one is not found.
 
     Yields:
         id, image (digest of its file), mask (file name), area (share of the image), confidence.
@@ -288,7 +288,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
 
     cases, config, classes = derivation.images, derivation.config, derivation.train[0].classes
     networks = load_networks(derivation.baselines, config, derivation.train)
-    eyes = disc_and_cup([one.name for one in classes]) is not None
+    every_class = domain_of(derivation.train[0].class_names).stays_in_place
     for start in range(0, len(cases), BATCH):
         some = cases[start : start + BATCH]
         found = mirrored(networks, load_images(some, config.size))
@@ -297,7 +297,7 @@ def pseudo_masks(derivation: Derivation, folder: Path) -> Iterator[dict[str, Any
             label, name = labelled(full, classes, LIKELY), f"{start + index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             masks = masks_from_label(label, classes)
-            found_in = [(one, mask) for one, mask in zip(full, masks, strict=True) if eyes or mask.any()]
+            found_in = [(one, mask) for one, mask in zip(full, masks, strict=True) if every_class or mask.any()]
             sure = [float(one[mask].mean()) if mask.any() else 0.0 for one, mask in found_in]
             told = {"area": float((label > 0).mean()), "confidence": round(min(sure, default=0.0), 5)}
             yield {"id": case.id, "image": digest_of_file(case.image), "mask": name, **told}
