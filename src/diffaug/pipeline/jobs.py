@@ -9,15 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffaug.artifacts import (
-    digest_of_file,
-    digest_of_folder,
-    digest_of_value,
-)
+from diffaug.artifacts import digest_of_file, digest_of_folder, digest_of_value
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.drawer import check_config, is_generic
 from diffaug.conditioning.findings import library_of
-from diffaug.config import Config, GenerateConfig, StudyConfig
+from diffaug.config import Config, GenerateConfig, identity_of
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, write_cases
@@ -112,9 +108,8 @@ class Job:
 
     config: Config
     source: Path  # the full data set
-    full: Path  # every annotation, the fold's apart
-    digest: str  # of the full data set
-    painting: Mapping[str, Any]  # what painted cases depend on, beside the data and the seed
+    full: Path  # the data set with every annotation; with folds, that without this fold
+    digest: str  # the digest of the full data set
     annotated: int | str
     draw: int
     fold: int | None
@@ -147,18 +142,44 @@ class Job:
         return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
 
     def alike(self, arm: str = "") -> str:
-        """Return the digest of what the time of an arm depends on, or that of fit and painting."""
-        from diffaug.study.records import key_of_run
-
+        """Return the digest of what the time of an arm depends on; without an arm, that of fit and painting."""
         where = {"annotated": self.annotated, "folds": self.config.data.folds, "device": self.config.device}
-        return (
-            key_of_run(arm, self.config.study, self.painting, where) if arm else digest_of_value([self.painting, where])
-        )
+        return self._digest(arm, where) if arm else digest_of_value([self.painting, where])
 
     @property
     def painted_key(self) -> str:
         """The digest of what fit and painting depend on."""
         return digest_of_value([self.painting, self._where])
+
+    @cached_property
+    def painting(self) -> dict[str, Any]:
+        """What painted cases depend on beside the data and the seed; for files that is their content.
+
+        It is empty where no arm takes painted cases.
+        """
+        config, generate = self.config, self.config.generate
+        if not any(map(is_painted, config.study.arms)):
+            return {}
+        from diffaug.training.starting import SHIPPED, digest_of_base, usable_base
+
+        base, baseline = usable_base(SHIPPED, config.fit), generate.baseline and generate.baseline / "cases.csv"
+        findings = (
+            {} if is_generic(generate) else library_of(generate.domain, generate.findings).model_dump(mode="json")
+        )
+        labels = {"confidence": config.study.pseudo_confidence, "real": self._digest("real", {})}
+        return {
+            "fit": identity_of(config.fit),
+            "base": digest_of_base(base) if base else "",
+            "generate": identity_of(self.generate),
+            "findings": digest_of_value(findings),
+            "baseline": digest_of_file(baseline) if baseline and baseline.is_file() else "",
+            "labels": labels if config.data.backgrounds == "pseudo-labelled" else "",
+        }
+
+    def _digest(self, arm: str, where: Mapping[str, Any]) -> str:
+        from diffaug.study.records import key_of_run
+
+        return key_of_run(arm, self.config.study, self.painting if is_painted(arm) else {}, where)
 
     def pending(self, records: "Records") -> list[str]:
         """Return the arms that have a run which must be trained."""
@@ -180,9 +201,7 @@ class Job:
         return next((line for line in lines if self._key(arm, seed, line["annotated"]) == line["run"]), None)
 
     def _key(self, arm: str, seed: int, annotated: int | str) -> str:
-        from diffaug.study.records import key_of_run
-
-        return key_of_run(arm, self.config.study, self.painting, self._where | {"annotated": annotated, "seed": seed})
+        return self._digest(arm, self._where | {"annotated": annotated, "seed": seed})
 
     @cached_property
     def generate(self) -> GenerateConfig:
@@ -211,33 +230,6 @@ class Job:
             "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
             "folds": config.data.folds, "test": test, "device": config.device, "first": self.seed,
         }  # fmt: skip
-
-
-def painted_with(config: Config) -> dict[str, Any]:
-    """Return what painted cases depend on, beside the data and the seed; of files the content, wherever they lie."""
-    from diffaug.training.starting import SHIPPED, digest_of_base, usable_base
-
-    made, base = config.generate, usable_base(SHIPPED, config.fit)
-    findings = {} if is_generic(made) else library_of(made.domain, made.findings).model_dump(mode="json")
-    missed = made.baseline / "cases.csv" if made.baseline else None
-    free = {"count", "workers", "paint_all", "findings", "baseline", "backgrounds"}
-    labelled = config.data.backgrounds == "pseudo-labelled"
-    return {
-        "fit": config.fit.model_dump(mode="json"),
-        "base": digest_of_base(base) if base else "",
-        "generate": made.model_dump(mode="json", exclude=free),
-        "findings": digest_of_value(findings),
-        "baseline": digest_of_file(missed) if missed and missed.is_file() else "",
-        "painted_per_real": config.data.painted_per_real,
-        **({"labelled": _labelling(config.study)} if labelled else {}),
-    }
-
-
-def _labelling(study: StudyConfig) -> dict[str, Any]:
-    """Return what the masks of pseudo-labelled backgrounds depend on: how `real` is trained, and what it is sure of."""
-    from diffaug.study.records import key_of_run
-
-    return {"pseudo_confidence": study.pseudo_confidence, "real": key_of_run("real", study, {}, {})}
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -281,7 +273,6 @@ def checked(config: Config) -> Config:
 def jobs_of(config: Config, dataset: Dataset) -> list[Job]:
     """Return the jobs in order. With folds, the data set of each fold is made first."""
     digest, wanted = dataset_digest(dataset), config.data
-    painting = painted_with(config) if any(is_painted(arm) for arm in config.study.arms) else {}
     if not wanted.folds:
         fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
@@ -296,9 +287,9 @@ def jobs_of(config: Config, dataset: Dataset) -> list[Job]:
                 fulls[fold], made_of(config, digest, fold), partial(_fold_dataset, dataset, fold_of=fold_of, fold=fold)
             )
     first = read_dataset(next(iter(fulls.values())))
-    own = {annotated: _with_its_arms(config, annotated, first) for annotated in wanted.annotated}
+    config_of = {annotated: _with_its_arms(config, annotated, first) for annotated in wanted.annotated}
     return [
-        Job(own[annotated], dataset.folder, full, digest, painting, annotated, draw, fold)
+        Job(config_of[annotated], dataset.folder, full, digest, annotated, draw, fold)
         for annotated in wanted.annotated
         for draw in wanted.draws
         for fold, full in fulls.items()
@@ -306,19 +297,19 @@ def jobs_of(config: Config, dataset: Dataset) -> list[Job]:
 
 
 def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Config:
-    """Leave out what needs unannotated images where a number of annotated cases leaves none, and say so.
+    """Leave out what needs unannotated images if a number of annotated cases leaves none, and log it.
 
-    Eyes are never painted on without annotation either: a cup belongs to its disc.
+    Discs are never painted on unannotated images either: a cup belongs to its disc.
     """
     from diffaug.study.arms import takes_labels
 
-    left = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
-    some = bool(left or full.split("unannotated"))
-    if config.data.backgrounds == "pseudo-labelled" and (not some or domain_of(full.class_names).stays_in_place):
-        reason = "discs are painted in annotated eyes" if some else f"{annotated} annotated cases leave no others"
-        log.info(f"lesions are painted on annotated frames alone: {reason}")
+    others = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
+    unannotated = bool(others or full.split("unannotated"))
+    if config.data.backgrounds == "pseudo-labelled" and (not unannotated or domain_of(full.class_names).stays_in_place):
+        reason = "a disc stays in its own image" if unannotated else f"{annotated} annotated cases leave no others"
+        log.info(f"lesions are painted on annotated images alone: {reason}")
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
-    if some:
+    if unannotated:
         return config
     on_labels = [arm for arm in config.study.arms if takes_labels(arm)]
     if not on_labels:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_jsonl
-from diffaug.config import StudyConfig
+from diffaug.config import StudyConfig, identity_of
 from diffaug.study.arms import PAINTED, kind_of
-from diffaug.study.run import FREE
 from diffaug.study.statistics import METRICS
 
 STORED = {"dice": 1e-4, "sensitivity": 1e-4, "precision": 1e-4, "hd95": 0.1, "lesion_recall": 1e-4, "false_alarm": 1.0,
@@ -34,7 +33,7 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
         where: Data, test cases, draw, fold, seed and device.
     """
     alone = arm in REAL_ALONE
-    knobs = config.model_dump(mode="json", exclude={*FREE, *(MIXING if alone else ())})
+    knobs = {name: value for name, value in identity_of(config).items() if not (alone and name in MIXING)}
     painted = painting if kind_of(arm) in PAINTED else {}
     return digest_of_value([arm, knobs, painted, where])
 
