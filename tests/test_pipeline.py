@@ -51,17 +51,17 @@ def run_script(name: str, *words: str, **variables: str) -> str:
 
 def test_every_preset_has_an_estimate_and_the_demo_fits_into_eight_minutes() -> None:
     for name, preset in PRESETS.items():
-        assert estimate(preset)["minutes"] > 0, name
-    assert estimate(PRESETS["demo"])["minutes"] < 8
+        assert estimate(preset).minutes > 0, name
+    assert estimate(PRESETS["demo"]).minutes < 8
 
 
 @pytest.mark.parametrize(("share", "draws"), [(None, 3), (2.0, 3), (0.7, 2), (0.1, 1)])
 def test_an_estimate_tells_how_many_draws_a_budget_leaves(share: float | None, draws: int) -> None:
     whole = estimate(PRESETS["default"])
-    budget = None if share is None else share * whole["minutes"]
+    budget = None if share is None else share * whole.minutes
     told = estimate(PRESETS["default"].model_copy(update={"budget": budget}))
-    assert told["draws"] == draws
-    assert told["minutes"] == pytest.approx(whole["minutes"] * draws / 3, abs=0.1)
+    assert told.draws == draws
+    assert told.minutes == pytest.approx(whole.minutes * draws / 3, abs=0.1)
 
 
 REAL: dict[str, Any] = {
@@ -238,7 +238,7 @@ def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, caplog: 
     caplog.set_level(logging.INFO, "diffaug")
     config, records = real_alone(tmp_path, draws=(0, 1, 2, 3)), Records(tmp_path / "records.jsonl")
     costly = config.model_copy(update={"study": StudyConfig(arms=("real",))})
-    full, minutes = import_data(config, tmp_path / "data"), estimate(costly.study)["minutes"]
+    full, minutes = import_data(config, tmp_path / "data"), estimate(costly.study).minutes
 
     def draws(budget: float) -> list[int]:
         jobs = jobs_of(costly.model_copy(update={"budget": budget}), full)

@@ -69,4 +69,4 @@ def print_plan(config: Any) -> None:
     """Print the resolved knobs, the minutes that they take on two cores, and the disk."""
     from diffaug.pipeline.estimate import estimate
 
-    print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config)})
+    print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config).as_dict()})

@@ -3,17 +3,16 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
+from diffaug.pipeline.jobs import ARMS, Job, is_painted
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
 
-from diffaug.pipeline.jobs import ARMS, Job, is_painted
-
 log = logging.getLogger(__name__)
-
 
 # Milliseconds of one core, from the run of runs/kvasir.sh in docs/results.md (two AVX-512 cores); a rough guide.
 TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0, 1.5, 10.0  # per row of a batch
@@ -23,35 +22,58 @@ MODEL_MB = 75.0
 ALL = 500  # training cases of a data set that is not looked at
 
 
-def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> dict[str, float]:
-    """Return the minutes on two cores and the megabytes that a stage or a whole run will take, roughly.
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage or a run will take, roughly.
 
-    The codec counts only where it is trained, which it is not when the shipped one suits the images. For a whole run
-    the draws are told, too: those that the budget leaves.
+    Attributes:
+        minutes: On two cores.
+        megabytes: On disk.
+        draws: Of a whole run: the number of draws that its budget allows.
     """
-    if isinstance(config, Config):
-        train = config.data.phantoms[0] if config.data.source == "phantom" else ALL
-        counts = [train if isinstance(number, str) else number for number in config.data.annotated]
-        painted = [math.ceil(config.data.painted_per_real * count) for count in counts]
-        parts = [estimate(part) for _ in counts for part in (config.fit, config.study)]
-        parts += [estimate(config.generate.model_copy(update={"count": count})) for count in painted]
-        draw = {key: max(1, config.data.folds) * sum(part[key] for part in parts) for key in ("minutes", "megabytes")}
-        draws = len(config.data.draws)
-        if config.budget is not None:
-            draws = min(draws, max(1, int(config.budget / draw["minutes"])))
-        return {key: round(draws * value, 1) for key, value in draw.items()} | {"draws": draws}
+
+    minutes: float
+    megabytes: float
+    draws: int | None = None
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the numbers that are known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> Estimate:
+    """Estimate what a stage or a whole run will take. The codec counts as shipped: it is not trained."""
     if isinstance(config, FitConfig):
         d, v = config.denoiser, config.validator
         ms = d.iterations * d.batch_size * TRAIN_PAINTER + v.folds * v.iterations * v.batch_size * TRAIN_VALIDATOR
-        return {"minutes": round(ms / 2 / 60_000 + 2, 1), "megabytes": 3 * MODEL_MB}
+        return Estimate(round(ms / 2 / 60_000 + 2, 1), 3 * MODEL_MB)
     if isinstance(config, GenerateConfig):
         requests = 1.5 * config.count * (1 + config.negatives)
         ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
-        return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": round(requests * KEPT_MB, 1)}
-    runs = len(config.arms or ARMS) * config.seeds
-    relative = (config.size / 128) ** 2 * config.widths[0] / 48
-    ms = runs * config.iterations * config.batch_size * (AUGMENT_SEGMENTER + TRAIN_SEGMENTER * relative)
-    return {"minutes": round(ms / config.workers / 60_000, 1), "megabytes": 10.0 * runs}
+        return Estimate(round(ms / config.workers / 60_000, 1), round(requests * KEPT_MB, 1))
+    if isinstance(config, StudyConfig):
+        runs = len(config.arms or ARMS) * config.seeds
+        relative = (config.size / 128) ** 2 * config.widths[0] / 48
+        ms = runs * config.iterations * config.batch_size * (AUGMENT_SEGMENTER + TRAIN_SEGMENTER * relative)
+        return Estimate(round(ms / config.workers / 60_000, 1), 10.0 * runs)
+    return _estimate_run(config)
+
+
+def _estimate_run(config: Config) -> Estimate:
+    data = config.data
+    train = data.phantoms[0] if data.source == "phantom" else ALL
+    parts = []
+    for annotated in data.annotated:
+        count = math.ceil(data.painted_per_real * (train if isinstance(annotated, str) else annotated))
+        painting = config.generate.model_copy(update={"count": count})
+        parts += [estimate(config.fit), estimate(painting), estimate(config.study)]
+    folds, draws = max(1, data.folds), len(data.draws)
+    minutes, megabytes = (
+        folds * sum(values) for values in zip(*((p.minutes, p.megabytes) for p in parts), strict=True)
+    )
+    if config.budget is not None:
+        draws = min(draws, max(1, int(config.budget / minutes)))
+    return Estimate(round(draws * minutes, 1), round(draws * megabytes, 1), draws)
 
 
 def within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
@@ -77,12 +99,12 @@ def within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
 def _minutes(job: Job, records: "Records") -> float:
     """Return the minutes that a job will take: nothing for what is recorded or made."""
     pending = job.missing(records)
-    guess = estimate(job.config.study)["minutes"] / len(job.keys())
+    guess = estimate(job.config.study).minutes / len(job.keys())
     minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
     if any(is_painted(arm) for arm in pending) and not (job.out / "synthetic" / "summary.json").is_file():
-        costs, guess = records.alike(job.alike()), estimate(job.config.fit)["minutes"]
+        costs, guess = records.alike(job.alike()), estimate(job.config.fit).minutes
         minutes += _measured(costs, 1, guess, "fit_seconds")
-        minutes += _measured(costs, job.generate.workers, estimate(job.generate)["minutes"], "generate_seconds")
+        minutes += _measured(costs, job.generate.workers, estimate(job.generate).minutes, "generate_seconds")
     return minutes
 
 
