@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from diffaug.config import CodecConfig
-from diffaug.data.case import SUFFIXES, Pixels, read_image
+from diffaug.data.images import SUFFIXES, Pixels, read_image
 from diffaug.models.compact import codec_of, reconstruct
 from diffaug.painting.window import resize, tensor_from_pixels
 from diffaug.training.codec import measure_codec, psnr, sample_windows, start_from_components

@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 from diffaug.artifacts import make_folder, write_json
 from diffaug.conditioning.attributes import Attributes, bounding_box, measure_attributes
 from diffaug.conditioning.prompts import ASPECTS, describe, words_of
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.inspect import outlined
 from diffaug.data.lesions import lesion_masks
 from diffaug.data.split import shuffled

@@ -45,8 +45,9 @@ from diffaug.artifacts import make_folder, write_json
 from diffaug.compute.precision import autocast
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
-from diffaug.data.case import Case, Mask
+from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
 from diffaug.config import StudyConfig
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import lesion_masks
 from diffaug.painting.window import Window, window_around, window_image, window_mask
 from diffaug.study.batches import Batch, take

@@ -38,8 +38,9 @@ from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.conditioning.attributes import equivalent_diameter, lab_from_rgb, measure_attributes
 from diffaug.conditioning.masks import render
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset, subset_dataset
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.importing import import_dataset
 from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import MaskTransform, Request

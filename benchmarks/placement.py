@@ -30,8 +30,9 @@ from diffaug.artifacts import make_folder, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import BAND
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, Mask, Pixels, write_png
+from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import Mask, Pixels, write_png
 from diffaug.data.lesions import CORNERS, components
 from diffaug.data.phantom import make_phantoms
 from diffaug.painting.compose import band_width, region_of

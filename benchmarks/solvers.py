@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffaug.config import GenerateConfig
-from diffaug.data.case import SUFFIXES, read_image
+from diffaug.data.images import SUFFIXES, read_image
 from diffaug.diffusion.sampler import Solver, sample
 from diffaug.models.loading import load_model
 from diffaug.synthesis.shards import guided

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy import ndimage
 
 from diffaug.artifacts import read_jsonl
-from diffaug.data.case import Mask, Pixels, read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import Mask, Pixels, read_image, read_mask, write_png
 
 COLUMNS, SIDE = 6, 200
 

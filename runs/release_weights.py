@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.config import CodecConfig, DenoiserConfig, FitConfig
-from diffaug.data.case import SUFFIXES, read_image
+from diffaug.data.images import SUFFIXES, read_image
 from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.models.base import LatentInpainter
 from diffaug.models.compact import reconstruct

@@ -8,7 +8,8 @@ import pytest
 from layouts import ellipse
 from scipy import ndimage
 
-from diffaug.data.case import Case, Mask, Pixels, write_png
+from diffaug.data.case import Case
+from diffaug.data.images import Mask, Pixels, write_png
 
 Frame = tuple[Pixels, Mask]
 TISSUE, LESION = (190, 100, 85), (205, 90, 80)

@@ -18,7 +18,8 @@ from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import WORDS, all_prompts, shape_word
 from diffaug.conditioning.request import masks_of_request, request_as_dict, request_from_dict, seed_of_request
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, write_png
+from diffaug.data.case import Case
+from diffaug.data.images import write_png
 from diffaug.data.lesions import connected_parts, size_class
 from diffaug.errors import DataError, FindingsError, PlacementError
 

@@ -16,7 +16,8 @@ from diffaug.conditioning.masks import (
     render,
     render_label,
 )
-from diffaug.data.case import Case, LabelClass, write_png
+from diffaug.data.case import Case, LabelClass
+from diffaug.data.images import write_png
 from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError
 

@@ -8,8 +8,9 @@ import pytest
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
-from diffaug.data.case import digest_of_case, read_mask, write_png
+from diffaug.data.case import digest_of_case
 from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
+from diffaug.data.images import read_mask, write_png
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study.arms import read_synthetic
 from diffaug.study.provenance import check_provenance

@@ -7,8 +7,8 @@ from diffaug.artifacts import read_json, read_jsonl
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.config import GenerateConfig
-from diffaug.data.case import read_image, read_mask, write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import read_image, read_mask, write_png
 from diffaug.errors import ConfigError, DataError
 from diffaug.painting.clearing import Remover, regions_of
 from diffaug.synthesis.remove import remove

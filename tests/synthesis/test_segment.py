@@ -7,8 +7,8 @@ import pytest
 
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.cli.main import main
-from diffaug.data.case import read_image, write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import read_image, write_png
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.checkpoints import seal
 from diffaug.synthesis.segment import FrameSegmenter, label_of, segment_images

@@ -21,9 +21,10 @@ from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.request import request_from_dict
 from diffaug.config import GenerateConfig, StudyConfig
-from diffaug.data.case import digest_of_case, read_image, read_label, read_mask, write_png
+from diffaug.data.case import digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
+from diffaug.data.images import read_image, read_label, read_mask, write_png
 from diffaug.data.lesions import size_class
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0

@@ -13,8 +13,8 @@ import diffaug.training.loop
 from diffaug.artifacts import held, read_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
-from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import write_png
 from diffaug.data.seen import read_seen, sketches_of
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, ModelError

@@ -24,7 +24,8 @@ from diffaug.conditioning.placement import (
 )
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.manifest import MaskTransform, Placement
 
 TRIES = 12  # backgrounds per mask and placement

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from diffaug.conditioning.cups import describe_disc, terms
 from diffaug.conditioning.prompts import NORMAL_PROMPT, describe_words
-from diffaug.data.case import Case, Mask
+from diffaug.data.case import Case
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.data.images import Mask
 from diffaug.errors import ConfigError
 
 CUP = "cup"  # the aspect of an optic disc that its vertical cup-to-disc ratio decides

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, signed_distance
-from diffaug.data.case import Case, Label, Mask
+from diffaug.data.case import Case
+from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import LEAST_PIXELS, Lesion, components, largest_part
 from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError

@@ -12,7 +12,8 @@ import numpy as np
 
 from diffaug.conditioning.cups import label_of_ratio
 from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render, render_label
-from diffaug.data.case import Label, LabelClass, Mask, masks_from_label
+from diffaug.data.case import LabelClass, masks_from_label
+from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import connected_parts
 from diffaug.data.manifest import MaskTransform, Placement, Request
 

@@ -13,7 +13,7 @@ from diffaug.compute.devices import this_process
 from diffaug.compute.precision import autocast
 from diffaug.compute.seeds import generator_of, seeded
 from diffaug.config import CodecConfig
-from diffaug.data.case import Pixels
+from diffaug.data.images import Pixels
 from diffaug.models.compact import cell_of, codec_of, decode_raw, encode_raw, with_scale
 from diffaug.painting.window import Window, window_image, windows_at_once
 from diffaug.training.loop import optimise, recipe_of

@@ -17,7 +17,8 @@ from diffaug.compute.progress import tracked
 from diffaug.conditioning.attributes import Attributes, measure_attributes
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import ASPECTS, describe_region, words_of
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import lesion_masks
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.base import LatentInpainter, scale_of
