@@ -94,6 +94,12 @@ def test_a_path_may_be_a_string_or_any_path(name):
             assert Path not in parts, f"{name}({parameter}) takes a Path only"
 
 
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in EXCUSED])
+def test_a_result_has_a_type(name):
+    result = typing.get_type_hints(getattr(diffaug, name))["return"]
+    assert result is not dict and typing.get_origin(result) is not dict and result is not typing.Any
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory, phantoms):
     """A folder with all that the examples read."""

@@ -35,11 +35,10 @@ def test_the_table_counts_every_case_once(data: Dataset) -> None:
 def test_areas_and_lesions_are_those_of_the_masks(data: Dataset) -> None:
     train = inspect_dataset(data).splits[0]
     areas = np.array([case.read_mask().mean() for case in data.split("train")])
-    assert train.areas == pytest.approx(np.quantile(areas, (0, 0.25, 0.5, 0.75, 1)))
+    assert train.areas == pytest.approx(sorted(areas))
     assert train.small == pytest.approx((areas < 0.05).mean())
     assert train.large == pytest.approx((areas > 0.15).mean())
-    assert train.lesions is not None
-    assert 1 <= train.lesions <= 2
+    assert len(areas) <= train.lesions <= 2 * len(areas)
 
 
 def test_declared_classes_are_named(data: Dataset, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ THUMBNAIL = 192  # px
 COLUMNS, ROWS = 8, 6
 OUTLINE = (64, 255, 64)
 SHEET = "contact-sheet.png"
+HEADER = ("split", "cases", "groups", "lesion area of the image", "<5 %", ">15 %", "lesions")
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,35 @@ class SplitSummary:
         split: Its name.
         cases: How many there are.
         groups: How many groups they form.
-        areas: The least, lower quartile, median, upper quartile and largest lesion area, as shares of the image; None
-            without masks, as are the following.
-        small: The share of cases under 5 %.
-        large: The share of cases over 15 %.
-        lesions: The mean number of lesions in a masked image.
+        areas: The lesion area of each masked case, as a share of its image, ascending.
+        lesions: The number of lesions in all masked cases.
     """
 
     split: str
     cases: int
     groups: int
-    areas: tuple[float, ...] | None
-    small: float | None
-    large: float | None
-    lesions: float | None
+    areas: tuple[float, ...]
+    lesions: int
+
+    @property
+    def small(self) -> float:
+        """The share of the masked cases whose lesion area is that of a small lesion."""
+        return float(np.mean([area < SMALL for area in self.areas]))
+
+    @property
+    def large(self) -> float:
+        """The share of the masked cases whose lesion area is that of a large lesion."""
+        return float(np.mean([area > LARGE for area in self.areas]))
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the row of the printed table."""
+        first = (self.split, str(self.cases), str(self.groups))
+        if not self.areas:
+            return (*first, "no masks", "-", "-", "-")
+        least, lower, median, upper, largest = 100 * np.quantile(self.areas, (0.0, 0.25, 0.5, 0.75, 1.0))
+        areas = f"median {median:.1f} %, half {lower:.1f}-{upper:.1f}, all {least:.1f}-{largest:.1f}"
+        shares = (f"{100 * self.small:.0f} %", f"{100 * self.large:.0f} %")
+        return (*first, areas, *shares, f"{self.lesions / len(self.areas):.2f}")
 
 
 @dataclass(frozen=True)
@@ -75,11 +91,8 @@ class Inspection:
 
     def text(self) -> str:
         """Return the table and its remarks for a terminal."""
-        rows: list[tuple[str, ...]] = [
-            ("split", "cases", "groups", "lesion area of the image", "<5 %", ">15 %", "lesions")
-        ]
-        rows += [_row(summary) for summary in self.splits]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        rows = [HEADER, *(summary.cells() for summary in self.splits)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*table, "", *self._remarks()])
 
@@ -139,19 +152,9 @@ def inspect_dataset(data: Dataset, out: PathLike | None = None, progress: str = 
 
 def _summarise(split: str, findings: Sequence[Finding]) -> SplitSummary:
     inside = [finding for finding in findings if finding.case.split == split]
-    areas = np.array([finding.area for finding in inside if finding.area is not None])
-    groups = len({finding.case.group for finding in inside})
-    if not len(areas):
-        return SplitSummary(split, len(inside), groups, None, None, None, None)
-    return SplitSummary(
-        split=split,
-        cases=len(inside),
-        groups=groups,
-        areas=tuple(float(value) for value in np.quantile(areas, (0.0, 0.25, 0.5, 0.75, 1.0))),
-        small=float((areas < SMALL).mean()),
-        large=float((areas > LARGE).mean()),
-        lesions=float(np.mean([finding.lesions for finding in inside if finding.area is not None])),
-    )
+    groups = {finding.case.group for finding in inside}
+    areas = sorted(finding.area for finding in inside if finding.area is not None)
+    return SplitSummary(split, len(inside), len(groups), tuple(areas), sum(finding.lesions for finding in inside))
 
 
 def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:
@@ -160,15 +163,6 @@ def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:
         if case.split != "unannotated":
             splits.setdefault(case.group, set()).add(case.split)
     return tuple(sorted(group for group, names in splits.items() if len(names) > 1))
-
-
-def _row(summary: SplitSummary) -> tuple[str, ...]:
-    start = (summary.split, str(summary.cases), str(summary.groups))
-    if summary.areas is None or summary.small is None or summary.large is None:
-        return (*start, "no masks", "-", "-", "-")
-    least, lower, median, upper, largest = (100 * area for area in summary.areas)
-    areas = f"median {median:.1f} %, half {lower:.1f}-{upper:.1f}, all {least:.1f}-{largest:.1f}"
-    return (*start, areas, f"{100 * summary.small:.0f} %", f"{100 * summary.large:.0f} %", f"{summary.lesions:.2f}")
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
