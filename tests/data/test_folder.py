@@ -69,6 +69,20 @@ def test_splits_partition_the_cases(data: Dataset) -> None:
         data.split("validation")
 
 
+def test_a_data_set_is_a_sequence_of_its_cases(data: Dataset) -> None:
+    assert len(data) == len(data.cases) and list(data) == list(data.cases)
+    assert data[0] is data[np.int64(0)] is data.cases[0] and data[-1] is data.cases[-1]
+    assert all(case in data for case in data.cases)
+    with pytest.raises(IndexError):
+        data[len(data)]
+    assert (
+        repr(data)
+        == f"Dataset({data.folder}: {len(data)} cases, "
+        + ", ".join(f"{len(data.split(split))} {split}" for split in SPLITS if data.split(split))
+        + ")"
+    )
+
+
 def test_a_case_is_found_by_its_id(data: Dataset) -> None:
     assert data["c3"].id == "c3"
     with pytest.raises(DataError, match="'c99'"):

@@ -63,7 +63,7 @@ class Dataset:
             DataError: No case has the id.
             IndexError: There are fewer cases.
         """
-        if isinstance(key, int):
+        if not isinstance(key, str):
             return self.cases[key]
         if key not in self._by_id:
             raise DataError(f"an id must be in {self.folder / TABLE}: {key!r} is not; check the id")

@@ -248,7 +248,7 @@ class SyntheticSet:
             DataError: No row has the id.
             IndexError: There are fewer rows.
         """
-        if isinstance(key, int):
+        if not isinstance(key, str):
             return self.rows[key]
         for row in self.rows:
             if row.id == key:
