@@ -115,17 +115,16 @@ def _write_phantom(folder: Path, split: str, index: int, size: int, seed: int) -
 
 
 def phantom_of_index(split: str, index: int, size: int = 256, seed: int = 0) -> Phantom:
-    """Paint the scene of a split and an index; annotated scenes hold one or two lesions, others none or one."""
+    """Paint the scene of a split and an index.
+
+    Annotated scenes hold one or two lesions, unannotated ones none or one. A second lesion that finds no room is left
+    out.
+    """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     if split == "unannotated":
         lesions = int(rng.random() >= LESION_FREE_SHARE)
     else:
         lesions = 1 + int(rng.random() < SECOND_LESION_SHARE)
-    return paint_phantom(rng, lesions, size)
-
-
-def paint_phantom(rng: Generator, lesions: int, size: int = 256) -> Phantom:
-    """Paint a scene with up to so many lesions; a lesion that finds no room beside the others is left out."""
     scene = lesion_free_scene(rng, size)
     mask = np.zeros((size, size), bool)
     kinds: list[Kind] = []
