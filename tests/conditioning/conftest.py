@@ -8,8 +8,11 @@ import pytest
 from layouts import ellipse
 from scipy import ndimage
 
+from diffaug.conditioning.drawer import RequestDrawer, draw_requests
+from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels, write_png
+from diffaug.data.manifest import Request
 
 Frame = tuple[Pixels, Mask]
 TISSUE, LESION = (190, 100, 85), (205, 90, 80)
@@ -61,3 +64,22 @@ def write_cases(folder: Path, seeds: range) -> tuple[Case, ...]:
         write_png(folder / f"{name}-mask.png", mask.astype(np.uint8) * 255)
         found.append(Case(name, folder / f"{name}.png", folder / f"{name}-mask.png", name, "train"))
     return tuple(found)
+
+
+CONFIG = GenerateConfig(negatives=0.0)
+COLONOSCOPY = GenerateConfig(negatives=0.0, domain="colonoscopy")
+
+
+@pytest.fixture(scope="session")
+def drawer(cases: tuple[Case, ...]) -> RequestDrawer:
+    return RequestDrawer(cases, 0, CONFIG)
+
+
+@pytest.fixture(scope="session")
+def requests(cases: tuple[Case, ...]) -> list[Request]:
+    return list(draw_requests(cases, 60, 0, CONFIG))
+
+
+@pytest.fixture(scope="session")
+def with_findings(cases: tuple[Case, ...]) -> list[Request]:
+    return list(draw_requests(cases, 60, 0, COLONOSCOPY))
