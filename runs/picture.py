@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from diffaug.artifacts import read_jsonl
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask, Pixels, read_image, read_mask, write_png
+from diffaug.data.manifest import read_manifest
 
 COLUMNS, SIDE = 6, 200
 
@@ -28,14 +28,14 @@ def main(run: Path, to: Path) -> None:
     """Draw the kept cases in order, one a column; each background once."""
     dataset = read_dataset(run / "data")
     columns: dict[str, Pixels] = {}
-    for row in read_jsonl(run / "synthetic" / "manifest.jsonl"):
-        kept = row["decision"] == "kept" and not row.get("fill")
-        if kept and row["background"] not in columns and len(columns) < COLUMNS:
-            background = dataset.case(row["background"]).read_image()
-            painted, mask = (read(run / "synthetic" / row[name]) for name, read in PARTS)
+    for row in read_manifest(run / "synthetic").rows:
+        kept = row.decision == "kept" and not row.request.negative
+        if kept and row.request.background not in columns and len(columns) < COLUMNS:
+            background = dataset.case(row.request.background).read_image()
+            painted, mask = (read(run / "synthetic" / getattr(row, name)) for name, read in PARTS)
             pair = (outlined(background, mask), painted)
             small = [np.asarray(Image.fromarray(part).resize((SIDE, SIDE), Image.Resampling.LANCZOS)) for part in pair]
-            columns[row["background"]] = np.vstack(small)
+            columns[row.request.background] = np.vstack(small)
     write_png(to, np.hstack(list(columns.values())))
 
 

@@ -28,7 +28,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny():
     """The smallest fit that has every stage: 64 px windows, 8 x 8 latents of 4 channels, 4 steps, 2 looks."""
-    from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, ValidatorConfig
+    from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, SamplerConfig, ValidatorConfig
 
     return FitConfig(
         codec=CodecConfig(window=64, cell=8, latent_channels=4, width=32, blocks=(1, 1), iterations=10, batch_size=4),
@@ -45,8 +45,7 @@ def tiny():
             delta=0.2,
             trajectories=6,
         ),
-        steps=4,
-        checks=(0.5, 1.0),
+        sampler=SamplerConfig(steps=4),
     )
 
 

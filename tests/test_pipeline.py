@@ -18,6 +18,7 @@ from diffaug.artifacts import digest_of_file, read_json, read_jsonl
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import read_rows
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
 from diffaug.pipeline.estimate import _minutes, estimate, within_budget
@@ -497,9 +498,9 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     assert set(found) == set(arms)
     # `real` was trained before fills were painted
     assert found["selected"]["fills"]["n"] == found["real"]["fills"]["n"] > 0
-    rows = read_jsonl(tmp_path / "n12-draw0" / "synthetic" / "manifest.jsonl")
+    rows = read_rows(tmp_path / "n12-draw0" / "synthetic" / "manifest.jsonl")
     train = {case.id for case in read_dataset(tmp_path / "n12-draw0" / "data").split("train")}
-    assert {row["background"] for row in rows} - train  # frames that `real` labelled
+    assert {row.request.background for row in rows} - train  # frames that `real` labelled
     study = tmp_path / "n12-draw0" / "study"
     for name in ("selected-0.jsonl", "selected-0.safetensors", "selected+pseudo-label-0.jsonl"):
         (study / "runs" / name).unlink()  # as if killed before the last runs had finished

@@ -21,13 +21,14 @@ from diffaug.data.manifest import write_rows
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "diffaug"
 NAMES = """
-    Attributes Case Check CodecConfig Conditioning Config ConfigError Counts DataConfig DataError Dataset DatasetCheck
-    DenoiserConfig DiffaugError DiscPlace EmptyArmError FindingsError FitConfig Funnel Gate GenerateConfig Imported
-    Inspection LabelClass LatentInpainter Library MaskTransform ModelError PlacementError RemovedRegion Request Row
-    Scores SelectConfig ShapeError SplitSummary StudyConfig StudyError SyntheticSet ValidatorConfig WorkerError
+    Attributes Case Check CodecConfig Conditioning Config ConfigError Counts DataConfig DataError Dataset
+    DatasetCheck DenoiserConfig DiffaugError DiscPlace EmptyArmError FindingsError FitConfig Funnel Gate
+    GenerateConfig GenerateSummary Imported Inspection LabelClass LatentInpainter Library MaskTransform ModelError
+    Painter Painting PlacementError RemoveSummary RemovedRegion Request Row SamplerConfig Scores SegmentSummary
+    SelectConfig ShapeError SplitSummary StudyConfig StudyError SyntheticSet ValidatorConfig WorkerError
     check_dataset describe draw_prompts draw_requests fit funnel generate import_dataset inspect_dataset library_of
-    locate_disc make_phantoms measure_attributes read_config read_dataset read_manifest remove run_pipeline run_study
-    sample segment_images select_set subset_dataset write_report load_model
+    load_model locate_disc make_phantoms measure_attributes read_config read_dataset read_manifest remove
+    run_pipeline run_study sample segment_images select_set subset_dataset write_report
 """.split()  # noqa: SIM905
 FUNCTIONS = [name for name in NAMES if name[0].islower()]
 EXCUSED = {

@@ -13,6 +13,7 @@ from diffaug.config import DataConfig as DataConfig
 from diffaug.config import DenoiserConfig as DenoiserConfig
 from diffaug.config import FitConfig as FitConfig
 from diffaug.config import GenerateConfig as GenerateConfig
+from diffaug.config import SamplerConfig as SamplerConfig
 from diffaug.config import SelectConfig as SelectConfig
 from diffaug.config import StudyConfig as StudyConfig
 from diffaug.config import ValidatorConfig as ValidatorConfig
@@ -57,13 +58,18 @@ from diffaug.errors import StudyError as StudyError
 from diffaug.errors import WorkerError as WorkerError
 from diffaug.models.base import LatentInpainter as LatentInpainter
 from diffaug.models.loading import load_model as load_model
+from diffaug.painting.painter import Painter as Painter
+from diffaug.painting.painter import Painting as Painting
 from diffaug.pipeline.run import run_pipeline as run_pipeline
 from diffaug.report.page import write_report as write_report
 from diffaug.study.derive import select_set as select_set
 from diffaug.study.run import run_study as run_study
+from diffaug.synthesis.generate import GenerateSummary as GenerateSummary
+from diffaug.synthesis.generate import generate as generate
+from diffaug.synthesis.remove import RemoveSummary as RemoveSummary
 from diffaug.synthesis.remove import remove as remove
+from diffaug.synthesis.segment import SegmentSummary as SegmentSummary
 from diffaug.synthesis.segment import segment_images as segment_images
-from diffaug.synthesis.shards import generate as generate
 from diffaug.training.fit import fit as fit
 from diffaug.validator.gate import Gate as Gate
 

@@ -144,15 +144,28 @@ class ValidatorConfig(Knobs):
     trajectories: Count = 128
 
 
+class SamplerConfig(Knobs):
+    """How the painter is sampled. `fit` seals it into the model, since the gate's thresholds hold for it alone."""
+
+    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # Steps of the sampler. More take more time.
+    # Points at which the gate checks a sample, as shares of the steps. 1 is the finished sample.
+    checks: tuple[Fraction, ...] = (0.5, 1.0)
+    # Method of a step: ddim for few steps, ab2 for many steps from noise alone.
+    solver: Literal["ab2", "ddim"] = "ddim"
+    # Share of the timesteps that are sampled. Below 1, painting starts from a training lesion that is moved onto the
+    # mask. With 1 it starts from noise, which needs more steps.
+    strength: Fraction = 0.4
+    # Guidance weights: text, then text and mask while noise is high. 1 disables guidance.
+    guidance: tuple[Weight, Weight] = (1.0, 1.0)
+
+
 class FitConfig(Knobs):
     """`diffaug fit`: annotated cases become a painter, its validators and their thresholds."""
 
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
-    steps: Annotated[int, Field(gt=0, le=1000)] = 2  # Steps of the sampler. More take more time.
-    # Points at which the gate checks a sample, as shares of the steps. 1 is the finished sample.
-    checks: tuple[Fraction, ...] = (0.5, 1.0)
+    sampler: SamplerConfig = SamplerConfig()
 
     @field_validator("validator")
     @classmethod
@@ -187,13 +200,6 @@ class GenerateConfig(Knobs):
     backgrounds: Annotated[Path | None, PLACE] = None
     shard_size: Positive = 32  # Requests in a shard. A run that was stopped repeats at most one shard for each process.
     slots: Positive = 8  # Samples that are painted together in a batch. Lower it if memory runs out.
-    # Share of the timesteps that are sampled. Below 1, painting starts from a training lesion that is moved onto the
-    # mask. With 1 it starts from noise.
-    strength: Fraction = 0.4
-    # Method of a step: ddim for few steps, ab2 for many steps from noise alone.
-    solver: Literal["ab2", "ddim"] = "ddim"
-    # Guidance weights: text, then text and mask while noise is high. 1 disables guidance.
-    guidance: tuple[Weight, Weight] = (1.0, 1.0)
     # What decides whether a sample is kept: conformal (the thresholds of the fit), fixed (--threshold), or off (every
     # sample is kept).
     gate: Literal["conformal", "fixed", "off"] = "conformal"
@@ -351,9 +357,8 @@ PRESETS: dict[str, Config] = {
         fit={
             "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
             "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
-            "steps": 12,
+            "sampler": {"steps": 12, "strength": 0.8, "solver": "ab2", "guidance": (3.0, 1.5)},
         },
-        generate={"strength": 0.8, "solver": "ab2", "guidance": (3.0, 1.5)},
     ),
     "smoke": _preset(
         data={
@@ -368,7 +373,7 @@ PRESETS: dict[str, Config] = {
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},
             "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2},
-            "steps": 4,
+            "sampler": {"steps": 4},
         },
         generate={"count": 6, "shard_size": 6, "slots": 4},
         study={"seeds": 1, "iterations": 8, "batch_size": 8, "bootstrap": 200},

@@ -14,21 +14,23 @@ from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from diffaug.artifacts import read_json, read_jsonl
+from diffaug.artifacts import read_json
 from diffaug.compute.devices import Process
-from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
+from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, SamplerConfig, ValidatorConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import read_rows
 from diffaug.diffusion.sampler import sample
 from diffaug.errors import ConfigError, ModelError
 from diffaug.models.checkpoints import find_checkpoint, verify
 from diffaug.models.loading import load_model
 from diffaug.models.stable_diffusion import StableDiffusion
-from diffaug.synthesis.shards import generate
+from diffaug.synthesis.generate import generate
 from diffaug.training.fit import fit
 from diffaug.training.painter import check_batch, held_out_loss, parts_of, train_painter
 from diffaug.training.windows import Annotated, encode_windows, lesion_window
 
 PROMPT = "a small round lesion"
+SAMPLER = SamplerConfig(steps=4, guidance=(3.0, 1.0), solver="ab2")
 TUNED = DenoiserConfig(lora_rank=4, windows_per_case=2, iterations=3, batch_size=4, learning_rate=1e-3)
 
 
@@ -59,7 +61,7 @@ def windows(bases, phantoms):
 @pytest.fixture(scope="session")
 def tuned_config():
     validator = ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8, alpha=0.4)
-    return FitConfig(denoiser=TUNED, validator=validator, steps=4, checks=(0.5, 1.0))
+    return FitConfig(denoiser=TUNED, validator=validator, sampler=SAMPLER)
 
 
 @pytest.fixture(scope="session")
@@ -284,13 +286,13 @@ def test_a_tuned_model_is_a_base_like_any_other(tuned, windows, tmp_path):
 
 
 def test_a_tuned_model_paints_with_the_gate_in_few_steps(tuned, phantoms, tmp_path):
-    config = GenerateConfig(count=2, negatives=0.0, shard_size=4, slots=2, guidance=(3.0, 1.0), solver="ab2")
+    config = GenerateConfig(count=2, negatives=0.0, shard_size=4, slots=2)
     summary = generate(
         tuned, phantoms, tmp_path / "set", config, device="auto" if not torch.cuda.is_available() else "cpu"
     )
-    assert summary["kept"] >= 2
-    rows = read_jsonl(tmp_path / "set" / "manifest.jsonl")
-    assert all([check["step"] for check in row["checks"]] == [2, 4] for row in rows if row["decision"] == "kept")
+    assert summary.funnel.lesions.kept >= 2
+    rows = read_rows(tmp_path / "set" / "manifest.jsonl")
+    assert all([check.step for check in row.checks] == [2, 4] for row in rows if row.decision == "kept")
     for case in read_dataset(tmp_path / "set").cases:
         assert case.read_mask().any()
 

@@ -270,7 +270,7 @@ def test_the_contrast_under_which_a_lesion_is_low_contrast_is_given_for_all_draw
 def test_the_funnel_is_drawn_from_its_table(folders, tmp_path):
     write_report(folders / "study", to=tmp_path / "report.html")
     table = (tmp_path / "funnel.csv").read_text(encoding="utf-8").splitlines()
-    assert table == ["size,requested,stopped,rejected,kept", "medium,5,0,1,4"]
+    assert table == ["size,requested,stopped,rejected,kept", "small,0,0,0,0", "medium,5,0,1,4", "large,0,0,0,0"]
 
 
 def test_small_lesions_are_reported_or_said_to_be_absent():

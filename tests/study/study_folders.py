@@ -1,16 +1,18 @@
 """Small data sets and synthetic sets on disk, in the formats of the product."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from diffaug.artifacts import digest_of_file, write_csv, write_json, write_jsonl
+from diffaug.artifacts import digest_of_file, write_csv, write_json
 from diffaug.conditioning.drawer import RequestDrawer
-from diffaug.conditioning.request import request_as_dict
 from diffaug.config import GenerateConfig
-from diffaug.data.case import Case, digest_of_case
+from diffaug.data.case import LabelClass, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
+from diffaug.data.manifest import Check, MaskTransform, Request, Row, SyntheticSet, funnel, write_rows
 from diffaug.data.seen import NOTHING, write_seen
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
@@ -53,7 +55,7 @@ def make_synthetic(
     fills: int = 0,
     paint_all: bool = False,
 ) -> Path:
-    """Write a synthetic set in the format of `diffaug generate`: kept cases, fills, and one rejected request.
+    """Write a synthetic set in the format of `diffaug generate`: kept cases, negatives, and one rejected request.
 
     Its model has seen the training images of `data`; without `data` those that `make_dataset` makes first.
     """
@@ -61,46 +63,46 @@ def make_synthetic(
     shard = folder / "shards" / "00000"
     for name in ("images", "masks", "rejected"):
         (shard / name).mkdir(parents=True)
-    rows, cases = [], []
+    rows = []
     for index in range(kept + 1):
-        name, decision = f"synth-{index:05d}", "kept" if index < kept else "rejected"
-        draw(shard / "images" / f"{name}.png", rng, (48, 40), 7)
-        image, mask = f"shards/00000/images/{name}.png", f"shards/00000/masks/{name}.png"
-        row = {
-            "index": index, "id": name, "decision": decision, "background": sources[0], "mask_case": sources[-1],
-            "reason": "" if decision == "kept" else "score under threshold", "placement": "free",
-            "prompt": "a small <flat> polyp", "seed": index, "size_bin": "medium", "sources": list(sources),
-            "checks": [{"step": 10, "t": 0, "score": 0.8 if decision == "kept" else 0.2, "threshold": 0.5}],
-            "model": "m", "validator": "v", "config": "c", "image": image, "mask": mask, "preview": "",
-            "image_digest": digest_of_file(folder / image), "mask_digest": digest_of_file(folder / mask),
-        }  # fmt: skip
-        if decision == "kept":
-            cases.append(
-                {
-                    "id": name,
-                    "image": image,
-                    "mask": mask,
-                    "group": sources[0],
-                    "split": "train",
-                    "prompt": row["prompt"],
-                }
-            )
-        elif not paint_all:
-            preview = f"shards/00000/rejected/{name}.png"
-            (folder / image).rename(folder / preview)
-            (folder / mask).rename(folder / preview.replace(".png", "_mask.png"))
-            row |= {"image": "", "mask": "", "preview": preview}
+        decision = "kept" if index < kept else "rejected"
+        request = Request(
+            index, f"synth-{index:05d}", index, sources[0], sources[-1], 0, "free", MaskTransform(), 0, 0,
+            "a small <flat> polyp", "medium",
+        )  # fmt: skip
+        draw(shard / "images" / f"{request.id}.png", rng, (48, 40), 7)
+        check = Check(10, 0, 0.8 if decision == "kept" else 0.2, 0.5)
+        row = Row(request, decision, "" if decision == "kept" else "score under threshold", 10, (check,), WINDOW, *MADE)
+        row = with_files(row, folder)
+        if decision == "rejected" and not paint_all:
+            preview = f"shards/00000/rejected/{request.id}.png"
+            (folder / row.image).rename(folder / preview)
+            (folder / row.mask).rename(folder / preview.replace(".png", "_mask.png"))
+            row = replace(row, image="", mask="", image_digest="", mask_digest="", preview=preview)
         rows.append(row)
-    for index in range(kept + 1, kept + 1 + fills):
-        rows.append(_fill(folder, rows[0], index, rng))
-        cases.append({**cases[0], **{name: rows[-1][name] for name in ("id", "image", "mask", "prompt")}})
-    write_csv(folder / "cases.csv", cases, COLUMNS)
-    write_jsonl(folder / "manifest.jsonl", rows)
+    rows += [_negative(folder, rows[0], index, rng) for index in range(kept + 1, kept + 1 + fills)]
     digests = folder.parent / "seen"
-    write_provenance(folder, data or (digests if digests.is_dir() else make_dataset(digests)))
-    funnel = {"requested": kept + 1, "stopped": 0, "rejected": 1, "kept": kept}
-    write_json(folder / "summary.json", {**funnel, "by_size": {"medium": funnel}, "seconds": 9.0})
+    write_set(folder, rows, data or (digests if digests.is_dir() else make_dataset(digests)))
     return folder
+
+
+WINDOW, MADE = (0, 0, 32), ("m", "v", "c")  # digests of model, validators and config
+
+
+def with_files(row: Row, folder: Path) -> Row:
+    """Return a row that names its image and its mask in the first shard."""
+    image, mask = (f"shards/00000/{kind}/{row.id}.png" for kind in ("images", "masks"))
+    digests = {"image_digest": digest_of_file(folder / image), "mask_digest": digest_of_file(folder / mask)}
+    return replace(row, image=image, mask=mask, **digests)
+
+
+def write_set(folder: Path, rows: Sequence[Row], data: Path, classes: Sequence[LabelClass] = ()) -> None:
+    """Write what lies beside the shards of a set whose model was fitted on a data set."""
+    write_rows(folder / "manifest.jsonl", rows)
+    made = SyntheticSet(folder, tuple(rows), tuple(classes))
+    write_cases(folder, [made.case(row) for row in rows if row.decision == "kept"])
+    write_provenance(folder, data)
+    write_json(folder / "summary.json", {**funnel(rows).as_dict(), "seconds": 9.0})
 
 
 def write_provenance(folder: Path, data: Path) -> None:
@@ -113,24 +115,23 @@ def write_provenance(folder: Path, data: Path) -> None:
     )
 
 
-def _fill(folder: Path, like: dict, index: int, rng: np.random.Generator) -> dict:
-    """Write a lesion-free fill on a frame that holds a lesion elsewhere, and return its row."""
+def _negative(folder: Path, like: Row, index: int, rng: np.random.Generator) -> Row:
+    """Write lesion-free tissue on a frame that holds a lesion elsewhere, and return its row."""
     name, shard = f"synth-{index:05d}", folder / "shards" / "00000"
     (shard / "regions").mkdir(exist_ok=True)
     draw(shard / "images" / f"{name}.png", rng, (48, 40), 6)
     region = np.zeros((40, 48), np.uint8)
     region[2:8, 2:10] = 255
     Image.fromarray(region).save(shard / "regions" / f"{name}.png")
-    parts = {kind: f"shards/00000/{kind}s/{name}.png" for kind in ("image", "mask", "region")}
-    digests = {f"{kind}_digest": digest_of_file(folder / parts[kind]) for kind in ("image", "mask")}
-    told = {"index": index, "id": name, "fill": True, "prompt": "normal mucosa", "checks": [], "found": 0.01}
-    return {**like, **told, **parts, **digests}
+    request = replace(like.request, index=index, id=name, negative=True, prompt="normal mucosa")
+    row = replace(like, request=request, checks=(), found=0.01, region=f"shards/00000/regions/{name}.png")
+    return with_files(row, folder)
 
 
 def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
     """Write a synthetic set in the format of `diffaug generate` whose cups are labelled, not painted."""
     drawer = RequestDrawer(read_dataset(eyes).split("train"), 0, GenerateConfig())
-    rows, cases = [], []
+    rows = []
     for index in range(kept):
         request = drawer.draw(index)
         paths = [folder / "shards" / "00000" / kind / f"{request.id}.png" for kind in ("images", "masks")]
@@ -138,13 +139,6 @@ def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
         for path, values in zip(paths, (image, drawer.masks(request).values), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(path)
-        cases.append(Case(request.id, *paths, request.background, "train", request.prompt, classes=drawer.classes))
-        places = dict(zip(("image", "mask"), (path.relative_to(folder).as_posix() for path in paths), strict=True))
-        more = {"decision": "kept", "sources": [request.background], "checks": [], "reason": "", "preview": ""}
-        rows.append({**request_as_dict(request), **more, **places, "model": "m", "validator": "v", "config": "c"})
-    write_cases(folder, cases)
-    write_jsonl(folder / "manifest.jsonl", rows)
-    write_provenance(folder, eyes)
-    funnel = {"requested": kept, "stopped": 0, "rejected": 0, "kept": kept}
-    write_json(folder / "summary.json", {**funnel, "by_size": {"large": funnel}, "seconds": 9.0})
+        rows.append(with_files(Row(request, "kept", "", 10, (), WINDOW, *MADE), folder))
+    write_set(folder, rows, eyes, drawer.classes)
     return folder

@@ -1,12 +1,13 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from study_folders import make_dataset, make_synthetic
 
-from diffaug.artifacts import read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import read_rows, write_rows
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study.arms import ARMS, build_arms, check_arms, check_size, default_arms, read_synthetic
 from diffaug.study.run import read_inputs, run_study
@@ -96,9 +97,8 @@ def test_an_arm_that_chooses_among_what_the_gate_stopped_is_refused_without_it(d
 
 def test_a_fill_that_was_turned_down_is_no_lesion_that_was_stopped(tmp_path, dataset):
     folder = make_synthetic(tmp_path / "all", fills=2, paint_all=True)
-    rows = read_jsonl(folder / "manifest.jsonl")
-    rows[-1] |= {"decision": "rejected", "image": "", "mask": ""}
-    write_jsonl(folder / "manifest.jsonl", rows)
+    *rows, last = read_rows(folder / "manifest.jsonl")
+    write_rows(folder / "manifest.jsonl", [*rows, replace(last, decision="rejected", image="", mask="")])
     train = read_dataset(dataset).split("train")
     (arm,) = build_arms(("unfiltered",), train, [read_synthetic(folder)], CONFIG)
     assert len(arm.pool) == 3 + 1
@@ -145,10 +145,10 @@ def test_an_unfinished_synthetic_set_is_refused(synthetic, name):
 
 @pytest.mark.parametrize("kind", ["image", "mask"])
 def test_a_painted_file_that_was_changed_is_refused_before_anything_is_trained(tmp_path, dataset, synthetic, kind):
-    row = read_jsonl(synthetic / "manifest.jsonl")[0]
-    path = synthetic / row[kind]
+    row = read_rows(synthetic / "manifest.jsonl")[0]
+    path = synthetic / getattr(row, kind)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(StudyError, match=f"{row['id']}.png is not the file that manifest.jsonl tells of"):
+    with pytest.raises(StudyError, match=f"{row.id}.png is not the file that manifest.jsonl tells of"):
         run_study(dataset, tmp_path / "study", [synthetic], StudyConfig())
     assert not (tmp_path / "study").exists()
 

@@ -1,14 +1,16 @@
 import csv
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from study_folders import make_dataset, make_synthetic, write_provenance
 
-from diffaug.artifacts import read_json, read_jsonl, write_csv, write_json, write_jsonl
+from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import read_rows, write_rows
 from diffaug.data.seen import NOTHING, SEEN_FILE, Seen, write_seen
 from diffaug.errors import StudyError
 from diffaug.report.page import write_report
@@ -43,9 +45,9 @@ def test_an_unannotated_source_is_refused(dataset, synthetic):
 
 
 def test_a_rejected_row_is_checked_too(dataset, synthetic):
-    rows = read_jsonl(synthetic / "manifest.jsonl")
-    rows[-1]["sources"] = ["test-0"]
-    write_jsonl(synthetic / "manifest.jsonl", rows)
+    *rows, last = read_rows(synthetic / "manifest.jsonl")
+    last = replace(last, request=replace(last.request, mask_case="test-0"))
+    write_rows(synthetic / "manifest.jsonl", [*rows, last])
     with pytest.raises(StudyError, match="test-0"):
         read_inputs(dataset, [synthetic], ["test"])
 

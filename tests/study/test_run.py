@@ -20,6 +20,7 @@ from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.lesions import SIZES
+from diffaug.data.manifest import read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.page import write_report
 from diffaug.study import choose, derive
@@ -265,9 +266,9 @@ def test_a_painted_mask_of_another_size_is_refused(tmp_path, inputs):
     dataset, synthetic = inputs[0], shutil.copytree(inputs[1], tmp_path / "synthetic")
     first = read_dataset(synthetic).cases[0]
     Image.open(first.mask).resize((20, 24)).save(first.mask)
-    first_row, *rows = read_jsonl(synthetic / "manifest.jsonl")
-    told = first_row | {"mask_digest": digest_of_file(first.mask)}  # or the changed file itself would be refused
-    write_jsonl(synthetic / "manifest.jsonl", [told, *rows])
+    row, *rows = read_rows(synthetic / "manifest.jsonl")
+    changed = replace(row, mask_digest=digest_of_file(first.mask))  # or the changed file itself would be refused
+    write_rows(synthetic / "manifest.jsonl", [changed, *rows])
     with pytest.raises(DataError, match="the size of its image"):
         run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": ("real", "validated")}))
 
@@ -524,7 +525,7 @@ def test_a_run_whose_weights_are_kept_is_tested_again_without_training(study, in
 
 def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     scores = {row["id"]: row for row in read_jsonl(finished / "scores.jsonl")}
-    rows = read_jsonl(inputs[1] / "manifest.jsonl")
+    rows = read_synthetic(inputs[1]).rows
     chosen = choose.select(rows, scores, CONFIG.select, 3)
     assert len(chosen) == 3
     assert {row["id"] for row in chosen} <= {row["id"] for row in choose.accepted(rows)}
@@ -560,8 +561,8 @@ def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs
     dataset, synthetic = inputs
     found = derive.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
     assert (found["accepted"], found["kept"], found["fills"]) == (4, 2, 1)
-    rows = read_jsonl(tmp_path / "selected" / "manifest.jsonl")
-    assert all(row["scores"] for row in rows if not row.get("fill"))
+    rows = read_rows(tmp_path / "selected" / "manifest.jsonl")
+    assert all(row.scores for row in rows if not row.request.negative)
     again = derive.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
     assert again == found
     one = read_synthetic(tmp_path / "selected")
@@ -603,10 +604,10 @@ def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
     with pytest.raises(StudyError, match="was made with data = "):
         run_study(data, study, [synthetic], CONFIG)
     table.write_text(before, encoding="utf-8")
-    first, *rows = read_jsonl(synthetic / "manifest.jsonl")
-    Image.fromarray(~np.asarray(Image.open(synthetic / first["mask"]))).save(synthetic / first["mask"])
-    first["mask_digest"] = digest_of_file(synthetic / first["mask"])  # as `--label repaired` would have written
-    write_jsonl(synthetic / "manifest.jsonl", [first, *rows])
+    first, *rows = read_rows(synthetic / "manifest.jsonl")
+    Image.fromarray(~np.asarray(Image.open(synthetic / first.mask))).save(synthetic / first.mask)
+    first = replace(first, mask_digest=digest_of_file(synthetic / first.mask))
+    write_rows(synthetic / "manifest.jsonl", [first, *rows])
     with pytest.raises(StudyError, match="was made with synthetic = "):
         run_study(data, study, [synthetic], CONFIG)
 

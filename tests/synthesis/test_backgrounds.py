@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json
+from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import digest_of_case
 from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
 from diffaug.data.images import read_mask, write_png
+from diffaug.data.manifest import read_manifest
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study.arms import read_synthetic
 from diffaug.study.provenance import check_provenance
-from diffaug.synthesis.shards import Studio, generate, make_plan
+from diffaug.synthesis.generate import generate
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.shards import workshop_of
 
 CONFIG = GenerateConfig(count=12, shard_size=6, slots=2, negatives=0.0, gate="off")
 
@@ -72,27 +75,27 @@ def test_requests_without_other_frames_are_what_they_were(phantoms, drawer):
 
 def test_a_case_on_a_labelled_frame_is_judged_by_who_has_not_seen_its_mask(fitted, phantoms, labelled):
     options = {"backgrounds": labelled, "domain": "colonoscopy", "gate": "conformal"}
-    studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update=options), 0))
-    others, folds = {case.id for case in read_dataset(labelled).cases}, studio.calibration.folds
-    drawn = [studio.drawer.draw(index) for index in range(60)]
+    workshop = workshop_of(make_plan(fitted, phantoms, CONFIG.model_copy(update=options), 0))
+    others, folds = {case.id for case in read_dataset(labelled).cases}, workshop.painter.calibration.folds
+    drawn = [workshop.maker.drawer.draw(index) for index in range(60)]
     assert {request.background for request in drawn} & others
-    assert all(studio.fold(request) == folds[request.mask_case] for request in drawn)
+    assert all(workshop.maker.fold(request) == folds[request.mask_case] for request in drawn)
 
 
 def test_a_set_on_labelled_frames_can_be_studied_and_says_what_it_was_painted_on(fitted, phantoms, labelled, tmp_path):
     out, config = tmp_path / "set", CONFIG.model_copy(update={"backgrounds": labelled})
     generate(fitted, phantoms, out, config)
-    rows, others = read_jsonl(out / "manifest.jsonl"), {case.id for case in read_dataset(labelled).cases}
-    assert {row["background"] for row in rows} & others
+    rows, others = read_manifest(out).rows, {case.id for case in read_dataset(labelled).cases}
+    assert {row.request.background for row in rows} & others
     check_provenance(read_synthetic(out), read_dataset(phantoms))
-    told = read_json(out / "config.json")["generate"]
-    assert told["backgrounds"] == make_plan(fitted, phantoms, config, 0).backgrounds_digest
-    assert "backgrounds" not in make_plan(fitted, phantoms, CONFIG, 0).settings()
+    identity = read_json(out / "config.json")["identity"]
+    assert identity["backgrounds"] == make_plan(fitted, phantoms, config, 0).backgrounds_digest
+    assert not make_plan(fitted, phantoms, CONFIG, 0).identity()["backgrounds"]
     cases = {case.id: case for case in read_dataset(out).cases}
     for row in rows:
-        if row["background"] in others and row["id"] in cases:
-            assert cases[row["id"]].group == row["background"]
-            assert read_mask(out / row["mask"]).any()
+        if row.request.background in others and row.id in cases:
+            assert cases[row.id].group == row.request.background
+            assert read_mask(out / row.mask).any()
 
 
 def test_a_set_whose_masks_come_from_an_unannotated_frame_is_refused(fitted, phantoms, labelled, tmp_path):
@@ -131,5 +134,5 @@ def test_labels_from_annotations_that_the_model_has_not_seen_are_refused(fitted,
 
 
 def test_a_cup_is_painted_in_annotated_eyes_alone(fitted_eyes, eyes, labelled):
-    with pytest.raises(ConfigError, match="in the annotated eye it belongs to"):
+    with pytest.raises(ConfigError, match="in the annotated photograph it belongs to"):
         make_plan(fitted_eyes, eyes, CONFIG.model_copy(update={"backgrounds": labelled, "place": "replace"}), 0)

@@ -63,7 +63,7 @@ def test_a_lesion_that_looks_like_no_tissue_is_left_out_and_named(fitted, phanto
     hidden = read_dataset(data).case(case)
     assert lost_from_view(hidden.read_mask(), field_of_view(hidden.read_image())).any()
     summary = remove(fitted, data, tmp_path / "out")
-    assert summary["left_out"] == [case] and summary["cases"] == 7
+    assert summary.left_out == (case,) and summary.cases == 7
     drawer = RequestDrawer(read_dataset(data).split("train"), 0, GenerateConfig(place="removed", negatives=0.0))
     assert case not in {drawer.draw(index).background for index in range(12)}
 
@@ -163,4 +163,4 @@ def test_a_case_without_a_lesion_is_left_out(removed, fitted, phantoms, tmp_path
     first = read_dataset(copy).split("train")[0]
     write_png(first.mask, np.zeros_like(first.read_mask(), dtype=np.uint8))
     summary = remove(fitted, copy, tmp_path / "set")
-    assert summary["cases"] == len(read_dataset(removed).cases) - 1
+    assert summary.cases == len(read_dataset(removed).cases) - 1

@@ -11,8 +11,8 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.images import read_image, write_png
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.checkpoints import seal
-from diffaug.synthesis.segment import FrameSegmenter, label_of, segment_images
-from diffaug.synthesis.shards import painter_digest
+from diffaug.painting.painter import Painter, painter_digest
+from diffaug.synthesis.segment import label_of, lesion_probabilities, segment_images
 
 
 @pytest.fixture
@@ -27,20 +27,20 @@ def pictures(phantoms, tmp_path):
 
 def test_every_image_gets_a_mask_and_an_overlay_of_its_own_size(fitted, pictures, tmp_path):
     summary = segment_images(fitted, pictures, tmp_path / "out")
-    assert summary["segmented"] == 3 and summary["failed"] == []
-    assert read_json(tmp_path / "out" / "summary.json") == summary
+    assert summary.segmented == 3 and summary.failed == ()
+    assert read_json(tmp_path / "out" / "summary.json") == summary.as_dict()
     for path in pictures.iterdir():
         mask = read_image(tmp_path / "out" / "masks" / path.name)
         assert mask.shape == read_image(path).shape == read_image(tmp_path / "out" / "overlays" / path.name).shape
         assert set(np.unique(mask)) <= {0, 255}
-        assert summary["found"][path.name] == pytest.approx((mask[..., 0] > 0).mean(), abs=1e-4)
+        assert summary.found[path.name] == pytest.approx((mask[..., 0] > 0).mean(), abs=1e-4)
 
 
 def test_a_probability_is_that_of_the_pixel_it_lies_on(fitted, pictures):
-    segmenter, frame = FrameSegmenter(fitted), read_image(pictures / "square.png")
-    whole = segmenter.probabilities(frame)
+    painter, frame = Painter.load(fitted), read_image(pictures / "square.png")
+    whole = lesion_probabilities(painter, frame)
     assert whole.shape == (1, *frame.shape[:2]) and ((whole > 0) & (whole < 1)).all()
-    mirrored = segmenter.probabilities(np.ascontiguousarray(frame[16:112]))
+    mirrored = lesion_probabilities(painter, np.ascontiguousarray(frame[16:112]))
     assert mirrored.shape == (1, 96, 128)
 
 

@@ -13,6 +13,8 @@ import diffaug.training.loop
 from diffaug.artifacts import held, read_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
+from diffaug.config import SamplerConfig
+from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import write_png
 from diffaug.data.seen import read_seen, sketches_of
@@ -157,7 +159,7 @@ def test_what_a_run_leaves_that_died_before_its_settings_is_no_hindrance(phantom
 def test_a_model_folder_fitted_with_other_settings_is_refused(fitted, copy, tiny, change):
     config, seed, base = tiny, 0, None
     if change == "config":
-        config = tiny.model_copy(update={"steps": 5})
+        config = tiny.model_copy(update={"sampler": SamplerConfig(steps=5)})
     elif change == "seed":
         seed = 1
     elif change == "base":

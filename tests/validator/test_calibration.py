@@ -242,14 +242,14 @@ def test_trajectories_that_are_not_accepted_set_no_threshold():
 
 
 def test_too_few_trajectories_stop_nothing_and_the_calibration_says_so():
-    few = calibration(delta=0.02).with_trajectories(painted(40), {})
+    few = calibration(delta=0.02).with_trajectories(painted(40))
     assert few.stop_groups == {}
     assert all(few.threshold(name, 2) == 0.0 and few.threshold(name, 4) == 0.5 for name in BINS)
     assert any("40 trajectories are too few" in line for line in few.notices())
 
 
 def test_one_threshold_for_every_size_moves_the_looks_before_it():
-    made = calibration(delta=0.05).with_trajectories(painted(300), {})
+    made = calibration(delta=0.05).with_trajectories(painted(300))
     for threshold in (0.2, 0.6):
         fixed = made.fixed(threshold)
         assert all(fixed.threshold(name, 4) == threshold for name in BINS)
@@ -259,7 +259,7 @@ def test_one_threshold_for_every_size_moves_the_looks_before_it():
 
 
 def test_without_stops_only_the_end_decides():
-    made = calibration(delta=0.05).with_trajectories(painted(300), {})
+    made = calibration(delta=0.05).with_trajectories(painted(300))
     assert made.threshold("small", 2) > 0
     bare = made.without_stops()
     assert all(bare.threshold(name, 2) == 0.0 for name in BINS)
@@ -289,7 +289,7 @@ def test_a_gate_with_too_few_lesions_in_all_says_that_nothing_is_rejected():
 
 
 def test_a_calibration_survives_its_file(tmp_path):
-    made = calibration().with_trajectories(painted(300), {"solver": "ab2", "guidance": [3.0, 1.0]})
+    made = calibration().with_trajectories(painted(300))
     made.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == made
     assert calibration().threshold("small", 4) == 0.5

@@ -91,10 +91,10 @@ class Generate:
         if self.dry_run:
             self._check()
             return print_plan(self.generate)
-        from diffaug.synthesis.shards import generate
+        from diffaug.synthesis.generate import generate
 
         options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
-        print_json(generate(self.model, self.data, self.out, self.generate, **options))  # type: ignore[arg-type]
+        print_json(generate(self.model, self.data, self.out, self.generate, **options).as_dict())  # type: ignore[arg-type]
         return None
 
     def _check(self) -> None:
@@ -104,7 +104,7 @@ class Generate:
         check_config(self.generate)
         if self.generate.aim != "match" and (self.data / "cases.csv").is_file():
             from diffaug.data.folder import read_dataset
-            from diffaug.synthesis.shards import budget_of
+            from diffaug.synthesis.plan import budget_of
 
             budget = budget_of(read_dataset(self.data), self.generate)
             print(budget.table() if budget else "", file=sys.stderr)
@@ -127,7 +127,7 @@ class Remove:
         """Remove, and print what the validator finds before and after."""
         from diffaug.synthesis.remove import remove
 
-        print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device))
+        print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device).as_dict())
 
 
 @dataclass
@@ -147,4 +147,4 @@ class Segment:
         """Segment, and print the share of each frame that was found."""
         from diffaug.synthesis.segment import segment_images
 
-        print_json(segment_images(self.model, self.images, self.out, device=self.device))
+        print_json(segment_images(self.model, self.images, self.out, device=self.device).as_dict())

@@ -19,6 +19,7 @@ from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.request import seed_of_request
 from diffaug.data.case import Case, Mask, Pixels
 from diffaug.data.lesions import connected_parts
+from diffaug.data.manifest import RemovedRegion
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.compose import band_width, compose, reach_of
@@ -42,13 +43,13 @@ class Remover:
     seed: int
     strength: float = STRENGTH
 
-    def remove(self, case: Case) -> tuple[Pixels, list[dict[str, Any]]]:
+    def remove(self, case: Case) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
         """Return the frame without its lesions, and a record of every region that was painted.
 
         Every pixel outside the regions is the original's, byte for byte.
         """
         frame, mask = case.read_image(), case.read_mask()
-        field, rows = field_of_view(frame), []
+        field, regions = field_of_view(frame), list[RemovedRegion]()
         for number, (lesion, region) in enumerate(regions_of(mask, field)):
             window = window_around(region, CONTEXT, least=max(32, longer_side(region) + 4))
             seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
@@ -59,9 +60,8 @@ class Remover:
             painted = self.fill(tissue, reach, window, seed, domain_of(case.class_names).normal_prompt)
             frame = compose(frame, painted, window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
-            side = [window.top, window.left, window.side]
-            rows.append({"window": side, "seed": seed, "found_before": before, "found_after": after})
-        return frame, rows
+            regions.append(RemovedRegion((window.top, window.left, window.side), seed, before, after))
+        return frame, tuple(regions)
 
     @torch.no_grad()
     def fill(self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT) -> torch.Tensor:

@@ -19,6 +19,7 @@ from diffaug.errors import EmptyArmError
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
+    from diffaug.synthesis.generate import GenerateSummary
     from diffaug.training.fit import FitSummary
 
 from diffaug.pipeline.estimate import within_budget
@@ -84,7 +85,7 @@ def _run_job(job: Job, records: "Records") -> None:
 def _run_stages(job: Job, records: "Records", pending: list[str], beside: Mapping[str, Mapping[str, Any]]) -> None:
     """Run what the pending arms need, and record it with the runs of `oracle` that are recorded beside."""
     from diffaug.study.arms import is_derived
-    from diffaug.synthesis.shards import generate
+    from diffaug.synthesis.generate import generate
     from diffaug.training.fit import fit
 
     config, out = job.config, job.out
@@ -182,13 +183,17 @@ def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _cost(job: Job, fitted: "FitSummary | None", made: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(job: Job, fitted: "FitSummary | None", made: "GenerateSummary") -> dict[str, Any]:
+    counts = made.funnel.lesions
     return {
         "annotated": job.annotated,
         "draw": job.draw,
         "fold": job.fold,
         "fit_seconds": round(sum(fitted.seconds.values()), 1) if fitted else 0.0,
-        **{name: made[name] for name in ("requested", "stopped", "rejected", "kept")},
-        "fills": made.get("fills", {}).get("kept", 0),
-        "generate_seconds": made["seconds"],
+        "requested": counts.requested,
+        "stopped": counts.stopped,
+        "rejected": counts.rejected,
+        "kept": counts.kept,
+        "fills": made.funnel.negatives.kept,
+        "generate_seconds": made.seconds,
     }

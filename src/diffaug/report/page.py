@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from diffaug.artifacts import PathLike, make_folder, read_json, read_jsonl, write_csv, write_text
+from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
 from diffaug.config import WITH_LABELS
 from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import Row, read_rows
 from diffaug.errors import DataError, StudyError
 from diffaug.report import figures, pictures
 
@@ -521,7 +522,8 @@ def spread(rows: Sequence[Any], count: int) -> list[Any]:
 
 def _funnel(summary: Mapping[str, Any], table: Path) -> str:
     """Write what became of the requests of each size as a table, and draw the table."""
-    rows = [{"size": name, **found} for name, found in summary.get("by_size", {}).items()]
+    sizes = summary.get("by_size", {}).items()
+    rows = [{"size": name, **found} for name, found in sorted(sizes, key=lambda named: _stratum_order(named[0]))]
     write_csv(table, rows, FUNNEL_COLUMNS)
     return figures.funnel_figure({row["size"]: row for row in read_table(table)})
 
@@ -530,13 +532,14 @@ def _synthetic(folder: Path | None, to: Path) -> dict[str, Any] | None:
     """Return what the page shows of a synthetic set; None without one."""
     if folder is None or not (folder / "manifest.jsonl").is_file():
         return None
-    rows = read_jsonl(folder / "manifest.jsonl")
+    rows = read_rows(folder / "manifest.jsonl")
     summary = read_json(folder / "summary.json")
+    summary |= summary.get("lesions", {})
     chosen = "requested" not in summary  # by `diffaug select`, from a set whose funnel is not here
-    kept = [row for row in rows if row["decision"] == "kept"]
-    refused = [row for row in rows if row["decision"] != "kept" and row.get("preview")]
-    stopped = [row for row in refused if row["decision"] == "stopped"]
-    rejected = [row for row in refused if row["decision"] == "rejected"]
+    kept = [row for row in rows if row.decision == "kept"]
+    refused = [row for row in rows if row.decision != "kept" and row.preview]
+    stopped = [row for row in refused if row.decision == "stopped"]
+    rejected = [row for row in refused if row.decision == "rejected"]
     cases = read_dataset(folder).cases if kept else ()
     classes = cases[0].classes if cases else ()
     half = max(REFUSED // 2, REFUSED - len(stopped))
@@ -554,7 +557,7 @@ def _synthetic(folder: Path | None, to: Path) -> dict[str, Any] | None:
             _refused(folder, row, classes)
             for row in spread(rejected, half) + spread(stopped, REFUSED - min(half, len(rejected)))
         ],
-        "digests": {name: kept[0].get(name, "") for name in ("model", "validator", "config")} if kept else {},
+        "digests": {name: getattr(kept[0], name) for name in ("model", "validator", "config")} if kept else {},
     }
 
 
@@ -567,27 +570,26 @@ def read_masks(path: Path, case: str, classes: Sequence[LabelClass]) -> Mask:
     return masks_from_label(read_label(path, case), classes) if classes else read_mask(path, case)[None]
 
 
-def _accepted(folder: Path, row: Mapping[str, Any], classes: Sequence[LabelClass]) -> dict[str, Any]:
-    image, masks = read_image(folder / row["image"], row["id"]), read_masks(folder / row["mask"], row["id"], classes)
+def _accepted(folder: Path, row: Row, classes: Sequence[LabelClass]) -> dict[str, Any]:
+    image, masks = read_image(folder / row.image, row.id), read_masks(folder / row.mask, row.id, classes)
     return {
         "row": row,
         "frame": pictures.outlined(image, [(mask, pictures.REQUESTED) for mask in masks]),
         "close": pictures.plain(pictures.close_up(image, np.any(masks, axis=0))),
         "mask": pictures.mask_picture(masks),
-        "check": row["checks"][-1] if row["checks"] else None,
+        "check": row.checks[-1] if row.checks else None,
     }
 
 
-def _refused(folder: Path, row: Mapping[str, Any], classes: Sequence[LabelClass]) -> dict[str, Any]:
-    path = folder / row["preview"]
-    masks = read_masks(path.with_name(f"{path.stem}_mask{path.suffix}"), row["id"], classes)
-    image = read_image(path, row["id"])
+def _refused(folder: Path, row: Row, classes: Sequence[LabelClass]) -> dict[str, Any]:
+    masks = read_masks(folder / row.preview_mask, row.id, classes)
+    image = read_image(folder / row.preview, row.id)
     return {
         "row": row,
         "frame": pictures.outlined(image, [(mask, pictures.REQUESTED) for mask in masks]),
         "close": pictures.plain(image),
         "mask": pictures.mask_picture(masks),
-        "check": row["checks"][-1] if row["checks"] else None,
+        "check": row.checks[-1] if row.checks else None,
     }
 
 

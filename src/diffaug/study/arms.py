@@ -4,14 +4,15 @@ Knows cases and manifests; knows no pixels, networks or metrics.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import digest_of_file, read_json, read_jsonl
+from diffaug.artifacts import digest_of_file, read_json
 from diffaug.config import WITH_LABELS, StudyConfig
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
+from diffaug.data.manifest import Row, read_rows
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study import choose
@@ -300,16 +301,23 @@ def read_synthetic(folder: Path, number: int = 0) -> SyntheticSet:
     classes = read_dataset(folder).cases[0].classes
     provenance = folder / "provenance.json"
     told = read_json(provenance) if provenance.is_file() else {}
-    rows = read_jsonl(folder / "manifest.jsonl")
+    rows = [_mapping_of(row) for row in read_rows(folder / "manifest.jsonl")]
     _check_files(folder, rows)
     named = tuple(row | {"id": f"{number + 1}:{row['id']}"} if number else row for row in rows)
     return SyntheticSet(folder, named, told.get("images", {}), classes, told.get("cases", {}), read_seen(folder))
 
 
+def _mapping_of(row: Row) -> dict[str, Any]:
+    """Return a row of a manifest by the names that the arms use."""
+    values = asdict(row)
+    request = values.pop("request")
+    return {**values, **request, "fill": request["negative"], "sources": row.request.sources}
+
+
 def _check_files(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    files = [(row[kind], row.get(f"{kind}_digest")) for row in rows if row["image"] for kind in ("image", "mask")]
+    files = [(row[kind], row[f"{kind}_digest"]) for row in rows if row["image"] for kind in ("image", "mask")]
     for name, digest in files:
-        if digest is None:  # of a set that does not say
+        if not digest:  # of a set that does not say
             continue
         if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
             raise StudyError(

@@ -19,6 +19,7 @@ from diffaug.conditioning.domain import domain_of
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
 from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.manifest import Row, Scores, read_rows, write_rows
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, EmptyArmError, StudyError
 from diffaug.study import choose
@@ -177,29 +178,35 @@ def select_set(
     pool = derivation.pool()
     scores = {row["id"]: row for row in read_jsonl(study / "scores.jsonl")}
     by_id = {row["id"]: row for row in one.rows}
+    typed = {row.id: row for row in read_rows(synthetic / "manifest.jsonl")}
     with new_dataset(out) as partial:
         cases = [copy_case(case, partial) for case in pool]
         negative = [
             replace(case, attributes={NEGATIVE: 1.0} if by_id[case.id].get("lesion_free") else {}) for case in cases
         ]
         write_cases(partial, negative)
-        made = [
-            {**by_id[case.id], "decision": "kept", "scores": scores.get(case.id)}
-            | {"image": case.image.relative_to(partial).as_posix(), "mask": _path_in(case, partial)}
-            for case in cases
-        ]
-        for row in made:
-            if row.get("fill"):
-                region = copy_file(synthetic / row["region"], partial / "regions", row["id"])
-                row["region"] = region.relative_to(partial).as_posix()
-        write_jsonl(partial / "manifest.jsonl", made)
-        lesions = [row for row in made if not row.get("fill")]
-        sizes = Counter(row["size_bin"] for row in lesions)
+        made = [_chosen(typed[case.id], case, partial, scores.get(case.id), synthetic) for case in cases]
+        write_rows(partial / "manifest.jsonl", made)
+        lesions = [row for row in made if not row.request.negative]
+        sizes = Counter(row.request.size_bin for row in lesions)
         found = {"accepted": len(rows), "kept": len(lesions), "fills": len(made) - len(lesions), "by_size": dict(sizes)}
         write_seen(partial, one.seen)
         write_json(partial / "provenance.json", {"images": dict(one.digests), "cases": dict(one.annotations)})
         write_json(partial / "summary.json", found)
     return found
+
+
+def _chosen(row: Row, case: Case, folder: Path, scores: Mapping[str, Any] | None, synthetic: Path) -> Row:
+    """Return the row of a chosen case that was copied into a folder; of a negative, copy its region, too."""
+    region = ""
+    if row.request.negative:
+        region = copy_file(synthetic / row.region, folder / "regions", row.id).relative_to(folder).as_posix()
+    measured = None
+    if scores is not None:
+        features = tuple(scores["features"])
+        measured = Scores(scores["loss"], scores["novelty"], scores["low_contrast"], features)
+    image, mask = case.image.relative_to(folder).as_posix(), _path_in(case, folder)
+    return replace(row, decision="kept", image=image, mask=mask, region=region, scores=measured)
 
 
 def read_baselines(

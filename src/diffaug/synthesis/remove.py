@@ -4,39 +4,84 @@ A case's result is a pure function of (model digest, case, seed); it is complete
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
 from diffaug.artifacts import (
     atomic_path,
     digest_of_file,
-    held,
+    digest_of_value,
     make_folder,
     read_json,
     write_json,
     write_jsonl,
 )
-from diffaug.compute.devices import device_of
 from diffaug.compute.progress import tracked
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.data.case import Case, Pixels, digest_of_case, write_png
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.inspect import outlined
+from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
-from diffaug.models.loading import load_model
 from diffaug.painting.clearing import CONTEXT, MARGIN, STRENGTH, Remover
-from diffaug.synthesis.shards import claim, load_validators
-from diffaug.validator.calibration import Calibration
+from diffaug.painting.painter import Painter
+from diffaug.runfolder import Contents, claimed
 
 SHEET_CASES, SHEET_SIDE = 12, 240  # of the sheet; px
 
 
-def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "cpu") -> dict[str, Any]:
+@dataclass(frozen=True)
+class RemovedCase:
+    """A case whose lesions were painted away.
+
+    Attributes:
+        id: Of the new case.
+        source: The case that it was.
+        model: Digest of the model.
+        regions: What was painted.
+        image_digest: Of the picture's bytes.
+        mask_digest: Of the empty mask's.
+    """
+
+    id: str
+    source: str
+    model: str
+    regions: tuple[RemovedRegion, ...]
+    image_digest: str
+    mask_digest: str
+
+
+@dataclass(frozen=True)
+class RemoveSummary:
+    """What `remove` made.
+
+    Attributes:
+        cases: How many cases were cleared.
+        regions: How many regions were painted in them.
+        found_before: Median share of a lesion's area that the validator found before.
+        found_after: The same after.
+        left_out: Cases with a lesion where no tissue is seen, such as in a box or in the frame's black border.
+    """
+
+    cases: int
+    regions: int
+    found_before: float
+    found_after: float
+    left_out: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values, as `summary.json` holds them."""
+        return {**asdict(self), "left_out": list(self.left_out)}
+
+
+def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "cpu") -> RemoveSummary:
     """Paint away the lesions of every annotated training case of a data set.
 
     The result is for other code (negative cases, lesion-free frames): `fit` and `study` want a lesion in every mask.
@@ -51,52 +96,61 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
         device: Where to compute: cpu, cuda, cuda:N or auto.
 
     Returns:
-        The content of `summary.json`: cases, regions, the median share of the lesions' area that the validator finds
-        before and after, and, where there are any, the cases left out since a lesion of theirs lies where no tissue is
-        seen, such as in a box or in the frame's black border.
+        What was made; `summary.json` holds it, too.
 
     Raises:
         DataError: No training case is annotated, none shows its lesions, or a case breaks a rule.
         ModelError: The model is unfinished or altered.
         ConfigError: `out` holds a set with other settings, or other files, or another process works in it.
     """
-    place, digest = str(device_of(device)), verify(model)
+    digest, (cases, hidden) = verify(model), removable_cases(data)
+    painter = Painter.load(model, device, sealed=False)
+    remover = Remover(painter.model, painter.calibration, painter.validators, seed)
+    identity = {
+        "margin": MARGIN, "context": CONTEXT, "strength": STRENGTH, "seed": seed, "model": digest,
+        "data": digest_of_value({case.id: digest_of_case(case) for case in cases}), "device": str(painter.model.device),
+    }  # fmt: skip
+    with claimed(out, Contents("folder of cleared cases", identity, "config.json")):
+        return _written(cases, remover, out, digest, hidden)
+
+
+def removable_cases(data: Path) -> tuple[list[Case], tuple[str, ...]]:
+    """Return the annotated training cases whose lesions can be seen, and the ids of the others.
+
+    Raises:
+        DataError: There is none, or a case breaks a rule.
+    """
     cases = [case for case in read_dataset(data).split("train") if case.read_mask().any()]
     if not cases:
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
-    hidden = [c.id for c in cases if lost_from_view(c.read_mask(), field_of_view(c.read_image())).any()]
-    cases = [case for case in cases if case.id not in hidden]
-    if not cases:
+    hidden = tuple(c.id for c in cases if lost_from_view(c.read_mask(), field_of_view(c.read_image())).any())
+    seen = [case for case in cases if case.id not in hidden]
+    if not seen:
         raise DataError(f"removal needs lesions on tissue: in {data} all lie where none is seen; check its masks")
-    digests = {case.id: digest_of_case(case) for case in cases}
-    settings: dict[str, Any] = {"margin": MARGIN, "context": CONTEXT, "strength": STRENGTH}
-    settings |= {"device": place} if place != "cpu" else {}
-    claim(out, {"remove": settings, "seed": seed, "model": digest, "data": digests})
-    calibration = Calibration.load(model / "calibration.json")
-    painter = load_model(model, place)
-    remover = Remover(painter, calibration, load_validators(model, calibration, painter), seed)
-    with held(out):
-        return _written(cases, remover, out, digest, hidden)
+    return seen, hidden
 
 
-def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: Sequence[str]) -> dict[str, Any]:
+def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: tuple[str, ...]) -> RemoveSummary:
     """Paint what is not painted yet, write the tables and the sheet, and return the summary."""
     for case in tracked(cases, len(cases), "removing"):
         if not _is_made(out, case):
             _write_case(out, case, *remover.remove(case), digest=digest)
 
-    rows = [read_json(_row_path(out, case)) for case in cases]
-    write_jsonl(out / "manifest.jsonl", rows)
+    rows = [_read_row(_row_path(out, case)) for case in cases]
+    write_jsonl(out / MANIFEST, (asdict(row) for row in rows))
     write_cases(out, [_made(out, case) for case in cases])
     write_sheet(cases[:SHEET_CASES], out)
-    regions = [region for row in rows for region in row["regions"]]
-    summary: dict[str, Any] = {"cases": len(rows), "regions": len(regions)}
-    summary |= {"left_out": hidden} if hidden else {}
-    for name in ("found_before", "found_after"):
-        summary[name] = round(float(np.median([region[name] for region in regions])), 4)
-    write_json(out / "summary.json", summary)
+    regions = [region for row in rows for region in row.regions]
+    before, after = ([getattr(region, name) for region in regions] for name in ("found_before", "found_after"))
+    medians = [round(float(np.median(values)), 4) for values in (before, after)]
+    summary = RemoveSummary(len(rows), len(regions), medians[0], medians[1], hidden)
+    write_json(out / SUMMARY, summary.as_dict())
     return summary
+
+
+def _read_row(path: Path) -> RemovedCase:
+    return TypeAdapter(RemovedCase).validate_python(read_json(path))
 
 
 def _row_path(out: Path, case: Case) -> Path:
@@ -109,14 +163,12 @@ def _is_made(out: Path, case: Case) -> bool:
 
 
 def _made(out: Path, case: Case) -> Case:
-    name = f"{case.id}-removed"
+    name, prompt = f"{case.id}-removed", domain_of(case.class_names).normal_prompt
     image, mask = (out / kind / f"{name}.png" for kind in ("images", "masks"))
-    return Case(
-        name, image, mask, case.group, case.split, domain_of(case.class_names).normal_prompt, classes=case.classes
-    )
+    return Case(name, image, mask, case.group, case.split, prompt, classes=case.classes)
 
 
-def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, Any]], *, digest: str) -> None:
+def _write_case(out: Path, case: Case, frame: Pixels, regions: tuple[RemovedRegion, ...], *, digest: str) -> None:
     """Write image, empty mask, and last of all the row."""
     made = _made(out, case)
     for folder in ("images", "masks", "rows"):
@@ -124,9 +176,8 @@ def _write_case(out: Path, case: Case, frame: Pixels, regions: list[dict[str, An
     mask = out / "masks" / f"{made.id}.png"
     write_png(made.image, frame)
     write_png(mask, np.zeros(frame.shape[:2], dtype=np.uint8))
-    digests = {"image_digest": digest_of_file(made.image), "mask_digest": digest_of_file(mask)}
-    row = {"id": made.id, "source": case.id, "model": digest, "regions": regions}
-    write_json(_row_path(out, case), {**row, **digests})
+    row = RemovedCase(made.id, case.id, digest, regions, digest_of_file(made.image), digest_of_file(mask))
+    write_json(_row_path(out, case), asdict(row))
 
 
 def write_sheet(cases: Sequence[Case], out: Path) -> None:

@@ -4,7 +4,8 @@ Encode the whole frame, evaluate the fold validators once, average, upsample. No
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +15,52 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
-from diffaug.compute.devices import device_of
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
+from diffaug.data.manifest import SUMMARY
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
-from diffaug.models.loading import load_model
+from diffaug.painting.painter import Painter
 from diffaug.painting.window import frame_window, window_image
-from diffaug.synthesis.shards import claim, load_validators
-from diffaug.validator.calibration import Calibration
+from diffaug.runfolder import Contents, claimed
 from diffaug.validator.latent_segmenter import segment
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 Maps = NDArray[np.float32]
 
 
-class FrameSegmenter:
-    """The validators of a model, applied to whole frames.
+@dataclass(frozen=True)
+class SegmentSummary:
+    """What `segment_images` found.
 
-    Args:
-        model: A finished model folder.
-        device: Where to compute.
+    Attributes:
+        segmented: How many images were segmented.
+        failed: Names of those that could not be decoded.
+        found: Share of the frame found in each of the others, by name.
     """
 
-    def __init__(self, model: Path, device: torch.device | str = "cpu") -> None:
-        calibration = Calibration.load(model / "calibration.json")
-        self.painter = load_model(model, device)
-        self.validators: Sequence[Any] = load_validators(model, calibration, self.painter)
+    segmented: int
+    failed: tuple[str, ...] = ()
+    found: Mapping[str, float] = field(default_factory=dict)
 
-    @torch.no_grad()
-    def probabilities(self, frame: Pixels) -> Maps:
-        """Return lesion probabilities: pixels (H, W, 3) => (K, H, W), the mean over the fold validators."""
-        window = frame_window(frame.shape)
-        latents = self.painter.encode(window_image(frame, window, self.painter.window))
-        still = torch.zeros(1, dtype=torch.long)
-        maps = torch.stack([segment(network, latents, still) for network in self.validators]).mean(0)
-        square = F.interpolate(maps, (window.side, window.side), mode="bilinear", align_corners=False)[0]
-        return np.stack([window.place(found.numpy(), frame.shape[:2]) for found in square])
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values, as `summary.json` holds them."""
+        return {**asdict(self), "failed": list(self.failed)}
 
 
-def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu") -> dict[str, Any]:
+@torch.no_grad()
+def lesion_probabilities(painter: Painter, frame: Pixels) -> Maps:
+    """Return lesion probabilities of a whole frame: pixels (H, W, 3) => (K, H, W), the mean over the validators."""
+    window = frame_window(frame.shape)
+    latents = painter.model.encode(window_image(frame, window, painter.model.window))
+    still = torch.zeros(1, dtype=torch.long)
+    maps = torch.stack([segment(network, latents, still) for network in painter.validators]).mean(0)
+    square = F.interpolate(maps, (window.side, window.side), mode="bilinear", align_corners=False)[0]
+    return np.stack([window.place(found.numpy(), frame.shape[:2]) for found in square])
+
+
+def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu") -> SegmentSummary:
     """Segment every image of a folder.
 
     Args:
@@ -65,7 +71,7 @@ def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu")
         device: Where to compute: cpu, cuda, cuda:N or auto.
 
     Returns:
-        The content of `summary.json`: how many were segmented, and the share of the frame found in each.
+        What was found; `summary.json` holds it, too.
 
     Raises:
         ModelError: The model is unfinished or altered.
@@ -73,16 +79,37 @@ def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu")
             the same.
         ConfigError: `out` holds other files, or was made of other images; the device is not there.
     """
-    place = device_of(device)
-    digest = verify(model)
-    paths = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    digest, paths = verify(model), _images_of(images)
+    painter = Painter.load(model, device, sealed=False)
+    identity = {"model": digest, "images": str(images.resolve())}
+    with claimed(out, Contents("folder of segmented images", identity, "config.json")):
+        summary = _written(painter, paths, out)
+    if summary.failed:
+        raise DataError(
+            f"every image must decode: {', '.join(summary.failed)} did not, the other {summary.segmented} are in "
+            f"{out}; save again or remove what is damaged"
+        )
+    return summary
+
+
+def _images_of(folder: Path) -> list[Path]:
+    """Return the images of a folder by name.
+
+    Raises:
+        DataError: There is none, or two have one name.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise DataError(f"segmentation needs images: {images} holds none ({', '.join(SUFFIXES)}); check the path")
+        raise DataError(f"segmentation needs images: {folder} holds none ({', '.join(SUFFIXES)}); check the path")
     stems = Counter(path.stem for path in paths)
     if twins := [path.name for path in paths if stems[path.stem] > 1]:
         raise DataError(f"each image needs a name of its own, as its mask has: {', '.join(twins[:2])}; rename one")
-    segmenter, found, failed = FrameSegmenter(model, place), {}, []
-    claim(out, {"model": digest, "images": str(images.resolve())})
+    return paths
+
+
+def _written(painter: Painter, paths: Sequence[Path], out: Path) -> SegmentSummary:
+    """Segment images, and write masks, overlays and the summary."""
+    found, failed = dict[str, float](), []
     for name in ("masks", "overlays"):
         make_folder(out / name)
     for path in tracked(paths, len(paths), "segmenting"):
@@ -91,18 +118,13 @@ def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu")
         except DataError:
             failed.append(path.name)
             continue
-        masks = segmenter.probabilities(frame) > 0.5
+        masks = lesion_probabilities(painter, frame) > 0.5
         anything: Mask = np.asarray(masks.any(0))
         write_png(out / "masks" / f"{path.stem}.png", label_of(masks))
         write_png(out / "overlays" / f"{path.stem}.png", outlined(frame, anything))
         found[path.name] = round(float(anything.mean()), 5)
-    summary = {"segmented": len(found), "failed": failed, "found": found}
-    write_json(out / "summary.json", summary)
-    if failed:
-        raise DataError(
-            f"every image must decode: {', '.join(failed)} did not, the other {len(found)} are in {out}; "
-            "save again or remove what is damaged"
-        )
+    summary = SegmentSummary(len(found), tuple(failed), found)
+    write_json(out / SUMMARY, summary.as_dict())
     return summary
 
 

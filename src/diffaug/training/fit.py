@@ -14,7 +14,7 @@ import torch
 
 from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_json, write_json
 from diffaug.compute.devices import device_of, leave_others, this_process
-from diffaug.config import FitConfig, GenerateConfig, identity_of
+from diffaug.config import FitConfig, GenerateConfig, SamplerConfig, identity_of
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.images import Pixels
@@ -23,9 +23,10 @@ from diffaug.data.split import folds_by_group
 from diffaug.errors import DataError
 from diffaug.models.base import LatentInpainter
 from diffaug.models.checkpoints import Checkpoint, read_words, seal, verify, write_words
+from diffaug.models.sampling import write_sampler
+from diffaug.painting.painter import Painter, guided
 from diffaug.painting.window import CONTEXT
 from diffaug.runfolder import Contents, claim, held, holds
-from diffaug.synthesis.shards import guided, painting_of
 from diffaug.training.codec import Fidelity, measure_codec, train_codec
 from diffaug.training.painter import ChosenCheckpoint, check_batch, chosen_checkpoint, train_painter
 from diffaug.training.painter_windows import MONITOR_WINDOWS, divided, lesion_windows, painter_windows, words_read
@@ -106,7 +107,6 @@ class _Fit:
             "seed": self.seed,
             "data": digest_of_value([[case.id, case.group, digests[case.id]] for case in cases]),
             "base": digest_of_base(self.base) if self.base else "",
-            "painting": painting_of(self.painting),
         }
         about = {
             "cases": {case.id: digests[case.id] for case in self.annotated},
@@ -138,8 +138,8 @@ def fit(
             train every part from scratch.
         seed: Seeds every stage.
         device: Where to compute: cpu, cuda, cuda:N or auto.
-        painting: How cases will be generated: the gate's looks on the way are calibrated on such samples; None is by
-            default.
+        painting: What will be asked for: the gate's looks on the way are calibrated on such requests. None is what
+            `generate` asks for by default.
 
     Returns:
         What was measured; None in all but the first of several processes.
@@ -208,20 +208,22 @@ def _fitted(
         return None
 
     # Validators, one per fold, and thresholds from the lesions that each has not seen.
-    guide = guided(painter, job.painting)
+    guide = guided(painter, config.sampler)
     networks = train_validators(painter, cases, folds, config.validator, job.training, seed, guide)
-    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide, job.painting.strength)
+    scores = real_scores(painter, networks, cases, folds, config, CONTEXT, seed, guide)
     clock.note("validators")
 
     # The folder, all but its seal.
-    known = read_words(job.base.folder) if job.base else set()
-    write_parts(model, painter, words_read(painter, [windows for windows, _ in sources]) | known, networks)
+    words = words_read(painter, [windows for windows, _ in sources])
+    words |= read_words(job.base.folder) if job.base else set()
+    write_parts(model, painter, config.sampler, words, networks)
     write_seen(model, seen_after(job.base, images[: len(cases)], images[len(cases) :]))
 
     # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
     first = first_calibration(model, config, scores, folds, max(1, painter.classes))
-    trajectories = config.validator.trajectories
-    calibration = write_calibration(model, job.data, first, trajectories, job.painting, seed, str(job.device))
+    made = Painter(painter, config.sampler, first, networks, job.painting.slots)
+    requests = (job.annotated, config.validator.trajectories, job.painting, seed)
+    calibration = write_calibration(model, made, *requests)
     clock.note("trajectories")
 
     is_soft = fidelity.psnr_db < LEAST_PSNR and not painter.trains_codec
@@ -271,10 +273,13 @@ def seen_after(base: Checkpoint | None, annotated: Sequence[Pixels], others: Seq
     return (read_seen(base.folder) if base else NOTHING).then(Seen.of(annotated, others))
 
 
-def write_parts(model: Path, painter: LatentInpainter, words: set[str], networks: Sequence[Any]) -> None:
-    """Write the painter, the words it knows and the fold validators."""
+def write_parts(
+    model: Path, painter: LatentInpainter, sampler: SamplerConfig, words: set[str], networks: Sequence[Any]
+) -> None:
+    """Write the painter, how it is sampled, the words it knows and the fold validators."""
     painter.save(model)
     write_words(model, words)
+    write_sampler(model, sampler)
     for fold, network in enumerate(networks):
         network.save_pretrained(model / "validator" / str(fold))
 

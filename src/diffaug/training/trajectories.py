@@ -2,14 +2,24 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from diffaug.artifacts import digest_of_folder
+from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.conditioning.grammar import KnownWords
+from diffaug.conditioning.request import seed_of_request
 from diffaug.config import FitConfig, GenerateConfig
+from diffaug.data.case import Case
 from diffaug.errors import PlacementError
-from diffaug.synthesis.shards import painted_trajectories, painter_digest, painting_of
+from diffaug.models.checkpoints import read_words
+from diffaug.painting.clearing import Remover
+from diffaug.painting.painter import Painter, painter_digest
+from diffaug.painting.requests import LayoutMaker, paint_requests
 from diffaug.training.windows import Annotated
-from diffaug.validator.calibration import BINS, Calibration, calibrate, check_steps
+from diffaug.validator.calibration import BINS, Calibration, Trajectory, calibrate, check_steps
+from diffaug.validator.gate import Gate
 
 
 def first_calibration(
@@ -23,8 +33,8 @@ def first_calibration(
     groups, thresholds = calibrate(scores, config.validator.alpha)
     return Calibration(
         alpha=config.validator.alpha,
-        steps=config.steps,
-        checks=check_steps(config.checks, config.steps),
+        steps=config.sampler.steps,
+        checks=check_steps(config.sampler.checks, config.sampler.steps),
         folds=dict(folds),
         groups=groups,
         counts={name: len(next(iter(scores.get(name, {}).values()), [])) for name in BINS},
@@ -38,24 +48,62 @@ def first_calibration(
 
 
 def write_calibration(
-    model: Path,
-    data: Path,
-    calibration: Calibration,
-    count: int,
-    painting: GenerateConfig,
-    seed: int,
-    device: str = "cpu",
+    model: Path, painter: Painter, cases: Sequence[Case], count: int, config: GenerateConfig, seed: int
 ) -> Calibration:
-    """Write a calibration with thresholds before the end, from samples painted with it; without, where none can be."""
-    calibration.save(model / "calibration.json")
+    """Write a painter's calibration with thresholds before the end; without them where nothing can be painted.
+
+    Args:
+        model: The model folder.
+        painter: Paints the samples that the thresholds are calibrated on.
+        cases: The annotated cases.
+        count: Samples.
+        config: What is asked for.
+        seed: Seeds them.
+    """
+    calibration = painter.calibration
     if count and len(calibration.checks) > 1:
-        try:
-            found = painted_trajectories(model, data, calibration, count, painting, seed, device)
-        except PlacementError:  # told by `generate`, where it can be mended
-            return calibration
-        calibration = calibration.with_trajectories(found, painting_of(painting))
-        calibration.save(model / "calibration.json")
+        known = KnownWords(read_words(model), painter.model.reads)
+        with suppress(PlacementError):  # told by `generate`, where it can be mended
+            found = painted_trajectories(painter, cases, known, count, config, seed)
+            calibration = calibration.with_trajectories(found)
+    calibration.save(model / "calibration.json")
     return calibration
+
+
+def painted_trajectories(
+    painter: Painter, cases: Sequence[Case], known_words: KnownWords, count: int, config: GenerateConfig, seed: int
+) -> list[Trajectory]:
+    """Paint requests to the end and return their scores; another series of requests than any that is generated.
+
+    Args:
+        painter: What was fitted; of its calibration, folds and checks count.
+        cases: The annotated training cases.
+        known_words: Words of the painter's training prompts.
+        count: Requests.
+        config: What is asked for.
+        seed: Seeds them.
+
+    Returns:
+        One for each request whose background could be cleared of lesions, where that was asked for.
+
+    Raises:
+        PlacementError: No mask fits on any background.
+    """
+    calibration, own_seed = painter.calibration, seed_of_request(seed, -1) % 2**31
+    plain: dict[str, Any] = {"negatives": 0.0, "backgrounds": None}
+    drawer = RequestDrawer(
+        cases, own_seed, config.model_copy(update=plain), known_words=known_words, folds=calibration.folds
+    )
+    remover = Remover(painter.model, calibration, painter.validators, own_seed)
+    maker = LayoutMaker(drawer, remover, painter.sampler.strength == 1.0)
+    gate = Gate(painter.validators, calibration.fixed(0.0))
+    requests = [drawer.draw(index) for index in range(count)]
+    painted = list(paint_requests(painter, maker, requests, gate))
+    return [
+        Trajectory(request.size_bin, tuple(check.score for check in sample.checks))
+        for request, _, sample in sorted(painted, key=lambda found: found[0].index)
+        if sample.checks
+    ]
 
 
 def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:

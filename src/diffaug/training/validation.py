@@ -241,7 +241,6 @@ def real_scores(
     context: tuple[float, float],
     seed: int = 0,
     guide: Denoiser | None = None,
-    strength: float = 1.0,
 ) -> dict[str, dict[int, list[float]]]:
     """Score every real lesion with the validator that has not seen its case.
 
@@ -258,11 +257,12 @@ def real_scores(
 
     windows = encode_windows(model, drawn(sketch, len(alone), seed, 13))
     fold_of = torch.tensor([folds[case.case.id] for case in alone])
-    timesteps = model.schedule.timesteps(config.steps, strength)
+    sampler = config.sampler
+    timesteps = model.schedule.timesteps(sampler.steps, sampler.strength)
     scores: dict[str, dict[int, list[float]]] = {}
-    for step in check_steps(config.checks, config.steps):
-        t = torch.full((len(alone),), 0 if step == config.steps else int(timesteps[step - 1]))
-        latents = windows.x0 if step == config.steps else estimates(model, windows, t, seed + step, denoiser=guide)
+    for step in check_steps(sampler.checks, sampler.steps):
+        t = torch.full((len(alone),), 0 if step == sampler.steps else int(timesteps[step - 1]))
+        latents = windows.x0 if step == sampler.steps else estimates(model, windows, t, seed + step, denoiser=guide)
         for fold, network in enumerate(networks):
             rows = torch.nonzero(fold_of == fold)[:, 0]
             if not len(rows):

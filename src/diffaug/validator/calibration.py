@@ -129,7 +129,6 @@ class Calibration:
         classes: Masks that they find.
         real: Per size bin and check, the score under which a lesion as good as a real one falls with probability alpha.
         delta: Stated chance of stopping on the way what would have been accepted.
-        painting: Solver and guidance of the trajectories.
         trajectories: Painted samples that set the thresholds before the last.
         stop_groups: For each size bin, the bins whose trajectories set these; empty where too few were painted.
     """
@@ -146,7 +145,6 @@ class Calibration:
     classes: int = 1
     real: dict[str, dict[str, float]] = field(default_factory=dict)
     delta: float = 0.02
-    painting: dict[str, Any] = field(default_factory=dict)
     trajectories: tuple[Trajectory, ...] = ()
     stop_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -160,9 +158,9 @@ class Calibration:
         thresholds = {name: {**stops[name], str(self.steps): accept[name]} for name in BINS}
         return replace(self, thresholds=thresholds, stop_groups=groups)
 
-    def with_trajectories(self, trajectories: Sequence[Trajectory], painting: Mapping[str, Any]) -> "Calibration":
+    def with_trajectories(self, trajectories: Sequence[Trajectory]) -> "Calibration":
         """Return the calibration that stops what nearly no accepted trajectory looked like."""
-        made = replace(self, trajectories=tuple(trajectories), painting=dict(painting))
+        made = replace(self, trajectories=tuple(trajectories))
         return made.accepting({name: self.threshold(name, self.steps) for name in BINS})
 
     def fixed(self, threshold: float) -> "Calibration":

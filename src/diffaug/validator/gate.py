@@ -21,13 +21,13 @@ class Target:
         mask: Requested mask, (K, s, s); the gate compares with it, the validator never sees it.
         region: (1, s, s), 0 or 1.
         size_bin: small, medium or large in the frame.
-        fold: The validator that has not seen the case of the mask.
+        fold: The validator that has not seen the case of the mask; None asks all of them.
     """
 
     mask: Tensor
     region: Tensor
     size_bin: str
-    fold: int
+    fold: int | None
 
 
 class Gate:
@@ -52,6 +52,19 @@ class Gate:
         return step in self.calibration.checks
 
     @torch.no_grad()
+    def probability(self, fold: int | None, x0_hat: Tensor, t: Tensor) -> Tensor:
+        """Return the lesion probabilities that a validator finds, or the mean of all, (B, K, s, s).
+
+        Args:
+            fold: Which validator; None is the mean of all.
+            x0_hat: Direct estimates, (B, Z, h, w).
+            t: Timestep of each, (B,).
+        """
+        if fold is not None:
+            return segment(self.validators[fold], x0_hat, t)
+        return torch.stack([segment(network, x0_hat, t) for network in self.validators]).mean(0)
+
+    @torch.no_grad()
     def check(self, x0_hat: Tensor, t: Tensor, step: Tensor, targets: Sequence[Target]) -> list[Check]:
         """Score estimates.
 
@@ -62,9 +75,9 @@ class Gate:
             targets: What each is held against.
         """
         probability = torch.zeros(len(targets), *targets[0].mask.shape)
-        for fold in sorted({target.fold for target in targets}):
+        for fold in dict.fromkeys(target.fold for target in targets):
             rows = torch.tensor([i for i, target in enumerate(targets) if target.fold == fold])
-            probability[rows] = segment(self.validators[fold], x0_hat[rows], t[rows]).cpu()
+            probability[rows] = self.probability(fold, x0_hat[rows], t[rows]).cpu()
         mask, region = torch.stack([s.mask for s in targets]), torch.stack([s.region for s in targets])
         scores = agreement(probability, mask, region).tolist()
         return [

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import signal
@@ -12,97 +11,34 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from synthetic_sets import CONFIG, tables_and_pictures, with_thresholds
 
-from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.conditioning.backgrounds import Placer
 from diffaug.conditioning.budget import make_budget
-from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
-from diffaug.conditioning.request import request_from_dict
 from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
 from diffaug.data.images import read_image, read_label, read_mask, write_png
 from diffaug.data.lesions import size_class
+from diffaug.data.manifest import funnel, read_rows
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
 from diffaug.models.checkpoints import read_words, seal
 from diffaug.painting.clearing import Remover
 from diffaug.painting.window import image_of, resized
+from diffaug.runfolder import held
 from diffaug.study.run import run_study
-from diffaug.synthesis import shards
-from diffaug.synthesis.shards import (
-    PREVIEWS,
-    Studio,
-    calibration_for,
-    funnel,
-    generate,
-    generate_shard,
-    make_plan,
-    notices_of_gate,
-    painting_of,
-    shard_folder,
-)
-from diffaug.validator.calibration import BINS, Calibration
-
-CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, negatives=0.0)
-FROM_NOISE = CONFIG.model_copy(update={"strength": 1.0})
-
-
-def with_thresholds(model, to, thresholds):
-    """Copy a model and give every size the same thresholds, the looks on the way for what is painted here."""
-    shutil.copytree(model, to)
-    calibration = read_json(to / "calibration.json")
-    calibration["thresholds"] = dict.fromkeys(calibration["thresholds"], thresholds)
-    calibration["painting"] = painting_of(CONFIG)
-    write_json(to / "calibration.json", calibration)
-    seal(to)
-    return to
-
-
-def tables_and_pictures(folder):
-    """Return every file that must not depend on how a set was made; times are the exception."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in files
-        if path.name not in ("seconds.json", "summary.json")
-    }
-
-
-@pytest.fixture(scope="session")
-def ungated(fitted, phantoms, tmp_path_factory):
-    """A synthetic set in which everything painted is kept."""
-    out = tmp_path_factory.mktemp("ungated") / "synthetic"
-    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off"}))
-    return out
-
-
-@pytest.fixture(scope="session")
-def strict(fitted, phantoms, tmp_path_factory):
-    """The fitted model, whose gate stops about a third of the samples and rejects some at the end."""
-    out = tmp_path_factory.mktemp("strict")
-    generate(with_thresholds(fitted, out / "lenient", {"2": 0.0, "4": 0.0}), phantoms, out / "synthetic", CONFIG)
-    scores = np.array([[c["score"] for c in row["checks"]] for row in read_jsonl(out / "synthetic" / "manifest.jsonl")])
-    middle = float(np.median(scores[scores[:, 0] > np.quantile(scores[:, 0], 0.34), 1]))
-    return with_thresholds(fitted, out / "model", {"2": float(np.quantile(scores[:, 0], 0.34)), "4": middle})
-
-
-@pytest.fixture(scope="session")
-def unbroken(strict, phantoms, tmp_path_factory):
-    """A synthetic set made in one go, in one process, with a gate that turns some down."""
-    out = tmp_path_factory.mktemp("unbroken") / "synthetic"
-    generate(strict, phantoms, out, CONFIG)
-    return out
-
-
-@pytest.fixture(scope="session")
-def studio(strict, phantoms):
-    return Studio(make_plan(strict, phantoms, CONFIG, 0))
-
+from diffaug.synthesis import generate as generate_module
+from diffaug.synthesis import plan as plan_module
+from diffaug.synthesis.generate import generate
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, workshop_of
 
 # Killed, shared and repeated work
 
@@ -112,7 +48,7 @@ def test_a_run_killed_in_the_middle_and_run_again_equals_an_unbroken_one(strict,
     code = f"""
 from pathlib import Path
 from diffaug.config import GenerateConfig, StudyConfig
-from diffaug.synthesis.shards import generate
+from diffaug.synthesis.generate import generate
 config = GenerateConfig.model_validate_json({CONFIG.model_dump_json()!r})
 generate(Path({str(strict)!r}), Path({str(phantoms)!r}), Path({str(out)!r}), config)
 """
@@ -135,7 +71,7 @@ generate(Path({str(strict)!r}), Path({str(phantoms)!r}), Path({str(out)!r}), con
 def test_two_workers_write_what_one_writes(strict, phantoms, unbroken, tmp_path):
     summary = generate(strict, phantoms, tmp_path / "synthetic", CONFIG, workers=2)
     assert tables_and_pictures(tmp_path / "synthetic") == tables_and_pictures(unbroken)
-    assert {**summary, "seconds": 0, "seconds_per_kept": 0} == {
+    assert {**summary.as_dict(), "seconds": 0, "seconds_per_kept": 0} == {
         **read_json(unbroken / "summary.json"),
         "seconds": 0,
         "seconds_per_kept": 0,
@@ -156,10 +92,10 @@ def test_what_a_killed_run_left_of_a_shard_is_made_again(strict, phantoms, unbro
 def test_the_funnel_tells_the_look_that_stopped_a_sample_even_if_it_was_painted_to_the_end(
     strict, phantoms, unbroken, tmp_path
 ):
-    told = generate(strict, phantoms, tmp_path / "all", CONFIG.model_copy(update={"paint_all": True}))
-    rows = [row for row in read_jsonl(tmp_path / "all" / "manifest.jsonl") if row["decision"] == "stopped"]
-    assert rows and all(row["steps"] == 4 for row in rows)
-    assert told["stopped_after_step"] == {"2": len(rows)}
+    summary = generate(strict, phantoms, tmp_path / "all", CONFIG.model_copy(update={"paint_all": True}))
+    rows = [row for row in read_rows(tmp_path / "all" / "manifest.jsonl") if row.decision == "stopped"]
+    assert rows and all(row.steps == 4 for row in rows)
+    assert summary.funnel.stopped_after_step == {"2": len(rows)}
     assert read_json(unbroken / "summary.json")["stopped_after_step"].keys() == {"2"}
 
 
@@ -177,43 +113,6 @@ def test_two_processes_do_not_paint_into_one_folder(strict, phantoms, unbroken, 
     with held(out), pytest.raises(ConfigError, match="one process works in a folder at a time"):
         generate(strict, phantoms, out, CONFIG)
     assert tables_and_pictures(out) == before
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_workers_are_gone_soon_after_their_parent_is_killed(tmp_path):
-    code = f"""
-import os, time
-from pathlib import Path
-from diffaug.synthesis.shards import _pool
-
-def work(name):
-    Path(name).write_text(str(os.getpid()))
-    time.sleep(600)
-
-if __name__ == "__main__":
-    with _pool(2) as pool:
-        for name in ("one", "two"):
-            pool.submit(work, {str(tmp_path)!r} + "/" + name)
-        time.sleep(600)
-"""
-    (tmp_path / "parent.py").write_text(code)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")])
-    until = time.monotonic() + 300  # to start on a busy machine
-    while not all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in ("one", "two")):
-        assert time.monotonic() < until and parent.poll() is None
-        time.sleep(0.05)
-    parent.kill()
-    parent.wait()
-    until = time.monotonic() + 60
-    workers = [int((tmp_path / name).read_text()) for name in ("one", "two")]
-
-    def runs(worker):
-        stat = Path(f"/proc/{worker}/stat")
-        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"  # whom nobody buries
-
-    while any(map(runs, workers)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_one_worker_leaves_the_number_of_threads_as_it_was(strict, phantoms, tmp_path):
@@ -251,14 +150,6 @@ def test_a_shard_is_the_same_in_any_order_and_place(strict, phantoms, unbroken, 
         assert tables_and_pictures(made) == tables_and_pictures(expected)
 
 
-def test_generation_tells_where_nothing_is_stopped_on_the_way(fitted, strict, phantoms, unbroken):
-    other = make_plan(fitted, phantoms, FROM_NOISE, 0)
-    (notice,) = notices_of_gate(other)
-    assert "nothing is stopped on the way" in notice and "'strength': 0.4" in notice
-    assert read_json(unbroken / "summary.json")["notices"] == notices_of_gate(make_plan(strict, phantoms, CONFIG, 0))
-    assert notices_of_gate(make_plan(fitted, phantoms, CONFIG.model_copy(update={"gate": "off"}), 0)) == []
-
-
 def test_a_shard_made_ahead_and_not_needed_is_removed(strict, phantoms, unbroken, tmp_path):
     out = shutil.copytree(unbroken, tmp_path / "synthetic")
     shutil.copytree(shard_folder(out, 0), shard_folder(out, 99))
@@ -283,104 +174,104 @@ def test_a_synthetic_set_reads_as_a_data_set_of_exactly_the_wanted_count(made, r
     dataset, real = read_dataset(out), read_dataset(phantoms)
     assert len(dataset.cases) == CONFIG.count
     assert check_dataset(dataset).notices == ()
-    rows = {row["id"]: row for row in read_jsonl(out / "manifest.jsonl")}
+    rows = {row.id: row for row in read_rows(out / "manifest.jsonl")}
     for case in dataset.split("train"):
-        background = real.case(rows[case.id]["background"])
+        background = real.case(rows[case.id].request.background)
         assert case.read_image().shape == background.read_image().shape
         assert case.read_mask().shape == case.read_image().shape[:2]
-        assert (case.group, case.prompt) == (background.group, rows[case.id]["prompt"])
+        assert (case.group, case.prompt) == (background.group, rows[case.id].request.prompt)
 
 
 def test_without_a_gate_everything_is_kept_and_what_is_too_many_is_marked(ungated):
-    rows = read_jsonl(ungated / "manifest.jsonl")
-    assert [row["decision"] for row in rows] == ["kept"] * 5 + ["surplus"] * 3
-    assert all(row["checks"] == [] for row in rows)
+    rows = read_rows(ungated / "manifest.jsonl")
+    assert [row.decision for row in rows] == ["kept"] * 5 + ["surplus"] * 3
+    assert all(row.checks == () for row in rows)
 
 
 def test_the_manifest_holds_every_request_in_order_the_turned_down_too(unbroken):
-    rows = read_jsonl(unbroken / "manifest.jsonl")
-    assert [row["index"] for row in rows] == list(range(len(rows)))
+    rows = read_rows(unbroken / "manifest.jsonl")
+    assert [row.request.index for row in rows] == list(range(len(rows)))
     assert len(rows) % CONFIG.shard_size == 0
-    found = {row["decision"] for row in rows}
+    found = {row.decision for row in rows}
     assert {"kept", "stopped", "rejected"} <= found <= {"kept", "stopped", "rejected", "surplus"}
-    for row in (row for row in rows if row["checks"]):  # without: an old lesion that could not be painted away
-        last = row["checks"][-1]
-        accepted = last["score"] >= last["threshold"]
-        assert accepted == (row["decision"] in ("kept", "surplus"))
-        assert (row["steps"] == 4) == (row["decision"] != "stopped")
-        assert bool(row["image"]) == accepted
+    for row in (row for row in rows if row.checks):  # without: an old lesion that could not be painted away
+        last = row.checks[-1]
+        accepted = last.score >= last.threshold
+        assert accepted == (row.decision in ("kept", "surplus"))
+        assert (row.steps == 4) == (row.decision != "stopped")
+        assert bool(row.image) == accepted
 
 
 def test_the_gate_changes_which_samples_are_kept_and_not_how_they_look(ungated, unbroken):
-    free = {row["id"]: row for row in read_jsonl(ungated / "manifest.jsonl")}
-    shared = [row for row in read_jsonl(unbroken / "manifest.jsonl") if row["image"] and row["id"] in free]
+    free = {row.id: row for row in read_rows(ungated / "manifest.jsonl")}
+    shared = [row for row in read_rows(unbroken / "manifest.jsonl") if row.image and row.id in free]
     assert shared
     for row in shared:
-        first = read_image(unbroken / row["image"]).astype(int)
-        second = read_image(ungated / free[row["id"]]["image"]).astype(int)
+        first = read_image(unbroken / row.image).astype(int)
+        second = read_image(ungated / free[row.id].image).astype(int)
         assert np.abs(first - second).mean() < 1  # in other slots: additions in another order
-        assert row["mask_digest"] == free[row["id"]]["mask_digest"]
+        assert row.mask_digest == free[row.id].mask_digest
 
 
-def test_a_row_carries_all_it_takes_to_make_the_case_again(unbroken, studio, strict):
-    model = read_json(unbroken / "config.json")["model"]
-    for row in read_jsonl(unbroken / "manifest.jsonl"):
-        assert request_from_dict(row) == studio.drawer.draw(row["index"])
-        canvas = studio.canvas(studio.drawer.draw(row["index"]))
-        assert row["window"] == [canvas.window.top, canvas.window.left, canvas.window.side]
-        assert row["model"] == model and len(row["validator"]) == len(row["config"]) == 16
-        assert row["sources"] == sorted({row["background"], row["mask_case"], row["example"]})
+def test_a_row_carries_all_it_takes_to_make_the_case_again(unbroken, workshop):
+    model = read_json(unbroken / "config.json")["identity"]["model"]
+    for row in read_rows(unbroken / "manifest.jsonl"):
+        assert row.request == workshop.maker.drawer.draw(row.request.index)
+        layout = workshop.maker.layout(row.request)
+        assert row.window == (layout.window.top, layout.window.left, layout.window.side)
+        assert row.model == model and len(row.validator) == len(row.config) == 16
+        assert list(row.request.sources) == sorted({row.request.background, row.request.mask_case, row.request.example})
         for name in ("image", "mask"):
-            if row[name]:
-                assert digest_of_file(unbroken / row[name]) == row[f"{name}_digest"]
+            if getattr(row, name):
+                assert digest_of_file(unbroken / getattr(row, name)) == getattr(row, f"{name}_digest")
 
 
-def test_pixels_outside_the_region_are_those_of_the_background(unbroken, studio):
-    rows = [row for row in read_jsonl(unbroken / "manifest.jsonl") if row["image"]]
+def test_pixels_outside_the_region_are_those_of_the_background(unbroken, workshop):
+    rows = [row for row in read_rows(unbroken / "manifest.jsonl") if row.image]
     for row in rows:
-        canvas, made = studio.canvas(studio.drawer.draw(row["index"])), read_image(unbroken / row["image"])
-        background = studio.dataset.case(row["background"]).read_image()
-        regions = [{"window", "seed", "found_before", "found_after"} == part.keys() for part in row.get("removed", ())]
-        assert bool(regions) == (row["placement"] == "removed") and all(regions)
-        gone = (canvas.background != background).any(axis=2)
-        assert gone.any() == (row["placement"] == "removed") and not (gone & ~canvas.field).any()
-        background = canvas.background
-        assert (made[~canvas.region] == background[~canvas.region]).all()
-        assert (made[canvas.region] != background[canvas.region]).any()
-        assert canvas.region[(canvas.masks.new | canvas.masks.old) & canvas.field].all()
-        assert not (canvas.region & ~field_of_view(background)).any() and canvas.field[canvas.masks.new].all()
+        layout, made = workshop.maker.layout(row.request), read_image(unbroken / row.image)
+        background = workshop.maker.drawer.backgrounds.case(row.request.background).read_image()
+        assert bool(row.removed) == (row.request.placement == "removed")
+        gone = (layout.background != background).any(axis=2)
+        assert gone.any() == (row.request.placement == "removed") and not (gone & ~layout.field).any()
+        background = layout.background
+        assert (made[~layout.region] == background[~layout.region]).all()
+        assert (made[layout.region] != background[layout.region]).any()
+        assert layout.region[(layout.masks.new | layout.masks.old) & layout.field].all()
+        assert not (layout.region & ~field_of_view(background)).any() and layout.field[layout.masks.new].all()
 
 
-def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, studio):
+def test_a_label_is_the_old_lesions_that_stay_and_the_new_one(unbroken, workshop):
     made = {case.id: case.read_mask() for case in read_dataset(unbroken).cases}
-    for row in read_jsonl(unbroken / "manifest.jsonl"):
-        canvas = studio.canvas(studio.drawer.draw(row["index"]))
-        assert row["size_bin"] == size_class(canvas.masks.new.mean())
-        if row["decision"] == "kept":
-            assert (made[row["id"]] == canvas.masks.label).all()
+    for row in read_rows(unbroken / "manifest.jsonl"):
+        layout = workshop.maker.layout(row.request)
+        assert row.request.size_bin == size_class(layout.masks.new.mean())
+        if row.decision == "kept":
+            assert (made[row.id] == layout.masks.label).all()
 
 
-def test_a_window_holds_the_whole_region_of_its_request(studio):
+def test_a_window_holds_the_whole_region_of_its_request(workshop):
     for index in range(24):
-        canvas = studio.canvas(studio.drawer.draw(index))
-        assert canvas.window.crop(canvas.region.astype(int)).sum() >= canvas.region.sum()
-        rows, columns = np.nonzero(canvas.region)
-        window = canvas.window
+        layout = workshop.maker.layout(workshop.maker.drawer.draw(index))
+        assert layout.window.crop(layout.region.astype(int)).sum() >= layout.region.sum()
+        rows, columns = np.nonzero(layout.region)
+        window = layout.window
         assert window.top <= rows.min() and rows.max() < window.top + window.side
         assert window.left <= columns.min() and columns.max() < window.left + window.side
 
 
-def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(studio):
+def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(workshop):
     for index in range(6):
-        canvas = studio.canvas(studio.drawer.draw(index))
-        target = studio.prepare(canvas).target
-        assert target.fold == studio.calibration.folds[canvas.request.mask_case]
+        layout = workshop.maker.layout(workshop.maker.drawer.draw(index))
+        (prepared,) = workshop.painter.prepare([layout], workshop.painter.embed([layout.prompt]))
+        target, request = prepared.target, workshop.maker.drawer.draw(index)
+        assert target.fold == workshop.painter.calibration.folds[request.mask_case]
         assert target.mask.shape == target.region.shape == (1, 32, 32)
         assert (target.region[target.mask > 0.5] == 1).all()
 
 
 def test_a_mask_that_fits_nowhere_is_told_before_anything_is_written(fitted, phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(RequestDrawer, "_place", lambda *_: None)
+    monkeypatch.setattr(Placer, "place", lambda *_: None)
     with pytest.raises(PlacementError, match="for request 0"):
         generate(fitted, phantoms, tmp_path / "synthetic", CONFIG)
     assert not (tmp_path / "synthetic").exists()
@@ -391,43 +282,47 @@ def test_what_is_painted_on_a_lesion_that_is_still_found_is_turned_down(strict, 
     config = CONFIG.model_copy(update={"place": "removed", "shard_size": 2})
     plan = make_plan(strict, phantoms, config, 0)
     assert generate_shard(plan, tmp_path, 0) == 0
-    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
-        assert row["decision"] == "rejected" and row["checks"] == [] and not row["image"]
-        assert row["reason"] == "0.750 of a lesion was still found after its removal, more than 0.5"
+    for row in read_rows(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        assert row.decision == "rejected" and row.checks == () and not row.image
+        assert row.reason == "0.750 of a lesion was still found after its removal, more than 0.5"
 
 
 def test_turned_down_requests_leave_a_few_pictures_and_no_case(unbroken):
     for shard in (unbroken / "shards").iterdir():
-        rows = read_jsonl(shard / "rows.jsonl")
+        rows = read_rows(shard / "rows.jsonl")
         for decision in ("stopped", "rejected"):
-            found = [row for row in rows if row["decision"] == decision and row["checks"]]
-            shown = [row for row in found if row["preview"]]
+            found = [row for row in rows if row.decision == decision and row.checks]
+            shown = [row for row in found if row.preview]
             assert len(shown) == min(PREVIEWS, len(found))
             for row in shown:
-                picture = read_image(unbroken / row["preview"])
-                assert picture.shape[:2] == (row["window"][2],) * 2
-                assert (unbroken / row["preview"]).with_name(f"{row['id']}_mask.png").is_file()
+                picture = read_image(unbroken / row.preview)
+                assert picture.shape[:2] == (row.window[2],) * 2
+                assert (unbroken / row.preview).with_name(f"{row.id}_mask.png").is_file()
 
 
 def test_the_summary_is_the_funnel_of_the_manifest_by_size(unbroken):
-    rows, summary = read_jsonl(unbroken / "manifest.jsonl"), read_json(unbroken / "summary.json")
-    assert {name: summary[name] for name in funnel(rows)} == funnel(rows)
-    assert summary["requested"] == len(rows) == sum(summary[name] for name in ("kept", "stopped", "rejected"))
-    for name, count in ((name, summary[name]) for name in ("requested", "kept", "stopped", "rejected")):
-        assert sum(bin_[name] for bin_ in summary["by_size"].values()) == count
+    rows, summary = read_rows(unbroken / "manifest.jsonl"), read_json(unbroken / "summary.json")
+    found = funnel(rows).as_dict()
+    assert {name: summary[name] for name in found} == found
+    lesions = summary["lesions"]
+    assert lesions["requested"] == len(rows) == sum(lesions[name] for name in ("kept", "stopped", "rejected"))
+    for name, count in lesions.items():
+        assert sum(size[name] for size in summary["by_size"].values()) == count
     assert summary["seconds"] > 0 and summary["seconds_per_kept"] > 0
 
 
 def test_the_config_says_what_was_asked_and_of_which_model(unbroken, strict, phantoms):
     config = read_json(unbroken / "config.json")
-    assert config["generate"]["count"] == 5 and config["seed"] == 0
+    assert config["identity"]["generate.count"] == 5 and config["identity"]["seed"] == 0
     assert config["fit_cases"] == sorted(case.id for case in read_dataset(phantoms).split("train"))
     assert "torch" in config["versions"]
 
 
 def test_another_seed_paints_other_cases(strict, phantoms, unbroken, tmp_path):
     generate(strict, phantoms, tmp_path / "synthetic", CONFIG.model_copy(update={"gate": "off"}), seed=1)
-    seeds = [{row["seed"] for row in read_jsonl(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")]
+    seeds = [
+        {row.request.seed for row in read_rows(out / "manifest.jsonl")} for out in (unbroken, tmp_path / "synthetic")
+    ]
     assert not seeds[0] & seeds[1]
 
 
@@ -453,14 +348,14 @@ def baseline(phantoms, tmp_path_factory):
 
 
 def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_them(
-    fitted, phantoms, baseline, tmp_path, capsys
+    fitted, phantoms, baseline, tmp_path, caplog
 ):
     always = dict.fromkeys(("2", "4"), 0.0)
     lenient = with_thresholds(fitted, tmp_path / "lenient", always)
     generate(lenient, phantoms, tmp_path / "match", CONFIG)
     small = make_plan(lenient, phantoms, CONFIG.model_copy(update={"aim": "small", "place": "replace"}), 0)
     generate_shard(small, tmp_path / "small", 0)
-    scores = [row["checks"][-1]["score"] for row in read_jsonl(shard_folder(tmp_path / "small", 0) / "rows.jsonl")]
+    scores = [row.checks[-1].score for row in read_rows(shard_folder(tmp_path / "small", 0) / "rows.jsonl")]
     model = shutil.copytree(fitted, tmp_path / "model")
     hard = {"2": 0.0, "4": float(np.quantile(scores, 0.5))}
     thresholds = {"small": hard, "medium": always, "large": always}
@@ -469,32 +364,32 @@ def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_
     config = CONFIG.model_copy(update={"aim": "missed", "baseline": baseline, "negatives": 0.5})
     summary = generate(model, phantoms, tmp_path / "missed", config)
 
-    plan = read_json(tmp_path / "missed" / "config.json")["generate"]["budget"]
+    plan = read_json(tmp_path / "missed" / "config.json")["identity"]["budget"]
     assert plan["strata"] and all(name.startswith("small") for name in plan["strata"]) and sum(plan["quotas"]) == 5
-    printed = capsys.readouterr().err
+    printed = caplog.text
     assert printed.index("aim missed: kept cases by stratum") < printed.index(plan["strata"][0])
     kept = {}
     for name in ("match", "missed"):
-        rows = read_jsonl(tmp_path / name / "manifest.jsonl")
-        lesions = [row for row in rows if row["decision"] == "kept" and not row.get("fill")]
+        rows = read_rows(tmp_path / name / "manifest.jsonl")
+        lesions = [row for row in rows if row.decision == "kept" and not row.request.negative]
         assert len(lesions) == 5
-        kept[name] = [row["size_bin"] for row in lesions]
+        kept[name] = [row.request.size_bin for row in lesions]
     assert kept["missed"] == ["small"] * 5 and kept["match"].count("small") < 5
-    turned_down = [row for row in read_jsonl(tmp_path / "missed" / "manifest.jsonl") if row["decision"] == "rejected"]
+    turned_down = [row for row in read_rows(tmp_path / "missed" / "manifest.jsonl") if row.decision == "rejected"]
     assert turned_down  # the gate did keep less of them
     for name, quota in zip(plan["strata"], plan["quotas"], strict=True):
-        assert summary["budget"][name]["quota"] == quota <= summary["budget"][name]["kept"]
+        assert summary.budget[name].quota == quota <= summary.budget[name].counts.kept
 
 
 def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monkeypatch):
     words = {"train-1": {"size": "small"}, "train-2": {"size": "small"}, "train-3": {"size": "large"}}
     needs = {"train-1": 3.0, "train-2": 2.0, "train-3": 1.0}
-    monkeypatch.setattr(shards, "budget_of", lambda *_: make_budget("missed", words, 6, needs))
-    monkeypatch.setattr(shards, "generate_shard", lambda plan, out, shard: made.append(shard) or 1)
+    monkeypatch.setattr(plan_module, "budget_of", lambda *_: make_budget("missed", words, 6, needs))
+    monkeypatch.setattr(generate_module, "generate_shard", lambda plan, out, shard: made.append(shard) or 1)
     made: list[int] = []
     plan = make_plan(fitted, phantoms, CONFIG, 0)
     assert plan.budget.strata == ("small", "large") and plan.budget.quotas == (5, 1)
-    assert shards._complete(plan, tmp_path, 1) == made == [0, 1, 2, 4, 6, 8]
+    assert generate_module._complete(plan, tmp_path, 1) == made == [0, 1, 2, 4, 6, 8]
 
 
 # Ways to decide and to label
@@ -503,43 +398,32 @@ def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monke
 def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
     plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.3}), 0)
     generate_shard(plan, tmp_path, 0)
-    for row in read_jsonl(shard_folder(tmp_path, 0) / "rows.jsonl"):
-        last = row["checks"][-1]
-        assert (row["decision"] == "kept") == (row["steps"] == 4 and last["score"] >= 0.3)
-        assert row["steps"] < 4 or last["threshold"] == 0.3
-        assert f"{last['score']:.3f}" in row["reason"] and f"{last['threshold']:.3f}" in row["reason"]
-
-
-def test_looks_on_the_way_stop_nothing_that_is_painted_otherwise_than_they_were_calibrated(fitted):
-    made = Calibration.load(fitted / "calibration.json")
-    assert made.painting == painting_of(CONFIG) and len(made.trajectories) == 6
-    assert calibration_for(GenerateConfig(), made) == made
-    other = calibration_for(FROM_NOISE, made)
-    assert all(other.threshold(name, 2) == 0.0 and other.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
+    for row in read_rows(shard_folder(tmp_path, 0) / "rows.jsonl"):
+        last = row.checks[-1]
+        assert (row.decision == "kept") == (row.steps == 4 and last.score >= 0.3)
+        assert row.steps < 4 or last.threshold == 0.3
+        assert f"{last.score:.3f}" in row.reason and f"{last.threshold:.3f}" in row.reason
 
 
 def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, phantoms):
-    studio = Studio(make_plan(fitted, phantoms, CONFIG, 0))
-    canvas = studio.canvas(studio.drawer.draw(0))
-    noise = studio.painter.noise([canvas.request.seed])
-    np.testing.assert_array_equal(canvas.start, studio.example(canvas, resized(canvas.tissue, len(canvas.start))))
-    shown = studio.painter.encode(image_of(canvas.start, studio.painter.window))
-    first = studio.painter.schedule.timesteps(studio.calibration.steps, CONFIG.strength)[:1]
-    started = x_t_from_x0(shown, noise, studio.painter.schedule.at(first))
-    torch.testing.assert_close(studio.prepare(canvas).noise, started, atol=1e-3, rtol=0)
-    studio.plan = replace(studio.plan, config=FROM_NOISE)
-    torch.testing.assert_close(studio.prepare(canvas).noise, noise)
+    workshop = workshop_of(make_plan(fitted, phantoms, CONFIG, 0))
+    painter, layout = workshop.painter, workshop.maker.layout(workshop.maker.drawer.draw(0))
+    texts, noise = painter.embed([layout.prompt]), painter.model.noise([layout.seed])
+    assert (layout.start != resized(layout.tissue, len(layout.start))).any()
+    shown = painter.model.encode(image_of(layout.start, painter.model.window))
+    first = painter.model.schedule.timesteps(painter.sampler.steps, painter.sampler.strength)[:1]
+    started = x_t_from_x0(shown, noise, painter.model.schedule.at(first))
+    torch.testing.assert_close(painter.prepare([layout], texts)[0].noise, started, atol=1e-3, rtol=0)
+    torch.testing.assert_close(painter.prepare([replace(layout, start=None)], texts)[0].noise, noise)
 
 
 def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
-    studio = Studio(make_plan(fitted, phantoms, CONFIG.model_copy(update={"negatives": 10.0}), 0))
-    request = next(r for r in map(studio.drawer.draw, range(20)) if r.negative)
-    canvas = studio.canvas(request)
-    np.testing.assert_array_equal(canvas.start, resized(canvas.tissue, len(canvas.start)))
-    image = image_of(canvas.start, studio.painter.window)
-    torch.testing.assert_close(studio.starts([canvas]), studio.painter.encode(image))
-    beside = np.asarray(canvas.window.crop(canvas.field), dtype=bool)
-    np.testing.assert_array_equal(canvas.tissue[beside], canvas.window.crop(canvas.background)[beside])
+    workshop = workshop_of(make_plan(fitted, phantoms, CONFIG.model_copy(update={"negatives": 10.0}), 0))
+    request = next(r for r in map(workshop.maker.drawer.draw, range(20)) if r.negative)
+    layout = workshop.maker.layout(request)
+    np.testing.assert_array_equal(layout.start, resized(layout.tissue, len(layout.start)))
+    beside = np.asarray(layout.window.crop(layout.field), dtype=bool)
+    np.testing.assert_array_equal(layout.tissue[beside], layout.window.crop(layout.background)[beside])
 
 
 # Findings
@@ -550,22 +434,15 @@ def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_
 ):
     out, known = tmp_path / "synthetic", read_words(strict)
     summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": "off"}))
-    rows = read_jsonl(out / "manifest.jsonl")
-    assert all(words_in(row["prompt"]) <= known and row["findings"] for row in rows)
-    left_out = summary["left_out_of_prompts"]
-    assert left_out and sum(left_out.values()) == sum(len(row.get("unsaid", ())) for row in rows)
+    rows = read_rows(out / "manifest.jsonl")
+    assert all(words_in(row.request.prompt) <= known and row.request.findings for row in rows)
+    left_out = summary.left_out_of_prompts
+    assert left_out and sum(left_out.values()) == sum(len(row.request.unknown_words) for row in rows)
     assert not any(words_in(part) <= known for part in left_out)
-    assert read_json(out / "summary.json") == summary
+    assert read_json(out / "summary.json") == summary.as_dict()
     assert len(read_dataset(out).cases) == CONFIG.count
-    for row, other in zip(rows, read_jsonl(unbroken / "manifest.jsonl"), strict=False):
-        assert row["seed"] == other["seed"] and row["background"] == other["background"]
-
-
-def test_without_findings_settings_and_rows_are_what_they_were_before_there_were_any(strict, phantoms, unbroken):
-    plan = make_plan(strict, phantoms, CONFIG, 0)
-    assert not {"domain", "findings"} & plan.settings().keys()
-    assert not {"findings", "unsaid"} & set().union(*read_jsonl(unbroken / "manifest.jsonl"))
-    assert "left_out_of_prompts" not in read_json(unbroken / "summary.json")
+    for row, other in zip(rows, read_rows(unbroken / "manifest.jsonl"), strict=False):
+        assert row.request.seed == other.request.seed and row.request.background == other.request.background
 
 
 def test_the_content_of_the_findings_is_part_of_the_settings_and_their_place_is_not(strict, phantoms, tmp_path):
@@ -587,10 +464,10 @@ def test_an_unknown_domain_is_refused_and_nothing_written(strict, phantoms, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"strength": 0.5}, {"slots": 3}, {"count": 6}, {"gate": "off"}, {"shard_size": 5}])
+@pytest.mark.parametrize("change", [{"slots": 3}, {"count": 6}, {"gate": "off"}, {"shard_size": 5}])
 def test_another_config_in_the_same_folder_is_refused(strict, phantoms, unbroken, change):
     before = tables_and_pictures(unbroken)
-    with pytest.raises(ConfigError, match="another generate") as error:
+    with pytest.raises(ConfigError, match=f"another generate.{next(iter(change))}") as error:
         generate(strict, phantoms, unbroken, CONFIG.model_copy(update=change))
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="another seed"):
@@ -611,7 +488,7 @@ def test_another_model_in_the_same_folder_is_refused(fitted, phantoms, unbroken)
 
 def test_a_folder_of_other_files_is_refused(strict, phantoms, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds other files"):
+    with pytest.raises(ConfigError, match="holds notes"):
         generate(strict, phantoms, tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -662,20 +539,8 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
     assert "\n" not in str(error.value)
     left = {path.name for path in (tmp_path / "synthetic").iterdir()}
     assert left == {".lock", "config.json", "shards"}
-    assert all(
-        json.loads(line)["decision"] == "stopped"
-        for line in (shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl").read_text().splitlines()
-    )
-
-
-def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tmp_path):
-    plain = {row["id"]: row["image_digest"] for row in read_jsonl(ungated / "manifest.jsonl")}
-    changes = {"solver": {"solver": "ab2"}, "guided": {"guidance": (2.0, 1.5)}, "strength": {"strength": 1.0}}
-    for name, change in changes.items():
-        generate(fitted, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off", **change}))
-        other = {row["id"]: row["image_digest"] for row in read_jsonl(tmp_path / name / "manifest.jsonl")}
-        assert other.keys() == plain.keys()
-        assert all(other[key] != plain[key] for key in plain)
+    rows = read_rows(shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl")
+    assert all(row.decision == "stopped" for row in rows)
 
 
 # For studies: everything painted to the end, and lesion-free fills
@@ -684,22 +549,22 @@ def test_solver_and_guidance_reach_what_is_painted(ungated, fitted, phantoms, tm
 def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_pictures(strict, phantoms, unbroken, tmp_path):
     out = tmp_path / "synthetic"
     summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"paint_all": True}))
-    whole = {row["id"]: row for row in read_jsonl(out / "manifest.jsonl")}
-    gated = read_jsonl(unbroken / "manifest.jsonl")
-    assert {row["decision"] for row in gated} > {"kept"}
+    whole = {row.id: row for row in read_rows(out / "manifest.jsonl")}
+    gated = read_rows(unbroken / "manifest.jsonl")
+    assert {row.decision for row in gated} > {"kept"}
     for row in gated:
-        same = whole[row["id"]]
-        assert (row["decision"], row["reason"]) == (same["decision"], same["reason"])
-        assert row["checks"] == same["checks"][: len(row["checks"])]
-        assert same["image"] and same["checks"][-1]["step"] == same["steps"] == 4
-        if row["image"]:  # the same numbers in slots of other neighbours differ by rounding
-            one, other = (read_image(folder / row["image"]).astype(int) for folder in (unbroken, out))
+        same = whole[row.id]
+        assert (row.decision, row.reason) == (same.decision, same.reason)
+        assert row.checks == same.checks[: len(row.checks)]
+        assert same.image and same.checks[-1].step == same.steps == 4
+        if row.image:  # the same numbers in slots of other neighbours differ by rounding
+            one, other = (read_image(folder / row.image).astype(int) for folder in (unbroken, out))
             assert abs(one - other).max() <= 2
-    stable = ("requested", "stopped", "rejected", "kept", "by_size")
-    assert {name: summary[name] for name in stable} == {
-        name: read_json(unbroken / "summary.json")[name] for name in stable
+    before = read_json(unbroken / "summary.json")
+    assert {name: summary.as_dict()[name] for name in ("lesions", "by_size")} == {
+        name: before[name] for name in ("lesions", "by_size")
     }
-    kept = [row["id"] for row in gated if row["decision"] == "kept"]
+    kept = [row.id for row in gated if row.decision == "kept"]
     assert [case.id for case in read_dataset(out).cases] == kept
 
 
@@ -712,39 +577,39 @@ def filled(fitted, phantoms, tmp_path_factory):
 
 
 def test_fills_come_on_top_of_the_cases_that_were_asked_for(filled):
-    rows = read_jsonl(filled / "manifest.jsonl")
-    fills = [row for row in rows if row.get("fill")]
-    kept = [row for row in fills if row["decision"] == "kept"]
+    rows = read_rows(filled / "manifest.jsonl")
+    fills = [row for row in rows if row.request.negative]
+    kept = [row for row in fills if row.decision == "kept"]
     assert fills
-    assert sum(row["decision"] == "kept" and not row.get("fill") for row in rows) == CONFIG.count
+    assert sum(row.decision == "kept" and not row.request.negative for row in rows) == CONFIG.count
     assert len(read_dataset(filled).cases) == CONFIG.count + len(kept)
-    assert read_json(filled / "summary.json")["fills"]["requested"] == len(fills)
-    assert read_json(filled / "summary.json")["requested"] == len(rows) - len(fills)
+    assert read_json(filled / "summary.json")["negatives"]["requested"] == len(fills)
+    assert read_json(filled / "summary.json")["lesions"]["requested"] == len(rows) - len(fills)
 
 
 def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(filled, phantoms):
     dataset = read_dataset(phantoms)
-    for row in read_jsonl(filled / "manifest.jsonl"):
-        if not row.get("fill"):
+    for row in read_rows(filled / "manifest.jsonl"):
+        if not row.request.negative:
             continue
-        assert row["prompt"] == "normal mucosa" and row["placement"] == "free"
-        assert row["decision"] == "kept" and 0 <= row["found"] <= 1  # there is no gate
-        if row["image"]:
-            background = dataset.case(row["background"])
-            region, label = (read_mask(filled / row[name]) for name in ("region", "mask"))
+        assert row.request.prompt == "normal mucosa" and row.request.placement == "free"
+        assert row.decision == "kept" and 0 <= row.found <= 1  # there is no gate
+        if row.image:
+            background = dataset.case(row.request.background)
+            region, label = (read_mask(filled / getattr(row, name)) for name in ("region", "mask"))
             assert np.array_equal(label, background.read_mask())
             assert not (region & label).any()
-            changed = (read_image(filled / row["image"]) != background.read_image()).any(axis=2)
+            changed = (read_image(filled / row.image) != background.read_image()).any(axis=2)
             assert changed.any() and not (changed & ~region).any()
 
 
 def test_a_request_is_the_same_whether_or_not_others_are_fills(filled, ungated):
-    plain = {row["index"]: row for row in read_jsonl(ungated / "manifest.jsonl")}
-    for row in read_jsonl(filled / "manifest.jsonl"):
-        if not row.get("fill") and row["index"] in plain:
-            assert request_from_dict(row) == request_from_dict(plain[row["index"]])
-    fill = next(row for row in read_jsonl(filled / "manifest.jsonl") if row.get("fill"))
-    assert request_from_dict(fill).negative
+    plain = {row.request.index: row for row in read_rows(ungated / "manifest.jsonl")}
+    for row in read_rows(filled / "manifest.jsonl"):
+        if not row.request.negative and row.request.index in plain:
+            assert row.request == plain[row.request.index].request
+    fill = next(row for row in read_rows(filled / "manifest.jsonl") if row.request.negative)
+    assert fill.request.negative
 
 
 def test_a_set_says_which_images_and_annotations_its_model_was_fitted_on(ungated, phantoms):
@@ -766,35 +631,34 @@ def painted_eyes(fitted_eyes, eyes, tmp_path_factory):
 
 
 def test_the_start_of_a_cup_shows_the_eye_itself_outside_its_disc(fitted_eyes, eyes):
-    studio = Studio(make_plan(fitted_eyes, eyes, CONFIG, 0))
-    canvas = studio.canvas(studio.drawer.draw(0))
-    disc = np.asarray(canvas.window.crop(canvas.masks.new | canvas.masks.old), dtype=bool)
-    shown = resized(canvas.tissue, len(canvas.start))
+    workshop = workshop_of(make_plan(fitted_eyes, eyes, CONFIG, 0))
+    layout = workshop.maker.layout(workshop.maker.drawer.draw(0))
+    disc = np.asarray(layout.window.crop(layout.masks.new | layout.masks.old), dtype=bool)
+    shown = resized(layout.tissue, len(layout.start))
     side = len(shown)
-    beyond = ndimage.zoom(ndimage.distance_transform_edt(~disc), side / len(disc), order=1) > 0.6 * canvas.band
-    np.testing.assert_array_equal(canvas.start[beyond[:side, :side]], shown[beyond[:side, :side]])
+    beyond = ndimage.zoom(ndimage.distance_transform_edt(~disc), side / len(disc), order=1) > 0.6 * layout.band
+    np.testing.assert_array_equal(layout.start[beyond[:side, :side]], shown[beyond[:side, :side]])
 
 
 def test_a_synthetic_set_holds_labels_in_the_values_and_classes_of_its_data_set(painted_eyes, eyes):
     dataset, real = read_dataset(painted_eyes), read_dataset(eyes)
     assert (painted_eyes / "classes.json").read_bytes() == (eyes / "classes.json").read_bytes()
     assert check_dataset(dataset).notices == () and len(dataset.cases) == CONFIG.count
-    for case, row in zip(dataset.cases, read_jsonl(painted_eyes / "manifest.jsonl"), strict=False):
+    for case, row in zip(dataset.cases, read_rows(painted_eyes / "manifest.jsonl"), strict=False):
         disc, cup = case.read_masks()
-        assert np.array_equal(disc, real.case(row["background"]).read_mask()) and not (cup & ~disc).any()
-        assert abs(vertical_diameter(cup) - row["cup_ratio"] * vertical_diameter(disc)) <= 1
-        assert row["cup_ratio"] == request_from_dict(row).cup_ratio
+        assert np.array_equal(disc, real.case(row.request.background).read_mask()) and not (cup & ~disc).any()
+        assert abs(vertical_diameter(cup) - row.request.cup_ratio * vertical_diameter(disc)) <= 1
 
 
 def test_a_painted_label_lies_inside_its_region_and_pixels_outside_are_the_backgrounds(painted_eyes, fitted_eyes, eyes):
-    studio = Studio(make_plan(fitted_eyes, eyes, CONFIG, 0))
+    workshop = workshop_of(make_plan(fitted_eyes, eyes, CONFIG, 0))
     for case in read_dataset(painted_eyes).cases:
-        row = next(row for row in read_jsonl(painted_eyes / "manifest.jsonl") if row["id"] == case.id)
-        canvas = studio.canvas(studio.drawer.draw(row["index"]))
-        assert canvas.region[case.read_label() > 0].all()
-        background = studio.dataset.case(row["background"]).read_image()
-        assert (case.read_image()[~canvas.region] == background[~canvas.region]).all()
-        prepared = studio.prepare(canvas)
+        row = next(row for row in read_rows(painted_eyes / "manifest.jsonl") if row.id == case.id)
+        layout = workshop.maker.layout(row.request)
+        assert layout.region[case.read_label() > 0].all()
+        background = workshop.maker.drawer.backgrounds.case(row.request.background).read_image()
+        assert (case.read_image()[~layout.region] == background[~layout.region]).all()
+        (prepared,) = workshop.painter.prepare([layout], workshop.painter.embed([layout.prompt]))
         assert prepared.target.mask.shape == (2, 32, 32) and prepared.target.region.shape == (1, 32, 32)
         assert prepared.conditioning.mask.shape == (1, 2, 8, 8)
         assert (prepared.conditioning.mask[:, 1] <= prepared.conditioning.mask[:, 0] + 1e-6).all()
@@ -804,14 +668,14 @@ def test_a_gate_of_two_classes_judges_by_the_worse_and_shows_what_it_refused_in_
     fitted_eyes, eyes, tmp_path
 ):
     generate(fitted_eyes, eyes, tmp_path / "all", CONFIG.model_copy(update={"count": 1}))
-    scores = [row["checks"][-1]["score"] for row in read_jsonl(tmp_path / "all" / "manifest.jsonl")]
+    scores = [row.checks[-1].score for row in read_rows(tmp_path / "all" / "manifest.jsonl")]
     assert all(0 <= score <= 1 for score in scores)
     middle = float(np.median(scores))
     strict = with_thresholds(fitted_eyes, tmp_path / "model", {"2": 0.0, "4": middle})
     generate(strict, eyes, tmp_path / "some", CONFIG.model_copy(update={"count": 1}))
-    refused = [row for row in read_jsonl(tmp_path / "some" / "manifest.jsonl") if row["preview"]]
+    refused = [row for row in read_rows(tmp_path / "some" / "manifest.jsonl") if row.preview]
     assert refused
-    path = tmp_path / "some" / refused[0]["preview"]
+    path = tmp_path / "some" / refused[0].preview
     assert set(np.unique(read_label(path.with_name(f"{path.stem}_mask.png")))) == {0, 1, 2}
 
 
@@ -832,4 +696,4 @@ def test_other_classes_are_moved_together_onto_other_places(fitted_eyes, eyes, t
     for case in read_dataset(tmp_path / "synthetic").cases:
         polyp, ulcer = case.read_masks()
         assert case.class_names == ("polyp", "ulcer") and not (ulcer & ~polyp).any() and polyp.any()
-    assert not any("cup_ratio" in row for row in read_jsonl(tmp_path / "synthetic" / "manifest.jsonl"))
+    assert not any(row.request.cup_ratio for row in read_rows(tmp_path / "synthetic" / "manifest.jsonl"))

@@ -1,0 +1,144 @@
+"""Paint the requests that are drawn from a data set.
+
+Reads the images of the cases; writes nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.data.case import Mask, Pixels
+from diffaug.data.manifest import RemovedRegion, Request
+from diffaug.painting.clearing import Remover
+from diffaug.painting.compose import without_border
+from diffaug.painting.engine import Painted
+from diffaug.painting.example import mirrored_tissue, moved_example
+from diffaug.painting.judging import is_left_over
+from diffaug.painting.layout import Layout, layout_of, tissue_of
+from diffaug.painting.painter import Painter
+from diffaug.painting.window import window_mask
+from diffaug.validator.gate import Gate
+
+REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An example's frame with its border filled, the same with its lesion mirrored, its tissue, and its lesion."""
+
+    frame: Pixels
+    body: Pixels
+    tissue: Mask
+    lesion: Mask
+
+
+class LayoutMaker:
+    """Lays out requests of a data set.
+
+    Args:
+        drawer: Draws the requests, and knows their cases.
+        remover: Paints lesions away, for the placement `removed`.
+        from_noise: Whether sampling starts from noise alone, and not from an example.
+    """
+
+    def __init__(self, drawer: RequestDrawer, remover: Remover, from_noise: bool) -> None:
+        self.drawer, self.remover, self.from_noise = drawer, remover, from_noise
+        self.side = remover.painter.window
+        self._sources: dict[str, _Source] = {}
+        self._cleared: dict[str, tuple[Pixels, tuple[RemovedRegion, ...]]] = {}
+
+    def layout(self, request: Request) -> Layout:
+        """Lay out a request on its background, with the example that sampling starts from."""
+        masks = self.drawer.masks(request)
+        background, removed = self._background(request)
+        view = self.drawer.backgrounds.placement_map(request.background).field
+        laid = layout_of(
+            background, masks, masks.new_classes(self.drawer.classes), view,
+            prompt=request.prompt, seed=request.seed, index=request.index, size_bin=request.size_bin,
+            negative=request.negative, fold=self.fold(request), removed=removed,
+        )  # fmt: skip
+        if self.from_noise:
+            return laid
+        tissue = tissue_of(laid, self.side)
+        return replace(laid, start=tissue if request.negative else self._example(request, laid, tissue))
+
+    def fold(self, request: Request) -> int:
+        """Return which validator has not seen the case of a request's mask; of a negative, that of its background."""
+        folds = self.remover.calibration.folds
+        if request.negative and request.background in folds:
+            return folds[request.background]
+        return folds[request.mask_case]
+
+    def _background(self, request: Request) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
+        """Return what a request is painted on, and for `removed` a record of what was painted away."""
+        case = self.drawer.backgrounds.case(request.background)
+        if request.placement != "removed":
+            return case.read_image(), ()
+        if case.id not in self._cleared:
+            if len(self._cleared) >= REMEMBERED:
+                self._cleared.clear()
+            self._cleared[case.id] = self.remover.remove(case)
+        return self._cleared[case.id]
+
+    def _example(self, request: Request, layout: Layout, tissue: Pixels) -> Pixels:
+        """Return a window's `tissue`, (side, side, 3), with the request's example where the new mask lies."""
+        drawer, masks, source = self.drawer, layout.masks, self._source(request.example)
+        case = drawer.backgrounds.case(request.example)
+        nested = drawer.domain.nested(case, source.lesion, masks.new_classes(drawer.classes))
+        outlines = [*nested, (source.lesion, masks.new)]
+        # What stays in place keeps the vessels that cross its rim.
+        old, side = masks.old & ~masks.new if drawer.domain.stays_in_place else masks.old, len(tissue)
+        new, gone = (
+            np.asarray(window_mask(mask, layout.window, side)[0, 0].numpy() > 0.5) for mask in (masks.new, old)
+        )
+        band = layout.band * side / layout.window.side
+        return moved_example(source.frame, source.body, source.tissue, outlines, layout.window, tissue, new, gone, band)
+
+    def _source(self, case: str) -> _Source:
+        """Return what is moved of an example; kept in memory, since many requests have it."""
+        if case not in self._sources:
+            if len(self._sources) >= REMEMBERED:
+                self._sources.clear()
+            field, lesion = (
+                self.drawer.backgrounds.placement_map(case).field,
+                self.drawer.bank.components(case)[0].in_frame(),
+            )
+            frame = without_border(self.drawer.backgrounds.case(case).read_image(), field, lesion)
+            self._sources[case] = _Source(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion)
+        return self._sources[case]
+
+
+def paint_requests(
+    painter: Painter, maker: LayoutMaker, requests: Sequence[Request], gate: Gate | None, *, everything: bool = False
+) -> Iterator[tuple[Request, Layout, Painted]]:
+    """Paint requests in slots, and yield each as it leaves.
+
+    Under a gate, what lies on a background from which a lesion did not go is not painted: it is rejected without a
+    look, and comes last.
+
+    Args:
+        painter: Paints them.
+        maker: Lays them out.
+        requests: Of the maker's drawer, each with an index of its own.
+        gate: Looks at samples on the way; None keeps everything.
+        everything: Paint also what the gate would turn down.
+    """
+    ordered = sorted(requests, key=maker.fold)  # so that one validator looks at a time
+    by_index = {request.index: request for request in ordered}
+    lost: list[Layout] = []
+
+    def is_hopeless(layout: Layout) -> bool:
+        return gate is not None and not everything and is_left_over(layout)
+
+    def batches() -> Iterator[list[Layout]]:
+        for start in range(0, len(ordered), painter.batch):
+            laid = [maker.layout(request) for request in ordered[start : start + painter.batch]]
+            lost.extend(layout for layout in laid if is_hopeless(layout))
+            yield [layout for layout in laid if not is_hopeless(layout)]
+
+    for layout, sample in painter.paint_layouts(batches(), (request.prompt for request in ordered), gate):
+        yield by_index[layout.index], layout, sample
+    for layout in lost:
+        yield by_index[layout.index], layout, Painted(layout.index, painter.model.noise([0]), "rejected")

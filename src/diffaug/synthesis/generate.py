@@ -1,0 +1,229 @@
+"""`diffaug generate`: complete shards in order until enough cases are kept, and write the synthetic set."""
+
+import logging
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from diffaug.artifacts import read_json, write_json
+from diffaug.compute.pool import Job
+from diffaug.compute.pool import workers as workers_of
+from diffaug.compute.progress import progress_bar
+from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.config import GenerateConfig
+from diffaug.data.folder import Dataset, read_dataset, write_cases
+from diffaug.data.manifest import (
+    MANIFEST,
+    PROVENANCE,
+    SUMMARY,
+    Counts,
+    Funnel,
+    Row,
+    SyntheticSet,
+    funnel,
+    kept,
+    read_rows,
+    write_rows,
+)
+from diffaug.data.seen import read_seen, write_seen
+from diffaug.errors import ModelError
+from diffaug.runfolder import claimed
+from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
+from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of
+from diffaug.validator.calibration import Calibration
+
+PATIENCE = 20  # requests per wanted case before generation gives up
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """What became of the requests for one stratum of a budget.
+
+    Attributes:
+        quota: Kept lesions that were wanted.
+        counts: Requests by what became of them.
+    """
+
+    quota: int
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class GenerateSummary:
+    """What `generate` made.
+
+    Attributes:
+        funnel: Requests by what became of them.
+        seconds: Computing time of all shards, summed over workers.
+        seconds_per_kept: The same for each kept lesion.
+        budget: By stratum, where something was aimed at.
+        left_out_of_prompts: Words that the model was not trained on, and how many prompts went without each.
+        notices: What the gate does not do, or does with little to go by.
+    """
+
+    funnel: Funnel
+    seconds: float
+    seconds_per_kept: float
+    budget: Mapping[str, Stratum] = field(default_factory=dict)
+    left_out_of_prompts: Mapping[str, int] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values, as `summary.json` holds them."""
+        values = asdict(self)
+        return {**values.pop("funnel"), **values, "notices": list(self.notices)}
+
+
+def generate(
+    model: Path,
+    data: Path,
+    out: Path,
+    config: GenerateConfig,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    device: str = "cpu",
+) -> GenerateSummary:
+    """Complete shards in order until `config.count` cases are kept, and write the synthetic set.
+
+    The same call again resumes; files are byte-identical to those of an unbroken run, whatever the number of workers.
+
+    Args:
+        model: A finished model folder.
+        data: The data set it was fitted on.
+        out: The synthetic set to make.
+        config: What to paint, and how much.
+        seed: Base seed of the requests.
+        workers: Processes, one thread each.
+        device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
+
+    Returns:
+        What was made; `summary.json` holds it, too.
+
+    Raises:
+        ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
+        ConfigError: `out` holds a set with other settings, another process works in it, or the device is not there.
+        FindingsError: The domain is unknown, or the findings break a rule.
+        PlacementError: No mask fits on any background.
+        StudyError: The baseline is not of these training cases out of fold.
+    """
+    plan = make_plan(model, data, config, seed, device)
+    if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
+        train = [case for case in read_dataset(data).split("train") if case.mask]
+        RequestDrawer(train, seed, config, backgrounds_of(config), budget=plan.budget).draw(0)
+    notices = notices_of_gate(plan)
+    for line in [*notices, *([plan.budget.table()] if plan.budget else [])]:
+        log.warning(line)
+    with claimed(out, plan.contents()):
+        return _written(plan, out, workers, notices)
+
+
+def notices_of_gate(plan: Plan) -> list[str]:
+    """Return what the gate does not do, or does with little to go by: told when cases are generated."""
+    if plan.config.gate == "off":
+        return []
+    return thresholds_of(plan, Calibration.load(plan.model / "calibration.json")).notices()
+
+
+def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str]) -> GenerateSummary:
+    """Complete the shards, write the set, and return its summary."""
+    folders = [shard_folder(out, shard) for shard in _complete(plan, out, workers)]
+    rows = _mark_surplus([row for folder in folders for row in read_rows(folder / ROWS)], plan.quotas())
+    for extra in (out / "shards").iterdir():
+        if extra.is_dir() and extra not in folders:
+            shutil.rmtree(extra)  # made ahead by another worker, and not needed
+
+    write_rows(out / MANIFEST, rows)
+    _write_cases(out, rows, read_dataset(plan.data))
+    write_seen(out, read_seen(plan.model))
+    write_json(out / PROVENANCE, provenance_of(plan))
+    summary = _summary(plan, rows, sum(read_json(folder / SECONDS) for folder in folders), notices)
+    write_json(out / SUMMARY, summary.as_dict())
+    return summary
+
+
+def _write_cases(out: Path, rows: Sequence[Row], dataset: Dataset) -> None:
+    """Write the table of the kept cases, each in the group of its background."""
+    made = SyntheticSet(out, tuple(rows), dataset.cases[0].classes)
+    write_cases(out, [made.case(row, group=dataset.case(row.request.background).group) for row in kept(rows)])
+
+
+def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[str]) -> GenerateSummary:
+    counted, unknown = funnel(rows), Counter(part for row in rows for part in row.request.unknown_words)
+    strata = {
+        name: Stratum(quota, funnel([row for row in rows if row.request.aim == name]).lesions)
+        for name, quota in plan.quotas().items()
+    }
+    return GenerateSummary(
+        funnel=counted,
+        seconds=round(seconds, 1),
+        seconds_per_kept=round(round(seconds, 1) / max(1, counted.lesions.kept), 3),
+        budget=strata if plan.budget else {},
+        left_out_of_prompts=dict(sorted(unknown.items())),
+        notices=tuple(notices),
+    )
+
+
+def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
+    """Complete shards in order until enough cases are kept; return their numbers.
+
+    With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
+    which little is kept get more of them.
+
+    Raises:
+        ModelError: Too few of very many requests are kept.
+    """
+    budget, size, wanted = plan.budget, plan.config.shard_size, plan.quotas()
+    asked = 1 + plan.config.negatives  # requests for one lesion
+    most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
+    found, made = Counter[str](), Counter[str]()
+    shards: list[int] = []
+
+    def stratum_of(shard: int) -> str:
+        return budget.stratum_of(shard) if budget else ""
+
+    def open_from(start: int) -> Iterator[int]:
+        """Yield shards whose strata lack cases, as far as is known."""
+        while any(found[name] < quota for name, quota in wanted.items()):
+            if found[stratum_of(start)] < wanted[stratum_of(start)]:
+                yield start
+            start += 1
+
+    with progress_bar("kept cases", sum(wanted.values())) as show, workers_of(workers) as pool:
+        ahead: dict[int, Job[int]] = {}
+        for shard in open_from(0):
+            name = stratum_of(shard)
+            if made[name] == most[name]:
+                raise ModelError(
+                    f"a model must keep 1 of {PATIENCE} requests: {found[name]} of {round(made[name] * size / asked)} "
+                    f"{name + ' ones ' if name else ''}were kept; fit it longer, annotate more cases, "
+                    "or lower --validator.alpha of the fit"
+                )
+            for number in islice(open_from(shard), workers):
+                if number not in ahead:
+                    ahead[number] = pool.submit(generate_shard, plan, out, number)
+            found[name] += pool.result(ahead.pop(shard))
+            made[name] += 1
+            shards.append(shard)
+            show(sum(min(found[name], quota) for name, quota in wanted.items()))
+    return shards
+
+
+def _mark_surplus(rows: Sequence[Row], quotas: Mapping[str, int]) -> list[Row]:
+    """Mark what was kept beyond the wanted count, in all or of a stratum, so that `--count N` means N."""
+    found, marked = Counter[str](), []
+    for row in rows:
+        name = row.request.aim
+        if row.decision == "kept" and not row.request.negative:
+            found[name] += 1
+            if found[name] > quotas[name]:
+                reason = f"kept, beyond the {quotas[name]} {name + ' ones ' if name else ''}asked for"
+                row = replace(row, decision="surplus", reason=reason)  # noqa: PLW2901 - the marked one takes its place
+        marked.append(row)
+    return marked

@@ -1,0 +1,188 @@
+"""Plans: everything that a synthetic set depends on, checked before work starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffaug.artifacts import digest_of_file, digest_of_value, read_json
+from diffaug.compute.devices import device_of
+from diffaug.conditioning.budget import Budget, make_budget, read_needs
+from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
+from diffaug.config import GenerateConfig, identity_of
+from diffaug.data.case import Case, digest_of_case
+from diffaug.data.folder import Dataset, check_dataset, read_dataset
+from diffaug.data.manifest import PROVENANCE
+from diffaug.errors import ConfigError, ModelError
+from diffaug.models.checkpoints import verify
+from diffaug.models.sampling import read_sampler
+from diffaug.runfolder import Contents
+from diffaug.validator.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a shard's output depends on, besides its index.
+
+    Attributes:
+        model: The model folder.
+        data: The data set that it was fitted on.
+        config: What is asked for.
+        seed: Base seed of the requests.
+        model_digest: Of the model.
+        data_digest: Of the annotated cases.
+        findings_digest: Of the findings that prompts are made of; empty for measured words alone.
+        device: Where it is computed; last digits depend on it.
+        budget: What kept cases should be like; None for the aim `match`.
+        backgrounds_digest: Of the images with lesions that a baseline found; empty without them.
+    """
+
+    model: Path
+    data: Path
+    config: GenerateConfig
+    seed: int
+    model_digest: str
+    data_digest: str
+    findings_digest: str = ""
+    device: str = "cpu"
+    budget: Budget | None = None
+    backgrounds_digest: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that the set depends on; of findings and backgrounds their content, wherever they lie."""
+        knobs = {f"generate.{name}": value for name, value in identity_of(self.config).items() if name != "domain"}
+        return knobs | {
+            "seed": self.seed, "model": self.model_digest, "data": self.data_digest, "device": self.device,
+            "findings": self.findings_digest, "backgrounds": self.backgrounds_digest,
+            "budget": self.budget.as_dict() if self.budget else None,
+        }  # fmt: skip
+
+    def digest(self) -> str:
+        """Return the digest of what the set depends on beside the model."""
+        return digest_of_value({name: value for name, value in self.identity().items() if name != "model"})
+
+    def contents(self) -> Contents:
+        """Return what the folder of the set says that it holds."""
+        cases = sorted(Calibration.load(self.model / "calibration.json").folds)
+        return Contents("synthetic set", self.identity(), "config.json", about={"fit_cases": cases})
+
+    def quotas(self) -> dict[str, int]:
+        """Return how many kept lesions are wanted of each stratum; of one without a name where nothing is aimed at."""
+        budget = self.budget
+        return dict(zip(budget.strata, budget.quotas, strict=True)) if budget else {"": self.config.count}
+
+
+def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device: str = "cpu") -> Plan:
+    """Check model and data, and return everything that the shards depend on.
+
+    Raises:
+        ModelError: The model is unfinished or altered, or was fitted on other cases.
+        ConfigError: The device is not there, or the backgrounds are not of this data set.
+        FindingsError: The domain is unknown, or the findings break a rule.
+        StudyError: The baseline is not of these training cases out of fold.
+    """
+    model, data, place = model.absolute(), data.absolute(), str(device_of(device))
+    library = check_config(config)
+    digest = verify(model)
+    read_sampler(model)
+    dataset = read_dataset(data)
+    train = fitted_cases(dataset, Calibration.load(model / "calibration.json"))
+    check_dataset(train)
+    domain_of(dataset.class_names).check_place(config.place)
+    digests = {case.id: digest_of_case(case) for case in train}
+    fitted = read_json(model / "fit.json")["cases"]
+    changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
+    if changed:
+        raise ModelError(
+            f"a model paints for the training cases it was fitted on: {changed[0]} of {data} is another one, or was "
+            "changed since; fit a model on this data set"
+        )
+    findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
+    budget, backgrounds = budget_of(dataset, config), check_backgrounds(config, dataset, digests)
+    return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, place, budget, backgrounds)
+
+
+def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
+    """Return the annotated training cases, all of which the model must have been fitted on.
+
+    Raises:
+        ModelError: A case is unknown to the model: no validator is known that has not seen it.
+    """
+    train = list(dataset.split("train"))
+    unknown = [case.id for case in train if case.id not in calibration.folds]
+    if unknown or not train:
+        name = unknown[0] if unknown else "(none)"
+        raise ModelError(
+            f"a model paints for the training cases it was fitted on: {name} of {dataset.folder} is not one; "
+            "fit a model on this data set"
+        )
+    return train
+
+
+def backgrounds_of(config: GenerateConfig) -> tuple[Case, ...]:
+    """Return the images with lesions that a baseline found; none without a folder of them."""
+    return read_dataset(config.backgrounds).split("train") if config.backgrounds else ()
+
+
+def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping[str, str]) -> str:
+    """Refuse images that the data set does not hold unannotated, and annotations that the model has not seen.
+
+    Args:
+        config: Names the folder, if any.
+        dataset: What the model was fitted on.
+        digests: Of its annotated cases, by case.
+
+    Returns:
+        The digest of the folder's cases; nothing without one.
+
+    Raises:
+        ConfigError: Naming the first image or annotation that should not be there; or the classes are disc and cup.
+    """
+    folder, known = config.backgrounds, {case.id: case for case in dataset.split("unannotated")}
+    if folder is None:
+        return ""
+    others, path = backgrounds_of(config), folder / PROVENANCE
+    if domain_of(dataset.class_names).stays_in_place:
+        raise ConfigError(
+            f"a cup is painted in the annotated photograph it belongs to: backgrounds is {folder}; leave it out"
+        )
+    rule = "backgrounds are unannotated images of the data set, labelled by `diffaug pseudo-label`"
+    for case in others:
+        same = case.id in known and digest_of_file(case.image) == digest_of_file(known[case.id].image)
+        if not same or case.classes != known[case.id].classes:
+            raise ConfigError(
+                f"{rule}: {case.id} of {folder} is none of {dataset.folder}; label them for this data set"
+            )
+    stated = read_json(path)["cases"] if path.is_file() else {"(it has no provenance.json)": ""}
+    foreign = [name for name, digest in stated.items() if digests.get(name) != digest]
+    if foreign or not others:
+        raise ConfigError(
+            f"{rule}: {folder} has no images, or comes from other annotations, such as {(foreign or ['(none)'])[0]}; "
+            "study this data set and label them again"
+        )
+    return digest_of_value([[case.id, digest_of_case(case)] for case in others])
+
+
+def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
+    """Return what the kept cases should be like; None for the aim `match`.
+
+    Raises:
+        ConfigError: No training case is like what is aimed at.
+        StudyError: The baseline is not of these training cases out of fold.
+    """
+    train = [case for case in dataset.split("train") if case.mask]
+    needs = None
+    if config.baseline is not None:
+        needs = read_needs(config.baseline, train, [*dataset.split("val"), *dataset.split("test")])
+    if config.aim == "match":
+        return None
+    return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
+
+
+def provenance_of(plan: Plan) -> dict[str, Any]:
+    """Return what the model was fitted on, by case: the digests of all images, and those of the annotated cases."""
+    fitted, dataset = read_json(plan.model / "fit.json"), read_dataset(plan.data)
+    here = (*dataset.split("train"), *dataset.split("unannotated"))
+    images = fitted.get("images") or {case.id: digest_of_file(case.image) for case in here}
+    return {"images": images, "cases": fitted["cases"]}

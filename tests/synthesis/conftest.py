@@ -1,0 +1,48 @@
+"""Synthetic sets that several tests look at."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffaug.data.manifest import read_rows
+from diffaug.synthesis.generate import generate
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.shards import workshop_of
+
+sys.path.insert(0, str(Path(__file__).parent))  # synthetic_sets.py
+
+from synthetic_sets import CONFIG, with_thresholds
+
+
+@pytest.fixture(scope="session")
+def ungated(fitted, phantoms, tmp_path_factory):
+    """A synthetic set in which everything painted is kept."""
+    out = tmp_path_factory.mktemp("ungated") / "synthetic"
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off"}))
+    return out
+
+
+@pytest.fixture(scope="session")
+def strict(fitted, phantoms, tmp_path_factory):
+    """The fitted model, whose gate stops about a third of the samples and rejects some at the end."""
+    out = tmp_path_factory.mktemp("strict")
+    generate(with_thresholds(fitted, out / "lenient", {"2": 0.0, "4": 0.0}), phantoms, out / "synthetic", CONFIG)
+    scores = np.array([[c.score for c in row.checks] for row in read_rows(out / "synthetic" / "manifest.jsonl")])
+    middle = float(np.median(scores[scores[:, 0] > np.quantile(scores[:, 0], 0.34), 1]))
+    return with_thresholds(fitted, out / "model", {"2": float(np.quantile(scores[:, 0], 0.34)), "4": middle})
+
+
+@pytest.fixture(scope="session")
+def unbroken(strict, phantoms, tmp_path_factory):
+    """A synthetic set made in one go, in one process, with a gate that turns some down."""
+    out = tmp_path_factory.mktemp("unbroken") / "synthetic"
+    generate(strict, phantoms, out, CONFIG)
+    return out
+
+
+@pytest.fixture(scope="session")
+def workshop(strict, phantoms):
+    """The strict model and its data, loaded."""
+    return workshop_of(make_plan(strict, phantoms, CONFIG, 0))

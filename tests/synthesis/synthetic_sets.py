@@ -1,0 +1,38 @@
+"""Models with other thresholds and samplers, and the files of a synthetic set."""
+
+import shutil
+
+from diffaug.artifacts import read_json, write_json
+from diffaug.config import GenerateConfig
+from diffaug.models.checkpoints import seal
+from diffaug.models.sampling import read_sampler, write_sampler
+
+CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, negatives=0.0)
+
+
+def with_thresholds(model, to, thresholds):
+    """Copy a model and give every size the same thresholds."""
+    shutil.copytree(model, to)
+    calibration = read_json(to / "calibration.json")
+    calibration["thresholds"] = dict.fromkeys(calibration["thresholds"], thresholds)
+    write_json(to / "calibration.json", calibration)
+    seal(to)
+    return to
+
+
+def tables_and_pictures(folder):
+    """Return every file that must not depend on how a set was made; times are the exception."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in files
+        if path.name not in ("seconds.json", "summary.json")
+    }
+
+
+def with_sampler(model, to, **change):
+    """Copy a model and sample it otherwise."""
+    shutil.copytree(model, to)
+    write_sampler(to, read_sampler(to).model_copy(update=change))
+    seal(to)
+    return to
