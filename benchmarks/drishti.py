@@ -28,18 +28,30 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 
-from diffaug.artifacts import atomic_path, make_folder, read_json, read_jsonl, write_json
-from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, ValidatorConfig
+from diffaug.artifacts import atomic_path, make_folder, read_json, write_json
+from diffaug.config import (
+    CodecConfig,
+    DenoiserConfig,
+    FitConfig,
+    GenerateConfig,
+    SamplerConfig,
+    StudyConfig,
+    ValidatorConfig,
+)
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
+from diffaug.data.importing import import_dataset
 from diffaug.data.inspect import outlined
-from diffaug.data.sources.drishti_gs import import_drishti_gs
+from diffaug.data.manifest import Row, read_manifest
+from diffaug.painting.requests import paint_requests
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches, load_images
 from diffaug.study.evaluate import predict, score_classes
 from diffaug.study.network import build_network, train
-from diffaug.synthesis.shards import Studio, generate, make_plan, painted_requests
+from diffaug.synthesis.generate import generate
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.shards import workshop_of
 from diffaug.training.fit import fit
 from diffaug.training.starting import SHIPPED
 
@@ -61,9 +73,13 @@ class Size:
 
 FULL = Size(
     annotated=25,
-    fit=FitConfig(denoiser=DenoiserConfig(iterations=250), validator=ValidatorConfig(iterations=150)),
+    fit=FitConfig(
+        denoiser=DenoiserConfig(iterations=250),
+        validator=ValidatorConfig(iterations=150),
+        sampler=SamplerConfig(strength=0.05),  # vessels of an eye keep their course
+    ),
     base=SHIPPED,
-    generate=GenerateConfig(count=64, workers=1, strength=0.05),  # vessels of an eye keep their course
+    generate=GenerateConfig(count=64, workers=1),
     judge=NETWORK.model_copy(update={"iterations": 1200}),
 )
 QUICK = Size(
@@ -72,10 +88,10 @@ QUICK = Size(
         codec=CodecConfig(window=64, latent_channels=4, width=32, blocks=(1, 1), iterations=20, batch_size=4),
         denoiser=DenoiserConfig(widths=(16, 32), text_width=32, windows_per_case=2, iterations=4, batch_size=8),
         validator=ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8),
-        steps=4,
+        sampler=SamplerConfig(steps=4),
     ),
     base=None,
-    generate=GenerateConfig(count=8, shard_size=8, gate="off", guidance=(1.0, 1.0), workers=1),
+    generate=GenerateConfig(count=8, shard_size=8, gate="off", workers=1),
     checked=4,
     judge=StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=40, batch_size=4),
 )
@@ -92,7 +108,7 @@ def prepare_data(source: Path | None, out: Path, size: Size, seed: int) -> tuple
         folder = source or (Path(os.environ["DIFFAUG_DATA"]) / "drishti-gs" if "DIFFAUG_DATA" in os.environ else None)
         if folder is None:
             raise SystemExit("fundus images are needed: DIFFAUG_DATA is not set; set it, or give --from")
-        import_drishti_gs(folder, out / "full", seed, "importing")
+        import_dataset("drishti-gs", folder, out / "full", seed, "importing")
     full = read_dataset(out / "full")
     if not (out / "data" / "cases.csv").is_file():
         subset_dataset(full, out / "data", size.annotated, seed)
@@ -134,11 +150,11 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def measure(
-    network: Any, real: Sequence[Case], painted: Sequence[Case], rows: Sequence[dict[str, Any]], size: int
+    network: Any, real: Sequence[Case], painted: Sequence[Case], rows: Sequence[Row], size: int
 ) -> tuple[dict[str, Any], list[float]]:
     """Return the numbers of drishti.json, and the measured ratio of each painted case."""
-    by_id = {row["id"]: row for row in rows}
-    asked = [float(by_id[case.id]["cup_ratio"]) for case in painted]
+    by_id = {row.id: row.request for row in rows}
+    asked = [float(by_id[case.id].cup_ratio or 0.0) for case in painted]
     own, found = judged(network, real, size), judged(network, painted, size)
     measured, untouched = column(found, "vcdr"), dict(zip((case.id for case in real), column(own, "vcdr"), strict=True))
     truth = [vertical_ratio(*case.read_masks()) or 0.0 for case in real]
@@ -158,35 +174,36 @@ def measure(
             for suffix, some in (("", found), ("_segmenter", own))
         },
         "painted": len(painted),
-        "kept_share": round(sum(row["decision"] in ("kept", "surplus") for row in rows) / len(rows), 3),
+        "kept_share": round(sum(row.accepted for row in rows) / len(rows), 3),
     }, measured
 
 
-def measure_classes(model: Path, data: Path, count: int, strength: float) -> dict[str, Any]:
+def measure_classes(model: Path, data: Path, count: int) -> dict[str, Any]:
     """Return how well validators tell a painted eye's own classes from wrong ones: those of a disc without its cup.
 
     Area under the curve of the final score, and the share that the default thresholds turn down of wrong and of own.
     """
-    studio = Studio(make_plan(model, data, GenerateConfig(negatives=0.0, strength=strength), 1))
+    workshop = workshop_of(make_plan(model, data, GenerateConfig(negatives=0.0), 1))
     scores: dict[str, list[tuple[float, bool]]] = {"own": [], "wrong": []}
-    disc, cup = disc_and_cup(studio.drawer.cases[next(iter(studio.drawer.cases))].class_names) or (0, 1)
-    for canvas, sample in painted_requests(studio, range(count), None):
-        own = studio.prepare(canvas).target
+    disc, cup = disc_and_cup(workshop.maker.drawer.cases[next(iter(workshop.maker.drawer.cases))].class_names) or (0, 1)
+    painter, requests = workshop.painter, [workshop.maker.drawer.draw(index) for index in range(count)]
+    for _, layout, sample in paint_requests(painter, workshop.maker, requests, None):
+        own = painter.prepare([layout], painter.embed([layout.prompt]))[0].target
         swapped = own.mask.clone()
         swapped[cup] = (own.mask[disc] - own.mask[cup]).clamp(0, 1)  # the rim is called cup
         for name, mask in (("own", own.mask), ("wrong", swapped)):
-            still, last = torch.zeros(1, dtype=torch.long), torch.tensor([studio.calibration.steps])
-            (check,) = studio.gate.check(sample.latents, still, last, [replace(own, mask=mask)])
+            still, last = torch.zeros(1, dtype=torch.long), torch.tensor([workshop.painter.calibration.steps])
+            (check,) = workshop.gate.check(sample.latents, still, last, [replace(own, mask=mask)])
             scores[name].append((check.score, check.accepted))
     wins = [a > b for a, _ in scores["own"] for b, _ in scores["wrong"]]
     turned = {f"turned_down_{name}": round(1 - float(np.mean([ok for _, ok in x])), 3) for name, x in scores.items()}
     return {"wrong_class_auc": round(float(np.mean(wins)), 3), **turned}
 
 
-def sheet(real: Sequence[Case], painted: Sequence[Case], rows: Sequence[dict[str, Any]], path: Path) -> None:
+def sheet(real: Sequence[Case], painted: Sequence[Case], rows: Sequence[Row], path: Path) -> None:
     """Write painted discs by rising ratio: the real eye, the painted one, and the requested disc and cup on it."""
-    by_id, eyes = {row["id"]: row for row in rows}, {case.id: case for case in real}
-    ordered = sorted(painted, key=lambda case: by_id[case.id]["cup_ratio"])
+    by_id, eyes = {row.id: row.request for row in rows}, {case.id: case for case in real}
+    ordered = sorted(painted, key=lambda case: by_id[case.id].cup_ratio or 0.0)
     shown = [ordered[index * len(ordered) // (2 * COLUMNS)] for index in range(2 * COLUMNS)]
     page = Image.new("RGB", (COLUMNS * TILE, 6 * TILE), "white")
     for number, case in enumerate(shown):
@@ -194,7 +211,7 @@ def sheet(real: Sequence[Case], painted: Sequence[Case], rows: Sequence[dict[str
         marked = image
         for mask in case.read_masks():
             marked = outlined(marked, mask)
-        for row, pixels in enumerate((eyes[by_id[case.id]["background"]].read_image(), image, marked)):
+        for row, pixels in enumerate((eyes[by_id[case.id].background].read_image(), image, marked)):
             tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BICUBIC)
             page.paste(tile, (number % COLUMNS * TILE, (3 * (number // COLUMNS) + row) * TILE))
     page.save(path)
@@ -212,12 +229,12 @@ def run(source: Path | None, out: Path, size: Size, seed: int) -> dict[str, Any]
     say(started, "model")
     generate(out / "model", out / "data", out / "synthetic", size.generate, seed=seed, workers=size.generate.workers)
     say(started, "painting")
-    painted, rows = read_dataset(out / "synthetic").cases, read_jsonl(out / "synthetic" / "manifest.jsonl")
+    painted, rows = read_dataset(out / "synthetic").cases, read_manifest(out / "synthetic").rows
     result, measured = measure(network, real, painted, rows, size.judge.size)
-    result |= measure_classes(out / "model", out / "data", size.checked, size.generate.strength)
+    result |= measure_classes(out / "model", out / "data", size.checked)
     sheet(real, painted, rows, out / "discs.png")
     seconds = read_json(out / "model" / "training" / "summary.json")["seconds"]
-    by_id = {row["id"]: row["cup_ratio"] for row in rows}
+    by_id = {row.id: row.request.cup_ratio for row in rows}
     result |= {
         "fit_minutes": round(sum(seconds.values()) / 60, 1),
         "minutes": round((time.monotonic() - started) / 60, 1),

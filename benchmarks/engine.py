@@ -44,23 +44,28 @@ from torch.nn import functional as F
 from diffaug.artifacts import make_folder, write_json
 from diffaug.compute.precision import autocast
 from diffaug.conditioning.prompts import NORMAL_PROMPT
-from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, ValidatorConfig
+from diffaug.config import CodecConfig, DenoiserConfig, FitConfig, GenerateConfig, SamplerConfig, ValidatorConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
+from diffaug.data.manifest import Request
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.painting.compose import region_of
 from diffaug.painting.engine import Prepared, paint
 from diffaug.painting.example import mirrored_tissue
+from diffaug.painting.layout import Layout
+from diffaug.painting.painter import Painter, blended
+from diffaug.painting.requests import paint_requests
 from diffaug.painting.window import CONTEXT, frame_window, window_image, window_mask
 from diffaug.report.page import spread
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.network import build_network, train
-from diffaug.synthesis.segment import FrameSegmenter
-from diffaug.synthesis.shards import Canvas, Studio, blend, make_plan, painted_requests
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.segment import lesion_probabilities
+from diffaug.synthesis.shards import Workshop, workshop_of
 from diffaug.training.fit import fit
 from diffaug.training.validation import estimates
 from diffaug.training.windows import Annotated, encode_windows, lesion_window
@@ -98,7 +103,7 @@ TINY = FitConfig(  # of --quick: 64 px windows, 8 x 8 latents
     codec=CodecConfig(window=64, latent_channels=4, width=32, blocks=(1, 1), iterations=10, batch_size=4),
     denoiser=DenoiserConfig(widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4),
     validator=ValidatorConfig(widths=(16, 32), folds=2, windows_per_case=4, iterations=3, trajectories=4),
-    steps=6,  # enough denoising for the share of two looks to mean something
+    sampler=SamplerConfig(steps=6),  # enough denoising for the share of two looks to mean something
 )
 
 
@@ -135,44 +140,47 @@ class TimedGate(Gate):
 class Bench:
     """A model, requests laid out and encoded, and networks that judge."""
 
-    studio: Studio
+    workshop: Workshop
     judge: Judge
     pixel: Judge
-    canvases: list[Canvas]
+    requests: list[Request]
+    layouts: list[Layout]
     prepared: list[Prepared]
 
     def timesteps(self) -> Tensor:
         """Return the evaluated timesteps, (steps,)."""
-        steps = self.studio.calibration.steps
-        return self.studio.painter.schedule.timesteps(steps, self.studio.plan.config.strength)
+        steps = self.workshop.painter.calibration.steps
+        return self.workshop.painter.model.schedule.timesteps(steps, self.workshop.painter.sampler.strength)
 
     def half(self) -> int:
         """Return the index of the half-way step, which the gate looks at."""
-        return self.studio.calibration.checks[0] - 1
+        return self.workshop.painter.calibration.checks[0] - 1
 
     @torch.no_grad()
     def without_lesion(self, index: int) -> Tensor:
         """Return where a request starts if the tissue beside its region is to go on in it, (1, Z, h, w)."""
-        canvas, painter = self.canvases[index], self.studio.painter
-        tissue = mirrored_tissue(canvas.background, canvas.field & ~canvas.region)
-        start = painter.encode(window_image(tissue, canvas.window, painter.window))
-        return self.studio.noised(start, painter.noise([canvas.request.seed]))
+        layout, painter = self.layouts[index], self.workshop.painter.model
+        tissue = mirrored_tissue(layout.background, layout.field & ~layout.region)
+        start = painter.encode(window_image(tissue, layout.window, painter.window))
+        return self.workshop.painter.noised(start, painter.noise([layout.seed]))
 
     @staticmethod
     def of(model: Path, data: Path, judge: Judge, pixel: Judge, count: int) -> "Bench":
         """Draw, lay out and encode requests."""
-        studio = Studio(make_plan(model, data, GenerateConfig(negatives=0.0), 0))
-        drawn = sorted((studio.drawer.draw(index) for index in range(count)), key=studio.fold)  # as in a shard
-        canvases = [studio.canvas(replace(request, index=index)) for index, request in enumerate(drawn)]
-        texts = studio.embed(canvas.request.prompt for canvas in canvases)
-        prepared = [item for some in groups(canvases, studio) for item in studio.prepare_all(some, texts)]
-        return Bench(studio, judge, pixel, canvases, prepared)
+        workshop = workshop_of(make_plan(model, data, GenerateConfig(negatives=0.0), 0))
+        maker = workshop.maker
+        drawn = sorted((maker.drawer.draw(index) for index in range(count)), key=maker.fold)  # as in a shard
+        requests = [replace(request, index=index) for index, request in enumerate(drawn)]
+        layouts = [workshop.maker.layout(request) for request in requests]
+        texts = workshop.painter.embed(layout.prompt for layout in layouts)
+        prepared = [item for some in groups(layouts, workshop) for item in workshop.painter.prepare(some, texts)]
+        return Bench(workshop, judge, pixel, requests, layouts, prepared)
 
     def lesion(self, index: int, window: Tensor, start: bool = True) -> Lesion:
         """Return a painted window in its frame, with the detail that it kept of its start, or without."""
-        canvas = self.canvases[index]
-        image = self.studio.blend_all([canvas], [window])[0] if start else blend(canvas, window)
-        return Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case)
+        layout = self.layouts[index]
+        image = self.workshop.painter.blend([layout], [window])[0] if start else blended(layout, window)
+        return Lesion(image, layout.masks.new, layout.region, self.requests[index].mask_case)
 
     def judged(self, lesions: Sequence[Lesion]) -> NDArray[np.float64]:
         """Return the IoU of each lesion with its mask, by the judge."""
@@ -182,14 +190,14 @@ class Bench:
     @torch.no_grad()
     def decoded(self, latents: Tensor) -> Tensor:
         """Decode in batches of the slots."""
-        size = self.studio.plan.config.slots
-        return torch.cat([self.studio.painter.decode(part) for part in torch.split(latents, size)])
+        size = self.workshop.plan.config.slots
+        return torch.cat([self.workshop.painter.model.decode(part) for part in torch.split(latents, size)])
 
     def pixel_targets(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return masks and regions of requests as a pixel-space filter needs them, (N, 1, S, S) each."""
-        side = self.studio.painter.window
-        masks = torch.cat([window_mask(self.canvases[i].masks.new, self.canvases[i].window, side) for i in rows])
-        regions = torch.cat([window_mask(self.canvases[i].region, self.canvases[i].window, side) for i in rows])
+        side = self.workshop.painter.model.window
+        masks = torch.cat([window_mask(self.layouts[i].masks.new, self.layouts[i].window, side) for i in rows])
+        regions = torch.cat([window_mask(self.layouts[i].region, self.layouts[i].window, side) for i in rows])
         return masks, (regions > 0.25).float()
 
     @torch.no_grad()
@@ -199,9 +207,9 @@ class Bench:
         return [iou >= PEER_IOU for iou in iou_inside(found, masks, regions)]
 
 
-def groups(items: Sequence[Any], studio: Studio) -> Iterator[Sequence[Any]]:
+def groups(items: Sequence[Any], workshop: Workshop) -> Iterator[Sequence[Any]]:
     """Yield items as many at a time as there are slots."""
-    size = studio.plan.config.slots
+    size = workshop.plan.config.slots
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
@@ -284,35 +292,35 @@ def moved(mask: Mask, kind: str, rng: np.random.Generator) -> Mask:
 @torch.no_grad()
 def run_to_end(bench: Bench, items: Sequence[Prepared], denoiser: Any) -> Tensor:
     """Return the half-way estimate and the result of each, (N, 2, Z, h, w), in whole batches without a gate."""
-    painter, steps = bench.studio.painter, bench.studio.calibration.steps
-    config, paths = bench.studio.plan.config, []
-    for some in groups(items, bench.studio):
+    painter, steps = bench.workshop.painter.model, bench.workshop.painter.calibration.steps
+    sampler, paths = bench.workshop.painter.sampler, []
+    for some in groups(items, bench.workshop):
         told = Conditioning.stack([item.conditioning for item in some])
         noise = torch.cat([item.noise[:1] for item in some])
-        path = list(sample(denoiser, noise, told, painter.schedule, steps, config.solver, config.strength))
+        path = list(sample(denoiser, noise, told, painter.schedule, steps, sampler.solver, sampler.strength))
         paths.append(torch.stack([path[bench.half()].x0_hat, path[-1].x_next], dim=1))
     return torch.cat(paths)
 
 
 def scored(bench: Bench, path: Tensor, index: int, mask: Mask, region: Mask) -> tuple[float, ...]:
     """Return the scores of the half-way estimate and of the result (2, Z, h, w) against a mask."""
-    studio, window = bench.studio, bench.canvases[index].window
-    side, fine = studio.painter.window, studio.painter.cell // UPSCALE
+    workshop, window = bench.workshop, bench.layouts[index].window
+    side, fine = workshop.painter.model.window, workshop.painter.model.cell // UPSCALE
     wanted = F.avg_pool2d(window_mask(mask, window, side), fine)
     where = F.max_pool2d((window_mask(region, window, side) > 0.25).float(), fine)
     halfway = int(bench.timesteps()[bench.half()])
-    network = studio.gate.validators[bench.prepared[index].target.fold]
+    network = workshop.gate.validators[bench.prepared[index].target.fold or 0]
     found = segment(network, path, torch.tensor([halfway, 0]))
     return tuple(agreement(found, wanted.expand_as(found), where.expand(2, -1, -1, -1)).tolist())
 
 
 def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial]:
     """Return every request as it was painted, and once more perturbed: another mask, or another filling."""
-    found, painter = [], bench.studio.painter
+    found, painter = [], bench.workshop.painter.model
     natural = bench.judged(painted)
-    for i, canvas in enumerate(bench.canvases):
-        scores = scored(bench, paths[i], i, canvas.masks.new, canvas.region)
-        found.append(Trial("painted", canvas.request.size_bin, scores, float(natural[i])))
+    for i, layout in enumerate(bench.layouts):
+        scores = scored(bench, paths[i], i, layout.masks.new, layout.region)
+        found.append(Trial("painted", layout.size_bin, scores, float(natural[i])))
 
     silent = painter.embed([NORMAL_PROMPT])
     erased = [i for i in range(len(painted)) if KINDS[i % len(KINDS)] == "erased"]
@@ -327,9 +335,9 @@ def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial
         for i in erased
     ]
     fills = dict(zip(erased, run_to_end(bench, empty, painter), strict=True)) if erased else {}
-    for i, canvas in enumerate(bench.canvases):
+    for i, layout in enumerate(bench.layouts):
         kind, rng = KINDS[i % len(KINDS)], np.random.default_rng((5, i))
-        mask, path, lesion = canvas.masks.new, paths[i], painted[i]
+        mask, path, lesion = layout.masks.new, paths[i], painted[i]
         if kind in ("shifted", "shrunk", "grown"):
             mask = next((m for m in (moved(mask, kind, rng) for _ in range(20)) if m.sum() > 20), ~mask)
         elif kind == "erased":
@@ -338,7 +346,7 @@ def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial
             path = textureless(bench, i, lesion, around=bool(i // len(KINDS) % 2))
         if kind in ("erased", "textureless"):
             lesion = bench.lesion(i, bench.decoded(path[1:]), start=False)
-        region = canvas.region | region_of(mask, np.zeros_like(mask), canvas.band)
+        region = layout.region | region_of(mask, np.zeros_like(mask), layout.band)
         lesion = replace(lesion, mask=mask, region=region)
         scores = scored(bench, path, i, mask, region)
         found.append(Trial(kind, size_class(float(mask.mean())), scores, float(bench.judged([lesion])[0])))
@@ -348,16 +356,16 @@ def trials(bench: Bench, paths: Tensor, painted: Sequence[Lesion]) -> list[Trial
 @torch.no_grad()
 def textureless(bench: Bench, index: int, lesion: Lesion, around: bool) -> Tensor:
     """Return latents of a window whose region has one colour, that of what was painted or that around it, (2, ...)."""
-    painter, canvas = bench.studio.painter, bench.canvases[index]
-    image = window_image(lesion.image, canvas.window, painter.window)
-    region = (window_mask(canvas.region, canvas.window, painter.window) > 0.25).float()
-    mask = window_mask(canvas.masks.new, canvas.window, painter.window)
+    painter, layout = bench.workshop.painter.model, bench.layouts[index]
+    image = window_image(lesion.image, layout.window, painter.window)
+    region = (window_mask(layout.region, layout.window, painter.window) > 0.25).float()
+    mask = window_mask(layout.masks.new, layout.window, painter.window)
     where = (1 - region) if around else mask
     colour = (image * where).sum((2, 3), keepdim=True) / where.sum().clamp_min(1)
     x0 = painter.encode(image * (1 - region) + colour * region)
     prepared, t = bench.prepared[index], bench.timesteps()[bench.half()].view(1)
-    x_t = x_t_from_x0(x0, painter.noise([canvas.request.seed]), painter.schedule.at(t))
-    return torch.cat([bench.studio.denoiser(x_t, t, prepared.conditioning), x0])
+    x_t = x_t_from_x0(x0, painter.noise([layout.seed]), painter.schedule.at(t))
+    return torch.cat([bench.workshop.painter.denoiser(x_t, t, prepared.conditioning), x0])
 
 
 def measure_power(bench: Bench, found: Sequence[Trial]) -> dict[str, Any]:
@@ -377,7 +385,7 @@ def measure_power(bench: Bench, found: Sequence[Trial]) -> dict[str, Any]:
             for chosen in [(painted & good) | ((kinds == kind) & ~good)]
         }
         result[f"curve_{name}_by_size"] = {size: curve(scores[sizes == size], good[sizes == size]) for size in BINS}
-    real = bench.studio.calibration
+    real = bench.workshop.painter.calibration
     ends = {size: real.threshold(size, real.steps) for size in BINS}
     result["caught_at_default"] = {
         kind: share(sum(t.scores[1] < ends[t.size] for t in some), len(some))
@@ -401,9 +409,9 @@ def curve(scores: NDArray[np.float64], good: NDArray[np.bool_], points: int = 11
 @torch.no_grad()
 def peer_latents(bench: Bench, items: Sequence[Prepared], scheduler: Any, steps: int) -> Tensor:
     """Return what diffusers' inpainting loop makes of some requests, in one batch: (N, Z, h, w)."""
-    painter = bench.studio.painter
+    painter = bench.workshop.painter.model
     told = Conditioning.stack([item.conditioning for item in items])
-    seeds = [bench.canvases[item.index].request.seed for item in items]
+    seeds = [bench.layouts[item.index].seed for item in items]
     latents = painter.noise(seeds) * scheduler.init_noise_sigma
     text = torch.cat([painter.embed([""]).expand_as(told.text), told.text])
     scale = told.scale[:, :, None, None].expand(-1, -1, *latents.shape[-2:])
@@ -436,13 +444,13 @@ def by_peer(
 
 def by_us(bench: Bench, gate: Gate, clock: Clock) -> dict[str, Any]:
     """Paint requests in slots under a gate and decode what is kept; return as `by_peer`."""
-    studio, config = bench.studio, bench.studio.plan.config
+    workshop, config = bench.workshop, bench.workshop.plan.config
     started, kept, latents = time.process_time(), [False] * len(bench.prepared), {}
-    denoiser = clock("denoise", studio.denoiser)
-    steps = studio.calibration.steps
+    denoiser = clock("denoise", workshop.painter.denoiser)
+    steps = workshop.painter.calibration.steps
     options: dict[str, Any] = {"steps": steps, "slots": config.slots}
-    options |= {"solver": config.solver, "strength": config.strength}
-    for done in paint(denoiser, studio.painter.schedule, bench.prepared, gate=gate, **options):
+    options |= {"solver": workshop.painter.sampler.solver, "strength": workshop.painter.sampler.strength}
+    for done in paint(denoiser, workshop.painter.model.schedule, bench.prepared, gate=gate, **options):
         if done.decision == "kept":
             kept[done.index], latents[done.index] = True, done.latents
     order = sorted(latents)
@@ -454,11 +462,11 @@ def by_us(bench: Bench, gate: Gate, clock: Clock) -> dict[str, Any]:
 
 def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Lesion], size: Size) -> dict[str, Any]:
     """Return the ratios of kept cases per core-second, and the KID of both."""
-    studio, painter = bench.studio, bench.studio.painter
-    slots, clock = studio.plan.config.slots, Clock()
-    ours = by_us(bench, TimedGate(studio.gate, clock), clock)
+    workshop, painter = bench.workshop, bench.workshop.painter.model
+    slots, clock = workshop.plan.config.slots, Clock()
+    ours = by_us(bench, TimedGate(workshop.gate, clock), clock)
     good = bench.judged(painted) >= GOOD
-    fixed = by_us(bench, Gate(studio.gate.validators, studio.calibration.fixed(PEER_IOU)), Clock())
+    fixed = by_us(bench, Gate(workshop.gate.validators, workshop.painter.calibration.fixed(PEER_IOU)), Clock())
 
     rows = spread(range(len(bench.prepared)), size.peer)  # requests lie in the order of their folds
     singles, equal = spread(rows, size.singles), spread(rows, 4 * size.singles)
@@ -470,8 +478,8 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
     peers = {
         "peer": by_peer(bench, singles, 1, by_loop),
         "peer_batched": by_peer(bench, rows, slots, by_loop),
-        "equal": by_peer(bench, equal, 1, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
-        "equal_batched": by_peer(bench, rows, slots, lambda x: run_to_end(bench, x, studio.denoiser)[:, 1]),
+        "equal": by_peer(bench, equal, 1, lambda x: run_to_end(bench, x, workshop.painter.denoiser)[:, 1]),
+        "equal_batched": by_peer(bench, rows, slots, lambda x: run_to_end(bench, x, workshop.painter.denoiser)[:, 1]),
     }
 
     def rate(seconds: float, kept: Sequence[bool], fine: Sequence[bool]) -> float:
@@ -534,14 +542,14 @@ def ratio(ours: float, theirs: float) -> float | None:
 @torch.no_grad()
 def measure_looks(bench: Bench) -> dict[str, float]:
     """Return what a look costs on latents, and in pixels: milliseconds a sample, in batches of the slots."""
-    painter, slots = bench.studio.painter, bench.studio.plan.config.slots
+    painter, slots = bench.workshop.painter.model, bench.workshop.plan.config.slots
     latents = torch.randn(slots, painter.latent_channels, painter.latent_side, painter.latent_side)
     first = len(bench.prepared) // 2
     rows = [(first + number) % len(bench.prepared) for number in range(slots)]  # mostly of one fold, as in use
     targets, wanted = [bench.prepared[i].target for i in rows], bench.pixel_targets(rows)
-    still, last = torch.zeros(slots, dtype=torch.long), torch.full((slots,), bench.studio.calibration.steps)
+    still, last = torch.zeros(slots, dtype=torch.long), torch.full((slots,), bench.workshop.painter.calibration.steps)
     parts: dict[str, Callable[[], Any]] = {
-        "latent": lambda: bench.studio.gate.check(latents, still, last, targets),
+        "latent": lambda: bench.workshop.gate.check(latents, still, last, targets),
         "decode": lambda: painter.decode(latents),
         "pixel": lambda: bench.filtered(torch.zeros(slots, 3, painter.window, painter.window), *wanted),
     }
@@ -566,7 +574,7 @@ def measure_peak(bench: Bench) -> dict[str, float]:
     """Return the denoiser's operations per second as a share of the best that a convolution reaches here."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    painter, slots = bench.studio.painter, bench.studio.plan.config.slots
+    painter, slots = bench.workshop.painter.model, bench.workshop.plan.config.slots
     told = Conditioning.stack([bench.prepared[0].conditioning] * slots)
     noise, t = torch.randn(slots, *bench.prepared[0].noise.shape[1:]), torch.full((slots,), 500)
     in_use = autocast(painter.device)
@@ -587,21 +595,20 @@ def measure_slots(bench: Bench, count: int) -> dict[str, Any]:
 
     A plain batch ends when its last sample does. The denoiser is not guided, which changes no ratio.
     """
-    studio, config = bench.studio, bench.studio.plan.config
-    items, steps = bench.prepared[:count], studio.calibration.steps
-    free = Gate(studio.gate.validators, studio.calibration.fixed(0.0))
+    workshop, config = bench.workshop, bench.workshop.plan.config
+    items, steps = bench.prepared[:count], workshop.painter.calibration.steps
+    free = Gate(workshop.gate.validators, workshop.painter.calibration.fixed(0.0))
     options: dict[str, Any] = {"steps": steps, "slots": config.slots}
-    options |= {"solver": config.solver, "strength": config.strength}
-    painter = studio.painter
+    options |= {"solver": workshop.painter.sampler.solver, "strength": workshop.painter.sampler.strength}
+    painter = workshop.painter.model
     done = list(paint(painter, painter.schedule, items, gate=free, **options))
     first = [item.checks[0].score for item in done]
     result = {}
     for accepted in (0.3, 0.5, 0.8):
         cut = float(np.quantile(first, 1 - accepted))
-        steps_of = {
-            str(step): (cut if step == studio.calibration.checks[0] else 0.0) for step in studio.calibration.checks
-        }
-        gate = Gate(studio.gate.validators, replace(studio.calibration, thresholds=dict.fromkeys(BINS, steps_of)))
+        calibration = workshop.painter.calibration
+        steps_of = {str(step): (cut if step == calibration.checks[0] else 0.0) for step in calibration.checks}
+        gate = Gate(workshop.gate.validators, replace(calibration, thresholds=dict.fromkeys(BINS, steps_of)))
 
         def run(some: Sequence[Prepared], gate: Gate = gate) -> tuple[float, int]:
             started = time.process_time()
@@ -609,7 +616,7 @@ def measure_slots(bench: Bench, count: int) -> dict[str, Any]:
             return time.process_time() - started, sum(item.steps for item in made)
 
         in_slots, made = run(items)
-        in_batches = sum(run(some)[0] for some in groups(items, studio))
+        in_batches = sum(run(some)[0] for some in groups(items, workshop))
         result[str(accepted)] = {
             "measured": round(in_batches / in_slots, 3),
             "ideal": round(len(items) * steps / made, 3),
@@ -626,12 +633,14 @@ def resident() -> float:
 def memory_growth(model: Path, data: Path, counts: tuple[int, int]) -> float:
     """Paint, decode and composite requests a shard at a time, two steps each; return MB between two counts of them."""
     torch.set_num_threads(1)
-    studio = Studio(make_plan(model, data, GenerateConfig(negatives=0.0, guidance=(1.0, 1.0)), 0))
-    studio.calibration = replace(studio.calibration, steps=2, checks=(1, 2))
-    seen, size = [], studio.plan.config.shard_size
+    workshop = workshop_of(make_plan(model, data, GenerateConfig(negatives=0.0), 0))
+    painter, maker, size = workshop.painter, workshop.maker, workshop.plan.config.shard_size
+    sampler, seen = painter.sampler.model_copy(update={"steps": 2, "guidance": (1.0, 1.0)}), list[float]()
+    short = Painter(painter.model, sampler, painter.calibration, painter.validators)
     for start in range(0, counts[1], size):
-        for canvas, done in painted_requests(studio, range(start, min(counts[1], start + size)), None):
-            studio.finish(canvas, done)
+        requests = [maker.drawer.draw(index) for index in range(start, min(counts[1], start + size))]
+        for _, layout, done in paint_requests(short, maker, requests, None):
+            short.pictures([layout], [done])
             if done.index + 1 in counts:
                 seen.append(resident())
     return seen[-1] - seen[0]
@@ -645,7 +654,7 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
 
     Before the end, the threshold is that of real lesions' estimates (`Calibration.real`), not the one that stops.
     """
-    studio, painter = bench.studio, bench.studio.painter
+    workshop, painter = bench.workshop, bench.workshop.painter.model
     alone: list[Annotated] = []
     for case in cases:
         whole = Annotated.of(case)
@@ -659,15 +668,15 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
         return lesion_window(alone[number], painter.window, painter.latent_side, CONTEXT, rng)
 
     real = encode_windows(painter, (sketch(number) for number in range(len(alone))))
-    calibration, timesteps = studio.calibration, bench.timesteps()
-    sizes, folds = [size_class(case.attributes[0].relative_area) for case in alone], len(studio.gate.validators)
+    calibration, timesteps = workshop.painter.calibration, bench.timesteps()
+    sizes, folds = [size_class(case.attributes[0].relative_area) for case in alone], len(workshop.gate.validators)
     result = {}
     for step in calibration.checks:
         ended = step == calibration.steps
         t = torch.full((len(alone),), 0 if ended else int(timesteps[step - 1]))
-        latents = real.x0 if ended else estimates(painter, real, t, step, denoiser=studio.denoiser)
+        latents = real.x0 if ended else estimates(painter, real, t, step, denoiser=workshop.painter.denoiser)
         hits: dict[str, list[bool]] = {name: [] for name in BINS}
-        for network in studio.gate.validators:  # each is asked, since no case belongs to a fold
+        for network in workshop.gate.validators:  # each is asked, since no case belongs to a fold
             found = torch.cat(
                 [segment(network, x, some) for x, some in zip(latents.split(32), t.split(32), strict=True)]
             )
@@ -683,11 +692,11 @@ def measure_coverage(bench: Bench, cases: Sequence[Case], most: int) -> dict[str
 
 def measure_stops(bench: Bench, gate: Gate) -> dict[str, Any]:
     """Return how many of the samples that are accepted at the end the looks on the way would have stopped."""
-    studio, config = bench.studio, bench.studio.plan.config
+    workshop, config = bench.workshop, bench.workshop.plan.config
     free = Gate(gate.validators, gate.calibration.fixed(0.0))
-    options: dict[str, Any] = {"steps": studio.calibration.steps, "slots": config.slots}
-    options |= {"solver": config.solver, "strength": config.strength}
-    done = paint(studio.denoiser, studio.painter.schedule, bench.prepared, gate=free, **options)
+    options: dict[str, Any] = {"steps": workshop.painter.calibration.steps, "slots": config.slots}
+    options |= {"solver": workshop.painter.sampler.solver, "strength": workshop.painter.sampler.strength}
+    done = paint(workshop.painter.denoiser, workshop.painter.model.schedule, bench.prepared, gate=free, **options)
     sizes = [item.target.size_bin for item in bench.prepared]
     found = [Trajectory(sizes[item.index], tuple(check.score for check in item.checks)) for item in done]
     calibration = gate.calibration
@@ -702,7 +711,7 @@ def measure_stops(bench: Bench, gate: Gate) -> dict[str, Any]:
 
 def measure_frames(model: Path, pixel: Judge, cases: Sequence[Case]) -> dict[str, float]:
     """Return the mean Dice of whole images in one latent pass and by the pixel-space network, and what each costs."""
-    segmenter, dice = FrameSegmenter(model), {"latent": [], "pixel": []}  # type: ignore[var-annotated]
+    painter, dice = Painter.load(model), {"latent": [], "pixel": []}  # type: ignore[var-annotated]
     clock = Clock()
 
     def in_pixels(frame: Any) -> Mask:
@@ -711,7 +720,7 @@ def measure_frames(model: Path, pixel: Judge, cases: Sequence[Case]) -> dict[str
         square = F.interpolate(found, (window.side, window.side), mode="bilinear", align_corners=False)[0, 0]
         return np.asarray(window.place(square.numpy(), frame.shape[:2]) > 0.5)
 
-    ways = {"latent": lambda frame: (segmenter.probabilities(frame) > 0.5).any(0), "pixel": in_pixels}
+    ways = {"latent": lambda frame: (lesion_probabilities(painter, frame) > 0.5).any(0), "pixel": in_pixels}
     for case in cases:
         frame, reference = case.read_image(), case.read_mask()
         for name, way in ways.items():
@@ -770,12 +779,13 @@ def measured(
 ) -> dict[str, Any]:
     """Return every number that needs the model."""
     bench = Bench.of(model, few, judge, pixel, size.requests)
-    config, calibration = bench.studio.plan.config, bench.studio.calibration
-    result: dict[str, Any] = {"steps": calibration.steps, "checks": calibration.checks, "guidance": config.guidance}
-    result |= {"strength": config.strength}
-    result |= {"solver": config.solver, "slots": config.slots, "thresholds": calibration.thresholds}
+    config, calibration = bench.workshop.plan.config, bench.workshop.painter.calibration
+    sampler = bench.workshop.painter.sampler
+    result: dict[str, Any] = {"steps": calibration.steps, "checks": calibration.checks, "guidance": sampler.guidance}
+    result |= {"strength": sampler.strength}
+    result |= {"solver": sampler.solver, "slots": config.slots, "thresholds": calibration.thresholds}
     result |= {"groups": calibration.groups, "stop_groups": calibration.stop_groups, "real": calibration.real}
-    paths = run_to_end(bench, bench.prepared, bench.studio.denoiser)
+    paths = run_to_end(bench, bench.prepared, bench.workshop.painter.denoiser)
     painted = [bench.lesion(i, window[None]) for i, window in enumerate(bench.decoded(paths[:, 1]))]
     say(started, "painted")
     result |= measure_power(bench, trials(bench, paths, painted))
@@ -785,7 +795,7 @@ def measured(
     result |= measure_looks(bench) | measure_peak(bench) | {"slots_over_batches": measure_slots(bench, size.rates)}
     say(started, "slots")
     result |= measure_coverage(bench, held_out, size.fresh)
-    result |= {"stopped_though_acceptable": measure_stops(bench, bench.studio.gate)}
+    result |= {"stopped_though_acceptable": measure_stops(bench, bench.workshop.gate)}
     result |= measure_frames(model, pixel, held_out[: size.frames])
     say(started, "real images")
     return result

@@ -6,7 +6,7 @@ Usage: python benchmarks/painter.py --out DIR [--data DATA] [--model MODEL] [--t
     --data   a data set folder with train, val and test; unset: DIFFAUG_DATA/kvasir-seg is imported.
     --model  a model fitted on DIR/data-100 (or with --quick, on phantoms); unset: it is fitted, and timed.
     --test   another folder of images/ and masks/ whose lesions are the held-out ones.
-    --solver, --strength, --guidance  as in `diffaug generate`.
+    --solver, --strength, --guidance  of the sampler, instead of those that the model was fitted with.
     --painted, --asked  how many requests are painted, and how many of them with each word.
     --quick  phantoms and a few updates of everything: shows that it runs, not what it measures.
 
@@ -21,7 +21,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,12 @@ from diffaug.models.loading import load_model
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import band_width, compose, region_of
 from diffaug.painting.engine import paint
+from diffaug.painting.layout import Layout
+from diffaug.painting.painter import Painter
+from diffaug.painting.requests import LayoutMaker
 from diffaug.painting.window import window_image, window_mask
-from diffaug.synthesis.shards import Canvas, Studio, make_plan
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.shards import workshop_of
 from diffaug.training.codec import fidelity
 from diffaug.training.starting import SHIPPED
 from diffaug.training.windows import drawn, encode_windows, tissue_window
@@ -133,48 +137,49 @@ def codec_passed(painter: LatentInpainter, lesion: Lesion) -> Lesion:
 class Easel:
     """Paints requests and keeps the time of each part."""
 
-    def __init__(self, model: Path, data: Path, config: GenerateConfig, seed: int = 0) -> None:
-        self.studio = Studio(make_plan(model, data, config.model_copy(update={"gate": "off"}), seed))
-        self.solver, self.strength = config.solver, config.strength
-        self.steps = self.studio.calibration.steps
+    def __init__(self, model: Path, data: Path, change: Mapping[str, Any], seed: int = 0) -> None:
+        workshop = workshop_of(make_plan(model, data, GenerateConfig(negatives=0.0, gate="off"), seed))
+        sealed, self.drawer = workshop.painter, workshop.maker.drawer
+        self.sampler = sealed.sampler.model_copy(update=dict(change))
+        self.painter = Painter(sealed.model, self.sampler, sealed.calibration, sealed.validators)
+        self.maker = LayoutMaker(self.drawer, workshop.maker.remover, self.sampler.strength == 1.0)
         self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)
         self.windows = 0
-        self.laid: dict[int, Canvas] = {}
+        self.laid: dict[Request, Layout] = {}
 
-    def canvas(self, request: Request) -> Canvas:
-        """Lay a request out, once for all prompts, steps and solvers that it is painted with."""
-        if request.index not in self.laid:
-            self.laid[request.index] = self.studio.canvas(request)
-        laid = self.laid[request.index]
-        return laid if request == laid.request else self.studio.started(replace(laid, request=request))
+    def layout(self, request: Request) -> Layout:
+        """Lay a request out, once for all steps and solvers that it is painted with."""
+        if request not in self.laid:
+            self.laid[request] = self.maker.layout(request)
+        return self.laid[request]
 
     def requests(self, count: int) -> list[Request]:
         """Return the first requests."""
-        return [self.studio.drawer.draw(index) for index in range(count)]
+        return [self.drawer.draw(index) for index in range(count)]
 
     def paint(self, requests: Sequence[Request], steps: int = 0, solver: Any = "") -> list[Lesion]:
-        """Paint requests without a gate; 0 steps and no solver are those of the model and the config."""
-        studio = self.studio
-        canvases = [self.canvas(request) for request in requests]
+        """Paint requests without a gate; 0 steps and no solver are those of the sampler."""
+        painter = self.painter
+        layouts = [self.layout(request) for request in requests]
         laid = time.perf_counter()
-        prepared = [replace(studio.prepare(canvas), index=i) for i, canvas in enumerate(canvases)]
+        texts = painter.embed(layout.prompt for layout in layouts)
+        prepared = [replace(painter.prepare([one], texts)[0], index=i) for i, one in enumerate(layouts)]
         encoded = time.perf_counter()
-        painter = studio.painter
         options: dict[str, Any] = {
-            "steps": steps or self.steps,
-            "solver": solver or self.solver,
-            "strength": self.strength,
+            "steps": steps or self.sampler.steps,
+            "solver": solver or self.sampler.solver,
+            "strength": self.sampler.strength,
         }
-        samples = paint(studio.denoiser, painter.schedule, prepared, slots=8, **options)
+        samples = paint(painter.denoiser, painter.model.schedule, prepared, slots=8, **options)
         latents = {sample.index: sample.latents for sample in samples}
         denoised = time.perf_counter()
         with torch.no_grad():
-            decoded = [painter.decode(latents[i]) for i in range(len(canvases))]
+            decoded = [painter.model.decode(latents[i]) for i in range(len(layouts))]
         done = time.perf_counter()
-        images = studio.blend_all(canvases, decoded)
+        images = painter.blend(layouts, decoded)
         made = [
-            Lesion(image, canvas.masks.new, canvas.region, canvas.request.mask_case)
-            for image, canvas in zip(images, canvases, strict=True)
+            Lesion(image, layout.masks.new, layout.region, request.mask_case)
+            for image, layout, request in zip(images, layouts, requests, strict=True)
         ]
         if not steps:
             spent = (encoded - laid, denoised - encoded, done - denoised, time.perf_counter() - done)
@@ -189,13 +194,13 @@ class Easel:
 
     def copy_paste(self, request: Request) -> Lesion:
         """Paste the lesion that a request's mask came from, with the same mask, place and background, feathered."""
-        canvas = self.canvas(request)
-        entry = self.studio.drawer.bank.entry(request.mask_case, request.component)
-        source = self.studio.dataset.case(request.mask_case).read_image()
-        warped = pasted_onto(source, entry.in_frame(), request.transform, canvas.masks.new, render(entry, request.transform, canvas.masks.new.shape))  # fmt: skip  # noqa: E501
-        alpha = ndimage.gaussian_filter(canvas.masks.new.astype(np.float32), 1.5)[:, :, None]
-        mixed = canvas.background * (1 - alpha) + warped * alpha
-        return Lesion(mixed.round().astype(np.uint8), canvas.masks.new, canvas.region, request.mask_case)
+        layout = self.layout(request)
+        entry = self.drawer.bank.entry(request.mask_case, request.component)
+        source = self.drawer.backgrounds.case(request.mask_case).read_image()
+        warped = pasted_onto(source, entry.in_frame(), request.transform, layout.masks.new, render(entry, request.transform, layout.masks.new.shape))  # fmt: skip  # noqa: E501
+        alpha = ndimage.gaussian_filter(layout.masks.new.astype(np.float32), 1.5)[:, :, None]
+        mixed = layout.background * (1 - alpha) + warped * alpha
+        return Lesion(mixed.round().astype(np.uint8), layout.masks.new, layout.region, request.mask_case)
 
 
 def pasted_onto(source: Pixels, lesion: Mask, transform: MaskTransform, new: Mask, shape: Mask) -> NDArray[np.float32]:
@@ -251,7 +256,7 @@ def measure_obedience(easel: Easel, requests: Sequence[Request], out: Path) -> d
     for name, (aspect, little, much, measure) in ASKED.items():
         asked, measured = [], []
         for level, word in ((-1, little), (1, much)):
-            made = easel.paint([easel.studio.drawer.reworded(request, {aspect: word}) for request in requests])
+            made = easel.paint([easel.drawer.reworded(request, {aspect: word}) for request in requests])
             asked += [level] * len(made)
             measured += [getattr(measure_attributes(lesion.image, lesion.mask), measure) for lesion in made]
             tiles.append([tile(lesion) for lesion in made[:12]])
@@ -317,7 +322,7 @@ def measure_likeness(
     Real lesions are compared after they went through the codec, so that what is told apart is what was painted, and not
     what the codec does to any tissue; and as they are (`kid_against_real`), since painted ones get their detail back.
     """
-    painter = easel.studio.painter
+    painter = easel.painter.model
     pasted = [easel.copy_paste(request) for request in requests]
     passed = [codec_passed(painter, lesion) for lesion in held_out]
     passed_training = [codec_passed(painter, lesion) for lesion in training]
@@ -332,7 +337,7 @@ def measure_likeness(
         ("8_steps_ab2", 8, "ab2"),
         ("50_steps", 50, ""),
     ):
-        made = painted if (steps, solver) == (easel.steps, "") else easel.paint(requests, steps, solver)
+        made = painted if (steps, solver) == (easel.sampler.steps, "") else easel.paint(requests, steps, solver)
         sets[name] = features(made)
     distances = {f"kid_{name}": kid(found, reference) for name, found in sets.items()}
     result: dict[str, Any] = {name: found["value"] for name, found in distances.items()}
@@ -475,7 +480,13 @@ def held_out_cases(full: Path, test: Path | None, out: Path) -> list[Case]:
 
 
 def run(
-    out: Path, data: Path | None, model: Path | None, test: Path | None, quick: bool, size: Size, config: GenerateConfig
+    out: Path,
+    data: Path | None,
+    model: Path | None,
+    test: Path | None,
+    quick: bool,
+    size: Size,
+    change: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Measure everything and return what goes into painter.json."""
     started = time.monotonic()
@@ -492,9 +503,11 @@ def run(
     result |= {"judge_cases": judge.cases, "judge_digest": judge.digest()}
     say(started, "judge")
 
-    easel = Easel(model, few, config)
-    painter = easel.studio.painter
-    result |= {"steps": easel.steps, "solver": config.solver, "guidance": config.guidance, "strength": config.strength}
+    easel = Easel(model, few, change)
+    painter = easel.painter.model
+    sampler = easel.sampler
+    result |= {"steps": sampler.steps, "solver": sampler.solver}
+    result |= {"guidance": sampler.guidance, "strength": sampler.strength}
     measured = held_out_cases(full, test, out)
     held_out = lesions_of(measured, size.held_out)
     training = lesions_of(annotated, size.held_out)
@@ -516,7 +529,7 @@ def run(
         result[name] = round(float(np.median(iou_inside(judge.probability(images), masks, regions))), 3)
     say(started, "obedience")
 
-    result |= measure_removal(easel.studio.remover, judge, measured[: size.removed], out)
+    result |= measure_removal(easel.maker.remover, judge, measured[: size.removed], out)
     say(started, "removal")
 
     result |= audit_prior(judge, dataset.split("train"), measured, size.audited)
@@ -537,17 +550,17 @@ def main() -> None:
     for name in ("out", "data", "model", "test"):
         parser.add_argument(f"--{name}", type=Path, required=name == "out")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--solver", default=GenerateConfig().solver)
-    parser.add_argument("--strength", type=float, default=GenerateConfig().strength)
-    parser.add_argument("--guidance", type=float, nargs=2, default=GenerateConfig().guidance)
+    parser.add_argument("--solver")
+    parser.add_argument("--strength", type=float)
+    parser.add_argument("--guidance", type=float, nargs=2)
     for name in ("painted", "asked"):
         parser.add_argument(f"--{name}", type=int)
     given = parser.parse_args()
     counts = {name: getattr(given, name) for name in ("painted", "asked") if getattr(given, name)}
     size = replace(QUICK if given.quick else Size(), **counts)
-    options = {"solver": given.solver, "guidance": tuple(given.guidance), "strength": given.strength}
-    config = GenerateConfig(negatives=0.0, **options)
-    result = run(given.out, given.data, given.model, given.test, given.quick, size, config)
+    change = {name: getattr(given, name) for name in ("solver", "strength") if getattr(given, name) is not None}
+    change |= {"guidance": tuple(given.guidance)} if given.guidance else {}
+    result = run(given.out, given.data, given.model, given.test, given.quick, size, change)
     for name, value in result.items():
         print(f"{name:24} {json.dumps(value)}")
 

@@ -15,17 +15,17 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from diffaug.config import GenerateConfig
+from diffaug.config import SamplerConfig
 from diffaug.data.images import SUFFIXES, read_image
 from diffaug.diffusion.sampler import Solver, sample
 from diffaug.models.loading import load_model
-from diffaug.synthesis.shards import guided
+from diffaug.painting.painter import guided
 from diffaug.training.starting import SHIPPED
 from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 COARSE = 3  # channels: about the colour of a cell
 STEPS = (6, 8, 10, 20, 50)
-CONFIG = GenerateConfig(guidance=(3.0, 1.5))  # as sampling from noise alone wants it
+SAMPLER = SamplerConfig(guidance=(3.0, 1.5))  # as sampling from noise alone wants it
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     windows = encode_windows(painter, drawn(tissue, count, 5))
     with torch.no_grad():
         told = windows.conditioning(painter.embed_tokens(windows.tokens))
-    denoiser, noise = guided(painter, CONFIG), painter.noise(range(count))
+    denoiser, noise = guided(painter, SAMPLER), painter.noise(range(count))
 
     def painted(steps: int, solver: Solver) -> Tensor:
         *_, last = sample(denoiser, noise, told, painter.schedule, steps, solver)
@@ -57,7 +57,7 @@ def main() -> None:
     limit, region = painted(reference, "ab2"), told.region.bool().expand_as(noise)
     fine = region.clone()
     fine[:, :COARSE] = False
-    print(f"{count} windows, guidance {CONFIG.guidance}, limit: {reference} steps of ab2")
+    print(f"{count} windows, guidance {SAMPLER.guidance}, limit: {reference} steps of ab2")
     for steps in counts:
         for solver in get_args(Solver):
             found = painted(steps, solver)

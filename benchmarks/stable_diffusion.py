@@ -34,6 +34,7 @@ from diffaug.diffusion.guidance import Guided
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter
 from diffaug.models.compact import tokenizer_of
+from diffaug.models.stable_diffusion import StableDiffusion
 from diffaug.training.painter import train_painter
 from diffaug.training.windows import Windows
 from diffaug.validator.latent_segmenter import UPSCALE
@@ -82,7 +83,7 @@ def model_of(quick: bool) -> LatentInpainter:
     schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
     tokenizer.model_max_length = text.max_position_embeddings
     parts = (part.eval().requires_grad_(False) for part in (vae, unet, CLIPTextModel(text)))
-    return LatentInpainter(*parts, tokenizer, DDIMScheduler(**schedule, steps_offset=1))
+    return StableDiffusion(*parts, tokenizer, DDIMScheduler(**schedule, steps_offset=1))
 
 
 class Meter:

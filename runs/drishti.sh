@@ -16,11 +16,11 @@ diffaug data import drishti-gs "$FROM" "$OUT/full"
 diffaug data inspect "$OUT/full" --out "$OUT/cases.png"
 diffaug data subset "$OUT/full" "$OUT/data" --annotated "${ANNOTATED:-25}" --draw 0
 
-# 2. A painter, its validators and their thresholds.
-diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET"
+# 2. A painter, its validators and their thresholds; with a low strength the vessels of an eye keep their course.
+diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET" --sampler.strength 0.05
 
-# 3. Paint as many cases as the preset asks for; with a low strength the vessels of an eye keep their course.
-diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace --strength 0.05 ${GENERATE:-}
+# 3. Paint as many cases as the preset asks for.
+diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace ${GENERATE:-}
 
 # 4. Did it help? Paired seeds; ten crops to test on tell little.
 diffaug study "$OUT/data" "$OUT/study" --synthetic "$OUT/synthetic" --preset "$PRESET"

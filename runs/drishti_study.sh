@@ -27,9 +27,11 @@ data:
   draws: [0]
   folds: 5
   painted_per_real: 6
+fit:
+  sampler:
+    strength: 0.2
 generate:
   place: replace
-  strength: 0.2
 study:
   iterations: 2000
   synthetic_per_real: 3

@@ -17,11 +17,11 @@ diffaug data import "${SOURCE:-refuge2-crops}" "$FROM" "$OUT/full"
 diffaug data inspect "$OUT/full" --out "$OUT/cases.png"
 diffaug data subset "$OUT/full" "$OUT/data" --annotated "${ANNOTATED:-100}" --draw 0
 
-# 2. A painter, its validators and their thresholds.
-diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET"
+# 2. A painter, its validators and their thresholds; with a low strength the vessels of an eye keep their course.
+diffaug fit "$OUT/data" "$OUT/model" --preset "$PRESET" --sampler.strength 0.05
 
 # 3. Paint as many cases as the preset asks for.
-diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace --strength 0.05 ${GENERATE:-}
+diffaug generate "$OUT/model" "$OUT/data" "$OUT/synthetic" --preset "$PRESET" --place replace ${GENERATE:-}
 
 # 4. Did it help? Paired seeds, the published test images.
 diffaug study "$OUT/data" "$OUT/study" --synthetic "$OUT/synthetic" --preset "$PRESET"

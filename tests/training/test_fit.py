@@ -14,7 +14,6 @@ from diffaug.artifacts import held, read_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import SamplerConfig
-from diffaug.data.case import write_png
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import write_png
 from diffaug.data.seen import read_seen, sketches_of

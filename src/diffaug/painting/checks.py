@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from diffaug.conditioning.placement import field_of_view, lost_from_view
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 from diffaug.errors import DataError, ShapeError
 
 LEAST_SIDE = 32  # px of a frame

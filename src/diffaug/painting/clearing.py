@@ -17,7 +17,8 @@ from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.request import seed_of_request
-from diffaug.data.case import Case, Mask, Pixels
+from diffaug.data.case import Case
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import connected_parts
 from diffaug.data.manifest import RemovedRegion
 from diffaug.diffusion.sampler import sample

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 from diffaug.painting.window import Window, longer_side, resize, tensor_from_pixels
 
 Values = NDArray[np.float32]

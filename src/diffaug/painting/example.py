@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import RING, equivalent_diameter
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 from diffaug.painting.compose import blending_weight, region_of
 from diffaug.painting.window import Window, resize
 

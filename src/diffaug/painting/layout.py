@@ -9,7 +9,7 @@ import numpy as np
 
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.request import RequestMasks
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import size_class
 from diffaug.data.manifest import RemovedRegion
 from diffaug.painting.compose import band_width, reach_of, region_of, without_border

@@ -21,7 +21,7 @@ from diffaug.compute.devices import device_of
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.request import RequestMasks
 from diffaug.config import SamplerConfig
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.manifest import Check, Decision
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffaug.conditioning.drawer import RequestDrawer
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.manifest import RemovedRegion, Request
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import without_border

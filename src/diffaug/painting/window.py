@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import bounding_box
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 
 Frame = NDArray[np.uint8]
 CONTEXT = (1.3, 2.2)  # window side over the longer side of what is painted, drawn between these

@@ -15,8 +15,9 @@ import numpy as np
 
 from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
 from diffaug.config import WITH_LABELS
-from diffaug.data.case import Case, LabelClass, Mask, masks_from_label, read_image, read_label, read_mask
+from diffaug.data.case import Case, LabelClass, masks_from_label
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import Mask, read_image, read_label, read_mask
 from diffaug.data.manifest import Row, read_rows
 from diffaug.errors import DataError, StudyError
 from diffaug.report import figures, pictures

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from diffaug.data.case import Mask, Pixels
+from diffaug.data.images import Mask, Pixels
 
 SIDE = 320  # px; longer side of a picture on the page
 LINE = 2  # px; width of an outline

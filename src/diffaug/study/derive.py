@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from diffaug.artifacts import digest_of_file, make_folder, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import SelectConfig, StudyConfig, config_from_values
-from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label, write_png
+from diffaug.data.case import NEGATIVE, Case, digest_of_case, masks_from_label
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.images import write_png
 from diffaug.data.manifest import Row, Scores, read_rows, write_rows
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, EmptyArmError, StudyError

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from diffaug.conditioning.domain import domain_of
-from diffaug.data.case import Case, Label, LabelClass, Mask, label_from_probabilities
+from diffaug.data.case import Case, LabelClass, label_from_probabilities
+from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import connected_parts, largest_part, least_area, lesion_masks
 from diffaug.errors import StudyError
 from diffaug.study.statistics import METRICS

@@ -24,8 +24,9 @@ from diffaug.artifacts import (
 from diffaug.compute.progress import tracked
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view, lost_from_view
-from diffaug.data.case import Case, Pixels, digest_of_case, write_png
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
+from diffaug.data.images import Pixels, write_png
 from diffaug.data.inspect import outlined
 from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
 from diffaug.errors import DataError

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import make_folder, write_json
 from diffaug.compute.progress import tracked
-from diffaug.data.case import Mask, Pixels, read_image, write_png
+from diffaug.data.images import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
 from diffaug.data.manifest import SUMMARY
 from diffaug.errors import DataError

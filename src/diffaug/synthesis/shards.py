@@ -17,8 +17,8 @@ import numpy as np
 from diffaug.artifacts import digest_of_file, make_folder, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.grammar import KnownWords
-from diffaug.data.case import Label, Pixels, write_png
 from diffaug.data.folder import read_dataset
+from diffaug.data.images import Label, Pixels, write_png
 from diffaug.data.manifest import Request, Row, kept, lesions, read_rows, write_rows
 from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
