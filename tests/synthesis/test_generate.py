@@ -467,10 +467,10 @@ def test_an_unknown_domain_is_refused_and_nothing_written(strict, phantoms, tmp_
 @pytest.mark.parametrize("change", [{"slots": 3}, {"count": 6}, {"gate": "off"}, {"shard_size": 5}])
 def test_another_config_in_the_same_folder_is_refused(strict, phantoms, unbroken, change):
     before = tables_and_pictures(unbroken)
-    with pytest.raises(ConfigError, match=f"another generate.{next(iter(change))}") as error:
+    with pytest.raises(ConfigError, match=f"made with generate.{next(iter(change))} = ") as error:
         generate(strict, phantoms, unbroken, CONFIG.model_copy(update=change))
     assert "\n" not in str(error.value)
-    with pytest.raises(ConfigError, match="another seed"):
+    with pytest.raises(ConfigError, match="made with seed = 0, not 1"):
         generate(strict, phantoms, unbroken, CONFIG, seed=1)
     assert tables_and_pictures(unbroken) == before
 
@@ -482,7 +482,7 @@ def test_another_number_of_workers_is_no_other_config(strict, phantoms, unbroken
 
 
 def test_another_model_in_the_same_folder_is_refused(fitted, phantoms, unbroken):
-    with pytest.raises(ConfigError, match="another model"):
+    with pytest.raises(ConfigError, match="made with model = "):
         generate(fitted, phantoms, unbroken, CONFIG)
 
 

@@ -135,7 +135,7 @@ def test_rows_tell_what_the_validator_found_before_and_after(removed):
 
 
 def test_another_seed_needs_another_folder(removed, fitted, phantoms):
-    with pytest.raises(ConfigError, match="another seed"):
+    with pytest.raises(ConfigError, match="made with seed = 0, not 1"):
         remove(fitted, phantoms, removed, seed=1)
 
 

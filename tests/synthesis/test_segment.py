@@ -67,7 +67,7 @@ def test_images_that_would_share_a_mask_are_refused(fitted, pictures, tmp_path):
 def test_the_same_command_segments_again_and_other_images_need_another_folder(fitted, pictures, tmp_path):
     first = segment_images(fitted, pictures, tmp_path / "out")
     assert segment_images(fitted, pictures, tmp_path / "out") == first
-    with pytest.raises(ConfigError, match="another images"):
+    with pytest.raises(ConfigError, match="made with images = "):
         segment_images(fitted, Path(shutil.copytree(pictures, tmp_path / "other")), tmp_path / "out")
 
 
