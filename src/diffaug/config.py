@@ -221,9 +221,11 @@ class GenerateConfig(Knobs):
 class SelectConfig(Knobs):
     """`diffaug select`: which of the accepted cases are worth training on."""
 
-    # Quantile of the baseline's loss above which a case counts as too hard. Lower it if chosen cases look wrong.
+    # Quantile of the loss under the arm `real` above which a case counts as too hard. Lower it if chosen cases look
+    # wrong.
     hard_cut: Fraction = 0.9
-    novelty: Annotated[float, Field(ge=0.0)] = 0.5  # Weight of novelty in the choice. The weight of the loss is 1.
+    # Weight of a case's difference from the training cases. The weight of its loss is 1.
+    novelty: Annotated[float, Field(ge=0.0)] = 0.5
 
 
 def _listed(value: Any) -> Any:

@@ -123,7 +123,7 @@ class Data:
 
 @dataclass
 class Prompts:
-    """Print prompts that are made of findings from the literature, one a line, each with ` | ` and its references.
+    """Print prompts that are made of findings from the literature: on each line a prompt, ` | `, its references.
 
     Example: diffaug prompts --domain colonoscopy -n 20 --seed 0
     """

@@ -68,7 +68,7 @@ class Fit:
 
 @dataclass
 class Generate:
-    """Paint lesions, check them while they are made, and keep those that fill their masks.
+    """Paint lesions, check them while they are painted, and keep those that are where their masks say.
 
     The kept cases are the synthetic set OUT. By default they are like the training cases. To get cases like those that
     a segmentation network misses, run `diffaug study DATA STUDY --folds 5 --baseline` first, and add --aim missed
@@ -132,7 +132,7 @@ class Remove:
 
 @dataclass
 class Segment:
-    """Segment real images with the validators of a model, which work on latents: one pass an image.
+    """Segment real images with the validators of a model, which work on latents, in one pass for each image.
 
     Example: diffaug segment models/kvasir-100 my-images segmented/my-images
     """

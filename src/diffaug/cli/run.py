@@ -14,7 +14,7 @@ from diffaug.config import config_from_values, read_config
 class Run:
     """Run every stage from one YAML file, for each number of annotated cases and each random draw of them.
 
-    What OUT/records.jsonl holds is not run again, so the same command continues after a stop.
+    Runs that OUT/records.jsonl holds are not repeated, so the same command continues after a stop.
 
     Example: diffaug run runs/kvasir.yaml
     """

@@ -27,10 +27,11 @@ from diffaug.errors import ConfigError
 class Study:
     """Train a segmentation network with and without synthetic cases, and compare them on held-out real images.
 
-    An arm is a training set under comparison. Without a test set, use --folds: the training cases are divided into
-    folds, every stage runs once for each fold without it, and is tested on it; the report pools the folds. With --folds
-    and --baseline, only the arm `real` is trained; `diffaug generate --aim missed` reads its results. With --leaks,
-    only the arm `real` is trained, under correct and under careless splits.
+    An arm is a training set under comparison; the arm `real` holds the annotated cases alone. If you have no test set,
+    use --folds K: the training cases are divided into K parts, each part is the test set once while every stage runs
+    on the other parts, and the report pools the results. With --folds and --baseline, only the arm `real` is trained;
+    `diffaug generate --aim missed` reads its results. With --leaks, only the arm `real` is trained, once with a
+    correct split and once with each kind of careless split.
 
     Example: diffaug study data/kvasir-100 studies/kvasir-100 --synthetic synthetic/kvasir-100
     """
@@ -145,7 +146,9 @@ class Report:
 
 @dataclass
 class Select:
-    """Choose the painted cases that are worth training on: hard for a trained network, but not too hard, and novel.
+    """Choose the painted cases that are worth training on.
+
+    They are hard for a trained network, but not too hard, and differ from the training cases.
 
     Example: diffaug select synthetic/kvasir-100 selected/kvasir-100 --study studies/kvasir-100
     """
@@ -173,7 +176,7 @@ class Select:
 
 @dataclass
 class PseudoLabel:
-    """Label unannotated images with the trained network of a study, and keep the labels that it is sure of.
+    """Label unannotated images with the trained network of a study, and keep the labels that it is confident of.
 
     `diffaug generate --backgrounds OUT` then also paints on these images.
 
