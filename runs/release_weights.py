@@ -84,7 +84,9 @@ def main(images: Path, out: Path, start: Path | None = None, seed: int = 0) -> N
     config = FitConfig(codec=CODEC, denoiser=DENOISER)
     prior = train_prior(base or untrained_around(codec, config, seed), seen, out, DENOISER, WINDOWS, seed)
     measured["painting_loss"] = round(painting_loss(prior, held_out), 4)
-    prior.save(out / "endoscopy", half=True)
+    for network in prior.networks.values():
+        network.half()
+    prior.save(out / "endoscopy")
     write_list(images, out / "endoscopy", start)
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 

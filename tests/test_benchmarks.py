@@ -66,15 +66,6 @@ def test_the_description_benchmark_makes_sheets_and_counts_what_a_reader_found_w
     assert any(line.startswith("colour: 1 of 10") and f"{said} 1 of " in line for line in table)
 
 
-def test_the_fine_tuning_benchmark_scores_every_way_of_tuning(tmp_path):
-    make_phantoms(tmp_path / "data", 10, 1, 1, 0, size=128, seed=0)
-    command = [sys.executable, str(BENCHMARKS / "finetune.py"), str(tmp_path / "data"), str(tmp_path), "--quick"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    rows = json.loads((tmp_path / "finetune.json").read_text())
-    assert [(row["cases"], row["rank"]) for row in rows] == [(n, rank) for n in (4, 6) for rank in (0, 8, 32)]
-    assert all(0 < row["score"] < 2 * row["before"] for row in rows)
-
-
 def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_path):
     make_phantoms(tmp_path / "data", 21, 1, 1, 0, size=96, seed=0)
     command = [sys.executable, str(BENCHMARKS / "solvers.py"), str(tmp_path / "data" / "images"), "--quick"]

@@ -107,16 +107,13 @@ class DenoiserConfig(Knobs):
     """The U-Net that paints, its text encoder, and their training."""
 
     widths: Widths = (96, 160, 192)  # Channels of each level of the U-Net, the finest level first.
-    layers: Positive = 1  # Residual blocks in each level of the U-Net.
     text_width: Annotated[int, Field(gt=0, multiple_of=32)] = 128  # Channels of the text encoder, a multiple of 32.
     text_layers: Positive = 2  # Layers of the text encoder.
     windows_per_case: Positive = 12  # Augmented windows that are encoded for each training case, once, before training.
-    # Share of the cases with lesions that training leaves out. Their loss chooses the best checkpoint.
-    monitor_share: Rate = 0.1
     iterations: Count = 400  # Optimiser updates of the U-Net. Raise it if there are many annotated cases.
     batch_size: Positive = 32  # Windows in a batch. Lower it if memory runs out.
     learning_rate: Rate = 4e-4  # Highest learning rate of the schedule.
-    # Train low-rank updates (LoRA) of this rank and leave the base model as it is. With 0 the whole model is trained.
+    # Rank of the low-rank updates (LoRA) that are trained where the base is Stable Diffusion, for example 16.
     lora_rank: Annotated[Count, tyro.conf.arg(aliases=["--lora"])] = 0
     # Save whole networks. By default a model that was trained with LoRA holds its updates and the name of its base.
     merge: Annotated[bool, tyro.conf.arg(aliases=["--merge"])] = False

@@ -68,7 +68,7 @@ def test_a_denoiser_of_any_width_takes_latents_region_masks_and_scale(tokenizer,
 @pytest.mark.parametrize("width", [8, 24, 40])
 def test_groups_of_channels_need_widths_divisible_by_16(width):
     with pytest.raises(ValueError, match="divisible"):
-        denoiser_of(DenoiserConfig.model_construct(widths=(16, width), layers=1, text_width=32), 4, 8)
+        denoiser_of(DenoiserConfig.model_construct(widths=(16, width), text_width=32), 4, 8)
 
 
 def test_the_scheduler_samples_from_the_last_timestep_and_is_made_for_v():

@@ -181,15 +181,14 @@ def test_a_batch_in_parts_and_recomputed_activations_train_the_same(
     if way == "parts":
         monkeypatch.setattr("diffaug.models.stable_diffusion.CELLS", 2 * 64)  # two rows of 8 x 8 cells at a time
     other = trained(bases["sd2"], windows, tmp_path / "other", checkpointing=way == "recomputed")
-    for part, values in whole.adapters.lora.items():
-        for name, value in values.items():
-            torch.testing.assert_close(other.adapters.lora[part][name], value, atol=2e-5, rtol=1e-3)
+    for name, value in whole.adapters.lora.items():
+        torch.testing.assert_close(other.adapters.lora[name], value, atol=2e-5, rtol=1e-3)
     assert not other.unet.is_gradient_checkpointing
 
 
 def test_low_rank_updates_are_float32_numbers_and_resume(bases, windows, tmp_path, monkeypatch):
     model = trained(bases["sd15"], windows, tmp_path / "whole")
-    assert all(value.dtype == torch.float32 for value in model.adapters.lora["unet"].values())
+    assert all(value.dtype == torch.float32 for value in model.adapters.lora.values())
     monkeypatch.setattr("diffaug.training.loop.CHECKPOINT_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
         calls = iter([False, True])
@@ -203,8 +202,8 @@ def test_low_rank_updates_are_float32_numbers_and_resume(bases, windows, tmp_pat
         patch.setattr(StableDiffusion, "__call__", stop)
         trained(bases["sd15"], windows, tmp_path / "broken")
     resumed = trained(bases["sd15"], windows, tmp_path / "broken")
-    for name, value in model.adapters.lora["unet"].items():
-        assert torch.equal(resumed.adapters.lora["unet"][name], value)
+    for name, value in model.adapters.lora.items():
+        assert torch.equal(resumed.adapters.lora[name], value)
 
 
 @pytest.mark.gpu

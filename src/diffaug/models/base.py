@@ -6,7 +6,6 @@ its own `from_pretrained`.
 Legend: B batch, H = W window side (px), h = w latent side, Z latent channels, K classes, D text width, L text length.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -54,7 +53,7 @@ class LatentInpainter(ABC):
     scheduler: Any
 
     trains_codec: ClassVar[bool]  # whether a fit may train the codec further on a user's images
-    least_rank: ClassVar[int]  # of the low-rank updates that a fit makes; 0 where it may train whole networks
+    takes_lora: ClassVar[bool]  # whether a fit trains low-rank updates, rather than whole networks
 
     def __post_init__(self) -> None:
         self.schedule = Schedule.of(self.scheduler)
@@ -107,7 +106,7 @@ class LatentInpainter(ABC):
         """Make parts of the model trainable for a block, and take in afterwards what they have learnt.
 
         Args:
-            rank: Of low-rank updates; 0 trains whole networks.
+            rank: Of low-rank updates, where the kind takes them.
             seed: Seeds the updates.
 
         Returns:
@@ -221,36 +220,32 @@ class LatentInpainter(ABC):
             widen(self.unet, torch.cat(columns, dim=1), self.plain_channels)
             self.__post_init__()
 
-    def save(self, folder: Path, half: bool = False) -> None:
-        """Write the diffusers-format folder, with `half` as float16.
+    def save(self, folder: Path) -> None:
+        """Write the diffusers-format folder.
 
         Raises:
             ModelError: A network holds adapters: they would be lost without a word when it is loaded.
         """
-        self.check_plain()
-        with quiet_libraries():
-            for name, network in self.networks.items():
-                written = copy.deepcopy(network).half() if half else network.float()  # that in memory stays as it is
-                size = "15MB" if network.num_parameters() < SMALL else "5GB"
-                written.save_pretrained(folder / name, max_shard_size=size)
-            self.tokenizer.backend_tokenizer.no_padding()  # else the last call's settings are saved
-            self.tokenizer.backend_tokenizer.no_truncation()
-            self.tokenizer.save_pretrained(folder / "tokenizer")
-            self.scheduler.save_pretrained(folder / "scheduler")
-        libraries = dict.fromkeys(("vae", "unet"), "diffusers") | {"text_encoder": "transformers"}
-        index: dict[str, Any] = {name: [libraries[name], type(part).__name__] for name, part in self.networks.items()}
-        index |= {"tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"]}
-        write_index(folder, index)
-
-    def check_plain(self) -> None:
-        """Refuse to save networks that hold adapters.
-
-        Raises:
-            ModelError: One does.
-        """
         for name, network in self.networks.items():
             if has_adapters(network):
                 raise ModelError(f"a network is saved with plain weights: {name} holds adapters; merge them first")
+        write_parts(folder, self.networks, self.tokenizer, self.scheduler)
+
+
+def write_parts(folder: Path, networks: Mapping[str, Any], tokenizer: Any, scheduler: Any) -> None:
+    """Write the parts of a model in their libraries' own formats, and `model_index.json`."""
+    with quiet_libraries():
+        for name, network in networks.items():
+            size = "15MB" if network.num_parameters() < SMALL else "5GB"
+            network.save_pretrained(folder / name, max_shard_size=size)
+        tokenizer.backend_tokenizer.no_padding()  # else the last call's settings are saved
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.save_pretrained(folder / "tokenizer")
+        scheduler.save_pretrained(folder / "scheduler")
+    libraries = {"vae": "diffusers", "unet": "diffusers", "text_encoder": "transformers"}
+    index: dict[str, Any] = {name: [libraries[name], type(part).__name__] for name, part in networks.items()}
+    index |= {"tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    write_index(folder, index)
 
 
 def write_index(folder: Path, parts: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ class StableDiffusion(LatentInpainter):
     adapters: Adapters | None = None
 
     trains_codec = False  # other pipelines decode what this one paints
-    least_rank = 1
+    takes_lora = True
 
     @property
     def cell(self) -> int:
@@ -75,28 +75,26 @@ class StableDiffusion(LatentInpainter):
     @contextmanager
     def tuned(self, rank: int, seed: int) -> Iterator[dict[str, Any]]:
         """Train low-rank updates of the U-Net's attention, and its columns of masks and scale, which are kept."""
-        trained = {"unet": self.unet}
-        tuning = Tuning(trained, rank, self.plain_channels, seed)
-        yield trained
+        tuning = Tuning(self.unet, rank, self.plain_channels, seed)
+        yield {"unet": self.unet}
         self.adopt(tuning.finish())
         self.unet.requires_grad_(False)
 
     def adopt(self, adapters: Adapters) -> None:
         """Merge what a fit added into the networks in place, and remember it for `save`."""
-        adapters.merge(self.networks, self.plain_channels)
+        adapters.merge(self.unet, self.plain_channels)
         self.adapters = adapters
         self.__post_init__()
 
-    def save(self, folder: Path, half: bool = False) -> None:
+    def save(self, folder: Path) -> None:
         """Write what was added and a reference to the base, or the whole model where it has no base.
 
         Raises:
             ModelError: A network holds adapters: they would be lost without a word when it is loaded.
         """
         if self.base is None or self.adapters is None:
-            super().save(folder, half)
+            super().save(folder)
             return
-        self.check_plain()
         write_index(folder, {})
         self.adapters.save(folder)
         write_reference(folder, self.base)

@@ -145,7 +145,7 @@ def fit(
         What was measured; None in all but the first of several processes.
 
     Raises:
-        ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`; the device is not there; a
+        ConfigError: Low-rank updates of something else than Stable Diffusion, or none of it; the device is not there; a
             batch has fewer rows than there are processes; `model` was made with other settings, or is in use.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: The base is unsuitable, or a finished model was altered.
@@ -197,7 +197,7 @@ def _fitted(
     clock.note("codec")
 
     # Painter: lesions where the mask says, and nothing where it is empty.
-    seen, monitored = divided(cases, config.denoiser.monitor_share, seed)
+    seen, monitored = divided(cases, seed)
     sources = painter_windows(painter, seen, config.denoiser.windows_per_case, seed)
     monitor = lesion_windows(painter, monitored, MONITOR_WINDOWS, seed) if monitored else None
     clock.note("windows")

@@ -181,6 +181,20 @@ def tensors_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return found
 
 
+def _optimiser(
+    parameters: Mapping[str, nn.Parameter], recipe: Recipe
+) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
+    """Return AdamW, and the tensors of its state by name, which it fills in place."""
+    rates = {"lr": recipe.learning_rate, "betas": (0.9, recipe.beta), "weight_decay": recipe.weight_decay}
+    optimiser = torch.optim.AdamW(parameters.values(), **rates, fused=True)  # type: ignore[arg-type]
+    state: dict[str, Tensor] = {}
+    for key, value in parameters.items():
+        moments = {kind: torch.zeros_like(value, requires_grad=False) for kind in ("exp_avg", "exp_avg_sq")}
+        optimiser.state[value] = {"step": torch.zeros((), device=value.device), **moments}
+        state |= {f"{kind}/{key}": moment for kind, moment in optimiser.state[value].items()}
+    return optimiser, state
+
+
 def optimise(
     modules: Mapping[str, nn.Module],
     loss: Loss,
@@ -217,17 +231,11 @@ def optimise(
     parameters = {key: value for key, value in tensors.items() if isinstance(value, nn.Parameter)}
     average = Average(tensors, recipe.average)
     best = Best(score, modules.values(), tensors) if score else None
-    optimiser = torch.optim.AdamW(
-        parameters.values(), recipe.learning_rate, (0.9, recipe.beta), weight_decay=recipe.weight_decay, fused=True
-    )
+    optimiser, moments = _optimiser(parameters, recipe)
 
     # Everything that a resumed run needs, by name.
-    state = {f"weights/{key}": value for key, value in tensors.items()}
+    state = {f"weights/{key}": value for key, value in tensors.items()} | moments
     state |= {f"average/{key}": value for key, value in average.values.items()}
-    for key, value in parameters.items():
-        moments = {kind: torch.zeros_like(value, requires_grad=False) for kind in ("exp_avg", "exp_avg_sq")}
-        optimiser.state[value] = {"step": torch.zeros((), device=value.device), **moments}
-        state |= {f"{kind}/{key}": moment for kind, moment in optimiser.state[value].items()}
     if best:
         state |= {f"best/{key}": value for key, value in best.values.items()} | {"least": best.least}
     start = _load(checkpoint, state) if checkpoint.exists() else 0

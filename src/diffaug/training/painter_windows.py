@@ -20,12 +20,15 @@ from diffaug.training.windows import (
 )
 
 NORMAL_SHARE = 0.35  # share of lesion-free windows in a batch
+MONITOR_SHARE = 0.1  # of the cases with lesions choose the checkpoint, and train nothing
 MOST_MONITORED = 0.5  # of the cases with lesions; groups so large that more would be taken choose nothing
 FEWEST_MONITORED = 2  # cases that choose the checkpoint; where there would be fewer, the last weights are kept
 MONITOR_WINDOWS = 6  # of each of them
 
 
-def divided(cases: Sequence[Annotated], share: float, seed: int) -> tuple[list[Annotated], list[Annotated]]:
+def divided(
+    cases: Sequence[Annotated], seed: int, share: float = MONITOR_SHARE
+) -> tuple[list[Annotated], list[Annotated]]:
     """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together.
 
     Cases with lesions choose it, of about the share; none where groups are so large that it would be over a half.

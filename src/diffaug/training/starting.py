@@ -23,16 +23,16 @@ def usable_base(base: Path | str | None, config: FitConfig) -> Checkpoint | None
     """Return the base, or None where the shipped one is absent.
 
     Raises:
-        ConfigError: `lora_rank` without a base, or Stable Diffusion without `lora_rank`.
+        ConfigError: Low-rank updates of something else than Stable Diffusion, or Stable Diffusion without them.
         ModelError: The base is neither a model folder nor a Stable Diffusion inpainting checkpoint.
     """
     rank = config.denoiser.lora_rank
-    if base is None or (base == SHIPPED and not (SHIPPED / "model_index.json").is_file()):
-        if rank:
-            raise ConfigError(f"LoRA tunes a base: denoiser.lora_rank is {rank} from scratch; use a base, or rank 0")
-        return None
-    found = find_checkpoint(base)
-    if rank < kind_of(found.folder).least_rank:
+    is_absent = base is None or (base == SHIPPED and not (SHIPPED / "model_index.json").is_file())
+    found = None if base is None or is_absent else find_checkpoint(base)
+    takes_lora = found is not None and kind_of(found.folder).takes_lora
+    if rank and not takes_lora:
+        raise ConfigError(f"LoRA tunes Stable Diffusion: denoiser.lora_rank is {rank} with another base; leave it out")
+    if takes_lora and not rank:
         raise ConfigError(f"Stable Diffusion is tuned by LoRA: denoiser.lora_rank is 0 with {base}; add --lora 16")
     return found
 
