@@ -23,7 +23,7 @@ from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
 from diffaug.pipeline.estimate import _minutes, estimate, within_budget
 from diffaug.pipeline.jobs import import_data, imported, jobs_of
-from diffaug.pipeline.run import _label_frames, run_pipeline
+from diffaug.pipeline.run import _label_backgrounds, run_pipeline
 from diffaug.study.records import Records
 from diffaug.study.run import run_study
 
@@ -156,11 +156,10 @@ def test_a_curve_to_all_cases_has_the_oracle_beside_the_arms_of_each_number(tmp_
         assert [(row["arm"], row["annotated"]) for row in curve] == [
             ("real", "6"), ("oracle", "6"), ("real", "12"), ("oracle", "12")
         ]  # fmt: skip
-    six, twelve = [
-        line for line in read_jsonl(tmp_path / "records.jsonl") if line.get("arm") == "oracle" and "run" in line
-    ]
-    assert (six["annotated"], twelve["annotated"], six["values"]) == (6, "all", twelve["values"])
-    assert six["cut"] != twelve["cut"]  # low contrast goes by the annotated cases
+    (line,) = [line for line in read_jsonl(tmp_path / "records.jsonl") if line.get("arm") == "oracle" and "run" in line]
+    assert line["annotated"] == 6
+    cuts = [read_json(tmp_path / name / "summary.json")["contrast_cut"] for name in ("n6", "nall")]
+    assert cuts[0] != cuts[1]  # low contrast goes by the annotated cases, for the oracle too
     assert not list((tmp_path / "nall-draw0" / "study" / "runs").glob("oracle*"))  # trained once, beside the first
 
 
@@ -262,7 +261,8 @@ def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
     records, told = Records(path), {"annotated": 6, "fit_seconds": 60.0, "generate_seconds": 90.0}
     records.note("cost", first.painted_key, {"alike": first.alike(), **told})
     for arm in ("real", "validated"):
-        records.note("run", first.keys()[arm, 0], {"alike": first.alike(arm), "arm": arm, "seconds": 30.0})
+        line = {"alike": first.alike(arm), "arm": arm, "annotated": 6, "cut": None, "seconds": 30.0}
+        records.note("run", first.keys()[arm, 0], line)
     assert _minutes(first, Records(path)) == 0
     workers = config.generate.workers  # of the study there is one
     assert _minutes(second, Records(path)) == pytest.approx(1 + 1.5 / workers + 2 * 0.5)
@@ -432,8 +432,8 @@ def test_a_baseline_that_is_sure_of_no_image_leaves_annotated_frames_to_paint_on
     run_pipeline(config := config.model_copy(update={"study": unsure}))
     (job,) = jobs_of(config, imported(config))
     caplog.clear()
-    assert _label_frames(job) is None
-    assert "annotated frames alone: an arm needs cases: none of 6 images" in _lines(caplog)
+    assert _label_backgrounds(job) is None
+    assert "annotated images alone: an arm needs cases: none of 6 images" in _lines(caplog)
 
 
 def test_draws_share_no_seed(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _estimate_run(config: Config) -> Estimate:
 
 
 def within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
-    """Leave out the last draws where all of them would take longer than the budget, and say what is expected."""
+    """Leave out the last draws if all would take longer than the budget, and log what is expected."""
     config = jobs[0].config
     if config.budget is None:
         return list(jobs)
@@ -90,14 +90,14 @@ def within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:
             break
         spent += minutes
         kept.append(draw)
-    told = f"budget: {len(kept)} of {len(draws)} draws, about {spent:.0f} of {config.budget:g} minutes"
-    told += "; intervals will say less about other draws" if len(kept) < len(draws) else ""
-    log.info(f"{told}; one draw is made even so" if spent > config.budget else told)
+    message = f"budget: {len(kept)} of {len(draws)} draws, about {spent:.0f} of {config.budget:g} minutes"
+    message += "; intervals will say less about other draws" if len(kept) < len(draws) else ""
+    log.info(f"{message}; one draw is made even so" if spent > config.budget else message)
     return [job for job in jobs if job.draw in kept]
 
 
 def _minutes(job: Job, records: "Records") -> float:
-    """Return the minutes that a job will take: nothing for what is recorded or made."""
+    """Return the minutes that a job will take. What is recorded or made takes none."""
     pending = job.missing(records)
     guess = estimate(job.config.study).minutes / len(job.keys())
     minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
@@ -109,6 +109,6 @@ def _minutes(job: Job, records: "Records") -> float:
 
 
 def _measured(lines: Sequence[Mapping[str, Any]], workers: int, guess: float, what: str = "seconds") -> float:
-    """Return the mean minutes of lines that say how many seconds of a core something took; the guess without any."""
-    found = [line[what] / workers / 60 for line in lines if line.get(what) is not None]
-    return sum(found) / len(found) if found else guess
+    """Return the mean minutes of recorded lines, which hold seconds of a core. Without lines it is the guess."""
+    minutes = [line[what] / workers / 60 for line in lines if line.get(what) is not None]
+    return sum(minutes) / len(minutes) if minutes else guess

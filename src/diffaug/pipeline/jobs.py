@@ -1,4 +1,4 @@
-"""Jobs: what a run is made of, each one fit with its study, and all that is refused before the first one starts."""
+"""The jobs of a run: each is one fit with its study. Here they are listed, and checked before the first one starts."""
 
 import logging
 import math
@@ -66,10 +66,10 @@ def source_of(config: Config) -> Path | None:
 
 
 def imported(config: Config) -> Dataset:
-    """Return the full data set of a run: a folder with cases.csv is read where it lies, others are imported once.
+    """Return the full data set of a run. A folder with cases.csv is read where it is; other sources are imported once.
 
     Raises:
-        ConfigError: It was made with other settings, or of other files.
+        ConfigError: The run folder holds a data set of other settings or other files.
     """
     if config.data.source == "folder" and config.data.path and (config.data.path / "cases.csv").is_file():
         return read_dataset(config.data.path)
@@ -82,7 +82,7 @@ def imported(config: Config) -> Dataset:
 
 
 def _digest_of_source(source: Path, out: Path) -> str:
-    """Return the digest of a source's files; where it was removed since, that of the files that were imported."""
+    """Return the digest of the files of a source. If it was removed, that is the digest noted at its import."""
     if source.is_dir():
         return digest_of_folder(source)
     imported = read_contents(out, "data.json") or {"identity": {}}
@@ -90,10 +90,10 @@ def _digest_of_source(source: Path, out: Path) -> str:
 
 
 def derived(to: Path, made_of: dict[str, Any], make: Callable[[Path], Any]) -> None:
-    """Make a data set once; what it was made of is written beside it, as TO.json.
+    """Make a data set once. The file TO.json beside it says what it was made of.
 
     Raises:
-        ConfigError: It was made of something else.
+        ConfigError: It was made of other things.
     """
     contents = Contents("data set of a run", made_of, f"{to.name}.json")
     if (to / "cases.csv").is_file() and is_same(to.parent, contents, to):
@@ -104,11 +104,11 @@ def derived(to: Path, made_of: dict[str, Any], make: Callable[[Path], Any]) -> N
 
 @dataclass(frozen=True)
 class Job:
-    """One fit with its study: a number of annotated cases, a draw of them, and a fold (None without folds)."""
+    """One fit with its study: for a number of annotated cases, a draw of them, and a fold (None without folds)."""
 
     config: Config
     source: Path  # the full data set
-    full: Path  # the data set with every annotation; with folds, that without this fold
+    full: Path  # the data set with every annotation; with folds, this fold is its test split
     digest: str  # the digest of the full data set
     annotated: int | str
     draw: int
@@ -127,18 +127,23 @@ class Job:
 
     @cached_property
     def count(self) -> int:
-        """How many training cases are annotated."""
+        """The number of annotated training cases."""
         train = len(read_dataset(self.full).split("train"))
         return train if isinstance(self.annotated, str) else self.annotated
 
     @property
     def tests(self) -> tuple[str, ...]:
-        """What is tested on: splits, or folders."""
+        """Splits, or folders of data sets, that are tested on."""
         return ("test",) if self.config.data.folds else self.config.data.test
 
     @property
+    def labels_backgrounds(self) -> bool:
+        """Whether the arm `real` labels images that are painted on."""
+        return self.config.data.backgrounds == "pseudo-labelled"
+
+    @property
     def repeated(self) -> Path:
-        """Where it is kept which test images are also trained on: the same for all draws and numbers."""
+        """The file that lists test images that are trained on. It is the same for all draws and numbers."""
         return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
 
     def alike(self, arm: str = "") -> str:
@@ -173,7 +178,7 @@ class Job:
             "generate": identity_of(self.generate),
             "findings": digest_of_value(findings),
             "baseline": digest_of_file(baseline) if baseline and baseline.is_file() else "",
-            "labels": labels if config.data.backgrounds == "pseudo-labelled" else "",
+            "labels": labels if self.labels_backgrounds else "",
         }
 
     def _digest(self, arm: str, where: Mapping[str, Any]) -> str:
@@ -181,46 +186,37 @@ class Job:
 
         return key_of_run(arm, self.config.study, self.painting if is_painted(arm) else {}, where)
 
-    def pending(self, records: "Records") -> list[str]:
-        """Return the arms that have a run which must be trained."""
-        return list(dict.fromkeys(self.missing(records)))
+    def recorded(self, records: "Records") -> dict[tuple[str, int], dict[str, Any]]:
+        """Return the lines of the recorded runs, by arm and seed.
+
+        `oracle` does not depend on the annotated cases: its line may be that of another number of them. It gets the
+        contrast cut of the other runs of this job.
+        """
+        found = {run: records.run(key, self.painted_key) for run, key in self.keys().items()}
+        lines = {run: line for run, line in found.items() if line is not None}
+        own = [line for line in lines.values() if line["annotated"] == self.annotated]
+        shared = {"annotated": self.annotated, **({"cut": own[0]["cut"]} if own else {})}
+        return {run: line | shared for run, line in lines.items()}
 
     def missing(self, records: "Records") -> list[str]:
-        """Return the arm of each run that is not recorded, here or beside another number of annotated cases."""
-        return [arm for (arm, seed), key in self.keys().items() if self._recorded(arm, seed, key, records) is None]
-
-    def oracles_beside(self, records: "Records") -> dict[str, Mapping[str, Any]]:
-        """Return the runs of `oracle` that are recorded beside another number of annotated cases, by their key here."""
-        found = {key: self._recorded(arm, seed, key, records) for (arm, seed), key in self.keys().items()}
-        return {key: line for key, line in found.items() if line is not None and line["run"] != key}
-
-    def _recorded(self, arm: str, seed: int, key: str, records: "Records") -> Mapping[str, Any] | None:
-        if (own := records.run(key)) is not None or arm != "oracle":
-            return own
-        lines = (line for line in records.noted("run") if line["arm"] == arm and line["seed"] == seed)
-        return next((line for line in lines if self._key(arm, seed, line["annotated"]) == line["run"]), None)
-
-    def _key(self, arm: str, seed: int, annotated: int | str) -> str:
-        return self._digest(arm, self._where | {"annotated": annotated, "seed": seed})
+        """Return the arm of each run that is not recorded."""
+        recorded = self.recorded(records)
+        return [run[0] for run in self.keys() if run not in recorded]
 
     @cached_property
     def generate(self) -> GenerateConfig:
-        """What is painted, whichever arms there are: all of it to the end, so that each can choose among it."""
+        """How the synthetic set is painted: to the end, since some arms choose among rejected cases."""
         made, count = self.config.generate, math.ceil(self.config.data.painted_per_real * self.count)
         return made.model_copy(update={"count": count, "paint_all": made.gate != "off"})
 
     def keys(self) -> dict[tuple[str, int], str]:
-        """Return the key of each of its runs, by arm and seed."""
-        study = self.config.study
-        return {
-            (arm, seed): self._key(arm, seed, self.annotated)
-            for seed in range(self.seed, self.seed + study.seeds)
-            for arm in study.arms
-        }
+        """Return the key of each run, by arm and seed."""
+        runs = product(range(self.seed, self.seed + self.config.study.seeds), self.config.study.arms)
+        return {(arm, seed): self._digest(arm, self._where | {"seed": seed}) for seed, arm in runs}
 
     @cached_property
     def _where(self) -> dict[str, Any]:
-        """What a run's numbers depend on beside its config; read once, since it digests every case of a test folder."""
+        """What the scores of a run depend on beside its config. It digests every case of a test folder."""
         from diffaug.study.run import names_of_tests
 
         config = self.config
@@ -233,17 +229,17 @@ class Job:
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """Return the digest of a data set's cases, splits included, wherever it lies."""
+    """Return the digest of the cases of a data set with their splits, whatever its path."""
     return digest_of_value([[case.id, case.group, case.split, digest_of_case(case)] for case in dataset.cases])
 
 
 def checked(config: Config) -> Config:
-    """Refuse what can be refused before anything is read; return the config with its arms.
+    """Check a config before anything is read, and return it with its arms.
 
     Raises:
-        ConfigError: Unknown arms or aims, or arms that take what is not made.
+        ConfigError: An arm or an aim is unknown, or an arm takes cases that are not painted.
         FindingsError: The findings are unknown or break a rule.
-        StudyError: An arm is derived from `real`, which is not there.
+        StudyError: An arm needs the arm `real`, which is not among the arms.
     """
     from diffaug.study.arms import check_arms, check_derived, ratio_of
 
@@ -325,13 +321,13 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
-    """Refuse what a job would stop at, before the first one starts.
+    """Check everything that would stop a job, before the first one starts.
 
     Raises:
-        ConfigError: More annotated cases are asked for than there are, the device is not there, or labels have classes
-            that the masks or places asked for do not suit.
-        DataError: There are too few for a fit.
-        StudyError: There are fewer than a batch has rows, none to test on, or test images are also trained on.
+        ConfigError: There are fewer annotated cases than the config names, the device is missing, or the place of
+            painting does not suit the classes.
+        DataError: A fit needs more annotated cases.
+        StudyError: A batch needs more cases, there is no test case, or a test image is also trained on.
     """
     from diffaug.compute.devices import device_of
     from diffaug.study.provenance import check_groups, shared_groups
@@ -348,7 +344,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _check_cases(config: Config, annotated: int | str, train: Sequence[Case], where: str) -> None:
-    """Refuse training cases of which no job with this number of annotated ones can be made; `where` names them."""
+    """Check that a job with this number of annotated cases can be made of `train`, which messages call `where`."""
     from diffaug.study.arms import Arm, check_size
 
     count = annotated if isinstance(annotated, int) else len(train)
@@ -373,7 +369,7 @@ def made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:
 
 
 def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
-    """Return the group of each case; groups that share a repeated frame are one, so that no fold is tested on it."""
+    """Return the group of each case. Groups that share an image are joined, so that it lies in one fold."""
     first: dict[str, str] = {}
     for case in cases:
         first.setdefault(case.group, case.id)
@@ -382,7 +378,7 @@ def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: int) -> None:
-    """Copy a data set in which one fold of `train` is `test`; what was val and test stays out."""
+    """Copy the training cases of a data set: one fold becomes `test`. The splits val and test are left out."""
     cases = [
         replace(case, split="test") if fold_of.get(case.id) == fold else case
         for case in dataset.cases

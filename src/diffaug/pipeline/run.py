@@ -5,43 +5,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffaug.artifacts import (
-    PathLike,
-    held,
-    make_folder,
-    read_json,
-    read_jsonl,
-    write_json,
-)
+from diffaug.artifacts import PathLike, make_folder, read_json, read_jsonl, write_json
 from diffaug.config import Config
 from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.errors import EmptyArmError
+from diffaug.pipeline.estimate import within_budget
+from diffaug.pipeline.jobs import Job, check_jobs, checked, derived, imported, is_painted, jobs_of, made_of
+from diffaug.pipeline.pooled import EXCEPTIONS, curve_of, pool, write_pooled
+from diffaug.runfolder import held
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.training.fit import FitSummary
 
-from diffaug.pipeline.estimate import within_budget
-from diffaug.pipeline.jobs import Job, check_jobs, checked, derived, imported, is_painted, jobs_of, made_of
-from diffaug.pipeline.pooled import EXCEPTIONS, pool, report
-
 log = logging.getLogger(__name__)
 
 
 def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
-    """Run every stage for each number of annotated cases, draw and fold, and pool them; nothing recorded is repeated.
+    """Run every stage for each number of annotated cases, draw and fold, and report the pooled results.
+
+    Recorded trainings are not repeated.
 
     Args:
         config: Every stage. Without arms the study has `real`, `copy-paste`, `unfiltered` and `selected`.
-        data: The full data set, where it is not to be imported.
+        data: The full data set. By default it is imported from `config.data.source`.
 
     Returns:
         The reports, one for each number of annotated cases.
 
     Raises:
-        ConfigError: A stage asks for what cannot be made, told before the first one starts; or another process works
-            in the folder of a job.
+        ConfigError: A stage cannot be run, which is found before the first stage starts; or another process works in
+            the folder of a job.
         FindingsError: The findings are unknown or break a rule.
         DiffaugError: Any error of a stage.
 
@@ -54,18 +49,23 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     dataset = read_dataset(data) if data is not None else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = within_budget(jobs_of(config, dataset), records)
-    check_jobs([job for job in jobs if job.pending(records)])
+    check_jobs([job for job in jobs if job.missing(records)])
     for job in jobs:
         _run_job(job, records)
-    numbers = list(dict.fromkeys(job.annotated for job in jobs))
-    pooled = {number: pool([job for job in jobs if job.annotated == number], records) for number in numbers}
-    return [report(config, number, jobs, pooled, records) for number in numbers]
+    pooled = {number: pool([job for job in jobs if job.annotated == number], records) for number in _numbers(jobs)}
+    curve = curve_of(pooled.values())
+    return [write_pooled(config.out / f"n{number}", each, curve, records) for number, each in pooled.items()]
+
+
+def _numbers(jobs: Sequence[Job]) -> list[int | str]:
+    """Return the numbers of annotated cases, each once, in order."""
+    return list(dict.fromkeys(job.annotated for job in jobs))
 
 
 def _device(name: str) -> str:
-    """Return a device's own name: a record does not depend on whether it was asked for by `auto`.
+    """Return the device that `auto` stands for, so that records do not depend on the word.
 
-    Any other name stays, and need not be there to read what is recorded.
+    Any other name is returned as it is: records of a device can be read without it.
     """
     if name != "auto":
         return name
@@ -75,71 +75,66 @@ def _device(name: str) -> str:
 
 
 def _run_job(job: Job, records: "Records") -> None:
-    """Run the stages of a job whose runs are not all recorded, and record them."""
-    pending, beside = job.pending(records), job.oracles_beside(records)
-    if pending or beside:
-        with held(job.out):
-            _run_stages(job, records, pending, beside)
-
-
-def _run_stages(job: Job, records: "Records", pending: list[str], beside: Mapping[str, Mapping[str, Any]]) -> None:
-    """Run what the pending arms need, and record it with the runs of `oracle` that are recorded beside."""
+    """Run the stages of a job that its unrecorded runs need, and record these runs."""
     from diffaug.study.arms import is_derived
+
+    pending = list(dict.fromkeys(job.missing(records)))
+    if not pending:
+        return
+    with held(job.out):
+        derived(
+            job.out / "data",
+            {**made_of(job.config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
+            lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
+        )
+        # The images are the same as those that were compared before the first job.
+        write_json(make_folder(job.out / "study") / "duplicates.json", read_json(job.repeated))
+        painted = any(map(is_painted, pending))
+        if (painted and job.labels_backgrounds) or any(map(is_derived, pending)):
+            pending = list(dict.fromkeys(["real", *pending]))  # its weights are needed, even if it is recorded
+        if painted:
+            _paint(job, [arm for arm in pending if not is_painted(arm)], records)
+        log.info(f"study: {', '.join(pending)}; {job.config.study.seeds} seeds")
+        _study_and_record(job, pending, records)
+
+
+def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
+    """Fit and paint the synthetic set of a job, and record what that costs.
+
+    Args:
+        job: The job.
+        others: Pending arms without painted cases. If backgrounds are labelled they are run before painting.
+        records: The cost is added to them.
+    """
     from diffaug.synthesis.generate import generate
     from diffaug.training.fit import fit
 
-    config, out = job.config, job.out
-    painted, labelled = any(is_painted(arm) for arm in pending), config.data.backgrounds == "pseudo-labelled"
-    if any(is_derived(arm) for arm in pending) or (painted and labelled):
-        pending = list(dict.fromkeys(["real", *pending]))  # its weights are needed, even where it is recorded
-    derived(
-        out / "data",
-        {**made_of(config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
-        lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
+    out, device, wanted = job.out, job.config.device, job.generate
+    fold = "" if job.fold is None else f", fold {job.fold}"
+    log.info(f"fit: {job.count} annotated cases, draw {job.draw}{fold}")
+    fitted = fit(out / "data", out / "model", job.config.fit, seed=job.seed, device=device, painting=wanted)
+    for notice in fitted.notices if fitted else ():
+        log.info(notice)
+    if job.labels_backgrounds:
+        log.info(f"study: {', '.join(others)}; real labels the images that are painted on")
+        _study_and_record(job, others, records)
+        wanted = wanted.model_copy(update={"backgrounds": _label_backgrounds(job)})
+    log.info(f"generate: {wanted.count} cases")
+    made = generate(
+        out / "model", out / "data", out / "synthetic", wanted, seed=job.seed, workers=wanted.workers, device=device
     )
-    if beside:
-        records.repeat(beside, job.annotated, _contrast_cut(out / "data"))
-    if not pending:
-        return
-    write_json(make_folder(out / "study") / "duplicates.json", read_json(job.repeated))  # of the same images
-    if painted:
-        log.info(f"fit: {job.count} annotated cases, draw {job.draw}{'' if job.fold is None else f', fold {job.fold}'}")
-        options = {"seed": job.seed, "device": config.device, "painting": job.generate}
-        fitted = fit(out / "data", out / "model", config.fit, **options)  # type: ignore[arg-type]
-        for notice in fitted.notices if fitted else ():
-            log.info(notice)
-        wanted = job.generate
-        if labelled:
-            first = [arm for arm in pending if not is_painted(arm)]
-            log.info(f"study: {', '.join(first)}; real labels the frames that are painted on")
-            _study_and_record(job, first, records)
-            wanted = wanted.model_copy(update={"backgrounds": _label_frames(job)})
-        log.info(f"generate: {wanted.count} cases")
-        made = generate(
-            out / "model", out / "data", out / "synthetic", wanted,
-            seed=job.seed, workers=job.generate.workers, device=config.device,
-        )  # fmt: skip
-        records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
-    log.info(f"study: {', '.join(pending)}; {config.study.seeds} seeds")
-    _study_and_record(job, pending, records)
+    records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
 
 
-def _contrast_cut(data: Path) -> float | None:
-    from diffaug.study.arms import annotated
-    from diffaug.study.strata import contrast_cut, profile
-
-    return contrast_cut(profile(case) for case in annotated(read_dataset(data), "train"))
-
-
-def _label_frames(job: Job) -> Path | None:
-    """Make the data set of the images that `real` labels with confidence; None where there is none."""
+def _label_backgrounds(job: Job) -> Path | None:
+    """Make the data set of the images that `real` labels with confidence. Return None if there are no such images."""
     from diffaug.study.derive import pseudo_label_set
 
     to = job.out / "labelled"
     try:
         found = pseudo_label_set(job.out / "study", to)
     except EmptyArmError as error:
-        log.info(f"lesions are painted on annotated frames alone: {error}")
+        log.info(f"lesions are painted on annotated images alone: {error}")
         return None
     log.info(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
     return to
@@ -158,14 +153,14 @@ def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None
         pool, known = read_json(runs / f"{arm}-{seed}.pool.json"), records.run(key, job.painted_key)
         if known is None:
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
-            told: dict[str, Any] = {"arm": arm, "annotated": job.annotated, "draw": job.draw}
-            told |= {"fold": job.fold, "seed": seed}
-            told |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 3)}
-            told |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
-            told |= {"painted": job.painted_key} if pool["fills"] else {}
-            told |= {"base_seen": summary["base_seen"]} if is_painted(arm) else {}
-            told |= {name: plan[name] for name in EXCEPTIONS if plan[name]}
-            records.add(key, told, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
+            about: dict[str, Any] = {"arm": arm, "annotated": job.annotated, "draw": job.draw}
+            about |= {"fold": job.fold, "seed": seed}
+            about |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 3)}
+            about |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
+            about |= {"painted": job.painted_key} if pool["fills"] else {}
+            about |= {"base_seen": summary["base_seen"]} if is_painted(arm) else {}
+            about |= {name: plan[name] for name in EXCEPTIONS if plan[name]}
+            records.add(key, about, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
         elif pool["fills"] and not known["fills"]:
             records.note("alarms", alarms_key(key, job.painted_key), {"fills": pool["fills"]})
 

@@ -30,12 +30,13 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
         arm: Its arm.
         config: Knobs; an arm of real cases alone does not depend on those of mixing and selection.
         painting: Knobs of fit and generation, which the arms with painted cases depend on.
-        where: Data, test cases, draw, fold, seed and device.
+        where: Data, annotated cases (on which `oracle` does not depend), test cases, draw, fold, seed and device.
     """
     alone = arm in REAL_ALONE
     knobs = {name: value for name, value in identity_of(config).items() if not (alone and name in MIXING)}
     painted = painting if kind_of(arm) in PAINTED else {}
-    return digest_of_value([arm, knobs, painted, where])
+    needed = {name: value for name, value in where.items() if arm != "oracle" or name != "annotated"}
+    return digest_of_value([arm, knobs, painted, needed])
 
 
 def alarms_key(run: str, painted: str) -> str:
@@ -86,17 +87,6 @@ class Records:
         values = {name: [_whole(row[name], unit) for row in rows] for name, unit in units.items()}
         values = {name: column for name, column in values.items() if any(value is not None for value in column)}
         self._append({"run": key, **told, "on": test, "cut": cut, "units": units, "values": values})
-
-    def repeat(self, lines: Mapping[str, Mapping[str, Any]], annotated: int | str, cut: float | None) -> None:
-        """Append runs that are recorded beside another number of annotated cases, and depend on none of them.
-
-        Args:
-            lines: By their key here.
-            annotated: The number here.
-            cut: The contrast under which a lesion of this draw is low-contrast.
-        """
-        for key, line in lines.items():
-            self._append({**line, "run": key, "annotated": annotated, "cut": cut, "fills": []})
 
     def note(self, kind: str, key: str, told: Mapping[str, Any]) -> None:
         """Append what a stage cost (`cost`), or what a run says of fills painted after it (`alarms`), once."""
