@@ -1,7 +1,7 @@
 """Every stage from one config: `diffaug run`, `diffaug demo` and `diffaug study --folds`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
