@@ -60,7 +60,7 @@ from diffaug.painting.layout import Layout
 from diffaug.painting.painter import Painter, blended
 from diffaug.painting.requests import paint_requests
 from diffaug.painting.window import CONTEXT, frame_window, window_image, window_mask
-from diffaug.report.page import spread
+from diffaug.report.pictures import spread
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.network import build_network, train
 from diffaug.synthesis.plan import make_plan

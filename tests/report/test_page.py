@@ -2,6 +2,7 @@ import base64
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -10,34 +11,14 @@ from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
-from diffaug.errors import DataError, StudyError
+from diffaug.errors import StudyError
 from diffaug.report.figures import strata_figure
-from diffaug.report.page import (
-    bases_sentence,
-    clean_sentence,
-    comparisons,
-    contrast_limit,
-    difference_table,
-    fraction,
-    headline_arm,
-    is_sure,
-    labelled_sentence,
-    missed_sentence,
-    nested,
-    percent,
-    points,
-    read_cases,
-    read_table,
-    signed,
-    spread,
-    verdict,
-    write_report,
-)
+from diffaug.report.page import write_report
+from diffaug.report.tables import comparisons, read_study
 from diffaug.study.derive import select_set
 from diffaug.study.run import run_study
 
 CONFIG = StudyConfig(seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=4, batch_size=4, bootstrap=50, workers=1)
-EMPTY = {"mean": None, "low": None, "high": None}
 
 
 class Page(HTMLParser):
@@ -65,24 +46,6 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(folders):
     return Page(write_report(folders / "study").read_text(encoding="utf-8"))
-
-
-def summary_of(mean, low, high, seeds=3, draws=1):
-    interval = {"mean": mean, "low": low, "high": high}
-    group = {"n": 9, "dice": interval, "missed": interval, "false_negative_rate": interval}
-    arm = {
-        "n": 40,
-        "seeds": seeds,
-        "draws": draws,
-        "dice": interval,
-        "strata": {"small": group, "large": {**group, "n": 0}},
-    }
-    difference = {"dice": interval, "missed": interval, "false_negative_rate": interval, "missed_small": interval}
-    difference["strata"] = {
-        "small": group,
-        "large": {"n": 0, "dice": EMPTY, "missed": EMPTY, "false_negative_rate": EMPTY},
-    }
-    return {"arms": {"real": arm, "validated": arm}, "differences": {"validated - real": difference}}
 
 
 def test_the_page_needs_nothing_but_itself(page):
@@ -185,128 +148,15 @@ def test_a_synthetic_set_that_is_not_there_is_refused(folders, tmp_path):
 def test_a_chosen_set_is_shown_without_a_funnel(folders, tmp_path):
     select_set(folders / "synthetic", tmp_path / "chosen", folders / "study", CONFIG.select, 2)
     page = write_report(folders / "study", tmp_path / "chosen", tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "was chosen from another set: 2 of" in page and "What became of the requests" not in page
+    assert "from another set by `diffaug select`: it holds 2 of" in page and "what became of the requests" not in page
     assert page.count('alt="Close-up of the painted lesion') == 2
     assert not (tmp_path / "funnel.csv").exists()
-
-
-def test_a_difference_of_a_single_case_is_not_sure():
-    assert not is_sure({"mean": -0.066, "low": -0.066, "high": -0.066})
-
-
-def test_a_damaged_table_is_refused(tmp_path):
-    (tmp_path / "cases.csv").write_text("case,dice\na,b\n", encoding="utf-8")
-    with pytest.raises(DataError, match="study's table"):
-        read_cases(tmp_path / "cases.csv")
-
-
-@pytest.mark.parametrize(
-    ("interval", "kind", "words"),
-    [
-        ((0.05, 0.01, 0.09), "gain", "+5.0 points"),
-        ((-0.05, -0.09, -0.01), "loss", "−5.0 points"),
-        ((0.05, -0.01, 0.09), "none", "the interval spans zero"),
-        ((0.0, 0.0, 0.0), "none", "0.0 points"),
-    ],
-)
-def test_the_headline_claims_no_more_than_the_interval(interval, kind, words):
-    found = verdict(summary_of(*interval), "validated")
-    assert found["kind"] == kind
-    assert words in found["text"]
-    assert "40 held-out real cases" in found["text"]
-
-
-@pytest.mark.parametrize(
-    ("arm", "title"), [("copy-paste", "Pasted lesions helped"), ("pseudo-label", "Pseudo-labels helped")]
-)
-def test_the_headline_names_what_was_added(arm, title):
-    summary = summary_of(0.05, 0.01, 0.09)
-    summary["arms"][arm], summary["differences"][f"{arm} - real"] = (
-        summary["arms"]["validated"], summary["differences"]["validated - real"]
-    )  # fmt: skip
-    assert verdict(summary, arm)["title"] == title
-
-
-def test_what_painting_adds_to_self_training_is_told_apart():
-    summary, arm = summary_of(0.05, 0.01, 0.09), "validated+pseudo-label"
-    assert labelled_sentence(summary, "validated") == "" == labelled_sentence(summary, None)
-    summary["arms"][arm] = {**summary["arms"]["validated"], "cases": {"real": 6, "pool": 9, "labelled": 5}}
-    summary["differences"][f"{arm} - real"] = summary["differences"]["validated - real"]
-    assert "the arm pseudo-label was not run" in labelled_sentence(summary, arm)
-    assert verdict(summary, arm)["title"] == "Painted and labelled cases helped"
-    against = {"dice": {"mean": 0.006, "low": -0.007, "high": 0.02, "p": 0.4}}
-    told = labelled_sentence(summary | {"differences": {f"{arm} - pseudo-label": against}}, arm)
-    assert "that real gave them (5" in told and "by +0.6 points" in told and told.endswith("no difference shown.")
-
-
-def test_the_page_claims_no_cleaner_test_than_there_was():
-    plan = {"identity": {}, "duplicates": [], "shared_groups": []}
-    summary = summary_of(0.1, 0.0, 0.2) | {"base_seen": None}
-    assert clean_sentence(plan, summary).startswith("No test image was used to train or choose anything, nor")
-    assert "but for repeated frames" in clean_sentence(plan | {"duplicates": [["a", "b"]]}, summary)
-    assert "not sought" in clean_sentence(plan | {"identity": {"folds": 3}}, summary)
-    seen = {"known": True, "of": 40, "unannotated": 40, "annotated": 0}
-    assert "but for what the base model has seen" in clean_sentence(plan, summary | {"base_seen": seen})
-    assert bases_sentence({"base_seen": seen | {"unannotated": 0}}) == "" and "not recorded" in bases_sentence({})
-
-
-def test_a_single_seed_is_said():
-    assert "a single seed" in verdict(summary_of(0.1, 0.05, 0.2, seeds=1), "validated")["text"]
-
-
-def test_draws_are_not_counted_as_seeds():
-    text = verdict(summary_of(0.1, 0.05, 0.2, seeds=2, draws=3), "validated")["text"]
-    assert "with 3 draws of the annotated cases, 2 seeds each, the arm" in text
-    text = verdict(summary_of(0.1, 0.05, 0.2, seeds=1, draws=3), "validated")["text"]
-    assert "with 3 draws of the annotated cases, the arm" in text
-
-
-def test_the_contrast_under_which_a_lesion_is_low_contrast_is_given_for_all_draws():
-    assert contrast_limit({"contrast_cut": 5.04}) == "5.0"
-    assert contrast_limit({"contrast_cut": None}) == "no cut"
-    assert contrast_limit({"contrast_cut": None, "contrast_cuts": [4.21, 5.04]}) == "4.2 to 5.0, by draw"
 
 
 def test_the_funnel_is_drawn_from_its_table(folders, tmp_path):
     write_report(folders / "study", to=tmp_path / "report.html")
     table = (tmp_path / "funnel.csv").read_text(encoding="utf-8").splitlines()
-    assert table == ["size,requested,stopped,rejected,kept", "small,0,0,0,0", "medium,5,0,1,4", "large,0,0,0,0"]
-
-
-def test_small_lesions_are_reported_or_said_to_be_absent():
-    summary = summary_of(-0.1, -0.2, 0.1)
-    assert missed_sentence(summary, "validated").endswith("no difference shown.")
-    summary["differences"]["validated - real"]["missed_small"] = EMPTY
-    assert "no small lesion" in missed_sentence(summary, "validated")
-
-
-def test_the_headline_is_about_the_arm_furthest_along_the_pipeline():
-    assert headline_arm({"differences": {"copy-paste - real": {}, "validated - real": {}}}) == "validated"
-    assert headline_arm({"differences": {"oracle - real": {}, "selected@2 - real": {}}}) == "selected@2"
-    assert headline_arm({"differences": {"oracle - real": {}}}) is None
-    assert headline_arm({"differences": {}}) is None
-
-
-def test_an_empty_stratum_is_shown_as_empty_and_never_as_zero():
-    table = difference_table(summary_of(0.1, 0.0, 0.2), ["small", "large"])
-    row = next(row for row in table if row[0] == "Dice, large")
-    assert row[1] == 0
-    assert [points(one) for one in row[2]] == ["–"]
-    assert (fraction(EMPTY), percent(EMPTY)) == ("–", "–")
-
-
-def test_numbers_are_written_with_signs_and_without_a_signed_zero():
-    assert [signed(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
-    assert percent({"mean": 0.125, "low": 0.0, "high": 0.25}) == "12.5 % [0.0, 25.0]"
-    assert is_sure({"mean": 0.1, "low": 0.01, "high": 0.2})
-    assert not is_sure({"mean": 0.1, "low": 0.0, "high": 0.2})
-
-
-@pytest.mark.parametrize(("length", "count"), [(0, 3), (2, 3), (3, 3), (10, 4), (101, 8)])
-def test_examples_are_spread_evenly_and_never_repeated(length, count):
-    rows = spread(range(length), count)
-    assert len(rows) == len(set(rows)) == min(length, count)
-    assert rows == sorted(rows)
+    assert table == ["size,requested,stopped,rejected,kept", "medium,5,0,1,4"]
 
 
 def test_a_page_of_two_classes_tells_each_and_the_error_of_the_ratio(tmp_path, eyes):
@@ -347,13 +197,14 @@ COSTS = (
 
 
 def test_the_table_holds_what_the_summary_says(ratios):
-    summary, table = read_json(ratios / "summary.json"), nested(read_table(ratios / "summary.csv"))
-    assert set(table["arms"]) == set(summary["arms"]) and set(table["differences"]) == set(summary["differences"])
+    study = read_study(ratios)
     for kind in ("arms", "differences"):
-        for name, one in table[kind].items():
-            assert one["dice"] == {key: summary[kind][name]["dice"][key] for key in ("mean", "low", "high")}
-            assert one["strata"]["small"]["missed"]["mean"] == summary[kind][name]["strata"]["small"]["missed"]["mean"]
-            assert one["n"] == 5
+        found, table = getattr(study.results, kind), getattr(study.measured, kind)
+        assert list(table) == list(found)
+        for name, group in table.items():
+            assert group["dice"] == {key: found[name]["dice"][key] for key in ("mean", "low", "high")}
+            assert group["strata"]["small"]["missed"]["mean"] == found[name]["strata"]["small"]["missed"]["mean"]
+            assert group["n"] == 5
 
 
 def test_the_page_has_the_curve_the_ratios_and_what_each_stage_cost(ratios):
@@ -383,9 +234,9 @@ def test_a_figure_follows_its_table(ratios, tmp_path):
 
 
 def test_arms_that_have_a_ratio_each_are_all_drawn(ratios):
-    summary = read_json(ratios / "summary.json")
-    alone = {**summary, "arms": {"validated@0.5": summary["arms"]["validated@0.5"]}}
-    drawn = strata_figure(alone, ("small",)).split(",", 1)[1]
+    results = read_study(ratios).results
+    alone = replace(results, arms={"validated@0.5": results.arms["validated@0.5"]})
+    drawn = strata_figure(alone).split(",", 1)[1]
     assert "validated@0.5" in base64.b64decode(drawn).decode()
 
 
@@ -401,20 +252,14 @@ def test_repeated_frames_that_were_allowed_and_a_short_budget_are_said(ratios, t
 
 
 def test_relative_changes_and_other_arms_are_compared_with_corrected_p_values(ratios):
-    summary = read_json(ratios / "summary.json")
-    found = {label: (kind, p) for label, _, kind, _, p in comparisons(summary, "validated")}
-    counts = {label: n for label, n, *_ in comparisons(summary, "validated")}
-    assert counts["Relative change, pixels not found, all lesions"] == summary["arms"]["real"]["n"]
-    assert found["Dice, validated against copy-paste"][0] == "points"
-    strata = summary["differences"]["validated - real"]["strata"]
-    for label, (kind, p) in found.items():
-        if label.startswith("Relative change, pixels not found, small"):
-            assert counts[label] == strata["small"]["n"]
-            assert kind == "percent" and p == strata["small"]["false_negative_rate"]["p_holm"]
-            break
-    else:
-        raise AssertionError("no small lesions were compared")
-    assert comparisons(summary, None) == []
+    results = read_study(ratios).results
+    rows = {row.label: row for row in comparisons(results, "validated")}
+    assert rows["Relative change, pixels not found, all lesions"].n == results.arms["real"]["n"]
+    assert not rows["Dice, validated against copy-paste"].relative
+    small = results.difference("validated", "real")["strata"]["small"]
+    row = rows["Relative change, pixels not found, small lesions"]
+    assert row.relative and row.n == small["n"] and row.p == small["false_negative_rate"]["p_holm"]
+    assert comparisons(results, None) == []
 
 
 def test_rescued_and_lost_cases_stand_side_by_side(folders, tmp_path):

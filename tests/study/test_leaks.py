@@ -8,7 +8,8 @@ from diffaug.artifacts import read_json, write_csv
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, StudyError
-from diffaug.report.page import fraction, points, write_report
+from diffaug.report.page import write_report
+from diffaug.report.wording import fraction, points
 from diffaug.study.leaks import HONEST, WAYS, divide, leak_study
 from diffaug.study.run import run_study
 

@@ -1,15 +1,26 @@
-"""Pictures for the page: frames with outlines, close-ups and masks, as data URIs; knows pixels, no files of a run."""
+"""Pictures for the page as data URIs: frames with outlines, close-ups and masks, and the cards that show them."""
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from diffaug.data.images import Mask, Pixels
+from diffaug.data.case import Case, LabelClass, masks_from_label
+from diffaug.data.folder import read_dataset
+from diffaug.data.images import Mask, Pixels, read_image, read_label, read_mask
+from diffaug.data.manifest import Check, Row, SyntheticSet, kept
+from diffaug.errors import DataError
+from diffaug.report.tables import MATTERS, PairedCase, Study, TestedCase, mean_dice, paired_cases
 
+T = TypeVar("T")
+ACCEPTED, REFUSED, WORST, CHANGED = 8, 8, 8, 4  # how many cards of each kind
 SIDE = 320  # px; longer side of a picture on the page
 LINE = 2  # px; width of an outline
 CLOSE = 1.7  # side of a close-up over the longer side of its lesion
@@ -49,16 +60,16 @@ def resized(mask: Mask, shape: tuple[int, ...]) -> Mask:
 
 def outlined(image: Pixels, masks: list[tuple[Mask, tuple[int, int, int]]]) -> str:
     """Return an image with the outline of each mask in its colour."""
-    canvas = shown(image).copy()
+    picture = shown(image).copy()
     for mask, colour in masks:
-        inside = resized(mask, canvas.shape)
+        inside = resized(mask, picture.shape)
         edge = inside & ~ndimage.binary_erosion(inside, iterations=LINE, border_value=1)
-        canvas[edge] = colour
-    return jpeg(canvas)
+        picture[edge] = colour
+    return jpeg(picture)
 
 
 def plain(image: Pixels) -> str:
-    """Return an image as it is."""
+    """Return an image without any outline."""
     return jpeg(shown(image))
 
 
@@ -79,3 +90,120 @@ def close_up(image: Pixels, mask: Mask) -> Pixels:
     top = int(np.clip((rows[0] + rows[-1] - side) // 2, 0, height - side))
     left = int(np.clip((columns[0] + columns[-1] - side) // 2, 0, width - side))
     return image[top : top + side, left : left + side]
+
+
+# cards
+
+
+@dataclass(frozen=True)
+class PaintedCard:
+    """A request with what was painted: the frame or window with the requested mask, the same without, the mask."""
+
+    row: Row
+    outlined: str
+    plain: str
+    mask: str
+
+    @property
+    def check(self) -> Check | None:
+        """The last look of the gate at it."""
+        return self.row.checks[-1] if self.row.checks else None
+
+
+@dataclass(frozen=True)
+class TestedCard:
+    """A test case with its predictions: the picture of each arm, and its mean Dice under `real` and under the arm."""
+
+    tested: TestedCase
+    pictures: Sequence[str]
+    real: float | None
+    other: float
+
+
+def spread(rows: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` rows, evenly spread over the list, and the same ones every time."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
+
+
+def accepted_cards(synthetic: SyntheticSet) -> list[PaintedCard]:
+    """Show kept cases, evenly spread over the manifest."""
+    return [_painted_card(synthetic, row, row.image, row.mask, close=True) for row in spread(kept(synthetic), ACCEPTED)]
+
+
+def refused_cards(synthetic: SyntheticSet) -> list[PaintedCard]:
+    """Show rejected, then stopped requests of which a picture was saved, evenly spread over the manifest."""
+    saved = [row for row in synthetic if row.preview]
+    rejected, stopped = ([row for row in saved if row.decision == end] for end in ("rejected", "stopped"))
+    half = max(REFUSED // 2, REFUSED - len(stopped))
+    chosen = spread(rejected, half) + spread(stopped, REFUSED - min(half, len(rejected)))
+    return [_painted_card(synthetic, row, row.preview, row.preview_mask, close=False) for row in chosen]
+
+
+def _painted_card(synthetic: SyntheticSet, row: Row, image: str, mask: str, close: bool) -> PaintedCard:
+    pixels = read_image(synthetic.folder / image, row.id)
+    masks = read_masks(synthetic.folder / mask, row.id, synthetic.classes)
+    return PaintedCard(
+        row,
+        outlined(pixels, [(mask, REQUESTED) for mask in masks]),
+        plain(close_up(pixels, np.any(masks, axis=0)) if close else pixels),
+        mask_picture(masks),
+    )
+
+
+def read_masks(path: Path, case: str, classes: Sequence[LabelClass]) -> Mask:
+    """Read the mask of each class from a picture of a synthetic set or of a prediction, (K, H, W)."""
+    return masks_from_label(read_label(path, case), classes) if classes else read_mask(path, case)[None]
+
+
+def find_test_cases(plan: Mapping[str, Any]) -> dict[str, Case]:
+    """Return the annotated cases by their ids in cases.csv, from those data sets of a study that still exist."""
+    folders = [("", plan["data"])]
+    folders += [(test.get("prefix", Path(test["folder"]).name), test["folder"]) for test in plan["tests"]]
+    found: dict[str, Case] = {}
+    for prefix, folder in folders:
+        try:
+            cases = read_dataset(Path(folder)).cases if folder else ()
+        except DataError:
+            continue
+        found |= {f"{prefix}:{case.id}" if prefix else case.id: case for case in cases if case.mask is not None}
+    return found
+
+
+def predicted(study: Study, case: Case, tested: TestedCase) -> str:
+    """Draw the outlines of reference and prediction of each class into a test image."""
+    references = case.read_masks()
+    predictions = read_masks(study.folder / tested.prediction, tested.case, case.classes)
+    lines = [(resized(mask, references.shape[1:]), PREDICTION) for mask in predictions]
+    return outlined(case.read_image(), [*lines, *((mask, REFERENCE) for mask in references)])
+
+
+def changed_cards(study: Study, cases: Mapping[str, Case], arm: str | None) -> dict[str, list[TestedCard]]:
+    """Show the cases that an arm rescued most and those that it lost most, as `real` and as the arm predict them."""
+    if arm is None:
+        return {"rescued": [], "lost": []}
+    by_arm = {(row.arm, row.case): row for row in study.cases if row.prediction and row.case in cases}
+    pairs = sorted(paired_cases(study.cases, arm), key=lambda pair: pair.real - pair.other)
+    pairs = [pair for pair in pairs if {("real", pair.tested.case), (arm, pair.tested.case)} <= by_arm.keys()]
+
+    def card(pair: PairedCase) -> TestedCard:
+        name = pair.tested.case
+        both = [predicted(study, cases[name], by_arm[kind, name]) for kind in ("real", arm)]
+        return TestedCard(pair.tested, both, pair.real, pair.other)
+
+    return {
+        "rescued": [card(pair) for pair in [pair for pair in pairs if pair.gain > MATTERS][:CHANGED]],
+        "lost": [card(pair) for pair in [pair for pair in reversed(pairs) if pair.gain < -MATTERS][:CHANGED]],
+    }
+
+
+def worst_cards(study: Study, cases: Mapping[str, Case], arm: str) -> list[TestedCard]:
+    """Show the cases with the lowest Dice under an arm, those with a prediction, which are of its first seed."""
+    worst = sorted((row for row in study.cases if row.arm == arm and row.prediction), key=lambda row: row.dice)
+    real = mean_dice(study.cases, "real")
+    return [
+        TestedCard(row, [predicted(study, cases[row.case], row)], real.get(row.case), row.dice)
+        for row in worst[:WORST]
+        if row.case in cases
+    ]

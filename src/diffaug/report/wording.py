@@ -1,0 +1,209 @@
+"""The page's words: numbers as text, and the sentences that depend on what a study found; knows results, no files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from diffaug.config import WITH_LABELS
+from diffaug.report.tables import Interval, Results
+
+CANDIDATES = (
+    f"selected{WITH_LABELS}", "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered",
+    "pseudo-label", "copy-paste",
+)  # fmt: skip
+SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
+NO_VALUE = "–"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The headline of the page.
+
+    Attributes:
+        kind: What the interval of the difference shows; "nothing" where nothing was compared.
+        title: The same in a few words.
+        text: The same in one sentence, with numbers.
+    """
+
+    kind: Literal["gain", "loss", "none", "nothing"]
+    title: str
+    text: str
+
+
+# numbers as text
+
+
+def case_counts(counts: Mapping[str, int]) -> str:
+    """Write what an arm was trained on, such as 50 + 100 + 50: real cases, synthetic ones, negatives."""
+    negatives, labelled = counts.get("trained_fills", 0), counts.get("labelled", 0)
+    text = f"{counts['real']} + {counts['pool'] - negatives - labelled} + {negatives}"
+    return f"{text} + {labelled} labelled" if labelled else text
+
+
+def fraction(interval: Interval) -> str:
+    """Write an interval of fractions, such as 0.785 [0.751, 0.812]; a dash where there is no value."""
+    return _interval(interval, lambda value: f"{value:.3f}")
+
+
+def percent(interval: Interval) -> str:
+    """Write an interval of shares in percent, such as 12.0 % [8.1, 15.5]."""
+    return _interval(interval, lambda value: f"{100 * value:.1f}", " %")
+
+
+def pixels(interval: Interval) -> str:
+    """Write an interval of distances in pixels, such as 21.3 [18.0, 25.1]."""
+    return _interval(interval, lambda value: f"{value:.1f}")
+
+
+def points(interval: Interval) -> str:
+    """Write an interval of differences in hundredths, with signs, such as +1.2 [−0.3, +2.6]."""
+    return _interval(interval, signed)
+
+
+def signed_percent(interval: Interval) -> str:
+    """Write an interval of relative changes in percent, with signs, such as −28.0 % [−40.1, −12.3]."""
+    return _interval(interval, signed, " %")
+
+
+def _interval(interval: Interval, write: Any, unit: str = "") -> str:
+    if interval["mean"] is None:
+        return NO_VALUE
+    return f"{write(interval['mean'])}{unit} [{write(interval['low'] or 0.0)}, {write(interval['high'] or 0.0)}]"
+
+
+def signed(value: float | None) -> str:
+    """Write a fraction in hundredths with a sign; a value that rounds to zero has no sign."""
+    text = f"{abs(100 * (value or 0.0)):.1f}"
+    return text if text == "0.0" else f"{'+' if (value or 0.0) > 0 else '−'}{text}"
+
+
+def is_sure(interval: Interval) -> bool:
+    """Tell whether an interval lies on one side of zero. That of a single case has no width and shows nothing."""
+    low, high = interval["low"], interval["high"]
+    return low is not None and high is not None and (low > 0 or high < 0) and low < high
+
+
+def contrast_limit(cuts: tuple[float, ...]) -> str:
+    """Write below which contrast a lesion counts as low-contrast. Each draw of annotated cases has its own limit."""
+    if not cuts:
+        return "no limit"
+    low, high = f"{min(cuts):.1f}", f"{max(cuts):.1f}"
+    return low if low == high else f"{low} to {high}, depending on the draw"
+
+
+# sentences
+
+
+def headline_arm(results: Results) -> str | None:
+    """Return the arm that the page is about: of those compared with `real`, the one with most steps of the pipeline.
+
+    It is never `oracle`, which gains by having more annotations.
+    """
+    compared = [arm for arm, _ in results.against_real if arm != "oracle"]
+    return next((arm for arm in CANDIDATES if arm in compared), compared[0] if compared else None)
+
+
+def verdict(results: Results, arm: str | None) -> Verdict:
+    """Return the headline about one arm."""
+    if arm is None:
+        return Verdict(
+            "nothing",
+            "Nothing was compared",
+            "This study did not compare any arm with real, except perhaps oracle. It shows how well a model does, "
+            "not what helps.",
+        )
+    difference, measured = results.difference(arm, "real")["dice"], results.arms[arm]
+    added = "Painted and labelled cases" if labelled_count(measured) else SUBJECTS.get(arm, "Synthetic cases")
+    text = (
+        f"On {measured['n']} held-out real cases, with {repeats(measured)}, the arm {arm} changed mean Dice by "
+        f"{signed(difference['mean'])} points against real (95 % interval {signed(difference['low'])} to "
+        f"{signed(difference['high'])})"
+    )
+    if not is_sure(difference):
+        return Verdict("none", "No difference shown", f"{text}; the interval includes zero.")
+    if difference["mean"] > 0:
+        return Verdict("gain", f"{added} helped", f"{text}.")
+    return Verdict("loss", f"{added} hurt", f"{text}.")
+
+
+def repeats(arm: Mapping[str, Any]) -> str:
+    """Say how often an arm was trained: on how many draws of the annotated cases, and with how many seeds each."""
+    draws, seeds = arm["draws"], arm["seeds"]
+    text = f"{seeds} seeds" if seeds > 1 else "a single seed"
+    if draws == 1:
+        return text
+    return f"{draws} draws of the annotated cases" + (f", {text} each" if seeds > 1 else "")
+
+
+def labelled_count(arm: Mapping[str, Any]) -> int:
+    """Return how many labelled images an arm was trained on beside painted cases."""
+    return int(arm.get("cases", {}).get("labelled", 0))
+
+
+def labelled_sentence(results: Results, arm: str | None) -> str:
+    """Say what painted cases add to self-training. Empty for an arm that uses no labelled images."""
+    if arm is None or not (count := labelled_count(results.arms[arm])):
+        return ""
+    first = " in the first draw" if results.arms[arm].get("draws", 1) > 1 else ""
+    text = f"{arm} was also trained on {count} unannotated images{first}, with masks predicted by real"
+    difference = results.differences.get((arm, "pseudo-label"), {}).get("dice")
+    if difference is None:
+        return f"{text}. The arm pseudo-label was not run, so how much these images contribute is not known."
+    return (
+        f"{text}. Against pseudo-label, which was trained on the same images without painted cases, it changed mean "
+        f"Dice by {signed(difference['mean'])} points ({signed(difference['low'])} to {signed(difference['high'])})"
+        f"{'.' if is_sure(difference) else '; no difference shown.'}"
+    )
+
+
+def missed_sentence(results: Results, arm: str | None) -> str:
+    """Say how the share of missed small lesions changed."""
+    if arm is None or "real" not in results.arms:
+        return ""
+    small, real = results.arms[arm]["strata"]["small"], results.arms["real"]["strata"]["small"]
+    difference = results.difference(arm, "real")["missed_small"]
+    if difference["mean"] is None:
+        return "The test cases contain no small lesion, so the page says nothing about small lesions."
+    return (
+        f"Of the small lesions (n = {small['n']}), real missed {100 * real['missed']['mean']:.1f} % and {arm} missed "
+        f"{100 * small['missed']['mean']:.1f} %: {signed(difference['mean'])} points "
+        f"({signed(difference['low'])} to {signed(difference['high'])})"
+        f"{'.' if is_sure(difference) else '; no difference shown.'}"
+    )
+
+
+def bases_sentence(results: Results) -> str:
+    """Say which test images the painter's base model was trained on. Empty if there are none."""
+    seen = results.base_seen
+    if seen is None:
+        return ""
+    texts = [
+        f"The painter's base model was trained on {seen[kind]} of the {seen['of']} test images, {kind}."
+        for kind in ("unannotated", "annotated")
+        if seen[kind]
+    ]
+    if not seen["known"]:
+        texts.append(
+            "It is not recorded which images the painter's base model was trained on: test images may be among them."
+        )
+    return " ".join(texts)
+
+
+def clean_sentence(plan: Mapping[str, Any], results: Results) -> str:
+    """Say what kept training and test apart, and name every exception."""
+    if plan["identity"].get("folds"):
+        return (
+            "Each case is tested by a network that was trained on no case of its group. "
+            "The data set was not searched for repeated frames."
+        )
+    exceptions = [
+        *(["the repeated frames and groups that were allowed"] if plan["duplicates"] or plan["shared_groups"] else []),
+        *(["the images that the base model has seen"] if bases_sentence(results) else []),
+    ]
+    but = f", except for {' and '.join(exceptions)} (see the top of the page)" if exceptions else ""
+    oracle = ", and of the full data set in the arm oracle" if "oracle" in results.arms else ""
+    return (
+        f"No test image was used to train or to choose anything{but}. No annotations were used but those of the "
+        f"training cases{oracle}. Digests of files, fingerprints of images and the sources of each synthetic case "
+        "were checked for this."
+    )

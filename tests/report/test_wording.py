@@ -1,0 +1,149 @@
+from dataclasses import replace
+
+import pytest
+
+from diffaug.report.tables import Results, difference_table, results_from
+from diffaug.report.wording import (
+    bases_sentence,
+    clean_sentence,
+    contrast_limit,
+    fraction,
+    headline_arm,
+    is_sure,
+    labelled_sentence,
+    missed_sentence,
+    percent,
+    points,
+    signed,
+    verdict,
+)
+
+EMPTY = {"mean": None, "low": None, "high": None}
+
+
+def summary_of(mean, low, high, seeds=3, draws=1):
+    interval = {"mean": mean, "low": low, "high": high}
+    group = {"n": 9, "dice": interval, "missed": interval, "false_negative_rate": interval}
+    arm = {
+        "n": 40,
+        "seeds": seeds,
+        "draws": draws,
+        "dice": interval,
+        "strata": {"small": group, "large": {**group, "n": 0}},
+    }
+    difference = {"dice": interval, "missed": interval, "false_negative_rate": interval, "missed_small": interval}
+    difference["strata"] = {
+        "small": group,
+        "large": {"n": 0, "dice": EMPTY, "missed": EMPTY, "false_negative_rate": EMPTY},
+    }
+    return {"arms": {"real": arm, "validated": arm}, "differences": {"validated - real": difference}}
+
+
+def results_of(*values, **counts):
+    return results_from(summary_of(*values, **counts))
+
+
+def test_a_difference_of_a_single_case_is_not_sure():
+    assert not is_sure({"mean": -0.066, "low": -0.066, "high": -0.066})
+
+
+@pytest.mark.parametrize(
+    ("interval", "kind", "words"),
+    [
+        ((0.05, 0.01, 0.09), "gain", "+5.0 points"),
+        ((-0.05, -0.09, -0.01), "loss", "−5.0 points"),
+        ((0.05, -0.01, 0.09), "none", "the interval includes zero"),
+        ((0.0, 0.0, 0.0), "none", "0.0 points"),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_interval(interval, kind, words):
+    found = verdict(results_of(*interval), "validated")
+    assert found.kind == kind
+    assert words in found.text
+    assert "40 held-out real cases" in found.text
+
+
+@pytest.mark.parametrize(
+    ("arm", "title"), [("copy-paste", "Pasted lesions helped"), ("pseudo-label", "Pseudo-labels helped")]
+)
+def test_the_headline_names_what_was_added(arm, title):
+    summary = summary_of(0.05, 0.01, 0.09)
+    summary["arms"][arm], summary["differences"][f"{arm} - real"] = (
+        summary["arms"]["validated"], summary["differences"]["validated - real"]
+    )  # fmt: skip
+    assert verdict(results_from(summary), arm).title == title
+
+
+def test_what_painting_adds_to_self_training_is_told_apart():
+    summary, arm = summary_of(0.05, 0.01, 0.09), "validated+pseudo-label"
+    assert labelled_sentence(results_from(summary), "validated") == "" == labelled_sentence(results_from(summary), None)
+    summary["arms"][arm] = {**summary["arms"]["validated"], "cases": {"real": 6, "pool": 9, "labelled": 5}}
+    summary["differences"][f"{arm} - real"] = summary["differences"]["validated - real"]
+    assert "The arm pseudo-label was not run" in labelled_sentence(results_from(summary), arm)
+    assert verdict(results_from(summary), arm).title == "Painted and labelled cases helped"
+    against = {"dice": {"mean": 0.006, "low": -0.007, "high": 0.02, "p": 0.4}}
+    summary["arms"]["pseudo-label"] = summary["arms"]["validated"]
+    summary["differences"] = {f"{arm} - pseudo-label": against}
+    text = labelled_sentence(results_from(summary), arm)
+    assert "on 5 unannotated images" in text and "by +0.6 points" in text and text.endswith("no difference shown.")
+
+
+def test_the_page_claims_no_cleaner_test_than_there_was():
+    plan = {"identity": {}, "duplicates": [], "shared_groups": []}
+    results = replace(results_of(0.1, 0.0, 0.2), base_seen=None)
+    assert clean_sentence(plan, results).startswith("No test image was used to train or to choose anything. No annot")
+    assert "except for the repeated frames" in clean_sentence(plan | {"duplicates": [["a", "b"]]}, results)
+    assert "not searched" in clean_sentence(plan | {"identity": {"folds": 3}}, results)
+    seen = {"known": True, "of": 40, "unannotated": 40, "annotated": 0}
+    known = replace(results, base_seen=seen)
+    assert "except for the images that the base model has seen" in clean_sentence(plan, known)
+    assert bases_sentence(replace(results, base_seen=seen | {"unannotated": 0})) == "" == bases_sentence(results)
+    assert "not recorded" in bases_sentence(results_of(0.1, 0.0, 0.2))
+
+
+def test_a_single_seed_is_said():
+    assert "a single seed" in verdict(results_of(0.1, 0.05, 0.2, seeds=1), "validated").text
+
+
+def test_draws_are_not_counted_as_seeds():
+    text = verdict(results_of(0.1, 0.05, 0.2, seeds=2, draws=3), "validated").text
+    assert "with 3 draws of the annotated cases, 2 seeds each, the arm" in text
+    text = verdict(results_of(0.1, 0.05, 0.2, seeds=1, draws=3), "validated").text
+    assert "with 3 draws of the annotated cases, the arm" in text
+
+
+def test_the_contrast_under_which_a_lesion_is_low_contrast_is_given_for_all_draws():
+    assert contrast_limit((5.04,)) == "5.0"
+    assert contrast_limit(()) == "no limit"
+    assert contrast_limit((4.21, 5.04)) == "4.2 to 5.0, depending on the draw"
+
+
+def test_small_lesions_are_reported_or_said_to_be_absent():
+    summary = summary_of(-0.1, -0.2, 0.1)
+    assert missed_sentence(results_from(summary), "validated").endswith("no difference shown.")
+    summary["differences"]["validated - real"]["missed_small"] = EMPTY
+    assert "no small lesion" in missed_sentence(results_from(summary), "validated")
+
+
+def test_the_headline_is_about_the_arm_furthest_along_the_pipeline():
+    def headline(*arms):
+        return headline_arm(Results({}, {(arm, "real"): {} for arm in arms}))
+
+    assert headline("copy-paste", "validated") == "validated"
+    assert headline("oracle", "selected@2") == "selected@2"
+    assert headline("oracle") is None and headline() is None
+
+
+def test_an_empty_stratum_is_shown_as_empty_and_never_as_zero():
+    table = difference_table(results_of(0.1, 0.0, 0.2))
+    row = next(row for row in table if row.label == "Dice, large")
+    assert row.n == 0
+    assert [points(interval) for interval in row.intervals] == ["–"]
+    assert (fraction(EMPTY), percent(EMPTY)) == ("–", "–")
+
+
+def test_numbers_are_written_with_signs_and_without_a_signed_zero():
+    assert [signed(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
+    assert percent({"mean": 0.125, "low": 0.0, "high": 0.25}) == "12.5 % [0.0, 25.0]"
+    assert is_sure({"mean": 0.1, "low": 0.01, "high": 0.2})
+    assert not is_sure({"mean": 0.1, "low": 0.0, "high": 0.2})
