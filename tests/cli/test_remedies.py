@@ -1,4 +1,4 @@
-"""What the messages of the package name must exist: options of the command line, and knobs of a config."""
+"""What messages and documents name must exist: options of the command line, and knobs of a config."""
 
 import ast
 import re
@@ -13,6 +13,8 @@ from diffaug.cli.main import main
 from diffaug.config import Config, Knobs
 
 PACKAGE = Path(diffaug.__file__).parent
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/concepts.md", "docs/datasets.md", "docs/stable_diffusion.md")
 COMMANDS = (
     "demo", "data import", "data phantom", "data inspect", "data subset", "prompts", "fit", "generate", "remove",
     "segment", "pseudo-label", "select", "study", "report", "run",
@@ -50,6 +52,8 @@ def test_every_option_that_a_text_names_exists(capsys: pytest.CaptureFixture[str
         (where, option) for where, tree in _sources() for text in _strings(tree) for option in re.findall(OPTION, text)
     }
     assert len(named) > 10
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+    named |= {(name, option) for name, text in texts.items() for option in re.findall(OPTION, text)}
     assert {(where, option) for where, option in named if option not in options} == set()
 
 
