@@ -1,10 +1,13 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from diffaug.conditioning.masks import MaskBank
-from diffaug.conditioning.request import masks_of_request, request_as_dict, request_from_dict, seed_of_request
+from diffaug.conditioning.request import masks_of_request, seed_of_request
 from diffaug.config import GenerateConfig
+from diffaug.data.manifest import Request
 
 CONFIG = GenerateConfig(negatives=0.0)
 
@@ -17,14 +20,12 @@ def test_ids_and_seeds_are_unique(requests):
 
 def test_a_request_survives_json(requests, with_findings):
     for request in (*requests, *with_findings):
-        row = json.loads(json.dumps(request_as_dict(request)))
-        assert request_from_dict({**row, "decision": "accept"}) == request
+        stored = json.loads(json.dumps(asdict(request)))
+        assert TypeAdapter(Request).validate_python(stored) == request
 
 
 def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
     bank = MaskBank.from_cases(cases)
     for request in requests[:5]:
-        again = masks_of_request(
-            request_from_dict(request_as_dict(request)), bank, drawer.backgrounds.lesion(request.background)
-        )
+        again = masks_of_request(request, bank, drawer.backgrounds.lesion(request.background))
         np.testing.assert_array_equal(again.label, drawer.masks(request).label)

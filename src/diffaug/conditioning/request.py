@@ -5,7 +5,7 @@ A request is a pure function of the cases, the base seed, the config and its ind
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,37 +118,3 @@ def masks_of_request(
     old = np.isin(parts, touched[touched > 0])
     label = (lesion & ~old) | new
     return RequestMasks(new, old, label, np.where(new, painted, before * label))
-
-
-REQUEST_TEXTS = ("id", "background", "mask_case", "prompt", "size_bin", "aim", "example")
-
-
-def request_as_dict(request: Request) -> dict[str, Any]:
-    """Return a request as the columns of a row of schema 1."""
-    values = asdict(request)
-    values |= values.pop("transform") | {"fill": values.pop("negative"), "unsaid": values.pop("unknown_words")}
-    unset: dict[str, Any] = {"fill": False, "unsaid": (), "findings": (), "aim": "", "example": "", "cup_ratio": None}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if name not in unset or value != unset[name]
-    }
-
-
-def request_from_dict(values: dict[str, Any]) -> Request:
-    """Return the request that `request_as_dict` wrote; other keys are ignored, so that a manifest row will do."""
-    texts = {name: str(values.get(name, "")) for name in REQUEST_TEXTS}
-    numbers = {name: int(values[name]) for name in ("index", "seed", "component", "top", "left")}
-    findings, unknown = tuple(values.get("findings", ())), tuple(values.get("unsaid", ()))
-    ratio = None if values.get("cup_ratio") is None else float(values["cup_ratio"])
-    scale, angle, elastic = (float(values[name]) for name in ("scale", "angle", "elastic"))
-    known: dict[str, Any] = {**numbers, **texts}
-    return Request(
-        **known,
-        transform=MaskTransform(scale, angle, bool(values["flip"]), elastic, int(values["warp"])),
-        placement=values["placement"],
-        findings=findings,
-        unknown_words=unknown,
-        cup_ratio=ratio,
-        negative=bool(values.get("fill", False)),
-    )
