@@ -38,7 +38,8 @@ def test_importing_every_module_changes_no_logger_no_bar_no_warning_and_no_rando
 
 def test_fitting_and_painting_leave_the_random_state_of_their_caller(phantoms: Path, tiny, tmp_path: Path) -> None:
     from diffaug.config import GenerateConfig
-    from diffaug.synthesis.shards import generate
+    from diffaug.synthesis.generate import generate
+    from diffaug.synthesis.shards import workshop_of
     from diffaug.training.fit import fit
 
     torch.manual_seed(5)
@@ -48,3 +49,4 @@ def test_fitting_and_painting_leave_the_random_state_of_their_caller(phantoms: P
     config = GenerateConfig(count=1, shard_size=2, slots=2, gate="off", workers=1)
     generate(tmp_path / "model", phantoms, tmp_path / "set", config)
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+    assert workshop_of.cache_info().currsize == 0  # no model stays in memory

@@ -371,7 +371,7 @@ def test_an_unknown_prediction_and_noise_at_zero_signal_are_refused(copy):
     edit(config, prediction_type="flow_prediction")
     refused(copy, "predicts 'flow_prediction'")
     edit(config, prediction_type="epsilon", rescale_betas_zero_snr=True)
-    refused(copy, "where nothing else is left")
+    refused(copy, "needs some signal at every timestep")
 
 
 def test_pickles_are_refused_and_never_opened(bases, copy, tmp_path):

@@ -14,7 +14,7 @@ from diffaug.errors import ShapeError
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a painter is told, a row per painted window.
+    """What a painter is given, a row per painted window.
 
     Attributes:
         region: Where it may paint, (B, 1, h, w), 0 or 1.

@@ -15,9 +15,10 @@ class Guided:
 
     x0_hat = full + (weight - 1) (full - other)
 
-    At timesteps of `switch` and above, where it is decided that there is a lesion and where, `other` is told neither
-    text nor mask; below, where its surface is decided, no text; under `until`, nothing is guided. One more evaluation
-    of each guided row, none where its weight is 1. Where a painter puts known cells back, both terms agree.
+    At timesteps of `switch` and above, which decide whether there is a lesion and where it lies, `other` is estimated
+    without text and mask. At timesteps below, which decide what its surface looks like, it is estimated without text.
+    Timesteps below `until` are not guided. A guided row is evaluated twice; a row whose weight is 1 is not. Where a
+    painter puts known cells back, both terms agree.
 
     Args:
         denoiser: What is guided.
@@ -43,24 +44,24 @@ class Guided:
         rows = guided_rows(weights != 1.0)
         some = conditioning.rows(rows)
         noisy = (t[rows] >= self.switch).view(-1, 1, 1, 1)
-        silent = self.nothing.expand_as(some.text)
-        other = replace(some, text=silent, mask=some.mask.masked_fill(noisy, 0.0))
-        told = Conditioning.stack([conditioning, other])
-        x0_hat = self.denoiser(torch.cat([x_t, x_t[rows]]), torch.cat([t, t[rows]]), told)
-        full, away = x0_hat[: len(t)], x0_hat[len(t) :]
+        without_text = self.nothing.expand_as(some.text)
+        without = replace(some, text=without_text, mask=some.mask.masked_fill(noisy, 0.0))
+        both = Conditioning.stack([conditioning, without])
+        x0_hat = self.denoiser(torch.cat([x_t, x_t[rows]]), torch.cat([t, t[rows]]), both)
+        full, other = x0_hat[: len(t)], x0_hat[len(t) :]
         push = (weights[rows] - 1).view(-1, 1, 1, 1).to(full.dtype)
-        return full.index_add(0, rows, push * (full[rows] - away))
+        return full.index_add(0, rows, push * (full[rows] - other))
 
     def weights(self, t: Tensor) -> Tensor:
-        """Return the weight of guidance at timesteps, (B,); 1 is none."""
+        """Return the weight of guidance at timesteps, (B,); a weight of 1 does not guide."""
         weight = torch.where(t >= self.switch, self.mask, self.text)
         return torch.where(t >= self.until, weight, 1.0)
 
 
 def guided_rows(guided: Tensor) -> Tensor:
-    """Return the rows that are evaluated again, of those to be guided, (B,): they, and others up to a multiple of ROWS.
+    """Return the rows that are evaluated twice: those to be guided, (B,), and others up to a multiple of ROWS.
 
-    So that the batch has few shapes, of which a processor prepares each once.
+    A batch then has few different shapes, and a processor prepares each of them once.
     """
     order = torch.argsort((~guided).to(torch.int8), stable=True)
     needed = int(guided.sum())

@@ -1,1 +1,1 @@
-"""The one latent inpainting model and the compact configurations of its parts."""
+"""Latent inpainting models: compact and Stable Diffusion behind one protocol, their files and low-rank updates."""

@@ -36,7 +36,7 @@ SMALL = 2**28  # parameters; the files of a smaller network are divided into pie
 class LatentInpainter(ABC):
     """A latent diffusion inpainting model behind the denoiser contract (`diffusion.contract.Denoiser`).
 
-    A model computes on its own device and answers on that of its inputs, so nobody else needs to know where it is.
+    A model computes on its own device and returns tensors on the device of its inputs.
 
     Attributes:
         codec: The autoencoder between pixels and latents.
@@ -91,7 +91,7 @@ class LatentInpainter(ABC):
         return []
 
     def keep_base(self, base: Checkpoint) -> None:  # noqa: B027 - most kinds have nothing to note
-        """Note the checkpoint that a fit starts from; a kind that adds to one is saved beside it, others whole."""
+        """Note the checkpoint that a fit starts from, for a kind that is saved as an addition to it."""
 
     @abstractmethod
     def encode_raw(self, image: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class LatentInpainter(ABC):
         return ids
 
     def reads(self, prompt: str) -> bool:
-        """Tell whether a prompt is short enough to be read whole."""
+        """Tell whether the text encoder reads all of a prompt."""
         return len(self.tokenizer(prompt).input_ids) <= int(self.tokenizer.model_max_length)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class LatentInpainter(ABC):
         return self.embed_tokens(self.tokens(prompts))
 
     def condition(self, image: Tensor, region: Tensor, mask: Tensor, scale: Tensor, text: Tensor) -> Conditioning:
-        """Encode what the painter is told: pixels => latents.
+        """Encode what the painter is given: pixels => latents.
 
         Args:
             image: Windows, (B, 3, H, W) in [-1, 1].

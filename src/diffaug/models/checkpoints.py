@@ -156,7 +156,8 @@ def check_configs(folder: Path, name: str) -> None:
         )
     if predicts == "epsilon" and schedule.get("rescale_betas_zero_snr"):
         raise ModelError(
-            f"noise cannot be predicted where nothing else is left: {name} does both; use another schedule"
+            f"a base that predicts noise needs some signal at every timestep: the last one of {name} has none; "
+            "use a base that predicts the velocity"
         )
 
 
@@ -191,7 +192,7 @@ def _config(part: Path, name: str, file: str = "config.json") -> dict[str, Any]:
         return dict(read_json(part / file))
     except (DataError, TypeError, ValueError):
         raise ModelError(
-            f"every part of a base needs its {file}: {part.name}/ of {name} has none; get it again"
+            f"every part of a base needs its {file}: {part.name}/ of {name} has none; download the base again"
         ) from None
 
 
@@ -231,7 +232,9 @@ def read_reference(folder: Path) -> Checkpoint:
         place = dict(read_json(folder / PLACE_FILE))
         name, revision = str(place["name"]), str(place["revision"])
     except (DataError, TypeError, ValueError, KeyError):
-        raise ModelError(f"a tuned model names its base: {folder / PLACE_FILE} does not; fit it again") from None
+        raise ModelError(
+            f"a tuned model says where its base lies: {folder / PLACE_FILE} does not; fit it again"
+        ) from None
     if revision:
         return Checkpoint(name, revision, _cached(name, revision) or download(name, revision))
     if not (Path(name) / "model_index.json").is_file():
@@ -260,7 +263,7 @@ def verify_base(folder: Path) -> None:
 
 
 def write_words(folder: Path, words: Iterable[str]) -> None:
-    """Write the words of a model's training prompts into its folder, before it is sealed."""
+    """Write the words of a model's training prompts into its folder, before the folder is sealed."""
     make_folder((folder / WORDS_FILE).parent)
     write_json(folder / WORDS_FILE, sorted(words))
 
@@ -275,8 +278,8 @@ def read_words(folder: Path) -> frozenset[str]:
 def seal(folder: Path) -> str:
     """Write `digests.json` over a finished model folder, last of all, and return the model digest.
 
-    Training logs (`training/`), what a killed run left half-written and the place of a base do not shape what the model
-    does.
+    Training logs (`training/`), half-written files of a killed run and the place of a base do not count: they do not
+    change what the model does.
     """
     apart = ("digests.json", PLACE_FILE, LOCK)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)

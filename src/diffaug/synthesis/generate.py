@@ -34,7 +34,7 @@ from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
 from diffaug.runfolder import claimed
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
-from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of
+from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of, workshop_of
 from diffaug.validator.calibration import Calibration
 
 PATIENCE = 20  # requests per wanted case before generation gives up
@@ -121,7 +121,10 @@ def generate(
     for line in [*notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
     with claimed(out, plan.contents()):
-        return _written(plan, out, workers, notices)
+        try:
+            return _written(plan, out, workers, notices)
+        finally:
+            workshop_of.cache_clear()  # the model leaves memory with its last shard
 
 
 def notices_of_gate(plan: Plan) -> list[str]:

@@ -45,7 +45,7 @@ def notices_of(base: Checkpoint | None, device: torch.device) -> list[str]:
 
 
 def digest_of_base(base: Checkpoint) -> str:
-    """Return the digest of what a base's outputs depend on, of a compact one its weights."""
+    """Return the digest of the files that shape what a base does."""
     return digest_of_value(base.digests())
 
 

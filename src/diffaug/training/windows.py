@@ -98,7 +98,7 @@ class Windows:
         return Windows(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Windows.__annotations__})
 
     def conditioning(self, text: Tensor) -> Conditioning:
-        """Return what the painter is told, given the embedded prompts."""
+        """Return what the painter is given, with the embedded prompts."""
         return Conditioning(self.region, self.mask, self.masked, self.scale, text)
 
 
@@ -257,7 +257,7 @@ def random_square(shape: tuple[int, int], rng: Rng, smallest: float = 0.2, large
 
 
 def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int = 12) -> Sketch | None:
-    """Draw a window with a lesion-free region to fill, or None where the frame has no room for one."""
+    """Draw a window with a lesion-free region to paint, or None where the frame has no room for one."""
     for _ in range(tries):
         window = random_square(case.mask.shape, rng, largest=0.8)
         label = window_masks(case.masks, window, side)
@@ -278,7 +278,7 @@ def _is_lit(image: Pixels, window: Window) -> bool:
 def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free: bool) -> Sketch:
     """Draw a window for a validator: anywhere in the frame, the lesion off-centre, cut, whole or absent.
 
-    Raises nothing: where no lesion-free window is found, one with a lesion is returned.
+    Where no lesion-free window is found, one with a lesion is returned.
     """
     for _ in range(12):
         window = random_square(case.mask.shape, rng)
