@@ -70,6 +70,7 @@ from diffaug.synthesis.remove import RemoveSummary as RemoveSummary
 from diffaug.synthesis.remove import remove as remove
 from diffaug.synthesis.segment import SegmentSummary as SegmentSummary
 from diffaug.synthesis.segment import segment_images as segment_images
+from diffaug.training.fit import FitSummary as FitSummary
 from diffaug.training.fit import fit as fit
 from diffaug.validator.gate import Gate as Gate
 

@@ -25,9 +25,9 @@ def test_a_case_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
     few = make_phantoms(tmp_path / "few", 3, 1, 1, 1, size=64)
     more = make_phantoms(tmp_path / "more", 5, 2, 3, 4, size=64)
     for case in few.cases:
-        assert case.image.read_bytes() == more.case(case.id).image.read_bytes()
+        assert case.image.read_bytes() == more[case.id].image.read_bytes()
         if case.mask is not None:
-            assert case.mask.read_bytes() == more.case(case.id).mask.read_bytes()
+            assert case.mask.read_bytes() == more[case.id].mask.read_bytes()
 
 
 def test_phantoms_are_a_data_set_that_passes_every_check(tmp_path: Path) -> None:

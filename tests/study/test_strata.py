@@ -47,7 +47,7 @@ def test_no_contrast_gives_no_cut_and_no_low_contrast():
 
 
 def test_a_measured_case_has_the_area_of_its_mask_and_a_lower_contrast_when_it_fades(tmp_path):
-    case = read_dataset(make_dataset(tmp_path / "data")).case("train-2")
+    case = read_dataset(make_dataset(tmp_path / "data"))["train-2"]
     measured = profile(case)
     assert measured.area == case.read_mask().mean()
     from PIL import Image

@@ -176,7 +176,7 @@ def test_a_synthetic_set_reads_as_a_data_set_of_exactly_the_wanted_count(made, r
     assert check_dataset(dataset).notices == ()
     rows = {row.id: row for row in read_rows(out / "manifest.jsonl")}
     for case in dataset.split("train"):
-        background = real.case(rows[case.id].request.background)
+        background = real[rows[case.id].request.background]
         assert case.read_image().shape == background.read_image().shape
         assert case.read_mask().shape == case.read_image().shape[:2]
         assert (case.group, case.prompt) == (background.group, rows[case.id].request.prompt)
@@ -595,7 +595,7 @@ def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(f
         assert row.request.prompt == "normal mucosa" and row.request.placement == "free"
         assert row.decision == "kept" and 0 <= row.found <= 1  # there is no gate
         if row.image:
-            background = dataset.case(row.request.background)
+            background = dataset[row.request.background]
             region, label = (read_mask(filled / getattr(row, name)) for name in ("region", "mask"))
             assert np.array_equal(label, background.read_mask())
             assert not (region & label).any()
@@ -646,7 +646,7 @@ def test_a_synthetic_set_holds_labels_in_the_values_and_classes_of_its_data_set(
     assert check_dataset(dataset).notices == () and len(dataset.cases) == CONFIG.count
     for case, row in zip(dataset.cases, read_rows(painted_eyes / "manifest.jsonl"), strict=False):
         disc, cup = case.read_masks()
-        assert np.array_equal(disc, real.case(row.request.background).read_mask()) and not (cup & ~disc).any()
+        assert np.array_equal(disc, real[row.request.background].read_mask()) and not (cup & ~disc).any()
         assert abs(vertical_diameter(cup) - row.request.cup_ratio * vertical_diameter(disc)) <= 1
 
 

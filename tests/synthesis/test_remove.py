@@ -46,7 +46,7 @@ def test_the_lesion_is_repainted_and_nothing_outside_its_region_changes(removed,
 def dark_ellipse(phantoms, to, case):
     """Make one case of a copy a speckled grey frame with a smooth dark ellipse for a lesion, which looks like a box."""
     data = shutil.copytree(phantoms, to)
-    found = read_dataset(data).case(case)
+    found = read_dataset(data)[case]
     height, width = found.read_mask().shape
     y, x = np.mgrid[:height, :width]
     mask = ((y - height / 2) / 24) ** 2 + ((x - width / 2) / 34) ** 2 <= 1
@@ -60,7 +60,7 @@ def dark_ellipse(phantoms, to, case):
 def test_a_lesion_that_looks_like_no_tissue_is_left_out_and_named(fitted, phantoms, tmp_path):
     case = read_dataset(phantoms).split("train")[0].id
     data = dark_ellipse(phantoms, tmp_path / "data", case)
-    hidden = read_dataset(data).case(case)
+    hidden = read_dataset(data)[case]
     assert lost_from_view(hidden.read_mask(), field_of_view(hidden.read_image())).any()
     summary = remove(fitted, data, tmp_path / "out")
     assert summary.left_out == (case,) and summary.cases == 7

@@ -74,10 +74,6 @@ class Dataset:
         splits = "".join(f", {counts[split]} {split}" for split in SPLITS if counts[split])
         return f"Dataset({self.folder}: {len(self)} case{'s' * (len(self) != 1)}{splits})"
 
-    def case(self, name: str) -> Case:
-        """Return the case of an id, as `data[name]` does."""
-        return self[name]
-
     @cached_property
     def _by_id(self) -> dict[str, Case]:
         return {case.id: case for case in self.cases}

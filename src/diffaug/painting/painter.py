@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffaug.artifacts import digest_of_folder
+from diffaug.artifacts import PathLike, digest_of_folder
 from diffaug.compute.devices import device_of
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.request import RequestMasks
@@ -78,8 +78,8 @@ class Painter:
     """A fitted model: it paints layouts, decodes and blends what it painted, and its validators look at it.
 
     Example:
-        painter = diffaug.Painter.load("models/mine")
-        painter.paint(image, mask, prompt="a small pale lesion", seed=1)
+        >>> painter = diffaug.Painter.load("models/mine")  # doctest: +SKIP
+        >>> painter.paint(image, mask, prompt="a small pale lesion", seed=1)  # doctest: +SKIP
 
     Args:
         model: The diffusion model.
@@ -102,7 +102,7 @@ class Painter:
         self.denoiser = guided(model, sampler)
 
     @staticmethod
-    def load(folder: Path | str, device: str = "cpu", *, slots: int = SLOTS, sealed: bool = True) -> "Painter":
+    def load(folder: PathLike, device: str = "cpu", *, slots: int = SLOTS, sealed: bool = True) -> "Painter":
         """Load a model folder that `diffaug fit` made.
 
         Args:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json, write_json
+from diffaug.artifacts import PathLike, read_json, write_json
 from diffaug.compute.pool import Job
 from diffaug.compute.pool import workers as workers_of
 from diffaug.compute.progress import progress_bar
@@ -81,9 +81,9 @@ class GenerateSummary:
 
 
 def generate(
-    model: Path,
-    data: Path,
-    out: Path,
+    model: PathLike,
+    data: PathLike,
+    out: PathLike,
     config: GenerateConfig,
     *,
     seed: int = 0,
@@ -112,7 +112,12 @@ def generate(
         FindingsError: The domain is unknown, or the findings break a rule.
         PlacementError: No mask fits on any background.
         StudyError: The baseline is not of these training cases out of fold.
+
+    Example:
+        >>> config = diffaug.GenerateConfig(count=200)
+        >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
+    model, data, out = Path(model), Path(data), Path(out)
     plan = make_plan(model, data, config, seed, device)
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
         train = [case for case in read_dataset(data).split("train") if case.mask]
@@ -154,7 +159,7 @@ def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str]) -> Gen
 def _write_cases(out: Path, rows: Sequence[Row], dataset: Dataset) -> None:
     """Write the table of the kept cases, each in the group of its background."""
     made = SyntheticSet(out, tuple(rows), dataset.cases[0].classes)
-    write_cases(out, [made.case(row, group=dataset.case(row.request.background).group) for row in kept(rows)])
+    write_cases(out, [made.case(row, group=dataset[row.request.background].group) for row in kept(rows)])
 
 
 def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[str]) -> GenerateSummary:

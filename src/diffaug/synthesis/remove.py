@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from diffaug.artifacts import (
+    PathLike,
     atomic_path,
     digest_of_file,
     digest_of_value,
@@ -82,7 +83,7 @@ class RemoveSummary:
         return {**asdict(self), "left_out": list(self.left_out)}
 
 
-def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "cpu") -> RemoveSummary:
+def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, device: str = "cpu") -> RemoveSummary:
     """Paint away the lesions of every annotated training case of a data set.
 
     The result is for other code (negative cases, lesion-free frames): `fit` and `study` want a lesion in every mask.
@@ -103,7 +104,11 @@ def remove(model: Path, data: Path, out: Path, *, seed: int = 0, device: str = "
         DataError: No training case is annotated, none shows its lesions, or a case breaks a rule.
         ModelError: The model is unfinished or altered.
         ConfigError: `out` holds a set with other settings, or other files, or another process works in it.
+
+    Example:
+        >>> diffaug.remove("models/mine", "data/mine", "removed/mine")  # doctest: +SKIP
     """
+    model, data, out = Path(model), Path(data), Path(out)
     digest, (cases, hidden) = verify(model), removable_cases(data)
     painter = Painter.load(model, device, sealed=False)
     remover = Remover(painter.model, painter.calibration, painter.validators, seed)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from diffaug.artifacts import make_folder, write_json
+from diffaug.artifacts import PathLike, make_folder, write_json
 from diffaug.compute.progress import tracked
 from diffaug.data.images import Mask, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
@@ -60,7 +60,7 @@ def lesion_probabilities(painter: Painter, frame: Pixels) -> Maps:
     return np.stack([window.place(found.numpy(), frame.shape[:2]) for found in square])
 
 
-def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu") -> SegmentSummary:
+def segment_images(model: PathLike, images: PathLike, out: PathLike, *, device: str = "cpu") -> SegmentSummary:
     """Segment every image of a folder.
 
     Args:
@@ -78,7 +78,11 @@ def segment_images(model: Path, images: Path, out: Path, *, device: str = "cpu")
         DataError: There is no image, two have one name, or some cannot be decoded; then the others are segmented all
             the same.
         ConfigError: `out` holds other files, or was made of other images; the device is not there.
+
+    Example:
+        >>> diffaug.segment_images("models/mine", "photographs", "segmented/mine")  # doctest: +SKIP
     """
+    model, images, out = Path(model), Path(images), Path(out)
     digest, paths = verify(model), _images_of(images)
     painter = Painter.load(model, device, sealed=False)
     identity = {"model": digest, "images": str(images.resolve())}
