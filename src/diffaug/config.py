@@ -142,7 +142,7 @@ class ValidatorConfig(Knobs):
 
 
 class SamplerConfig(Knobs):
-    """How the painter is sampled. `fit` seals it into the model, since the gate's thresholds hold for it alone."""
+    """Settings of the sampler. `fit` stores them in the model: the thresholds of the gate hold for them alone."""
 
     steps: Annotated[int, Field(gt=0, le=1000)] = 2  # Steps of the sampler. More take more time.
     # Points at which the gate checks a sample, as shares of the steps. 1 is the finished sample.
@@ -202,8 +202,8 @@ class GenerateConfig(Knobs):
     gate: Literal["conformal", "fixed", "off"] = "conformal"
     threshold: Fraction = 0.5  # Least agreement of a sample with its mask, from 0 to 1, that --gate fixed accepts.
     paint_all: bool = False  # Finish the samples that the gate rejects, too. Some arms of a study choose among them.
-    # Negatives for each painted lesion. A negative is a painted case without a lesion: it teaches a network what is
-    # not one.
+    # Negatives for each painted lesion. A negative is a painted case without a lesion: it teaches a network that
+    # painted tissue alone is no lesion.
     negatives: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     # Number of processes, each with one thread. The result does not depend on it.
     workers: Annotated[Positive, COMPUTING] = 2
