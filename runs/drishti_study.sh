@@ -1,9 +1,9 @@
 #!/bin/sh
-# Do painted discs and cups help? Drishti-GS, 10 and 25 annotated eyes, pooled over five folds of all 50.
+# Do painted discs and cups help? Drishti-GS, 10 and 25 annotated images, pooled over five folds of all 50.
 # Usage: runs/drishti_study.sh OUT [FROM] [diffaug run options, such as --annotated 10]
-# FROM: images/, masks/ and labels.csv; $DIFFAUG_DATA/drishti-gs where the second word is none or an option.
-# An eye has one disc, which is repainted where it is, with a cup of another size; a low strength leaves the vessels their course.
-# Run it again after a kill: what docs/results/drishti_study.jsonl records is not repeated.
+# FROM: images/, masks/ and labels.csv. The default is $DIFFAUG_DATA/drishti-gs.
+# An image has one disc. It is painted again in its place, with a cup of another size; a low strength keeps the vessels.
+# After a stop the same command continues: what docs/results/drishti_study.jsonl records is not repeated.
 set -eu
 OUT=${1:?usage: runs/drishti_study.sh OUT [FROM] [OPTIONS]}
 shift
@@ -12,9 +12,9 @@ case ${1:--} in
   *) FROM=$1; shift ;;
 esac
 mkdir -p "$OUT"
-if [ ! -f "$OUT/eyes/cases.csv" ]; then
-  diffaug data import drishti-gs "$FROM" "$OUT/eyes" >&2
-  sed -i -E 's/,(val|test),/,train,/' "$OUT/eyes/cases.csv"  # every eye is tested once, in its fold
+if [ ! -f "$OUT/all/cases.csv" ]; then
+  diffaug data import drishti-gs "$FROM" "$OUT/all" >&2
+  sed -i -E 's/,(val|test),/,train,/' "$OUT/all/cases.csv"  # every image is tested once, in its fold
 fi
 cat > "$OUT/drishti_study.yaml" <<YAML
 preset: default
@@ -22,7 +22,7 @@ out: "$OUT"
 records: "$(dirname "$0")/../docs/results/drishti_study.jsonl"
 data:
   source: folder
-  path: "$OUT/eyes"
+  path: "$OUT/all"
   annotated: [10, 25]
   draws: [0]
   folds: 5

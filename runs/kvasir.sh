@@ -1,17 +1,18 @@
 #!/bin/sh
 # Kvasir-SEG with 100 annotated cases, the rest of train unannotated, val as test: does painting lesions help?
-# Usage: runs/kvasir.sh OUT [FROM]    FROM: Kvasir-SEG as published or in split folders; $DIFFAUG_DATA/kvasir-seg unset
-# At most an hour on two cores. Run it again after a kill: it goes on where it was.
+# Usage: runs/kvasir.sh OUT [FROM]    FROM: Kvasir-SEG as published or in split folders; by default
+# $DIFFAUG_DATA/kvasir-seg
+# At most an hour on two cores. After a stop the same command continues.
 set -eu
 OUT=${1:?usage: runs/kvasir.sh OUT [FROM]}
 FROM=${2:-${DIFFAUG_DATA:?set DIFFAUG_DATA to the folder that holds kvasir-seg, or name FROM}/kvasir-seg}
 
-# 1. Data: import, look, keep 100 annotations.
+# 1. Import the data, inspect them, and keep 100 annotations.
 diffaug data import kvasir-seg "$FROM" "$OUT/full"
 diffaug data inspect "$OUT/full" --out "$OUT/cases.png"
 diffaug data subset "$OUT/full" "$OUT/data" --annotated 100 --draw 0
 
-# 2. A painter, its validators and their thresholds, from those 100 and the unannotated images.
+# 2. Fit a painter, its validators and their thresholds, from those 100 and the unannotated images.
 diffaug fit "$OUT/data" "$OUT/model"
 
 # 3. Paint until 200 cases are kept.

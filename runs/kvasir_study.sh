@@ -1,9 +1,9 @@
 #!/bin/sh
 # Do painted lesions help, where, and by how much? Kvasir-SEG, 25 and 50 annotated cases, three draws, val and test as test.
 # Usage: runs/kvasir_study.sh OUT [FROM] [diffaug run options, such as --budget 180]
-# FROM: Kvasir-SEG as published or in split folders; $DIFFAUG_DATA/kvasir-seg where the second word is none or an option.
-# A part of the table: --annotated 50 --draws 0 --arms real oracle.
-# Run it again after a kill: what docs/results/kvasir_study.jsonl records is not repeated.
+# FROM: Kvasir-SEG as published or in split folders. The default is $DIFFAUG_DATA/kvasir-seg.
+# For a part of the table add, for example, --annotated 50 --draws 0 --arms real oracle.
+# After a stop the same command continues: what docs/results/kvasir_study.jsonl records is not repeated.
 set -eu
 OUT=${1:?usage: runs/kvasir_study.sh OUT [FROM] [OPTIONS]}
 shift

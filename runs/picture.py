@@ -1,4 +1,4 @@
-"""Draw the README's picture from a finished run on phantoms: background with the requested mask, and what was painted.
+"""Draw the picture of the README from a finished run on phantoms: backgrounds with the outlines of masks, and results.
 
 Usage: python runs/picture.py out/demo/n40-draw0 docs/phantoms.png
 """
@@ -15,6 +15,7 @@ from diffaug.data.images import Mask, Pixels, read_image, read_mask, write_png
 from diffaug.data.manifest import read_manifest
 
 COLUMNS, SIDE = 6, 200
+PARTS = (("image", read_image), ("mask", read_mask))  # of a row of the manifest
 
 
 def outlined(image: Pixels, mask: Mask) -> Pixels:
@@ -25,7 +26,7 @@ def outlined(image: Pixels, mask: Mask) -> Pixels:
 
 
 def main(run: Path, to: Path) -> None:
-    """Draw the kept cases in order, one a column; each background once."""
+    """Draw kept cases in order, one in each column and each background once."""
     dataset = read_dataset(run / "data")
     columns: dict[str, Pixels] = {}
     for row in read_manifest(run / "synthetic").rows:
@@ -38,8 +39,6 @@ def main(run: Path, to: Path) -> None:
             columns[row.request.background] = np.vstack(small)
     write_png(to, np.hstack(list(columns.values())))
 
-
-PARTS = (("image", read_image), ("mask", read_mask))
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))

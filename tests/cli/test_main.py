@@ -307,5 +307,5 @@ def test_lora_and_merge_have_short_names_and_any_base_is_taken(capsys: pytest.Ca
 
 
 def test_the_example_configs_are_valid() -> None:
-    for path in sorted(Path(__file__).parent.parent.glob("runs/*.yaml")):
+    for path in sorted(Path(__file__).parents[2].glob("runs/*.yaml")):
         assert read_config(path).out.name == path.stem
