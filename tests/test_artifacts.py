@@ -1,8 +1,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from diffaug.artifacts import (
     digest_of_file,
     digest_of_folder,
     digest_of_value,
-    held,
     make_folder,
     read_json,
     read_jsonl,
@@ -135,20 +132,6 @@ def test_a_folder_below_a_file_is_one_line_of_error(tmp_path):
         with pytest.raises(ConfigError, match="another folder") as error:
             make_folder(path)
         assert one_line(error)
-
-
-def test_a_folder_is_held_by_one_process_until_it_ends_or_is_killed(tmp_path):
-    script = "import sys, time; from pathlib import Path; from diffaug.artifacts import held\n"
-    script += "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "out")], stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ConfigError, match="out is in use; wait for the other") as caught, held(tmp_path / "out"):
-            pass
-        assert one_line(caught)
-        other.kill()
-    for _ in range(2):
-        with held(tmp_path / "out"):
-            pass
 
 
 def test_versions_name_python_and_the_packages_that_shape_a_result():

@@ -40,32 +40,6 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made, so that no other process works in it; a kill lets it go.
-
-    On a file system that knows no locks nothing is held.
-
-    Raises:
-        ConfigError: Another process holds it.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(make_folder(folder) / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"one process works in a folder at a time: {folder} is in use; wait for the other, or choose another folder"
-        ) from None
-    except (NotImplementedError, OSError):
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` that takes its place when the block ends, and is removed when the block fails."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
-from diffaug.artifacts import digest_of_file, held, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
@@ -23,6 +23,7 @@ from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.page import write_report
+from diffaug.runfolder import held
 from diffaug.study import choose, derive
 from diffaug.study import network as segmenter
 from diffaug.study.arms import Arm, read_synthetic

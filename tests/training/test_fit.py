@@ -10,7 +10,7 @@ from diffusers import UNet2DModel
 from PIL import Image
 
 import diffaug.training.loop
-from diffaug.artifacts import held, read_json
+from diffaug.artifacts import read_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.config import SamplerConfig
@@ -21,6 +21,7 @@ from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.models.checkpoints import find_checkpoint, read_words, verify
 from diffaug.models.loading import PARTS, load_model
+from diffaug.runfolder import held
 from diffaug.training.fit import FitSummary, fit
 from diffaug.training.painter_windows import divided, words_read
 from diffaug.training.starting import load_base, untrained_around

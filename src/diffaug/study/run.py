@@ -14,7 +14,6 @@ from typing import Any
 from diffaug.artifacts import (
     digest_of_file,
     digest_of_value,
-    held,
     make_folder,
     read_json,
     read_jsonl,
@@ -30,6 +29,7 @@ from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.seen import SEEN_FILE
 from diffaug.data.split import folds_by_group
 from diffaug.errors import StudyError
+from diffaug.runfolder import held
 from diffaug.study import choose
 from diffaug.study.arms import (
     SELECTED,
