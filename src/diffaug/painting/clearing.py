@@ -36,9 +36,17 @@ CONTEXT = 1.7  # window side over the region's longer side; the painter learnt t
 
 @dataclass(frozen=True)
 class Remover:
-    """A loaded model that paints lesions away."""
+    """A loaded model that paints lesions away.
 
-    painter: LatentInpainter
+    Attributes:
+        model: Paints lesion-free tissue.
+        calibration: Its sampler's steps, and the validator that has not seen each case.
+        validators: One network per fold; they say what is left of a lesion.
+        seed: Base seed of all regions.
+        strength: Share of the timesteps that repaint the tissue mirrored into a region.
+    """
+
+    model: LatentInpainter
     calibration: Calibration
     validators: Sequence[Any]
     seed: int
@@ -58,36 +66,38 @@ class Remover:
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
             tissue = mirrored_tissue(frame, field & ~reach & ~mask)
-            painted = self.fill(tissue, reach, window, seed, domain_of(case.class_names).normal_prompt)
+            painted = self.repaint(tissue, reach, window, seed, domain_of(case.class_names).normal_prompt)
             frame = compose(frame, painted, window, region, band, seed, field)
             after = self.found(case.id, frame, lesion, window)
             regions.append(RemovedRegion((window.top, window.left, window.side), seed, before, after))
         return frame, tuple(regions)
 
     @torch.no_grad()
-    def fill(self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT) -> torch.Tensor:
+    def repaint(
+        self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT
+    ) -> torch.Tensor:
         """Paint lesion-free tissue over what a frame shows in a region: pixels => (1, 3, side, side) in [-1, 1]."""
-        painter = self.painter
-        where = (window_mask(region, window, painter.window) > 0.25).float()
-        image = window_image(frame, window, painter.window)
-        scale = torch.tensor([scale_of(window.side, region.shape, painter.latent_side)])
-        empty = torch.zeros(1, max(1, painter.classes), painter.window, painter.window)
-        told = painter.condition(image, where, empty, scale, painter.embed([prompt]))
-        steps, schedule = self.calibration.steps, painter.schedule
-        start = schedule.started(painter.encode(image), painter.noise([seed]), steps, self.strength)
-        *_, last = sample(painter, start, told, schedule, steps, "ddim", self.strength)
-        return painter.decode(last.x_next)
+        model = self.model
+        where = (window_mask(region, window, model.window) > 0.25).float()
+        image = window_image(frame, window, model.window)
+        scale = torch.tensor([scale_of(window.side, region.shape, model.latent_side)])
+        empty = torch.zeros(1, max(1, model.classes), model.window, model.window)
+        conditioning = model.condition(image, where, empty, scale, model.embed([prompt]))
+        steps, schedule = self.calibration.steps, model.schedule
+        start = schedule.started(model.encode(image), model.noise([seed]), steps, self.strength)
+        *_, last = sample(model, start, conditioning, schedule, steps, "ddim", self.strength)
+        return model.decode(last.x_next)
 
     @torch.no_grad()
     def found(self, case: str, frame: Pixels, lesion: Mask, window: Window) -> float:
         """Return the share of a lesion's area that the validator finds; one that has not seen the case, where known."""
-        painter, fold = self.painter, self.calibration.folds.get(case)
+        model, fold = self.model, self.calibration.folds.get(case)
         networks = self.validators if fold is None else [self.validators[fold]]
-        latents = painter.encode(window_image(frame, window, painter.window))
+        latents = model.encode(window_image(frame, window, model.window))
         maps = torch.stack([segment(network, latents, torch.zeros(1, dtype=torch.long)) for network in networks])
-        inside = window_mask(lesion, window, painter.latent_side * UPSCALE)
-        found = maps.mean(0).amax(1, keepdim=True)
-        return round(float((found * inside).sum() / inside.sum().clamp_min(1e-6)), 4)
+        inside = window_mask(lesion, window, model.latent_side * UPSCALE)
+        probability = maps.mean(0).amax(1, keepdim=True)
+        return round(float((probability * inside).sum() / inside.sum().clamp_min(1e-6)), 4)
 
 
 def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
@@ -101,10 +111,10 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
     """
     mask = mask & field
     labels, count = connected_parts(mask)  # of specks too: a cleared frame shows nothing of what was annotated
-    whole = mask.copy()
+    covered = mask.copy()
     for index in range(1, count + 1):
         lesion = labels == index
-        whole |= (ndimage.distance_transform_edt(~lesion) <= max(3.0, MARGIN * longer_side(lesion))) & field
-    joined, _ = connected_parts(whole)
-    found = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
-    return sorted(found, key=lambda pair: -int(pair[1].sum()))
+        covered |= (ndimage.distance_transform_edt(~lesion) <= max(3.0, MARGIN * longer_side(lesion))) & field
+    joined, _ = connected_parts(covered)
+    pairs = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
+    return sorted(pairs, key=lambda pair: -int(pair[1].sum()))

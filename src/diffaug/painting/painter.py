@@ -33,7 +33,7 @@ from diffaug.models.sampling import read_sampler
 from diffaug.painting.checks import checked_masks
 from diffaug.painting.compose import compose
 from diffaug.painting.engine import Painted, Prepared, paint
-from diffaug.painting.judging import NEGATIVE_BIN, passing, verdict_on
+from diffaug.painting.judging import NEGATIVE_BIN, verdict_on
 from diffaug.painting.layout import Layout, layout_of, tissue_of
 from diffaug.painting.window import image_of, window_mask, window_masks, windows_at_once
 from diffaug.validator.calibration import Calibration
@@ -274,28 +274,32 @@ class Painter:
         if start == "image":
             layout = replace(layout, start=tissue_of(layout, self.model.window))
         else:
-            painter = self._from_noise()
+            painter = _from_noise(self)
         (_, sample), *_ = painter.paint_layouts([[layout]], [layout.prompt], None)
         (picture,) = painter.pictures([layout], [sample])
-        sample = replace(sample, checks=(self._final_check(layout, sample.latents),))
+        sample = replace(sample, checks=(_final_check(self, layout, sample.latents),))
         verdict = verdict_on(layout, sample, self.calibration, "conformal", True)
         return Painting(picture, mask.copy(), verdict.decision, verdict.checks, verdict.reason, seed)
 
-    def _from_noise(self) -> "Painter":
-        """Return the same painter as it paints from noise alone: more steps, of the second order."""
-        if self.sampler.strength == 1.0:
-            return self
-        steps = max(self.sampler.steps, STEPS_FROM_NOISE)
-        sampler = self.sampler.model_copy(update={"strength": 1.0, "solver": "ab2", "steps": steps})
-        return Painter(self.model, sampler, self.calibration, self.validators, self.slots)
 
-    def _final_check(self, layout: Layout, latents: Tensor) -> Check:
-        """Look at a finished sample."""
-        masks = window_masks(layout.classes, layout.window, self.model.window)
-        target = self._target(layout, F.avg_pool2d(masks, self.model.cell // UPSCALE)[0])
-        step = torch.tensor([self.calibration.steps])
-        gate = Gate(self.validators, passing(self.calibration, everything=False))
-        return gate.check(latents, torch.zeros(1, dtype=torch.long), step, [target])[0]
+def _from_noise(painter: Painter) -> Painter:
+    """Return a painter that paints from noise alone: with more steps, of the second order, where it does not yet."""
+    if painter.sampler.strength == 1.0:
+        return painter
+    change = {"strength": 1.0, "solver": "ab2", "steps": max(painter.sampler.steps, STEPS_FROM_NOISE)}
+    sampler = painter.sampler.model_copy(update=change)
+    return Painter(painter.model, sampler, painter.calibration, painter.validators, painter.slots)
+
+
+def _final_check(painter: Painter, layout: Layout, latents: Tensor) -> Check:
+    """Look at a finished sample, (1, Z, h, w)."""
+    model, step = painter.model, torch.tensor([painter.calibration.steps])
+    masks = window_masks(layout.classes, layout.window, model.window)
+    target = Target(
+        F.avg_pool2d(masks, model.cell // UPSCALE)[0], painter.fine_region(layout), layout.size_bin, layout.fold
+    )
+    gate = Gate(painter.validators, painter.calibration)
+    return gate.check(latents, torch.zeros(1, dtype=torch.long), step, [target])[0]
 
 
 def blended(layout: Layout, window: Tensor, kept: Tensor | None = None) -> Pixels:

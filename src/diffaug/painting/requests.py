@@ -45,7 +45,7 @@ class LayoutMaker:
 
     def __init__(self, drawer: RequestDrawer, remover: Remover, from_noise: bool) -> None:
         self.drawer, self.remover, self.from_noise = drawer, remover, from_noise
-        self.side = remover.painter.window
+        self.side = remover.model.window
         self._sources: dict[str, _Source] = {}
         self._cleared: dict[str, tuple[Pixels, tuple[RemovedRegion, ...]]] = {}
 
