@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import digest_of_file, digest_of_value
-from diffaug.data.images import SUFFIXES, Label, Mask, Pixels, read_image, read_label, read_mask, turned_like, write_png
+from diffaug.data.images import Label, Mask, Pixels, read_image, read_label, read_mask, turned_like
 from diffaug.errors import DataError
-
-__all__ = ["SUFFIXES", "Label", "Mask", "Pixels", "read_image", "read_label", "read_mask", "write_png"]
 
 NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
 LESION = "lesion"  # the class of a data set that declares none

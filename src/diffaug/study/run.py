@@ -573,7 +573,7 @@ def _alarms(run: Run, network: Any) -> list[float]:
     """Return, for each held-out fill, the share of its region that is predicted to be a lesion."""
     import torch
 
-    from diffaug.data.case import read_mask
+    from diffaug.data.images import read_mask
     from diffaug.study.batches import load_images
     from diffaug.study.evaluate import predict
 
