@@ -8,8 +8,8 @@ from diffaug.config import WITH_LABELS
 from diffaug.report.tables import Interval, Results
 
 CANDIDATES = (
-    f"selected{WITH_LABELS}", "selected", "no-fills", "validated", "fixed-threshold", "random-kept", "unfiltered",
-    "pseudo-label", "copy-paste",
+    f"selected{WITH_LABELS}", "selected", "no-negatives", "no-fills", "validated", "fixed-threshold", "random-kept",
+    "unfiltered", "pseudo-label", "copy-paste",
 )  # fmt: skip
 SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
 NO_VALUE = "–"
@@ -35,7 +35,7 @@ class Verdict:
 
 def case_counts(counts: Mapping[str, int]) -> str:
     """Write what an arm was trained on, such as 50 + 100 + 50: real cases, synthetic ones, negatives."""
-    negatives, labelled = counts.get("trained_fills", 0), counts.get("labelled", 0)
+    negatives, labelled = counts.get("trained_negatives", 0), counts.get("labelled", 0)
     text = f"{counts['real']} + {counts['pool'] - negatives - labelled} + {negatives}"
     return f"{text} + {labelled} labelled" if labelled else text
 
