@@ -14,6 +14,7 @@ from diffaug.conditioning.prompts import (
     words_of,
 )
 from diffaug.data.lesions import size_class
+from diffaug.errors import FindingsError
 
 MIDDLE = Attributes(0.1, 100.0, 0.7, 0.97, 8.0, 3.0, 15.0, 9.0, 1.0)
 MEANING = {  # word: whether it is true; written out again, so that a slip in words_of shows
@@ -112,3 +113,8 @@ def test_size_bins_are_the_strata_of_the_study(area, name):
 
 def test_words_come_in_the_order_of_the_aspects():
     assert tuple(words_of(MIDDLE)) == ASPECTS == tuple(WORDS)
+
+
+def test_an_unknown_aspect_is_refused_with_the_known_ones():
+    with pytest.raises(FindingsError, match=r"one of size, contrast, .*: 'color' is not"):
+        describe(MIDDLE, keep=("size", "color"))

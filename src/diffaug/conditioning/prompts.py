@@ -10,6 +10,7 @@ from itertools import product
 
 from diffaug.conditioning.attributes import Attributes
 from diffaug.data.lesions import SIZES, size_class
+from diffaug.errors import FindingsError
 
 NORMAL_PROMPT = "normal mucosa"
 EMPTY_PROMPT = ""
@@ -62,6 +63,9 @@ def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str
         attributes: Measured in the whole frame: the size is a word about the frame, never about a window.
         keep: The aspects to mention: some of size, contrast, shape, colour, border and surface; None mentions all.
 
+    Raises:
+        FindingsError: An aspect to mention is unknown.
+
     Example:
         >>> image, mask = np.full((100, 100, 3), (200, 120, 110), np.uint8), np.zeros((100, 100), bool)
         >>> mask[30:60, 40:70] = True
@@ -72,6 +76,9 @@ def describe(attributes: Attributes, keep: Collection[str] | None = None) -> str
         >>> diffaug.describe(attributes, keep=("size", "shape"))
         'a medium round lesion'
     """
+    for aspect in keep or ():
+        if aspect not in ASPECTS:
+            raise FindingsError(f"an aspect must be one of {', '.join(ASPECTS)}: {aspect!r} is not; correct it")
     return phrase(words_of(attributes), ASPECTS if keep is None else keep, "lesion")
 
 
