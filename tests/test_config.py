@@ -57,9 +57,9 @@ def test_a_file_changes_only_the_knobs_it_names(tmp_path):
 
 
 def test_an_unknown_knob_is_named_with_its_place():
-    assert "fit.codec.widdths is none; there are window, cell," in refused({"fit": {"codec": {"widdths": [16]}}})
-    assert "sed is none; there are out, records, budget, seed, device" in refused({"sed": 1})
-    with pytest.raises(ConfigError, match=r"hardnes is none; there are hard_cut, novelty"):
+    assert "fit.codec.widdths is not; use one of window, cell," in refused({"fit": {"codec": {"widdths": [16]}}})
+    assert "sed is not; use one of out, records, budget, seed, device" in refused({"sed": 1})
+    with pytest.raises(ConfigError, match=r"hardnes is not; use one of hard_cut, novelty"):
         StudyConfig(select={"hardnes": "loss"})
 
 
@@ -113,7 +113,7 @@ def test_a_text_encoder_has_32_channels_for_each_head():
 
 
 def test_a_window_is_a_whole_number_of_latent_cells_at_every_resolution_of_the_networks():
-    assert "multiple of 32; it is 80" in refused({"fit": {"codec": {"window": 80}}})
+    assert "multiple of 32: it is 80; use 96" in refused({"fit": {"codec": {"window": 80}}})
     assert "multiple of 64" in refused({"fit": {"codec": {"window": 96}, "validator": {"widths": [16, 16, 16, 16]}}})
     assert config_from_values({"fit": {"codec": {"window": 96}}}).fit.codec.window == 96
 
@@ -123,8 +123,8 @@ def test_a_latent_cell_holds_whole_cells_of_the_validator():
 
 
 def test_a_codec_is_wide_enough_to_carry_its_latents():
-    assert "it is 16, width 24" in refused({"fit": {"codec": {"width": 24}}})
-    assert "it is 49, width" in refused({"fit": {"codec": {"cell": 4, "latent_channels": 49}}})
+    assert "it is 16, width is 24" in refused({"fit": {"codec": {"width": 24}}})
+    assert "it is 49, width is" in refused({"fit": {"codec": {"cell": 4, "latent_channels": 49}}})
     assert config_from_values({"fit": {"codec": {"cell": 4, "latent_channels": 48}}}).fit.codec.latent_channels == 48
 
 

@@ -1,6 +1,7 @@
-"""Every knob on one page, in pipeline order: frozen models whose fields are also the options of the command line.
+"""Every setting ("knob") of the package, in the order of the stages. The fields are also the options of the commands.
 
-A knob is here because an experiment in docs/results.md or docs/decisions.md shows that it matters; the rest is derived.
+The comment of a field is its help text. A knob is here if an experiment in docs/results.md or docs/decisions.md shows
+that it matters; everything else is derived.
 """
 
 from dataclasses import dataclass
@@ -18,14 +19,14 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
-Width = Annotated[int, Field(gt=0, multiple_of=16)]  # channels, which every network normalises in 16 groups
-Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px, which the validator divides into 4 x 4
+Width = Annotated[int, Field(gt=0, multiple_of=16)]  # channels; every network normalises them in 16 groups
+Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px; the validator divides a cell into 4 x 4
 Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 Source = Literal[
     "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
-]  # whose layout `data/sources` reads
-WITH_LABELS = "+pseudo-label"  # ends the name of an arm that also trains on the images of pseudo-label
-AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # what kept cases are to be like
+]  # layouts that `data/sources` reads
+WITH_LABELS = "+pseudo-label"  # the name of an arm that also trains on pseudo-labels ends with this
+AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 
@@ -34,10 +35,10 @@ Effect = Literal["extent", "computing", "place"]
 
 @dataclass(frozen=True)
 class Affects:
-    """Says of a knob that it is no part of the identity of what is made with it; every other knob is.
+    """The mark of a knob on which results do not depend, so that it is no part of their identity.
 
-    `extent`: how much is asked for; a folder may be extended. `computing`: how results are computed, such as the number
-    of processes. `place`: where things lie; their content is digested instead.
+    `extent`: how much is made; a folder may be extended. `computing`: how results are computed, such as the number of
+    processes. `place`: a path; the digest of its content is part of the identity instead.
     """
 
     what: Effect
@@ -59,7 +60,7 @@ def identity_of(config: "Knobs") -> dict[str, Any]:
 
 
 class Knobs(BaseModel):
-    """A frozen group of knobs that refuses unknown names."""
+    """A frozen group of knobs. Unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,11 +95,12 @@ class CodecConfig(Knobs):
     @field_validator("width")
     @classmethod
     def _carry_latents(cls, width: int, info: ValidationInfo) -> int:
-        """Refuse more latent channels than a cell has values, or than pairs of channels carry (`training.codec`)."""
+        """Check that a cell has enough values for the latents, and the codec enough channels (`training.codec`)."""
         channels, cell = info.data.get("latent_channels", 0), info.data.get("cell", 0)
         if width < 2 * channels or channels > 3 * cell**2 > 0:
             raise ValueError(
-                f"latent_channels is half of width and 3 x cell^2 at most: it is {channels}, width {width}, cell {cell}"
+                f"latent_channels must be at most half of width and at most 3 x cell^2: it is {channels}, "
+                f"width is {width}, cell is {cell}; raise width or cell"
             )
         return width
 
@@ -167,13 +169,14 @@ class FitConfig(Knobs):
     @field_validator("validator")
     @classmethod
     def _fit_sides(cls, validator: ValidatorConfig, info: ValidationInfo) -> ValidatorConfig:
-        """Refuse a window whose latents cannot be halved as often as the networks halve them."""
+        """Check that the latents of a window can be halved as often as the networks halve them."""
         if "codec" not in info.data or "denoiser" not in info.data:
-            return validator  # their own errors are told instead
+            return validator  # the error of codec or denoiser is shown
         codec, stages = info.data["codec"], max(len(info.data["denoiser"].widths), len(validator.widths))
         if codec.window % (codec.cell * 2 ** (stages - 1)):
             multiple = codec.cell * 2 ** (stages - 1)
-            raise ValueError(f"codec.window must be a multiple of {multiple}; it is {codec.window}")
+            larger = -(-codec.window // multiple) * multiple
+            raise ValueError(f"codec.window must be a multiple of {multiple}: it is {codec.window}; use {larger}")
         return validator
 
 
@@ -300,17 +303,17 @@ class DataConfig(Knobs):
     @field_validator("test", "annotated", "draws")
     @classmethod
     def _be_different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Refuse what is named twice: it would count twice."""
+        """Check that each value is named once: a repeated one would count twice."""
         if len(set(values)) < len(values) or not values:
-            raise ValueError(f"at least one is named, and each once; got {', '.join(map(str, values)) or 'none'}")
+            raise ValueError(f"name at least one, and each once: got {', '.join(map(str, values)) or 'none'}")
         return values
 
     @field_validator("folds")
     @classmethod
     def _be_none_or_several(cls, folds: int) -> int:
-        """Refuse a single fold, which would leave nothing to train on."""
+        """Check that there is not a single fold: it would leave nothing to train on."""
         if folds == 1:
-            raise ValueError("folds are 0, or 2 and more; it is 1")
+            raise ValueError("must be 0, or 2 or more: it is 1; use 5")
         return folds
 
 
@@ -352,7 +355,7 @@ PRESETS: dict[str, Config] = {
         generate={"count": 40, "shard_size": 16},
         study={"seeds": 2, "size": 96, "iterations": 1000},
     ),
-    "stable-diffusion": _preset(  # not measured: rates and lengths that are usual for such an update
+    "stable-diffusion": _preset(  # not measured; usual values for low-rank updates
         fit={
             "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
             "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
@@ -380,12 +383,12 @@ PRESETS: dict[str, Config] = {
 }
 
 
-def _known(root: str, place: tuple[int | str, ...]) -> str:
-    """Return which knobs there are where an unknown one was given."""
+def _group_at(root: str, place: tuple[int | str, ...]) -> Any:
+    """Return the class of the group of knobs at a place, seen from the class named `root`."""
     group: Any = next((cls for cls in Knobs.__subclasses__() if cls.__name__ == root), Config)
-    for part in place[:-1]:
+    for part in place:
         group = group.model_fields[part].annotation
-    return f"there are {', '.join(group.model_fields)}"
+    return group
 
 
 def explain(error: ValidationError) -> str:
@@ -393,8 +396,9 @@ def explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(part for part in map(str, first["loc"]) if part.isidentifier() or part.isdigit())  # not of unions
     if first["type"] == "extra_forbidden":
-        return f"only known knobs are allowed: {where} is none; {_known(error.title, first['loc'])}"
-    if first["type"] == "value_error":  # ours, which name the value
+        known = ", ".join(_group_at(error.title, first["loc"][:-1]).model_fields)
+        return f"a setting must be a known one: {where} is not; use one of {known}"
+    if first["type"] == "value_error":  # raised by a check of this file
         return f"{where}: {first['ctx']['error']}"
     return f"{where}: {first['msg']}; got {first['input']!r}"
 
@@ -407,7 +411,7 @@ def config_from_values(values: Any, preset: str = "default") -> Config:
         preset: A name in PRESETS.
 
     Raises:
-        ConfigError: An unknown preset or knob, or an impossible value.
+        ConfigError: A preset or a knob is unknown, or a value is impossible.
     """
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {preset!r}")

@@ -261,7 +261,7 @@ def test_a_run_takes_a_device_and_a_dry_run_refuses_its_arms(
         (["--baseline", "--folds", "3", "--arms", "real", "copy-paste"], "--arms is real copy-paste"),
         (["--folds", "1"], "it is 1"),
         (["--folds", "-2", "--leaks"], "it is -2"),
-        (["--seed", "-1"], "--seed is 0 or more: it is -1"),
+        (["--seed", "-1"], "--seed must be 0 or more: it is -1"),
         (["--arms", "foo", "--dry-run"], "an arm must be one of"),
     ],
 )

@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     except DiffaugError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("stopped; the same command resumes")
-    except BrokenPipeError:  # the reader, such as `head`, has enough
+        _fail("stopped; run the same command again to continue")
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -70,7 +70,7 @@ class _ToStderr(logging.Handler):
 
 
 def _show_log() -> None:
-    """Show what the library logs, once a process."""
+    """Print what the library logs. A process adds the handler once."""
     logger = logging.getLogger("diffaug")
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
@@ -78,12 +78,12 @@ def _show_log() -> None:
 
 
 def _check_seed(command: Any) -> None:
-    """Refuse what no draw can be made of."""
+    """Check that numbers of random draws are not negative."""
     command = getattr(command, "command", command)
     for name in ("seed", "draw"):
         value = getattr(command, name, 0)
         if value < 0:
-            raise ConfigError(f"--{name} is 0 or more: it is {value}")
+            raise ConfigError(f"--{name} must be 0 or more: it is {value}; use 0")
 
 
 def _fail(line: str) -> None:
