@@ -30,9 +30,9 @@ from diffaug.data.manifest import MaskTransform, Placement
 
 TRIES = 12  # backgrounds per mask and placement
 SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
-SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion: what is repainted is mostly new lesion
-REMOVABLE = 0.3  # share of the frame; under larger lesions too little is known of the tissue
-REPLACE_MARGIN = 0.3  # of the band: a replacing mask may come nearer to the border than a free one, as old lesions do
+SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
+REMOVABLE = 0.3  # share of the frame; a frame with more lesion shows too little of the tissue to be cleared
+REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
 
 
 class Backgrounds:
@@ -121,7 +121,7 @@ class Placer:
     def place(
         self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
     ) -> Placed | None:
-        """Seek a place of the drawn kind; in a mix also of those that keep the number of lesions as it is."""
+        """Seek a place for the drawn placement; in a mix also for those that keep the number of lesions."""
         others: tuple[Placement, ...] = ("replace", "removed") if self._mixed else ()
         for kind in dict.fromkeys((placement, *others)):
             if kind == "free":

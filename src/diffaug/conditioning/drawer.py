@@ -31,11 +31,11 @@ from diffaug.data.lesions import LARGE, SMALL, size_class
 from diffaug.data.manifest import MaskTransform, Placement, Request
 from diffaug.errors import PlacementError
 
-MASKS = 40  # masks per request
+MASKS = 40  # masks that are tried for a request
 REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
-INSIDE = 1.06  # a mask drawn for a size keeps this factor from that size's limits: pixels and corners move its area
+INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
 BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
-NEAREST = 0.12  # share of the discs that a cup of some ratio is painted in
+NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
 
 def draw_requests(
@@ -209,7 +209,7 @@ class RequestDrawer:
         return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
 
     def _draw_size(self, rng: np.random.Generator) -> str:
-        """Draw a size as the masks have it: a mask that fits nowhere makes way for one as large, not for any."""
+        """Draw a size class as often as masks have it: a mask that fits nowhere makes way for one of its class."""
         entry, transform = self._draw_mask("", rng)
         return size_class(entry.relative_area * transform.scale**2)
 
@@ -261,8 +261,8 @@ class CupDrawer:
     def draw(self, index: int, seed: int) -> Request:
         """Draw a cup.
 
-        The disc is one of the eighth whose own ratio is nearest: a cup that is stretched far looks like what it was.
-        Size, shape and contrast are said as they are; the words of the cup are those of its new ratio.
+        The disc is one of the eighth whose own ratio is nearest, since a cup that is stretched far looks like what it
+        was. Size, shape and contrast are the disc's own; the words of the cup are those of its new ratio.
         """
         rng, drawer = np.random.default_rng(seed), self._drawer
         ratio = draw_ratio(tuple(self._ratios.values()), rng)

@@ -23,11 +23,11 @@ from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
 from diffaug.conditioning.remembered import Remembered
 from diffaug.data.case import Case
 
-OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example has, whatever mask it is moved onto
-NEARLY = 0.05  # of the natural logarithm of a texture
-ALIKE = 0.25  # share of the training lesions that suit a place best, of which one is the example
-DELTA_E = 10.0  # CIELAB distance of the tissue that counts as much as a size that differs by e
-CUT = 2.0  # of an example none of whose surroundings are tissue
+OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
+NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
+ALIKE = 0.25  # the example is one of this share of the training lesions, those that suit the place best
+DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diameter that differs by the factor e
+CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
 
 
 class Examples:
@@ -85,7 +85,7 @@ class Examples:
 
         Args:
             mask_case: The request's; the example is of the same fold.
-            aim: The request's stratum, of which the example is then, too; empty for any.
+            aim: The stratum that the example must be of; empty for any.
             place: What lies around the new lesion.
             area: The number of its pixels.
             rng: Decides among those that suit the place.
@@ -104,7 +104,7 @@ class Examples:
         return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
 
     def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
-        """Return the words of a case's lesion, were it in a place: rougher or smoother than the tissue there."""
+        """Return the words of a case's lesion in another place: its surface is compared with the tissue there."""
         texture = texture_of(self._surroundings[name][0].inside, place.around)
         there = words_of(replace(self.attributes[name], texture=texture))
         return {**self.words[name], "surface": there["surface"]}
@@ -120,7 +120,7 @@ class Examples:
         return len(wrong) + min(0.9, abs(math.log(max(texture, 1e-3) / limit)))
 
     def _mismatch(self, name: str, place: Surroundings, diameter: float) -> float:
-        """Return how ill a lesion suits a place: by the tissue around it, its size, and where it is cut."""
+        """Return how badly a lesion suits a place: by the tissue around it, how much of that is lit, and its size."""
         around, size = self._surroundings[name]
         distance = float(np.linalg.norm(around.colour - place.colour)) / DELTA_E
         return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit)
