@@ -84,11 +84,11 @@ def is_sure(interval: Interval) -> bool:
 
 
 def contrast_limit(cuts: tuple[float, ...]) -> str:
-    """Write below which contrast a lesion counts as low-contrast. Each draw of annotated cases has its own limit."""
+    """Write below which contrast a lesion counts as low-contrast, a range where draws have limits of their own."""
     if not cuts:
         return "no limit"
     low, high = f"{min(cuts):.1f}", f"{max(cuts):.1f}"
-    return low if low == high else f"{low} to {high}, depending on the draw"
+    return low if low == high else f"{low} to {high}"
 
 
 # sentences
