@@ -62,12 +62,7 @@ class Seen:
 
     def then(self, fit: "Seen") -> "Seen":
         """Return the list of a model that was fitted on this base."""
-        return Seen(
-            np.concatenate([self.sketches, fit.sketches]),
-            np.concatenate([self.annotated, fit.annotated]),
-            np.concatenate([np.zeros_like(self.own), fit.own]),
-            self.complete and fit.complete,
-        )
+        return all_of([replace(self, own=np.zeros_like(self.own)), fit])
 
     def by_base(self, annotated: bool) -> "Seen":
         """Return the images that a base has seen, either with annotations or without."""
