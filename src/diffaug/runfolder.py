@@ -1,8 +1,8 @@
-"""A folder that holds one thing: claimed before work starts, locked while it goes on, refused where it holds another.
+"""A folder that holds one thing: it is claimed before work starts, locked during the work, and refused to other work.
 
-What a folder holds is written into one JSON file of it: the `identity`, which is all that its results depend on
-(`config.identity_of` and digests of what was read), and beside it what a reader wants to know, such as versions. The
-same identity again goes on where a killed process stopped; any other is refused in one line.
+One JSON file of the folder says what it holds: the `identity`, which is everything that its results depend on
+(`config.identity_of` and digests of what was read), and, for readers, more such as the versions of packages. Work with
+the same identity continues where a killed process stopped; any other identity is refused in one line.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,29 +40,29 @@ class Contents:
 
 
 def read_contents(folder: Path, file: str) -> dict[str, Any] | None:
-    """Return what the file of a folder says; None where there is none.
+    """Return the values of the JSON file of a folder; None if there is no such file.
 
     Raises:
-        ConfigError: An older version of diffaug wrote it.
-        DataError: It is not JSON.
+        ConfigError: Another version of diffaug wrote the file.
+        DataError: The file is not JSON.
     """
     path = folder / file
     if not path.is_file():
         return None
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("identity"), dict):
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("identity"), dict):
         raise ConfigError(
             f"a run folder is continued by the version that made it: {path} is of another version of diffaug; "
             "choose another folder"
         )
-    return found
+    return values
 
 
 def holds(folder: Path, contents: Contents) -> bool:
-    """Tell whether a folder was claimed for the same thing.
+    """Return whether a folder was claimed for the same thing; False if it is new.
 
     Raises:
-        ConfigError: It was claimed for another one, or holds other files.
+        ConfigError: The folder was claimed for something else, or holds other files.
     """
     if is_same(folder, contents):
         return True
@@ -100,7 +100,7 @@ def claim(folder: Path, contents: Contents) -> None:
     """Make a folder and write what it holds, or check that it was claimed for the same thing.
 
     Raises:
-        ConfigError: It was claimed for another one, holds other files, or cannot be written to.
+        ConfigError: The folder was claimed for something else, holds other files, or cannot be written to.
     """
     holds(folder, contents)
     write_contents(make_folder(folder), contents)
@@ -119,7 +119,7 @@ def held(folder: Path) -> Iterator[None]:
     On a file system without locks nothing is held.
 
     Raises:
-        ConfigError: Another process holds it.
+        ConfigError: Another process holds the folder.
     """
     from filelock import FileLock, Timeout
 
@@ -143,7 +143,7 @@ def claimed(folder: Path, contents: Contents) -> Iterator[None]:
     """Claim a folder and hold it for the block.
 
     Raises:
-        ConfigError: It was claimed for another thing, holds other files, cannot be written to, or is in use.
+        ConfigError: The folder was claimed for something else, holds other files, cannot be written to, or is in use.
     """
     holds(folder, contents)
     with held(folder):
