@@ -22,10 +22,10 @@ from diffaug.artifacts import read_json
 from diffaug.config import StudyConfig, config_from_values
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
-from diffaug.study.arms import annotated
 from diffaug.study.batches import Pixels, load
-from diffaug.study.derive import LEAST, LIKELY, load_networks, mirrored
+from diffaug.study.derive import LEAST, LIKELY, mirrored
 from diffaug.study.evaluate import BATCH, probabilities
+from diffaug.study.network import load_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,15 +62,15 @@ def read(study: Path, full: dict[str, Case]) -> Withheld:
     plan = read_json(study / "study.json")
     dataset, config = read_dataset(Path(plan["data"])), config_from_values({"study": plan["config"]}).study
     masked = [full[case.id] for case in dataset.split("unannotated") if full[case.id].mask is not None]
-    return Withheld(study / "runs", config, annotated(dataset, "train"), load(masked, config.size))
+    return Withheld(study / "runs", config, dataset.annotated("train"), load(masked, config.size))
 
 
 def measured(studies: Sequence[Withheld], arm: str) -> Iterator[tuple[NDArray[np.float32], ...]]:
     """Yield for each trained network of an arm the probabilities of images, of mirrored ones, and the true masks."""
     for one in studies:
         for path in sorted(one.runs.glob(f"{arm}-*.safetensors")):
-            (network,) = load_networks([path], one.config, one.train)
-            views = partial(probabilities, network), partial(mirrored, [network])
+            network = load_network(one.config, path, len(one.train[0].class_names))
+            views = partial(probabilities, network), partial(mirrored, network)
             single, turned = (predictions(view, one.pixels.images) for view in views)
             yield single, turned, one.pixels.masks[:, 0].numpy() > 0
 

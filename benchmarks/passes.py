@@ -20,7 +20,7 @@ from diffaug.compute.devices import one_thread
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.study import network as segmenter
-from diffaug.study.arms import Arm, annotated
+from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches
 
 CASES = 50
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     quick = {"size": 64, "widths": (16, 16, 16, 16, 16), "batch_size": 2}
     config = StudyConfig(iterations=options.iterations) if not options.quick else StudyConfig(iterations=2, **quick)
-    cases = annotated(read_dataset(options.data), "train")[:CASES]
+    cases = read_dataset(options.data).annotated("train")[:CASES]
     name = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "cpu"
     with one_thread():
         batches = Batches(Arm("real", cases), config, 0, options.device)

@@ -19,10 +19,12 @@ from labels import Withheld, overlap, predictions, read
 from numpy.typing import NDArray
 
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import accepted
 from diffaug.study import choose
-from diffaug.study.arms import Arm, read_synthetic
+from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches
 from diffaug.study.evaluate import probabilities
+from diffaug.study.inputs import read_set
 from diffaug.study.network import load_network, train
 
 RATE = 5e-4  # peak learning rate: a quarter of the study's
@@ -32,12 +34,12 @@ def arms_of(study: Withheld, folders: list[Path], count: int) -> list[Arm]:
     """Return what is compared, the real cases alone first."""
     arms = [Arm("real", study.train), Arm("copy-paste", study.train, paste=True)]
     for folder in folders:
-        one = read_synthetic(folder)
-        painted = tuple(one.case(row) for row in choose.accepted(one.rows)[:count])
-        fills = tuple(one.case(row) for row in choose.fills(one.rows)[0][: len(painted) // 2])
+        found = read_set(folder)
+        painted = tuple(found.case(row) for row in accepted(found)[:count])
+        negatives = tuple(found.case(row) for row in choose.training_negatives(found)[: len(painted) // 2])
         arms.append(Arm(f"{folder}", study.train, pool=painted))
-        if fills:
-            arms.append(Arm(f"{folder} and fills", study.train, pool=painted + fills, fills=len(fills)))
+        if negatives:
+            arms.append(Arm(f"{folder} and negatives", study.train, painted + negatives, negatives=len(negatives)))
     return arms
 
 

@@ -14,13 +14,14 @@ from statistics import fmean
 from typing import Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_jsonl, write_jsonl
-from diffaug.config import StudyConfig
+from diffaug.config import StudyConfig, identity_of
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
-from diffaug.study.arms import Arm, annotated
-from diffaug.study.run import FREE, Run, complete_runs
+from diffaug.study.arms import Arm
+from diffaug.study.runs import Run
 from diffaug.study.strata import contrast_cut, profile, record
+from diffaug.study.workers import complete_runs
 
 TEST = 100  # cases that a run is tested on
 BASE: dict[str, Any] = {
@@ -64,7 +65,7 @@ def runs_of(
         shown = [[digest_of_case(case) for case in some] for some in (train, test)]
         for name in names:
             config = config_of(name, base)
-            own = digest_of_value([config.model_dump(mode="json", exclude={*FREE}), shown])[:6]
+            own = digest_of_value([identity_of(config), shown])[:6]
             arm = Arm(f"{name.replace(' ', '-')}-{own}", train)
             runs.append(Run(arm, fold, test, columns, config, "cpu", options.out, pictures=False))
     return runs
@@ -120,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     base = QUICK if options.quick else BASE
     base.update(StudyConfig(**dict(pair.split("=", 1) for pair in options.set)).model_dump(exclude_unset=True))
-    cases = annotated(read_dataset(options.data), "train")
+    cases = read_dataset(options.data).annotated("train")
     make_folder(options.out)
     runs = runs_of(cases, options.only, base, options)
     named = [(run, name) for run, name in zip(runs, list(options.only) * len(runs), strict=False)]

@@ -25,7 +25,7 @@ from diffaug.pipeline.estimate import _minutes, estimate, within_budget
 from diffaug.pipeline.jobs import import_data, imported, jobs_of
 from diffaug.pipeline.run import _label_backgrounds, run_pipeline
 from diffaug.study.records import Records
-from diffaug.study.run import run_study
+from diffaug.study.study import run_study
 
 ROOT = Path(__file__).parent.parent
 
@@ -496,8 +496,8 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     before = digest_of_file(summary)
     found = json.loads(summary.read_text())["arms"]
     assert set(found) == set(arms)
-    # `real` was trained before fills were painted
-    assert found["selected"]["fills"]["n"] == found["real"]["fills"]["n"] > 0
+    # `real` was trained before negatives were painted
+    assert found["selected"]["negatives"]["n"] == found["real"]["negatives"]["n"] > 0
     rows = read_rows(tmp_path / "n12-draw0" / "synthetic" / "manifest.jsonl")
     train = {case.id for case in read_dataset(tmp_path / "n12-draw0" / "data").split("train")}
     assert {row.request.background for row in rows} - train  # frames that `real` labelled

@@ -260,7 +260,7 @@ class StudyConfig(Knobs):
     # Share of a batch that is not annotated by hand: painted, pasted or labelled by a network.
     synthetic_share: Fraction = 0.5
     # Painted cases without a lesion in an arm for each painted lesion.
-    fills: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
+    negatives: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     select: SelectConfig = SelectConfig()  # Choice of the arm selected among the accepted painted cases.
     # Least agreement with its mask, from 0 to 1, of a painted case in the arm fixed-threshold.
     fixed_threshold: Fraction = 0.5

@@ -15,8 +15,8 @@ from diffaug.errors import StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
 from diffaug.report.tables import comparisons, read_study
-from diffaug.study.derive import select_set
-from diffaug.study.run import run_study
+from diffaug.study.sets import select_set
+from diffaug.study.study import run_study
 
 CONFIG = StudyConfig(seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=4, batch_size=4, bootstrap=50, workers=1)
 

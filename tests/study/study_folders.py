@@ -1,8 +1,8 @@
 """Small data sets and synthetic sets on disk, in the formats of the product."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,17 @@ from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import LabelClass, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
-from diffaug.data.manifest import Check, MaskTransform, Request, Row, SyntheticSet, funnel, write_rows
+from diffaug.data.manifest import (
+    MANIFEST,
+    SUMMARY,
+    Check,
+    MaskTransform,
+    Request,
+    Row,
+    SyntheticSet,
+    funnel,
+    write_rows,
+)
 from diffaug.data.seen import NOTHING, write_seen
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
@@ -47,12 +57,24 @@ def make_dataset(folder: Path, train: int = 6, test: int = 5, seed: int = 0) -> 
     return folder
 
 
+def row_of(index: int, sources: tuple[str, ...], **more: Any) -> Row:
+    """Return the row of a kept medium lesion, whose picture is elsewhere."""
+    name, request = f"synth-{index:05d}", {name: more.pop(name) for name in ("negative", "prompt") if name in more}
+    values = {
+        "index": index, "id": name, "seed": index, "background": sources[0], "mask_case": sources[-1], "component": 0,
+        "placement": "free", "transform": MaskTransform(), "top": 0, "left": 0, "prompt": "a small <flat> polyp",
+        "size_bin": "medium",
+    } | request  # fmt: skip
+    row = Row(Request(**values), "kept", "", 10, (Check(10, 0, 0.8, 0.5),), (0, 0, 40), "m", "v", "c")
+    return replace(row, **more)
+
+
 def make_synthetic(
     folder: Path,
     kept: int = 4,
     sources: tuple[str, ...] = ("train-0", "train-1"),
     data: Path | None = None,
-    fills: int = 0,
+    negatives: int = 0,
     paint_all: bool = False,
 ) -> Path:
     """Write a synthetic set in the format of `diffaug generate`: kept cases, negatives, and one rejected request.
@@ -65,44 +87,40 @@ def make_synthetic(
         (shard / name).mkdir(parents=True)
     rows = []
     for index in range(kept + 1):
-        decision = "kept" if index < kept else "rejected"
-        request = Request(
-            index, f"synth-{index:05d}", index, sources[0], sources[-1], 0, "free", MaskTransform(), 0, 0,
-            "a small <flat> polyp", "medium",
-        )  # fmt: skip
-        draw(shard / "images" / f"{request.id}.png", rng, (48, 40), 7)
-        check = Check(10, 0, 0.8 if decision == "kept" else 0.2, 0.5)
-        row = Row(request, decision, "" if decision == "kept" else "score under threshold", 10, (check,), WINDOW, *MADE)
-        row = with_files(row, folder)
-        if decision == "rejected" and not paint_all:
-            preview = f"shards/00000/rejected/{request.id}.png"
-            (folder / row.image).rename(folder / preview)
-            (folder / row.mask).rename(folder / preview.replace(".png", "_mask.png"))
-            row = replace(row, image="", mask="", image_digest="", mask_digest="", preview=preview)
+        name = f"synth-{index:05d}"
+        draw(shard / "images" / f"{name}.png", rng, (48, 40), 7)
+        row = with_files(folder, row_of(index, sources))
+        if index == kept:
+            reason, checks = "score under threshold", (Check(10, 0, 0.2, 0.5),)
+            row = replace(row, decision="rejected", reason=reason, checks=checks)
+            row = row if paint_all else _turned_down(folder, row)
         rows.append(row)
-    rows += [_negative(folder, rows[0], index, rng) for index in range(kept + 1, kept + 1 + fills)]
+    rows += [_negative(folder, sources, index, rng) for index in range(kept + 1, kept + 1 + negatives)]
+    write_set(folder, rows)
     digests = folder.parent / "seen"
-    write_set(folder, rows, data or (digests if digests.is_dir() else make_dataset(digests)))
+    write_provenance(folder, data or (digests if digests.is_dir() else make_dataset(digests)))
     return folder
 
 
-WINDOW, MADE = (0, 0, 32), ("m", "v", "c")  # digests of model, validators and config
+def with_files(folder: Path, row: Row) -> Row:
+    """Return a row with the paths and digests of its picture and label, which are there."""
+    paths = {kind: f"shards/00000/{kind}s/{row.id}.png" for kind in ("image", "mask")}
+    return replace(row, **paths, **{f"{kind}_digest": digest_of_file(folder / path) for kind, path in paths.items()})
 
 
-def with_files(row: Row, folder: Path) -> Row:
-    """Return a row that names its image and its mask in the first shard."""
-    image, mask = (f"shards/00000/{kind}/{row.id}.png" for kind in ("images", "masks"))
-    digests = {"image_digest": digest_of_file(folder / image), "mask_digest": digest_of_file(folder / mask)}
-    return replace(row, image=image, mask=mask, **digests)
+def write_set(folder: Path, rows: list[Row], classes: tuple[LabelClass, ...] = ()) -> None:
+    """Write the table and the manifest of a synthetic set, and a summary, which says that it is finished."""
+    found = SyntheticSet(folder, tuple(rows), classes)
+    write_cases(folder, [found.case(row) for row in rows if row.decision == "kept"])
+    write_rows(folder / MANIFEST, rows)
+    write_json(folder / SUMMARY, {**funnel(rows).as_dict(), "seconds": 9.0})
 
 
-def write_set(folder: Path, rows: Sequence[Row], data: Path, classes: Sequence[LabelClass] = ()) -> None:
-    """Write what lies beside the shards of a set whose model was fitted on a data set."""
-    write_rows(folder / "manifest.jsonl", rows)
-    made = SyntheticSet(folder, tuple(rows), tuple(classes))
-    write_cases(folder, [made.case(row) for row in rows if row.decision == "kept"])
-    write_provenance(folder, data)
-    write_json(folder / "summary.json", {**funnel(rows).as_dict(), "seconds": 9.0})
+def _turned_down(folder: Path, row: Row) -> Row:
+    preview = f"shards/00000/rejected/{row.id}.png"
+    (folder / row.image).rename(folder / preview)
+    (folder / row.mask).rename(folder / preview.replace(".png", "_mask.png"))
+    return replace(row, image="", mask="", preview=preview, image_digest="", mask_digest="")
 
 
 def write_provenance(folder: Path, data: Path) -> None:
@@ -115,17 +133,16 @@ def write_provenance(folder: Path, data: Path) -> None:
     )
 
 
-def _negative(folder: Path, like: Row, index: int, rng: np.random.Generator) -> Row:
-    """Write lesion-free tissue on a frame that holds a lesion elsewhere, and return its row."""
-    name, shard = f"synth-{index:05d}", folder / "shards" / "00000"
+def _negative(folder: Path, sources: tuple[str, ...], index: int, rng: np.random.Generator) -> Row:
+    """Write a painted case without a new lesion, on a frame that holds one elsewhere, and return its row."""
+    row, shard = row_of(index, sources, negative=True, prompt="normal mucosa"), folder / "shards" / "00000"
     (shard / "regions").mkdir(exist_ok=True)
-    draw(shard / "images" / f"{name}.png", rng, (48, 40), 6)
+    draw(shard / "images" / f"{row.id}.png", rng, (48, 40), 6)
     region = np.zeros((40, 48), np.uint8)
     region[2:8, 2:10] = 255
-    Image.fromarray(region).save(shard / "regions" / f"{name}.png")
-    request = replace(like.request, index=index, id=name, negative=True, prompt="normal mucosa")
-    row = replace(like, request=request, checks=(), found=0.01, region=f"shards/00000/regions/{name}.png")
-    return with_files(row, folder)
+    Image.fromarray(region).save(shard / "regions" / f"{row.id}.png")
+    row = replace(row, checks=(), found=0.01, region=f"shards/00000/regions/{row.id}.png")
+    return with_files(folder, row)
 
 
 def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
@@ -139,6 +156,8 @@ def make_painted_eyes(folder: Path, eyes: Path, kept: int = 4) -> Path:
         for path, values in zip(paths, (image, drawer.masks(request).values), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(path)
-        rows.append(with_files(Row(request, "kept", "", 10, (), WINDOW, *MADE), folder))
-    write_set(folder, rows, eyes, drawer.classes)
+        row = Row(request, "kept", "", 10, (), (0, 0, 40), "m", "v", "c")
+        rows.append(with_files(folder, row))
+    write_set(folder, rows, drawer.classes)
+    write_provenance(folder, eyes)
     return folder

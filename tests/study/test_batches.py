@@ -6,8 +6,9 @@ from scipy import ndimage
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.fundus import vertical_ratio
+from diffaug.data.manifest import kept, read_manifest
 from diffaug.errors import StudyError
-from diffaug.study.arms import Arm, read_synthetic
+from diffaug.study.arms import Arm
 from diffaug.study.batches import REAL, Batches, load, order, paste
 
 CONFIG = StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, workers=1)
@@ -19,8 +20,8 @@ def train(dataset):
 
 
 def pool_of(synthetic):
-    one = read_synthetic(synthetic)
-    return tuple(one.case(row) for row in one.rows if row["decision"] == "kept")
+    found = read_manifest(synthetic)
+    return tuple(found.case(row) for row in kept(found))
 
 
 def test_every_case_is_seen_once_before_any_is_seen_twice():

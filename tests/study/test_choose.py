@@ -1,34 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from study_folders import row_of
 
 from diffaug.config import SelectConfig
-from diffaug.study.choose import (
-    accepted,
-    fills,
-    over_threshold,
-    painted,
-    random_like,
-    select,
-    turned_down,
-)
+from diffaug.data.manifest import Check, Row, Scores, accepted, painted, turned_down
+from diffaug.study.choose import held_out_negatives, over_threshold, random_like, select, training_negatives
 
 SIZES = ("small", "medium", "large")
 
 
-def row(index, decision="kept", size="medium", score=0.6, image=True, **more):
-    checks = [{"step": 4, "score": 0.3, "threshold": 0.1}, {"step": 8, "score": score, "threshold": 0.5}]
-    name = f"synth-{index:05d}"
-    image = f"images/{name}.png" if image else ""
-    return {
-        "index": index,
-        "id": name,
-        "decision": decision,
-        "size_bin": size,
-        "image": image,
-        "checks": checks,
-        **more,
-    }
+def row(index, decision="kept", size="medium", score=0.6, image=True, negative=False):
+    request = replace(row_of(index, ("a",), negative=negative).request, size_bin=size)
+    checks = (Check(4, 500, 0.3, 0.1), Check(8, 0, score, 0.5))
+    name = f"images/{request.id}.png" if image else ""
+    return Row(request, decision, "", 8, checks, (0, 0, 40), "m", "v", "c", image=name)
 
 
 def made(count=30, seed=0):
@@ -39,23 +27,22 @@ def made(count=30, seed=0):
         for index in range(count)
     ]
     scores = {
-        one["id"]: {
-            "loss": float(rng.uniform()),
-            "disagreement": float(rng.uniform()),
-            "low_contrast": bool(rng.random() < 0.3),
-            "novelty": float(rng.uniform(0.5, 2)),
-            "features": rng.normal(size=3).tolist(),
-        }
+        one.id: Scores(
+            loss=float(rng.uniform()),
+            novelty=float(rng.uniform(0.5, 2)),
+            low_contrast=bool(rng.random() < 0.3),
+            features=tuple(rng.normal(size=3)),
+        )
         for one in accepted(rows)
     }
     return rows, scores
 
 
 def test_painted_rows_are_the_accepted_and_those_turned_down():
-    rows = [*made()[0], row(90, "stopped", image=False), row(91, fill=True), row(92, "surplus")]
-    assert {one["id"] for one in painted(rows)} == {one["id"] for one in (*accepted(rows), *turned_down(rows))}
-    assert not {one["id"] for one in accepted(rows)} & {one["id"] for one in turned_down(rows)}
-    assert all(one["image"] and not one.get("fill") for one in painted(rows))
+    rows = [*made()[0], row(90, "stopped", image=False), row(91, negative=True), row(92, "surplus")]
+    assert {one.id for one in painted(rows)} == {one.id for one in (*accepted(rows), *turned_down(rows))}
+    assert not {one.id for one in accepted(rows)} & {one.id for one in turned_down(rows)}
+    assert all(one.image and not one.request.negative for one in painted(rows))
     assert rows[-1] in accepted(rows)
 
 
@@ -63,35 +50,35 @@ def test_painted_rows_are_the_accepted_and_those_turned_down():
 @settings(max_examples=30)
 def test_a_fixed_threshold_looks_at_the_last_score_alone(threshold):
     rows, _ = made()
-    assert over_threshold(rows, threshold) == [one for one in rows if one["checks"][-1]["score"] >= threshold]
+    assert over_threshold(rows, threshold) == [one for one in rows if one.score >= threshold]
 
 
 def test_random_cases_have_the_number_and_sizes_of_the_validated_ones():
     rows, _ = made(60)
     model = accepted(rows)[:20]
     drawn = random_like(rows, model, 0)
-    count = {size: sum(one["size_bin"] == size for one in model) for size in SIZES}
-    assert {size: sum(one["size_bin"] == size for one in drawn) for size in SIZES} == count
+    count = {size: sum(one.request.size_bin == size for one in model) for size in SIZES}
+    assert {size: sum(one.request.size_bin == size for one in drawn) for size in SIZES} == count
     assert drawn == random_like(rows, model, 0) != random_like(rows, model, 1)
-    assert any(one["decision"] == "rejected" for one in drawn)
+    assert any(one.decision == "rejected" for one in drawn)
 
 
-def test_every_fourth_fill_is_held_out_and_none_is_in_both():
-    rows = [row(index, fill=True) for index in range(11)] + [row(20, "rejected", fill=True), row(21)]
-    training, held_out = fills(rows)
-    assert [one["index"] for one in held_out] == [3, 7]
-    assert sorted(one["index"] for one in (*training, *held_out)) == list(range(11))
+def test_every_fourth_negative_is_held_out_and_none_is_in_both():
+    rows = [row(index, negative=True) for index in range(11)] + [row(20, "rejected", negative=True), row(21)]
+    training, held_out = training_negatives(rows), held_out_negatives(rows)
+    assert [one.request.index for one in held_out] == [3, 7]
+    assert sorted(one.request.index for one in (*training, *held_out)) == list(range(11))
 
 
 def test_what_is_too_hard_for_its_size_is_never_selected():
     rows, scores = made(60)
     config = SelectConfig(hard_cut=0.7)
-    chosen = {one["id"] for one in select(rows, scores, config, 60)}
+    chosen = {one.id for one in select(rows, scores, config, 60)}
     for size in SIZES:
-        of_size = [one["id"] for one in accepted(rows) if one["size_bin"] == size]
-        values = sorted(scores[name]["loss"] for name in of_size)
+        of_size = [one.id for one in accepted(rows) if one.request.size_bin == size]
+        values = sorted(scores[name].loss for name in of_size)
         limit = np.quantile(values, 0.7, method="higher")
-        assert {name for name in of_size if scores[name]["loss"] <= limit} == chosen & set(of_size)
+        assert {name for name in of_size if scores[name].loss <= limit} == chosen & set(of_size)
     everything = select(rows, scores, SelectConfig(hard_cut=1.0), 60)
     assert len(everything) == len(accepted(rows))
 
@@ -101,27 +88,25 @@ def test_the_first_of_a_choice_are_the_choice_of_fewer_and_the_order_of_rows_doe
     chosen = select(rows, scores, SelectConfig(), 15)
     assert select(rows, scores, SelectConfig(), 6) == chosen[:6]
     assert select(rows[::-1], scores, SelectConfig(), 15) == chosen
-    assert len({one["id"] for one in chosen}) == 15
+    assert len({one.id for one in chosen}) == 15
 
 
 def test_strata_take_turns_so_that_a_rare_one_is_not_drowned():
     rows = [row(index, size="small" if index < 3 else "large") for index in range(30)]
-    scores = made(30)[1] | {one["id"]: dict(made(31)[1]["synth-00001"], low_contrast=False) for one in rows}
+    scores = made(30)[1] | {one.id: replace(made(31)[1]["synth-00001"], low_contrast=False) for one in rows}
     chosen = select(rows, scores, SelectConfig(hard_cut=1.0), 6)
-    assert sum(one["size_bin"] == "small" for one in chosen) == 3
+    assert sum(one.request.size_bin == "small" for one in chosen) == 3
 
 
 def test_harder_cases_come_first_and_copies_of_what_is_chosen_last():
     rows = [row(index) for index in range(4)]
     hard = {"synth-00000": 0.9, "synth-00001": 0.8, "synth-00002": 0.5, "synth-00003": 0.1}
     place = {"synth-00000": 0.0, "synth-00001": 0.0, "synth-00002": 5.0, "synth-00003": -5.0}  # 1 is a copy of 0
-    scores = {
-        name: {"loss": hard[name], "low_contrast": False, "novelty": 1.0, "features": [place[name]]} for name in hard
-    }
+    scores = {name: Scores(loss=hard[name], low_contrast=False, novelty=1.0, features=(place[name],)) for name in hard}
 
     def order(novelty):
         chosen = select(rows, scores, SelectConfig(hard_cut=1.0, novelty=novelty), 4)
-        return [one["index"] for one in chosen]
+        return [one.request.index for one in chosen]
 
     assert order(0.0) == [0, 1, 2, 3]
     assert order(2.0) == [0, 2, 3, 1]

@@ -7,11 +7,11 @@ from study_folders import make_dataset
 from diffaug.artifacts import read_json, write_csv
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
-from diffaug.errors import DataError, StudyError
+from diffaug.errors import ConfigError, DataError
 from diffaug.report.page import write_report
 from diffaug.report.wording import fraction, points
 from diffaug.study.leaks import HONEST, WAYS, divide, leak_study
-from diffaug.study.run import run_study
+from diffaug.study.study import run_study
 
 CONFIG = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=2, workers=1, bootstrap=20)
 
@@ -61,10 +61,10 @@ def test_every_way_is_compared_with_the_honest_one_on_the_same_cases(sequences, 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "leaks" / "leaks" / "runs").glob("*.jsonl")}
     assert leak_study(sequences, tmp_path / "leaks", CONFIG, folds=2) == summary
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    with pytest.raises(StudyError, match="other settings"):
+    with pytest.raises(ConfigError, match="was made with folds = "):
         leak_study(sequences, tmp_path / "leaks", CONFIG, folds=3)
     shutil.copy(sequences / "masks" / "train-0.png", sequences / "masks" / "train-2.png")
-    with pytest.raises(StudyError, match="other settings or images"):
+    with pytest.raises(ConfigError, match="was made with cases = "):
         leak_study(sequences, tmp_path / "leaks", CONFIG, folds=2)
 
 

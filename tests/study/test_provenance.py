@@ -14,16 +14,16 @@ from diffaug.data.manifest import read_rows, write_rows
 from diffaug.data.seen import NOTHING, SEEN_FILE, Seen, write_seen
 from diffaug.errors import StudyError
 from diffaug.report.page import write_report
-from diffaug.study.arms import read_synthetic
+from diffaug.study.inputs import read_inputs, read_set
 from diffaug.study.provenance import check_provenance, check_repeated, repeated_frames, shared_groups
-from diffaug.study.run import read_inputs, run_study
+from diffaug.study.study import run_study
 
 
 @pytest.mark.parametrize(("source", "where"), [("test-1", "in split test"), ("elsewhere-3", "not in the data set")])
 def test_a_synthetic_set_that_saw_other_than_training_cases_is_refused_by_name(tmp_path, dataset, source, where):
     folder = make_synthetic(tmp_path / "leak", sources=("train-0", source))
     with pytest.raises(StudyError, match=rf"synth-00000 of .*leak uses case {source}, which is {where}"):
-        check_provenance(read_synthetic(folder), read_dataset(dataset))
+        check_provenance(read_set(folder), read_dataset(dataset))
 
 
 def move(dataset, case, split):
@@ -46,8 +46,8 @@ def test_an_unannotated_source_is_refused(dataset, synthetic):
 
 def test_a_rejected_row_is_checked_too(dataset, synthetic):
     *rows, last = read_rows(synthetic / "manifest.jsonl")
-    last = replace(last, request=replace(last.request, mask_case="test-0"))
-    write_rows(synthetic / "manifest.jsonl", [*rows, last])
+    moved = replace(last, request=replace(last.request, mask_case="test-0"))
+    write_rows(synthetic / "manifest.jsonl", [*rows, moved])
     with pytest.raises(StudyError, match="test-0"):
         read_inputs(dataset, [synthetic], ["test"])
 
@@ -62,7 +62,7 @@ def test_a_training_image_that_is_also_tested_on_is_a_matter_of_repeated_frames(
     shutil.copy(dataset / "images" / "train-5.png", dataset / "images" / "test-1.png")
     with pytest.raises(StudyError, match=r"test-1 = train-5 show the same frame.*--allow-duplicates"):
         run_study(dataset, tmp_path / "study", [synthetic], StudyConfig(batch_size=4))
-    check_provenance(read_synthetic(synthetic), read_dataset(dataset))
+    check_provenance(read_set(synthetic), read_dataset(dataset))
 
 
 def test_a_patient_of_the_oracle_is_not_tested_on(tmp_path, dataset):

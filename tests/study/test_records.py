@@ -12,7 +12,7 @@ TOLD = {
     "fold": None,
     "seed": 3,
     "cases": {"real": 25, "pool": 0},
-    "fills": [],
+    "negatives": [],
 }
 
 
@@ -60,22 +60,22 @@ def test_test_cases_are_described_once_and_a_run_takes_few_bytes(tmp_path):
     assert records.run("three") is None
 
 
-def test_alarms_on_fills_that_are_noted_later_belong_to_their_run(tmp_path):
+def test_alarms_on_negatives_that_are_noted_later_belong_to_their_run(tmp_path):
     records = Records(tmp_path / "records.jsonl")
     for key in ("one", "two"):
-        records.add(key, {**TOLD, "fills": []}, rows_of([0.5]), None)
-    records.note("alarms", "one", {"fills": [0.25]})
+        records.add(key, {**TOLD, "negatives": []}, rows_of([0.5]), None)
+    records.note("alarms", "one", {"negatives": [0.25]})
     found = Records(tmp_path / "records.jsonl")
-    assert [found.run(key)["fills"] for key in ("one", "two")] == [[0.25], []]
+    assert [found.run(key)["negatives"] for key in ("one", "two")] == [[0.25], []]
 
 
-def test_alarms_are_those_on_the_fills_of_one_painting(tmp_path):
+def test_alarms_are_those_on_the_negatives_of_one_painting(tmp_path):
     records = Records(tmp_path / "records.jsonl")
-    records.add("one", {**TOLD, "fills": [0.5], "painted": "old"}, rows_of([0.5]), None)
-    assert records.run("one", "old")["fills"] == [0.5] and records.run("one", "new")["fills"] == []
-    records.note("alarms", alarms_key("one", "new"), {"fills": [0.25, 0.0]})
+    records.add("one", {**TOLD, "negatives": [0.5], "painted": "old"}, rows_of([0.5]), None)
+    assert records.run("one", "old")["negatives"] == [0.5] and records.run("one", "new")["negatives"] == []
+    records.note("alarms", alarms_key("one", "new"), {"negatives": [0.25, 0.0]})
     found = Records(tmp_path / "records.jsonl")
-    assert [found.run("one", painted)["fills"] for painted in ("old", "new")] == [[0.5], [0.25, 0.0]]
+    assert [found.run("one", painted)["negatives"] for painted in ("old", "new")] == [[0.5], [0.25, 0.0]]
 
 
 def test_a_line_cut_off_by_a_kill_is_run_again(tmp_path):
@@ -117,3 +117,12 @@ def test_of_several_classes_every_metric_is_kept_as_it_is(tmp_path):
     assert (first["iou"], first["cup_dice"], first["cup_hd95"], first["vcdr_error"]) == (0.9, 0.25, 7.2, 0.031)
     assert second["false_alarm"] == 0.5
     assert first["strata"] == ["large", "smaller-cup"] and second["strata"] == ["medium"]
+
+
+def test_lines_of_older_records_are_read_under_the_names_of_today(tmp_path):
+    old = TOLD | {"arm": "no-fills", "cases": {"real": 25, "pool": 9, "trained_fills": 4, "wanted_fills": 5}}
+    old = {name: value for name, value in old.items() if name != "negatives"} | {"fills": [0.5]}
+    Records(tmp_path / "records.jsonl").add("one", old, rows_of([0.5]), None)
+    found = Records(tmp_path / "records.jsonl").run("one")
+    assert found["arm"] == "no-negatives" and found["negatives"] == [0.5] and "fills" not in found
+    assert found["cases"] == {"real": 25, "pool": 9, "trained_negatives": 4, "wanted_negatives": 5}

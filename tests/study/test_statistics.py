@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from diffaug.errors import StudyError
 from diffaug.study.statistics import (
+    Comparison,
     compared,
+    differences,
     groups_of,
     holm,
     interval,
@@ -230,7 +232,8 @@ def test_the_gap_to_the_oracle_is_closed_by_what_was_gained():
 
 
 def test_every_arm_is_compared_with_real_and_the_headline_arm_with_every_other():
-    assert compared(["real", "copy-paste", "selected", "selected@2", "oracle"]) == [
+    pairs = compared(["real", "copy-paste", "selected", "selected@2", "oracle"])
+    assert [(pair.arm, pair.against) for pair in pairs] == [
         ("copy-paste", "real"), ("selected", "real"), ("selected@2", "real"), ("oracle", "real"),
         ("selected", "copy-paste"),
     ]  # fmt: skip
@@ -249,12 +252,12 @@ def test_a_summary_as_a_table_holds_each_of_its_intervals_once():
     assert found["real", "", "small", "dice"]["n"] == 0 and found["real", "", "small", "dice"]["mean"] is None
 
 
-def test_false_alarms_on_fills_are_counted_per_fill():
+def test_false_alarms_on_negatives_are_counted_per_negative():
     shares = [[0.5, 0.0, 0.05, 0.2], [0.0, 0.0, 0.0, 0.3]]
-    alarms = [{"arm": "real", "seed": seed, "fills": fills} for seed, fills in enumerate(shares)]
-    fills = summarise(make_records("real"), 50, alarms=alarms)["arms"]["real"]["fills"]
-    assert (fills["n"], fills["mean"]) == (4, 3 / 8)
-    assert summarise(make_records("real"), 50)["arms"]["real"]["fills"] == {
+    alarms = [{"arm": "real", "seed": seed, "negatives": negatives} for seed, negatives in enumerate(shares)]
+    negatives = summarise(make_records("real"), 50, alarms=alarms)["arms"]["real"]["negatives"]
+    assert (negatives["n"], negatives["mean"]) == (4, 3 / 8)
+    assert summarise(make_records("real"), 50)["arms"]["real"]["negatives"] == {
         "n": 0,
         "mean": None,
         "low": None,
@@ -262,13 +265,21 @@ def test_false_alarms_on_fills_are_counted_per_fill():
     }
 
 
-def test_fills_of_different_draws_are_different_fills_and_need_not_be_as_many():
+def test_negatives_of_different_draws_are_different_negatives_and_need_not_be_as_many():
     records = [{**row, "draw": draw} for draw in (0, 1) for row in make_records("real", seeds=1)]
     runs = [
-        {"arm": "real", "draw": draw, "seed": seed, "fills": fills}
-        for draw, fills in ((0, [0.5, 0.0, 0.0]), (1, [0.5, 0.5]))
+        {"arm": "real", "draw": draw, "seed": seed, "negatives": negatives}
+        for draw, negatives in ((0, [0.5, 0.0, 0.0]), (1, [0.5, 0.5]))
         for seed in (1000 * draw, 1000 * draw + 1)
     ]
-    fills = summarise(records, 400, alarms=runs)["arms"]["real"]["fills"]
-    assert (fills["n"], fills["mean"]) == (5, pytest.approx(3 / 5))
-    assert fills["low"] < 0.4 and fills["high"] == 1
+    negatives = summarise(records, 400, alarms=runs)["arms"]["real"]["negatives"]
+    assert (negatives["n"], negatives["mean"]) == (5, pytest.approx(3 / 5))
+    assert negatives["low"] < 0.4 and negatives["high"] == 1
+
+
+def test_a_comparison_is_found_by_its_name():
+    pair = Comparison("selected@2+pseudo-label", "no-negatives")
+    assert Comparison.parse(pair.name) == pair
+    summary = {"differences": {pair.name: 1, "selected - real": 2}}
+    assert differences(summary) == {pair: 1, Comparison("selected", "real"): 2}
+    assert differences(summary, "real") == {Comparison("selected", "real"): 2}

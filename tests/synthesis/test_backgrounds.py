@@ -13,7 +13,7 @@ from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_case
 from diffaug.data.images import read_mask, write_png
 from diffaug.data.manifest import read_manifest
 from diffaug.errors import ConfigError, StudyError
-from diffaug.study.arms import read_synthetic
+from diffaug.study.inputs import read_set
 from diffaug.study.provenance import check_provenance
 from diffaug.synthesis.generate import generate
 from diffaug.synthesis.plan import make_plan
@@ -87,7 +87,7 @@ def test_a_set_on_labelled_frames_can_be_studied_and_says_what_it_was_painted_on
     generate(fitted, phantoms, out, config)
     rows, others = read_manifest(out).rows, {case.id for case in read_dataset(labelled).cases}
     assert {row.request.background for row in rows} & others
-    check_provenance(read_synthetic(out), read_dataset(phantoms))
+    check_provenance(read_set(out), read_dataset(phantoms))
     identity = read_json(out / "config.json")["identity"]
     assert identity["backgrounds"] == make_plan(fitted, phantoms, config, 0).backgrounds_digest
     assert not make_plan(fitted, phantoms, CONFIG, 0).identity()["backgrounds"]
@@ -101,8 +101,9 @@ def test_a_set_on_labelled_frames_can_be_studied_and_says_what_it_was_painted_on
 def test_a_set_whose_masks_come_from_an_unannotated_frame_is_refused(fitted, phantoms, labelled, tmp_path):
     out = tmp_path / "set"
     generate(fitted, phantoms, out, CONFIG.model_copy(update={"backgrounds": labelled, "count": 2}))
-    other, one = read_dataset(labelled).cases[0].id, read_synthetic(out)
-    stolen = replace(one, rows=({**one.rows[0], "sources": [one.rows[0]["background"], other]},))
+    other, one = read_dataset(labelled).cases[0].id, read_set(out)
+    first = one.rows[0]
+    stolen = replace(one, rows=(replace(first, request=replace(first.request, mask_case=other)),))
     with pytest.raises(StudyError, match=f"uses case {other}, which is in split unannotated"):
         check_provenance(stolen, read_dataset(phantoms))
 

@@ -33,7 +33,7 @@ from diffaug.models.checkpoints import read_words, seal
 from diffaug.painting.clearing import Remover
 from diffaug.painting.window import image_of, resized
 from diffaug.runfolder import held
-from diffaug.study.run import run_study
+from diffaug.study.study import run_study
 from diffaug.synthesis import generate as generate_module
 from diffaug.synthesis import plan as plan_module
 from diffaug.synthesis.generate import generate

@@ -1,7 +1,7 @@
 """Commands about studies: study, report, select, pseudo-label."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,7 +73,7 @@ class Study:
             from diffaug.pipeline.run import run_pipeline
 
             return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
-        from diffaug.study.run import run_study
+        from diffaug.study.study import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
         options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
@@ -100,11 +100,11 @@ class Study:
     def _plan(self) -> None:
         """Check what can be told without work, and print knobs, minutes and disk."""
         from diffaug.data.folder import read_dataset
-        from diffaug.study.arms import check_arms
+        from diffaug.study.arms import parse_arms
 
         cases = read_dataset(self.data).split("train")
         if self.study.arms:
-            check_arms(self.study.arms)
+            parse_arms(self.study.arms)
         if self.baseline or self.leaks:
             ways = 4 if self.leaks else 1
             one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
@@ -163,15 +163,15 @@ class Select:
 
     def run(self) -> None:
         """Select, and print what was chosen."""
-        from diffaug.study.derive import select_set
+        from diffaug.study.sets import select_set
 
         found = select_set(self.synthetic, self.out, self.study, self.select, self.count)
-        if self.count is not None and found["kept"] < self.count:
+        if self.count is not None and found.kept < self.count:
             print(
-                f"{found['kept']} of {self.count} wanted cases are chosen: no more are accepted and not too hard",
+                f"{found.kept} of {self.count} wanted cases are chosen: no more are accepted and not too hard",
                 file=sys.stderr,
             )
-        print_json(found)
+        print_json(asdict(found))
 
 
 @dataclass
@@ -191,6 +191,6 @@ class PseudoLabel:
 
     def run(self) -> None:
         """Label, and print how many images were."""
-        from diffaug.study.derive import pseudo_label_set
+        from diffaug.study.sets import pseudo_label_set
 
-        print_json(pseudo_label_set(self.study, self.out, self.confidence))
+        print_json(asdict(pseudo_label_set(self.study, self.out, self.confidence)))

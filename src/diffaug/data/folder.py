@@ -98,6 +98,10 @@ class Dataset:
             raise DataError(f"a split must be one of {', '.join(SPLITS)}; got {name!r}")
         return tuple(case for case in self.cases if case.split == name)
 
+    def annotated(self, name: str) -> tuple[Case, ...]:
+        """Return the cases of a split that have a mask."""
+        return tuple(case for case in self.split(name) if case.mask is not None)
+
 
 def read_dataset(folder: PathLike) -> Dataset:
     """Read `cases.csv` and `classes.json` and check that the files exist; no image is decoded.

@@ -217,7 +217,7 @@ class Job:
     @cached_property
     def _where(self) -> dict[str, Any]:
         """What the scores of a run depend on beside its config. It digests every case of a test folder."""
-        from diffaug.study.run import names_of_tests
+        from diffaug.study.inputs import names_of_tests
 
         config = self.config
         names = names_of_tests(config.data.test)  # which stand before the ids of a folder's cases
@@ -241,13 +241,12 @@ def checked(config: Config) -> Config:
         FindingsError: The findings are unknown or break a rule.
         StudyError: An arm needs the arm `real`, which is not among the arms.
     """
-    from diffaug.study.arms import check_arms, check_derived, ratio_of
+    from diffaug.study.arms import parse_arms
 
     check_config(config.generate)
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
-    check_arms(config.study.arms)
-    check_derived(config.study.arms)
+    arms = parse_arms(config.study.arms)
     if config.generate.backgrounds:
         raise ConfigError(
             f"a run labels its own backgrounds: generate.backgrounds is {config.generate.backgrounds}; "
@@ -256,12 +255,12 @@ def checked(config: Config) -> Config:
     if "fixed-threshold" in config.study.arms and config.generate.gate == "off":
         raise ConfigError("the arm fixed-threshold needs the gate's scores: generate.gate is off; switch it on")
     most = config.data.painted_per_real
-    for arm in filter(is_painted, config.study.arms):
-        ratio = ratio_of(arm, config.study)
-        if ratio > most:
+    for arm in arms:
+        ratio = arm.painted_per_real(config.study)
+        if arm.is_painted and ratio > most:
             raise ConfigError(
-                f"an arm takes at most as many painted cases as are made: {arm} takes {ratio:g} for each real case, "
-                f"data.painted_per_real is {most:g}; raise it, or leave the arm out"
+                f"an arm takes at most as many painted cases as are made: {arm.name} takes {ratio:g} for each real "
+                f"case, data.painted_per_real is {most:g}; raise it, or leave the arm out"
             )
     return config
 
@@ -297,7 +296,7 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
 
     Discs are never painted on unannotated images either: a cup belongs to its disc.
     """
-    from diffaug.study.arms import takes_labels
+    from diffaug.study.arms import parse_arm
 
     others = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
     unannotated = bool(others or full.split("unannotated"))
@@ -307,7 +306,7 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
     if unannotated:
         return config
-    on_labels = [arm for arm in config.study.arms if takes_labels(arm)]
+    on_labels = [arm for arm in config.study.arms if parse_arm(arm).takes_labels]
     if not on_labels:
         return config
     arms = tuple(arm for arm in config.study.arms if arm not in on_labels)
@@ -330,8 +329,8 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         StudyError: A batch needs more cases, there is no test case, or a test image is also trained on.
     """
     from diffaug.compute.devices import device_of
+    from diffaug.study.inputs import read_inputs, repeated_in
     from diffaug.study.provenance import check_groups, shared_groups
-    from diffaug.study.run import read_inputs, repeated_in
 
     for device in {job.config.device for job in jobs} - {"cpu"}:
         device_of(device)
@@ -390,6 +389,6 @@ def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: 
 
 def is_painted(arm: str) -> bool:
     """Tell whether an arm takes painted cases."""
-    from diffaug.study.arms import PAINTED, kind_of
+    from diffaug.study.arms import parse_arm
 
-    return kind_of(arm) in PAINTED
+    return parse_arm(arm).is_painted

@@ -95,7 +95,7 @@ def write_pooled(out: Path, pooled: Pooled, curve: Sequence[Mapping[str, Any]], 
         The report.
     """
     from diffaug.report.page import write_report
-    from diffaug.study.run import write_tables
+    from diffaug.study.tables import write_tables
 
     painted = {job.painted_key for job in pooled.jobs}
     costs = [line for line in records.noted("cost") if line["cost"] in painted]
@@ -121,7 +121,7 @@ def curve_of(pooled: Iterable[Pooled]) -> list[dict[str, Any]]:
 def _plan(pooled: Pooled) -> dict[str, Any]:
     """Return what was compared, in the form of a study's study.json."""
     from diffaug.artifacts import versions
-    from diffaug.study.arms import meaning_of
+    from diffaug.study.arms import parse_arm
 
     job, plan = pooled.jobs[0], pooled.plans[0] if pooled.plans else {}
     config, names = job.config, pooled.class_names
@@ -132,7 +132,7 @@ def _plan(pooled: Pooled) -> dict[str, Any]:
     return {
         "identity": {"seed": config.seed, "test": list(job.tests), "device": config.device},
         "config": config.study.model_dump(mode="json"),
-        "arms": {name: meaning_of(name) for name in config.study.arms},
+        "arms": {name: parse_arm(name).meaning for name in config.study.arms},
         "data": str(job.source),
         **({"classes": list(names)} if len(names) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],

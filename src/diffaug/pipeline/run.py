@@ -76,7 +76,7 @@ def _device(name: str) -> str:
 
 def _run_job(job: Job, records: "Records") -> None:
     """Run the stages of a job that its unrecorded runs need, and record these runs."""
-    from diffaug.study.arms import is_derived
+    from diffaug.study.arms import parse_arm
 
     pending = list(dict.fromkeys(job.missing(records)))
     if not pending:
@@ -90,7 +90,7 @@ def _run_job(job: Job, records: "Records") -> None:
         # The images are the same as those that were compared before the first job.
         write_json(make_folder(job.out / "study") / "duplicates.json", read_json(job.repeated))
         painted = any(map(is_painted, pending))
-        if (painted and job.labels_backgrounds) or any(map(is_derived, pending)):
+        if (painted and job.labels_backgrounds) or any(parse_arm(arm).is_derived for arm in pending):
             pending = list(dict.fromkeys(["real", *pending]))  # its weights are needed, even if it is recorded
         if painted:
             _paint(job, [arm for arm in pending if not is_painted(arm)], records)
@@ -128,7 +128,7 @@ def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
 
 def _label_backgrounds(job: Job) -> Path | None:
     """Make the data set of the images that `real` labels with confidence. Return None if there are no such images."""
-    from diffaug.study.derive import pseudo_label_set
+    from diffaug.study.sets import pseudo_label_set
 
     to = job.out / "labelled"
     try:
@@ -136,38 +136,38 @@ def _label_backgrounds(job: Job) -> Path | None:
     except EmptyArmError as error:
         log.info(f"lesions are painted on annotated images alone: {error}")
         return None
-    log.info(f"{found['labelled']} of {found['unannotated']} unannotated images are labelled")
+    log.info(f"{found.labelled} of {found.unannotated} unannotated images are labelled")
     return to
 
 
 def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None:
     """Run some arms of a job's study and record the runs that are not recorded yet."""
     from diffaug.study.records import alarms_key
-    from diffaug.study.run import cases_of_pool
+    from diffaug.study.runs import read_trained
 
     summary, runs = _study(job, arms), job.out / "study" / "runs"
     plan = read_json(job.out / "study" / "study.json")
     for (arm, seed), key in job.keys().items():
         if arm not in arms:
             continue
-        pool, known = read_json(runs / f"{arm}-{seed}.pool.json"), records.run(key, job.painted_key)
+        trained, known = read_trained(runs / f"{arm}-{seed}.pool.json"), records.run(key, job.painted_key)
         if known is None:
             last = read_jsonl(runs / f"{arm}-{seed}.log.jsonl")[-1]
             about: dict[str, Any] = {"arm": arm, "annotated": job.annotated, "draw": job.draw}
             about |= {"fold": job.fold, "seed": seed}
             about |= {"alike": job.alike(arm), "seconds": round(last["ms"] * last["iteration"] / 1000, 3)}
-            about |= {"cases": cases_of_pool(pool), "fills": pool["fills"]}
-            about |= {"painted": job.painted_key} if pool["fills"] else {}
+            about |= {"cases": trained.cases(), "negatives": list(trained.negatives)}
+            about |= {"painted": job.painted_key} if trained.negatives else {}
             about |= {"base_seen": summary["base_seen"]} if is_painted(arm) else {}
             about |= {name: plan[name] for name in EXCEPTIONS if plan[name]}
             records.add(key, about, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
-        elif pool["fills"] and not known["fills"]:
-            records.note("alarms", alarms_key(key, job.painted_key), {"fills": pool["fills"]})
+        elif trained.negatives and not known["negatives"]:
+            records.note("alarms", alarms_key(key, job.painted_key), {"negatives": list(trained.negatives)})
 
 
 def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
     """Run some arms of a job's study, with its synthetic set where it is made, and return the summary."""
-    from diffaug.study.run import run_study
+    from diffaug.study.study import run_study
 
     config = job.config
     sets = [job.out / "synthetic"] if (job.out / "synthetic" / "summary.json").is_file() else []

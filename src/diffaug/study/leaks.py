@@ -14,17 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import digest_of_value, make_folder, read_json, read_jsonl, write_json
-from diffaug.config import StudyConfig
+from diffaug.artifacts import digest_of_value, read_jsonl, write_json
+from diffaug.config import StudyConfig, identity_of
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import StudyError
-from diffaug.study.arms import Arm, annotated, check_size
-from diffaug.study.run import Run, complete_runs
+from diffaug.runfolder import Contents, claim
+from diffaug.study.arms import Arm, check_size
+from diffaug.study.runs import Run
 from diffaug.study.statistics import groups_of, interval, paired, values_of
 from diffaug.study.strata import contrast_cut, profile, record
+from diffaug.study.workers import complete_runs
 
 HONEST = "grouped, without duplicates"
 WAYS = {HONEST: (True, False), "grouped, with duplicates": (True, True), "random, without duplicates": (False, False),
@@ -74,24 +76,21 @@ def leak_study(
         way, with intervals over groups.
 
     Raises:
-        ConfigError: The device is not there.
-        StudyError: `out` was made with other settings, or a fold leaves fewer cases than a batch.
+        ConfigError: The device is not there, or `out` was made with other settings.
+        StudyError: A fold leaves fewer cases than a batch.
         DataError: There are fewer groups than folds, or a file breaks a rule.
     """
     from diffaug.compute.devices import device_of
 
     device = str(device_of(device))
-    cases = annotated(read_dataset(data), "train")
+    cases = read_dataset(data).annotated("train")
     if not cases:
         raise StudyError(f"a leak study needs annotated training cases: {data} has none; annotate some")
     pairs = find_duplicates(cases)
     read = digest_of_value([[case.id, case.group, digest_of_case(case)] for case in cases])
-    knobs = config.model_dump(mode="json", exclude={"workers", "bootstrap", "arms"})
-    identity = {"config": knobs, "folds": folds, "seed": seed, "cases": read}
-    folder = make_folder(out / "leaks")
-    if (folder / "study.json").exists() and read_json(folder / "study.json") != identity:
-        raise StudyError(f"a folder holds one leak study: {out} has one of other settings or images; choose another")
-    write_json(folder / "study.json", identity)
+    identity = {**identity_of(config), "folds": folds, "seed": seed, "cases": read}
+    folder = out / "leaks"
+    claim(folder, Contents("leak study", identity, "study.json", beside=("runs",)))
     profiles = {case.id: profile(case) for case in cases}
     cut = contrast_cut(profiles.values())
     runs: dict[str, list[Run]] = {}

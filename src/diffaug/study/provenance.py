@@ -11,9 +11,9 @@ from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
 from diffaug.data.folder import Dataset
+from diffaug.data.manifest import SyntheticSet
 from diffaug.data.seen import all_of, sketches_of
 from diffaug.errors import StudyError
-from diffaug.study.arms import SyntheticSet, annotated
 
 SHOWN = 5  # pairs named in a message
 TRAINING = ("train", "unannotated")  # splits that a model may have seen
@@ -30,17 +30,17 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
         StudyError: Naming the first row, image or annotation that should not be there.
     """
     splits = {case.id: case.split for case in dataset.cases}
-    allowed = {case.id for case in annotated(dataset, "train")}
+    allowed = {case.id for case in dataset.annotated("train")}
     for row in synthetic.rows:
-        for source in row.get("sources", ()):
-            if source in allowed or (source == row["background"] and splits.get(source) == "unannotated"):
+        for source in row.request.sources:
+            if source in allowed or (source == row.request.background and splits.get(source) == "unannotated"):
                 continue
             where = f"in split {splits[source]}" if source in splits else "not in the data set"
             raise StudyError(
-                f"synthetic cases may come from annotated training cases only: {row['id']} of {synthetic.folder} "
+                f"synthetic cases may come from annotated training cases only: {row.id} of {synthetic.folder} "
                 f"uses case {source}, which is {where}; generate the set from this data set's train split"
             )
-    if not synthetic.digests or not synthetic.annotations:
+    if not synthetic.images or not synthetic.annotations:
         raise StudyError(
             f"a synthetic set must say what its model was fitted on: {synthetic.folder} has no provenance.json "
             "with images and cases; run `diffaug generate` again, which writes it"
@@ -48,7 +48,7 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     seen: dict[str, Case] = {}  # training cases first: that a test image repeats one is told by `check_repeated`
     for case in sorted(dataset.cases, key=lambda case: case.split not in TRAINING):
         seen.setdefault(digest_of_file(case.image), case)
-    for name, digest in synthetic.digests.items():
+    for name, digest in synthetic.images.items():
         found = seen.get(digest)
         if found is None or found.split not in TRAINING:
             where = f"case {found.id} in split {found.split}" if found else "not in the data set"
@@ -56,7 +56,7 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
                 f"a synthetic set may have seen training images only: the model of {synthetic.folder} was fitted on "
                 f"{name}, which is {where}; fit and generate from this data set"
             )
-    known = {digest_of_case(case) for case in annotated(dataset, "train")}
+    known = {digest_of_case(case) for case in dataset.annotated("train")}
     unknown = [name for name, digest in synthetic.annotations.items() if digest not in known]
     if unknown:
         raise StudyError(

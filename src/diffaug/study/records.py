@@ -1,7 +1,7 @@
 """What is kept of finished runs: one JSON line a run, small enough to be committed, from which every summary is made.
 
 `test` describes the test cases once, `run` holds the scores of one run on them, rounded to 1e-4; `cost` and `alarms`
-are what a fit took, and what a run finds on fills that were painted after it.
+are what a fit took, and what a run finds on negatives that were painted after it.
 A run is known by the digest of everything its numbers depend on; what is recorded is not run again.
 """
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_jsonl
 from diffaug.config import StudyConfig, identity_of
-from diffaug.study.arms import PAINTED, kind_of
+from diffaug.study.arms import parse_arm
 from diffaug.study.statistics import METRICS
 
 STORED = {"dice": 1e-4, "sensitivity": 1e-4, "precision": 1e-4, "hd95": 0.1, "lesion_recall": 1e-4, "false_alarm": 1.0,
           "false_area": 1e-6}  # fmt: skip
 MIXING = (  # knobs that an arm of real cases alone does not depend on
-    "synthetic_per_real", "synthetic_share", "fills", "select", "fixed_threshold", "pseudo_confidence",
+    "synthetic_per_real", "synthetic_share", "negatives", "select", "fixed_threshold", "pseudo_confidence",
 )  # fmt: skip
 LOW_CONTRAST = "low-contrast"
 REAL_ALONE = ("real", "oracle")
@@ -34,13 +34,28 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
     """
     alone = arm in REAL_ALONE
     knobs = {name: value for name, value in identity_of(config).items() if not (alone and name in MIXING)}
-    painted = painting if kind_of(arm) in PAINTED else {}
+    painted = painting if parse_arm(arm).is_painted else {}
     needed = {name: value for name, value in where.items() if arm != "oracle" or name != "annotated"}
     return digest_of_value([arm, knobs, painted, needed])
 
 
+RENAMED = {"fills": "negatives", "trained_fills": "trained_negatives", "wanted_fills": "wanted_negatives"}
+
+
+def _renamed(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with the names of today: what is called a negative was called a fill."""
+    if "run" not in line and "alarms" not in line:
+        return line
+    found = {RENAMED.get(name, name): value for name, value in line.items()}
+    if "cases" in found:
+        found["cases"] = {RENAMED.get(name, name): value for name, value in found["cases"].items()}
+    if found.get("arm") == "no-fills":
+        found["arm"] = "no-negatives"
+    return found
+
+
 def alarms_key(run: str, painted: str) -> str:
-    """Return the key of what a run says of the fills of one painting."""
+    """Return the key of what a run says of the negatives of one painting."""
     return digest_of_value([run, painted])
 
 
@@ -49,7 +64,7 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = read_jsonl(path)
+        self.lines = [_renamed(line) for line in read_jsonl(path)]
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             write_jsonl(path, self.lines)  # a kill cut the last line off
 
@@ -58,23 +73,23 @@ class Records:
 
         Args:
             key: Of the run.
-            painted: What fit and painting depend on: false alarms are those on fills of this painting. Lines without a
-                word of theirs are taken for it.
+            painted: What fit and painting depend on: false alarms are those on negatives of this painting. Lines that
+                do not say theirs are taken for it.
         """
         line = next((line for line in self.lines if line.get("run") == key), None)
         if line is None:
             return None
         told = [line, *(line for line in self.lines if line.get("alarms") in (key, alarms_key(key, painted)))]
-        own = [one["fills"] for one in told if one.get("fills") and one.get("painted", painted) == painted]
-        return {**line, "fills": own[-1] if own else []} if "fills" in line else line
+        own = [one["negatives"] for one in told if one.get("negatives") and one.get("painted", painted) == painted]
+        return {**line, "negatives": own[-1] if own else []} if "negatives" in line else line
 
     def add(self, key: str, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], cut: float | None) -> None:
         """Append a run, and the description of its test cases where there is none yet.
 
         Args:
             key: Of the run.
-            told: What else is known of it: arm, annotated, draw, fold, seed, cases, fills, seconds of training, and the
-                digest of what these depend on, `alike`.
+            told: What else is known of it: arm, annotated, draw, fold, seed, cases, negatives, seconds of training, and
+                the digest of what these depend on, `alike`.
             rows: Its per-case records.
             cut: The contrast under which a lesion of this draw is low-contrast.
         """
@@ -89,7 +104,7 @@ class Records:
         self._append({"run": key, **told, "on": test, "cut": cut, "units": units, "values": values})
 
     def note(self, kind: str, key: str, told: Mapping[str, Any]) -> None:
-        """Append what a stage cost (`cost`), or what a run says of fills painted after it (`alarms`), once."""
+        """Append what a stage cost (`cost`), or what a run says of negatives painted after it (`alarms`), once."""
         if not any(line.get(kind) == key for line in self.lines):
             self._append({kind: key, **told})
 
@@ -102,7 +117,7 @@ class Records:
         return [line for line in self.lines if line.get("alike") == digest]
 
     def records_of(self, line: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the per-case records of a run's line, as `run.complete_run` makes them, to the digits kept."""
+        """Return the per-case records of a run's line, as `runs.complete_run` makes them, to the digits kept."""
         cases = next(one for one in self.lines if one.get("test") == line["on"] and "case" in one)
         told = {name: line[name] for name in ("arm", "annotated", "draw", "fold", "seed")}
         units, values, nothing = line["units"], line["values"], [None] * len(cases["case"])

@@ -8,30 +8,32 @@ prediction) is NaN and takes part in nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.conditioning.domain import domain_of
-from diffaug.config import WITH_LABELS
 from diffaug.errors import StudyError
+from diffaug.study.arms import parse_arm
 from diffaug.study.strata import strata_names
 
 Values = NDArray[np.float64]  # (D, C)
 Interval = dict[str, float | None]
 Record = Mapping[str, Any]
 
+MINUS = " - "  # between the arms of a comparison's name
 LEVEL = 0.95  # of every interval
 REFERENCE_ARM = "real"  # differences are against this arm
-HEADLINES = (f"selected{WITH_LABELS}", "selected", "validated")  # the first there is compared with every other arm
+HEADLINES = ("selected+pseudo-label", "selected", "validated")  # the first there is compared with every other arm
 METRICS = (
     "dice", "iou", "sensitivity", "precision", "hd95", "lesion_recall", "false_negative_rate", "missed", "false_alarm",
     "false_area",
 )  # fmt: skip
 STRATUM_METRICS = ("dice", "missed", "false_negative_rate")
 NOTHING: Interval = {"mean": None, "low": None, "high": None}
-ALARM = 0.1  # of a fill's region; where more is predicted, painted tissue was taken for a lesion
+ALARM = 0.1  # of a negative's region; where more is predicted, painted tissue was taken for a lesion
 
 
 def resampled_means(values: Values, resamples: int, seed: int, groups: Sequence[str] | None = None) -> Values:
@@ -204,8 +206,9 @@ def summarise(
         resamples: Bootstrap resamples of each interval.
         seed: Of the bootstrap draws.
         classes: Names of several classes, whose own metrics the records hold beside the means over classes.
-        alarms: Runs (arm, seed and, where there are several, draw and fold) with `fills`: the share of each held-out
-            fill's region that was predicted to be a lesion. Runs of one draw and fold have the same fills.
+        alarms: Runs (arm, seed and, where there are several, draw and fold) with `negatives`: the share of the region
+            of each held-out negative that was predicted to be a lesion. Runs of one draw and fold have the same
+            negatives.
     """
     by_arm: dict[str, list[Record]] = {}
     for record in records:
@@ -213,36 +216,60 @@ def summarise(
     summary: dict[str, Any] = {"arms": {}, "differences": {}}
     for arm, own in by_arm.items():
         summary["arms"][arm] = _arm_summary(own, resamples, seed, classes)
-        summary["arms"][arm]["fills"] = _alarm([run for run in alarms if run["arm"] == arm], resamples, seed)
-    for arm, other in compared(list(by_arm)):
-        name = f"{arm} - {other}"
-        summary["differences"][name] = _difference(by_arm[arm], by_arm[other], resamples, seed, classes)
-        if other == REFERENCE_ARM and "oracle" in by_arm and arm != "oracle":
-            summary["differences"][name]["gap_closed"] = _gap(
-                by_arm[arm], by_arm[REFERENCE_ARM], by_arm["oracle"], resamples, seed
-            )
+        summary["arms"][arm]["negatives"] = _alarm([run for run in alarms if run["arm"] == arm], resamples, seed)
+    for pair in compared(list(by_arm)):
+        own, other = by_arm[pair.arm], by_arm[pair.against]
+        found = summary["differences"][pair.name] = _difference(own, other, resamples, seed, classes)
+        if pair.against == REFERENCE_ARM and "oracle" in by_arm and pair.arm != "oracle":
+            found["gap_closed"] = _gap(own, other, by_arm["oracle"], resamples, seed)
     return summary
 
 
 def _alarm(runs: Sequence[Record], resamples: int, seed: int) -> dict[str, Any]:
-    """Return how often a held-out fill raises an alarm: each draw and fold has fills of its own, any number of them."""
+    """Return how often a held-out negative raises an alarm: each draw and fold has any number of its own."""
     found = [
         {**run, "case": (run.get("draw") or 0, run.get("fold") or 0, index), "alarm": float(share >= ALARM)}
         for run in runs
-        for index, share in enumerate(run["fills"])
+        for index, share in enumerate(run["negatives"])
     ]
     values = values_of(found, "alarm")
     return {"n": values.shape[1], **(interval(values, resamples, seed) if found else NOTHING)}
 
 
-def compared(arms: Sequence[str]) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against another: differences are (arm - against)."""
+
+    arm: str
+    against: str
+
+    @property
+    def name(self) -> str:
+        """The key of its differences in a summary."""
+        return f"{self.arm}{MINUS}{self.against}"
+
+    @staticmethod
+    def parse(name: str) -> "Comparison":
+        """Return the comparison with this name."""
+        arm, _, against = name.partition(MINUS)
+        return Comparison(arm, against)
+
+
+def differences(summary: Mapping[str, Any], against: str | None = None) -> dict[Comparison, dict[str, Any]]:
+    """Return the differences of a summary by what they compare; with `against`, those against one arm alone."""
+    found = {Comparison.parse(name): values for name, values in summary["differences"].items()}
+    return {pair: values for pair, values in found.items() if against in (None, pair.against)}
+
+
+def compared(arms: Sequence[str]) -> list[Comparison]:
     """Return which arms are compared: each with `real`, the headline arm, with and without labels, with each other."""
-    pairs = [(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
-    rest = [arm for arm in arms if arm not in (REFERENCE_ARM, "oracle") and "@" not in arm]
+    pairs = [Comparison(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
+    rest = [arm for arm in arms if arm not in (REFERENCE_ARM, "oracle") and parse_arm(arm).ratio is None]
     headline = next((arm for arm in HEADLINES if arm in arms), "")
-    for lead in dict.fromkeys((headline, headline.removesuffix(WITH_LABELS))):
+    leads = dict.fromkeys((headline, parse_arm(headline).without_labels)) if headline else {}
+    for lead in leads:
         rest = [arm for arm in rest if arm != lead]
-        pairs += [(lead, arm) for arm in rest] if lead in arms else []
+        pairs += [Comparison(lead, arm) for arm in rest] if lead in arms else []
     return pairs
 
 
@@ -338,11 +365,10 @@ def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int, dic
         yield arm, "", "all", found["n"], found | _flat(found)
         for stratum, one in found["strata"].items():
             yield arm, "", stratum, one["n"], one
-    for name, found in summary["differences"].items():
-        arm, other = name.split(" - ")
-        yield arm, other, "all", summary["arms"][arm]["n"], found | _flat(found)
+    for pair, found in differences(summary).items():
+        yield pair.arm, pair.against, "all", summary["arms"][pair.arm]["n"], found | _flat(found)
         for stratum, one in found["strata"].items():
-            yield arm, other, stratum, one["n"], one
+            yield pair.arm, pair.against, stratum, one["n"], one
 
 
 def _flat(found: Mapping[str, Any]) -> dict[str, Any]:

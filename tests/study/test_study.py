@@ -20,19 +20,21 @@ from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.lesions import SIZES
-from diffaug.data.manifest import read_rows, write_rows
+from diffaug.data.manifest import accepted, lesions, read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.page import write_report
 from diffaug.runfolder import held
 from diffaug.study import choose, derive
 from diffaug.study import network as segmenter
-from diffaug.study.arms import Arm, read_synthetic
+from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches
-from diffaug.study.derive import Derivation
+from diffaug.study.derive import Baseline
+from diffaug.study.inputs import read_inputs, read_set
 from diffaug.study.leaks import leak_study
 from diffaug.study.network import build_network, segmentation_loss, train
-from diffaug.study.run import Run, complete_runs, read_inputs, run_study
+from diffaug.study.sets import Labelling, pseudo_label_set, read_baseline, select_set
 from diffaug.study.strata import STRATA
+from diffaug.study.study import run_study
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 CONFIG = StudyConfig(
@@ -57,7 +59,7 @@ def records_of(study):
 def inputs(tmp_path_factory):
     """A data set and a synthetic set that no test changes."""
     root = tmp_path_factory.mktemp("inputs with späces")
-    return make_dataset(root / "data"), make_synthetic(root / "synthetic", fills=4)
+    return make_dataset(root / "data"), make_synthetic(root / "synthetic", negatives=4)
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +120,9 @@ def test_a_study_writes_what_it_ran_and_a_record_for_every_case(finished, inputs
     others = {f"{arm} - real" for arm in CONFIG.arms[1:]}
     assert set(summary["differences"]) == {*others, "selected - copy-paste", "selected - validated"}
     assert summary["arms"]["validated"]["cases"] == {
-        "real": 6, "pool": 3 + 2, "trained_fills": 2, "wanted_fills": 2
+        "real": 6, "pool": 3 + 2, "trained_negatives": 2, "wanted_negatives": 2
     }  # fmt: skip  # of four fills one is held out
-    assert summary["arms"]["real"]["fills"]["n"] == 1
+    assert summary["arms"]["real"]["negatives"]["n"] == 1
     for arm in summary["arms"].values():
         assert (arm["n"], arm["seeds"]) == (5, 2)
         assert sum(arm["strata"][name]["n"] for name in SIZES) == 5
@@ -202,14 +204,14 @@ def test_a_finished_study_is_only_summed_up_by_several_workers(study, inputs):
 @pytest.mark.parametrize("change", [{"iterations": 7}, {"learning_rate": 1e-3}, {"size": 96}])
 def test_another_config_in_the_same_folder_is_refused_by_name(study, inputs, change):
     dataset, synthetic = inputs
-    with pytest.raises(StudyError, match=f"made with {next(iter(change))} = .*choose another folder"):
+    with pytest.raises(ConfigError, match=f"made with {next(iter(change))} = .*choose another folder"):
         run_study(dataset, study, [synthetic], CONFIG.model_copy(update=change))
 
 
 def test_other_images_in_the_same_folder_are_refused(tmp_path, study, inputs):
     dataset, synthetic = shutil.copytree(inputs[0], tmp_path / "data"), inputs[1]
     shutil.copy(dataset / "masks" / "test-0.png", dataset / "masks" / "test-3.png")
-    with pytest.raises(StudyError, match="made with data"):
+    with pytest.raises(ConfigError, match="made with data = "):
         run_study(dataset, study, [synthetic], CONFIG)
 
 
@@ -229,7 +231,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_stays_as_it_is(tmp_pa
     dataset, _ = inputs
     for folder in inputs:
         before = files_of(folder)
-        with pytest.raises(StudyError, match=r"a new or empty folder, or its own: .* no study\.json") as caught:
+        with pytest.raises(ConfigError, match=r"a new or empty folder, or its own: .* no study\.json") as caught:
             run_study(dataset, folder, [], CONFIG.model_copy(update={"arms": ("real",)}))
         assert files_of(folder) == before and "\n" not in str(caught.value)
 
@@ -267,9 +269,9 @@ def test_a_painted_mask_of_another_size_is_refused(tmp_path, inputs):
     dataset, synthetic = inputs[0], shutil.copytree(inputs[1], tmp_path / "synthetic")
     first = read_dataset(synthetic).cases[0]
     Image.open(first.mask).resize((20, 24)).save(first.mask)
-    row, *rows = read_rows(synthetic / "manifest.jsonl")
-    changed = replace(row, mask_digest=digest_of_file(first.mask))  # or the changed file itself would be refused
-    write_rows(synthetic / "manifest.jsonl", [changed, *rows])
+    first_row, *rows = read_rows(synthetic / "manifest.jsonl")
+    told = replace(first_row, mask_digest=digest_of_file(first.mask))  # or the changed file itself would be refused
+    write_rows(synthetic / "manifest.jsonl", [told, *rows])
     with pytest.raises(DataError, match="the size of its image"):
         run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": ("real", "validated")}))
 
@@ -283,17 +285,17 @@ def test_labels_and_studies_belong_to_the_images_that_are_there(tmp_path):
     table = dataset / "cases.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     table.write_text("\n".join(line for line in lines if not line.startswith(f"{gone},")) + "\n", encoding="utf-8")
-    with pytest.raises(StudyError, match="was made with unannotated = "):
+    with pytest.raises(ConfigError, match="made with unannotated = "):
         run_study(dataset, tmp_path / "out", [], config)
     left = [row["id"] for row in read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl") if row["id"] != gone]
     shutil.copyfile(dataset / "images" / "train-0.png", dataset / "images" / f"{left[0]}.png")
     before = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
-    assert derive.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")["unannotated"] == len(left)
+    assert pseudo_label_set(tmp_path / "out", tmp_path / "labelled").unannotated == len(left)
     after = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")
     assert [row["id"] for row in after] == left and after[1] == {**before[2], "mask": after[1]["mask"]}
     assert after[0]["image"] == digest_of_file(dataset / "images" / "train-0.png") != before[1]["image"]
     run_study(dataset, tmp_path / "out", [], config.model_copy(update={"arms": ("real",)}))  # which labels nothing
-    with pytest.raises(StudyError, match="was made with unannotated = "):
+    with pytest.raises(ConfigError, match="made with unannotated = "):
         run_study(dataset, tmp_path / "out", [], config)
 
 
@@ -320,7 +322,7 @@ def test_a_study_that_tests_on_nothing_is_refused(tmp_path, inputs):
 @pytest.mark.parametrize("count", [0, -5])
 def test_a_selection_of_nothing_is_refused(tmp_path, inputs, finished, count):
     with pytest.raises(ConfigError, match=f"--count is {count}"):
-        derive.select_set(inputs[1], tmp_path / "s", finished, CONFIG.select, count)
+        select_set(inputs[1], tmp_path / "s", finished, CONFIG.select, count)
     assert not (tmp_path / "s").exists()
 
 
@@ -360,7 +362,7 @@ def test_a_failure_in_a_worker_stops_the_study_with_its_one_line(tmp_path, datas
     profiles = json.loads((out / "profiles.json").read_text())
     shutil.rmtree(out)
     out.mkdir()
-    profiles["data"] = read_inputs(dataset, [], ["test"]).digests()["data"]
+    profiles["data"] = read_inputs(dataset, [], ["test"]).data_digest
     (out / "profiles.json").write_text(json.dumps(profiles))
     with pytest.raises(DataError, match="train-0"):
         run_study(dataset, out, [], config.model_copy(update={"seeds": 2, "workers": 2}))
@@ -412,11 +414,11 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     assert [row["id"] for row in rows] == ["train-6", "train-7", "train-8"]
     kept = [row for row in rows if row["confidence"] >= 0.5 and row["area"] >= 0.001]
     assert summary["arms"]["pseudo-label"]["cases"] == {
-        "real": 6, "pool": len(kept), "trained_fills": 0, "wanted_fills": 0
+        "real": 6, "pool": len(kept), "trained_negatives": 0, "wanted_negatives": 0
     }  # fmt: skip
     assert kept
-    found = derive.pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
-    assert found == {"unannotated": 3, "labelled": len(kept)}
+    found = pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
+    assert found == Labelling(unannotated=3, labelled=len(kept))
     labelled = read_dataset(tmp_path / "labelled").split("train")
     assert [case.id for case in labelled] == [row["id"] for row in kept]
     for case, row in zip(labelled, kept, strict=True):
@@ -424,13 +426,13 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
     told = read_json(tmp_path / "labelled" / "provenance.json")["cases"]
     assert set(told) == {f"train-{index}" for index in range(6)}
     with pytest.raises(StudyError, match="none of 3 images is left for pseudo-label"):
-        derive.pseudo_label_set(tmp_path / "out", tmp_path / "sure", confidence=1.0)
+        pseudo_label_set(tmp_path / "out", tmp_path / "sure", confidence=1.0)
     assert not (tmp_path / "sure").exists()
     mask = dataset / "masks" / "train-0.png"
     before = mask.read_bytes()
     shutil.copyfile(dataset / "masks" / "train-2.png", mask)
     with pytest.raises(StudyError, match="was changed since"):
-        derive.pseudo_label_set(tmp_path / "out", tmp_path / "changed")
+        pseudo_label_set(tmp_path / "out", tmp_path / "changed")
     mask.write_bytes(before)
     with pytest.raises(
         StudyError, match=r"none of 3 images is left for pseudo-label, .* 0\.1% or more, with study\.pseudo_c"
@@ -442,17 +444,17 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
 
 def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(tmp_path):
     dataset = partly_annotated(tmp_path / "data")
-    synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
+    synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)
     taught = ("selected+pseudo-label", "validated@0.4+pseudo-label")
     arms = (*taught, "selected", "pseudo-label", "real")
     changed = {"arms": arms, "seeds": 1, "iterations": 60, "pseudo_confidence": 0.0}
     summary = run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update=changed))
     count = summary["arms"]["pseudo-label"]["cases"]["pool"]
     assert count > 0 and not any("labelled" in summary["arms"][arm]["cases"] for arm in arms[2:])
-    for arm, painted, fills in zip(taught, (3, 2), (2, 1), strict=True):
+    for arm, painted, negatives in zip(taught, (3, 2), (2, 1), strict=True):
         cases = summary["arms"][arm]["cases"]
-        assert cases["pool"] == painted + fills + count
-        assert (cases["labelled"], cases["trained_fills"]) == (count, fills)
+        assert cases["pool"] == painted + negatives + count
+        assert (cases["labelled"], cases["trained_negatives"]) == (count, negatives)
     told = read_json(tmp_path / "out" / "study.json")["arms"]["selected+pseudo-label"]
     assert told == "the same as selected, and the unannotated images of pseudo-label"
     page = write_report(tmp_path / "out").read_text(encoding="utf-8")
@@ -464,7 +466,7 @@ def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(tmp_p
 @pytest.mark.parametrize("arm", ["validated+pseudo-label", "selected", "pseudo-label"])
 def test_a_derived_arm_without_the_baseline_is_refused(arm, tmp_path):
     dataset = partly_annotated(tmp_path / "data")
-    synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
+    synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)
     with pytest.raises(StudyError, match=re.escape(f"the arm {arm} is derived from the arm real, which is not there")):
         run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": (arm,)}))
 
@@ -492,13 +494,13 @@ def test_the_label_benchmark_tells_how_well_a_trained_arm_labels_what_was_withhe
 
 def test_the_screening_benchmark_compares_sets_from_the_weights_of_real(tmp_path):
     full, dataset = make_dataset(tmp_path / "full", train=9), partly_annotated(tmp_path / "data")
-    synthetic = make_synthetic(tmp_path / "synthetic", fills=4, data=dataset)
+    synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)
     run_study(dataset, tmp_path / "out", [], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1}))
     before = digest_of_file(tmp_path / "out" / "runs" / "real-0.safetensors")
     command = [sys.executable, str(BENCHMARKS / "screen.py"), str(full), str(tmp_path / "out"), "--iterations", "30"]
     told = subprocess.run([*command, "--synthetic", synthetic], check=True, capture_output=True, text=True).stdout
     assert [line.split(":")[0] for line in told.splitlines()] == [
-        "real", "copy-paste", f"{synthetic}", f"{synthetic} and fills"
+        "real", "copy-paste", f"{synthetic}", f"{synthetic} and negatives"
     ]  # fmt: skip
     assert told.splitlines()[0].endswith("; +0.0 points +- 0.0")
     assert len({re.search("Dice.*;", line)[0] for line in told.splitlines()}) == 4  # each was trained on other cases
@@ -525,49 +527,48 @@ def test_a_run_whose_weights_are_kept_is_tested_again_without_training(study, in
 
 
 def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
-    scores = {row["id"]: row for row in read_jsonl(finished / "scores.jsonl")}
-    rows = read_synthetic(inputs[1]).rows
+    scores = derive.read_scores(Baseline(finished, 0, CONFIG, ()))
+    rows = read_rows(inputs[1] / "manifest.jsonl")
     chosen = choose.select(rows, scores, CONFIG.select, 3)
     assert len(chosen) == 3
-    assert {row["id"] for row in chosen} <= {row["id"] for row in choose.accepted(rows)}
+    assert {row.id for row in chosen} <= {row.id for row in accepted(rows)}
     for row in scores.values():
-        assert 0 <= row["loss"] <= 1 and row["novelty"] >= 0 and len(row["features"]) == len(derive.FEATURES)
+        assert 0 <= row.loss <= 1 and row.novelty >= 0 and len(row.features) == len(derive.FEATURES)
 
 
-def test_fills_that_are_painted_after_real_is_trained_are_counted_as_those_before(tmp_path, inputs, finished):
+def test_negatives_that_are_painted_after_real_is_trained_are_counted_as_those_before(tmp_path, inputs, finished):
     out, config = tmp_path / "out", CONFIG.model_copy(update={"seeds": 1})
     early = run_study(inputs[0], out, [], config.model_copy(update={"arms": ("real",)}))
-    assert early["arms"]["real"]["fills"]["n"] == 0
+    assert early["arms"]["real"]["negatives"]["n"] == 0
     trained = digest_of_file(out / "runs" / "real-0.safetensors")
     late = run_study(inputs[0], out, [inputs[1]], config)
     assert digest_of_file(out / "runs" / "real-0.safetensors") == trained
     pools = [read_json(folder / "runs" / "real-0.pool.json") for folder in (out, finished)]
-    assert pools[0]["fills"] == pools[1]["fills"] and late["arms"]["real"]["fills"]["n"] == 1
+    assert pools[0]["negatives"] == pools[1]["negatives"] and late["arms"]["real"]["negatives"]["n"] == 1
 
 
-def test_one_study_tells_the_gain_with_fills_and_without_and_that_fills_were_few(tmp_path, inputs):
-    arms = ("real", "selected", "no-fills")
-    config = CONFIG.model_copy(update={"arms": arms, "seeds": 1, "iterations": 2, "fills": 2.0})
+def test_one_study_tells_the_gain_with_negatives_and_without_and_that_they_were_few(tmp_path, inputs):
+    arms = ("real", "selected", "no-negatives")
+    config = CONFIG.model_copy(update={"arms": arms, "seeds": 1, "iterations": 2, "negatives": 2.0})
     summary = run_study(inputs[0], tmp_path / "out", [inputs[1]], config)
     found = {arm: summary["arms"][arm]["cases"] for arm in arms[1:]}
-    assert found["selected"] == {"real": 6, "pool": 3 + 3, "trained_fills": 3, "wanted_fills": 6}
-    assert found["no-fills"] == {"real": 6, "pool": 3, "trained_fills": 0, "wanted_fills": 0}
-    assert "selected - no-fills" in summary["differences"]
+    assert found["selected"] == {"real": 6, "pool": 3 + 3, "trained_negatives": 3, "wanted_negatives": 6}
+    assert found["no-negatives"] == {"real": 6, "pool": 3, "trained_negatives": 0, "wanted_negatives": 0}
+    assert "selected - no-negatives" in summary["differences"]
     page = write_report(tmp_path / "out").read_text(encoding="utf-8")
-    assert "selected was trained on 3 lesion-free fills of the 6" in page and "6 + 3 + 3" in page
-    assert "no-fills was trained" not in page and "(n = 1)" in page
+    assert "selected was trained on 3 lesion-free painted cases of the 6" in page and "6 + 3 + 3" in page
+    assert "no-negatives was trained" not in page and "(n = 1)" in page
 
 
 def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs):
     dataset, synthetic = inputs
-    found = derive.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
-    assert (found["accepted"], found["kept"], found["fills"]) == (4, 2, 1)
-    rows = read_rows(tmp_path / "selected" / "manifest.jsonl")
-    assert all(row.scores for row in rows if not row.request.negative)
-    again = derive.select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
+    found = select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
+    assert (found.accepted, found.kept, found.negatives) == (4, 2, 1)
+    assert all(row.scores for row in lesions(read_rows(tmp_path / "selected" / "manifest.jsonl")))
+    again = select_set(synthetic, tmp_path / "selected", finished, CONFIG.select.model_copy(), 2)
     assert again == found
-    one = read_synthetic(tmp_path / "selected")
-    assert [case.id for case in read_dataset(tmp_path / "selected").cases] == [row["id"] for row in one.rows]
+    one = read_set(tmp_path / "selected")
+    assert [case.id for case in read_dataset(tmp_path / "selected").cases] == [row.id for row in one]
     read_inputs(dataset, [tmp_path / "selected"], ["test"])
 
 
@@ -577,10 +578,10 @@ def test_painted_cases_are_scored_again_where_they_are_others(tmp_path, study, i
     before = read_jsonl(study / "scores.jsonl")
     old = [row | {"image_digest": "0" * 16, "loss": 0.0} if row is before[0] else row for row in before]
     write_jsonl(study / "scores.jsonl", old)
-    derive.select_set(synthetic, tmp_path / "selected", study, CONFIG.select)
+    select_set(synthetic, tmp_path / "selected", study, CONFIG.select)
     assert read_jsonl(study / "scores.jsonl") == before
     stamp = (study / "scores.jsonl").stat().st_mtime_ns
-    derive.select_set(synthetic, tmp_path / "again", study, CONFIG.select)
+    select_set(synthetic, tmp_path / "again", study, CONFIG.select)
     assert (study / "scores.jsonl").stat().st_mtime_ns == stamp
 
 
@@ -590,10 +591,10 @@ def test_baselines_are_the_first_seeds_of_a_study_by_number(study):
     runs = study / "runs"
     for old, new in ((0, 9), (1, 10)):
         (runs / f"real-{old}.safetensors").rename(runs / f"real-{new}.safetensors")
-    assert [path.stem for path in derive.read_baselines(study, {})[3]] == ["real-9"]
+    assert read_baseline(study)[2].name == "real-9"
     (runs / "real-9.safetensors").unlink()
     with pytest.raises(StudyError, match=r"lacks real-9; run its study with real"):
-        derive.read_baselines(study, {})
+        read_baseline(study)
 
 
 def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
@@ -602,31 +603,22 @@ def test_a_study_notices_other_groups_and_other_labels(tmp_path, study, inputs):
     before = table.read_text(encoding="utf-8")
     table.write_text(before.replace("masks/train-1.png,train-1,", "masks/train-1.png,train-0,"), encoding="utf-8")
     assert table.read_text(encoding="utf-8") != before
-    with pytest.raises(StudyError, match="was made with data = "):
+    with pytest.raises(ConfigError, match="made with data = "):
         run_study(data, study, [synthetic], CONFIG)
     table.write_text(before, encoding="utf-8")
     first, *rows = read_rows(synthetic / "manifest.jsonl")
     Image.fromarray(~np.asarray(Image.open(synthetic / first.mask))).save(synthetic / first.mask)
-    first = replace(first, mask_digest=digest_of_file(synthetic / first.mask))
-    write_rows(synthetic / "manifest.jsonl", [first, *rows])
-    with pytest.raises(StudyError, match="was made with synthetic = "):
+    other = replace(first, mask_digest=digest_of_file(synthetic / first.mask))  # as another painting would have written
+    write_rows(synthetic / "manifest.jsonl", [other, *rows])
+    with pytest.raises(ConfigError, match="made with synthetic = "):
         run_study(data, study, [synthetic], CONFIG)
 
 
 def test_a_selection_needs_a_study_of_its_own_set(tmp_path, finished):
     other = make_synthetic(tmp_path / "other")
     with pytest.raises(StudyError, match="study of its set"):
-        derive.select_set(other, tmp_path / "selected", finished, CONFIG.select)
+        select_set(other, tmp_path / "selected", finished, CONFIG.select)
     assert not (tmp_path / "selected").exists()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_whose_baseline_nothing_trains_is_refused_by_name(tmp_path, inputs, workers):
-    dataset = read_dataset(inputs[0])
-    derive = Derivation("selected", tmp_path, (tmp_path / "runs" / "real-1.safetensors",), CONFIG, (), ())
-    lost = Run(Arm("selected", dataset.split("train")), 0, (), (), CONFIG, "cpu", tmp_path, False, derive=derive)
-    with pytest.raises(StudyError, match=r"selected-\d waits for real-1, which is not run"):
-        complete_runs([lost, replace(lost, seed=1)], workers)
 
 
 def test_folds_test_every_training_case_by_a_network_that_has_not_seen_it(tmp_path, inputs, monkeypatch):
@@ -659,7 +651,7 @@ def test_folds_test_every_training_case_by_a_network_that_has_not_seen_it(tmp_pa
 def test_folds_take_no_synthetic_set_and_mix_with_no_other_study(tmp_path, inputs, study):
     with pytest.raises(StudyError, match="a synthetic set or an oracle has seen every fold"):
         run_study(inputs[0], tmp_path / "out", [inputs[1]], CONFIG, folds=2)
-    with pytest.raises(StudyError, match="a study folder holds one study"):
+    with pytest.raises(ConfigError, match="a folder holds one study"):
         run_study(inputs[0], study, [], CONFIG, folds=2)
     with pytest.raises(DataError, match="use fewer"):
         run_study(inputs[0], tmp_path / "out", [], CONFIG, folds=7)
@@ -708,15 +700,16 @@ def test_an_eye_without_a_cup_is_no_confident_label_and_a_frame_without_one_of_t
 ):
     """The baseline finds the first class everywhere, surely, and the second one nowhere."""
     found = torch.tensor([0.98, 0.02]).reshape(1, 2, 1, 1)
-    monkeypatch.setattr(derive, "mirrored", lambda networks, images: found.expand(len(images), 2, *images.shape[2:]))
+    monkeypatch.setattr(derive, "mirrored", lambda network, images: found.expand(len(images), 2, *images.shape[2:]))
     cases = read_dataset(eyes).split("train")
-    weights = (of_eyes / "runs" / "real-0.safetensors",)
     config = CONFIG.model_copy(update={"seeds": 1})
     for names, confidence in ((("disc", "cup"), 0.0), (("polyp", "instrument"), 0.98)):
         classes = tuple(replace(one, name=name) for one, name in zip(cases[0].classes, names, strict=True))
         train = tuple(replace(case, classes=classes) for case in cases)
-        derivation = Derivation("pseudo-label", tmp_path, weights, config, train, (), images=train[:2])
-        rows = list(derive.pseudo_masks(derivation, tmp_path))
+        baseline = Baseline(of_eyes, 0, config, train)
+        baseline.labels_table.unlink(missing_ok=True)
+        derive.make_labels(baseline, train[:2])
+        rows = read_jsonl(baseline.labels_table)
         assert [row["confidence"] for row in rows] == pytest.approx([confidence] * 2)
 
 

@@ -1,0 +1,160 @@
+"""Data sets that a finished study makes: the painted cases that its baseline selects, and the images that it labels."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffaug.artifacts import read_json, write_json
+from diffaug.config import SelectConfig, config_from_values
+from diffaug.data.case import Case, digest_of_case
+from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
+from diffaug.data.manifest import (
+    MANIFEST,
+    PROVENANCE,
+    SUMMARY,
+    Row,
+    SyntheticSet,
+    accepted,
+    lesions,
+    write_rows,
+)
+from diffaug.data.seen import write_seen
+from diffaug.errors import ConfigError, StudyError
+from diffaug.runfolder import held
+from diffaug.study import choose
+from diffaug.study.derive import Baseline, Derived, labelled_cases, make_labels, read_scores, selected_cases
+from diffaug.study.inputs import read_set
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select_set` chose.
+
+    Attributes:
+        accepted: Lesions that the gate had accepted.
+        kept: Lesions that were chosen.
+        negatives: Cases without a lesion that belong to them.
+        by_size: Chosen lesions by size class.
+    """
+
+    accepted: int
+    kept: int
+    negatives: int
+    by_size: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How many unannotated images there were, and how many of them `pseudo_label_set` labelled."""
+
+    unannotated: int
+    labelled: int
+
+
+def read_baseline(study: Path, **changed: Any) -> tuple[dict[str, Any], Dataset, Baseline]:
+    """Return what study.json says, the study's data set, and its baseline, with some knobs changed.
+
+    Raises:
+        StudyError: The arm `real` is not trained, or the data were changed since.
+    """
+    plan = read_json(study / "study.json")
+    config = config_from_values({"study": plan["config"] | changed}).study
+    dataset = read_dataset(Path(plan["data"]))
+    baseline = Baseline(study, plan["identity"]["seed"], config, dataset.annotated("train"))
+    if not baseline.weights.is_file():
+        raise StudyError(f"a baseline is a trained arm real: {study} lacks {baseline.name}; run its study with real")
+    if plan.get("trained") != {case.id: digest_of_case(case) for case in baseline.train}:
+        raise StudyError(f"a baseline belongs to its data: {plan['data']} was changed since {study}; study it again")
+    return plan, dataset, baseline
+
+
+def select_set(synthetic: Path, out: Path, study: Path, config: SelectConfig, count: int | None = None) -> Selection:
+    """Copy the selected cases of a synthetic set into a data set of their own, with the negatives that belong to them.
+
+    The choice is a pure function of the manifest and of the scores, which are measured with the study's baseline once
+    for the same painted cases, and kept in STUDY/scores.jsonl. OUT/manifest.jsonl has a row for each chosen case, with
+    its scores.
+
+    Args:
+        synthetic: A finished synthetic set.
+        out: The data set to make; it can be studied like any synthetic set.
+        study: A finished study of this set alone, with the arm `real`.
+        config: The upper cut of the loss, and the weight of novelty.
+        count: Lesions wanted; None takes all that are not too hard.
+
+    Raises:
+        StudyError: The study is of another set, or has no trained baseline; nothing is left.
+        ConfigError: `out` holds something else, or `count` is under 1.
+    """
+    if count is not None and count < 1:
+        raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
+    plan, _, baseline = read_baseline(study, select=config.model_dump())
+    if [str(synthetic.resolve())] != plan["synthetic"]:
+        named = ", ".join(plan["synthetic"]) or "no set"
+        raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
+    found = read_set(synthetic)
+    candidates = accepted(found)
+    derived = Derived(baseline, (), tuple(candidates), tuple(found.case(row) for row in candidates))
+    with held(study):
+        derived.make()
+    knobs = baseline.config
+    chosen = [case.id for case in selected_cases(derived, knobs, len(candidates) if count is None else count)]
+    more = [row.id for row in choose.training_negatives(found)][: round(knobs.negatives * len(chosen))]
+    scores, row_of = read_scores(baseline), {row.id: row for row in found}
+    rows = [replace(row_of[name], decision="kept", scores=scores.get(name)) for name in (*chosen, *more)]
+    kept = lesions(rows)
+    sizes = Counter(row.request.size_bin for row in kept)
+    selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes))
+    _copy_rows(found, rows, out, asdict(selection))
+    return selection
+
+
+def _copy_rows(found: SyntheticSet, rows: Sequence[Row], out: Path, summary: dict[str, Any]) -> None:
+    """Copy some rows of a synthetic set, and their files, into a set of its own."""
+    with new_dataset(out) as partial:
+        cases = [copy_case(found.case(row), partial) for row in rows]
+        write_cases(partial, cases)
+        write_rows(
+            partial / MANIFEST, [_moved(row, case, found, partial) for row, case in zip(rows, cases, strict=True)]
+        )
+        write_seen(partial, found.seen)
+        write_json(partial / PROVENANCE, {"images": dict(found.images), "cases": dict(found.annotations)})
+        write_json(partial / SUMMARY, summary)
+
+
+def _moved(row: Row, case: Case, found: SyntheticSet, folder: Path) -> Row:
+    """Return a row whose files are those of a copied case."""
+    paths = {"image": case.image, "mask": case.mask}
+    if row.region:
+        paths["region"] = copy_file(found.folder / row.region, folder / "regions", row.id)
+    places = {name: path.relative_to(folder).as_posix() for name, path in paths.items() if path}
+    return replace(row, preview="", **places)  # type: ignore[arg-type] # they are names of paths
+
+
+def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) -> Labelling:
+    """Copy the unannotated images of a study's data of whose labels its baseline is sure, with these labels as masks.
+
+    They can be painted on (`generate --backgrounds`): `provenance.json` says which annotations the baseline has seen.
+
+    Args:
+        study: A study with the arm `real` trained.
+        out: The data set to make; its cases are `train`.
+        confidence: Least mean probability in a mask; None takes the study's.
+
+    Raises:
+        StudyError: There is no trained baseline.
+        EmptyArmError: It is sure of no image.
+        ConfigError: `out` holds something else.
+    """
+    changed = {} if confidence is None else {"pseudo_confidence": confidence}
+    plan, dataset, baseline = read_baseline(study, **changed)
+    images = dataset.split("unannotated")
+    with held(study):
+        make_labels(baseline, images)
+    labelled = labelled_cases(baseline, images)
+    with new_dataset(out) as partial:
+        write_cases(partial, [copy_case(case, partial) for case in labelled])
+        write_json(partial / PROVENANCE, {"cases": plan["trained"]})
+    return Labelling(len(images), len(labelled))

@@ -1,0 +1,272 @@
+"""A study: every arm with every seed, judged on the same test cases; killed anywhere, it goes on where it was.
+
+Inputs are read and refused (`inputs`), runs are planned (here) and completed (`runs`, `workers`, `derive`), and their
+records become tables (`tables`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffaug.artifacts import read_json, write_json
+from diffaug.compute.progress import tracked
+from diffaug.config import StudyConfig, identity_of
+from diffaug.data.case import Case, digest_of_case
+from diffaug.data.manifest import accepted
+from diffaug.data.split import folds_by_group
+from diffaug.runfolder import Contents, claim, held, holds, read_contents
+from diffaug.study import choose
+from diffaug.study.arms import Arm, ArmSpec, build_arms, check_size, default_arms, parse_arm, parse_arms
+from diffaug.study.derive import Baseline, Derivation, Derived
+from diffaug.study.inputs import (
+    BASE_SEEN,
+    DUPLICATES,
+    Inputs,
+    keep_seen,
+    names_of_tests,
+    read_fold_inputs,
+    read_inputs,
+    repeated_in,
+    seen_by_painters,
+)
+from diffaug.study.provenance import check_groups, shared_groups
+from diffaug.study.runs import Run, score_late_negatives
+from diffaug.study.strata import Profile, contrast_cut, profile, record
+from diffaug.study.tables import write_summary
+from diffaug.study.workers import complete_runs
+
+FILE = "study.json"
+BESIDE = (DUPLICATES, BASE_SEEN, "profiles.json", "leaks", "leaks.json", "runs")  # may be there before study.json
+LATE = ("synthetic", "oracle", "unannotated")  # may be given after `real` is trained, which does not depend on them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the runs of a study are made.
+
+    Attributes:
+        inputs: What is read.
+        config: Of the study, with its arms.
+        specs: What the arms' names say.
+        seed: The first one.
+        folds: Number of folds of the training cases; 0 tests on `inputs.test`.
+        device: Where to train.
+        out: Folder of the study.
+    """
+
+    inputs: Inputs
+    config: StudyConfig
+    specs: tuple[ArmSpec, ...]
+    seed: int
+    folds: int
+    device: str
+    out: Path
+
+    def arms(self) -> tuple[Arm, ...]:
+        """Return the training sets, in order.
+
+        Raises:
+            StudyError: An arm's inputs are not given, or it has fewer cases than a batch has rows.
+        """
+        inputs = self.inputs
+        arms = build_arms(
+            self.specs, inputs.train, inputs.painted, self.config,
+            full=inputs.full, unannotated=inputs.unannotated, seed=self.seed,
+        )  # fmt: skip
+        for arm in arms:
+            check_size(arm, self.config.batch_size)
+        return arms
+
+    def contents(self) -> Contents:
+        """Return what the study's folder holds; `identity` is all that a run's numbers depend on."""
+        inputs, names = self.inputs, names_of_tests(self.inputs.tests)
+        digests = inputs.digests(any(spec.takes_labels for spec in self.specs))
+        before = (read_contents(self.out, FILE) or {"identity": {}})["identity"]
+        where = {"seed": self.seed, "test": list(inputs.tests), "device": self.device}
+        folds = {"folds": self.folds} if self.folds else {}
+        unasked = {name: before[name] for name in ("unannotated",) if name in before}  # by the arms of this call
+        about = {
+            "trained": {case.id: digest_of_case(case) for case in inputs.train},
+            "tested": {case.id: digest_of_case(case) for case in inputs.test},
+            "config": self.config.model_dump(mode="json"),
+            "arms": {spec.name: spec.meaning for spec in self.specs},
+            "data": str(inputs.dataset.folder.resolve()),
+            "tests": [
+                {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
+                for test, prefix in names.items()
+            ],
+            **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
+            "synthetic": [str(one.folder.resolve()) for one in inputs.painted.sets],
+            "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
+            "cases": {
+                "train": len(inputs.train),
+                "unannotated": len(inputs.unannotated),
+                "test": len(inputs.test),
+                "synthetic": [len(accepted(one)) for one in inputs.painted.sets],
+                "full": len(inputs.full),
+            },
+        }
+        identity = identity_of(self.config) | where | folds | unasked | digests
+        return Contents("study", identity, FILE, about, LATE, BESIDE)
+
+    def runs(self, arms: Sequence[Arm], columns: Sequence[Mapping[str, Any]]) -> list[Run]:
+        """Return every run: of each seed, arm and fold.
+
+        Args:
+            arms: As `arms` returns them.
+            columns: Group, area, contrast and strata of each tested case.
+        """
+        derived, rows = self._derived(), self.inputs.painted
+        training = rows.cases(choose.training_negatives(rows))
+        held_out = choose.held_out_negatives(rows)
+        negatives = tuple(zip(rows.cases(held_out), rows.regions(held_out), strict=True))
+        runs = [
+            Run(
+                arm=arm,
+                seed=seed,
+                test=self.inputs.test,
+                columns=tuple(columns),
+                config=self.config,
+                device=self.device,
+                out=self.out,
+                pictures=seed == self.seed and not self.folds,
+                keep=not self.folds,
+                derive=Derivation(spec, derived, training) if spec.is_derived else None,
+                negatives=negatives,
+            )
+            for seed in range(self.seed, self.seed + self.config.seeds)
+            for arm, spec in zip(arms, self.specs, strict=True)
+        ]
+        return [part for run in runs for part in self._by_fold(run)]
+
+    def _derived(self) -> Derived:
+        """Return what the arms need from the baseline, whose run is planned with the others."""
+        baseline = Baseline(self.out, self.seed, self.config, self.inputs.train)
+        images = self.inputs.unannotated if any(spec.takes_labels for spec in self.specs) else ()
+        rows = accepted(self.inputs.painted) if any(spec.is_scored for spec in self.specs) else []
+        return Derived(baseline, images, tuple(rows), self.inputs.painted.cases(rows))
+
+    def _by_fold(self, run: Run) -> list[Run]:
+        """Return a run, or, with folds, one for each: trained on the other folds, tested on its own."""
+        if not self.folds:
+            return [run]
+        fold_of = self.fold_of()
+        return [
+            replace(
+                run,
+                arm=replace(run.arm, real=tuple(case for case in run.arm.real if fold_of[case.id] != fold)),
+                test=tuple(case for case in run.test if fold_of[case.id] == fold),
+                columns=tuple(row for case, row in zip(run.test, run.columns, strict=True) if fold_of[case.id] == fold),
+                fold=fold,
+            )
+            for fold in sorted(set(fold_of.values()))
+        ]
+
+    def fold_of(self) -> dict[str, int]:
+        """Return the fold of each training case; none without folds.
+
+        Raises:
+            DataError: There are fewer groups than folds.
+        """
+        groups = {case.id: case.group for case in self.inputs.train}
+        return folds_by_group(groups, self.folds, self.seed) if self.folds else {}
+
+
+def run_study(
+    data: Path,
+    out: Path,
+    synthetic: Sequence[Path],
+    config: StudyConfig,
+    *,
+    seed: int = 0,
+    test: str | Sequence[str] = "test",
+    device: str = "cpu",
+    oracle: Path | None = None,
+    allow_duplicates: bool = False,
+    folds: int = 0,
+) -> dict[str, Any]:
+    """Train every arm with every seed and compare them on held-out real cases.
+
+    With folds, only the arm `real` is trained, on the training cases without one fold at a time, and tested on that
+    fold: what a baseline misses of the training cases themselves (`diffaug generate --aim missed`).
+
+    Writes OUT/study.json (what is run) before work starts, OUT/runs/ARM-SEED.jsonl as runs finish, OUT/cases.csv,
+    OUT/summary.csv, and OUT/summary.json last. The same call again skips finished runs; arms and seeds may be added to
+    a finished study.
+
+    Args:
+        data: Data set whose annotated `train` cases every arm sees.
+        out: Study folder.
+        synthetic: Finished synthetic sets, made from these training cases alone.
+        config: Arms, seeds, schedule; without arms, those that the inputs allow.
+        seed: First of the `config.seeds` seeds.
+        test: What is tested on: splits of `data`, or folders of other data sets (their `test`, or all they have
+            annotated where that is empty).
+        device: Where to train: cpu, cuda, cuda:N or auto.
+        oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
+        allow_duplicates: Go on where a test image, or its group, is also trained on, and say so in the report.
+        folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.
+
+    Returns:
+        The summary, as written.
+
+    Raises:
+        ConfigError: An unknown arm, the device is not there, `out` holds something else, or another process works in
+            it.
+        StudyError: The comparison would not be honest or cannot be run, or a run failed.
+        DataError: A file breaks a rule of the folder format.
+    """
+    from diffaug.compute.devices import device_of
+
+    device = str(device_of(device))
+    config = config.model_copy(update={"arms": ("real",)}) if folds else config
+    for name in config.arms:
+        parse_arm(name)  # a misspelt one is refused before anything is read
+    tests = (test,) if isinstance(test, str) else test
+    inputs = read_fold_inputs(data, synthetic, oracle) if folds else read_inputs(data, synthetic, tests, oracle)
+    config = config.model_copy(update={"arms": config.arms or default_arms(inputs.painted.rows)})
+    plan = Plan(inputs, config, parse_arms(config.arms), seed, folds, device, out)
+    arms = plan.arms()
+    plan.fold_of()
+    contents = plan.contents()
+    holds(out, contents)
+    shared = [] if folds else shared_groups(inputs.dataset, inputs.test, inputs.full)
+    check_groups(shared, allow_duplicates)
+    seen = seen_by_painters(out / BASE_SEEN, inputs, allow_duplicates) if inputs.painted.sets else None
+    repeated = [] if folds else repeated_in(out / DUPLICATES, inputs, allow_duplicates)
+    exceptions = {"duplicates": repeated, "shared_groups": shared, "base_seen": seen}
+
+    with held(out):
+        cut, columns = _stratify(out, inputs)  # reads every case
+        if seen is not None:
+            keep_seen(out / BASE_SEEN, inputs, seen)
+        claim(out, replace(contents, about={**contents.about, **exceptions}))
+        runs = plan.runs(arms, columns)
+        complete_runs(runs, config.workers)
+        for run in runs:
+            score_late_negatives(run)
+        more = {"contrast_cut": cut, "base_seen": _counted(seen)}
+        return write_summary(out, runs, config.bootstrap, seed, more, inputs.dataset.class_names)
+
+
+def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the summary says of the images that bases have seen; None without painted cases."""
+    return None if seen is None else {**seen} | {name: len(seen[name]) for name in ("unannotated", "annotated")}
+
+
+def _stratify(out: Path, inputs: Inputs) -> tuple[float | None, tuple[dict[str, Any], ...]]:
+    """Return the contrast cut of the training cases, and each tested case's measurements and strata.
+
+    Measurements are kept in OUT/profiles.json, for the data with this digest.
+    """
+    path = out / "profiles.json"
+    kept = read_json(path) if path.exists() else {}
+    if kept.get("data") != inputs.data_digest:
+        cases: Sequence[Case] = (*inputs.train, *inputs.test)
+        measured = {case.id: profile(case).as_dict() for case in tracked(cases, len(cases), "measuring lesions")}
+        kept = {"data": inputs.data_digest, "profiles": measured}
+        write_json(path, kept)
+    profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
+    cut = contrast_cut(profiles[case.id] for case in inputs.train)
+    return cut, tuple(record(case, profiles[case.id], cut) for case in inputs.test)
