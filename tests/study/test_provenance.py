@@ -207,8 +207,8 @@ def test_test_images_that_the_base_has_seen_are_counted_and_said(tmp_path, repea
     assert summary["base_seen"] == {"known": True, "of": 5, "unannotated": 1, "annotated": 0}
     assert read_json(tmp_path / "out" / "study.json")["base_seen"]["unannotated"] == ["test-4"]
     page = report_of(tmp_path / "out")
-    assert "1 of 5 test images were seen, unannotated, by the base model" in page
-    assert "but for repeated frames and groups that were allowed and what the base model has seen" in page
+    assert "base model was trained on 1 of the 5 test images, unannotated." in page
+    assert "the images that the base model has seen" in page
 
 
 def test_a_base_that_does_not_say_what_it_has_seen_is_said(tmp_path, dataset, synthetic):
@@ -221,7 +221,7 @@ def test_a_base_that_does_not_say_what_it_has_seen_is_said(tmp_path, dataset, sy
 def test_without_painted_cases_no_base_is_told_of(tmp_path, dataset):
     summary = run_study(dataset, tmp_path / "out", [], SHORT.model_copy(update={"arms": ("real",)}))
     assert summary["base_seen"] is None
-    assert "No test image was used to train or choose anything, nor was" in report_of(tmp_path / "out")
+    assert "No test image was used to train or to choose anything. No annotations" in report_of(tmp_path / "out")
 
 
 def test_a_test_image_that_was_annotated_for_the_base_is_refused(tmp_path, repeating, synthetic):
