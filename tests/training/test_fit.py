@@ -349,8 +349,8 @@ def test_a_base_of_one_class_is_fitted_to_two_and_one_of_two_not_to_one(
 def test_a_class_of_few_lesions_is_told(annotated, eyes):
     discs = [Annotated.of(case) for case in read_dataset(eyes).split("train")]
     assert rare_classes(discs, ("disc", "cup"), 0.12) == [
-        "7 annotated lesions hold the class cup, fewer than the 8 that a threshold needs: where it is asked for, the "
-        "gate judges it by what lesions without it reach"
+        "only 7 annotated lesions hold the class cup, and a threshold of its own needs 8: the gate judges requests for "
+        "it by the scores of lesions without it"
     ]
     assert rare_classes(discs, ("disc", "cup"), 0.3) == rare_classes(annotated, ("lesion",), 0.01) == []
 

@@ -1,4 +1,4 @@
-"""Where tensors are computed: a device by its name, and the processes that `accelerate launch` starts, if it does."""
+"""Devices by their names, and the processes that `accelerate launch` starts."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from diffaug.errors import ConfigError
 
 @dataclass(frozen=True)
 class Process:
-    """One of the processes that train together, each on its rows of every batch; alone unless there are more."""
+    """One of the processes that train together, each on its own rows of every batch. By default there is one."""
 
     index: int = 0
     count: int = 1
@@ -32,7 +32,7 @@ ALONE = Process()
 
 @cache
 def this_process() -> Process:
-    """Return which of the processes this is that `accelerate launch` started, if it did."""
+    """Return which process of `accelerate launch` this is; alone where it was started without."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     from accelerate import PartialState
@@ -42,7 +42,7 @@ def this_process() -> Process:
 
 
 def leave_others() -> None:
-    """End what connects the processes of `accelerate launch`, so that the first may go on without the others."""
+    """Disconnect the processes of `accelerate launch`, so that the first goes on without the others."""
     if this_process().count > 1:
         from accelerate import PartialState
 
@@ -51,7 +51,7 @@ def leave_others() -> None:
 
 
 def device_of(name: str) -> torch.device:
-    """Return a device by its name; `auto` is a GPU where there is one. Of several processes each has a GPU of its own.
+    """Return a device by its name; `auto` is a GPU where there is one. Each of several processes gets its own GPU.
 
     Raises:
         ConfigError: The name is unknown, or this machine has no such device.
@@ -104,7 +104,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     from accelerate.utils import reduce
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    own = torch.cat([gradient.flatten() for gradient in gradients])
-    mean = reduce(own.to(PartialState().device), reduction="mean").to(own.device)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    mean = reduce(flat.to(PartialState().device), reduction="mean").to(flat.device)
     for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -194,7 +194,7 @@ class _Stopped(Exception):  # noqa: N818 - no error: it ends a task of a pool th
 
 
 def _prepare(parent: int, stop: Any, reports: Any) -> None:
-    """Prepare a worker process: one thread, deaf to Ctrl-C, which its parent answers, and gone when its parent is."""
+    """Prepare a worker process: it computes on one thread, ignores Ctrl-C, and ends when its parent does."""
     import signal
 
     import torch
@@ -209,7 +209,7 @@ def _prepare(parent: int, stop: Any, reports: Any) -> None:
             raise _Stopped
         reports.put(values)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent decides what Ctrl-C means
     threading.Thread(target=leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _reporter.set(send)

@@ -18,7 +18,7 @@ from diffaug.models.lora import Adapters, Tuning
 
 CELLS = 2**13  # latent cells that are evaluated together: two windows of 512 px
 MOST_ROWS = 32
-TERMS = "what is fitted on {}, and what that paints, is bound by its licence: read it before you share either"
+TERMS = "the licence of {} also covers models fitted on it, and what they paint: read it before you share either"
 SLOW = "Stable Diffusion takes minutes for each window on a CPU: use --device cuda where there is a GPU"
 
 

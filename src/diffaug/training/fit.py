@@ -142,7 +142,7 @@ def fit(
             `generate` asks for by default.
 
     Returns:
-        What was measured; None in all but the first of several processes.
+        What was measured; None in every process but the first, where several train together.
 
     Raises:
         ConfigError: Low-rank updates of something else than Stable Diffusion, or none of it; the device is not there; a

@@ -37,9 +37,9 @@ class Recipe:
 
     Attributes:
         iterations: Optimiser updates in all.
-        learning_rate: The highest.
-        warmup: Iterations in which it rises.
-        floor: The share of it that is left at the end.
+        learning_rate: Highest learning rate.
+        warmup: Iterations in which the rate rises to the highest.
+        floor: Share of the highest rate that is left at the end.
         beta: Decay of AdamW's second moment.
         weight_decay: AdamW's.
         average: Decay of the moving average; 0 keeps the last weights.
@@ -206,7 +206,7 @@ def optimise(
     process: Process = ALONE,
     report: Callable[[int], None] | None = None,
 ) -> None:
-    """Train modules in place; afterwards they hold the moving average of their weights, the best one if scored.
+    """Train modules in place; they end with the moving average of their weights, with the best average if scored.
 
     The randomness of iteration i is a pure function of (seed, i), so a run that is killed and started again does what
     an unbroken run does.
@@ -289,7 +289,7 @@ def log_of(files: Path) -> Path:
 def _reported(
     name: str, iterations: int, start: int, report: Callable[[int], None] | None
 ) -> Iterator[Callable[[int], None]]:
-    """Yield what is told the iterations done: `report`, or a progress bar."""
+    """Yield a function that takes the iterations done: `report`, or one that moves a progress bar."""
     if report is not None:
         yield report
         return

@@ -31,7 +31,8 @@ def divided(
 ) -> tuple[list[Annotated], list[Annotated]]:
     """Divide cases into those that train the painter and those that choose its checkpoint; groups stay together.
 
-    Cases with lesions choose it, of about the share; none where groups are so large that it would be over a half.
+    About `share` of the cases with lesions choose it. No case does where these would be fewer than two, or more than
+    half of the cases with lesions because a group is large.
     """
     groups = {case.case.id: case.case.group for case in cases if case.lesions}
     count, wanted = len(set(groups.values())), share * len(groups)

@@ -107,15 +107,15 @@ def painted_trajectories(
 
 
 def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:
-    """Return a line for each class of several that is in too few lesions to shape the thresholds by itself."""
+    """Return a line for each class of several that too few lesions hold for a threshold of its own."""
     least = math.ceil(1 / alpha - 1)
     counts = [
         sum(bool((case.masks[k] & lesion).any()) for case in cases for lesion in case.lesions)
         for k in range(len(names))
     ]
     return [
-        f"{count} annotated lesions hold the class {name}, fewer than the {least} that a threshold needs: where it is "
-        "asked for, the gate judges it by what lesions without it reach"
+        f"only {count} annotated lesions hold the class {name}, and a threshold of its own needs {least}: the gate "
+        "judges requests for it by the scores of lesions without it"
         for name, count in zip(names, counts, strict=True)
         if count < least and len(names) > 1
     ]

@@ -33,10 +33,10 @@ from diffaug.validator.calibration import agreement, check_steps
 from diffaug.validator.latent_segmenter import logits_of, segment, segmentation_loss, segmenter_of
 
 ESTIMATES = 2  # direct estimates kept per window, at random timesteps; the second is guided as in generation
-NEGATIVE_EVERY = 7  # of the windows with a lesion, one in so many is painted over
+NEGATIVE_EVERY = 7  # one in seven windows with a lesion is painted over
 NEGATIVE_SHARE = 0.15  # of a batch: negatives and the estimates on their way
 STEPS = 8  # of a negative
-WHOLE = 10  # one window in so many is the whole frame
+FRAME_EVERY = 10  # one in ten windows is the whole frame
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int
 
     def sketch(number: int, rng: Rng) -> Sketch:
         case = cases[number // each]
-        if number % WHOLE == WHOLE - 1:
+        if number % FRAME_EVERY == FRAME_EVERY - 1:
             return frame_sketch(case, model.window, model.latent_side, rng)
         lesion_free = number % 5 < 2 or not case.lesions  # two fifths are asked for: some cases have no room
         return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
