@@ -23,7 +23,6 @@ COLOURS = {  # after Okabe & Ito 2008: told apart by colour-blind readers, and i
     "selected": "#009e73",
     "selected+pseudo-label": "#00593f",
     "no-negatives": "#7fb800",
-    "no-fills": "#7fb800",
     "pseudo-label": "#56b4e9",
     "oracle": "#1c2330",
 }

@@ -8,7 +8,7 @@ from diffaug.config import WITH_LABELS
 from diffaug.report.tables import Interval, Results
 
 CANDIDATES = (
-    f"selected{WITH_LABELS}", "selected", "no-negatives", "no-fills", "validated", "fixed-threshold", "random-kept",
+    f"selected{WITH_LABELS}", "selected", "no-negatives", "validated", "fixed-threshold", "random-kept",
     "unfiltered", "pseudo-label", "copy-paste",
 )  # fmt: skip
 SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
