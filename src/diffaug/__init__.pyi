@@ -62,6 +62,7 @@ from diffaug.painting.painter import Painter as Painter
 from diffaug.painting.painter import Painting as Painting
 from diffaug.pipeline.run import run_pipeline as run_pipeline
 from diffaug.report.page import write_report as write_report
+from diffaug.study.sets import Selection as Selection
 from diffaug.study.sets import select_set as select_set
 from diffaug.study.study import run_study as run_study
 from diffaug.synthesis.generate import GenerateSummary as GenerateSummary

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json, write_json
+from diffaug.artifacts import PathLike, read_json, write_json
 from diffaug.config import SelectConfig, config_from_values
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
@@ -70,7 +70,9 @@ def read_baseline(study: Path, **changed: Any) -> tuple[dict[str, Any], Dataset,
     return plan, dataset, baseline
 
 
-def select_set(synthetic: Path, out: Path, study: Path, config: SelectConfig, count: int | None = None) -> Selection:
+def select_set(
+    synthetic: PathLike, out: PathLike, study: PathLike, config: SelectConfig, count: int | None = None
+) -> Selection:
     """Copy the selected cases of a synthetic set into a data set of their own, with the negatives that belong to them.
 
     The choice is a pure function of the manifest and of the scores, which are measured with the study's baseline once
@@ -87,7 +89,12 @@ def select_set(synthetic: Path, out: Path, study: Path, config: SelectConfig, co
     Raises:
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
         ConfigError: `out` holds something else, or `count` is under 1.
+
+    Example:
+        >>> config = diffaug.SelectConfig()
+        >>> diffaug.select_set("synthetic/mine", "selected/mine", "studies/mine", config)  # doctest: +SKIP
     """
+    synthetic, out, study = Path(synthetic), Path(out), Path(study)
     if count is not None and count < 1:
         raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
     plan, _, baseline = read_baseline(study, select=config.model_dump())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json, write_json
+from diffaug.artifacts import PathLike, read_json, write_json
 from diffaug.compute.progress import tracked
 from diffaug.config import StudyConfig, identity_of
 from diffaug.data.case import Case, digest_of_case
@@ -174,15 +174,15 @@ class Plan:
 
 
 def run_study(
-    data: Path,
-    out: Path,
-    synthetic: Sequence[Path],
+    data: PathLike,
+    out: PathLike,
+    synthetic: Sequence[PathLike],
     config: StudyConfig,
     *,
     seed: int = 0,
     test: str | Sequence[str] = "test",
     device: str = "cpu",
-    oracle: Path | None = None,
+    oracle: PathLike | None = None,
     allow_duplicates: bool = False,
     folds: int = 0,
 ) -> dict[str, Any]:
@@ -216,15 +216,21 @@ def run_study(
             it.
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
+
+    Example:
+        >>> config = diffaug.StudyConfig()
+        >>> diffaug.run_study("data/mine", "studies/mine", ["synthetic/mine"], config)  # doctest: +SKIP
     """
     from diffaug.compute.devices import device_of
 
+    data, out, oracle = Path(data), Path(out), None if oracle is None else Path(oracle)
+    sets = [Path(folder) for folder in synthetic]
     device = str(device_of(device))
     config = config.model_copy(update={"arms": ("real",)}) if folds else config
     for name in config.arms:
         parse_arm(name)  # a misspelt one is refused before anything is read
     tests = (test,) if isinstance(test, str) else test
-    inputs = read_fold_inputs(data, synthetic, oracle) if folds else read_inputs(data, synthetic, tests, oracle)
+    inputs = read_fold_inputs(data, sets, oracle) if folds else read_inputs(data, sets, tests, oracle)
     config = config.model_copy(update={"arms": config.arms or default_arms(inputs.painted.rows)})
     plan = Plan(inputs, config, parse_arms(config.arms), seed, folds, device, out)
     arms = plan.arms()
@@ -238,16 +244,22 @@ def run_study(
     exceptions = {"duplicates": repeated, "shared_groups": shared, "base_seen": seen}
 
     with held(out):
-        cut, columns = _stratify(out, inputs)  # reads every case
-        if seen is not None:
-            keep_seen(out / BASE_SEEN, inputs, seen)
-        claim(out, replace(contents, about={**contents.about, **exceptions}))
-        runs = plan.runs(arms, columns)
-        complete_runs(runs, config.workers)
-        for run in runs:
-            score_late_negatives(run)
-        more = {"contrast_cut": cut, "base_seen": _counted(seen)}
-        return write_summary(out, runs, config.bootstrap, seed, more, inputs.dataset.class_names)
+        return _completed(plan, arms, replace(contents, about={**contents.about, **exceptions}), seen)
+
+
+def _completed(plan: Plan, arms: Sequence[Arm], contents: Contents, seen: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Claim the folder, complete every run, and write the summary."""
+    inputs, out = plan.inputs, plan.out
+    cut, columns = _stratify(out, inputs)  # reads every case
+    if seen is not None:
+        keep_seen(out / BASE_SEEN, inputs, seen)
+    claim(out, contents)
+    runs = plan.runs(arms, columns)
+    complete_runs(runs, plan.config.workers)
+    for run in runs:
+        score_late_negatives(run)
+    more = {"contrast_cut": cut, "base_seen": _counted(seen)}
+    return write_summary(out, runs, plan.config.bootstrap, plan.seed, more, inputs.dataset.class_names)
 
 
 def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
