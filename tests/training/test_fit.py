@@ -62,7 +62,6 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
         "digests.json",
         "fit.json",
         "model_index.json",
-        "sampler.json",
         "seen_images.npz",
         "training",
         "validator",
