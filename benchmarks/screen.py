@@ -3,10 +3,10 @@
     python benchmarks/screen.py FULL STUDY --synthetic SYNTH [SYNTH ...]
 
 The weights of STUDY's `real` are trained on for a few iterations at a small learning rate: with its own cases alone,
-with pasted ones, and with each synthetic set, without and with its fills. All start alike and see the same real cases
-in the same order, so that they differ by far less than two runs of the study do. Tested are the images of `train` whose
-masks were withheld (FULL holds them); `val` and `test` are never opened. Printed are Dice, lesion pixels not found,
-precision, and Dice minus that of the real cases alone with a 95 % interval over images.
+with pasted ones, and with each synthetic set, without and with its negatives. All start alike and see the same real
+cases in the same order, so that they differ by far less than two runs of the study do. Tested are the images of
+`train` whose masks were withheld (FULL holds them); `val` and `test` are never opened. Printed are Dice, lesion
+pixels not found, precision, and Dice minus that of the real cases alone with a 95 % interval over images.
 """
 
 import argparse

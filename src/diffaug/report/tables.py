@@ -183,14 +183,11 @@ def read_cases(path: Path) -> tuple[TestedCase, ...]:
     try:
         return tuple(
             TestedCase(
-                row["arm"],
-                row["case"],
-                float(row["dice"]),
-                tuple(row["strata"].split(";")) if row["strata"] else (),
-                row["prediction"],
+                arm=row["arm"], case=row["case"], dice=float(row["dice"]), prediction=row["prediction"],
+                strata=tuple(filter(None, row["strata"].split(";"))),
             )
             for row in _rows(path)
-        )
+        )  # fmt: skip
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
 

@@ -1,6 +1,6 @@
 """The page's words: numbers as text, and the sentences that depend on what a study found; knows results, no files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,16 +65,16 @@ def signed_percent(interval: Interval) -> str:
     return _interval(interval, signed, " %")
 
 
-def _interval(interval: Interval, write: Any, unit: str = "") -> str:
+def _interval(interval: Interval, write: Callable[[float], str], unit: str = "") -> str:
     if interval["mean"] is None:
         return NO_VALUE
-    return f"{write(interval['mean'])}{unit} [{write(interval['low'] or 0.0)}, {write(interval['high'] or 0.0)}]"
+    return f"{write(interval['mean'])}{unit} [{write(interval['low'])}, {write(interval['high'])}]"
 
 
-def signed(value: float | None) -> str:
+def signed(value: float) -> str:
     """Write a fraction in hundredths with a sign; a value that rounds to zero has no sign."""
-    text = f"{abs(100 * (value or 0.0)):.1f}"
-    return text if text == "0.0" else f"{'+' if (value or 0.0) > 0 else '−'}{text}"
+    text = f"{abs(100 * value):.1f}"
+    return text if text == "0.0" else f"{'+' if value > 0 else '−'}{text}"
 
 
 def is_sure(interval: Interval) -> bool:
