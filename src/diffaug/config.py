@@ -22,15 +22,11 @@ Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Width = Annotated[int, Field(gt=0, multiple_of=16)]  # channels; every network normalises them in 16 groups
 Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px; the validator divides a cell into 4 x 4
 Weight = Annotated[float, Field(ge=0.0, le=20.0)]
-Source = Literal[
-    "folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"
-]  # layouts that `data/sources` reads
+# The layouts that `data/sources` reads.
+Source = Literal["folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"]
 WITH_LABELS = "+pseudo-label"  # the name of an arm that also trains on pseudo-labels ends with this
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
-
-
-Effect = Literal["extent", "computing", "place"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Affects:
     processes. `place`: a path; the digest of its content is part of the identity instead.
     """
 
-    what: Effect
+    what: Literal["extent", "computing", "place"]
 
 
 EXTENT, COMPUTING, PLACE = Affects("extent"), Affects("computing"), Affects("place")
@@ -50,13 +46,13 @@ EXTENT, COMPUTING, PLACE = Affects("extent"), Affects("computing"), Affects("pla
 def identity_of(config: "Knobs") -> dict[str, Any]:
     """Return the knobs that results depend on, as JSON values, groups nested."""
     values = config.model_dump(mode="json")
-    found: dict[str, Any] = {}
     for name, knob in type(config).model_fields.items():
-        if any(isinstance(mark, Affects) for mark in knob.metadata):
-            continue
         group = getattr(config, name)
-        found[name] = identity_of(group) if isinstance(group, Knobs) else values[name]
-    return found
+        if any(isinstance(mark, Affects) for mark in knob.metadata):
+            del values[name]
+        elif isinstance(group, Knobs):
+            values[name] = identity_of(group)
+    return values
 
 
 class Knobs(BaseModel):
@@ -444,9 +440,8 @@ def read_config(path: PathLike) -> Config:
         >>> diffaug.read_config("run.yaml").seed
         3
     """
-    path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"a config file must be readable: {path}: {error.strerror}; check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
