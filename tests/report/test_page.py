@@ -187,12 +187,13 @@ def ratios(folders):
     ]
     write_csv(folders / "ratios" / "curve.csv", rows, list(rows[0]))
     costs = {"annotated": 25, "draw": 0, "fold": "", "fit_seconds": 9.5, "requested": 12, "stopped": 1, "rejected": 1}
-    write_csv(folders / "ratios" / "costs.csv", [costs | {"kept": 10, "fills": 4, "generate_seconds": 20.0}], COSTS)
+    write_csv(folders / "ratios" / "costs.csv", [costs | {"kept": 10, "negatives": 4, "generate_seconds": 20.0}], COSTS)
     return folders / "ratios"
 
 
 COSTS = (
-    "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "fills", "generate_seconds",
+    "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "negatives",
+    "generate_seconds",
 )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_alarms_on_negatives_that_are_noted_later_belong_to_their_run(tmp_path):
     records = Records(tmp_path / "records.jsonl")
     for key in ("one", "two"):
         records.add(key, {**TOLD, "negatives": []}, rows_of([0.5]), None)
-    records.note("alarms", "one", {"negatives": [0.25]})
+    records.note("alarms", alarms_key("one", ""), {"negatives": [0.25]})
     found = Records(tmp_path / "records.jsonl")
     assert [found.run(key)["negatives"] for key in ("one", "two")] == [[0.25], []]
 
@@ -117,12 +117,3 @@ def test_of_several_classes_every_metric_is_kept_as_it_is(tmp_path):
     assert (first["iou"], first["cup_dice"], first["cup_hd95"], first["vcdr_error"]) == (0.9, 0.25, 7.2, 0.031)
     assert second["false_alarm"] == 0.5
     assert first["strata"] == ["large", "smaller-cup"] and second["strata"] == ["medium"]
-
-
-def test_lines_of_older_records_are_read_under_the_names_of_today(tmp_path):
-    old = TOLD | {"arm": "no-fills", "cases": {"real": 25, "pool": 9, "trained_fills": 4, "wanted_fills": 5}}
-    old = {name: value for name, value in old.items() if name != "negatives"} | {"fills": [0.5]}
-    Records(tmp_path / "records.jsonl").add("one", old, rows_of([0.5]), None)
-    found = Records(tmp_path / "records.jsonl").run("one")
-    assert found["arm"] == "no-negatives" and found["negatives"] == [0.5] and "fills" not in found
-    assert found["cases"] == {"real": 25, "pool": 9, "trained_negatives": 4, "wanted_negatives": 5}

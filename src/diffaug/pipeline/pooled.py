@@ -16,7 +16,8 @@ EXCEPTIONS = ("duplicates", "shared_groups")  # test images and groups that were
 CURVE_COLUMNS = ("annotated", "arm", "draws", "n", "mean", "low", "high")
 TRAINING_COLUMNS = ("annotated", "draw", "fold", "arm", "seed", "minutes")
 COST_COLUMNS = (
-    "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "fills", "generate_seconds",
+    "annotated", "draw", "fold", "fit_seconds", "requested", "stopped", "rejected", "kept", "negatives",
+    "generate_seconds",
 )  # fmt: skip
 
 

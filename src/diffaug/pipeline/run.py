@@ -189,6 +189,6 @@ def _cost(job: Job, fitted: "FitSummary | None", made: "GenerateSummary") -> dic
         "stopped": counts.stopped,
         "rejected": counts.rejected,
         "kept": counts.kept,
-        "fills": made.funnel.negatives.kept,
+        "negatives": made.funnel.negatives.kept,
         "generate_seconds": made.seconds,
     }

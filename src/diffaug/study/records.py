@@ -39,21 +39,6 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
     return digest_of_value([arm, knobs, painted, needed])
 
 
-RENAMED = {"fills": "negatives", "trained_fills": "trained_negatives", "wanted_fills": "wanted_negatives"}
-
-
-def _renamed(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with the names of today: what is called a negative was called a fill."""
-    if "run" not in line and "alarms" not in line:
-        return line
-    found = {RENAMED.get(name, name): value for name, value in line.items()}
-    if "cases" in found:
-        found["cases"] = {RENAMED.get(name, name): value for name, value in found["cases"].items()}
-    if found.get("arm") == "no-fills":
-        found["arm"] = "no-negatives"
-    return found
-
-
 def alarms_key(run: str, painted: str) -> str:
     """Return the key of what a run says of the negatives of one painting."""
     return digest_of_value([run, painted])
@@ -64,24 +49,25 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = [_renamed(line) for line in read_jsonl(path)]
+        self.lines = read_jsonl(path)
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             write_jsonl(path, self.lines)  # a kill cut the last line off
 
     def run(self, key: str, painted: str = "") -> dict[str, Any] | None:
-        """Return the line of a run, None where it is not recorded.
+        """Return the line of a run with the false alarms on the negatives of one painting. It is None without a record.
 
         Args:
-            key: Of the run.
-            painted: What fit and painting depend on: false alarms are those on negatives of this painting. Lines that
-                do not say theirs are taken for it.
+            key: The key of the run.
+            painted: The digest of what fit and painting depend on. A line that names no painting is taken for its own.
         """
         line = next((line for line in self.lines if line.get("run") == key), None)
         if line is None:
             return None
-        told = [line, *(line for line in self.lines if line.get("alarms") in (key, alarms_key(key, painted)))]
-        own = [one["negatives"] for one in told if one.get("negatives") and one.get("painted", painted) == painted]
-        return {**line, "negatives": own[-1] if own else []} if "negatives" in line else line
+        if "negatives" not in line:
+            return line
+        alarms = line["negatives"] if line.get("painted", painted) == painted else []
+        noted = (other["negatives"] for other in self.lines if other.get("alarms") == alarms_key(key, painted))
+        return {**line, "negatives": alarms or next(noted, [])}
 
     def add(self, key: str, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], cut: float | None) -> None:
         """Append a run, and the description of its test cases where there is none yet.
