@@ -40,7 +40,8 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
     study, synthetic = Path(study), None if synthetic is None else Path(synthetic)
     to = Path(to or study / "report.html")
     if to.is_dir() or to.suffix.lower() not in (".html", ".htm"):
-        raise StudyError(f"a report is an HTML file: {to} is none; name one that ends in .html")
+        found = "a folder" if to.is_dir() else "not one"
+        raise StudyError(f"a report is an HTML file: {to} is {found}; choose a file name that ends in .html")
     if synthetic is not None and not (synthetic / MANIFEST).is_file():
         raise StudyError(f"a report shows a finished synthetic set: {synthetic} has no {MANIFEST}; check the path")
     read = tables.read_study(study)
