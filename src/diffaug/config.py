@@ -1,7 +1,6 @@
 """Every setting ("knob") of the package, in the order of the stages. The fields are also the options of the commands.
 
-The comment of a field is its help text. A knob is here if an experiment in docs/results.md or docs/decisions.md shows
-that it matters; everything else is derived.
+The comment of a field is its help text. A knob is here if an experiment in docs/ shows that it matters.
 """
 
 from dataclasses import dataclass
