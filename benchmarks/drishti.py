@@ -164,9 +164,7 @@ def measure(
         "vcdr_bias": round(float(np.mean(np.subtract(measured, asked))), 4),
         "vcdr_mae_segmenter": round(float(np.mean(column(own, "vcdr_error"))), 4),
         "vcdr_rank_correlation_segmenter": correlation(truth, column(own, "vcdr")),
-        "vcdr_rank_correlation_backgrounds": correlation(
-            asked, [untouched[by_id[c.id]["background"]] for c in painted]
-        ),
+        "vcdr_rank_correlation_backgrounds": correlation(asked, [untouched[by_id[c.id].background] for c in painted]),
         "requested": [round(min(asked), 3), round(max(asked), 3)],
         **{
             f"{name}_dice{suffix}": round(float(np.median(column(some, f"{name}_dice"))), 3)

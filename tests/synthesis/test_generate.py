@@ -417,7 +417,7 @@ def test_sampling_starts_from_the_example_as_far_as_the_strength_says(fitted, ph
     torch.testing.assert_close(painter.prepare([replace(layout, start=None)], texts)[0].noise, noise)
 
 
-def test_a_fill_starts_from_the_tissue_that_is_there(fitted, phantoms):
+def test_a_negative_starts_from_the_tissue_that_is_there(fitted, phantoms):
     workshop = workshop_of(make_plan(fitted, phantoms, CONFIG.model_copy(update={"negatives": 10.0}), 0))
     request = next(r for r in map(workshop.maker.drawer.draw, range(20)) if r.negative)
     layout = workshop.maker.layout(request)
@@ -543,7 +543,7 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
     assert all(row.decision == "stopped" for row in rows)
 
 
-# For studies: everything painted to the end, and lesion-free fills
+# For studies: everything painted to the end, and negatives
 
 
 def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_pictures(strict, phantoms, unbroken, tmp_path):
@@ -570,24 +570,24 @@ def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_picture
 
 @pytest.fixture(scope="module")
 def filled(fitted, phantoms, tmp_path_factory):
-    """A set with about as many lesion-free fills as lesions."""
+    """A set with about as many negatives as lesions."""
     out = tmp_path_factory.mktemp("filled") / "synthetic"
     generate(fitted, phantoms, out, CONFIG.model_copy(update={"gate": "off", "negatives": 1.0}))
     return out
 
 
-def test_fills_come_on_top_of_the_cases_that_were_asked_for(filled):
+def test_negatives_come_on_top_of_the_cases_that_were_asked_for(filled):
     rows = read_rows(filled / "manifest.jsonl")
-    fills = [row for row in rows if row.request.negative]
-    kept = [row for row in fills if row.decision == "kept"]
-    assert fills
+    negatives = [row for row in rows if row.request.negative]
+    kept = [row for row in negatives if row.decision == "kept"]
+    assert negatives
     assert sum(row.decision == "kept" and not row.request.negative for row in rows) == CONFIG.count
     assert len(read_dataset(filled).cases) == CONFIG.count + len(kept)
-    assert read_json(filled / "summary.json")["negatives"]["requested"] == len(fills)
-    assert read_json(filled / "summary.json")["lesions"]["requested"] == len(rows) - len(fills)
+    assert read_json(filled / "summary.json")["negatives"]["requested"] == len(negatives)
+    assert read_json(filled / "summary.json")["lesions"]["requested"] == len(rows) - len(negatives)
 
 
-def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(filled, phantoms):
+def test_a_negative_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(filled, phantoms):
     dataset = read_dataset(phantoms)
     for row in read_rows(filled / "manifest.jsonl"):
         if not row.request.negative:
@@ -603,13 +603,13 @@ def test_a_fill_paints_tissue_off_the_lesions_and_its_label_is_the_backgrounds(f
             assert changed.any() and not (changed & ~region).any()
 
 
-def test_a_request_is_the_same_whether_or_not_others_are_fills(filled, ungated):
+def test_a_request_is_the_same_whether_or_not_others_are_negatives(filled, ungated):
     plain = {row.request.index: row for row in read_rows(ungated / "manifest.jsonl")}
     for row in read_rows(filled / "manifest.jsonl"):
         if not row.request.negative and row.request.index in plain:
             assert row.request == plain[row.request.index].request
-    fill = next(row for row in read_rows(filled / "manifest.jsonl") if row.request.negative)
-    assert fill.request.negative
+    negative = next(row for row in read_rows(filled / "manifest.jsonl") if row.request.negative)
+    assert negative.request.negative
 
 
 def test_a_set_says_which_images_and_annotations_its_model_was_fitted_on(ungated, phantoms):
