@@ -129,5 +129,5 @@ def test_a_checkpoint_holds_the_decoder_alone(frames, config, tmp_path):
 
 
 def test_a_codec_config_leaves_room_for_the_components():
-    with pytest.raises(ConfigError, match="width 16"):
+    with pytest.raises(ConfigError, match="it is 12, width is 16"):
         CodecConfig(width=16, latent_channels=12)

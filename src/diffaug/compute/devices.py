@@ -1,8 +1,6 @@
 """Devices by their names, and the processes that `accelerate launch` starts."""
 
 import os
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,22 +78,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def prepare_worker(parent: int) -> None:
-    """Prepare a worker process: one thread, and gone when its parent is.
-
-    Args:
-        parent: The parent's process id.
-    """
-
-    def leave_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
