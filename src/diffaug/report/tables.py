@@ -15,12 +15,6 @@ STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the pag
 MEASURES = (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_negative_rate"))
 MATTERS = 0.1  # the change of a case's Dice from which it counts as rescued or lost
 
-RENAMED = {
-    "fills": "negatives",
-    "trained_fills": "trained_negatives",
-    "wanted_fills": "wanted_negatives",
-}  # older files
-
 Interval = Mapping[str, Any]  # mean, low, high: numbers, or None where there is no value
 Group = Mapping[str, Any]  # what was measured of an arm, or of two arms' difference: intervals by metric, and `strata`
 
@@ -150,16 +144,11 @@ def results_from(summary: Mapping[str, Any], order: Sequence[str] = ()) -> Resul
     pairs = dict.fromkeys((arm, other) for other in ("real", *names) for arm in names)
     cuts = summary.get("contrast_cuts") or [summary.get("contrast_cut")]
     return Results(
-        arms={name: _renamed(summary["arms"][name]) for name in names},
+        arms={name: summary["arms"][name] for name in names},
         differences={pair: written[pair] for pair in pairs if pair in written},
         base_seen=summary.get("base_seen", {"known": False, "unannotated": 0, "annotated": 0}),
         contrast_cuts=tuple(cut for cut in cuts if cut is not None),
     )
-
-
-def _renamed(group: Group) -> Group:
-    """Return a group whose keys are those of today."""
-    return {RENAMED.get(key, key): _renamed(part) if isinstance(part, Mapping) else part for key, part in group.items()}
 
 
 def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -200,7 +189,7 @@ def read_table(path: Path, optional: bool = False) -> list[dict[str, Any]]:
     """
     if optional and not path.is_file():
         return []
-    return [{RENAMED.get(name, name): _value(cell) for name, cell in row.items()} for row in _rows(path)]
+    return [{name: _value(cell) for name, cell in row.items()} for row in _rows(path)]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
