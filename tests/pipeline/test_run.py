@@ -27,7 +27,7 @@ from diffaug.pipeline.run import _label_backgrounds, run_pipeline
 from diffaug.study.records import Records
 from diffaug.study.study import run_study
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def _lines(caplog: pytest.LogCaptureFixture) -> str:
@@ -116,11 +116,11 @@ def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) 
     before = digest_of_file(report.parent / "summary.json")
     for draw in (0, 1):
         shutil.rmtree(tmp_path / f"n6-draw{draw}")
-    assert "predictions are not beside" not in report.read_text(encoding="utf-8")
+    assert "whose predictions are not kept" not in report.read_text(encoding="utf-8")
     run_pipeline(real_alone(tmp_path))
     assert digest_of_file(report.parent / "summary.json") == before
     assert not list(tmp_path.glob("n6-draw*"))  # nothing was made again
-    assert "predictions are not beside these tables" in report.read_text(encoding="utf-8")
+    assert "whose predictions are not kept" in report.read_text(encoding="utf-8")
 
 
 def test_what_was_recorded_on_a_gpu_is_reported_where_there_is_none(tmp_path: Path) -> None:
