@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from synthetic_sets import CONFIG, tables_and_pictures, with_thresholds
+from synthetic_sets import CONFIG, tables_and_pictures, with_sampler, with_thresholds
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.backgrounds import Placer
@@ -541,6 +541,16 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
     assert left == {".lock", "config.json", "shards"}
     rows = read_rows(shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl")
     assert all(row.decision == "stopped" for row in rows)
+
+
+def test_the_sealed_sampler_shapes_what_is_painted(ungated, fitted, phantoms, tmp_path):
+    plain = {row.id: row.image_digest for row in read_rows(ungated / "manifest.jsonl")}
+    for change in ({"solver": "ab2"}, {"guidance": (2.0, 1.5)}, {"strength": 1.0}):
+        name = next(iter(change))
+        model = with_sampler(fitted, tmp_path / f"model-{name}", **change)
+        generate(model, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off"}))
+        other = {row.id: row.image_digest for row in read_rows(tmp_path / name / "manifest.jsonl")}
+        assert other.keys() == plain.keys() and all(other[key] != plain[key] for key in plain)
 
 
 # For studies: everything painted to the end, and negatives

@@ -148,7 +148,7 @@ class Painter:
                 layout.index,
                 noises[row],
                 conditioning.rows(slice(row, row + 1)),
-                self._target(layout, fine_masks[row]),
+                _target(self, layout, fine_masks[row]),
             )
             for row, layout in enumerate(layouts)
         ]
@@ -169,10 +169,6 @@ class Painter:
     def noised(self, start: Tensor, noise: Tensor) -> Tensor:
         """Return latents (1, Z, h, w) noised to where sampling starts."""
         return self.model.schedule.started(start, noise, self.sampler.steps, self.sampler.strength)
-
-    def _target(self, layout: Layout, mask: Tensor) -> Target:
-        size = NEGATIVE_BIN if layout.negative else layout.size_bin
-        return Target(mask, self.fine_region(layout), size, layout.fold)
 
     def fine_region(self, layout: Layout) -> Tensor:
         """Return where a layout is painted, at the validator's side, (1, s, s)."""
@@ -282,6 +278,12 @@ class Painter:
         return Painting(picture, mask.copy(), verdict.decision, verdict.checks, verdict.reason, seed)
 
 
+def _target(painter: Painter, layout: Layout, mask: Tensor) -> Target:
+    """Return what the gate holds a layout's samples against; `mask` at the validator's side, (K, s, s)."""
+    size = NEGATIVE_BIN if layout.negative else layout.size_bin
+    return Target(mask, painter.fine_region(layout), size, layout.fold)
+
+
 def _from_noise(painter: Painter) -> Painter:
     """Return a painter that paints from noise alone: with more steps, of the second order, where it does not yet."""
     if painter.sampler.strength == 1.0:
@@ -295,9 +297,7 @@ def _final_check(painter: Painter, layout: Layout, latents: Tensor) -> Check:
     """Look at a finished sample, (1, Z, h, w)."""
     model, step = painter.model, torch.tensor([painter.calibration.steps])
     masks = window_masks(layout.classes, layout.window, model.window)
-    target = Target(
-        F.avg_pool2d(masks, model.cell // UPSCALE)[0], painter.fine_region(layout), layout.size_bin, layout.fold
-    )
+    target = _target(painter, layout, F.avg_pool2d(masks, model.cell // UPSCALE)[0])
     gate = Gate(painter.validators, painter.calibration)
     return gate.check(latents, torch.zeros(1, dtype=torch.long), step, [target])[0]
 
