@@ -57,7 +57,7 @@ from diffaug.painting.compose import region_of
 from diffaug.painting.engine import Prepared, paint
 from diffaug.painting.example import mirrored_tissue
 from diffaug.painting.layout import Layout
-from diffaug.painting.painter import Painter, blended
+from diffaug.painting.painter import Painter, blended, noised
 from diffaug.painting.requests import paint_requests
 from diffaug.painting.window import CONTEXT, frame_window, window_image, window_mask
 from diffaug.report.pictures import spread
@@ -162,7 +162,7 @@ class Bench:
         layout, painter = self.layouts[index], self.workshop.painter.model
         tissue = mirrored_tissue(layout.background, layout.field & ~layout.region)
         start = painter.encode(window_image(tissue, layout.window, painter.window))
-        return self.workshop.painter.noised(start, painter.noise([layout.seed]))
+        return noised(self.workshop.painter, start, painter.noise([layout.seed]))
 
     @staticmethod
     def of(model: Path, data: Path, judge: Judge, pixel: Judge, count: int) -> "Bench":

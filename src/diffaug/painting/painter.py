@@ -159,16 +159,12 @@ class Painter:
         if layouts[0].start is None:  # all layouts of a batch start in one way
             return noises
         starts = self._encoded(layouts)
-        return [self.noised(starts[row : row + 1], noise) for row, noise in enumerate(noises)]
+        return [noised(self, starts[row : row + 1], noise) for row, noise in enumerate(noises)]
 
     def _encoded(self, layouts: Sequence[Layout]) -> Tensor:
         """Return the latents of what sampling starts from, (B, Z, h, w)."""
         shown = [image_of(layout.start, self.model.window) for layout in layouts if layout.start is not None]
         return self.model.encode(torch.cat(shown))
-
-    def noised(self, start: Tensor, noise: Tensor) -> Tensor:
-        """Return latents (1, Z, h, w) noised to where sampling starts."""
-        return self.model.schedule.started(start, noise, self.sampler.steps, self.sampler.strength)
 
     def fine_region(self, layout: Layout) -> Tensor:
         """Return where a layout is painted, at the validator's side, (1, s, s)."""
@@ -276,6 +272,11 @@ class Painter:
         sample = replace(sample, checks=(_final_check(self, layout, sample.latents),))
         verdict = verdict_on(layout, sample, self.calibration, "conformal", True)
         return Painting(picture, mask.copy(), verdict.decision, verdict.checks, verdict.reason, seed)
+
+
+def noised(painter: Painter, start: Tensor, noise: Tensor) -> Tensor:
+    """Return latents (1, Z, h, w) noised to where a painter's sampling starts."""
+    return painter.model.schedule.started(start, noise, painter.sampler.steps, painter.sampler.strength)
 
 
 def _target(painter: Painter, layout: Layout, mask: Tensor) -> Target:

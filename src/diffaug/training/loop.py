@@ -233,11 +233,8 @@ def optimise(
     best = Best(score, modules.values(), tensors) if score else None
     optimiser, moments = _optimiser(parameters, recipe)
 
-    # Everything that a resumed run needs, by name.
-    state = {f"weights/{key}": value for key, value in tensors.items()} | moments
-    state |= {f"average/{key}": value for key, value in average.values.items()}
-    if best:
-        state |= {f"best/{key}": value for key, value in best.values.items()} | {"least": best.least}
+    state = moments | _named("weights", tensors) | _named("average", average.values)  # all that a resumed run needs
+    state |= _named("best", best.values) | {"least": best.least} if best else {}
     start = _load(checkpoint, state) if checkpoint.exists() else 0
     if process.leads:
         write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] <= start))
@@ -278,6 +275,11 @@ def optimise(
     _fill(tensors, best.values if best else average.values)
     for module in modules.values():
         module.eval()
+
+
+def _named(kind: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by the names that they have in a checkpoint."""
+    return {f"{kind}/{name}": value for name, value in values.items()}
 
 
 def log_of(files: Path) -> Path:
