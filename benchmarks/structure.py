@@ -13,7 +13,8 @@ What is counted, in `src/diffaug` of a checkout:
 - *Imports* are all import statements of the package's own modules, those inside functions included, those under
   `if TYPE_CHECKING` not, since they never run. *Layers* are the packages and top files on the longest chain of imports
   between them; *cycles* are groups of modules, and of packages, that import each other on some way.
-- A *knob* is a field of a class that derives from `Knobs` in `config.py`, unless it is itself a group of knobs.
+- A *knob* is a field of a class that derives from `Knobs` in `config.py`, unless it is itself a group of knobs. Knobs
+  that are marked as an extent, as computing or as a place shape no result, and need no evidence.
 - A knob has *evidence* if it is named (1) in docs/results.md or docs/decisions.md, in code marks (`name`, a fenced
   block) as `name`, `group.name` or `--name`; (2) as a key in a file of docs/results/; or (3) in a benchmark, as a
   string `name`, `group.name`, `name=value` or `--name`, or as an argument of a knob class or of `model_copy`. A name
@@ -202,8 +203,13 @@ def package_graph(graph: Graph) -> Graph:
 # knobs
 
 
-def knobs_of(config: ast.Module) -> list[str]:
-    """Return every knob as `group.name`, such as study.iterations, in the order of the file."""
+def knobs_of(config: ast.Module, *, shaping: bool = False) -> list[str]:
+    """Return every knob as `group.name`, such as study.iterations, in the order of the file.
+
+    Args:
+        config: The module of knobs.
+        shaping: Leave out those that are marked to shape no result.
+    """
     groups: dict[str, list[ast.AnnAssign]] = {"Knobs": []}
     for node in config.body:
         if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id in groups for b in node.bases):
@@ -212,7 +218,10 @@ def knobs_of(config: ast.Module) -> list[str]:
     for group, lines in groups.items():
         prefix = group.removesuffix("Config").lower()
         for line in lines:
-            if isinstance(line.target, ast.Name) and ast.unparse(line.annotation) not in groups:
+            kind = ast.unparse(line.annotation)
+            if shaping and re.search(r"\b(EXTENT|COMPUTING|PLACE)\b", kind):
+                continue
+            if isinstance(line.target, ast.Name) and kind not in groups:
                 found.append(f"{prefix}.{line.target.id}".lstrip("."))
     return found
 
@@ -289,7 +298,8 @@ def measure(root: Path) -> Structure:
     graph = {module.name: imports(module, names) for module in modules if module.name}  # nothing imports the face
     functions = definitions(modules, FUNCTIONS)
     lengths, code_lengths = sorted(part.lines for part, _ in functions), sorted(count for _, count in functions)
-    knobs = knobs_of(next(module.tree for module in modules if module.name == "config"))
+    config = next(module.tree for module in modules if module.name == "config")
+    knobs = knobs_of(config)
     return Structure(
         lines=lines,
         code=code,
@@ -305,7 +315,7 @@ def measure(root: Path) -> Structure:
         module_cycles=cycles(graph),
         package_cycles=cycles(package_graph(graph)),
         knobs=knobs,
-        unproven=without_evidence(knobs, evidence(root)),
+        unproven=without_evidence(knobs_of(config, shaping=True), evidence(root)),
         row_accesses=row_accesses(modules),
     )
 
