@@ -245,7 +245,7 @@ def test_too_few_trajectories_stop_nothing_and_the_calibration_says_so():
     few = calibration(delta=0.02).with_trajectories(painted(40))
     assert few.stop_groups == {}
     assert all(few.threshold(name, 2) == 0.0 and few.threshold(name, 4) == 0.5 for name in BINS)
-    assert any("40 trajectories are too few" in line for line in few.notices())
+    assert any("40 painted trajectories are too few" in line for line in few.notices())
 
 
 def test_one_threshold_for_every_size_moves_the_looks_before_it():
@@ -270,18 +270,22 @@ def test_bins_that_share_a_threshold_are_named():
     alone = calibration()
     assert alone.notices() == []
     shared = calibration(groups={**alone.groups, "small": ("small", "medium")}, counts={"small": 3, "medium": 9})
-    assert shared.notices() == ["the threshold of small lesions is that of 3 small, 9 medium together: one bin needs 9"]
+    assert shared.notices() == [
+        "only 3 small lesions are annotated (9 are needed): they share a threshold with the 9 medium ones"
+    ]
 
 
 def test_a_gate_that_hardly_chooses_says_so():
     low = calibration(thresholds={**calibration().thresholds, "small": {"2": 0.0, "4": 0.03}})
     (notice,) = low.notices()
-    assert "hardly chooses" in notice and "small 0.03" in notice and "medium" not in notice
+    assert "rejects little" in notice and "0.03 for small lesions" in notice and "medium" not in notice
 
 
 def test_a_gate_with_too_few_lesions_in_all_says_that_nothing_is_rejected():
     few = calibration(counts={"small": 3, "medium": 2, "large": 0})
-    assert few.notices()[0] == "nothing is rejected: the fit has 5 lesions, and alpha 0.1 needs 9"
+    assert few.notices()[0].startswith(
+        "only 5 lesions are annotated (9 are needed for alpha 0.1): the gate rejects nothing"
+    )
     assert len(few.notices()) == 1
 
 

@@ -12,7 +12,7 @@ where the trajectories came from; several looks share delta equally.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -172,28 +172,40 @@ class Calibration:
         return replace(self, trajectories=()).accepting({name: self.threshold(name, self.steps) for name in BINS})
 
     def notices(self) -> list[str]:
-        """Return a line for each size bin whose threshold is not its own."""
-        found = []
+        """Return a sentence for each size whose threshold is shared, and one for a gate that rejects or stops little."""
+        notices = []
         least, total = math.ceil(1 / self.alpha - 1), sum(self.counts.values())
         if total < least:
-            found.append(f"nothing is rejected: the fit has {total} lesions, and alpha {self.alpha:g} needs {least}")
+            notices.append(
+                f"only {total} lesions are annotated ({least} are needed for alpha {self.alpha:g}): the gate rejects "
+                "nothing; annotate more, or fit with a larger --validator.alpha"
+            )
         for name, members in self.groups.items():
             if members != (name,) and total >= least:
-                held = ", ".join(f"{self.counts.get(member, 0)} {member}" for member in members)
-                found.append(f"the threshold of {name} lesions is that of {held} together: one bin needs {least}")
+                others = _listed(f"{self.counts.get(member, 0)} {member}" for member in members if member != name)
+                notices.append(
+                    f"only {self.counts.get(name, 0)} {name} lesions are annotated ({least} are needed): they share a "
+                    f"threshold with the {others} ones"
+                )
         low = [name for name in BINS if total >= least and self.threshold(name, self.steps) < WEAK]
         if low:
-            worst = ", ".join(f"{name} {self.threshold(name, self.steps):.2f}" for name in low)
-            found.append(
-                f"the gate hardly chooses: its validators miss 1 real lesion of {1 / self.alpha:.0f}, so a score of "
-                f"{worst} is enough; annotate more, or give --gate fixed a threshold"
+            scores = _listed(f"{self.threshold(name, self.steps):.2f} for {name} lesions" for name in low)
+            notices.append(
+                f"the gate rejects little: the validators do not find 1 of {1 / self.alpha:.0f} real lesions, so a "
+                f"score of {scores} is enough; annotate more, or generate with --gate fixed"
             )
         for name, members in self.stop_groups.items():
             if members != (name,):
-                found.append(f"{name} samples are stopped on the way by the trajectories of {', '.join(members)}")
+                others = _listed(member for member in members if member != name)
+                notices.append(
+                    f"too few {name} samples were painted to calibrate early stops: {others} ones count, too"
+                )
         if self.trajectories and not self.stop_groups:
-            found.append(f"nothing is stopped on the way: {len(self.trajectories)} trajectories are too few")
-        return found
+            notices.append(
+                f"no sample is stopped early: {len(self.trajectories)} painted trajectories are too few to calibrate "
+                "it; fit with a larger --validator.trajectories"
+            )
+        return notices
 
     def save(self, path: Path) -> None:
         """Write `calibration.json`."""
@@ -217,6 +229,12 @@ class Calibration:
             return Calibration(**values)
         except (DataError, TypeError, KeyError, AttributeError):
             raise ModelError(f"a model needs its calibration: {path} is missing or malformed; fit it again") from None
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """Return parts as a list in words: "a", "a and b", "a, b and c"."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def calibrate(
