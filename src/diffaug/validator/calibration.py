@@ -172,7 +172,7 @@ class Calibration:
         return replace(self, trajectories=()).accepting({name: self.threshold(name, self.steps) for name in BINS})
 
     def notices(self) -> list[str]:
-        """Return a sentence for each size whose threshold is shared, and one for a gate that rejects or stops little."""
+        """Return a sentence for each size that shares its threshold, and for a gate that rejects or stops little."""
         notices = []
         least, total = math.ceil(1 / self.alpha - 1), sum(self.counts.values())
         if total < least:
