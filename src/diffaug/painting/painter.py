@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.artifacts import PathLike, digest_of_folder
-from diffaug.compute.devices import device_of
+from diffaug.compute.devices import device_of, one_thread
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.request import RequestMasks
 from diffaug.config import SamplerConfig
@@ -262,14 +262,13 @@ class Painter:
         new = np.asarray(classes.any(axis=0))
         masks = RequestMasks(new, np.zeros_like(new), new, new.astype(np.uint8))
         layout = layout_of(image, masks, classes, view, prompt=prompt or EMPTY_PROMPT, seed=seed)
-        painter = self
+        painter = _for_one(self, from_noise=start == "noise")
         if start == "image":
             layout = replace(layout, start=tissue_of(layout, self.model.window))
-        else:
-            painter = _from_noise(self)
-        (_, sample), *_ = painter.paint_layouts([[layout]], [layout.prompt], None)
-        (picture,) = painter.pictures([layout], [sample])
-        sample = replace(sample, checks=(_final_check(self, layout, sample.latents),))
+        with one_thread():  # sums have one order then, so that the bytes are the same wherever it is called
+            (_, sample), *_ = painter.paint_layouts([[layout]], [layout.prompt], None)
+            (picture,) = painter.pictures([layout], [sample])
+            sample = replace(sample, checks=(_final_check(self, layout, sample.latents),))
         verdict = verdict_on(layout, sample, self.calibration, "conformal", True)
         return Painting(picture, mask.copy(), verdict.decision, verdict.checks, verdict.reason, seed)
 
@@ -285,13 +284,13 @@ def _target(painter: Painter, layout: Layout, mask: Tensor) -> Target:
     return Target(mask, painter.fine_region(layout), size, layout.fold)
 
 
-def _from_noise(painter: Painter) -> Painter:
-    """Return a painter that paints from noise alone: with more steps, of the second order, where it does not yet."""
-    if painter.sampler.strength == 1.0:
-        return painter
-    change = {"strength": 1.0, "solver": "ab2", "steps": max(painter.sampler.steps, STEPS_FROM_NOISE)}
-    sampler = painter.sampler.model_copy(update=change)
-    return Painter(painter.model, sampler, painter.calibration, painter.validators, painter.slots)
+def _for_one(painter: Painter, *, from_noise: bool) -> Painter:
+    """Return a painter of one slot. From noise alone it takes more steps, of the second order, if it does not yet."""
+    sampler = painter.sampler
+    if from_noise and sampler.strength < 1.0:
+        change = {"strength": 1.0, "solver": "ab2", "steps": max(sampler.steps, STEPS_FROM_NOISE)}
+        sampler = sampler.model_copy(update=change)
+    return Painter(painter.model, sampler, painter.calibration, painter.validators, slots=1)
 
 
 def _final_check(painter: Painter, layout: Layout, latents: Tensor) -> Check:
