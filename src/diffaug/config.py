@@ -23,7 +23,6 @@ Cell = Annotated[int, Field(gt=0, multiple_of=4)]  # px; the validator divides a
 Weight = Annotated[float, Field(ge=0.0, le=20.0)]
 # The layouts that `data/sources` reads.
 Source = Literal["folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"]
-WITH_LABELS = "+pseudo-label"  # the name of an arm that also trains on pseudo-labels ends with this
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
 Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 

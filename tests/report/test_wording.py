@@ -17,6 +17,7 @@ from diffaug.report.wording import (
     signed,
     verdict,
 )
+from diffaug.study.statistics import Comparison
 
 EMPTY = {"mean": None, "low": None, "high": None}
 
@@ -127,7 +128,7 @@ def test_small_lesions_are_reported_or_said_to_be_absent():
 
 def test_the_headline_is_about_the_arm_furthest_along_the_pipeline():
     def headline(*arms):
-        return headline_arm(Results({}, {(arm, "real"): {} for arm in arms}))
+        return headline_arm(Results({}, {Comparison(arm, "real"): {} for arm in arms}))
 
     assert headline("copy-paste", "validated") == "validated"
     assert headline("oracle", "selected@2") == "selected@2"

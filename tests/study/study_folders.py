@@ -119,8 +119,9 @@ def write_set(folder: Path, rows: list[Row], classes: tuple[LabelClass, ...] = (
 def _turned_down(folder: Path, row: Row) -> Row:
     preview = f"shards/00000/rejected/{row.id}.png"
     (folder / row.image).rename(folder / preview)
-    (folder / row.mask).rename(folder / preview.replace(".png", "_mask.png"))
-    return replace(row, image="", mask="", preview=preview, image_digest="", mask_digest="")
+    mask = f"shards/00000/rejected/{row.id}_mask.png"
+    (folder / row.mask).rename(folder / mask)
+    return replace(row, image="", mask="", preview=preview, preview_mask=mask, image_digest="", mask_digest="")
 
 
 def write_provenance(folder: Path, data: Path) -> None:

@@ -297,7 +297,7 @@ def test_turned_down_requests_leave_a_few_pictures_and_no_case(unbroken):
             for row in shown:
                 picture = read_image(unbroken / row.preview)
                 assert picture.shape[:2] == (row.window[2],) * 2
-                assert (unbroken / row.preview).with_name(f"{row.id}_mask.png").is_file()
+                assert (unbroken / row.preview_mask).is_file()
 
 
 def test_the_summary_is_the_funnel_of_the_manifest_by_size(unbroken):
@@ -685,8 +685,7 @@ def test_a_gate_of_two_classes_judges_by_the_worse_and_shows_what_it_refused_in_
     generate(strict, eyes, tmp_path / "some", CONFIG.model_copy(update={"count": 1}))
     refused = [row for row in read_rows(tmp_path / "some" / "manifest.jsonl") if row.preview]
     assert refused
-    path = tmp_path / "some" / refused[0].preview
-    assert set(np.unique(read_label(path.with_name(f"{path.stem}_mask.png")))) == {0, 1, 2}
+    assert set(np.unique(read_label(tmp_path / "some" / refused[0].preview_mask))) == {0, 1, 2}
 
 
 def test_a_second_disc_in_an_eye_is_refused_before_anything_is_written(fitted_eyes, eyes, tmp_path):

@@ -149,6 +149,7 @@ class Row:
         mask: Path of its label.
         region: Of a negative, the path of a mask of what was painted.
         preview: Path of a small picture of what was turned down.
+        preview_mask: Path of the requested mask in that picture.
         image_digest: Of the picture's bytes.
         mask_digest: Of the label's bytes.
         lesion_free: Whether the whole label is background.
@@ -170,6 +171,7 @@ class Row:
     mask: str = ""
     region: str = ""
     preview: str = ""
+    preview_mask: str = ""
     image_digest: str = ""
     mask_digest: str = ""
     lesion_free: bool = False
@@ -198,12 +200,7 @@ class Row:
     @property
     def files(self) -> tuple[str, ...]:
         """The paths of all files that it names."""
-        return tuple(path for path in (self.image, self.mask, self.region, self.preview) if path)
-
-    @property
-    def preview_mask(self) -> str:
-        """The path of the mask that lies beside the preview; empty without one."""
-        return self.preview.removesuffix(".png") + "_mask.png" if self.preview else ""
+        return tuple(path for path in (self.image, self.mask, self.region, self.preview, self.preview_mask) if path)
 
 
 @dataclass(frozen=True, repr=False)

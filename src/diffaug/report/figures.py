@@ -4,10 +4,10 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from diffaug.config import WITH_LABELS
 from diffaug.data.lesions import SIZES
 from diffaug.report.pictures import data_uri
 from diffaug.report.tables import Group, Interval, PairedCase, Results, Study, paired_cases
+from diffaug.study.arms import parse_arm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,11 +62,10 @@ def draw_all(study: Study, arm: str | None) -> dict[str, str]:
 
 def _gains_by_ratio(results: Results, usual: float) -> list[tuple[str, float, Interval]]:
     """Return (arm without its ratio, ratio, difference of Dice to `real`) of the arms that have several ratios."""
-    parts = [
-        (*arm.partition("@"), group["dice"]) for arm, group in results.against_real if not arm.endswith(WITH_LABELS)
-    ]
-    several = {name for name, at, _, _ in parts if at}
-    return [(name, float(ratio or usual), dice) for name, _, ratio, dice in parts if name in several]
+    gains = [(parse_arm(arm), group["dice"]) for arm, group in results.against_real]
+    gains = [(spec, dice) for spec, dice in gains if not spec.with_labels]
+    several = {spec.kind for spec, _ in gains if spec.ratio is not None}
+    return [(spec.kind, spec.ratio or usual, dice) for spec, dice in gains if spec.kind in several]
 
 
 def _draw(draw: "Callable[[Figure, list[Axes]], None]", width: float, height: float, columns: int = 1) -> str:
@@ -101,7 +100,7 @@ def strata_figure(results: Results) -> str:
 
     Arms of another ratio of painted cases (NAME@RATIO) are left out, unless there are no others.
     """
-    arms = [arm for arm in results.arms if "@" not in arm] or list(results.arms)
+    arms = [arm for arm in results.arms if parse_arm(arm).ratio is None] or list(results.arms)
     strata = results.strata
 
     def groups(arm: str) -> list[Group]:
@@ -143,7 +142,7 @@ def differences_figure(results: Results) -> str:
     rows = [
         (arm, name, group if name == "all" else group["strata"][name])
         for arm, group in results.against_real
-        if "@" not in arm
+        if parse_arm(arm).ratio is None
         for name in ("all", *results.strata)
     ]
 

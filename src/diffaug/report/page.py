@@ -14,6 +14,7 @@ from diffaug.data.manifest import MANIFEST, SUMMARY, Counts, Funnel, funnel, neg
 from diffaug.errors import StudyError
 from diffaug.report import figures, pictures, tables, wording
 from diffaug.report.tables import Study
+from diffaug.study.arms import parse_arm
 
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
 
@@ -94,6 +95,7 @@ def _render(page: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["without_ratio"] = lambda arm: parse_arm(arm).without_ratio
     environment.filters |= {
         name: getattr(wording, name)
         for name in ("fraction", "points", "percent", "pixels", "signed_percent", "is_sure", "case_counts")

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffaug.artifacts import read_json
 from diffaug.errors import DataError, StudyError
+from diffaug.study.statistics import Comparison, differences
 
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
 MEASURES = (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_negative_rate"))
@@ -25,20 +26,20 @@ class Results:
 
     Attributes:
         arms: What was measured of each arm, in the order of the study.
-        differences: The paired difference of two arms, by (arm, arm it is compared with).
+        differences: The paired difference of two arms, by what is compared.
         base_seen: How many test images the painter's base model has seen; None where nothing was painted.
         contrast_cuts: The contrast below which a lesion is low-contrast, one for each draw that has another.
     """
 
     arms: Mapping[str, Group]
-    differences: Mapping[tuple[str, str], Group]
+    differences: Mapping[Comparison, Group]
     base_seen: Mapping[str, Any] | None = None
     contrast_cuts: tuple[float, ...] = ()
 
     @property
     def against_real(self) -> list[tuple[str, Group]]:
         """Each arm that was compared with `real`, and the difference."""
-        return [(arm, group) for (arm, other), group in self.differences.items() if other == "real"]
+        return [(pair.arm, group) for pair, group in self.differences.items() if pair.against == "real"]
 
     @property
     def first(self) -> Group:
@@ -52,7 +53,7 @@ class Results:
 
     def difference(self, arm: str, other: str) -> Group:
         """Return the paired difference of two arms that were compared."""
-        return self.differences[arm, other]
+        return self.differences[Comparison(arm, other)]
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ def read_study(folder: Path) -> Study:
 def results_from(summary: Mapping[str, Any], order: Sequence[str] = ()) -> Results:
     """Return what a summary holds, in the order of a study's arms; JSON files sort by name."""
     names = [arm for arm in order or summary["arms"] if arm in summary["arms"]]
-    written = {tuple(name.split(" - ")): group for name, group in summary["differences"].items()}
-    pairs = dict.fromkeys((arm, other) for other in ("real", *names) for arm in names)
+    written = differences(summary)
+    pairs = dict.fromkeys(Comparison(arm, other) for other in ("real", *names) for arm in names)
     cuts = summary.get("contrast_cuts") or [summary.get("contrast_cut")]
     return Results(
         arms={name: summary["arms"][name] for name in names},
@@ -155,7 +156,7 @@ def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the rows of summary.csv in the form of summary.json: arms and differences, by metric and stratum."""
     found: dict[str, Any] = {"arms": {}, "differences": {}}
     for row in table:
-        name = f"{row['arm']} - {row['against']}" if row["against"] else row["arm"]
+        name = Comparison(row["arm"], row["against"]).name if row["against"] else row["arm"]
         group = found["differences" if row["against"] else "arms"].setdefault(name, {"n": row["n"], "strata": {}})
         if row["stratum"] != "all":
             group = group["strata"].setdefault(row["stratum"], {"n": row["n"]})
@@ -271,9 +272,9 @@ def comparisons(results: Results, arm: str | None) -> list[ComparisonRow]:
         return []
     count, against_real = results.arms[arm]["n"], results.difference(arm, "real")
     rows = [
-        ComparisonRow(f"Dice, {arm} against {other}", count, False, group["dice"], group["dice"]["p"])
-        for (compared, other), group in results.differences.items()
-        if compared == arm and other != "real"
+        ComparisonRow(f"Dice, {arm} against {pair.against}", count, False, group["dice"], group["dice"]["p"])
+        for pair, group in results.differences.items()
+        if pair.arm == arm and pair.against != "real"
     ]
     parts = {"all lesions": against_real} | {f"{name} lesions": part for name, part in against_real["strata"].items()}
     for label, part in parts.items():

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffaug.config import WITH_LABELS
 from diffaug.report.tables import Interval, Results
+from diffaug.study.statistics import Comparison
 
 CANDIDATES = (
-    f"selected{WITH_LABELS}", "selected", "no-negatives", "validated", "fixed-threshold", "random-kept",
+    "selected+pseudo-label", "selected", "no-negatives", "validated", "fixed-threshold", "random-kept",
     "unfiltered", "pseudo-label", "copy-paste",
 )  # fmt: skip
 SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
@@ -146,7 +146,7 @@ def labelled_sentence(results: Results, arm: str | None) -> str:
         return ""
     first = " in the first draw" if results.arms[arm].get("draws", 1) > 1 else ""
     text = f"{arm} was also trained on {count} unannotated images{first}, with masks predicted by real"
-    difference = results.differences.get((arm, "pseudo-label"), {}).get("dice")
+    difference = results.differences.get(Comparison(arm, "pseudo-label"), {}).get("dice")
     if difference is None:
         return f"{text}. The arm pseudo-label was not run, so how much these images contribute is not known."
     return (

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from diffaug.config import WITH_LABELS, StudyConfig
+from diffaug.config import StudyConfig
 from diffaug.data.case import Case
 from diffaug.data.manifest import Row, accepted, lesions, painted, turned_down
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study import choose
 from diffaug.study.inputs import PaintedRows
 
+WITH_LABELS = "+pseudo-label"  # the name of an arm that also trains on pseudo-labels ends with this
 ARMS = {
     "real": "the annotated training cases",
     "copy-paste": "the same, and lesions of these cases blended onto other training frames",
@@ -76,6 +77,11 @@ class ArmSpec:
     def without_labels(self) -> str:
         """The name of the same arm without labelled images."""
         return self.name.removesuffix(WITH_LABELS)
+
+    @property
+    def without_ratio(self) -> str:
+        """The name of the same arm with the usual number of painted cases."""
+        return self.kind + (WITH_LABELS if self.with_labels else "")
 
     @property
     def meaning(self) -> str:

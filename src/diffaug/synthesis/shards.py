@@ -176,7 +176,7 @@ def _pictured(workshop: Workshop, folder: Path, out: Path, waiting: Sequence[_Fi
         if item.written:
             row = _write_case(row, folder, item.layout, image, workshop.label(item.layout.masks.values), out)
         if item.shown:
-            row = replace(row, preview=_write_preview(workshop, row.id, folder, item.layout, image, out))
+            row = _write_preview(row, workshop, folder, item.layout, image, out)
         yield row
 
 
@@ -197,10 +197,11 @@ def _write_case(row: Row, folder: Path, layout: Layout, image: Pixels, label: La
     )  # fmt: skip
 
 
-def _write_preview(workshop: Workshop, name: str, folder: Path, layout: Layout, image: Pixels, out: Path) -> str:
-    """Write the window of a turned-down request, and beside it the requested mask."""
-    path = folder / "turned-down" / f"{name}.png"
-    write_png(path, np.asarray(layout.window.crop(image), dtype=np.uint8))
+def _write_preview(row: Row, workshop: Workshop, folder: Path, layout: Layout, image: Pixels, out: Path) -> Row:
+    """Write the window of a turned-down request with the requested mask, and return the row with their names."""
+    paths = [folder / "turned-down" / f"{row.id}{ending}.png" for ending in ("", "_mask")]
     mask = np.asarray(layout.window.crop(layout.masks.values * layout.masks.new), dtype=np.uint8)
-    write_png(path.with_name(f"{path.stem}_mask.png"), workshop.label(mask))
-    return path.relative_to(out).as_posix()
+    write_png(paths[0], np.asarray(layout.window.crop(image), dtype=np.uint8))
+    write_png(paths[1], workshop.label(mask))
+    names = [path.relative_to(out).as_posix() for path in paths]
+    return replace(row, preview=names[0], preview_mask=names[1])
