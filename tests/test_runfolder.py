@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from diffaug.errors import ConfigError
-from diffaug.runfolder import Contents, claim, claimed, held, holds, read_contents
+from diffaug.errors import ConfigError, DataError
+from diffaug.runfolder import Contents, claim, claimed, contents_of, held, holds, read_contents
 
 THING = Contents("synthetic set", {"seed": 1, "config": {"count": 3}}, "config.json", about={"place": "here"})
 
@@ -58,8 +58,18 @@ def test_a_folder_that_holds_other_files_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("old", [{"identity": {"seed": 1}}, {"format": 1, "identity": {}}, [], {"format": 2}])
 def test_a_folder_of_another_version_is_one_clear_line(tmp_path: Path, old: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(old))
-    with pytest.raises(ConfigError, match=r"another version of diffaug; choose another folder"):
+    with pytest.raises(ConfigError, match=r"another version of diffaug; run its stage again in another folder"):
         claim(tmp_path, THING)
+
+
+def test_what_a_folder_must_say_is_read_or_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config.json is needed: it does not exist"):
+        contents_of(tmp_path, "config.json")
+    claim(tmp_path, THING)
+    assert contents_of(tmp_path, "config.json")["identity"] == THING.identity
+    (tmp_path / "config.json").write_text('{"identity": {"seed": 1}}')
+    with pytest.raises(ConfigError, match="another version of diffaug"):
+        contents_of(tmp_path, "config.json")
 
 
 def _hold(folder: str, ready: Any, done: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import make_folder, read_json, versions, write_json
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, DataError
 
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
@@ -52,10 +52,23 @@ def read_contents(folder: Path, file: str) -> dict[str, Any] | None:
     values = read_json(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("identity"), dict):
         raise ConfigError(
-            f"a run folder is continued by the version that made it: {path} is of another version of diffaug; "
-            "choose another folder"
+            f"a run folder is read and continued by the version that made it: {path} is of another version of diffaug; "
+            "run its stage again in another folder"
         )
     return values
+
+
+def contents_of(folder: Path, file: str) -> dict[str, Any]:
+    """Return what the file of a folder says.
+
+    Raises:
+        ConfigError: An older version of diffaug wrote it.
+        DataError: There is none, or it is not JSON.
+    """
+    found = read_contents(folder, file)
+    if found is None:
+        raise DataError(f"{folder / file} is needed: it does not exist; run the stage that writes it")
+    return found
 
 
 def holds(folder: Path, contents: Contents) -> bool:

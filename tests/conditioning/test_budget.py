@@ -7,6 +7,7 @@ from diffaug.artifacts import read_json, write_json, write_jsonl
 from diffaug.conditioning.budget import check_aim, make_budget, read_needs, stratum
 from diffaug.data.case import digest_of_case
 from diffaug.errors import ConfigError, StudyError
+from diffaug.runfolder import FORMAT
 
 WORDS = {
     "train-0": {"size": "small", "contrast": "low-contrast"},
@@ -57,7 +58,7 @@ def study(cases, tmp_path):
     folder = tmp_path / "study"
     (folder / "runs").mkdir(parents=True)
     tested = {case.id: digest_of_case(case) for case in cases[:3]}
-    write_json(folder / "study.json", {"identity": {"folds": 2}, "tested": tested})
+    write_json(folder / "study.json", {"format": FORMAT, "identity": {"folds": 2}, "tested": tested})
     write_json(folder / "summary.json", {})
     for seed, missed in ((0, 0.2), (1, 0.6)):
         rows = [{"case": case.id, "false_negative_rate": missed} for case in cases[:3]]

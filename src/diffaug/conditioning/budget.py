@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json, read_jsonl
+from diffaug.artifacts import read_jsonl
 from diffaug.conditioning.findings import nearest
 from diffaug.conditioning.prompts import WORDS
 from diffaug.config import AIMS
 from diffaug.data.case import Case, digest_of_case
 from diffaug.errors import ConfigError, StudyError
+from diffaug.runfolder import contents_of
 
 LOW = "low-contrast"
 STRATA = tuple(f"{size}{contrast}" for size in WORDS["size"] for contrast in ("", f" {LOW}"))
@@ -137,7 +138,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
             f"a baseline must be a finished study: {study} lacks study.json or summary.json; "
             "run `diffaug study DATA STUDY --folds 5 --baseline`"
         )
-    plan = read_json(study / "study.json")
+    plan = contents_of(study, "study.json")
     tested: Mapping[str, str] = plan.get("tested", {})
     held = {digest_of_case(case): case for case in held_out}
     for name, digest in tested.items():

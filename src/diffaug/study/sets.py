@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, read_json, write_json
+from diffaug.artifacts import PathLike, write_json
 from diffaug.config import SelectConfig, config_from_values
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
@@ -22,7 +22,7 @@ from diffaug.data.manifest import (
 )
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, StudyError
-from diffaug.runfolder import held
+from diffaug.runfolder import contents_of, held
 from diffaug.study import choose
 from diffaug.study.derive import Baseline, Derived, labelled_cases, make_labels, read_scores, selected_cases
 from diffaug.study.inputs import read_set
@@ -58,8 +58,9 @@ def read_baseline(study: Path, **changed: Any) -> tuple[dict[str, Any], Dataset,
 
     Raises:
         StudyError: The arm `real` is not trained, or the data were changed since.
+        ConfigError: An older version of diffaug made the study.
     """
-    plan = read_json(study / "study.json")
+    plan = contents_of(study, "study.json")
     config = config_from_values({"study": plan["config"] | changed}).study
     dataset = read_dataset(Path(plan["data"]))
     baseline = Baseline(study, plan["identity"]["seed"], config, dataset.annotated("train"))
