@@ -134,7 +134,7 @@ def test_a_broken_part_is_told_before_what_depends_on_it():
 
 @pytest.mark.parametrize("values", [[1], "text", 3])
 def test_a_config_must_be_a_mapping(values):
-    assert "mapping" in refused(values)
+    assert "`name: value` lines" in refused(values)
 
 
 @pytest.mark.parametrize("preset", ["huge", ["default"], 3, {}])

@@ -63,7 +63,7 @@ def test_a_folder_of_another_version_is_one_clear_line(tmp_path: Path, old: Any)
 
 
 def test_what_a_folder_must_say_is_read_or_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"config.json is needed: it does not exist"):
+    with pytest.raises(DataError, match=r"config.json says what a folder holds: .* has none"):
         contents_of(tmp_path, "config.json")
     claim(tmp_path, THING)
     assert contents_of(tmp_path, "config.json")["identity"] == THING.identity

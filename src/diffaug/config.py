@@ -132,8 +132,7 @@ class ValidatorConfig(Knobs):
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     # Chance that the gate stops a sample early that it would have accepted at the end. Raise it to save more steps.
     delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
-    # Samples that are painted to the end to calibrate early stops. With fewer than 1 / delta - 1 none is stopped
-    # early.
+    # Samples painted to the end to calibrate early stops: at least 1 / delta - 1, which is 49 by default.
     trajectories: Count = 128
 
 
@@ -148,7 +147,8 @@ class SamplerConfig(Knobs):
     # Share of the timesteps that are sampled. Below 1, painting starts from a training lesion that is moved onto the
     # mask. With 1 it starts from noise, which needs more steps.
     strength: Fraction = 0.4
-    # Guidance weights: text, then text and mask while noise is high. 1 disables guidance.
+    # Two guidance weights: for the prompt alone, and for prompt and mask together while noise is high. 1 disables
+    # guidance.
     guidance: tuple[Weight, Weight] = (1.0, 1.0)
 
 
@@ -215,8 +215,8 @@ class GenerateConfig(Knobs):
 class SelectConfig(Knobs):
     """`diffaug select`: which of the accepted cases are worth training on."""
 
-    # Quantile of the loss under the arm `real` above which a case counts as too hard. Lower it if chosen cases look
-    # wrong.
+    # A case is too hard if its loss, computed with the network of the arm `real`, lies above this quantile. Lower it
+    # if chosen cases look wrong.
     hard_cut: Fraction = 0.9
     # Weight of a case's difference from the training cases. The weight of its loss is 1.
     novelty: Annotated[float, Field(ge=0.0)] = 0.5
@@ -230,7 +230,8 @@ def _listed(value: Any) -> Any:
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
-    # Arms to compare. By default real and copy-paste, and, if there are painted cases, unfiltered and selected.
+    # Arms to compare. By default real and copy-paste, selected if --synthetic holds accepted cases, and unfiltered if
+    # it also holds rejected ones.
     arms: Annotated[tuple[str, ...], EXTENT] = ()
     # Number of trainings of each arm, each with its own seed. Raise it for narrower intervals.
     seeds: Annotated[Positive, EXTENT] = 1
@@ -410,7 +411,7 @@ def config_from_values(values: Any, preset: str = "default") -> Config:
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {preset!r}")
     if not isinstance(values, dict):
-        raise ConfigError(f"a config must be a mapping of knobs; got {type(values).__name__}")
+        raise ConfigError(f"a config file must hold settings as `name: value` lines; got {type(values).__name__}")
     try:
         return Config.model_validate(_merge(PRESETS[preset].model_dump(), values))
     except ValidationError as error:

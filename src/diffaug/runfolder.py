@@ -67,7 +67,10 @@ def contents_of(folder: Path, file: str) -> dict[str, Any]:
     """
     found = read_contents(folder, file)
     if found is None:
-        raise DataError(f"{folder / file} is needed: it does not exist; run the stage that writes it")
+        raise DataError(
+            f"{file} says what a folder holds: {folder} has none; check the path, or run the stage "
+            "that makes the folder"
+        )
     return found
 
 

@@ -86,7 +86,7 @@ def test_the_folder_above_the_archive_is_read(published: Path, tmp_path: Path) -
         (lambda s: (s / "Original/1.tif").rename(s / "Original/frame1.tif"), ["named by their numbers", "frame1.tif"]),
         (lambda s: (s / "Original/1.tif").rename(s / "Original/613.tif"), ["1 to 612", "613.tif"]),
         (lambda s: shutil.rmtree(s / "Ground Truth"), ["Original/ and Ground Truth/", "has neither"]),
-        (shutil.rmtree, ["a source must be a folder"]),
+        (shutil.rmtree, ["the images to import must lie in a folder"]),
     ],
     ids=["frames missing", "mask missing", "other name", "other number", "no masks", "no folder"],
 )

@@ -159,7 +159,7 @@ def empty(source: Path) -> None:
         (lambda s: shutil.rmtree(s / "val/mask"), "images need their masks: val"),
         (lambda s: (s / "val/index.json").write_text("[1]"), "index.json lists ImgName and Label"),
         (lambda s: [shutil.rmtree(s / split) for split in STEMS], "has neither"),
-        (shutil.rmtree, "a source must be a folder"),
+        (shutil.rmtree, "the images to import must lie in a folder"),
     ],
 )
 def test_a_bad_source_is_one_line_and_leaves_nothing(

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         command: Command = tyro.cli(
             Commands,
             prog="diffaug",
-            description="Paint lesions where annotations are scarce, and prove whether they help.",
+            description="Paint lesions where annotations are scarce, and measure whether they help.",
             args=words,
             config=(OmitSubcommandPrefixes,),
         )

@@ -117,8 +117,12 @@ def check_aim(aim: str, baseline: Path | None) -> None:
         raise ConfigError(f"an aim must be a known name: {aim!r} is not; {nearest(aim, AIMS)}")
     if (aim == "missed") != (baseline is not None):
         raise ConfigError(
-            f"--aim missed and --baseline STUDY belong together: the aim is {aim}, the baseline {baseline}; "
-            "make one with `diffaug study DATA STUDY --folds 5 --baseline`"
+            f"--aim missed and --baseline STUDY belong together: the aim is {aim}, and --baseline is "
+            + (
+                "not given; make STUDY with `diffaug study DATA STUDY --folds 5 --baseline`"
+                if baseline is None
+                else f"{baseline}; leave --baseline out, or set --aim missed"
+            )
         )
 
 

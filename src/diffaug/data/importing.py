@@ -66,7 +66,7 @@ def import_dataset(layout: str, source: PathLike, to: PathLike, seed: int = 0, p
     if layout not in LAYOUTS:
         raise ConfigError(f"a layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
     if not source.is_dir():
-        raise DataError(f"a source must be a folder: {source} is none; check the path")
+        raise DataError(f"the images to import must lie in a folder: {source} is none; check the path")
     refuse_occupied(to)
     listed = LAYOUTS[layout](source)
     if listed.convert is None:

@@ -296,13 +296,18 @@ def verify(folder: Path) -> str:
         ModelError: The folder is unfinished, or a file is missing or altered.
     """
     if not folder.is_dir():
-        raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} does not exist; fit one")
+        raise ModelError(
+            f"a model is a folder made by `diffaug fit`: {folder} does not exist; check the path, or run `diffaug fit`"
+        )
     try:
         digests = dict(read_json(folder / "digests.json"))
     except (DataError, TypeError, ValueError):
         digests = {}
     if not digests:
-        raise ModelError(f"a finished model has a digests.json: {folder} has none; run `diffaug fit` again")
+        raise ModelError(
+            f"a finished model has a digests.json: {folder} has none; check the path, or "
+            "run `diffaug fit` again, if it was stopped"
+        )
     for name, digest in digests.items():
         if not (folder / name).is_file():
             raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")

@@ -121,7 +121,10 @@ def read_study(folder: Path) -> Study:
         DataError: A file of the study is damaged.
     """
     if not (folder / "summary.json").is_file():
-        raise StudyError(f"a report needs a finished study: {folder} has no summary.json; run `diffaug study` again")
+        raise StudyError(
+            f"a report needs a finished study: {folder} has no summary.json; check the path, or "
+            "run `diffaug study` to its end"
+        )
     plan = {"shared_groups": [], "duplicates": []} | read_json(folder / "study.json")
     arms = plan["config"]["arms"]
     results = results_from(read_json(folder / "summary.json"), arms)

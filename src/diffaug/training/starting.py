@@ -32,7 +32,8 @@ def usable_base(base: Path | str | None, config: FitConfig) -> Checkpoint | None
     takes_lora = found is not None and kind_of(found.folder).takes_lora
     if rank and not takes_lora:
         raise ConfigError(
-            f"LoRA is for a Stable Diffusion base: denoiser.lora_rank is {rank} with another base; leave --lora out"
+            f"LoRA is for a Stable Diffusion base: denoiser.lora_rank is {rank} with another base; "
+            "name a Stable Diffusion inpainting checkpoint with --base, or leave --lora out"
         )
     if takes_lora and not rank:
         raise ConfigError(f"Stable Diffusion is tuned by LoRA: denoiser.lora_rank is 0 with {base}; add --lora 16")
