@@ -4,6 +4,7 @@ The comment of a field is its help text. A knob is here if an experiment in docs
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -380,10 +381,8 @@ PRESETS: dict[str, Config] = {
 
 def _group_at(root: str, place: tuple[int | str, ...]) -> Any:
     """Return the class of the group of knobs at a place, seen from the class named `root`."""
-    group: Any = next((cls for cls in Knobs.__subclasses__() if cls.__name__ == root), Config)
-    for part in place:
-        group = group.model_fields[part].annotation
-    return group
+    start: Any = next((cls for cls in Knobs.__subclasses__() if cls.__name__ == root), Config)
+    return reduce(lambda group, part: group.model_fields[part].annotation, place, start)
 
 
 def explain(error: ValidationError) -> str:
@@ -395,7 +394,8 @@ def explain(error: ValidationError) -> str:
         return f"a setting must be a known one: {where} is not; use one of {known}"
     if first["type"] == "value_error":  # raised by a check of this file
         return f"{where}: {first['ctx']['error']}"
-    return f"{where}: {first['msg']}; got {first['input']!r}"
+    rule = first["msg"].partition(",")[0].replace("Input should be", "must be")
+    return f"{where} {rule}: it is {first['input']!r}; choose another value"
 
 
 def config_from_values(values: Any, preset: str = "default") -> Config:

@@ -179,7 +179,7 @@ def test_an_import_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_an_impossible_option_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = said(capsys, ["fit", "d", "m", "--validator.alpha", "0.7"])
-    assert status == 1 and err == "diffaug: alpha: Input should be less than 0.5; got 0.7\n"
+    assert status == 1 and err == "diffaug: alpha must be less than 0.5: it is 0.7; choose another value\n"
 
 
 def test_a_config_file_with_an_unknown_knob_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def test_the_name_of_an_arm_says_what_it_trains_on(name, kind, ratio, derived, p
     "name", ["magic", "real@2", "selected@0", "selected@much", "oracle+pseudo-label", "pseudo-label+pseudo-label"]
 )
 def test_an_unknown_arm_is_refused_with_the_valid_names(name):
-    with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle.*; got '{re.escape(name)}'"):
+    with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle: it is '{re.escape(name)}'"):
         parse_arms(["real", name])
 
 

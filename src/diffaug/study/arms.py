@@ -114,9 +114,8 @@ def parse_arm(name: str) -> ArmSpec:
     with_labels, ratio = name.endswith(WITH_LABELS), _ratio(text)
     if name not in ARMS and (kind not in PAINTED or (at and ratio is None)):
         raise ConfigError(
-            f"an arm must be one of {', '.join(ARMS)}, or one of {', '.join(PAINTED)} with a number of painted "
-            f"cases for each real one, such as selected@2; one of these with {WITH_LABELS} also trains on the "
-            f"images of pseudo-label; got {name!r}"
+            f"an arm must be one of {', '.join(ARMS)}: it is {name!r}; a painted arm may end in @RATIO, such as "
+            f"selected@2, and then in {WITH_LABELS}"
         )
     return ArmSpec(name, kind, ratio if at else None, with_labels)
 
