@@ -50,7 +50,7 @@ def test_a_frame_of_both_sets_is_said(make_source: Make, tmp_path: Path) -> None
         (lambda source: shutil.rmtree(source / DEVELOPMENT / "masks"), "lacks one"),
         (lambda source: (source / DEVELOPMENT / "masks/c3.jpg").unlink(), "every image needs a mask"),
         (lambda source: (source / DEVELOPMENT / "images/c3.jpg").write_bytes(b"no image"), "must decode: case c3"),
-        (shutil.rmtree, "must be a folder"),
+        (shutil.rmtree, "must lie in a folder"),
     ],
 )
 def test_a_bad_source_is_one_line_and_leaves_nothing(

@@ -87,7 +87,7 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(
 
 
 def test_a_missing_source_is_one_line(tmp_path: Path) -> None:
-    assert "must be a folder" in refused(tmp_path / "none", tmp_path / "data")
+    assert "must lie in a folder" in refused(tmp_path / "none", tmp_path / "data")
 
 
 @pytest.mark.parametrize("split", SPLITS)
