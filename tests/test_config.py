@@ -161,7 +161,7 @@ def test_an_impossible_value_is_one_line_wherever_it_comes_from(alpha):
         lambda: ValidatorConfig(alpha=alpha),
         lambda: config_from_values({"fit": {"validator": {"alpha": alpha}}}),
     ):
-        with pytest.raises(ConfigError, match=r"alpha: .*" + str(alpha)) as error:
+        with pytest.raises(ConfigError, match=r"alpha must be .*: it is .*" + str(alpha)) as error:
             make()
         assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match=r"fit\.validator\.alpha"):
