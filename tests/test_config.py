@@ -91,7 +91,7 @@ def test_an_impossible_value_is_one_line_that_names_the_knob(knob, value):
 
 
 def test_a_value_that_fits_no_kind_is_told_by_its_place_alone():
-    assert refused({"data": {"annotated": [0]}}).startswith("data.annotated.0: ")
+    assert refused({"data": {"annotated": [0]}}).startswith("data.annotated.0 must be ")
 
 
 def test_a_single_value_is_a_list_of_one():
