@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffaug.data.cells import SHARES, draw_cells
 from diffaug.data.folder import check_dataset
-from diffaug.data.phantom import KINDS, Phantom, make_phantoms, phantom_of_index
+from diffaug.data.phantom import KINDS, Phantom, cells_of_index, make_phantoms, phantom_of_index
 from diffaug.errors import ConfigError
 
 
@@ -83,4 +84,45 @@ def test_impossible_numbers_are_refused_and_leave_nothing(tmp_path: Path, train:
     with pytest.raises(ConfigError) as error:
         make_phantoms(tmp_path / "data", train, size=size)
     assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_of_cells_holds_many_nuclei_and_some_touch() -> None:
+    from diffaug.data.lesions import count_lesions
+
+    masks = [cells_of_index("train", index, 256)[1] for index in range(12)]
+    counts = [count_lesions(mask) for mask in masks]
+    assert min(counts) >= 12
+    assert 18 <= np.median(counts) <= 36
+    assert all(mask.mean() < 0.5 for mask in masks)
+
+
+def test_nuclei_are_brighter_than_their_dark_background_save_in_brightfield() -> None:
+    lights = set()
+    for index in range(40):
+        pixels, mask, light = draw_cells(np.random.default_rng(index), 128)
+        inside, outside = np.median(pixels[mask]), np.median(pixels[~mask])
+        assert inside < outside - 30 if light == "brightfield" else inside > outside + 10
+        assert (outside > 150) == (light == "brightfield")
+        lights.add(light)
+    assert lights == set(SHARES)
+
+
+def test_a_frame_of_cells_depends_on_seed_split_and_index_alone() -> None:
+    again, other = cells_of_index("train", 3, 96), cells_of_index("train", 3, 96, seed=1)
+    assert np.array_equal(again[0], cells_of_index("train", 3, 96)[0])
+    assert not np.array_equal(again[0], other[0])
+
+
+def test_cells_are_a_data_set_that_passes_every_check(tmp_path: Path) -> None:
+    data = make_phantoms(tmp_path / "data", 6, 2, 2, 2, kind="cells", size=128)
+    assert [len(data.split(split)) for split in ("train", "val", "test", "unannotated")] == [6, 2, 2, 2]
+    assert check_dataset(data).notices == ()
+    for case in data.split("train"):
+        assert np.array_equal(case.read_mask(), cells_of_index("train", int(case.id.split("-")[1]), 128)[1])
+
+
+def test_an_unknown_kind_of_phantoms_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="endoscopy, cells"):
+        make_phantoms(tmp_path / "data", 2, kind="stars")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

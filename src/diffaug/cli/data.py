@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -38,7 +38,7 @@ class DataImport:
 
 @dataclass
 class DataPhantom:
-    """Draw a data set of phantoms: procedural scenes that look like endoscopy, to try the package without images.
+    """Draw a data set of phantoms: procedural images, to try the package without images of your own.
 
     Example: diffaug data phantom data/phantoms --train 60 --test 40
     """
@@ -48,15 +48,18 @@ class DataPhantom:
     val: int = 20  # Number of validation cases, to choose settings on.
     test: int = 40  # Number of test cases.
     unannotated: int = 40  # Number of training images without masks.
+    # What the images look like: endoscopy (scenes with one or two lesions), or cells (20 to 40 bright nuclei on a dark
+    # background, as in fluorescence microscopy).
+    kind: Literal["endoscopy", "cells"] = "endoscopy"
     size: int = 256  # Side of an image in pixels.
     seed: Seed = 0
 
     def run(self) -> None:
-        """Draw the scenes."""
+        """Draw the images."""
         from diffaug.data.phantom import make_phantoms
 
         counts = (self.train, self.val, self.test, self.unannotated)
-        dataset = make_phantoms(self.to, *counts, size=self.size, seed=self.seed, progress="phantoms")
+        dataset = make_phantoms(self.to, *counts, kind=self.kind, size=self.size, seed=self.seed, progress="phantoms")
         print(f"{len(dataset)} cases in {self.to}")
 
 

@@ -1,7 +1,8 @@
-"""Phantoms: procedural endoscopy-like images with lesions, for demonstrations and tests.
+"""Phantoms: procedural images with lesions, for demonstrations and tests.
 
-About half of the lesions are obvious; the others are small, flat or both. Every case is a pure function of the seed, of
-its split and of its index, however many cases are made.
+There are two kinds of data set: endoscopy-like scenes, and nuclei of cells under a microscope (`cells.py`). In scenes
+about half of the lesions are obvious; the others are small, flat or both. Every case is a pure function of the kind, of
+the seed, of its split and of its index, however many cases are made.
 
 Knows nothing of anatomy: a phantom shows that the software runs and that some lesions are hard to find, and nothing
 about patients.
@@ -9,7 +10,7 @@ about patients.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +18,7 @@ from numpy.random import Generator
 from diffaug.artifacts import PathLike
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case
+from diffaug.data.cells import draw_cells
 from diffaug.data.folder import SPLITS, Dataset, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.images import Mask, Pixels, write_png
 from diffaug.data.scene import (
@@ -35,6 +37,7 @@ from diffaug.data.scene import (
 from diffaug.errors import ConfigError
 
 Kind = Literal["protruding", "small-protruding", "small-flat", "flat"]
+Phantoms = Literal["endoscopy", "cells"]  # kinds of data set
 
 SMALLEST = 64  # px; below, a small lesion has no pixels left
 LESION_FREE_SHARE = 0.5  # of the unannotated scenes
@@ -64,6 +67,7 @@ def make_phantoms(
     test: int = 40,
     unannotated: int = 40,
     *,
+    kind: Phantoms = "endoscopy",
     size: int = 256,
     seed: int = 0,
     progress: str = "",
@@ -72,16 +76,17 @@ def make_phantoms(
 
     Args:
         to: A new folder.
-        train: How many training cases, at least 1. Annotated cases have one or two lesions.
+        train: How many training cases, at least 1.
         val: How many cases to choose settings on.
         test: How many cases to test on.
-        unannotated: How many images without a mask. About half of them have a lesion.
+        unannotated: How many images without a mask. About half of the scenes have a lesion; all frames of cells do.
+        kind: `endoscopy` draws scenes with one or two lesions, `cells` some 20 to 40 nuclei a frame.
         size: Side of the square images in px, at least 64.
         seed: Chooses every scene; a case depends on the seed, its split and its index only.
         progress: What to call the work in a progress bar on stderr; empty for none.
 
     Raises:
-        ConfigError: A number is out of range, or `to` holds something else, or cannot be written.
+        ConfigError: A number is out of range, the kind is unknown, or `to` holds something else, or cannot be written.
 
     Example:
         >>> diffaug.make_phantoms("data/phantoms", train=2, val=1, test=1, unannotated=0, size=64)
@@ -93,25 +98,37 @@ def make_phantoms(
         raise ConfigError(
             f"phantoms need one training case and {SMALLEST} px at least: got {counts} at {size} px; raise them"
         )
+    if kind not in get_args(Phantoms):
+        raise ConfigError(f"a kind of phantoms is one of {', '.join(get_args(Phantoms))}: it is {kind!r}; choose one")
     refuse_occupied(to)
     names = [(split, index) for split, count in counts.items() for index in range(count)]
     with new_dataset(to) as folder:
-        for kind in ("images", "masks"):
-            (folder / kind).mkdir()
-        written = (_write_phantom(folder, *name, size, seed) for name in tracked(names, len(names), progress))
+        for part in ("images", "masks"):
+            (folder / part).mkdir()
+        written = (_write_phantom(folder, *name, kind, size, seed) for name in tracked(names, len(names), progress))
         write_cases(folder, list(written))
     return read_dataset(to)
 
 
-def _write_phantom(folder: Path, split: str, index: int, size: int, seed: int) -> Case:
+def _write_phantom(folder: Path, split: str, index: int, kind: Phantoms, size: int, seed: int) -> Case:
     name = f"{split}-{index}"
-    phantom = phantom_of_index(split, index, size, seed)
+    if kind == "cells":
+        pixels, lesions = cells_of_index(split, index, size, seed)
+    else:
+        phantom = phantom_of_index(split, index, size, seed)
+        pixels, lesions = phantom.image, phantom.mask
     image = folder / "images" / f"{name}.png"
-    write_png(image, phantom.image)
+    write_png(image, pixels)
     mask = None if split == "unannotated" else folder / "masks" / f"{name}.png"
     if mask:
-        write_png(mask, phantom.mask.astype(np.uint8) * 255)
+        write_png(mask, lesions.astype(np.uint8) * 255)
     return Case(name, image, mask, group=name, split=split)
+
+
+def cells_of_index(split: str, index: int, size: int = 256, seed: int = 0) -> tuple[Pixels, Mask]:
+    """Draw the frame of nuclei of a split and an index: pixels, shape (S, S, 3), and mask, shape (S, S)."""
+    pixels, mask, _ = draw_cells(np.random.default_rng([seed, SPLITS.index(split), index]), size)
+    return pixels, mask
 
 
 def phantom_of_index(split: str, index: int, size: int = 256, seed: int = 0) -> Phantom:
