@@ -14,10 +14,11 @@ from statistics import fmean
 from typing import Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_jsonl, write_jsonl
-from diffaug.config import StudyConfig, identity_of
+from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
+from diffaug.knobs import identity_of
 from diffaug.study.arms import Arm
 from diffaug.study.runs import Run
 from diffaug.study.strata import contrast_cut, profile, record

@@ -7,20 +7,18 @@ from pydantic import ValidationError
 
 from diffaug.config import (
     PRESETS,
-    Affects,
     Config,
     FitConfig,
     GenerateConfig,
-    Knobs,
     Source,
     StudyConfig,
     ValidatorConfig,
     config_from_values,
-    identity_of,
     read_config,
 )
 from diffaug.data.sources import LAYOUTS
 from diffaug.errors import ConfigError
+from diffaug.knobs import Affects, Knobs, identity_of
 
 
 def refused(values):

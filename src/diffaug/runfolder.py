@@ -1,7 +1,7 @@
 """A folder that holds one thing: it is claimed before work starts, locked during the work, and refused to other work.
 
 One JSON file of the folder says what it holds: the `identity`, which is everything that its results depend on
-(`config.identity_of` and digests of what was read), and, for readers, more such as the versions of packages. Work with
+(`knobs.identity_of` and digests of what was read), and, for readers, more such as the versions of packages. Work with
 the same identity continues where a killed process stopped; any other identity is refused in one line.
 """
 

@@ -10,7 +10,8 @@ import pytest
 
 import diffaug
 from diffaug.cli.main import main
-from diffaug.config import Config, Knobs
+from diffaug.config import Config
+from diffaug.knobs import Knobs
 
 PACKAGE = Path(diffaug.__file__).parent
 ROOT = Path(__file__).parents[2]

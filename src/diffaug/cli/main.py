@@ -17,8 +17,8 @@ from diffaug.cli.data import Data, Prompts
 from diffaug.cli.model import Fit, Generate, Remove, Segment
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import PseudoLabel, Report, Select, Study
-from diffaug.config import explain
 from diffaug.errors import ConfigError, DiffaugError
+from diffaug.knobs import explain
 
 Commands = (
     Annotated[Demo, subcommand("demo")]

@@ -13,12 +13,13 @@ from diffaug.artifacts import digest_of_file, digest_of_folder, digest_of_value
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.drawer import check_config, is_generic
 from diffaug.conditioning.findings import library_of
-from diffaug.config import Config, GenerateConfig, identity_of
+from diffaug.config import Config, GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, write_cases
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError
+from diffaug.knobs import identity_of
 from diffaug.runfolder import Contents, is_same, read_contents, write_contents
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import digest_of_value, read_jsonl, write_json
-from diffaug.config import StudyConfig, identity_of
+from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import StudyError
+from diffaug.knobs import identity_of
 from diffaug.runfolder import Contents, claim
 from diffaug.study.arms import Arm, check_size
 from diffaug.study.runs import Run

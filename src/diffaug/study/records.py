@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_jsonl
-from diffaug.config import StudyConfig, identity_of
+from diffaug.config import StudyConfig
+from diffaug.knobs import identity_of
 from diffaug.study.arms import parse_arm
 from diffaug.study.statistics import METRICS
 

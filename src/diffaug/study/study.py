@@ -11,10 +11,11 @@ from typing import Any
 
 from diffaug.artifacts import PathLike, read_json, write_json
 from diffaug.compute.progress import tracked
-from diffaug.config import StudyConfig, identity_of
+from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.manifest import accepted
 from diffaug.data.split import folds_by_group
+from diffaug.knobs import identity_of
 from diffaug.runfolder import Contents, claim, held, holds, read_contents
 from diffaug.study import choose
 from diffaug.study.arms import Arm, ArmSpec, build_arms, check_size, default_arms, parse_arm, parse_arms

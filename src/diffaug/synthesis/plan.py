@@ -10,11 +10,12 @@ from diffaug.compute.devices import device_of
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
-from diffaug.config import GenerateConfig, identity_of
+from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, check_dataset, read_dataset
 from diffaug.data.manifest import PROVENANCE
 from diffaug.errors import ConfigError, ModelError
+from diffaug.knobs import identity_of
 from diffaug.models.checkpoints import verify
 from diffaug.models.sampling import read_sampler
 from diffaug.runfolder import Contents

@@ -14,13 +14,14 @@ import torch
 
 from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_json, write_json
 from diffaug.compute.devices import device_of, leave_others, this_process
-from diffaug.config import FitConfig, GenerateConfig, SamplerConfig, identity_of
+from diffaug.config import FitConfig, GenerateConfig, SamplerConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.images import Pixels
 from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.data.split import folds_by_group
 from diffaug.errors import DataError
+from diffaug.knobs import identity_of
 from diffaug.models.base import LatentInpainter
 from diffaug.models.checkpoints import Checkpoint, read_words, seal, verify, write_words
 from diffaug.models.sampling import write_sampler
