@@ -138,7 +138,7 @@ def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path
         masks, lesion = drawer.masks(request), drawer.backgrounds.lesion(request.background)
         image, field = (
             drawer.cases[request.background].read_image(),
-            drawer.backgrounds.placement_map(request.background).field,
+            drawer.backgrounds.field(request.background),
         )
         black = border(image)
         stays = lesion & ~masks.old & (request.placement != "removed")

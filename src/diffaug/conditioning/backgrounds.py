@@ -1,17 +1,19 @@
 """The images that can be painted on, and where on them a mask can lie.
 
 Annotated training cases are backgrounds, and other images beside them: lesion-free ones, and ones with lesions that a
-baseline found. Each image is read and analysed when it is first asked for.
+baseline found. Each image is read and analysed when it is first asked for, and only once: places are sought on a draft,
+the image scaled down to at most DRAFT px, which costs the same for frames of every size.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
+from PIL import Image
 
 from diffaug.conditioning.attributes import Surroundings, surroundings_of
-from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, entries_of, render
+from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, draft_size, drafted, entries_of, render
 from diffaug.conditioning.placement import (
     BAND,
     SAMPLE,
@@ -33,6 +35,29 @@ SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this 
 SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
 REMOVABLE = 0.3  # share of the frame; a frame with more lesion shows too little of the tissue to be cleared
 REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
+
+
+DRAFTS = 256  # kept in memory
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A background scaled down to at most DRAFT px.
+
+    Attributes:
+        frame: Height and width of the background itself, px.
+        image: Pixels, (h, w, 3).
+        lesion: Every pixel that a lesion of the background touches, (h, w).
+    """
+
+    frame: tuple[int, int]
+    image: Pixels
+    lesion: Mask
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the draft, px."""
+        return int(self.lesion.shape[0]), int(self.lesion.shape[1])
 
 
 class Backgrounds:
@@ -57,6 +82,7 @@ class Backgrounds:
             for name in (*(name for name in cases if bank.components(name)), *(case.id for case in labelled))
             if sum(entry.relative_area for entry in self.lesions_of(name)) <= REMOVABLE
         )
+        self._drafts = Remembered(self._drafted, limit=DRAFTS)
         self._maps = Remembered(self._placement_map)
         self._hides_lesion = Remembered(self._loses_lesion)
         self._printed = Remembered(self._printed_on)
@@ -78,8 +104,19 @@ class Backgrounds:
         """Return the lesions of a background, annotated or found, the largest first."""
         return self._bank.components(name) or self._found.components(name)
 
+    def draft(self, name: str) -> Draft:
+        """Return a background scaled down, with its lesions."""
+        return self._drafts[name]
+
+    def field(self, name: str) -> Mask:
+        """Return where a background shows tissue, (H, W)."""
+        frame, field = self.draft(name).frame, self.placement_map(name).field
+        if field.shape == frame:
+            return field
+        return np.asarray(Image.fromarray(field).resize(frame[::-1], Image.Resampling.NEAREST))
+
     def placement_map(self, name: str, removed: bool = False) -> PlacementMap:
-        """Return where a mask may lie, with the background's lesions or as if they were removed."""
+        """Return where a mask may lie in a background's draft, with its lesions or as if they were removed."""
         return self._maps[name].without_lesion if removed else self._maps[name]
 
     def hides_lesion(self, name: str) -> bool:
@@ -87,23 +124,39 @@ class Backgrounds:
         return self._hides_lesion[name]
 
     def surroundings(self, name: str, new: Mask) -> Surroundings:
-        """Measure the tissue around a new lesion, without the lesions that it replaces or that stay there."""
-        image, lesion = self.image(name), self.lesion(name) & ~new
-        place = surroundings_of(np.where(lesion[..., None], np.uint8(0), image), new)  # black is no tissue
-        return place if place.lit else surroundings_of(image, new)
+        """Measure the tissue around a new lesion, without the lesions that it replaces or that stay there.
+
+        Args:
+            name: The background.
+            new: The lesion in the background's frame, or in its draft.
+        """
+        draft = self.draft(name)
+        new = drafted(new, draft.size)
+        lesion = draft.lesion & ~new
+        place = surroundings_of(np.where(lesion[..., None], np.uint8(0), draft.image), new)  # black is no tissue
+        return place if place.lit else surroundings_of(draft.image, new)
+
+    def _drafted(self, name: str) -> Draft:
+        image, lesion = self.image(name), self.lesion(name)
+        frame = int(lesion.shape[0]), int(lesion.shape[1])
+        size = draft_size(frame)
+        if size == frame:
+            return Draft(frame, image, lesion)
+        small = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
+        return Draft(frame, small, drafted(lesion, size, covered=0.0) if lesion.any() else np.zeros(size, dtype=bool))
 
     def _placement_map(self, name: str) -> PlacementMap:
-        lesion = self.lesion(name)
-        return placement_map_of(self.image(name), lesion, self._printed[int(lesion.shape[0]), int(lesion.shape[1])])
+        draft = self.draft(name)
+        return placement_map_of(draft.image, draft.lesion, self._printed[draft.size])
 
     def _loses_lesion(self, name: str) -> bool:
-        return bool(lost_from_view(self.lesion(name), self.placement_map(name).field).any())
+        return bool(lost_from_view(self.draft(name).lesion, self.placement_map(name).field).any())
 
-    def _printed_on(self, frame: tuple[int, int]) -> Mask | None:
+    def _printed_on(self, size: tuple[int, int]) -> Mask | None:
         """Return where annotated frames of one size carry text, from every nth of them."""
-        names = [entry.case for entry in self._bank.entries if entry.component == 0 and entry.frame == frame]
+        names = [each.case for each in self._bank.entries if each.component == 0 and draft_size(each.frame) == size]
         sample = names[:: -(-len(names) // SAMPLE)] if names else []
-        return printed_on(self.image(name) for name in sample)
+        return printed_on(self.draft(name).image for name in sample)
 
 
 class Placer:
@@ -145,7 +198,7 @@ class Placer:
         """Seek tissue without a lesion, or, for `removed`, tissue of a frame whose lesions can be painted away."""
         backgrounds, removed = self._backgrounds, placement == "removed"
         names = backgrounds.removable if removed else backgrounds.names
-        shape_in = cache(partial(render, entry, transform))
+        shape_in = cache(partial(render, entry.draft, transform))
         for choice in rng.permutation(len(names))[:TRIES]:
             name = names[int(choice)]
             places = backgrounds.placement_map(name, removed)
@@ -156,24 +209,32 @@ class Placer:
             shape = shape_in(places.frame)
             place = place_free(places, shape, rng, self._margin(shape))
             if place is not None:
-                return Placed(entry, transform, name, placement, *place)
+                return placed_in(backgrounds.draft(name), entry, transform, name, placement, place)
         return None
 
     def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Placed | None:
         """Seek a lesion of about the mask's size that the mask can cover."""
         area = entry.relative_area * transform.scale**2
-        shape_in = cache(partial(render, entry, transform))
+        shape_in = cache(partial(render, entry.draft, transform))
         similar = [old for old in self._backgrounds.lesions if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
         weights = np.array([len(self._backgrounds.lesions_of(old.case)) for old in similar])  # frames count alike
         for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
             old = similar[int(choice)]
-            shape = shape_in(old.frame)
+            shape = shape_in(old.draft.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
-            place = place_replace(self._backgrounds.placement_map(old.case), old.in_frame(), shape, margin)
+            place = place_replace(self._backgrounds.placement_map(old.case), old.draft.in_frame(), shape, margin)
             if place is not None:
-                return Placed(entry, transform, old.case, "replace", *place)
+                return placed_in(self._backgrounds.draft(old.case), entry, transform, old.case, "replace", place)
         return None
 
     def _margin(self, shape: Mask) -> float:
         """Return the px of tissue that the blending band takes."""
         return max(2.0, BAND * float(max(shape.shape)))
+
+
+def placed_in(
+    draft: Draft, entry: MaskEntry, transform: MaskTransform, name: str, placement: Placement, place: tuple[int, int]
+) -> Placed:
+    """Return a mask at its place in a background, from its top and left in the draft."""
+    top, left = (round(at * side / small) for at, side, small in zip(place, draft.frame, draft.size, strict=True))
+    return Placed(entry, transform, name, placement, top, left, place)

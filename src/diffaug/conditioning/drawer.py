@@ -193,7 +193,7 @@ class RequestDrawer:
             entry, transform = self.bank.draw(rng)
             placed = self._placer.free(entry, transform, rng)
             if placed is not None:
-                mask = placed.mask(self.backgrounds.placement_map(placed.background).frame)
+                mask = placed.draft_mask(self.backgrounds.draft(placed.background).size)
                 prompt, size = self.domain.normal_prompt, size_class(float(mask.mean()))
                 return placed.request(index, seed, prompt, size, negative=True)
         return None
@@ -221,8 +221,10 @@ class RequestDrawer:
 
     def _describe(self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator) -> Request:
         """Return the request: size and shape are those of the new mask itself, the other words a training case's."""
-        mask = placed.mask(self.backgrounds.placement_map(placed.background).frame)
-        area, size = int(np.count_nonzero(mask)), size_class(float(mask.mean()))
+        place = self.backgrounds.draft(placed.background)
+        mask = placed.draft_mask(place.size)
+        share = float(mask.mean())
+        area, size = round(share * place.frame[0] * place.frame[1]), size_class(share)
         measured = {"size": size, "shape": shape_word(*shape_of(mask))}
         mask_case = placed.entry.case
         if prompt := self.cases[mask_case].prompt:
@@ -271,7 +273,9 @@ class CupDrawer:
         entry = drawer.bank.components(name)[0]
         size = size_class(entry.relative_area)
         words = {**drawer.examples.words[name], "size": size}
-        placed = Placed(entry, MaskTransform(), name, "replace", entry.top, entry.left)
+        placed = Placed(
+            entry, MaskTransform(), name, "replace", entry.top, entry.left, (entry.draft.top, entry.draft.left)
+        )
         prompt = drawer.cases[name].prompt
         if prompt or drawer.library is None:
             prompt = prompt or describe_disc(words, ASPECTS, ratio)

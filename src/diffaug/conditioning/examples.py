@@ -58,9 +58,12 @@ class Examples:
         self._cases, self._bank, self._folds = cases, bank, folds or {}
         self._weights = dict(budget.weights) if budget else {}
         self.names = tuple(name for name in cases if bank.components(name))
-        self.attributes: Remembered[str, Attributes] = Remembered(self._measured)
+        self.attributes: Remembered[str, Attributes] = Remembered(lambda name: self._measures[name][0])
         self.words: Remembered[str, dict[str, str]] = Remembered(lambda name: words_of(self.attributes[name]))
-        self._surroundings = Remembered(self._measured_around)
+        self._surroundings: Remembered[str, tuple[Surroundings, float]] = Remembered(
+            lambda name: self._measures[name][1:]
+        )
+        self._measures = Remembered(self._measured)
 
     def leading(self, aim: str) -> list[str]:
         """Return the training cases of a stratum that the budget gives weight to."""
@@ -97,9 +100,10 @@ class Examples:
             leading = self.leading(aim)
             names = [name for name in names if name in leading] or [self.draw_leading(aim, rng)]
         wanted = {aspect: word for aspect, word in (asked or {}).items() if word and aspect in OF_LOOK}
-        differences = [self._difference(name, wanted, place) for name in names]
-        least = min(differences) + NEARLY
-        names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
+        if wanted:
+            differences = [self._difference(name, wanted, place) for name in names]
+            least = min(differences) + NEARLY
+            names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
         names.sort(key=lambda name: self._mismatch(name, place, equivalent_diameter(float(area))))
         return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
 
@@ -125,11 +129,9 @@ class Examples:
         distance = float(np.linalg.norm(around.colour - place.colour)) / DELTA_E
         return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit)
 
-    def _measured(self, name: str) -> Attributes:
-        return measure_attributes(self._cases[name].read_image(), self._cases[name].read_mask())
-
-    def _measured_around(self, name: str) -> tuple[Surroundings, float]:
-        """Return what is around the largest lesion of a case, and its diameter, px."""
-        lesion = self._bank.components(name)[0]
-        around = surroundings_of(self._cases[name].read_image(), lesion.in_frame())
-        return around, equivalent_diameter(float(np.count_nonzero(lesion.crop)))
+    def _measured(self, name: str) -> tuple[Attributes, Surroundings, float]:
+        """Return the attributes of a case, what is around its largest lesion, and that lesion's diameter, px."""
+        image, lesion = self._cases[name].read_image(), self._bank.components(name)[0]
+        attributes = measure_attributes(image, self._cases[name].read_mask())
+        around = surroundings_of(image, lesion.in_frame())
+        return attributes, around, equivalent_diameter(float(np.count_nonzero(lesion.crop)))

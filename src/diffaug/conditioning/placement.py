@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import fft, ndimage
 
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
 from diffaug.conditioning.masks import paste
@@ -323,9 +323,14 @@ def _too_large(cells: Cells, blocked: Cells) -> bool:
 
 
 def _sums_under(values: NDArray[np.generic], cells: Cells) -> NDArray[np.float64]:
-    """Return the sum of values under a shape at each position where it lies within the grid, rounded to integers."""
-    kernel = cells[::-1, ::-1].astype(np.float64)
-    return np.rint(signal.fftconvolve(values.astype(np.float64), kernel, mode="valid"))
+    """Return the sum of values under a shape at each position where it lies within the grid, rounded to integers.
+
+    A correlation by circular Fourier transforms: what wraps around reaches no position within the grid.
+    """
+    size = tuple(fft.next_fast_len(side, real=True) for side in values.shape)
+    spectrum = fft.rfft2(values.astype(np.float64), size) * np.conj(fft.rfft2(cells.astype(np.float64), size))
+    rows, columns = (side - part + 1 for side, part in zip(values.shape, cells.shape, strict=True))
+    return np.rint(fft.irfft2(spectrum, size)[:rows, :columns])
 
 
 def _spread_under(values: NDArray[np.float32], cells: Cells) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ class Placed:
         placement: How it lies there.
         top: Of the transformed mask's bounding box, px of the background's frame.
         left: Likewise.
+        in_draft: Top and left of the bounding box in the background's draft, px.
     """
 
     entry: MaskEntry
@@ -37,10 +38,11 @@ class Placed:
     placement: Placement
     top: int
     left: int
+    in_draft: tuple[int, int]
 
-    def mask(self, frame: tuple[int, int]) -> Mask:
-        """Return the mask in the background's frame, shape (H, W)."""
-        return paste(render(self.entry, self.transform, frame), self.top, self.left, frame)
+    def draft_mask(self, size: tuple[int, int]) -> Mask:
+        """Return the mask in the background's draft of so many px, shape (h, w)."""
+        return paste(render(self.entry.draft, self.transform, size), *self.in_draft, size)
 
     def request(self, index: int, seed: int, prompt: str, size_bin: str, **more: Any) -> Request:
         """Return the request to paint it; `more` are further fields of the request."""

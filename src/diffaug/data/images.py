@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from diffaug.artifacts import atomic_path
@@ -181,13 +182,25 @@ def _stored_frame(path: Path) -> tuple[int, int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+                told = not isinstance(image, PngImageFile) or _has_text_or_exif(path)
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if told else 1
                 size = image.size
                 if isinstance(image, TiffImageFile):  # its size may be that of the upright image
                     size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
                 return *size, orientation if orientation in range(1, 9) else 1
     except DAMAGE:
         return 0, 0, 1  # whoever decodes the file says what is wrong with it
+
+
+def _has_text_or_exif(path: Path) -> bool:
+    """Tell whether a PNG file has a chunk that may hold an orientation; Pillow decodes all pixels to find that out."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
 
 
 def _decoded(path: Path, case: str) -> Image.Image:

@@ -53,7 +53,7 @@ class LayoutMaker:
         """Lay out a request on its background, with the example that sampling starts from."""
         masks = self.drawer.masks(request)
         background, removed = self._background(request)
-        view = self.drawer.backgrounds.placement_map(request.background).field
+        view = self.drawer.backgrounds.field(request.background)
         laid = layout_of(
             background, masks, masks.new_classes(self.drawer.classes), view,
             prompt=request.prompt, seed=request.seed, index=request.index, size_bin=request.size_bin,
@@ -102,7 +102,7 @@ class LayoutMaker:
             if len(self._sources) >= REMEMBERED:
                 self._sources.clear()
             field, lesion = (
-                self.drawer.backgrounds.placement_map(case).field,
+                self.drawer.backgrounds.field(case),
                 self.drawer.bank.components(case)[0].in_frame(),
             )
             frame = without_border(self.drawer.backgrounds.case(case).read_image(), field, lesion)
