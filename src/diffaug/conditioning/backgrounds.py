@@ -1,4 +1,4 @@
-"""The images that can be painted on, and where on them a mask can lie.
+"""The images that can be painted on, and what is known of each.
 
 Annotated training cases are backgrounds, and other images beside them: lesion-free ones, and ones with lesions that a
 baseline found. Each image is read and analysed when it is first asked for, and only once: places are sought on a draft,
@@ -6,35 +6,25 @@ the image scaled down to at most DRAFT px, which costs the same for frames of ev
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from diffaug.conditioning.attributes import Surroundings, surroundings_of
-from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, draft_size, drafted, entries_of, render
+from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, draft_size, drafted, entries_of
 from diffaug.conditioning.placement import (
-    BAND,
     SAMPLE,
     PlacementMap,
     lost_from_view,
-    place_free,
-    place_replace,
     placement_map_of,
     printed_on,
 )
 from diffaug.conditioning.remembered import Remembered
-from diffaug.conditioning.request import Placed
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import MaskTransform, Placement
 
-TRIES = 12  # backgrounds per mask and placement
-SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
-SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
 REMOVABLE = 0.3  # share of the frame; a frame with more lesion shows too little of the tissue to be cleared
-REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
 
 
 DRAFTS = 256  # kept in memory
@@ -157,84 +147,3 @@ class Backgrounds:
         names = [each.case for each in self._bank.entries if each.component == 0 and draft_size(each.frame) == size]
         sample = names[:: -(-len(names) // SAMPLE)] if names else []
         return printed_on(self.draft(name).image for name in sample)
-
-
-class Placer:
-    """Seeks a background, and a place on it, for a mask."""
-
-    def __init__(self, backgrounds: Backgrounds, mixed: bool) -> None:
-        """Take what is known of the backgrounds.
-
-        Args:
-            backgrounds: Where masks may lie.
-            mixed: Whether another placement is sought where the drawn one is impossible.
-        """
-        self._backgrounds, self._mixed = backgrounds, mixed
-
-    def place(
-        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
-    ) -> Placed | None:
-        """Seek a place for the drawn placement; in a mix also for those that keep the number of lesions."""
-        others: tuple[Placement, ...] = ("replace", "removed") if self._mixed else ()
-        for kind in dict.fromkeys((placement, *others)):
-            if kind == "free":
-                placed = self.free(entry, transform, rng)
-            elif kind == "replace":
-                placed = self._replace(entry, transform, rng)
-            else:
-                placed = self._on_tissue(entry, transform, "removed", rng)
-            if placed is not None:
-                return placed
-        return None
-
-    def free(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Placed | None:
-        """Seek lesion-free tissue for a mask or, if there is none, for a smaller one."""
-        smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
-        return self._on_tissue(entry, transform, "free", rng) or self._on_tissue(entry, smaller, "free", rng)
-
-    def _on_tissue(
-        self, entry: MaskEntry, transform: MaskTransform, placement: Placement, rng: np.random.Generator
-    ) -> Placed | None:
-        """Seek tissue without a lesion, or, for `removed`, tissue of a frame whose lesions can be painted away."""
-        backgrounds, removed = self._backgrounds, placement == "removed"
-        names = backgrounds.removable if removed else backgrounds.names
-        shape_in = cache(partial(render, entry.draft, transform))
-        for choice in rng.permutation(len(names))[:TRIES]:
-            name = names[int(choice)]
-            places = backgrounds.placement_map(name, removed)
-            if entry.relative_area * transform.scale**2 > places.room:
-                continue
-            if removed and backgrounds.hides_lesion(name):
-                continue  # it would stay in the picture, and not in the label
-            shape = shape_in(places.frame)
-            place = place_free(places, shape, rng, self._margin(shape))
-            if place is not None:
-                return placed_in(backgrounds.draft(name), entry, transform, name, placement, place)
-        return None
-
-    def _replace(self, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator) -> Placed | None:
-        """Seek a lesion of about the mask's size that the mask can cover."""
-        area = entry.relative_area * transform.scale**2
-        shape_in = cache(partial(render, entry.draft, transform))
-        similar = [old for old in self._backgrounds.lesions if SIMILAR[0] <= area / old.relative_area <= SIMILAR[1]]
-        weights = np.array([len(self._backgrounds.lesions_of(old.case)) for old in similar])  # frames count alike
-        for choice in np.argsort(rng.exponential(size=len(similar)) * weights)[:TRIES]:
-            old = similar[int(choice)]
-            shape = shape_in(old.draft.frame)
-            margin = REPLACE_MARGIN * self._margin(shape)
-            place = place_replace(self._backgrounds.placement_map(old.case), old.draft.in_frame(), shape, margin)
-            if place is not None:
-                return placed_in(self._backgrounds.draft(old.case), entry, transform, old.case, "replace", place)
-        return None
-
-    def _margin(self, shape: Mask) -> float:
-        """Return the px of tissue that the blending band takes."""
-        return max(2.0, BAND * float(max(shape.shape)))
-
-
-def placed_in(
-    draft: Draft, entry: MaskEntry, transform: MaskTransform, name: str, placement: Placement, place: tuple[int, int]
-) -> Placed:
-    """Return a mask at its place in a background, from its top and left in the draft."""
-    top, left = (round(at * side / small) for at, side, small in zip(place, draft.frame, draft.size, strict=True))
-    return Placed(entry, transform, name, placement, top, left, place)

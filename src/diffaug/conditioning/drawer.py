@@ -3,35 +3,41 @@
 Request i is a pure function of the cases, the seed, the config and i: neither the number of requests nor the order in
 which they are drawn matters. Masks come from annotated training cases.
 
-The size of a lesion follows the data: the mask is drawn first, then a place for it is sought. So does the number of
-lesions: in a mix as many requests add a lesion to a frame as frames hold more than one; the others replace a lesion of
-about their own size, or lie anywhere in a frame whose lesions are painted away first.
+Backgrounds take turns, and so do examples, so that all are used alike. Masks and examples are of frames of the
+background's kind. The size of a lesion follows the data: a size class is drawn, and a background on which no mask of it
+fits makes way for the next. So does the number of lesions: in a mix as many requests add a lesion to a frame as frames
+hold more than one; the others replace a lesion by one of about its size, or lie anywhere in a frame whose lesions are
+painted away first.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from diffaug.conditioning.attributes import shape_of
-from diffaug.conditioning.backgrounds import Backgrounds, Placer
+from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.budget import LOW, Budget, check_aim
 from diffaug.conditioning.cups import ASPECTS_OF_DISC, DECIDED, cup_class, describe_disc, draw_ratio
 from diffaug.conditioning.domain import Domain, domain_of
 from diffaug.conditioning.examples import Examples
 from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import NOUN, KnownWords, draw_prompt, with_known_words
+from diffaug.conditioning.kinds import Kinds
 from diffaug.conditioning.masks import MaskBank, MaskEntry, draw_transform
+from diffaug.conditioning.placer import Placer
 from diffaug.conditioning.prompts import ASPECTS, describe_words, shape_word
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
+from diffaug.conditioning.turns import in_turn
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.lesions import LARGE, SMALL, size_class
 from diffaug.data.manifest import MaskTransform, Placement, Request
 from diffaug.errors import PlacementError
 
-MASKS = 40  # masks that are tried for a request
+SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
 INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
 BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
@@ -124,7 +130,10 @@ class RequestDrawer:
         self.domain.check_place(config.place)
         self.backgrounds = Backgrounds(self.cases, others, self.bank)
         self.examples = Examples(self.cases, self.bank, folds, budget)
-        self._placer = Placer(self.backgrounds, config.place == "mixed")
+        self.kinds = Kinds(self.backgrounds, self.bank.names)
+        self._placer = Placer(self.backgrounds, self.bank, config.place == "mixed")
+        self._names = [name for name in self.backgrounds.names if self._can_be_painted(name)]
+        self._lesions_before = [0]  # how many of the first requests ask for a lesion
         self._adding = float(np.mean([len(self.bank.components(case)) > 1 for case in self.cases]))
         ratios = ratios_of(self.bank, self.cases, self.domain)
         self._cups = CupDrawer(self, ratios) if ratios else None
@@ -142,24 +151,21 @@ class RequestDrawer:
         if negative:
             return negative
         rng = np.random.default_rng(seed)
-        placement = self._draw_placement(rng)
+        placement, turn = self._draw_placement(rng), self._turn(index)
         aim = self.budget.stratum_of(index // self.config.shard_size) if self.budget else ""
-        wanted = aim.split(maxsplit=1)[0] if aim else self._draw_size(rng)
-        for size in (wanted,) if aim else (wanted, ""):
-            for _ in range(MASKS):
-                entry, transform = self._draw_mask(aim, rng)
-                if size and not aim and size_class(entry.relative_area * transform.scale**2) != size:
-                    continue
-                placed = self._placer.place(entry, transform, placement, rng)
+        names = in_turn(self._names, self.seed, turn)
+        wanted = aim.split(maxsplit=1)[0] if aim else self._draw_size(names[0], rng) if names else ""
+        for size, tried in ((wanted, ANY if aim else SIZED), ("", 0 if aim else ANY)):
+            for name in names[:tried]:
+                placed = self._placed_on(name, placement, aim, size, rng)
                 if placed is None:
                     continue
                 request = self._describe(placed, index, seed, aim, rng)
-                if size in (request.size_bin, ""):
+                if not aim or size == request.size_bin:
                     return request
         raise PlacementError(
-            f"a mask must fit on some background: none of {MASKS} drawn masks fitted one of "
-            f"{len(self.backgrounds.names)} backgrounds for request {index}; add images with more tissue, "
-            "or set place: mixed"
+            f"a mask must fit on some background: none of those drawn fitted one of {len(self.backgrounds.names)} "
+            f"backgrounds for request {index}; add images with more tissue, or set place: mixed"
         )
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
@@ -171,7 +177,8 @@ class RequestDrawer:
         """
         new, rng = self.masks(request).new, np.random.default_rng((request.seed, 3))
         around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
-        example = self.examples.draw(request.mask_case, request.aim, around, area, rng, words)
+        options = self._options(request.background, request.index)
+        example = self.examples.draw(request.mask_case, request.aim, around, area, rng, words, options)
         return replace(request, prompt=describe_words(words), example=example)
 
     def masks(self, request: Request) -> RequestMasks:
@@ -184,33 +191,57 @@ class RequestDrawer:
         """Return the measured words of every annotated case; it takes a while."""
         return {name: self.examples.words[name] for name in self.examples.names}
 
+    def _is_negative(self, index: int) -> bool:
+        share = self.config.negatives / (1 + self.config.negatives)
+        return share > 0 and np.random.default_rng((seed_of_request(self.seed, index), 2)).random() < share
+
+    def _turn(self, index: int) -> int:
+        """Return how many requests before this one ask for a lesion."""
+        while len(self._lesions_before) <= index:
+            last = len(self._lesions_before) - 1
+            self._lesions_before.append(self._lesions_before[last] + (not self._is_negative(last)))
+        return self._lesions_before[index]
+
     def _draw_negative(self, index: int, seed: int) -> Request | None:
         """Return a negative, where this request is to be one and a mask fits on lesion-free tissue."""
-        rng = np.random.default_rng((seed, 2))
-        if rng.random() >= self.config.negatives / (1 + self.config.negatives):
+        if not self._is_negative(index):
             return None
-        for _ in range(MASKS):
-            entry, transform = self.bank.draw(rng)
-            placed = self._placer.free(entry, transform, rng)
+        rng = np.random.default_rng((seed, 2))
+        for name in in_turn(self.backgrounds.names, self.seed, index - self._turn(index))[:ANY]:
+            draw = partial(self._draw_mask, "", name, rng)
+            placed = self._placer.on_tissue(name, "free", draw, lambda _: True, rng)
             if placed is not None:
                 mask = placed.draft_mask(self.backgrounds.draft(placed.background).size)
                 prompt, size = self.domain.normal_prompt, size_class(float(mask.mean()))
                 return placed.request(index, seed, prompt, size, negative=True)
         return None
 
-    def _draw_mask(self, aim: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a training mask, of the size that is aimed at."""
+    def _can_be_painted(self, name: str) -> bool:
+        """Tell whether a background can take the placement that is asked for."""
+        if self.config.place == "removed":
+            return name in self.backgrounds.removable
+        return self.config.place != "replace" or bool(self.backgrounds.lesions_of(name))
+
+    def _placed_on(
+        self, name: str, placement: Placement, aim: str, size: str, rng: np.random.Generator
+    ) -> Placed | None:
+        """Seek a place for a mask of a size class, or of any, on one background."""
+        draw = partial(self._draw_mask, aim, name, rng)
+        return self._placer.place(name, placement, draw, lambda share: size in (size_class(share), ""), rng)
+
+    def _draw_mask(self, aim: str, name: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
+        """Draw a training mask for a background, of the size that is aimed at."""
         if not aim:
-            return self.bank.draw(rng)
+            return self.bank.draw(rng, self.kinds.weights(name))
         parts = self.bank.components(self.examples.draw_leading(aim, rng))
         entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
         low, high = BOUNDS[aim.split(maxsplit=1)[0]]
         area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
         return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
 
-    def _draw_size(self, rng: np.random.Generator) -> str:
-        """Draw a size class as often as masks have it: a mask that fits nowhere makes way for one of its class."""
-        entry, transform = self._draw_mask("", rng)
+    def _draw_size(self, name: str, rng: np.random.Generator) -> str:
+        """Draw a size class as often as masks for a background have it."""
+        entry, transform = self._draw_mask("", name, rng)
         return size_class(entry.relative_area * transform.scale**2)
 
     def _draw_placement(self, rng: np.random.Generator) -> Placement:
@@ -218,6 +249,10 @@ class RequestDrawer:
         if self.config.place != "mixed":
             return self.config.place
         return "free" if adds else "removed" if removes else "replace"
+
+    def _options(self, background: str, index: int) -> list[str]:
+        """Return the cases of a background's kind in the order of their turns."""
+        return in_turn(list(self.kinds.alike(background)), self.seed, self._turn(index))
 
     def _describe(self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator) -> Request:
         """Return the request: size and shape are those of the new mask itself, the other words a training case's."""
@@ -229,15 +264,18 @@ class RequestDrawer:
         mask_case = placed.entry.case
         if prompt := self.cases[mask_case].prompt:
             return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
-        around = self.backgrounds.surroundings(placed.background, mask)
+        around, options = (
+            self.backgrounds.surroundings(placed.background, mask),
+            self._options(placed.background, index),
+        )
         if self.library is None:
-            example = self.examples.draw(mask_case, aim, around, area, rng)
+            example = self.examples.draw(mask_case, aim, around, area, rng, options=options)
             prompt = describe_words(self.examples.words_at(example, around) | measured)
             return placed.request(index, seed, prompt, size, aim=aim, example=example)
         given = measured | {"contrast": LOW if LOW in aim else ""}
         draft = draw_prompt(self.library, rng, given, settings=False)
         prompt, unknown = with_known_words(draft, self.known_words)
-        example = self.examples.draw(mask_case, aim, around, area, rng, draft.words)
+        example = self.examples.draw(mask_case, aim, around, area, rng, draft.words, options)
         more = {"findings": draft.findings, "unknown_words": unknown}
         return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
 

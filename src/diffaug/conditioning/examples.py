@@ -4,7 +4,7 @@ Each case is measured when it is first asked for.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,8 @@ from diffaug.data.case import Case
 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
-ALIKE = 0.25  # the example is one of this share of the training lesions, those that suit the place best
+ALIKE = 0.25  # the example is one of this share of those whose turn it is, the ones that suit the place best
+TURNS, LEAST_TURNS = 0.2, 4  # share and least number of the training lesions whose turn it is
 DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diameter that differs by the factor e
 CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
 
@@ -83,6 +84,7 @@ class Examples:
         area: int,
         rng: np.random.Generator,
         asked: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> str:
         """Draw a case that looks most as asked; of these, one of those that suit the place best.
 
@@ -93,6 +95,8 @@ class Examples:
             area: The number of its pixels.
             rng: Decides among those that suit the place.
             asked: The word of each aspect; a missing aspect asks for nothing.
+            options: The cases to choose among, in the order of their turns; empty for all. Only the first of them that
+                look as asked are compared, so that none is used much more often than others.
         """
         fold = self._folds.get(mask_case)
         names = [name for name in self.names if self._folds.get(name) == fold] or list(self.names)
@@ -104,6 +108,8 @@ class Examples:
             differences = [self._difference(name, wanted, place) for name in names]
             least = min(differences) + NEARLY
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
+        turns = [name for name in options if name in set(names)]
+        names = turns[: max(LEAST_TURNS, math.ceil(TURNS * len(turns)))] or names
         names.sort(key=lambda name: self._mismatch(name, place, equivalent_diameter(float(area))))
         return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
 

@@ -141,9 +141,22 @@ class MaskBank:
         """Return the lesions of one case, the largest first; none if the bank does not know it."""
         return self._by_case.get(case, ())
 
-    def draw(self, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a case, one of its lesions, and a transform: a frame of ten lesions counts no more than others."""
-        lesions = tuple(self._by_case.values())[int(rng.integers(len(self._by_case)))]
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the cases, sorted."""
+        return tuple(self._by_case)
+
+    def draw(
+        self, rng: np.random.Generator, weights: NDArray[np.float64] | None = None
+    ) -> tuple[MaskEntry, MaskTransform]:
+        """Draw a case, one of its lesions, and a transform: a frame of ten lesions counts no more than others.
+
+        Args:
+            rng: Decides.
+            weights: Of the cases, in the order of `names`; None for equal ones.
+        """
+        sums = np.cumsum(np.ones(len(self.names)) if weights is None else weights)
+        lesions = self._by_case[self.names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]]
         return lesions[int(rng.integers(len(lesions)))], draw_transform(rng)
 
     @cached_property

@@ -211,15 +211,20 @@ def placement_map_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -
 
 
 def place_free(
-    places: PlacementMap, shape: Mask, rng: np.random.Generator, margin: float = 2.0
+    places: PlacementMap,
+    shape: Mask,
+    rng: np.random.Generator,
+    margin: float = 2.0,
+    density: NDArray[np.float64] | None = None,
 ) -> tuple[int, int] | None:
-    """Draw a position where a shape lies on lesion-free tissue, uniformly among all such positions of the grid.
+    """Draw a position where a shape lies on lesion-free tissue, among all such positions of the grid.
 
     Args:
         places: The background.
         shape: Tight crop, shape (h, w).
         rng: Decides which position.
         margin: px of free tissue that the shape needs around it.
+        density: How likely the shape's middle lies at each cell of the grid, relative to others; None for equally.
 
     Returns:
         Top and left in the frame, or None if the shape fits nowhere.
@@ -239,7 +244,11 @@ def place_free(
     choices = np.flatnonzero(free)
     if len(choices) == 0:
         return None
-    row, column = np.unravel_index(choices[int(rng.integers(len(choices)))], free.shape)
+    rows, columns = np.unravel_index(choices, free.shape)
+    middle = rows + cells.shape[0] // 2, columns + cells.shape[1] // 2
+    sums = np.cumsum(np.ones(len(choices)) if density is None else density[middle])
+    choice = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
+    row, column = rows[choice], columns[choice]
     return int(row) * places.cell, int(column) * places.cell
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffaug.conditioning.cups import label_of_ratio
-from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render, render_label
+from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render_label
 from diffaug.data.case import LabelClass, masks_from_label
 from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import connected_parts
@@ -29,7 +29,8 @@ class Placed:
         placement: How it lies there.
         top: Of the transformed mask's bounding box, px of the background's frame.
         left: Likewise.
-        in_draft: Top and left of the bounding box in the background's draft, px.
+        shape: The transformed mask in the background's draft, a tight crop.
+        in_draft: Top and left of that crop in the draft, px.
     """
 
     entry: MaskEntry
@@ -38,11 +39,12 @@ class Placed:
     placement: Placement
     top: int
     left: int
+    shape: Mask
     in_draft: tuple[int, int]
 
     def draft_mask(self, size: tuple[int, int]) -> Mask:
         """Return the mask in the background's draft of so many px, shape (h, w)."""
-        return paste(render(self.entry.draft, self.transform, size), *self.in_draft, size)
+        return paste(self.shape, *self.in_draft, size)
 
     def request(self, index: int, seed: int, prompt: str, size_bin: str, **more: Any) -> Request:
         """Return the request to paint it; `more` are further fields of the request."""

@@ -1,0 +1,144 @@
+"""Seeks a place for a mask on one background, by the rules of placement.py and where real lesions lie, see sites.py.
+
+Works on drafts of frames, see backgrounds.py; what it finds is in pixels of the background itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from diffaug.conditioning.backgrounds import Backgrounds
+from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, render
+from diffaug.conditioning.placement import BAND, place_free, place_replace
+from diffaug.conditioning.request import Placed
+from diffaug.conditioning.sites import Sites
+from diffaug.data.images import Mask
+from diffaug.data.manifest import MaskTransform, Placement
+
+TRIES = 4  # masks for each background and placement
+DRAWS = 40  # masks that are drawn to find those of the wanted size
+SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
+SIMILAR = (0.7, 1.4)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
+REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
+
+Drawn = Callable[[], tuple[MaskEntry, MaskTransform]]  # draws a mask
+
+
+class Placer:
+    """Seeks a place for a mask on a background."""
+
+    def __init__(self, backgrounds: Backgrounds, bank: MaskBank, mixed: bool) -> None:
+        """Take what is known of the backgrounds.
+
+        Args:
+            backgrounds: Where masks may lie.
+            bank: The annotated lesions; masks lie where these do.
+            mixed: Whether another placement is sought where the drawn one is impossible.
+        """
+        self._backgrounds, self._mixed = backgrounds, mixed
+        self._sites = Sites(backgrounds, bank.entries)
+
+    def place(
+        self, name: str, placement: Placement, draw: Drawn, size: Callable[[float], bool], rng: np.random.Generator
+    ) -> Placed | None:
+        """Seek a place on a background for the drawn placement; in a mix also for those that keep the lesions' number.
+
+        Args:
+            name: The background.
+            placement: As drawn. On a frame without lesions a mix places freely.
+            draw: Draws a mask that suits the background.
+            size: Tells whether a share of the frame is of a wanted size.
+            rng: Decides where.
+        """
+        has_lesion = bool(self._backgrounds.lesions_of(name))
+        kinds: tuple[Placement, ...] = (placement,)
+        if self._mixed:
+            kinds = (placement, "replace", "removed") if has_lesion else ("free",)
+        for kind in dict.fromkeys(kinds):
+            placed = None
+            if kind == "replace":
+                placed = self._replace(name, draw, rng) if has_lesion else None
+            elif kind == "free" or self._can_be_cleared(name):
+                placed = self.on_tissue(name, kind, draw, size, rng)
+            if placed is not None:
+                return placed
+        return None
+
+    def on_tissue(
+        self, name: str, kind: Placement, draw: Drawn, size: Callable[[float], bool], rng: np.random.Generator
+    ) -> Placed | None:
+        """Seek tissue without a lesion, or, for `removed`, tissue of a frame whose lesions are painted away first."""
+        tries = 0
+        for _ in range(DRAWS):
+            entry, transform = draw()
+            if not size(entry.relative_area * transform.scale**2):
+                continue
+            smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
+            for form in (transform, smaller) if kind == "free" else (transform,):
+                if size(entry.relative_area * form.scale**2):
+                    placed = self._at(name, kind, entry, form, rng)
+                    if placed is not None:
+                        return placed
+            tries += 1
+            if tries == TRIES:
+                break
+        return None
+
+    def _can_be_cleared(self, name: str) -> bool:
+        """Tell whether the lesions of a background can be painted away: a hidden one would stay in the picture."""
+        return name in self._backgrounds.removable and not self._backgrounds.hides_lesion(name)
+
+    def _at(
+        self, name: str, kind: Placement, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator
+    ) -> Placed | None:
+        places = self._backgrounds.placement_map(name, kind == "removed")
+        share = entry.relative_area * transform.scale**2
+        if share > places.room:
+            return None
+        shape = render(entry.draft, transform, places.frame)
+        density = self._sites.density(name, kind == "removed", share)
+        place = place_free(places, shape, rng, self._margin(shape), density)
+        return self._placed(name, kind, entry, transform, shape, place)
+
+    def _replace(self, name: str, draw: Drawn, rng: np.random.Generator) -> Placed | None:
+        """Cover one of the lesions of a background with a mask of about its size, which it is scaled to if need be."""
+        lesions, tries = self._backgrounds.lesions_of(name), 0
+        old = lesions[int(rng.integers(len(lesions)))]
+        for _ in range(DRAWS):
+            entry, transform = draw()
+            share = float(entry.relative_area / old.relative_area)
+            ratio = float(np.clip(share * transform.scale**2, *SIMILAR))
+            scale = round(float(np.sqrt(ratio / share)), 4)
+            if not SCALES[0] <= scale <= SCALES[1]:
+                continue
+            form = replace(transform, scale=scale)
+            shape = render(entry.draft, form, old.draft.frame)
+            margin = REPLACE_MARGIN * self._margin(shape)
+            place = place_replace(self._backgrounds.placement_map(name), old.draft.in_frame(), shape, margin)
+            if place is not None:
+                return self._placed(name, "replace", entry, form, shape, place)
+            tries += 1
+            if tries == 2 * TRIES:
+                break
+        return None
+
+    def _placed(
+        self,
+        name: str,
+        kind: Placement,
+        entry: MaskEntry,
+        transform: MaskTransform,
+        shape: Mask,
+        place: tuple[int, int] | None,
+    ) -> Placed | None:
+        """Return a mask at its place in a background, from its place in the draft."""
+        if place is None:
+            return None
+        draft = self._backgrounds.draft(name)
+        top, left = (round(at * side / small) for at, side, small in zip(place, draft.frame, draft.size, strict=True))
+        return Placed(entry, transform, name, kind, top, left, shape, place)
+
+    def _margin(self, shape: Mask) -> float:
+        """Return the px of tissue that the blending band takes."""
+        return max(2.0, BAND * float(max(shape.shape)))
