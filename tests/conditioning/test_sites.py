@@ -46,7 +46,7 @@ def test_a_lesion_is_likelier_where_lesions_lie_and_impossible_nowhere(lower_lef
     density = Sites(backgrounds, bank.entries).density("train-00", True, 0.013)
     rows, columns = (side // 4 for side in density.shape)
     assert density[2 * rows :, : 2 * columns].mean() > 5 * density[:rows, 2 * columns :].mean()
-    assert density.min() >= FLOOR * density.mean() * 0.99
+    assert density.min() >= FLOOR * density.mean() * 0.9
     assert np.isfinite(density).all()
 
 

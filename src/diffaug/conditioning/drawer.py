@@ -311,9 +311,8 @@ class CupDrawer:
         entry = drawer.bank.components(name)[0]
         size = size_class(entry.relative_area)
         words = {**drawer.examples.words[name], "size": size}
-        placed = Placed(
-            entry, MaskTransform(), name, "replace", entry.top, entry.left, (entry.draft.top, entry.draft.left)
-        )
+        shape, corner = entry.draft.crop, (entry.draft.top, entry.draft.left)
+        placed = Placed(entry, MaskTransform(), name, "replace", entry.top, entry.left, shape, corner)
         prompt = drawer.cases[name].prompt
         if prompt or drawer.library is None:
             prompt = prompt or describe_disc(words, ASPECTS, ratio)
