@@ -29,8 +29,8 @@ from diffaug.training.starting import untrained_around
 from diffaug.training.windows import Rng, Sketch, Windows, drawn, encode_windows, tissue_window
 
 CODEC = CodecConfig(iterations=1600)
-DENOISER = DenoiserConfig(iterations=2400, batch_size=32, learning_rate=5e-4)
-WINDOWS = 8000
+DENOISER = DenoiserConfig(iterations=3000, batch_size=32, learning_rate=4e-4)
+WINDOWS = 10000
 MEASURED = 480  # windows of the held-out images
 
 

@@ -6,9 +6,11 @@ Legend: N windows, H = W window side (px), h = w latent side, s = 4 h validator 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,6 +37,11 @@ from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
 JITTER = 2.0  # a validator meets tissue of more colours than those it was annotated in
+OUTLINED = 0.6  # chance that the region of a window without annotation is a part of the image that stands out
+PART_SCALES = (100, 250, 600)  # of the segmentation into parts; larger ones make larger parts
+SMALLEST_PART, LARGEST_PART = 0.025, 0.4  # share of the window
+LEAST_SOLID = 0.65  # area of a part over that of its convex hull
+DARK = 45.0  # grey level; a part below it is the border or the depth of the lumen
 SAID = 0.8  # chance that a training prompt speaks of an aspect, so that each word is also learnt alone
 
 
@@ -305,19 +312,58 @@ def frame_sketch(case: Annotated, side: int, cells: int, rng: Rng) -> Sketch:
     return _turned(Sketch(image, torch.ones_like(union(label)), label, label, scale, ""), rng)
 
 
-def tissue_window(image: Pixels, side: int, cells: int, rng: Rng) -> Sketch:
-    """Draw a window of unannotated tissue with a random region, described by what is measured inside it.
+def outlined_part(pixels: Pixels, rng: Rng) -> Mask | None:
+    """Return a part of a window that stands out from what surrounds it, (side, side), or None if none does.
 
-    No annotation is used: the words say how the region differs from its ring.
+    A mask along an edge of the image teaches a painter, without any annotation, that a mask says where something ends.
+    Highlights and dark lines are closed first, since they stand out most and are no parts of tissue.
+
+    Source: Felzenszwalb and Huttenlocher 2004, "Efficient graph-based image segmentation", for the parts.
+    """
+    from skimage.measure import regionprops
+    from skimage.segmentation import felzenszwalb
+
+    side = len(pixels)
+    even = ndimage.grey_opening(ndimage.grey_closing(pixels, (5, 5, 1)), (13, 13, 1))
+    smooth = ndimage.gaussian_filter(even.astype(np.float32), (1.5, 1.5, 0))
+    for scale in rng.permutation(PART_SCALES):
+        parts = felzenszwalb(smooth / 255, scale=float(scale), sigma=1, min_size=round(SMALLEST_PART * side**2))
+        found = [part for part in regionprops(parts) if _is_lesion_like(part, side, smooth)]
+        if found:
+            part = found[int(rng.integers(len(found)))]
+            mask = np.zeros((side, side), dtype=np.float32)
+            mask[part.slice] = part.image_filled
+            return np.asarray(ndimage.gaussian_filter(mask, 2.0) > 0.5)
+    return None
+
+
+def _is_lesion_like(part: Any, side: int, smooth: NDArray[np.float32]) -> bool:
+    """Tell whether a part has about the size and shape that lesions have, and is lit."""
+    top, left, bottom, right = part.bbox
+    edges = sum((top == 0, left == 0, bottom == side, right == side))
+    share = part.area_filled / side**2
+    compact = part.area / part.area_convex > LEAST_SOLID
+    return bool(SMALLEST_PART < share < LARGEST_PART and compact and edges <= 1) and (
+        float(smooth[part.slice][part.image].max(axis=1).mean()) > DARK
+    )
+
+
+def tissue_window(image: Pixels, side: int, cells: int, rng: Rng) -> Sketch:
+    """Draw a window of unannotated tissue with a region, described by what is measured inside it.
+
+    No annotation is used: the words say how the region differs from its ring. Half of the regions are parts of the
+    image that stand out, if there are any; the others are of a random shape.
     """
     window = random_square(image.shape[:2], rng, smallest=0.25)
     for _ in range(6):
         if _is_lit(image, window):
             break
         window = random_square(image.shape[:2], rng, smallest=0.25)
-    mask = random_blob(side, rng)
     pixels = _jittered(window_image(image, window, side), rng)
-    attributes = measure_attributes(pixels_from_tensor(pixels[0]), mask[0, 0].numpy() > 0.5)
+    shown = pixels_from_tensor(pixels[0])
+    part = outlined_part(shown, rng) if rng.random() < OUTLINED else None
+    mask = random_blob(side, rng) if part is None else torch.from_numpy(part)[None, None].float()
+    attributes = measure_attributes(shown, mask[0, 0].numpy() > 0.5)
     region = dilated(mask, extent(mask) * rng.uniform(0.05, 0.25) + 1)
     if rng.random() < 0.3:
         region = torch.maximum(region, random_blob(side, rng))
