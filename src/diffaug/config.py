@@ -106,7 +106,7 @@ class SamplerConfig(Knobs):
     solver: Literal["ab2", "ddim"] = "ddim"
     # Share of the timesteps that are sampled. Below 1, painting starts from a training lesion that is moved onto the
     # mask. With 1 it starts from noise, which needs more steps.
-    strength: Fraction = 0.4
+    strength: Fraction = 0.2
     # Two guidance weights: for the prompt alone, and for prompt and mask together while noise is high. 1 disables
     # guidance.
     guidance: tuple[Weight, Weight] = (1.0, 1.0)

@@ -98,9 +98,10 @@ class Backgrounds:
         """Return a background scaled down, with its lesions."""
         return self._drafts[name]
 
-    def field(self, name: str) -> Mask:
-        """Return where a background shows tissue, (H, W)."""
-        frame, field = self.draft(name).frame, self.placement_map(name).field
+    def field(self, name: str, with_text: bool = True) -> Mask:
+        """Return where a background shows tissue, (H, W), with or without the tissue that is written on."""
+        frame, places = self.draft(name).frame, self.placement_map(name)
+        field = places.field if with_text else places.bare
         if field.shape == frame:
             return field
         return np.asarray(Image.fromarray(field).resize(frame[::-1], Image.Resampling.NEAREST))

@@ -38,6 +38,7 @@ from diffaug.data.manifest import MaskTransform, Placement, Request
 from diffaug.errors import PlacementError
 
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
+CHOOSY = 20  # masks that are drawn at most until one is of an outline that some example fits
 REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
 INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
 BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
@@ -129,7 +130,7 @@ class RequestDrawer:
         self.domain = domain_of([each.name for each in self.classes])
         self.domain.check_place(config.place)
         self.backgrounds = Backgrounds(self.cases, others, self.bank)
-        self.examples = Examples(self.cases, self.bank, folds, budget)
+        self.examples = Examples(self.cases, self.bank, folds, budget, self.backgrounds.placement_map)
         self.kinds = Kinds(self.backgrounds, self.bank.names)
         self._placer = Placer(self.backgrounds, self.bank, config.place == "mixed")
         self._names = [name for name in self.backgrounds.names if self._can_be_painted(name)]
@@ -178,7 +179,7 @@ class RequestDrawer:
         new, rng = self.masks(request).new, np.random.default_rng((request.seed, 3))
         around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
         options = self._options(request.background, request.index)
-        example = self.examples.draw(request.mask_case, request.aim, around, area, rng, words, options)
+        example = self.examples.draw(request.mask_case, request.aim, around, new, area, rng, words, options)
         return replace(request, prompt=describe_words(words), example=example)
 
     def masks(self, request: Request) -> RequestMasks:
@@ -232,7 +233,9 @@ class RequestDrawer:
     def _draw_mask(self, aim: str, name: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
         """Draw a training mask for a background, of the size that is aimed at."""
         if not aim:
-            return self.bank.draw(rng, self.kinds.weights(name))
+            weights = self.kinds.weights(name)
+            drawn = (self.bank.draw(rng, weights) for _ in range(CHOOSY))
+            return next((mask for mask in drawn if self.examples.fit(mask[0])), None) or self.bank.draw(rng, weights)
         parts = self.bank.components(self.examples.draw_leading(aim, rng))
         entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
         low, high = BOUNDS[aim.split(maxsplit=1)[0]]
@@ -269,13 +272,13 @@ class RequestDrawer:
             self._options(placed.background, index),
         )
         if self.library is None:
-            example = self.examples.draw(mask_case, aim, around, area, rng, options=options)
+            example = self.examples.draw(mask_case, aim, around, mask, area, rng, options=options)
             prompt = describe_words(self.examples.words_at(example, around) | measured)
             return placed.request(index, seed, prompt, size, aim=aim, example=example)
         given = measured | {"contrast": LOW if LOW in aim else ""}
         draft = draw_prompt(self.library, rng, given, settings=False)
         prompt, unknown = with_known_words(draft, self.known_words)
-        example = self.examples.draw(mask_case, aim, around, area, rng, draft.words, options)
+        example = self.examples.draw(mask_case, aim, around, mask, area, rng, draft.words, options)
         more = {"findings": draft.findings, "unknown_words": unknown}
         return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
 

@@ -4,7 +4,7 @@ Each case is measured when it is first asked for.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,22 +13,31 @@ from diffaug.conditioning.attributes import (
     Attributes,
     Surroundings,
     equivalent_diameter,
+    lab_from_rgb,
     measure_attributes,
     surroundings_of,
     texture_of,
 )
 from diffaug.conditioning.budget import Budget, stratum
-from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.masks import MaskBank, MaskEntry, drafted
+from diffaug.conditioning.placement import PlacementMap, highlights
 from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
+from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths
 from diffaug.conditioning.remembered import Remembered
 from diffaug.data.case import Case
+from diffaug.data.images import Mask
 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
-ALIKE = 0.25  # the example is one of this share of those whose turn it is, the ones that suit the place best
-TURNS, LEAST_TURNS = 0.2, 4  # share and least number of the training lesions whose turn it is
+ALIKE = 0.5  # the example is one of those whose mismatch is this close to the least
+IN_TURN, LEAST_IN_TURN = 0.2, 4  # share and least number of the training lesions whose turn it is
 DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diameter that differs by the factor e
 CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
+STRETCH = 0.02  # a stretch of an outline (`rays.Alignment`) that counts as much as a size that differs by a tenth
+FITS = 0.09  # largest stretch at which an example still looks like itself
+CUT_SHORT = 0.06  # share of a lesion's outline that may lie at the frame's edge, its border or an overlay
+PRINTED_ON = 0.015  # text on and beside a lesion, of its area, that it may bear
+OVEREXPOSED = 0.3  # share of a lesion on highlights; with more, little of it is seen
 
 
 class Examples:
@@ -46,6 +55,7 @@ class Examples:
         bank: MaskBank,
         folds: Mapping[str, int] | None = None,
         budget: Budget | None = None,
+        maps: Callable[[str], PlacementMap] | None = None,
     ) -> None:
         """Take the annotated cases by id.
 
@@ -55,6 +65,7 @@ class Examples:
             folds: The validators' fold of each case. An example is of the fold of its request's mask, so that one
                 validator has seen neither.
             budget: Weights of the cases that lead towards an aim.
+            maps: The placement map of a case, which tells of text and of the border; None where that is not known.
         """
         self._cases, self._bank, self._folds = cases, bank, folds or {}
         self._weights = dict(budget.weights) if budget else {}
@@ -65,6 +76,10 @@ class Examples:
             lambda name: self._measures[name][1:]
         )
         self._measures = Remembered(self._measured)
+        self._maps = maps
+        self._rays = Remembered(self._measured_rays)
+        self._nearest = Remembered(self._least_stretch)
+        self._flawed = Remembered(self._is_flawed)
 
     def leading(self, aim: str) -> list[str]:
         """Return the training cases of a stratum that the budget gives weight to."""
@@ -81,6 +96,7 @@ class Examples:
         mask_case: str,
         aim: str,
         place: Surroundings,
+        new: Mask,
         area: int,
         rng: np.random.Generator,
         asked: Mapping[str, str] | None = None,
@@ -92,26 +108,35 @@ class Examples:
             mask_case: The request's; the example is of the same fold.
             aim: The stratum that the example must be of; empty for any.
             place: What lies around the new lesion.
-            area: The number of its pixels.
-            rng: Decides among those that suit the place.
+            new: Its mask, in a frame of any size.
+            area: The number of its pixels in its own frame.
+            rng: Decides among those that suit the place and the mask.
             asked: The word of each aspect; a missing aspect asks for nothing.
             options: The cases to choose among, in the order of their turns; empty for all. Only the first of them that
-                look as asked are compared, so that none is used much more often than others.
+                look as asked, and the mask's own, are compared, so that none is used much more often than others.
         """
-        fold = self._folds.get(mask_case)
-        names = [name for name in self.names if self._folds.get(name) == fold] or list(self.names)
+        names = self._of_fold(mask_case)
         if aim:
             leading = self.leading(aim)
             names = [name for name in names if name in leading] or [self.draw_leading(aim, rng)]
+        names = [name for name in names if not self._flawed[name]] or names
         wanted = {aspect: word for aspect, word in (asked or {}).items() if word and aspect in OF_LOOK}
         if wanted:
             differences = [self._difference(name, wanted, place) for name in names]
             least = min(differences) + NEARLY
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
         turns = [name for name in options if name in set(names)]
-        names = turns[: max(LEAST_TURNS, math.ceil(TURNS * len(turns)))] or names
-        names.sort(key=lambda name: self._mismatch(name, place, equivalent_diameter(float(area))))
-        return names[int(rng.integers(math.ceil(ALIKE * len(names))))]
+        turns = turns[: max(LEAST_IN_TURN, math.ceil(IN_TURN * len(turns)))]
+        names = [name for name in names if name in turns or name == mask_case] if turns else names
+        rays, diameter = ray_lengths(new, centre_of(new)), equivalent_diameter(float(area))
+        mismatch = {name: self._mismatch(name, place, rays, diameter) for name in names}
+        least = min(mismatch.values()) + ALIKE
+        names = sorted((name for name in names if mismatch[name] <= least), key=lambda name: mismatch[name])
+        return names[int(rng.integers(len(names)))]
+
+    def fit(self, entry: MaskEntry) -> bool:
+        """Tell whether some example that is without a flaw fits a mask without being stretched much."""
+        return self._nearest[entry.case, entry.component] <= FITS
 
     def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
         """Return the words of a case's lesion in another place: its surface is compared with the tissue there."""
@@ -129,11 +154,38 @@ class Examples:
         texture = texture_of(self._surroundings[name][0].inside, place.around)
         return len(wrong) + min(0.9, abs(math.log(max(texture, 1e-3) / limit)))
 
-    def _mismatch(self, name: str, place: Surroundings, diameter: float) -> float:
-        """Return how badly a lesion suits a place: by the tissue around it, how much of that is lit, and its size."""
+    def _mismatch(self, name: str, place: Surroundings, rays: Values, diameter: float) -> float:
+        """Return how badly a lesion suits a mask: by the tissue around it, its light, its size and its outline."""
         around, size = self._surroundings[name]
         distance = float(np.linalg.norm(around.colour - place.colour)) / DELTA_E
-        return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit)
+        stretch = aligned(self._rays[name], rays).stretch
+        return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit) + 0.1 * stretch / STRETCH
+
+    def _least_stretch(self, key: tuple[str, int]) -> float:
+        lesion = self._bank.entry(*key).shape
+        rays = ray_lengths(lesion, centre_of(lesion))
+        names = (name for name in self._of_fold(key[0]) if not self._flawed[name])
+        return min((aligned(self._rays[name], rays).stretch for name in names), default=math.inf)
+
+    def _of_fold(self, case: str) -> list[str]:
+        """Return the cases of the validators' fold of a case, or all where it has none."""
+        fold = self._folds.get(case)
+        return [name for name in self.names if self._folds.get(name) == fold] or list(self.names)
+
+    def _measured_rays(self, name: str) -> Values:
+        lesion = self._bank.components(name)[0].shape
+        return ray_lengths(lesion, centre_of(lesion))
+
+    def _is_flawed(self, name: str) -> bool:
+        """Tell whether a lesion is no good example: cut by the frame, written on, or mostly overexposed."""
+        lesion = self._bank.components(name)[0]
+        if self._maps is not None:
+            places = self._maps(name)
+            mask = drafted(lesion.in_frame(), places.frame)
+            if places.share_cut(mask) > CUT_SHORT or places.text_on(mask) > PRINTED_ON * mask.sum():
+                return True
+        lab = lab_from_rgb(self._cases[name].read_image()[lesion.slices])
+        return float(highlights(lab)[lesion.crop].mean()) > OVEREXPOSED
 
     def _measured(self, name: str) -> tuple[Attributes, Surroundings, float]:
         """Return the attributes of a case, what is around its largest lesion, and that lesion's diameter, px."""

@@ -22,6 +22,7 @@ from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
+TURN = 30.0  # degrees; light and gravity keep their directions, so a mask is turned no further to either side
 ELASTIC = 0.08  # of the equivalent diameter; the deviation of an elastic transform is drawn up to it
 KNOTS = 5  # of the grid of random shifts over a shape's box, a side
 STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by the frame or drawn in a hurry
@@ -32,8 +33,8 @@ Values = TypeVar("Values", Mask, Label)
 
 
 def draw_transform(rng: np.random.Generator) -> MaskTransform:
-    """Draw a scale from SCALES, any angle, a flip every other time, and shifts of up to ELASTIC."""
-    scale, angle = float(np.exp(rng.uniform(*np.log(SCALES)))), float(rng.uniform(0.0, 360.0))
+    """Draw a scale from SCALES, an angle of up to TURN, a flip every other time, and shifts of up to ELASTIC."""
+    scale, angle = float(np.exp(rng.uniform(*np.log(SCALES)))), float(rng.uniform(-TURN, TURN))
     flip, elastic = bool(rng.random() < 0.5), float(rng.uniform(0.0, ELASTIC))
     return MaskTransform(round(scale, 4), round(angle, 2), flip, round(elastic, 4), int(rng.integers(2**31)))
 

@@ -34,6 +34,7 @@ WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one l
 UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
 BAND = 0.08  # blending band as a share of the lesion's longer side
 OVERLAP = 0.65  # a replacing shape covers at least this share of the smaller of itself and the old lesion
+COVERED = 0.75  # and this share of the old lesion: tissue has to be found for what it leaves
 
 Cells = NDArray[np.bool_]
 
@@ -175,6 +176,24 @@ class PlacementMap:
         """The map as if the lesions were removed."""
         return replace(self, lesion=np.zeros_like(self.lesion))
 
+    @cached_property
+    def bare(self) -> Mask:
+        """The field of view without text, px by px, (H, W)."""
+        written = ndimage.binary_dilation(self.text > 0, CORNERS)
+        fine = np.kron(written, np.ones((self.cell, self.cell), dtype=bool))
+        return np.asarray(self.field & ~fine[: self.frame[0], : self.frame[1]])
+
+    def text_on(self, lesion: Mask) -> int:
+        """Return how many px of text lie on a lesion, (H, W), or beside it in a cell that it touches."""
+        return int(self.text[_touched(lesion, self.cell)].sum())
+
+    def share_cut(self, lesion: Mask) -> float:
+        """Return the share of a lesion's outline that lies at the frame's edge, or at what is no tissue, (H, W)."""
+        margin = 1 + max(self.frame) // 128
+        wide, view = np.pad(lesion, margin), np.pad(self.field, margin)
+        outline = ndimage.binary_dilation(wide, CORNERS, iterations=margin) & ~wide
+        return float((outline & ~view).sum() / max(1, outline.sum()))
+
     @property
     def room(self) -> float:
         """The share of the frame that is lesion-free tissue: no larger mask can be placed by `free`."""
@@ -263,7 +282,7 @@ def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 
 
     Returns:
         Top and left in the frame. None if no position inside the field of view, off the text and out of the dark covers
-        at least OVERLAP of the smaller of the two.
+        at least OVERLAP of the smaller of the two, and COVERED of the old one.
     """
     cells = _touched(shape, places.cell)
     replaced = _touched(old, places.cell)
@@ -281,7 +300,7 @@ def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 
     top, left = int(rows[best]) * places.cell, int(columns[best]) * places.cell
     shared = np.count_nonzero(old & paste(shape, top, left, places.frame))
     smaller = min(np.count_nonzero(old), np.count_nonzero(shape))
-    return (top, left) if shared >= OVERLAP * smaller else None
+    return (top, left) if shared >= max(OVERLAP * smaller, COVERED * np.count_nonzero(old)) else None
 
 
 def _opened(mask: Mask, radius: float) -> Mask:

@@ -23,14 +23,17 @@ from diffaug.data.lesions import connected_parts
 from diffaug.data.manifest import RemovedRegion
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter, scale_of
-from diffaug.painting.compose import band_width, compose, reach_of
+from diffaug.painting.compose import band_width, compose, reach_of, without_border
 from diffaug.painting.example import mirrored_tissue
-from diffaug.painting.window import Window, longer_side, window_around, window_image, window_mask
+from diffaug.painting.layout import finest
+from diffaug.painting.tissue import filled
+from diffaug.painting.window import Window, image_of, longer_side, resized, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 
 MARGIN = 0.12  # of a lesion's longer side: its rim and its shadow are repainted too
-STRENGTH = 0.5  # share of the timesteps that repaint the tissue mirrored into a region; 1 starts from noise alone
+STRENGTH = 0.15  # share of the timesteps that repaint the tissue that a patch of the frame brings into a region
+MIRRORED_STRENGTH = 0.5  # the same where no patch covers it and tissue is mirrored at its border
 CONTEXT = 1.7  # window side over the region's longer side; the painter learnt to fill a quarter to four fifths of it
 
 
@@ -43,14 +46,12 @@ class Remover:
         calibration: Its sampler's steps, and the validator that has not seen each case.
         validators: One network per fold; they say what is left of a lesion.
         seed: Base seed of all regions.
-        strength: Share of the timesteps that repaint the tissue mirrored into a region.
     """
 
     model: LatentInpainter
     calibration: Calibration
     validators: Sequence[Any]
     seed: int
-    strength: float = STRENGTH
 
     def remove(self, case: Case) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
         """Return the frame without its lesions, and a record of every region that was painted.
@@ -65,28 +66,57 @@ class Remover:
             before = self.found(case.id, frame, lesion, window)
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
-            tissue = mirrored_tissue(frame, field & ~reach & ~mask)
-            painted = self.repaint(tissue, reach, window, seed, domain_of(case.class_names).normal_prompt)
-            frame = compose(frame, painted, window, region, band, seed, field)
+            start, strength = self.start(frame, region, reach, field, mask, window)
+            painted, passed = self.repaint(
+                start, reach, window, seed, domain_of(case.class_names).normal_prompt, strength
+            )
+            frame = compose(frame, painted, window, region, band, seed, field, (start, passed))
             after = self.found(case.id, frame, lesion, window)
             regions.append(RemovedRegion((window.top, window.left, window.side), seed, before, after))
         return frame, tuple(regions)
 
+    def start(
+        self, frame: Pixels, region: Mask, reach: Mask, field: Mask, lesions: Mask, window: Window
+    ) -> tuple[Pixels, float]:
+        """Return what is to be repainted, (s, s, 3), and the share of the timesteps that repaint it.
+
+        A patch of the frame's own tissue fills the region; where none covers it, tissue is mirrored at its border.
+        """
+        known = field & ~reach & ~lesions
+        found = filled(frame, region, known)
+        tissue = mirrored_tissue(frame, known) if found is None else without_border(found, field, region)
+        pixels = np.asarray(window.crop(tissue), dtype=np.uint8)
+        strength = MIRRORED_STRENGTH if found is None else STRENGTH
+        return resized(pixels, finest(window, self.model.window)), strength
+
     @torch.no_grad()
     def repaint(
-        self, frame: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT
-    ) -> torch.Tensor:
-        """Paint lesion-free tissue over what a frame shows in a region: pixels => (1, 3, side, side) in [-1, 1]."""
+        self, start: Pixels, region: Mask, window: Window, seed: int, prompt: str = NORMAL_PROMPT,
+        strength: float = STRENGTH,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Repaint what a window shows in a region as lesion-free tissue.
+
+        Args:
+            start: The window, (s, s, 3).
+            region: What is repainted, (H, W) of the frame.
+            window: Where it lies.
+            seed: Of the noise.
+            prompt: What lesion-free tissue is called.
+            strength: Share of the timesteps that repaint it.
+
+        Returns:
+            What was painted, and what the codec keeps of the start, each (1, 3, side, side) in [-1, 1].
+        """
         model = self.model
         where = (window_mask(region, window, model.window) > 0.25).float()
-        image = window_image(frame, window, model.window)
+        image = image_of(start, model.window)
         scale = torch.tensor([scale_of(window.side, region.shape, model.latent_side)])
         empty = torch.zeros(1, max(1, model.classes), model.window, model.window)
         conditioning = model.condition(image, where, empty, scale, model.embed([prompt]))
-        steps, schedule = self.calibration.steps, model.schedule
-        start = schedule.started(model.encode(image), model.noise([seed]), steps, self.strength)
-        *_, last = sample(model, start, conditioning, schedule, steps, "ddim", self.strength)
-        return model.decode(last.x_next)
+        steps, schedule, latents = self.calibration.steps, model.schedule, model.encode(image)
+        noised = schedule.started(latents, model.noise([seed]), steps, strength)
+        *_, last = sample(model, noised, conditioning, schedule, steps, "ddim", strength)
+        return model.decode(last.x_next), model.decode(latents)
 
     @torch.no_grad()
     def found(self, case: str, frame: Pixels, lesion: Mask, window: Window) -> float:

@@ -94,6 +94,8 @@ def compose(
     patch = (np.clip(scaled, -1, 1) + 1) * 127.5
     if start is not None:
         patch = patch + kept_detail(painted, *start, window.side)
+    if is_grey(real):
+        patch = np.repeat(patch.mean(axis=2, keepdims=True), 3, axis=2)
     patch = patch + light_difference(real, patch, unknown)
     patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed), ~unknown)
 
@@ -109,6 +111,11 @@ def compose(
     where = region[rows, columns]
     frame[rows, columns][where] = part[where]
     return frame
+
+
+def is_grey(values: NDArray[np.generic]) -> bool:
+    """Tell whether an image, (h, w, 3), has no colour anywhere: then nothing that is painted on it may have any."""
+    return bool((values == values[..., :1]).all())
 
 
 def kept_detail(painted: Tensor, start: Pixels, passed: Tensor, side: int) -> Values:

@@ -4,11 +4,12 @@ Noised to the timestep where sampling starts, the moved lesion gives the painter
 teach it; what the painter makes of that follows mask, prompt and light (SDEdit: Meng et al. 2022, arXiv:2108.01073).
 
 A lesion is moved by rays: what lies at a share of the way from the centre to the outline, in some direction, goes to
-the same share of the way, in that direction, in the new mask. Directions stay, since light comes from the camera.
+the same share of the way in the new mask. Directions stay, but for a mirroring and a small turn that fit its outline to
+the mask's. It brings a rim of its own tissue along, and takes on the light of the place along its whole border.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,68 +17,44 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional as F
 
-from diffaug.conditioning.attributes import RING, equivalent_diameter
+from diffaug.conditioning.attributes import signed_distance
+from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
 from diffaug.data.images import Mask, Pixels
-from diffaug.painting.compose import blending_weight, region_of
+from diffaug.painting.compose import blending_weight
+from diffaug.painting.light import relit
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
-RAYS = 128  # directions in which an outline is measured
-SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
-GAIN = 1.6  # largest factor by which an example is made lighter or darker
-LIGHTEST = 215.0  # grey level to which a lesion's lighter part may be lit; what is as light by itself stays so
-LIGHTER = 0.8  # quantile of its colours that counts as that part
-RIM = 0.3  # of the band; what a moved lesion shows of the tissue around it, blended into the background
+UPRIGHT = Alignment()
+RIM = 1.0  # of the band; what a moved lesion shows of the tissue around it, blended into the background
+SHARP = 0.15  # of the rim; width over which what is no tissue around an example is left out
+INEXACT = 2.0  # px of the window by which a moved outline may miss the mask's
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
 
 
-def centre_of(mask: Mask) -> Values:
-    """Return the centroid of a mask that is not empty, (2,): row and column, px."""
-    centre: Values = np.argwhere(mask).mean(axis=0)
-    return centre
-
-
-def ray_lengths(mask: Mask, centre: Values) -> Values:
-    """Return how far a mask reaches from a point in each of RAYS directions, (RAYS,), px and at least 1.
-
-    The farthest pixel counts: of a shape that a ray crosses several times, its hull along the ray.
-
-    Args:
-        mask: Shape (H, W), not empty.
-        centre: Row and column, px.
-    """
-    outline = mask & ~ndimage.binary_erosion(mask)
-    away = np.argwhere(outline) - centre
-    ray = np.round(np.arctan2(away[:, 0], away[:, 1]) / (2 * np.pi) * RAYS).astype(int) % RAYS
-    lengths = np.zeros(RAYS)
-    np.maximum.at(lengths, ray, np.hypot(away[:, 0], away[:, 1]))
-    known = np.flatnonzero(lengths)
-    filled = np.interp(np.arange(RAYS), known, lengths[known], period=RAYS) if len(known) else lengths
-    return np.maximum(ndimage.gaussian_filter1d(filled, SMOOTH, mode="wrap"), 1.0)
-
-
-def source_points(points: Values, outlines: Sequence[tuple[Mask, Mask]]) -> Values:
+def source_points(points: Values, outlines: Sequence[tuple[Mask, Mask]], way: Alignment = UPRIGHT) -> Values:
     """Return where in the source frame the points of a target frame come from, both (2, ...), px.
 
     Args:
         points: Rows and columns in the target frame.
         outlines: Masks of the source frame and where each goes in the target frame, not empty; nested, the innermost
             first, such as cup and disc.
+        way: How the source is mirrored and turned first.
     """
     origin, centre = (centre_of(mask) for mask in outlines[0])
     rows, columns = points[0] - centre[0], points[1] - centre[1]
     far, direction = np.hypot(rows, columns), np.arctan2(rows, columns)
-    ray = direction / (2 * np.pi) * RAYS % RAYS
+    turned = way.direction(direction)
     here, there = np.zeros_like(far), np.zeros_like(far)  # lengths to the last outline, of target and source
     made = np.zeros_like(far)
     for source, target in outlines:
-        ends = (ray_lengths(target, centre), ray_lengths(source, origin))
-        ours, theirs = (np.interp(ray, np.arange(RAYS), lengths, period=RAYS) for lengths in ends)
+        ours = at_directions(ray_lengths(target, centre), direction)
+        theirs = at_directions(ray_lengths(source, origin), turned)
         ours, theirs = np.maximum(ours, here + 0.5), np.maximum(theirs, there + 0.5)
         made = np.where(far >= here, there + (far - here) * (theirs - there) / (ours - here), made)
         here, there = ours, theirs
     made = np.where(far > here, there + (far - here) * scale_of_outline(*outlines[-1]), made)
-    return np.stack([origin[0] + made * np.sin(direction), origin[1] + made * np.cos(direction)])
+    return np.stack([origin[0] + made * np.sin(turned), origin[1] + made * np.cos(turned)])
 
 
 def scale_of_outline(source: Mask, target: Mask) -> float:
@@ -124,59 +101,83 @@ def sampled(frame: NDArray[np.uint8], points: Values, step: float) -> NDArray[np
     return np.asarray(found[0].permute(1, 2, 0).numpy())
 
 
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A lesion that is moved.
+
+    Attributes:
+        frame: Its frame with border and overlays filled, (H, W, 3).
+        body: The same with the lesion mirrored at its outline, outwards.
+        bare: The same with the tissue around the lesion mirrored at its outline, inwards.
+        tissue: Where the frame shows tissue that is no lesion, (H, W).
+        lesion: Shape (H, W).
+    """
+
+    frame: Pixels
+    body: Pixels
+    bare: Pixels
+    tissue: Mask
+    lesion: Mask
+
+    @staticmethod
+    def of(frame: Pixels, field: Mask, lesion: Mask) -> "Example":
+        """Take a frame whose border and overlays are filled, its field of view, and a lesion of it."""
+        return Example(frame, mirrored_tissue(frame, lesion), mirrored_tissue(frame, ~lesion), field & ~lesion, lesion)
+
+    def at(self, points: Values, step: float, new: Mask) -> tuple[NDArray[np.float32], Mask]:
+        """Return what a window shows of the lesion and the tissue around it, (s, s, 3), and where that is tissue.
+
+        What a ray brings from the wrong side of the outline, where it crosses a bent lesion twice, is taken from the
+        right one.
+
+        Args:
+            points: Where each pixel comes from, (2, s, s).
+            step: Px of the frame for one of the window.
+            new: Where the lesion goes, (s, s).
+        """
+        depth = np.clip(signed_distance(self.lesion) / max(step, 1e-6) / INEXACT, -1, 1)
+        sides = np.stack([np.where(self.tissue, 255, 0), 127.5 * (depth + 1)], axis=2)
+        values = np.concatenate([self.frame, np.rint(sides).astype(np.uint8)], axis=2)
+        found = sampled(values, points, step)
+        beyond = np.where(np.abs(signed_distance(new)) <= 2 * INEXACT, 127.0, -64.0)  # some is borne near the outline
+        outside, inside = new & (found[..., 4] < 127.5 - beyond), ~new & (found[..., 4] > 127.5 + beyond)
+        shown = np.where(outside[..., None], sampled(self.body, points, step), found[..., :3])
+        shown = np.where(inside[..., None], sampled(self.bare, points, step), shown)
+        return shown, found[..., 3] > 255 * LIT
+
+
 def moved_example(
-    source: Pixels,
-    body: Pixels,
-    tissue: Mask,
+    example: Example,
     outlines: Sequence[tuple[Mask, Mask]],
     window: Window,
     background: Pixels,
     new: Mask,
-    old: Mask,
+    usable: Mask,
     band: float,
+    way: Alignment = UPRIGHT,
 ) -> Pixels:
     """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
-    The lesion comes with a narrow rim of its own tissue, blended into the background; its colours are scaled by what
-    makes the tissue around it that of the place. Where an old lesion lay, the background shows the tissue beside it.
+    The lesion comes with a rim of its own tissue, blended into the background over the band.
 
     Args:
-        source: Frame of the example, (H, W, 3).
-        body: The same frame with its lesion mirrored at the outline: where a ray leaves a bent lesion and enters it
-            again, no tissue from between gets into the new one.
-        tissue: Where it shows tissue that is no lesion, (H, W).
+        example: The lesion.
         outlines: Its lesion, and where that goes; see `source_points`.
         window: Of the frame that is painted.
-        background: The window, (side, side, 3), in pixels of any size.
+        background: The window without the lesions that are painted over, (side, side, 3), in pixels of any size.
         new: The new lesion, (side, side).
-        old: The lesions that it replaces, also where it covers them: nothing of them is tissue of the place.
+        usable: Where the background shows tissue, (side, side).
         band: Blending band, px of the window as given.
+        way: How the lesion is mirrored and turned.
     """
     side = background.shape[0]
-    points = source_points(window_points(window, side), outlines)
+    points = source_points(window_points(window, side), outlines, way)
     step = window.side / side * scale_of_outline(*outlines[-1])  # source px per window px
-    moved = sampled(np.concatenate([source, tissue[..., None] * np.uint8(255)], axis=2), points, step)
-    patch, lit = np.where(new[..., None], sampled(body, points, step), moved[..., :3]), moved[..., 3] > 255 * LIT
-    real = mirrored_tissue(background, ~region_of(old, old, band)) if old.any() else background
+    patch, lit = example.at(points, step, new)
     away = ndimage.distance_transform_edt(~new)
-    ring = (away > band) & (away <= band + RING * equivalent_diameter(float(new.sum())))
-    patch = patch * light_gain(patch[ring & lit], real[ring], patch[new])
-    weight = blending_weight(away <= RIM * band, RIM * band)[:, :, None]
-    mixed = np.clip(real * (1 - weight) + patch * weight, 0, 255)
+    around = (away > 0.5 * band) & (away <= 2 * band) & lit & usable
+    patch = relit(patch, background.astype(np.float32), around, new)
+    shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * RIM * band)
+    weight = blending_weight(away <= RIM * band, RIM * band) * np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1))
+    mixed = np.clip(background * (1 - weight[..., None]) + patch * weight[..., None], 0, 255)
     return np.asarray(np.rint(mixed), dtype=np.uint8)
-
-
-def light_gain(source: NDArray[Any], target: NDArray[Any], lesion: NDArray[Any]) -> NDArray[np.float32]:
-    """Return what the source's colours are multiplied by, (3,), from tissue of both and its lesion, each (N, 3).
-
-    A pale lesion is lit no further than a camera would expose it, and none of its colours passes one that it was weaker
-    than: with more it would be white all over, or blue.
-    """
-    if not (len(source) and len(target) and len(lesion)):
-        return np.ones(3, dtype=np.float32)
-    gain = np.median(target, axis=0) / np.maximum(np.median(source, axis=0), 1.0)
-    own = np.maximum(np.quantile(lesion, LIGHTER, axis=0), 1.0)
-    lit, order = own * np.clip(gain, 1 / GAIN, GAIN), np.argsort(-own, kind="stable")
-    lit[order] = np.minimum.accumulate(lit[order])
-    lit *= min(1.0, max(LIGHTEST, own.mean()) / lit.mean())
-    return np.asarray(lit / own, dtype=np.float32)

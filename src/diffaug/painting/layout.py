@@ -110,4 +110,9 @@ def layout_of(
 
 def tissue_of(layout: Layout, side: int) -> Pixels:
     """Return the tissue of a layout's window in pixels as fine as the painter's, whose side is given, or finer."""
-    return resized(layout.tissue, min(max(layout.window.side, side), FINEST * side))
+    return resized(layout.tissue, finest(layout.window, side))
+
+
+def finest(window: Window, side: int) -> int:
+    """Return the side in pixels of what sampling starts from: those of the frame, none coarser than the painter's."""
+    return min(max(window.side, side), FINEST * side)

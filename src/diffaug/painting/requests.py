@@ -4,34 +4,26 @@ Reads the images of the cases; writes nothing.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from diffaug.conditioning.drawer import RequestDrawer
-from diffaug.data.images import Mask, Pixels
+from diffaug.conditioning.rays import aligned, centre_of, ray_lengths
+from diffaug.data.images import Pixels
 from diffaug.data.manifest import RemovedRegion, Request
 from diffaug.painting.clearing import Remover
-from diffaug.painting.compose import without_border
+from diffaug.painting.compose import region_of, without_border
 from diffaug.painting.engine import Painted
-from diffaug.painting.example import mirrored_tissue, moved_example
+from diffaug.painting.example import UPRIGHT, Example, mirrored_tissue, moved_example
 from diffaug.painting.judging import is_left_over
 from diffaug.painting.layout import Layout, layout_of, tissue_of
 from diffaug.painting.painter import Painter
+from diffaug.painting.tissue import filled
 from diffaug.painting.window import window_mask
 from diffaug.validator.gate import Gate
 
 REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
-
-
-@dataclass(frozen=True)
-class _Source:
-    """An example's frame with its border filled, the same with its lesion mirrored, its tissue, and its lesion."""
-
-    frame: Pixels
-    body: Pixels
-    tissue: Mask
-    lesion: Mask
 
 
 class LayoutMaker:
@@ -46,14 +38,14 @@ class LayoutMaker:
     def __init__(self, drawer: RequestDrawer, remover: Remover, from_noise: bool) -> None:
         self.drawer, self.remover, self.from_noise = drawer, remover, from_noise
         self.side = remover.model.window
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, Example] = {}
         self._cleared: dict[str, tuple[Pixels, tuple[RemovedRegion, ...]]] = {}
 
     def layout(self, request: Request) -> Layout:
         """Lay out a request on its background, with the example that sampling starts from."""
         masks = self.drawer.masks(request)
         background, removed = self._background(request)
-        view = self.drawer.backgrounds.field(request.background)
+        view = self.drawer.backgrounds.field(request.background, with_text=False)
         laid = layout_of(
             background, masks, masks.new_classes(self.drawer.classes), view,
             prompt=request.prompt, seed=request.seed, index=request.index, size_bin=request.size_bin,
@@ -61,8 +53,9 @@ class LayoutMaker:
         )  # fmt: skip
         if self.from_noise:
             return laid
-        tissue = tissue_of(laid, self.side)
-        return replace(laid, start=tissue if request.negative else self._example(request, laid, tissue))
+        if request.negative:
+            return replace(laid, start=tissue_of(laid, self.side))
+        return replace(laid, start=self._example(request, laid, tissue_of(self._without_old(laid), self.side)))
 
     def fold(self, request: Request) -> int:
         """Return which validator has not seen the case of a request's mask; of a negative, that of its background."""
@@ -82,21 +75,44 @@ class LayoutMaker:
             self._cleared[case.id] = self.remover.remove(case)
         return self._cleared[case.id]
 
+    def _without_old(self, layout: Layout) -> Layout:
+        """Return a layout whose tissue shows no lesion that is painted over.
+
+        Tissue of the frame takes the place of the whole lesion, or at least of what the new one does not cover; where
+        no tissue suits, it is mirrored at the border.
+        """
+        old = layout.masks.old & ~layout.masks.new if self.drawer.domain.stays_in_place else layout.masks.old
+        if not old.any():
+            return layout
+        gone = region_of(old, old, layout.band) & layout.field
+        known = layout.field & ~gone & ~layout.masks.label
+        for hole in (gone, gone & ~layout.masks.new):
+            frame = filled(layout.background, hole, known)
+            if frame is not None:
+                break
+        else:
+            frame = mirrored_tissue(layout.background, known)
+            frame = np.where(gone[..., None], frame, layout.background)
+        tissue = layout.window.crop(without_border(frame, layout.field, layout.reach))
+        return replace(layout, tissue=np.asarray(tissue, dtype=np.uint8))
+
     def _example(self, request: Request, layout: Layout, tissue: Pixels) -> Pixels:
         """Return a window's `tissue`, (side, side, 3), with the request's example where the new mask lies."""
         drawer, masks, source = self.drawer, layout.masks, self._source(request.example)
         case = drawer.backgrounds.case(request.example)
         nested = drawer.domain.nested(case, source.lesion, masks.new_classes(drawer.classes))
         outlines = [*nested, (source.lesion, masks.new)]
-        # What stays in place keeps the vessels that cross its rim.
-        old, side = masks.old & ~masks.new if drawer.domain.stays_in_place else masks.old, len(tissue)
-        new, gone = (
-            np.asarray(window_mask(mask, layout.window, side)[0, 0].numpy() > 0.5) for mask in (masks.new, old)
+        way = aligned(*(ray_lengths(mask, centre_of(mask)) for mask in outlines[-1]))
+        new, usable = (
+            np.asarray(window_mask(mask, layout.window, len(tissue))[0, 0].numpy() > 0.5)
+            for mask in (masks.new, layout.field)
         )
-        band = layout.band * side / layout.window.side
-        return moved_example(source.frame, source.body, source.tissue, outlines, layout.window, tissue, new, gone, band)
+        return moved_example(
+            source, outlines, layout.window, tissue, new, usable,
+            layout.band * len(tissue) / layout.window.side, UPRIGHT if drawer.domain.stays_in_place else way,
+        )  # fmt: skip
 
-    def _source(self, case: str) -> _Source:
+    def _source(self, case: str) -> Example:
         """Return what is moved of an example; kept in memory, since many requests have it."""
         if case not in self._sources:
             if len(self._sources) >= REMEMBERED:
@@ -106,7 +122,7 @@ class LayoutMaker:
                 self.drawer.bank.components(case)[0].in_frame(),
             )
             frame = without_border(self.drawer.backgrounds.case(case).read_image(), field, lesion)
-            self._sources[case] = _Source(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion)
+            self._sources[case] = Example.of(frame, field, lesion)
         return self._sources[case]
 
 

@@ -32,7 +32,7 @@ from diffaug.data.inspect import outlined
 from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
-from diffaug.painting.clearing import CONTEXT, MARGIN, STRENGTH, Remover
+from diffaug.painting.clearing import CONTEXT, MARGIN, MIRRORED_STRENGTH, STRENGTH, Remover
 from diffaug.painting.painter import Painter
 from diffaug.runfolder import Contents, claimed
 
@@ -113,7 +113,7 @@ def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, dev
     painter = Painter.load(model, device, sealed=False)
     remover = Remover(painter.model, painter.calibration, painter.validators, seed)
     identity = {
-        "margin": MARGIN, "context": CONTEXT, "strength": STRENGTH, "seed": seed, "model": digest,
+        "margin": MARGIN, "context": CONTEXT, "strength": [STRENGTH, MIRRORED_STRENGTH], "seed": seed, "model": digest,
         "data": digest_of_value({case.id: digest_of_case(case) for case in cases}), "device": str(painter.model.device),
     }  # fmt: skip
     with claimed(out, Contents("folder of cleared cases", identity, "config.json")):

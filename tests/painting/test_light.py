@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffaug.painting.light import BRIGHTER, LIGHTER, LIGHTEST, light_quotient, membrane, relit
+
+SIDE = 40
+
+
+def disc(radius, side=SIDE):
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    return np.hypot(rows, columns) <= radius
+
+
+def flat(*colour):
+    return np.full((SIDE, SIDE, 3), colour, dtype=np.float32)
+
+
+RING, BODY = disc(16) & ~disc(12), disc(12)
+
+
+def with_body(colour, tissue):
+    return np.where(BODY[..., None], np.float32(colour), np.float32(tissue))
+
+
+@given(st.integers(0, 99))
+def test_a_membrane_keeps_what_is_known_and_stays_between(seed):
+    values = np.random.default_rng(seed).standard_normal((12, 17, 2)).astype(np.float32)
+    known = np.random.default_rng(seed).random((12, 17)) < 0.3
+    known[0, 0] = True
+    found = membrane(values, known)
+    np.testing.assert_allclose(found[known], values[known], atol=1e-5)
+    low, high = values[known].min(axis=0), values[known].max(axis=0)
+    assert (found >= low - 1e-4).all() and (found <= high + 1e-4).all()
+
+
+def test_a_membrane_is_linear_between_two_sides():
+    values, known = np.zeros((9, 9, 1), dtype=np.float32), np.zeros((9, 9), dtype=bool)
+    values[:, 8], known[:, [0, 8]] = 8.0, True
+    np.testing.assert_allclose(membrane(values, known)[4, :, 0], np.arange(9), atol=1e-4)
+
+
+@given(st.floats(60, 140), st.floats(60, 140))
+def test_what_is_moved_takes_on_the_light_of_the_place(here, there):
+    patch = with_body((40, 40, 40), (here,) * 3)
+    made = relit(patch, flat(there, there, there), RING, BODY)
+    ratio = np.clip((there + 6) / (here + 6), np.exp(-BRIGHTER), np.exp(BRIGHTER))
+    np.testing.assert_allclose(made[BODY], 40 * ratio, rtol=0.02)
+
+
+def test_in_its_own_light_nothing_changes():
+    patch = np.random.default_rng(0).uniform(30, 120, (SIDE, SIDE, 3)).astype(np.float32)
+    np.testing.assert_allclose(relit(patch, patch, RING, BODY), patch, rtol=1e-4)
+
+
+def test_light_that_falls_off_falls_off_inside():
+    place = flat(1, 1, 1) * np.linspace(80, 120, SIDE, dtype=np.float32)[None, :, None]
+    made = relit(flat(100, 100, 100), place, RING, BODY)
+    assert made[SIDE // 2, 12, 0] < 96 < 104 < made[SIDE // 2, 28, 0]
+
+
+def test_without_tissue_around_the_light_stays():
+    assert (light_quotient(flat(10, 10, 10), flat(90, 90, 90), np.zeros((SIDE, SIDE), bool)) == 1).all()
+
+
+def test_a_pale_lesion_is_not_lit_until_it_is_white():
+    pale = np.random.default_rng(0).uniform((190, 160, 150), (230, 200, 190), (SIDE, SIDE, 3))
+    patch = np.where(BODY[..., None], pale, 80.0)
+    lit = relit(patch, flat(120, 120, 120), RING, BODY)[BODY]
+    assert np.quantile(lit, LIGHTER, axis=0).mean() == pytest.approx(LIGHTEST, rel=0.02)
+
+
+def test_a_highlight_stays_as_light_as_it_was():
+    patch = with_body((250, 250, 250), (100, 100, 100))
+    assert relit(patch, flat(50, 50, 50), RING, BODY)[BODY].min() > 220
+
+
+def test_a_lesion_does_not_turn_blue_on_tissue_that_is_less_red():
+    red, pink, cream = (200, 90, 60), (190, 110, 90), (160, 150, 130)
+    lit = relit(with_body(cream, red), flat(*pink), RING, BODY)[BODY].mean(axis=0)
+    assert lit[0] >= lit[1] - 0.5 and lit[1] >= lit[2] - 0.5
