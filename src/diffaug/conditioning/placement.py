@@ -34,7 +34,7 @@ WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one l
 UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
 BAND = 0.08  # blending band as a share of the lesion's longer side
 OVERLAP = 0.65  # a replacing shape covers at least this share of the smaller of itself and the old lesion
-COVERED = 0.75  # and this share of the old lesion: tissue has to be found for what it leaves
+COVERED = 0.65  # and this share of the old lesion: tissue has to be found for what it leaves
 
 Cells = NDArray[np.bool_]
 
