@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,9 @@ def ellipse(
     return (turned[0] / radii[0]) ** 2 + (turned[1] / radii[1]) ** 2 <= 1.0
 
 
-def imported(layout: str, source: Path, to: Path, seed: int = 0) -> tuple[Dataset, list[str]]:
+def imported(layout: str, source: Path, to: Path, seed: int = 0, **options: Any) -> tuple[Dataset, list[str]]:
     """Import a source; return the data set and the notices."""
-    result = import_dataset(layout, source, to, seed)
+    result = import_dataset(layout, source, to, seed, **options)
     return result.dataset, list(result.notices)
 
 

@@ -26,9 +26,8 @@ from diffaug.knobs import (
     Widths,
     explain,
 )
+from diffaug.layouts import Source
 
-# The layouts that `data/sources` reads.
-Source = Literal["folder", "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect"]
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
 
 

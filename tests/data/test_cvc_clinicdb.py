@@ -67,7 +67,7 @@ def test_no_sequence_crosses_a_split_and_every_split_has_its_share(whole: tuple[
 def test_the_layouts_of_mirrors_are_read(published: Path, tmp_path: Path, inner: str, images: str, masks: str) -> None:
     for old, new in (("Original", images), ("Ground Truth", masks)):
         shutil.copytree(published / old, tmp_path / "mirror" / inner / new, copy_function=os.link)
-    cases = read_cvc_clinicdb(tmp_path / "mirror").cases
+    cases = read_cvc_clinicdb(tmp_path / "mirror").records
     assert [case.id for case in cases] == [str(number) for number in range(1, 613)]
     assert all(case.image.stem == case.mask.stem == case.id for case in cases if case.mask)
     assert {case.image.parent.name for case in cases} == {images}
@@ -75,7 +75,7 @@ def test_the_layouts_of_mirrors_are_read(published: Path, tmp_path: Path, inner:
 
 def test_the_folder_above_the_archive_is_read(published: Path, tmp_path: Path) -> None:
     copied(published, tmp_path / "downloads" / "CVC-ClinicDB")
-    assert len(read_cvc_clinicdb(tmp_path / "downloads").cases) == 612
+    assert len(read_cvc_clinicdb(tmp_path / "downloads").records) == 612
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,10 @@ def test_the_folder_above_the_archive_is_read(published: Path, tmp_path: Path) -
         (lambda s: (s / "Ground Truth/12.tif").unlink(), ["Ground Truth lacks 1,", "number 12;"]),
         (lambda s: (s / "Original/1.tif").rename(s / "Original/frame1.tif"), ["named by their numbers", "frame1.tif"]),
         (lambda s: (s / "Original/1.tif").rename(s / "Original/613.tif"), ["1 to 612", "613.tif"]),
-        (lambda s: shutil.rmtree(s / "Ground Truth"), ["Original/ and Ground Truth/", "has neither"]),
+        (
+            lambda s: shutil.rmtree(s / "Ground Truth"),
+            ["Original/ and Ground Truth/", "holds images such as Original/1.tif"],
+        ),
         (shutil.rmtree, ["the images to import must lie in a folder"]),
     ],
     ids=["frames missing", "mask missing", "other name", "other number", "no masks", "no folder"],

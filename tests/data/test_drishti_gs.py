@@ -47,7 +47,7 @@ def undeclared(source: Path) -> None:
         (lambda s: (s / "labels.csv").write_text("id,glaucoma\ndrishtiGS_000,yes\n"), "'yes' for case drishtiGS_000"),
         (lambda s: (s / "labels.csv").write_text("id,glaucoma\ndrishtiGS_000,1\n"), "lacks drishtiGS_001"),
         (lambda s: (s / "masks/drishtiGS_003.png").unlink(), "needs a mask of the same stem: case drishtiGS_003"),
-        (lambda s: shutil.rmtree(s / "images"), "has no images/"),
+        (lambda s: shutil.rmtree(s / "images"), "holds masks such as masks"),
         (undeclared, "has 3, nearest is 2"),
     ],
 )

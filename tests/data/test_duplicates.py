@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from diffaug.data.case import Case
 from diffaug.data.duplicates import BLOCK, Fingerprint, duplicates_of_fingerprints, find_duplicates, fingerprint
 from diffaug.data.images import Pixels
 from diffaug.data.phantom import phantom_of_index
@@ -80,4 +81,5 @@ def test_duplicates_of_cases_are_named_by_id(make_source: Callable[..., Path]) -
     source = make_source(3)
     for kind in ("images", "masks"):
         (source / kind / "x.png").write_bytes((source / kind / "c1.png").read_bytes())
-    assert find_duplicates(read_folder(source).cases) == [("c1", "x")]
+    cases = [Case(record.id, record.image, None, "", "") for record in read_folder(source).records]
+    assert find_duplicates(cases) == [("c1", "x")]

@@ -46,7 +46,7 @@ def test_a_frame_of_both_sets_is_said(make_source: Make, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("spoil", "part"),
     [
-        (lambda source: shutil.rmtree(source / DEVELOPMENT), "has neither"),
+        (lambda source: shutil.rmtree(source / DEVELOPMENT), "holds no file"),
         (lambda source: shutil.rmtree(source / DEVELOPMENT / "masks"), "lacks one"),
         (lambda source: (source / DEVELOPMENT / "masks/c3.jpg").unlink(), "every image needs a mask"),
         (lambda source: (source / DEVELOPMENT / "images/c3.jpg").write_bytes(b"no image"), "must decode: case c3"),

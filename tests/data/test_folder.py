@@ -203,7 +203,10 @@ def test_checking_counts_each_conversion_once(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(1, 256, (8, 8, 3), dtype=np.uint8)
     cases = []
     for index, mode in enumerate(["L", "L", "P", "RGBA", "RGB"]):
-        Image.fromarray(pixels).convert(mode).save(tmp_path / f"{index}.png")
+        image = Image.fromarray(pixels).convert(mode)
+        if mode == "RGBA":
+            image.putalpha(128)
+        image.save(tmp_path / f"{index}.png")
         Image.fromarray(pixels[:, :, 0]).save(tmp_path / f"{index}.jpg")
         cases.append(Case(str(index), tmp_path / f"{index}.png", tmp_path / f"{index}.jpg", str(index), "train"))
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")

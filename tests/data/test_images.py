@@ -93,6 +93,17 @@ def test_every_plain_format_reads_as_the_same_rgb(tmp_path: Path) -> None:
     [("L", "grey"), ("1", "grey"), ("P", "palette"), ("RGBA", "transparency"), ("LA", "transparency"), ("RGB", "")],
 )
 def test_other_modes_become_rgb_and_are_named(tmp_path: Path, mode: str, note: str) -> None:
+    image = Image.fromarray(rgb(half())).convert(mode)
+    if note == "transparency":
+        image.putalpha(128)
+    image.save(tmp_path / "a.png")
+    pixels, found = rgb_from_file(tmp_path / "a.png")
+    assert found == note
+    assert np.array_equal(pixels, rgb(half()))
+
+
+@pytest.mark.parametrize(("mode", "note"), [("RGBA", ""), ("LA", "grey")])
+def test_an_opaque_alpha_channel_is_no_transparency(tmp_path: Path, mode: str, note: str) -> None:
     Image.fromarray(rgb(half())).convert(mode).save(tmp_path / "a.png")
     pixels, found = rgb_from_file(tmp_path / "a.png")
     assert found == note

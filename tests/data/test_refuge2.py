@@ -87,7 +87,7 @@ def test_an_index_tells_glaucoma_where_names_do_not(tmp_path: Path) -> None:
     index = {"0": {"ImgName": "V0001.jpg", "Label": 1}, "1": {"ImgName": "V0002.jpg", "Label": 0}}
     (source / "val/index.json").write_text(json.dumps(index))
     (source / "test/index.json").write_text(json.dumps({"0": {"ImgName": "T0001.jpg"}}))
-    labels = {case.id: case.attributes.get("glaucoma") for case in read_refuge2(source).cases}
+    labels = {case.id: case.attributes.get("glaucoma") for case in read_refuge2(source).records}
     assert (labels["val-V0001"], labels["val-V0002"], labels["test-T0001"]) == (1.0, 0.0, None)
 
 
@@ -158,7 +158,7 @@ def empty(source: Path) -> None:
         (lambda s: (s / "val/images/V0001.jpg").unlink(), "every mask needs an image of the same stem: case V0001"),
         (lambda s: shutil.rmtree(s / "val/mask"), "images need their masks: val"),
         (lambda s: (s / "val/index.json").write_text("[1]"), "index.json lists ImgName and Label"),
-        (lambda s: [shutil.rmtree(s / split) for split in STEMS], "has neither"),
+        (lambda s: [shutil.rmtree(s / split) for split in STEMS], "holds no file"),
         (shutil.rmtree, "the images to import must lie in a folder"),
     ],
 )

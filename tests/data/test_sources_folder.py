@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import imported
+from layouts import imported, write_pair
 from PIL import Image
 
 from diffaug.data.folder import SPLITS, Dataset, read_dataset
@@ -63,7 +63,7 @@ def truncated_mask(source: Path) -> None:
         (lambda source: (source / "images/c3.png").unlink(), "every mask needs an image of the same stem: case c3"),
         (lambda source: shutil.rmtree(source / "masks"), "every image needs a mask"),
         (lambda source: shutil.rmtree(source / "images"), "a source needs images/"),
-        (lambda source: [path.unlink() for path in (source / "images").iterdir()], "must hold images"),
+        (lambda source: [path.unlink() for path in (source / "images").iterdir()], "a source needs images/"),
         (other_size, "the size of its image: case c3"),
         (empty_mask, "must hold a lesion: case c3"),
         (truncated, "every file must decode: case c3"),
@@ -90,15 +90,23 @@ def test_a_missing_source_is_one_line(tmp_path: Path) -> None:
     assert "must lie in a folder" in refused(tmp_path / "none", tmp_path / "data")
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_images_of_a_split_that_lie_beside_its_images_folder_are_not_overlooked(
+@pytest.mark.parametrize("split", SPLITS[:3])
+def test_images_of_a_split_beside_those_of_none_are_not_overlooked(
     make_source: Make, tmp_path: Path, split: str
 ) -> None:
     source = make_source()
     (source / split).mkdir()
     shutil.copy(next((source / "images").iterdir()), source / split / "more.png")
-    told = refused(source, tmp_path / "data")
-    assert told.endswith(f"holds some; move them to {source / split}/images")
+    assert f"has images/c0.png and {split}/more.png; move one" in refused(source, tmp_path / "data")
+
+
+def test_unannotated_images_need_no_folder_of_their_own(make_source: Make, tmp_path: Path) -> None:
+    source = make_source()
+    (source / "unannotated").mkdir()
+    write_pair(tmp_path, "more", 50)
+    shutil.copy(tmp_path / "images/more.png", source / "unannotated")
+    data, _ = imported("folder", source, tmp_path / "data")
+    assert [case.id for case in data.split("unannotated")] == ["unannotated-more"]
 
 
 def test_the_first_bad_case_in_order_is_the_one_that_is_named(make_source: Make, tmp_path: Path) -> None:
@@ -275,7 +283,7 @@ def test_conversions_are_said_once(make_source: Make, tmp_path: Path) -> None:
 
 
 def test_another_layout_is_one_line_that_names_them_all(make_source: Make, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"must be one of folder, kvasir-seg, .*; got 'kvasir'"):
+    with pytest.raises(ConfigError, match=r"must be one of folder, .*kvasir-seg, .*; got 'kvasir'"):
         import_dataset("kvasir", make_source(3), tmp_path / "data")
 
 

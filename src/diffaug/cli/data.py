@@ -3,12 +3,14 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
 from diffaug.cli.base import DataPath, OutPath, Seed
-from diffaug.config import Source
+from diffaug.layouts import SOURCES, EmptyMasks, Source
+
+LAYOUT_HELP = "; ".join(f"{name}: {text}" for name, text in SOURCES.items())
 
 
 @dataclass
@@ -18,22 +20,49 @@ class DataImport:
     Example: diffaug data import kvasir-seg downloads/Kvasir-SEG data/kvasir
     """
 
-    # Layout of the images: that of a published data set, or folder for any folder with images/ and masks/.
-    source: Annotated[Positional[Source], arg(metavar=f"{{{','.join(get_args(Source))}}}")]
-    # Folder that holds the images.
+    source: Annotated[
+        Positional[Source], arg(metavar=f"{{{','.join(SOURCES)}}}", help=f"Layout of the images. {LAYOUT_HELP}.")
+    ]
+    # Folder that holds the images. For coco, yolo and csv it may be the file that describes them.
     path: Annotated[Positional[Path], arg(metavar="FROM")]
     to: OutPath  # Data set to make.
+    # Shares of train, val and test, such as 70:10:20, or 100:0:0 to train on everything. Groups stay whole. By default
+    # the splits of the source are kept, and a source without splits is divided 70:10:20.
+    split: str = ""
+    # Names of classes with their values in the masks, such as disc=1,2 cup=2, or lesion=1-35 for one class. The class
+    # background takes values that are no lesion. By default classes.json in the source tells the classes.
+    classes: tuple[str, ...] = ()
+    # What an empty mask means: negative makes the image a lesion-free case, leave-out leaves it out, and refuse, the
+    # default, stops the import.
+    empty_masks: EmptyMasks = "refuse"
+    # Centre and width of the values that become black to white, such as 40,400, for images of more than 8 bits. By
+    # default each image or volume is scaled from its 0.5th to its 99.5th percentile.
+    window: str = ""
+    # Channels that become grey (one) or red, green and blue (two or three), such as 0 or 0,1,2, for layouts in which an
+    # image has several. By default they are the first three.
+    channels: str = ""
     # Random seed of the split into train, val and test. It is used if the images come without a split.
     seed: int = 0
 
     def run(self) -> None:
         """Import, and say what was converted."""
-        from diffaug.data.importing import import_dataset
+        from diffaug.data.importing import channels_of, import_dataset, window_of
 
-        imported = import_dataset(self.source, self.path, self.to, self.seed, "importing")
+        imported = import_dataset(
+            self.source,
+            self.path,
+            self.to,
+            self.seed,
+            "importing",
+            split=self.split,
+            classes=self.classes,
+            empty_masks=self.empty_masks,
+            window=window_of(self.window) if self.window else None,
+            channels=channels_of(self.channels) if self.channels else (),
+        )
         for notice in imported.notices:
             print(notice, file=sys.stderr)
-        print(f"{len(imported.dataset)} cases in {self.to}")
+        print(f"{len(imported.dataset)} cases in {self.to}: {imported.counts()}")
 
 
 @dataclass

@@ -135,6 +135,8 @@ def counted(count: int, sentence: str) -> str:
     singular = {
         "images": "image",
         "masks": "mask",
+        "slices": "slice",
+        "cases": "case",
         "are": "is",
         "were": "was",
         "their": "its",

@@ -8,6 +8,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,13 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 LOSSY = (".jpg", ".jpeg")
+CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wavelet stands (ISO 15444-1, A.6.1)
+REVERSIBLE = 1  # the value of a lossless wavelet
+PERCENTILES = (0.5, 99.5)  # between which values of more than 8 bits are spread, as in nnU-Net's preprocessing
+FEW = 8  # values; a mask of more than that above 127 has soft edges
+SOLID = 5  # px; soft edges are thinner than this, areas of a class are not
 
 
 def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
@@ -52,8 +58,11 @@ def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
     if image.mode in DEEP:
         grey, depth = _eight_bit(np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2), depth
-    kind = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
-    return np.array(image.convert("RGB")), kind.get(image.mode, image.mode)
+    kinds = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
+    kind = kinds.get(image.mode, image.mode)
+    if kind == "transparency" and image.getextrema()[-1] == (255, 255):
+        kind = "grey" if image.mode == "LA" else ""  # an opaque alpha channel hides nothing
+    return np.array(image.convert("RGB")), kind
 
 
 def read_image(path: Path, case: str = "") -> Pixels:
@@ -83,8 +92,7 @@ def read_mask(path: Path, case: str = "") -> Mask:
         top = float(values.max(initial=0))
         return values > (0 if image.mode != "F" and top <= MASK_THRESHOLD else top / 2)
     strongest = _strongest_channel(image)
-    lossless = path.suffix.lower() not in LOSSY
-    return strongest > (0 if lossless and strongest.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD)
+    return strongest > (0 if not is_lossy(path) and strongest.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD)
 
 
 def read_label(path: Path, case: str = "") -> Label:
@@ -95,13 +103,143 @@ def read_label(path: Path, case: str = "") -> Label:
     """
     image = _decoded(path, case)
     values = np.asarray(image)
-    lossy = path.suffix.lower() in LOSSY
+    lossy = is_lossy(path)
     if lossy or values.ndim != 2 or values.dtype.kind == "f" or values.max(initial=0) > 255 or values.min() < 0:
         raise DataError(
             f"a label of several classes is a lossless grey or palette image of class numbers up to 255: "
-            f"case {case or path.stem} ({path}) is {'JPEG' if lossy else image.mode}; export it as such a PNG"
+            f"case {case or path.stem} ({path}) is {_format(path) if lossy else image.mode}; export it as such a PNG"
         )
     return values.astype(np.uint8)
+
+
+def is_lossy(path: Path) -> bool:
+    """Tell whether the pixels of a file were altered when it was saved: JPEG, lossy WebP, irreversible JPEG 2000."""
+    suffix = path.suffix.lower()
+    if suffix not in (".webp", ".jp2"):
+        return suffix in LOSSY
+    with path.open("rb") as file:
+        data = file.read(4096)
+    if suffix == ".webp":
+        return b"VP8L" not in data
+    start = data.find(CODING_STYLE)
+    return start < 0 or data[start + 13 : start + 14] != bytes([REVERSIBLE])
+
+
+def _format(path: Path) -> str:
+    return {".webp": "lossy WebP", ".jp2": "lossy JPEG 2000"}.get(path.suffix.lower(), "JPEG")
+
+
+def is_deep(path: Path) -> bool:
+    """Tell whether a file holds grey values of more than 8 bits; False where it cannot be opened."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return image.mode in DEEP
+    except (*DAMAGE, Image.DecompressionBombError):
+        return False  # whoever decodes the file says what is wrong with it
+
+
+def read_deep(path: Path, case: str = "") -> NDArray[Any]:
+    """Return the values of a file of more than 8 bits, shape (H, W), as they are stored.
+
+    Raises:
+        DataError: The file is missing, damaged or too large.
+    """
+    return np.asarray(_decoded(path, case))
+
+
+def read_values(path: Path, case: str = "") -> NDArray[np.integer[Any]]:
+    """Return the class numbers of a label of up to 16 bits, shape (H, W): greys, or the indices of a palette.
+
+    Raises:
+        DataError: The file is missing, damaged, too large or lossy, or its pixels are not class numbers.
+    """
+    image = _decoded(path, case)
+    values = np.asarray(image)
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        colour = values[:, :, : 1 if image.mode == "LA" else 3]
+        if (colour == colour[:, :, :1]).all():
+            values = colour[:, :, 0]
+    whole = values.dtype.kind in "iu" or (values == np.rint(values)).all()
+    if is_lossy(path) or values.ndim != 2 or not whole or values.min() < 0 or values.max(initial=0) > 65535:
+        found = _format(path) if is_lossy(path) else image.mode if whole else "of fractions"
+        raise DataError(
+            f"a label of several classes is a lossless grey or palette image of class numbers: case "
+            f"{case or path.stem} ({path}) is {found}; export it as such a PNG"
+        )
+    return values if values.dtype.kind in "iu" else values.astype(np.int32)
+
+
+def class_values(path: Path, case: str = "") -> tuple[int, ...]:
+    """Return the values of a mask that look like class numbers, 0 left out; () for a mask of one lesion class.
+
+    Class numbers are all values of a lossless mask of up to 127, all indices of a palette of colours, and otherwise
+    the values, where there are few, that fill areas and not only soft edges.
+
+    Raises:
+        DataError: The file is missing, damaged or too large, or holds areas of several colours.
+    """
+    image = _decoded(path, case)
+    if is_lossy(path):
+        return ()
+    if not _has_class_palette(image) and image.mode not in DEEP:
+        _check_colours(image, path, case)
+    plain = _has_class_palette(image) or image.mode in DEEP
+    values = np.asarray(image) if plain else _strongest_channel(image)
+    found = np.unique(values[values > 0])
+    if not len(found) or (found != np.rint(found)).any():
+        return ()
+    top = float(found[-1])
+    if not plain and top > MASK_THRESHOLD:
+        found = found[[_is_solid(values == value) for value in found]] if len(found) <= FEW else found[:0]
+        return tuple(int(value) for value in found) if len(found) > 1 else ()
+    if image.mode in DEEP and top > 32767:  # white of 16 bits, with soft edges
+        return ()
+    return tuple(int(value) for value in found)
+
+
+def _check_colours(image: Image.Image, path: Path, case: str) -> None:
+    """Refuse a mask in which areas of several colours stand for several classes."""
+    if image.mode not in ("RGB", "RGBA", "P"):
+        return
+    pixels = np.asarray(image.convert("RGB"))
+    if (pixels == pixels[:, :, :1]).all():
+        return
+    codes = pixels.astype(np.int32) @ np.array([65536, 256, 1])
+    found = np.unique(codes[codes > 0])
+    areas = [int(code) for code in found if _is_solid(codes == code)] if len(found) <= FEW else []
+    if len(areas) > 1:
+        raise DataError(
+            f"a mask of several classes holds class numbers: case {case or path.stem} ({path}) has areas of "
+            f"the colours {', '.join(f'#{code:06x}' for code in areas)}; save it as a grey or palette PNG and name the "
+            "classes with --classes"
+        )
+
+
+def _is_solid(area: Mask) -> bool:
+    """Tell whether a square of SOLID px lies inside an area."""
+    from scipy.ndimage import minimum_filter
+
+    return bool(minimum_filter(area, SOLID, mode="constant", cval=0).any())
+
+
+def eight_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Scale values so that the lower limit becomes 0 and the upper 255; what lies outside is cut."""
+    low, high = limits
+    numbers = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    return np.clip(np.rint((numbers - low) * (255.0 / max(high - low, 1e-12))), 0, 255).astype(np.uint8)
+
+
+def percentile_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Return two percentiles of the finite values, or their extremes where the percentiles are equal."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(finite, percentiles))
+    return (low, high) if high > low else (float(finite.min()), float(finite.max()))
 
 
 def read_codes(path: Path, case: str = "") -> Label:

@@ -4,22 +4,37 @@ Repeated frames form a group, so no split divides them. The groups that the sour
 together too. What the splits of the source already divide is reported, not changed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffaug.artifacts import PathLike
-from diffaug.data.case import Case
+from diffaug.artifacts import PathLike, read_csv
+from diffaug.data.case import Case, LabelClass
+from diffaug.data.classes import classes_from_words, labelling_of, read_source_classes
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import counted, examine_cases, notices_of
-from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, refuse_occupied, write_cases
+from diffaug.data.folder import (
+    SPLITS,
+    Dataset,
+    copy_file,
+    new_dataset,
+    read_dataset,
+    refuse_occupied,
+    write_cases,
+)
+from diffaug.data.preparing import Preparing, prepare_all
 from diffaug.data.sources import LAYOUTS
-from diffaug.data.sources.layout import SourceCases
+from diffaug.data.sources.layout import ReadOptions, SourceRecords
+from diffaug.data.sources.names import normal
 from diffaug.data.split import connected, split_by_group
 from diffaug.errors import ConfigError, DataError
+from diffaug.layouts import EmptyMasks
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 HELD_OUT = ("val", "test")
+GROUPS = "groups.csv"
+FILES = {"coco": ".json", "yolo": ".yaml", "csv": ".csv"}  # layouts whose source may be a file
 
 Pair = tuple[str, str]  # ids of two images that show the same frame
 
@@ -36,24 +51,51 @@ class Imported:
     dataset: Dataset
     notices: tuple[str, ...]
 
+    def counts(self) -> str:
+        """Return how many cases lie in each split, in words."""
+        sizes = {split: len(self.dataset.split(split)) for split in SPLITS}
+        free = sum(case.negative for case in self.dataset)
+        words = ", ".join(f"{size} {split}" for split, size in sizes.items() if size)
+        return f"{words}; {free} of them lesion-free" if free else words
 
-def import_dataset(layout: str, source: PathLike, to: PathLike, seed: int = 0, progress: str = "") -> Imported:
-    """Turn a folder of images and masks, or a public data set, into the folder format.
 
-    Every file is decoded before the data set appears. Files are copied byte by byte, except for the masks and crops of
-    REFUGE. The same import again changes nothing.
+def import_dataset(
+    layout: str,
+    source: PathLike,
+    to: PathLike,
+    seed: int = 0,
+    progress: str = "",
+    *,
+    split: str = "",
+    classes: Sequence[str] = (),
+    empty_masks: EmptyMasks = "refuse",
+    window: tuple[float, float] | None = None,
+    channels: Sequence[int] = (),
+) -> Imported:
+    """Turn images and masks in any of the known layouts, or a public data set, into the folder format.
+
+    Every file is decoded before the data set appears. Files are copied byte by byte where a data set can hold them as
+    they are; others are written as PNG. The same import again changes nothing.
 
     Args:
-        layout: `folder` for any `images/` and `masks/` with matching names; kvasir-seg, cvc-clinicdb, refuge2,
-            refuge2-crops, drishti-gs or endotect for the published sets. docs/datasets.md describes each.
-        source: The folder that holds the files.
+        layout: `folder` for images and masks that names pair; nnunet, coco, yolo, csv, dicom, nifti, hf or busi for
+            those layouts; or the name of a published set. docs/datasets.md describes each.
+        source: The folder that holds the files; of coco, yolo and csv also the file that describes them.
         to: A new folder.
-        seed: Chooses the splits where the source has none: 70 % train, 10 % val, 20 % test, by group.
+        seed: Chooses the splits where the source has none, by group.
         progress: What to call the work in a progress bar on stderr; empty for none.
+        split: Shares of train, val and test, such as "70:10:20", which is used if this is empty.
+        classes: Names with values in the masks, such as "disc=1,2" and "cup=2"; otherwise `classes.json` in the source
+            tells them.
+        empty_masks: "negative" makes images with an empty mask lesion-free cases, "leave-out" leaves them out; "refuse"
+            raises.
+        window: Centre and width of the values that become black to white, for images of more than 8 bits; None for the
+            0.5th to the 99.5th percentile of each image or volume.
+        channels: The channels of nnU-Net's images and of volumes that become grey (one) or red, green and blue.
 
     Raises:
         DataError: The layout or a file breaks a rule; nothing is written.
-        ConfigError: No layout has this name, or `to` holds something else, or cannot be written.
+        ConfigError: No layout has this name, an option is no use, or `to` holds something else or cannot be written.
 
     Example:
         >>> imported = diffaug.import_dataset("folder", "downloads/mine", "data/imported")
@@ -65,48 +107,162 @@ def import_dataset(layout: str, source: PathLike, to: PathLike, seed: int = 0, p
     source, to = Path(source), Path(to)
     if layout not in LAYOUTS:
         raise ConfigError(f"a layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
-    if not source.is_dir():
+    if not source.is_dir() and not (source.is_file() and source.suffix == FILES.get(layout)):
         raise DataError(f"the images to import must lie in a folder: {source} is none; check the path")
+    shares = shares_of(split) if split else {}
+    declared = classes_from_words(classes)
     refuse_occupied(to)
-    listed = LAYOUTS[layout](source)
-    if listed.convert is None:
-        placed, notices = _placed(listed, seed, progress)
-        with new_dataset(to) as folder:
-            write_cases(folder, [copy_case(case, folder) for case in placed])
-    else:
-        with new_dataset(to) as folder:
-            written, remarks = listed.convert(folder, progress)
-            placed, notices = _placed(replace(listed, cases=written), seed, progress)
-            write_cases(folder, placed)
-        notices += remarks
-    return Imported(read_dataset(to), tuple(notices))
+    listed = LAYOUTS[layout](source, ReadOptions(tuple(channels)))
+    folder = source if source.is_dir() else source.parent
+    labelling = labelling_of(known) if (known := _classes_of(listed, declared, folder, layout)) else None
+    groups = _read_groups(folder / GROUPS, listed)
+    with new_dataset(to) as partial:
+        notices = list(listed.notices)
+        if listed.convert is not None:
+            records, more = listed.convert(partial, progress)
+            listed, notices = replace(listed, records=records), notices + more
+        cases, said = prepare_all(listed.records, Preparing(partial, labelling, empty_masks, window), progress)
+        placed, more = _placed(cases, groups, listed, shares, seed, progress)
+        write_cases(partial, [_settled(case, partial) for case in placed])
+        _remove_others(partial, placed)
+    return Imported(read_dataset(to), (*notices, *said, *more))
 
 
-def _placed(listed: SourceCases, seed: int, progress: str) -> tuple[list[Case], list[str]]:
+def shares_of(split: str) -> dict[str, float]:
+    """Read shares of train, val and test.
+
+    Raises:
+        ConfigError: They are not three numbers, of which one is positive.
+
+    Example:
+        >>> shares_of("70:10:20")
+        {'train': 70.0, 'val': 10.0, 'test': 20.0}
+    """
+    try:
+        values = [float(part) for part in split.split(":")]
+    except ValueError:
+        values = []
+    if len(values) != len(SHARES) or not all(0 <= value < 1e9 for value in values) or not values[0]:
+        raise ConfigError(
+            f"--split takes the shares of train, val and test, such as 70:10:20 or 100:0:0, train above 0: "
+            f"got {split!r}; correct it"
+        )
+    return dict(zip(SHARES, values, strict=True))
+
+
+def window_of(text: str) -> tuple[float, float]:
+    """Read a window, centre and width.
+
+    Raises:
+        ConfigError: They are not two numbers, of which the width is positive.
+
+    Example:
+        >>> window_of("40,400")
+        (40.0, 400.0)
+    """
+    try:
+        centre, width = (float(part) for part in text.split(","))
+    except ValueError:
+        centre, width = 0.0, 0.0
+    if not (math.isfinite(centre) and math.isfinite(width) and width > 0):
+        raise ConfigError(f"--window takes a centre and a positive width, such as 40,400: got {text!r}; correct it")
+    return centre, width
+
+
+def channels_of(text: str) -> tuple[int, ...]:
+    """Read the numbers of one, two or three channels.
+
+    Raises:
+        ConfigError: They are not one to three different numbers from 0.
+
+    Example:
+        >>> channels_of("0,2")
+        (0, 2)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    channels = tuple(int(part) for part in parts if part.isdecimal())
+    if not 1 <= len(parts) == len(set(channels)) <= 3:
+        raise ConfigError(f"--channels takes one to three numbers from 0, such as 0 or 0,1,2: got {text!r}; correct it")
+    return channels
+
+
+def _classes_of(
+    listed: SourceRecords, declared: tuple[LabelClass, ...], folder: Path, layout: str
+) -> tuple[LabelClass, ...]:
+    """Return the classes: those of the user, else of the source's layout, else of its classes.json."""
+    if declared and listed.settled:
+        names = ", ".join(each.name for each in listed.classes)
+        raise ConfigError(
+            f"--classes is for masks of values: the layout {layout} names its classes itself ({names}); "
+            "leave the option out"
+        )
+    return declared or listed.classes or read_source_classes(folder)
+
+
+def _read_groups(table: Path, listed: SourceRecords) -> dict[str, str]:
+    """Return the group of each record that has one: from `groups.csv` in the source, where there is one."""
+    records = listed.records
+    if not table.is_file():
+        return {record.id: record.group for record in records if record.group}
+    rows = read_csv(table, ("id", "group"))
+    groups = {normal(row["id"]): row["group"] for row in rows if row["group"]}
+    lacking = [record.id for record in records if record.id not in groups and record.split != "unannotated"]
+    if lacking:
+        raise DataError(f"{GROUPS} must name the group of every case: {table} has none for case {lacking[0]}; add it")
+    return {record.id: groups[record.id] for record in records if record.id in groups}
+
+
+def _settled(case: Case, folder: Path) -> Case:
+    """Copy the files of a case that were not written for it into a new data set."""
+    kinds = {"images": case.image, "masks": case.mask}
+    inside = {
+        kind: path if path is None or folder in path.parents else copy_file(path, folder / kind, case.id)
+        for kind, path in kinds.items()
+    }
+    return replace(case, image=inside["images"] or case.image, mask=inside["masks"])
+
+
+def _remove_others(folder: Path, placed: Sequence[Case]) -> None:
+    """Remove what was written for images that were left out."""
+    names = {case.id for case in placed}
+    for kind in ("images", "masks"):
+        for path in (folder / kind).glob("*"):
+            if path.stem not in names:
+                path.unlink()
+
+
+def _placed(
+    cases: Sequence[Case],
+    named: Mapping[str, str],
+    listed: SourceRecords,
+    shares: Mapping[str, float],
+    seed: int,
+    progress: str,
+) -> tuple[list[Case], list[str]]:
     """Decode cases, give each its group and its split, and return them with the notices.
 
     Unannotated images train the codec, so those that share a group with val or test are left out.
     """
-    findings = examine_cases(listed.cases, progress)
+    findings = examine_cases(cases, progress)
     pairs = duplicates_of_fingerprints({finding.case.id: finding.fingerprint for finding in findings})
-    split_of = {case.id: case.split for case in listed.cases}
+    split_of = {case.id: case.split for case in cases}
     crossing = [
         (a, b) for a, b in pairs if split_of[a] != split_of[b] and "unannotated" not in (split_of[a], split_of[b])
     ]
     links = [pair for pair in pairs if pair not in set(crossing)]
-    annotated = [case for case in listed.cases if case.split != "unannotated"]
-    splits = _splits(annotated, _groups_of(annotated, links, listed.groups), seed)
+    annotated = [case for case in cases if case.split != "unannotated"]
+    splits = _splits(annotated, _groups_of(annotated, links, named), shares, seed)
     held_out = {name for name, split in splits.items() if split in HELD_OUT}
     repeated = {a for pair in pairs for a, b in (pair, pair[::-1]) if b in held_out}
-    groups_held_out = {listed.groups[name] for name in held_out if name in listed.groups}
+    groups_held_out = {named[name] for name in held_out if name in named}
     kept = annotated + [
         case
-        for case in listed.cases
-        if case.split == "unannotated" and case.id not in repeated and listed.groups.get(case.id) not in groups_held_out
+        for case in cases
+        if case.split == "unannotated" and case.id not in repeated and named.get(case.id) not in groups_held_out
     ]
-    groups = _groups_of(kept, links, listed.groups)
+    groups = _groups_of(kept, links, named)
     placed = [replace(case, group=groups[case.id], split=splits.get(case.id, "unannotated")) for case in kept]
-    notices = _notices(len(links), crossing, len(listed.cases) - len(placed))
+    notices = _notices(len(links), crossing, len(cases) - len(placed))
     return placed, [*notices_of(findings), *notices, *listed.remark(findings)]
 
 
@@ -124,11 +280,16 @@ def _groups_of(cases: Sequence[Case], links: Sequence[Pair], named: Mapping[str,
     return {name: names.get(roots[name], roots[name]) for name in ids}
 
 
-def _splits(cases: Sequence[Case], groups: Mapping[str, str], seed: int) -> dict[str, str]:
+def _splits(cases: Sequence[Case], groups: Mapping[str, str], wanted: Mapping[str, float], seed: int) -> dict[str, str]:
     """Draw the splits that the source leaves open, by group, and check that no group lies in two splits."""
     open_groups = {case.id: groups[case.id] for case in cases if not case.split}
-    fixed = {case.split for case in cases}
-    shares = {split: share for split, share in SHARES.items() if split not in fixed}
+    fixed = {case.split for case in cases if case.split}
+    if wanted and fixed:
+        raise ConfigError(
+            f"--split divides a source without splits: this one has {', '.join(sorted(fixed))} already; leave the "
+            "option out, or move the images out of the folders of the splits"
+        )
+    shares = {split: share for split, share in (wanted or SHARES).items() if share and split not in fixed}
     drawn = split_by_group(open_groups, shares, seed) if open_groups else {}
     splits = {case.id: case.split or drawn[case.id] for case in cases}
     first: dict[str, str] = {}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ def fit(
     start = usable_base(base if isinstance(base, str | None) else Path(base), config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
-    check_count(len(annotated), data)
+    check_count(len(annotated), data, {split: len(dataset.annotated(split)) for split in ("val", "test")})
     names = dataset.class_names
     job = _Fit(data, model, config, start, seed, place, painting or GenerateConfig(), annotated, unannotated, names)
     contents = job.contents()
@@ -259,14 +260,23 @@ def is_finished(model: Path, contents: Contents) -> bool:
     return True
 
 
-def check_count(annotated: int, data: Path | str) -> None:
-    """Refuse too few annotated cases of what is named.
+def check_count(annotated: int, data: Path | str, held_out: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Refuse too few annotated cases of what is named, and say how many are held out.
 
     Raises:
         DataError: There are fewer than a painter and its folds need.
     """
     if annotated < FEWEST_CASES:
-        raise DataError(f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {annotated}; annotate more")
+        others = " and ".join(f"{count} in {split}" for split, count in held_out.items() if count)
+        more = (
+            "; annotate more"
+            if not others
+            else (
+                f", and {others} that are never trained on; annotate more, or train on all with `diffaug data import` and "
+                "--split 100:0:0"
+            )
+        )
+        raise DataError(f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {annotated}{more}")
 
 
 def seen_after(base: Checkpoint | None, annotated: Sequence[Pixels], others: Sequence[Pixels]) -> Seen:

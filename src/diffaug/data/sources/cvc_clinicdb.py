@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from diffaug.data.case import Case
 from diffaug.data.duplicates import SAME_FRAME
 from diffaug.data.examine import Finding
-from diffaug.data.sources.layout import SourceCases, files_by_stem, subfolder
+from diffaug.data.sources.layout import Record, SourceRecords, files_by_stem, subfolder
+from diffaug.data.sources.recognise import not_understood
 from diffaug.errors import DataError
 
 TABLE = Path(__file__).with_name("cvc_clinicdb_sequences.yaml")
@@ -34,7 +34,7 @@ PAIRS = (("Original", "Ground Truth"), ("images", "masks"))
 DEVIATIONS = 3.0  # standard errors by which neighbours must look more alike than frames of two sequences
 
 
-def read_cvc_clinicdb(source: Path) -> SourceCases:
+def read_cvc_clinicdb(source: Path) -> SourceRecords:
     """Find the frames in the order of their numbers; each published sequence is a group.
 
     Raises:
@@ -42,9 +42,11 @@ def read_cvc_clinicdb(source: Path) -> SourceCases:
     """
     sequences = read_sequences()
     images, masks = (_frames_of(folder, sequences) for folder in _find_folders(source))
-    cases = [Case(str(number), images[number], masks[number], str(number), "") for number in sequences]
-    groups = {str(number): f"sequence-{sequence:02}" for number, sequence in sequences.items()}
-    return SourceCases(cases, groups, partial(_remarks, sequences))
+    records = [
+        Record(str(number), images[number], masks[number], f"sequence-{sequence:02}")
+        for number, sequence in sequences.items()
+    ]
+    return SourceRecords(records, remark=partial(_remarks, sequences))
 
 
 def read_sequences() -> dict[int, int]:
@@ -63,9 +65,8 @@ def _find_folders(source: Path) -> tuple[Path, Path]:
         images, masks = subfolder(folder, first), subfolder(folder, second)
         if images and masks:
             return images, masks
-    raise DataError(
-        f"CVC-ClinicDB has Original/ and Ground Truth/, or images/ and masks/: {source} has neither; check the path"
-    )
+    rule = "CVC-ClinicDB has Original/ and Ground Truth/, or images/ and masks/"
+    raise not_understood(rule, source, "cvc-clinicdb")
 
 
 def _frames_of(folder: Path, sequences: Mapping[int, int]) -> dict[int, Path]:

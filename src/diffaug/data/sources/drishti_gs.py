@@ -12,28 +12,28 @@ from pathlib import Path
 
 from diffaug.artifacts import read_csv
 from diffaug.data.fundus import DISC_AND_CUP
-from diffaug.data.sources.layout import SourceCases, pair_files
+from diffaug.data.sources.layout import SourceRecords, pair_files
+from diffaug.data.sources.recognise import not_understood
 from diffaug.errors import DataError
 
 TABLE = "labels.csv"
 
 
-def read_drishti_gs(source: Path) -> SourceCases:
+def read_drishti_gs(source: Path) -> SourceRecords:
     """Find the cases of cropped Drishti-GS1, with the classes disc and cup and the attribute `glaucoma`.
 
     Raises:
         DataError: The layout or a label breaks a rule.
     """
     if not (source / "images").is_dir():
-        raise DataError(f"Drishti-GS has images/, masks/ and {TABLE}: {source} has no images/; check the path")
+        raise not_understood(f"Drishti-GS has images/, masks/ and {TABLE}", source, "drishti-gs")
     labels = _read_labels(source / TABLE)
-    cases = pair_files(source / "images", source / "masks")
-    lacking = [case.id for case in cases if case.id not in labels]
+    records = pair_files(source / "images", source / "masks")
+    lacking = [record.id for record in records if record.id not in labels]
     if lacking:
         raise DataError(f"{TABLE} must have a row for every case: {source / TABLE} lacks {lacking[0]}; add its row")
-    return SourceCases(
-        [replace(case, attributes={"glaucoma": labels[case.id]}, classes=DISC_AND_CUP) for case in cases]
-    )
+    labelled = [replace(record, attributes={"glaucoma": labels[record.id]}) for record in records]
+    return SourceRecords(labelled, DISC_AND_CUP)
 
 
 def _read_labels(table: Path) -> dict[str, float]:

@@ -14,15 +14,15 @@ Source: Borgli et al. 2020, "HyperKvasir" (doi:10.1038/s41597-020-00622-y), http
 
 from pathlib import Path
 
-from diffaug.data.case import Case
-from diffaug.data.sources.layout import SourceCases, pair_files, subfolder
+from diffaug.data.sources.layout import Record, SourceRecords, pair_files, subfolder
+from diffaug.data.sources.recognise import not_understood
 from diffaug.errors import DataError
 
 DEVELOPMENT = "segmented-images"
 TEST = "EndoTect_2020_Segmentation_Test_Dataset"
 
 
-def read_endotect(source: Path) -> SourceCases:
+def read_endotect(source: Path) -> SourceRecords:
     """Find the cases of the development set, the test set or both; the splits of the development set are drawn.
 
     Args:
@@ -32,16 +32,16 @@ def read_endotect(source: Path) -> SourceCases:
         DataError: There is neither set, or an image or mask has no partner.
     """
     if subfolder(source, "images") and subfolder(source, "masks"):  # one of the two sets itself
-        return SourceCases(_pairs_of(source, "test" if source.name == TEST else ""))
+        return SourceRecords(_pairs_of(source, "test" if source.name == TEST else ""))
     development, test = subfolder(source, DEVELOPMENT), subfolder(source, TEST)
     if not development and not test:
-        raise DataError(f"EndoTect has {DEVELOPMENT}/ or {TEST}/: {source} has neither; check the path")
-    return SourceCases(
+        raise not_understood(f"EndoTect has {DEVELOPMENT}/ or {TEST}/", source, "endotect")
+    return SourceRecords(
         [*(_pairs_of(development, "") if development else []), *(_pairs_of(test, "test") if test else [])]
     )
 
 
-def _pairs_of(folder: Path, split: str) -> list[Case]:
+def _pairs_of(folder: Path, split: str) -> list[Record]:
     images, masks = subfolder(folder, "images"), subfolder(folder, "masks")
     if images is None or masks is None:
         raise DataError(f"{folder.name} has images/ and masks/: {folder} lacks one; fetch it again")

@@ -1,65 +1,72 @@
-"""Any folder of `images/` and `masks/` with matching stems, with or without split folders.
+"""Any folder of images and masks, as it is: pairs are read from the names of folders and files.
 
-Read layouts, where every `images/` stands beside its `masks/`:
+Read layouts, in any mixture that is not ambiguous; capitals, blanks and the order of folders do not matter:
 
-    SOURCE/images, SOURCE/masks                      split by group, seeded: 70 % train, 10 % val, 20 % test
-    SOURCE/train/images, SOURCE/train/masks, val, test    the splits are kept; ids become SPLIT-STEM
-    SOURCE/unannotated/images                        beside either: images without masks
-    SOURCE/groups.csv                                beside either, with the columns id,group: patients or sequences
+    images/c0.png, masks/c0.png                      or img, frames, .. and labels, annotations, ground truth, gt, ..
+    c0.png, c0_mask.png                              or _seg, _segmentation, _label, _gt, or mask_c0.png
+    patient-7/images/a.png, patient-7/masks/a.png    a folder that says nothing else is a group
+    train/.., val/.., test/..                        the splits are kept; ids become SPLIT-STEM
+    unannotated/..                                   images without masks
+    normal/.., negatives/..                          lesion-free images; their masks may be empty or missing
 """
 
-import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
-from diffaug.artifacts import read_csv
-from diffaug.data.case import Case
-from diffaug.data.folder import SPLITS
-from diffaug.data.sources.layout import SourceCases, files_by_stem, pair_files
-from diffaug.errors import DataError
+from diffaug.data.examine import counted
+from diffaug.data.sources.layout import Record, SourceRecords
+from diffaug.data.sources.pairing import Pair, find_pairs, in_natural_order
+from diffaug.data.sources.recognise import look_at, not_understood
 
-GROUPS = "groups.csv"
+OTHERS = ("nnunet", "yolo", "coco", "hf")  # read better by their own readers, whatever images lie there
 
 
-def read_folder(source: Path) -> SourceCases:
-    """Find the cases of a folder, and their groups where `groups.csv` names them.
+def read_folder(source: Path) -> SourceRecords:
+    """Find the pairs of a folder, with the groups, splits and lesion-free images that its folders name.
 
     Raises:
-        DataError: There are no images, two files have one stem, an image or mask has no partner, or groups.csv breaks
-            a rule.
+        DataError: There are no images, two files have one stem, an image or mask has no partner, or the folder holds
+            another layout.
     """
-    splits = [split for split in SPLITS if (source / split / "images").is_dir()]
-    bare = [split for split in SPLITS if split not in splits and files_by_stem(source / split)]
-    if bare:
-        folder = source / bare[0]
-        raise DataError(
-            f"the images of a split lie in images/ inside it: {folder} holds some; move them to {folder}/images"
+    if look_at(source)[1] in OTHERS:
+        raise not_understood("a folder holds images and masks", source, "folder")
+    return records_of_pairs(find_pairs(source, "folder"))
+
+
+def records_of_pairs(pairs: list[Pair]) -> SourceRecords:
+    """Return the records of pairs, and say which folders became groups."""
+    open_split = divided_split(pairs)
+    records = [
+        Record(
+            pair.id,
+            pair.image.path,
+            _mask_of(pair),
+            pair.image.group,
+            pair.image.split or open_split,
+            pair.image.free,
         )
-    flat = (source / "images").is_dir()
-    if flat and set(splits) - {"unannotated"}:
-        raise DataError(f"a source has images/ or split folders: {source} has images/ and {splits[0]}/; move one away")
-    if not flat and not splits:
-        raise DataError(
-            f"a source needs images/ and masks/, or train/, val/ and test/ with both: {source} has neither; "
-            "check the path"
-        )
-    cases = _pairs_of(source, "") if flat else []
-    for split in splits:
-        cases += _pairs_of(source / split, split)
-    return SourceCases(cases, _read_groups(source / GROUPS, cases))
+        for pair in in_natural_order(pairs)
+    ]
+    unread = sum(pair.image.split == "unannotated" and bool(pair.masks) for pair in pairs)
+    said = (counted(unread, "images of unannotated have masks, which were not read"),) if unread else ()
+    return SourceRecords(records, notices=(*group_notices(records), *said))
 
 
-def _pairs_of(folder: Path, split: str) -> list[Case]:
-    return pair_files(folder / "images", None if split == "unannotated" else folder / "masks", split)
+def divided_split(pairs: list[Pair]) -> str:
+    """Return the split of lesion-free images that lie beside folders of splits: train, or "" without such folders."""
+    return "train" if any(pair.image.split not in ("", "unannotated") for pair in pairs) else ""
 
 
-def _read_groups(table: Path, cases: Sequence[Case]) -> dict[str, str]:
-    """Read the group of each case by its id; none where there is no table."""
-    if not table.is_file():
-        return {}
-    rows = read_csv(table, ("id", "group"))
-    groups = {unicodedata.normalize("NFC", row["id"]): row["group"] for row in rows if row["group"]}
-    lacking = [case.id for case in cases if case.id not in groups and case.split != "unannotated"]
-    if lacking:
-        raise DataError(f"{GROUPS} must name the group of every case: {table} has none for case {lacking[0]}; add it")
-    return {case.id: groups[case.id] for case in cases if case.id in groups}
+def _mask_of(pair: Pair) -> Path | tuple[Path, ...] | None:
+    if pair.image.split == "unannotated":
+        return None
+    paths = tuple(mask.path for mask in pair.masks)
+    return paths if len(paths) > 1 else paths[0] if paths else None
+
+
+def group_notices(records: list[Record]) -> tuple[str, ...]:
+    """Say which folders became groups, if any did."""
+    groups = sorted({record.group for record in records if record.group})
+    if not groups:
+        return ()
+    number = "1 folder became a group" if len(groups) == 1 else f"{len(groups)} folders became groups"
+    return (f"{number}, such as {groups[0]}: no split divides it",)

@@ -10,12 +10,12 @@ Source: Jha et al. 2020, "Kvasir-SEG: A Segmented Polyp Dataset", https://datase
 from pathlib import Path
 
 from diffaug.data.sources.folder import read_folder
-from diffaug.data.sources.layout import SourceCases, subfolder
+from diffaug.data.sources.layout import SourceRecords, subfolder
 
 UNPACKED = "Kvasir-SEG"  # the folder inside the published archive
 
 
-def read_kvasir_seg(source: Path) -> SourceCases:
+def read_kvasir_seg(source: Path) -> SourceRecords:
     """Find the cases in the unpacked archive, the folder above it, or a folder of `train`, `val` and `test`.
 
     Raises:

@@ -1,17 +1,82 @@
-"""What a reader of a published layout returns, and how files are found and paired."""
+"""What every reader of a layout returns: records, which one writer checks and writes; and how files are found."""
 
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
-from diffaug.data.case import Case
+import numpy as np
+from numpy.typing import NDArray
+
+from diffaug.data.case import LabelClass
 from diffaug.data.examine import Finding
 from diffaug.data.images import SUFFIXES
+from diffaug.data.sources.names import natural, normal
 from diffaug.errors import DataError
 
-Convert = Callable[[Path, str], tuple[list[Case], list[str]]]  # folder, progress => written cases, notices
+Values = NDArray[np.integer[Any]]  # (H, W), the values of a mask, 0 = background
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The values of an image of any depth, before they become 8 bits.
+
+    Attributes:
+        values: Shape (H, W) or (H, W, 3). Bytes are taken as they are.
+        limits: What becomes black and what white; None for percentiles of these values.
+        source: Where limits come from: "header", or "volume" for percentiles of a whole volume. Of bytes, how they were
+            made of more than 8 bits.
+        inverted: Whether the lowest value is white.
+    """
+
+    values: NDArray[Any]
+    limits: tuple[float, float] | None = None
+    source: str = ""
+    inverted: bool = False
+
+
+class Picture(Protocol):
+    """An image that no file holds in a form that data sets keep."""
+
+    def read(self) -> Scan:
+        """Return its values."""
+        ...
+
+
+class Drawing(Protocol):
+    """A mask that no image file holds."""
+
+    def read(self) -> Values:
+        """Return its values, shape (H, W)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a source, wherever its pixels are.
+
+    Attributes:
+        id: Its name in the data set.
+        image: A file that is copied as it is where that is possible, or what gives the values.
+        mask: The mask, or several that are united; None for an image without one.
+        group: The patient or sequence that the source names; "" for none.
+        split: The split that the source names; "" where it is still to be drawn.
+        free: The source says that the image is lesion-free; its mask may be empty or None.
+        prompt: What the source says about the image.
+        attributes: Measured numbers by name, such as the size of a pixel.
+    """
+
+    id: str
+    image: "Path | Picture"
+    mask: "Path | Drawing | tuple[Path, ...] | None"
+    group: str = ""
+    split: str = ""
+    free: bool = False
+    prompt: str = ""
+    attributes: Mapping[str, float] = field(default_factory=dict)
+
+
+Convert = Callable[[Path, str], tuple[list[Record], list[str]]]  # folder, progress => written records, notices
 
 
 def _no_remark(_: Sequence[Finding]) -> list[str]:
@@ -19,20 +84,35 @@ def _no_remark(_: Sequence[Finding]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class SourceCases:
-    """The cases of a source, wherever their files lie.
+class SourceRecords:
+    """The records of a source.
 
     Attributes:
-        cases: In the order of the data set. A case whose split is still to be drawn has the split "".
-        groups: The groups that the source names, by case id; every other case is a group of its own.
+        records: In the order of the data set.
+        classes: The classes that the source declares, with their values in its masks; none where it declares none.
+        settled: Whether the masks follow the classes by construction, so that the user cannot declare others.
+        notices: What the user should know, one sentence each.
         remark: Returns what else the user should know about the decoded cases, one sentence each.
-        convert: Writes the files of all cases into a folder, where copying them is not enough.
+        convert: Writes the files of all records into a folder, where a record alone cannot tell them.
     """
 
-    cases: Sequence[Case]
-    groups: Mapping[str, str] = field(default_factory=dict)
+    records: Sequence[Record]
+    classes: tuple[LabelClass, ...] = ()
+    settled: bool = False
+    notices: tuple[str, ...] = ()
     remark: Callable[[Sequence[Finding]], list[str]] = _no_remark
     convert: Convert | None = None
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user says about how to read a layout.
+
+    Attributes:
+        channels: Which channels of an image become grey (one) or red, green and blue; () for those that there are.
+    """
+
+    channels: tuple[int, ...] = ()
 
 
 def pair_files(
@@ -41,13 +121,13 @@ def pair_files(
     split: str = "",
     mask_suffixes: Sequence[str] = SUFFIXES,
     deep: bool = False,
-) -> list[Case]:
-    """Match the files of two folders by stem; without a folder of masks the cases have none.
+) -> list[Record]:
+    """Match the files of two folders by stem; without a folder of masks the records have none.
 
     Args:
         images_folder: Where the images lie.
-        masks_folder: Where their masks lie; None for cases without masks.
-        split: The split of the cases, which begins their ids; "" where it is still to be drawn.
+        masks_folder: Where their masks lie; None for records without masks.
+        split: The split of the records, which begins their ids; "" where it is still to be drawn.
         mask_suffixes: The suffixes of mask files.
         deep: Look into the folders inside as well.
 
@@ -61,10 +141,7 @@ def pair_files(
     if masks_folder is not None:
         _check_partners(images, images_folder, masks, masks_folder)
     prefix = f"{split}-" if split else ""
-    return [
-        Case(id=prefix + stem, image=images[stem], mask=masks.get(stem), group=prefix + stem, split=split)
-        for stem in sorted(images, key=_natural)
-    ]
+    return [Record(prefix + stem, images[stem], masks.get(stem), split=split) for stem in sorted(images, key=natural)]
 
 
 def files_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, deep: bool = False) -> dict[str, Path]:
@@ -77,7 +154,7 @@ def files_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, deep: bool =
     for path in sorted(folder.rglob("*") if deep else folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
             continue
-        stem = unicodedata.normalize("NFC", path.stem)  # macOS writes accents apart, so one name can differ in bytes
+        stem = normal(path.stem)
         if stem in files:
             raise DataError(
                 f"stems must be unique in a folder: {folder} has {files[stem].name} and {path.name}; rename one of them"
@@ -92,11 +169,6 @@ def subfolder(folder: Path, *names: str) -> Path | None:
     return next((folders[name.lower()] for name in names if name.lower() in folders), None)
 
 
-def _natural(stem: str) -> list[tuple[int, str]]:
-    """Sort numbers inside names by value, so that c9 comes before c12."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem) if part]
-
-
 def _check_partners(
     images: Mapping[str, Path], images_folder: Path, masks: Mapping[str, Path], masks_folder: Path
 ) -> None:
@@ -105,7 +177,7 @@ def _check_partners(
         ("mask", "image", masks, images, images_folder, "add the image or remove the mask"),
     )
     for kind, partner, files, partners, folder, remedy in sides:
-        alone = sorted(set(files) - set(partners), key=_natural)
+        alone = sorted(set(files) - set(partners), key=natural)
         if alone:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise DataError(

@@ -32,7 +32,8 @@ from diffaug.data.examine import counted
 from diffaug.data.folder import copy_file
 from diffaug.data.fundus import DISC_AND_CUP, crop_around, locate_disc
 from diffaug.data.images import Label, read_codes, write_png
-from diffaug.data.sources.layout import SourceCases, pair_files, subfolder
+from diffaug.data.sources.layout import Record, SourceRecords, pair_files, subfolder
+from diffaug.data.sources.recognise import not_understood
 from diffaug.errors import DataError
 
 UNPACKED = ("REFUGE2", "REFUGE")  # the folder inside a mirror's archive
@@ -55,7 +56,7 @@ GLAUCOMA = {"g": 1.0, "glaucoma": 1.0, "n": 0.0, "non-glaucoma": 0.0}
 CROP = 3.0  # disc diameters
 
 
-def read_refuge2(source: Path, crop: bool = False) -> SourceCases:
+def read_refuge2(source: Path, crop: bool = False) -> SourceRecords:
     """Find the cases, with the classes disc and cup and, where it is known, the attribute `glaucoma`.
 
     Args:
@@ -72,14 +73,25 @@ def read_refuge2(source: Path, crop: bool = False) -> SourceCases:
         folders = _folders_of(base, split)
         if folders:
             labels = _read_index(folders[0].parent / "index.json")
-            pairs = pair_files(*folders, split, SUFFIXES, deep=True)
-            cases += [replace(case, attributes=_glaucoma(case, labels), classes=DISC_AND_CUP) for case in pairs]
+            pairs = [_case_of(record) for record in pair_files(*folders, split, SUFFIXES, deep=True)]
+            cases += [replace(case, attributes=_glaucoma(case, labels)) for case in pairs]
     if not cases:
-        raise DataError(
-            "REFUGE has train/, val/, test/ with images/ and mask/, or Training400/, Annotation-Training400/ and more: "
-            f"{source} has neither; check the path"
+        rule = (
+            "REFUGE has train/, val/, test/ with images/ and mask/, or Training400/, Annotation-Training400/ and more"
         )
-    return SourceCases(cases, convert=partial(_convert, cases, crop))
+        raise not_understood(rule, source, "refuge2")
+    return SourceRecords(
+        [_record_of(case) for case in cases], DISC_AND_CUP, settled=True, convert=partial(_convert, cases, crop)
+    )
+
+
+def _case_of(record: Record) -> Case:
+    files = {kind: path for kind in ("image", "mask") if isinstance(path := getattr(record, kind), Path)}
+    return Case(record.id, files["image"], files.get("mask"), record.id, record.split, classes=DISC_AND_CUP)
+
+
+def _record_of(case: Case) -> Record:
+    return Record(case.id, case.image, case.mask, split=case.split, attributes=case.attributes)
 
 
 def _folders_of(base: Path, split: str) -> tuple[Path, Path] | None:
@@ -113,13 +125,13 @@ def _glaucoma(case: Case, labels: dict[str, float]) -> dict[str, float]:
     return next(({"glaucoma": label} for label in sources if label is not None), {})
 
 
-def _convert(cases: Sequence[Case], crop: bool, folder: Path, progress: str) -> tuple[list[Case], list[str]]:
+def _convert(cases: Sequence[Case], crop: bool, folder: Path, progress: str) -> tuple[list[Record], list[str]]:
     """Write the images, or crops of them, and their labels as class numbers."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
     notices = _notices(cases)
     if not crop:
-        return [_write_photograph(case, folder) for case in tracked(cases, len(cases), progress)], notices
+        return [_record_of(_write_photograph(case, folder)) for case in tracked(cases, len(cases), progress)], notices
     shares: dict[str, float] = {}
     written = []
     for case in tracked(cases, len(cases), progress):
@@ -133,7 +145,7 @@ def _convert(cases: Sequence[Case], crop: bool, folder: Path, progress: str) -> 
         notices.append(f"crops that cut the disc: {len(cut)}, such as {cut[0]}")
     if missed:
         notices.append(f"crops that missed the disc and were left out: {len(missed)}, such as {missed[0]}")
-    return written, notices
+    return [_record_of(case) for case in written], notices
 
 
 def _write_photograph(case: Case, folder: Path) -> Case:

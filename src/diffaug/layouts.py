@@ -1,0 +1,25 @@
+"""The names of the layouts that `diffaug data import` reads, each with what it reads: the one list of them.
+
+The config's type, the command line's help, the readers in `data/sources` and docs/datasets.md follow it; a test holds
+that.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+Source = Literal[
+    "folder", "busi",
+    "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect",
+]  # fmt: skip
+EmptyMasks = Literal["refuse", "negative", "leave-out"]  # what an empty mask means
+SOURCES: Mapping[str, str] = {
+    "folder": "images and masks, paired by the names of folders and files",
+    "busi": "masks beside images, several masks of an image united, normal images",
+    "kvasir-seg": "Kvasir-SEG",
+    "cvc-clinicdb": "CVC-ClinicDB",
+    "refuge2": "REFUGE, whole photographs",
+    "refuge2-crops": "REFUGE, crops around the disc",
+    "drishti-gs": "Drishti-GS",
+    "endotect": "EndoTect",
+}
+NAMES: tuple[str, ...] = get_args(Source)
