@@ -468,3 +468,17 @@ def test_the_same_import_again_changes_nothing(tmp_path: Path) -> None:
 def test_classes_are_written_where_data_sets_keep_them(tmp_path: Path) -> None:
     data, _ = imported("folder", labels(tmp_path / "s"), tmp_path / "d", classes=("a=1", "b=2"))
     assert json.loads((data.folder / "classes.json").read_text()) == {"a": [1], "b": [2]}
+
+
+def test_too_few_cases_to_fit_says_how_many_are_held_out_and_the_remedy_works(tmp_path: Path) -> None:
+    from diffaug.config import FitConfig
+    from diffaug.training.fit import check_count, fit
+
+    source = pairs(tmp_path / "source", "c{}.png", "c{}_mask.png", 7)
+    imported("folder", source, tmp_path / "data")
+    with pytest.raises(DataError) as error:
+        fit(tmp_path / "data", tmp_path / "model", FitConfig(), base=None)
+    assert "has 5, and 1 in val and 1 in test that are never trained on" in str(error.value)
+    assert "--split 100:0:0" in str(error.value)
+    data, _ = imported("folder", source, tmp_path / "all", split="100:0:0")
+    check_count(len(data.split("train")), data.folder)

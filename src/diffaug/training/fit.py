@@ -271,10 +271,7 @@ def check_count(annotated: int, data: Path | str, held_out: Mapping[str, int] = 
         more = (
             "; annotate more"
             if not others
-            else (
-                f", and {others} that are never trained on; annotate more, or train on all with `diffaug data import` and "
-                "--split 100:0:0"
-            )
+            else (f", and {others} that are never trained on; annotate more, or import them again with --split 100:0:0")
         )
         raise DataError(f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {annotated}{more}")
 
