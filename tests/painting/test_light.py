@@ -72,8 +72,13 @@ def test_a_pale_lesion_is_not_lit_until_it_is_white():
 
 
 def test_a_highlight_stays_as_light_as_it_was():
-    patch = with_body((250, 250, 250), (100, 100, 100))
-    assert relit(patch, flat(50, 50, 50), RING, BODY)[BODY].min() > 220
+    patch = with_body((250, 250, 250), (140, 90, 80))
+    assert relit(patch, flat(70, 45, 40), RING, BODY)[BODY].min() > 220
+
+
+def test_in_a_grey_image_nothing_is_a_highlight():
+    patch = with_body((200, 200, 200), (100, 100, 100))
+    np.testing.assert_allclose(relit(patch, flat(80, 80, 80), RING, BODY)[BODY], 200 * 86 / 106, rtol=0.02)
 
 
 def test_a_lesion_does_not_turn_blue_on_tissue_that_is_less_red():

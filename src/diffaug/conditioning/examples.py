@@ -37,7 +37,7 @@ STRETCH = 0.02  # a stretch of an outline (`rays.Alignment`) that counts as much
 FITS = 0.09  # largest stretch at which an example still looks like itself
 CUT_SHORT = 0.06  # share of a lesion's outline that may lie at the frame's edge, its border or an overlay
 PRINTED_ON = 0.015  # text on and beside a lesion, of its area, that it may bear
-OVEREXPOSED = 0.3  # share of a lesion on highlights; with more, little of it is seen
+OVEREXPOSED = 0.15  # share of a lesion on highlights; with more, little of it is seen
 
 
 class Examples:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffaug.data.images import Mask, Pixels
+from diffaug.painting.light import is_grey
 from diffaug.painting.window import Window, longer_side, resize, tensor_from_pixels
 
 Values = NDArray[np.float32]
@@ -111,11 +112,6 @@ def compose(
     where = region[rows, columns]
     frame[rows, columns][where] = part[where]
     return frame
-
-
-def is_grey(values: NDArray[np.generic]) -> bool:
-    """Tell whether an image, (h, w, 3), has no colour anywhere: then nothing that is painted on it may have any."""
-    return bool((values == values[..., :1]).all())
 
 
 def kept_detail(painted: Tensor, start: Pixels, passed: Tensor, side: int) -> Values:

@@ -24,7 +24,8 @@ CELLS = 48  # of the grid on which a membrane is solved, a side
 LEVEL = 6.0  # grey levels that are added to both colours of a quotient: black has no ratio
 BRIGHTER, TINTED = 0.6, 0.25  # most that light and colour change, natural logarithm
 VARIES = 0.3  # most that the light differs from its median along the border, natural logarithm
-GLARE, WHITE = 190.0, 245.0  # grey level of the darkest channel, where a highlight begins and is complete
+GLARE, BRIGHT = 160.0, 225.0  # grey level of the lightest channel, where a highlight begins and is complete
+PALE, WHITE = 0.72, 0.92  # the darkest channel over the lightest, where a highlight begins and is complete
 LIGHTEST = 215.0  # grey level to which the lighter part of what is moved may be lit; what is as light stays so
 LIGHTER = 0.8  # quantile of its colours that counts as that part
 
@@ -98,8 +99,22 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
     if body.any():
         own, usual = np.quantile(patch[body], LIGHTER, axis=0), np.median(gain[body], axis=0)
         gain = gain * (_exposed(own, own * usual) / np.maximum(own * usual, 1.0)).astype(np.float32)
-    glare = np.clip((patch.min(axis=2, keepdims=True) - GLARE) / (WHITE - GLARE), 0, 1)
+    glare = _glare(patch)
     return np.asarray(patch * (gain * (1 - glare) + np.maximum(gain, 0.9) * glare), dtype=np.float32)
+
+
+def is_grey(values: NDArray[np.generic]) -> bool:
+    """Tell whether an image, (h, w, 3), has no colour anywhere: then nothing that is painted on it may have any."""
+    return bool((values == values[..., :1]).all())
+
+
+def _glare(patch: NDArray[Any]) -> NDArray[Any]:
+    """Return how far each pixel is a highlight, bright and without colour, (h, w, 1); nothing is in a grey image."""
+    if is_grey(patch):
+        return np.zeros((*patch.shape[:2], 1))
+    light, dark = patch.max(axis=2, keepdims=True), patch.min(axis=2, keepdims=True)
+    bright = np.clip((light - GLARE) / (BRIGHT - GLARE), 0, 1)
+    return np.asarray(bright * np.clip((dark / np.maximum(light, 1) - PALE) / (WHITE - PALE), 0, 1))
 
 
 def _exposed(own: NDArray[Any], lit: NDArray[Any]) -> NDArray[Any]:
