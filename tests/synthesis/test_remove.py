@@ -10,7 +10,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import read_image, read_mask, write_png
 from diffaug.errors import ConfigError, DataError
-from diffaug.painting.clearing import Remover, regions_of
+from diffaug.painting.clearing import Remover, is_covered, regions_of
 from diffaug.synthesis.remove import remove
 
 
@@ -26,8 +26,18 @@ def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_every_annotated_training_case_becomes_a_case_with_an_empty_mask(removed, phantoms):
-    sources, made = read_dataset(phantoms).split("train"), read_dataset(removed).cases
+def coverable(phantoms):
+    """Return the training cases whose lesions tissue of their frame can cover."""
+    cases = read_dataset(phantoms).split("train")
+    views = {case.id: field_of_view(case.read_image()) for case in cases}
+    return [case for case in cases if is_covered(case.read_image(), case.read_mask(), views[case.id])]
+
+
+def test_every_case_that_its_own_tissue_can_cover_becomes_a_case_with_an_empty_mask(removed, phantoms):
+    sources, made = coverable(phantoms), read_dataset(removed).cases
+    assert len(sources) >= 4
+    others = [case.id for case in read_dataset(phantoms).split("train") if case not in sources]
+    assert read_json(removed / "summary.json")["left_out"] == others
     assert [case.id for case in made] == [f"{case.id}-removed" for case in sources]
     assert [case.group for case in made] == [case.group for case in sources]
     for case in made:
@@ -36,7 +46,7 @@ def test_every_annotated_training_case_becomes_a_case_with_an_empty_mask(removed
 
 
 def test_the_lesion_is_repainted_and_nothing_outside_its_region_changes(removed, phantoms):
-    for source, made in zip(read_dataset(phantoms).split("train"), read_dataset(removed).cases, strict=True):
+    for source, made in zip(coverable(phantoms), read_dataset(removed).cases, strict=True):
         before, after, mask = source.read_image(), read_image(made.image), source.read_mask()
         whole = np.logical_or.reduce([region for _, region in regions_of(mask, field_of_view(before))])
         assert np.array_equal(before[~whole], after[~whole])
@@ -63,7 +73,7 @@ def test_a_lesion_that_looks_like_no_tissue_is_left_out_and_named(fitted, phanto
     hidden = read_dataset(data)[case]
     assert lost_from_view(hidden.read_mask(), field_of_view(hidden.read_image())).any()
     summary = remove(fitted, data, tmp_path / "out")
-    assert summary.left_out == (case,) and summary.cases == 7
+    assert case in summary.left_out and summary.cases == 8 - len(summary.left_out)
     drawer = RequestDrawer(read_dataset(data).split("train"), 0, GenerateConfig(place="removed", negatives=0.0))
     assert case not in {drawer.draw(index).background for index in range(12)}
 
@@ -160,7 +170,16 @@ def test_a_lost_image_is_made_again(removed, fitted, phantoms, tmp_path):
 def test_a_case_without_a_lesion_is_left_out(removed, fitted, phantoms, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(phantoms, copy)
-    first = read_dataset(copy).split("train")[0]
+    first = coverable(copy)[0]
     write_png(first.mask, np.zeros_like(first.read_mask(), dtype=np.uint8))
     summary = remove(fitted, copy, tmp_path / "set")
     assert summary.cases == len(read_dataset(removed).cases) - 1
+
+
+def test_a_lesion_that_no_tissue_of_its_frame_covers_is_refused(fitted, phantoms, tmp_path):
+    data = shutil.copytree(phantoms, tmp_path / "data")
+    for case in read_dataset(data).split("train"):
+        write_png(case.mask, np.full_like(case.read_mask(), 255, dtype=np.uint8))
+    with pytest.raises(DataError, match="that the rest of their frame can cover"):
+        remove(fitted, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -24,7 +24,7 @@ from diffaug.conditioning.remembered import Remembered
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 
-REMOVABLE = 0.3  # share of the frame; a frame with more lesion shows too little of the tissue to be cleared
+REMOVABLE = 0.12  # share of the frame; larger lesions are seldom covered by tissue of their frame
 
 
 DRAFTS = 256  # kept in memory

@@ -104,12 +104,14 @@ class RemovedRegion:
         seed: Of the painter's noise.
         found_before: Share of the lesion's area that the validator found before.
         found_after: The same after.
+        patched: Whether tissue of the frame covers the region; without, tissue was mirrored at its border.
     """
 
     window: tuple[int, int, int]
     seed: int
     found_before: float
     found_after: float
+    patched: bool = True
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.compose import band_width, compose, reach_of, without_border
 from diffaug.painting.example import mirrored_tissue
 from diffaug.painting.layout import finest
-from diffaug.painting.tissue import filled
+from diffaug.painting.tissue import best_patch, filled
 from diffaug.painting.window import Window, image_of, longer_side, resized, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
@@ -72,7 +72,8 @@ class Remover:
             )
             frame = compose(frame, painted, window, region, band, seed, field, (start, passed))
             after = self.found(case.id, frame, lesion, window)
-            regions.append(RemovedRegion((window.top, window.left, window.side), seed, before, after))
+            place = window.top, window.left, window.side
+            regions.append(RemovedRegion(place, seed, before, after, patched=strength == STRENGTH))
         return frame, tuple(regions)
 
     def start(
@@ -128,6 +129,21 @@ class Remover:
         inside = window_mask(lesion, window, model.latent_side * UPSCALE)
         probability = maps.mean(0).amax(1, keepdim=True)
         return round(float((probability * inside).sum() / inside.sum().clamp_min(1e-6)), 4)
+
+
+def is_covered(frame: Pixels, mask: Mask, field: Mask) -> bool:
+    """Tell whether tissue of a frame covers each of its lesions, so that they can be removed without a trace.
+
+    Args:
+        frame: Shape (H, W, 3).
+        mask: Its lesions, (H, W).
+        field: Where it shows tissue, (H, W).
+    """
+    for lesion, region in regions_of(mask, field):
+        known = field & ~reach_of(region, field, band_width(lesion, MARGIN)) & ~mask
+        if best_patch(frame, region, known & ~region) is None:
+            return False
+    return True
 
 
 def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:

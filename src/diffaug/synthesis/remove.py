@@ -32,7 +32,7 @@ from diffaug.data.inspect import outlined
 from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
-from diffaug.painting.clearing import CONTEXT, MARGIN, MIRRORED_STRENGTH, STRENGTH, Remover
+from diffaug.painting.clearing import CONTEXT, MARGIN, MIRRORED_STRENGTH, STRENGTH, Remover, is_covered
 from diffaug.painting.painter import Painter
 from diffaug.runfolder import Contents, claimed
 
@@ -69,7 +69,8 @@ class RemoveSummary:
         regions: How many regions were painted in them.
         found_before: Median share of a lesion's area that the validator found before.
         found_after: The same after.
-        left_out: Cases with a lesion where no tissue is seen, such as in a box or in the frame's black border.
+        left_out: Cases with a lesion where no tissue is seen, such as in a box or in the frame's black border, and
+            cases with a lesion so large that no tissue of the frame covers it.
     """
 
     cases: int
@@ -121,7 +122,7 @@ def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, dev
 
 
 def removable_cases(data: Path) -> tuple[list[Case], tuple[str, ...]]:
-    """Return the annotated training cases whose lesions can be seen, and the ids of the others.
+    """Return the annotated training cases whose lesions can be removed, and the ids of the others.
 
     Raises:
         DataError: There is none, or a case breaks a rule.
@@ -130,11 +131,21 @@ def removable_cases(data: Path) -> tuple[list[Case], tuple[str, ...]]:
     if not cases:
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
-    hidden = tuple(c.id for c in cases if lost_from_view(c.read_mask(), field_of_view(c.read_image())).any())
+    hidden = tuple(case.id for case in cases if not _can_be_cleared(case))
     seen = [case for case in cases if case.id not in hidden]
     if not seen:
-        raise DataError(f"removal needs lesions on tissue: in {data} all lie where none is seen; check its masks")
+        raise DataError(
+            f"removal needs lesions on tissue that the rest of their frame can cover: none of {len(cases)} cases of "
+            f"{data} has only such; add cases with smaller lesions"
+        )
     return seen, hidden
+
+
+def _can_be_cleared(case: Case) -> bool:
+    """Tell whether all lesions of a case are seen, and tissue of its frame covers them."""
+    frame, mask = case.read_image(), case.read_mask()
+    field = field_of_view(frame)
+    return not lost_from_view(mask, field).any() and is_covered(frame, mask, field)
 
 
 def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: tuple[str, ...]) -> RemoveSummary:
