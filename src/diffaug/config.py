@@ -136,7 +136,8 @@ class FitConfig(Knobs):
 class GenerateConfig(Knobs):
     """`diffaug generate`: requests become kept cases."""
 
-    count: Positive = 200  # Number of lesion cases to keep.
+    # Number of lesion cases to keep. A case counts once, however many new lesions it has.
+    count: Positive = 200
     # Make prompts of the findings of this domain: colonoscopy, fundus, or generic, which uses measured words alone.
     domain: str = "generic"
     # Make prompts of the findings in this YAML file instead of those of a domain.
@@ -151,7 +152,11 @@ class GenerateConfig(Knobs):
     baseline: Annotated[Path | None, PLACE] = None
     # Also paint on the images of this data set, which `diffaug pseudo-label` made of unannotated images.
     backgrounds: Annotated[Path | None, PLACE] = None
-    shard_size: Positive = 32  # Requests in a shard. A run that was stopped repeats at most one shard for each process.
+    # New lesions in a case, apart from each other. Each is painted and checked by itself; those that are kept share one
+    # image. 0 finds the number from the annotated cases: 1 where an image has one or two lesions, up to 16 where it has
+    # many, such as nuclei of cells.
+    lesions_per_case: Annotated[int, Field(ge=0, le=64)] = 0
+    shard_size: Positive = 32  # Cases in a shard. A run that was stopped repeats at most one shard for each process.
     slots: Positive = 8  # Samples that are painted together in a batch. Lower it if memory runs out.
     # What decides whether a sample is kept: conformal (the thresholds of the fit), fixed (--threshold), or off (every
     # sample is kept).

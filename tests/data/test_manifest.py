@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from diffaug.data.funnel import funnel
 from diffaug.data.manifest import (
     Check,
     MaskTransform,
@@ -13,7 +14,6 @@ from diffaug.data.manifest import (
     Scores,
     SyntheticSet,
     accepted,
-    funnel,
     kept,
     lesions,
     negatives,

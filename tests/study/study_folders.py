@@ -12,6 +12,7 @@ from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.case import LabelClass, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
+from diffaug.data.funnel import funnel
 from diffaug.data.manifest import (
     MANIFEST,
     SUMMARY,
@@ -20,7 +21,6 @@ from diffaug.data.manifest import (
     Request,
     Row,
     SyntheticSet,
-    funnel,
     write_rows,
 )
 from diffaug.data.seen import NOTHING, write_seen

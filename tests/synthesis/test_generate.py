@@ -23,9 +23,10 @@ from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
+from diffaug.data.funnel import funnel
 from diffaug.data.images import read_image, read_label, read_mask, write_png
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import funnel, read_rows
+from diffaug.data.manifest import read_rows
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError

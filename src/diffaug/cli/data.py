@@ -101,13 +101,19 @@ class DataInspect:
 
     data: DataPath  # Data set to describe.
     out: Path | None = None  # Draw the contact sheet into this PNG file. By default no sheet is drawn.
+    # Compare the lesions of this synthetic set with the annotated ones: where they lie, their sizes, their number.
+    painted: Path | None = None
 
     def run(self) -> None:
         """Print the table."""
+        from diffaug.data.distributions import compare, table_of
         from diffaug.data.folder import read_dataset
         from diffaug.data.inspect import inspect_dataset
 
-        print(inspect_dataset(read_dataset(self.data), self.out, progress="inspecting").text())
+        data = read_dataset(self.data)
+        print(inspect_dataset(data, self.out, progress="inspecting").text())
+        if any(case.mask for case in data.split("train")):
+            print(f"\n{table_of(compare(data, self.painted))}")
 
 
 @dataclass

@@ -7,7 +7,7 @@ Backgrounds take turns, and so do examples, so that all are used alike. Masks an
 background's kind. The size of a lesion follows the data: a size class is drawn, and a background on which no mask of it
 fits makes way for the next. So does the number of lesions: in a mix as many requests add a lesion to a frame as frames
 hold more than one; the others replace a lesion by one of about its size, or lie anywhere in a frame whose lesions are
-painted away first.
+painted away first. Where frames hold many lesions, a case gets several new ones at once: each is a request of its own.
 """
 
 import math
@@ -20,28 +20,27 @@ import numpy as np
 from diffaug.conditioning.attributes import shape_of
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.budget import LOW, Budget, check_aim
+from diffaug.conditioning.chances import Masks, Placements, usual_number
 from diffaug.conditioning.cups import ASPECTS_OF_DISC, DECIDED, cup_class, describe_disc, draw_ratio
 from diffaug.conditioning.domain import Domain, domain_of
 from diffaug.conditioning.examples import Examples
 from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import NOUN, KnownWords, draw_prompt, with_known_words
 from diffaug.conditioning.kinds import Kinds
-from diffaug.conditioning.masks import MaskBank, MaskEntry, draw_transform
+from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placer import Placer
 from diffaug.conditioning.prompts import ASPECTS, describe_words, shape_word
+from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
-from diffaug.conditioning.turns import in_turn
+from diffaug.conditioning.turns import Turns, in_turn
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
-from diffaug.data.lesions import LARGE, SMALL, size_class
+from diffaug.data.images import Mask
+from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Placement, Request
 from diffaug.errors import PlacementError
 
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
-CHOOSY = 20  # masks that are drawn at most until one is of an outline that some example fits
-REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
-INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
-BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
 
@@ -98,6 +97,7 @@ class RequestDrawer:
         bank: Their masks.
         backgrounds: What is known of each background.
         examples: What is known of each training lesion.
+        per_case: How many new lesions a case gets; each is a request of its own.
     """
 
     def __init__(
@@ -132,42 +132,83 @@ class RequestDrawer:
         self.backgrounds = Backgrounds(self.cases, others, self.bank)
         self.examples = Examples(self.cases, self.bank, folds, budget, self.backgrounds.placement_map)
         self.kinds = Kinds(self.backgrounds, self.bank.names)
-        self._placer = Placer(self.backgrounds, self.bank, config.place == "mixed")
-        self._names = [name for name in self.backgrounds.names if self._can_be_painted(name)]
-        self._lesions_before = [0]  # how many of the first requests ask for a lesion
-        self._adding = float(np.mean([len(self.bank.components(case)) > 1 for case in self.cases]))
+        self.per_case = 1 if self.domain.stays_in_place else config.lesions_per_case or usual_number(self.bank)
+        self._turns = Turns(config.negatives, lambda number: seed_of_request(seed, number * self.per_case))
+        self._drawn: Remembered[int, tuple[Request, ...]] = Remembered(self._draw_case, limit=8)
+        self._placer = Placer(self.backgrounds, self.bank, config.place == "mixed", self.per_case > 1)
+        counts = [len(self.bank.components(case)) for case in self.cases]
+        self._masks = Masks(self.bank, self.kinds, self.examples)
+        self._placements = Placements(config.place, self.backgrounds, counts, self.per_case, seed)
+        self._names = [name for name in self.backgrounds.names if self._placements.can_be(name)]
         ratios = ratios_of(self.bank, self.cases, self.domain)
         self._cups = CupDrawer(self, ratios) if ratios else None
 
     def draw(self, index: int) -> Request:
-        """Return request `index`.
+        """Return request `index`. A case that has fewer requests than `per_case` repeats its last one.
 
         Raises:
             PlacementError: No mask fits on any of the backgrounds that were tried.
         """
-        seed = seed_of_request(self.seed, index)
+        requests = self._drawn[index // self.per_case]
+        return next((request for request in requests if request.index == index), requests[-1])
+
+    def draw_case(self, number: int) -> tuple[Request, ...]:
+        """Return the requests of one case: lesions apart from each other on one background, or one negative.
+
+        Raises:
+            PlacementError: No mask fits on any of the backgrounds that were tried.
+        """
+        return self._drawn[number]
+
+    def _draw_case(self, number: int) -> tuple[Request, ...]:
+        first = number * self.per_case
+        seed = seed_of_request(self.seed, first)
         if self._cups:
-            return self._cups.draw(index, seed)
-        negative = self._draw_negative(index, seed)
+            return (self._cups.draw(first, seed),)
+        negative = self._draw_negative(number, first, seed)
         if negative:
-            return negative
+            return (negative,)
+        requests: list[Request] = []
+        names, taken = in_turn(self._names, self.seed, self._turns.of(number)), None
+        for index in range(first, first + self.per_case):
+            found = self._draw_lesion(names, index, taken)
+            if found is None:
+                continue
+            placed, request = found
+            requests.append(request)
+            if self.per_case > 1:
+                names, around = [placed.background], self._placer.band_of(placed)
+                taken = around if taken is None else taken | around
+        if not requests:
+            raise PlacementError(
+                f"a mask must fit on some background: none of those drawn fitted one of {len(self.backgrounds.names)} "
+                f"backgrounds for request {first}; add images with more tissue, or set place: mixed"
+            )
+        return tuple(requests)
+
+    def _draw_lesion(self, names: Sequence[str], index: int, taken: Mask | None) -> tuple[Placed, Request] | None:
+        """Seek a place for a lesion on the first of some backgrounds that has one.
+
+        Args:
+            names: The backgrounds.
+            index: Of the request.
+            taken: Where other new lesions lie in the draft of the background, with their bands; None for nowhere.
+        """
+        seed = seed_of_request(self.seed, index)
         rng = np.random.default_rng(seed)
-        placement, turn = self._draw_placement(rng), self._turn(index)
-        aim = self.budget.stratum_of(index // self.config.shard_size) if self.budget else ""
-        names = in_turn(self._names, self.seed, turn)
-        wanted = aim.split(maxsplit=1)[0] if aim else self._draw_size(names[0], rng) if names else ""
+        drawn = self._placements.draw(rng)
+        aim = self.budget.stratum_of(index // self.per_case // self.config.shard_size) if self.budget else ""
+        wanted = aim.split(maxsplit=1)[0] if aim else self._masks.draw_size(names[0], rng) if names else ""
         for size, tried in ((wanted, ANY if aim else SIZED), ("", 0 if aim else ANY)):
             for name in names[:tried]:
-                placed = self._placed_on(name, placement, aim, size, rng)
+                placement = self._placements.on(name, index, drawn)
+                placed = self._placed_on(name, placement, aim, size, rng, taken)
                 if placed is None:
                     continue
                 request = self._describe(placed, index, seed, aim, rng)
                 if not aim or size == request.size_bin:
-                    return request
-        raise PlacementError(
-            f"a mask must fit on some background: none of those drawn fitted one of {len(self.backgrounds.names)} "
-            f"backgrounds for request {index}; add images with more tissue, or set place: mixed"
-        )
+                    return placed, request
+        return None
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
         """Return a request for the same mask and place with other words, and an example that looks like them.
@@ -192,24 +233,13 @@ class RequestDrawer:
         """Return the measured words of every annotated case; it takes a while."""
         return {name: self.examples.words[name] for name in self.examples.names}
 
-    def _is_negative(self, index: int) -> bool:
-        share = self.config.negatives / (1 + self.config.negatives)
-        return share > 0 and np.random.default_rng((seed_of_request(self.seed, index), 2)).random() < share
-
-    def _turn(self, index: int) -> int:
-        """Return how many requests before this one ask for a lesion."""
-        while len(self._lesions_before) <= index:
-            last = len(self._lesions_before) - 1
-            self._lesions_before.append(self._lesions_before[last] + (not self._is_negative(last)))
-        return self._lesions_before[index]
-
-    def _draw_negative(self, index: int, seed: int) -> Request | None:
-        """Return a negative, where this request is to be one and a mask fits on lesion-free tissue."""
-        if not self._is_negative(index):
+    def _draw_negative(self, number: int, index: int, seed: int) -> Request | None:
+        """Return a negative, where this case is to be one and a mask fits on lesion-free tissue."""
+        if not self._turns.is_negative(number):
             return None
         rng = np.random.default_rng((seed, 2))
-        for name in in_turn(self.backgrounds.names, self.seed, index - self._turn(index))[:ANY]:
-            draw = partial(self._draw_mask, "", name, rng)
+        for name in in_turn(self.backgrounds.names, self.seed, self._turns.of(number))[:ANY]:
+            draw = partial(self._masks.draw, "", name, rng)
             placed = self._placer.on_tissue(name, "free", draw, lambda _: True, rng)
             if placed is not None:
                 mask = placed.draft_mask(self.backgrounds.draft(placed.background).size)
@@ -217,45 +247,18 @@ class RequestDrawer:
                 return placed.request(index, seed, prompt, size, negative=True)
         return None
 
-    def _can_be_painted(self, name: str) -> bool:
-        """Tell whether a background can take the placement that is asked for."""
-        if self.config.place == "removed":
-            return name in self.backgrounds.removable
-        return self.config.place != "replace" or bool(self.backgrounds.lesions_of(name))
-
     def _placed_on(
-        self, name: str, placement: Placement, aim: str, size: str, rng: np.random.Generator
+        self, name: str, placement: Placement, aim: str, size: str, rng: np.random.Generator, taken: Mask | None
     ) -> Placed | None:
         """Seek a place for a mask of a size class, or of any, on one background."""
-        draw = partial(self._draw_mask, aim, name, rng)
-        return self._placer.place(name, placement, draw, lambda share: size in (size_class(share), ""), rng)
-
-    def _draw_mask(self, aim: str, name: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a training mask for a background, of the size that is aimed at."""
-        if not aim:
-            weights = self.kinds.weights(name)
-            drawn = (self.bank.draw(rng, weights) for _ in range(CHOOSY))
-            return next((mask for mask in drawn if self.examples.fit(mask[0])), None) or self.bank.draw(rng, weights)
-        parts = self.bank.components(self.examples.draw_leading(aim, rng))
-        entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
-        low, high = BOUNDS[aim.split(maxsplit=1)[0]]
-        area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
-        return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
-
-    def _draw_size(self, name: str, rng: np.random.Generator) -> str:
-        """Draw a size class as often as masks for a background have it."""
-        entry, transform = self._draw_mask("", name, rng)
-        return size_class(entry.relative_area * transform.scale**2)
-
-    def _draw_placement(self, rng: np.random.Generator) -> Placement:
-        adds, removes = rng.random() < self._adding, rng.random() < REMOVED_SHARE
-        if self.config.place != "mixed":
-            return self.config.place
-        return "free" if adds else "removed" if removes else "replace"
+        draw = partial(self._masks.draw, aim, name, rng)
+        return self._placer.place(name, placement, draw, lambda share: size in (size_class(share), ""), rng, taken)
 
     def _options(self, background: str, index: int) -> list[str]:
         """Return the cases of a background's kind in the order of their turns."""
-        return in_turn(list(self.kinds.alike(background)), self.seed, self._turn(index))
+        number, member = divmod(index, self.per_case)
+        turn = self._turns.of(number) * self.per_case + member
+        return in_turn(list(self.kinds.alike(background)), self.seed, turn)
 
     def _describe(self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator) -> Request:
         """Return the request: size and shape are those of the new mask itself, the other words a training case's."""

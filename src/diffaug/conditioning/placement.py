@@ -194,6 +194,10 @@ class PlacementMap:
         outline = ndimage.binary_dilation(wide, CORNERS, iterations=margin) & ~wide
         return float((outline & ~view).sum() / max(1, outline.sum()))
 
+    def without(self, taken: Mask | None) -> "PlacementMap":
+        """Return the map without the cells that a mask of the frame touches, as if a lesion lay there."""
+        return self if taken is None else replace(self, lesion=self.lesion | _touched(taken, self.cell))
+
     @property
     def room(self) -> float:
         """The share of the frame that is lesion-free tissue: no larger mask can be placed by `free`."""

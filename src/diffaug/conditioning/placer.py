@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, render
@@ -28,19 +29,26 @@ Drawn = Callable[[], tuple[MaskEntry, MaskTransform]]  # draws a mask
 class Placer:
     """Seeks a place for a mask on a background."""
 
-    def __init__(self, backgrounds: Backgrounds, bank: MaskBank, mixed: bool) -> None:
+    def __init__(self, backgrounds: Backgrounds, bank: MaskBank, mixed: bool, several: bool = False) -> None:
         """Take what is known of the backgrounds.
 
         Args:
             backgrounds: Where masks may lie.
             bank: The annotated lesions; masks lie where these do.
             mixed: Whether another placement is sought where the drawn one is impossible.
+            several: Whether a frame gets several new lesions: a mix then paints none of its old ones away.
         """
-        self._backgrounds, self._mixed = backgrounds, mixed
+        self._backgrounds, self._mixed, self._several = backgrounds, mixed, several
         self._sites = Sites(backgrounds, bank.entries)
 
     def place(
-        self, name: str, placement: Placement, draw: Drawn, size: Callable[[float], bool], rng: np.random.Generator
+        self,
+        name: str,
+        placement: Placement,
+        draw: Drawn,
+        size: Callable[[float], bool],
+        rng: np.random.Generator,
+        taken: Mask | None = None,
     ) -> Placed | None:
         """Seek a place on a background for the drawn placement; in a mix also for those that keep the lesions' number.
 
@@ -50,23 +58,31 @@ class Placer:
             draw: Draws a mask that suits the background.
             size: Tells whether a share of the frame is of a wanted size.
             rng: Decides where.
+            taken: Where other new lesions lie in the draft of the background; None for nowhere.
         """
         has_lesion = bool(self._backgrounds.lesions_of(name))
         kinds: tuple[Placement, ...] = (placement,)
         if self._mixed:
-            kinds = (placement, "replace", "removed") if has_lesion else ("free",)
+            others: tuple[Placement, ...] = ("replace", "free") if self._several else ("replace", "removed")
+            kinds = (placement, *others) if has_lesion else ("free",)
         for kind in dict.fromkeys(kinds):
             placed = None
             if kind == "replace":
-                placed = self._replace(name, draw, rng) if has_lesion else None
+                placed = self._replace(name, draw, rng, taken) if has_lesion else None
             elif kind == "free" or self._can_be_cleared(name):
-                placed = self.on_tissue(name, kind, draw, size, rng)
+                placed = self.on_tissue(name, kind, draw, size, rng, taken)
             if placed is not None:
                 return placed
         return None
 
     def on_tissue(
-        self, name: str, kind: Placement, draw: Drawn, size: Callable[[float], bool], rng: np.random.Generator
+        self,
+        name: str,
+        kind: Placement,
+        draw: Drawn,
+        size: Callable[[float], bool],
+        rng: np.random.Generator,
+        taken: Mask | None = None,
     ) -> Placed | None:
         """Seek tissue without a lesion, or, for `removed`, tissue of a frame whose lesions are painted away first."""
         tries = 0
@@ -77,7 +93,7 @@ class Placer:
             smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
             for form in (transform, smaller) if kind == "free" else (transform,):
                 if size(entry.relative_area * form.scale**2):
-                    placed = self._at(name, kind, entry, form, rng)
+                    placed = self._at(name, kind, entry, form, rng, taken)
                     if placed is not None:
                         return placed
             tries += 1
@@ -90,9 +106,15 @@ class Placer:
         return name in self._backgrounds.removable and not self._backgrounds.hides_lesion(name)
 
     def _at(
-        self, name: str, kind: Placement, entry: MaskEntry, transform: MaskTransform, rng: np.random.Generator
+        self,
+        name: str,
+        kind: Placement,
+        entry: MaskEntry,
+        transform: MaskTransform,
+        rng: np.random.Generator,
+        taken: Mask | None,
     ) -> Placed | None:
-        places = self._backgrounds.placement_map(name, kind == "removed")
+        places = self._backgrounds.placement_map(name, kind == "removed").without(taken)
         share = entry.relative_area * transform.scale**2
         if share > places.room:
             return None
@@ -101,9 +123,14 @@ class Placer:
         place = place_free(places, shape, rng, self._margin(shape), density)
         return self._placed(name, kind, entry, transform, shape, place)
 
-    def _replace(self, name: str, draw: Drawn, rng: np.random.Generator) -> Placed | None:
+    def _replace(self, name: str, draw: Drawn, rng: np.random.Generator, taken: Mask | None) -> Placed | None:
         """Cover one of the lesions of a background with a mask of about its size, which it is scaled to if need be."""
         lesions, tries = self._backgrounds.lesions_of(name), 0
+        places = self._backgrounds.placement_map(name).without(taken)
+        if taken is not None:
+            lesions = [lesion for lesion in lesions if not taken[lesion.draft.slices][lesion.draft.crop].any()]
+        if not lesions:
+            return None
         old = lesions[int(rng.integers(len(lesions)))]
         for _ in range(DRAWS):
             entry, transform = draw()
@@ -115,7 +142,7 @@ class Placer:
             form = replace(transform, scale=scale)
             shape = render(entry.draft, form, old.draft.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
-            place = place_replace(self._backgrounds.placement_map(name), old.draft.in_frame(), shape, margin)
+            place = place_replace(places, old.draft.in_frame(), shape, margin)
             if place is not None:
                 return self._placed(name, "replace", entry, form, shape, place)
             tries += 1
@@ -138,6 +165,11 @@ class Placer:
         draft = self._backgrounds.draft(name)
         top, left = (round(at * side / small) for at, side, small in zip(place, draft.frame, draft.size, strict=True))
         return Placed(entry, transform, name, kind, top, left, shape, place)
+
+    def band_of(self, placed: Placed) -> Mask:
+        """Return a placed mask and the tissue that its band takes, twice, in the draft of its background."""
+        mask = placed.draft_mask(self._backgrounds.draft(placed.background).size)
+        return np.asarray(ndimage.distance_transform_edt(~mask) <= 2 * self._margin(placed.shape))
 
     def _margin(self, shape: Mask) -> float:
         """Return the px of tissue that the blending band takes."""

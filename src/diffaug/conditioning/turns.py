@@ -5,7 +5,7 @@ takes the first that suits seldom takes a name twice a round; who chooses among 
 times. The order is a pure function of the names, the seed and the number of the request: nothing is counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,3 +23,24 @@ def in_turn(names: Sequence[str], seed: int, number: int) -> list[str]:
     turn, first = divmod(number, len(names))
     order = np.random.default_rng((seed, turn)).permutation(len(names))
     return [names[int(each)] for each in np.roll(order, -first)]
+
+
+class Turns:
+    """Counts turns of lesions and of negatives apart: which cases are negatives is drawn from the seed of each."""
+
+    def __init__(self, negatives: float, seed_of: Callable[[int], int]) -> None:
+        """Take how many negatives there are for each case with a lesion, and the seed of each case."""
+        self._share, self._seed_of = negatives / (1 + negatives), seed_of
+        self._lesions_before = [0]  # the number of cases with lesions before each case
+
+    def is_negative(self, number: int) -> bool:
+        """Tell whether a case is to be a negative."""
+        return self._share > 0 and np.random.default_rng((self._seed_of(number), 2)).random() < self._share
+
+    def of(self, number: int) -> int:
+        """Return how many cases of the same sort come before one."""
+        while len(self._lesions_before) <= number:
+            last = len(self._lesions_before) - 1
+            self._lesions_before.append(self._lesions_before[last] + (not self.is_negative(last)))
+        before = self._lesions_before[number]
+        return number - before if self.is_negative(number) else before

@@ -4,8 +4,7 @@ A synthetic set is a folder with `manifest.jsonl`, one `Row` a line: every reque
 every other stage reads it through `read_manifest`. A row holds all that is needed to make its case again, and no times.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 from diffaug.artifacts import PathLike, read_json, read_jsonl, write_jsonl
 from diffaug.data.case import NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
-from diffaug.data.lesions import SIZES
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
 
@@ -25,7 +23,8 @@ PROVENANCE = "provenance.json"
 SUMMARY = "summary.json"
 SCHEMA = 2  # of a row; raised when a reader of the older one would misunderstand it
 
-Decision = Literal["kept", "surplus", "stopped", "rejected"]  # surplus: accepted, beyond the number asked for
+# surplus: accepted, beyond the number asked for; joined: accepted, and shown in the picture of another row
+Decision = Literal["kept", "surplus", "joined", "stopped", "rejected"]
 Placement = Literal["free", "replace", "removed"]
 
 
@@ -147,6 +146,7 @@ class Row:
         config: Digest of what the set depends on beside the model.
         removed: Regions of the background that were painted lesion-free first.
         found: Of a negative, the mean lesion probability that the validator finds in its region.
+        shown_in: The id of the row whose picture shows the lesion, where several share one; empty where none do.
         image: Path of the picture in the set's folder; empty where none was written.
         mask: Path of its label.
         region: Of a negative, the path of a mask of what was painted.
@@ -169,6 +169,7 @@ class Row:
     config: str
     removed: tuple[RemovedRegion, ...] = ()
     found: float | None = None
+    shown_in: str = ""
     image: str = ""
     mask: str = ""
     region: str = ""
@@ -186,8 +187,8 @@ class Row:
 
     @property
     def accepted(self) -> bool:
-        """Whether the gate accepted it; a surplus case was accepted, too."""
-        return self.decision in ("kept", "surplus")
+        """Whether the gate accepted it; a surplus case was accepted, too, and a lesion in another row's picture."""
+        return self.decision in ("kept", "surplus", "joined")
 
     @property
     def score(self) -> float | None:
@@ -305,62 +306,6 @@ def negatives(rows: Iterable[Row]) -> list[Row]:
 def kept(rows: Iterable[Row]) -> list[Row]:
     """Return the cases that belong to the set, lesions and negatives, in order."""
     return [row for row in rows if row.decision == "kept"]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many requests came to which end; surplus cases count as kept."""
-
-    requested: int = 0
-    kept: int = 0
-    stopped: int = 0
-    rejected: int = 0
-
-
-@dataclass(frozen=True)
-class Funnel:
-    """What became of the requests of a set.
-
-    Attributes:
-        lesions: Requests for a lesion.
-        negatives: Requests for lesion-free tissue.
-        by_size: Requests for a lesion, by size class.
-        stopped_after_step: How many were stopped, by the step after which they were.
-    """
-
-    lesions: Counts
-    negatives: Counts
-    by_size: Mapping[str, Counts]
-    stopped_after_step: Mapping[str, int]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-
-def _counts(rows: Sequence[Row]) -> Counts:
-    counts = Counter("kept" if row.accepted else row.decision for row in rows)
-    return Counts(len(rows), counts["kept"], counts["stopped"], counts["rejected"])
-
-
-def funnel(rows: Sequence[Row]) -> Funnel:
-    """Count requests by what became of them, lesions and negatives apart.
-
-    Args:
-        rows: The rows of a synthetic set.
-
-    Example:
-        >>> diffaug.funnel(diffaug.read_manifest("synthetic/mine").rows).lesions
-        Counts(requested=2, kept=1, stopped=1, rejected=0)
-    """
-    requested = lesions(rows)
-    after = Counter(str(row.stopped_after) for row in requested if row.decision == "stopped")
-    return Funnel(
-        lesions=_counts(requested),
-        negatives=_counts([row for row in rows if row.request.negative]),
-        by_size={size: _counts([row for row in requested if row.request.size_bin == size]) for size in SIZES},
-        stopped_after_step=dict(sorted(after.items())),
-    )
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
-from diffaug.data.manifest import MANIFEST, SUMMARY, Counts, Funnel, funnel, negatives, read_manifest
+from diffaug.data.funnel import Counts, Funnel, funnel
+from diffaug.data.manifest import MANIFEST, SUMMARY, negatives, read_manifest
 from diffaug.errors import StudyError
 from diffaug.report import figures, pictures, tables, wording
 from diffaug.report.tables import Study

@@ -17,15 +17,13 @@ from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
 from diffaug.data.folder import Dataset, read_dataset, write_cases
+from diffaug.data.funnel import Counts, Funnel, funnel
 from diffaug.data.manifest import (
     MANIFEST,
     PROVENANCE,
     SUMMARY,
-    Counts,
-    Funnel,
     Row,
     SyntheticSet,
-    funnel,
     kept,
     read_rows,
     write_rows,

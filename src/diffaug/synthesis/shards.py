@@ -1,7 +1,8 @@
 """Shards: the unit of work, of resuming and of distribution.
 
-A shard is a fixed list of requests. Its files are a pure function of the plan and its index; it is complete when its
-`rows.jsonl`, written last, and all that it names exist. Kill it anywhere: what is missing is made again.
+A shard is a fixed list of cases, each of one or several requests. Its files are a pure function of the plan and its
+index; it is complete when its `rows.jsonl`, written last, and all that it names exist. Kill it anywhere: what is
+missing is made again.
 """
 
 import shutil
@@ -18,7 +19,7 @@ from diffaug.artifacts import digest_of_file, make_folder, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.grammar import KnownWords
 from diffaug.data.folder import read_dataset
-from diffaug.data.images import Label, Pixels, write_png
+from diffaug.data.images import Label, Mask, Pixels, write_png
 from diffaug.data.manifest import Request, Row, kept, lesions, read_rows, write_rows
 from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
@@ -28,6 +29,7 @@ from diffaug.painting.layout import Layout
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker, paint_requests
 from diffaug.synthesis.plan import Plan, backgrounds_of, fitted_cases
+from diffaug.synthesis.shared import SharedPictures
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.gate import Gate
 
@@ -120,10 +122,11 @@ class _Finished:
     shown: bool
 
 
-def _rows(workshop: Workshop, out: Path, folder: Path, indices: Sequence[int]) -> Iterator[Row]:
-    """Paint requests, write what is to be kept or shown, and yield the row of each."""
+def _rows(workshop: Workshop, out: Path, folder: Path, numbers: Sequence[int]) -> Iterator[Row]:
+    """Paint the requests of some cases, write what is to be kept or shown, and yield the row of each."""
     config, painter, previews = workshop.plan.config, workshop.painter, Counter[str]()
-    requests = [workshop.maker.drawer.draw(index) for index in indices]
+    requests = [request for number in numbers for request in workshop.maker.drawer.draw_case(number)]
+    shared = SharedPictures(workshop.maker.drawer.per_case)
     gate = None if config.gate == "off" else workshop.gate
     waiting: list[_Finished] = []  # to be decoded in one batch
     painted = paint_requests(painter, workshop.maker, requests, gate, everything=config.paint_all)
@@ -137,9 +140,12 @@ def _rows(workshop: Workshop, out: Path, folder: Path, indices: Sequence[int]) -
         else:
             yield row
         if len(waiting) == config.slots:
-            yield from _pictured(workshop, folder, out, waiting)
+            yield from _pictured(workshop, folder, out, waiting, shared)
             waiting = []
-    yield from _pictured(workshop, folder, out, waiting)
+    yield from _pictured(workshop, folder, out, waiting, shared)
+    for picture in shared.finished():
+        first, *others = picture.finished_rows()
+        yield from (_write_case(first, folder, picture.image, workshop.label(picture.values), out), *others)
 
 
 def _verdict(workshop: Workshop, layout: Layout, sample: Painted) -> Verdict:
@@ -168,32 +174,37 @@ def _row(workshop: Workshop, request: Request, layout: Layout, sample: Painted) 
     )
 
 
-def _pictured(workshop: Workshop, folder: Path, out: Path, waiting: Sequence[_Finished]) -> Iterator[Row]:
-    """Decode some samples together, composite and write each, and yield its row."""
+def _pictured(
+    workshop: Workshop, folder: Path, out: Path, waiting: Sequence[_Finished], shared: SharedPictures
+) -> Iterator[Row]:
+    """Decode some samples together, composite and write each, and yield its row; shared pictures wait for others."""
     images = workshop.painter.pictures([item.layout for item in waiting], [item.sample for item in waiting])
     for item, image in zip(waiting, images, strict=True):
         row = item.row
+        if shared.takes(row):
+            shared.add(row, item.layout, image)
+            continue
         if item.written:
-            row = _write_case(row, folder, item.layout, image, workshop.label(item.layout.masks.values), out)
+            row = _write_case(row, folder, image, workshop.label(item.layout.masks.values), out, item.layout.region)
         if item.shown:
             row = _write_preview(row, workshop, folder, item.layout, image, out)
         yield row
 
 
-def _write_case(row: Row, folder: Path, layout: Layout, image: Pixels, label: Label, out: Path) -> Row:
-    """Write image and label, of a negative also its region, and return the row with their names."""
+def _write_case(row: Row, folder: Path, image: Pixels, label: Label, out: Path, painted: Mask | None = None) -> Row:
+    """Write image and label, of a negative also where it was painted, and return the row with their names."""
     paths = [folder / kind / f"{row.id}.png" for kind in ("images", "masks")]
     for path, values in zip(paths, (image, label), strict=True):
         write_png(path, values)
     names, digests = [path.relative_to(out).as_posix() for path in paths], [digest_of_file(path) for path in paths]
     region = ""
-    if row.request.negative:
+    if row.request.negative and painted is not None:
         path = make_folder(folder / "regions") / f"{row.id}.png"
-        write_png(path, layout.region.astype(np.uint8) * 255)
+        write_png(path, painted.astype(np.uint8) * 255)
         region = path.relative_to(out).as_posix()
     return replace(
         row, image=names[0], mask=names[1], region=region, image_digest=digests[0], mask_digest=digests[1],
-        lesion_free=not layout.masks.label.any(),
+        lesion_free=not label.any(),
     )  # fmt: skip
 
 
