@@ -14,11 +14,11 @@ from scipy import ndimage
 from synthetic_sets import CONFIG, tables_and_pictures, with_sampler, with_thresholds
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
-from diffaug.conditioning.backgrounds import Placer
 from diffaug.conditioning.budget import make_budget
 from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
+from diffaug.conditioning.placer import Placer
 from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset

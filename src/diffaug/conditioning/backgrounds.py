@@ -111,7 +111,7 @@ class Backgrounds:
         return self._maps[name].without_lesion if removed else self._maps[name]
 
     def hides_lesion(self, name: str) -> bool:
-        """Tell whether a lesion lies where no tissue is seen: it cannot be painted away."""
+        """Tell whether a lesion lies where no tissue is seen, or under text: it cannot be painted away."""
         return self._hides_lesion[name]
 
     def surroundings(self, name: str, new: Mask) -> Surroundings:
@@ -141,7 +141,8 @@ class Backgrounds:
         return placement_map_of(draft.image, draft.lesion, self._printed[draft.size])
 
     def _loses_lesion(self, name: str) -> bool:
-        return bool(lost_from_view(self.draft(name).lesion, self.placement_map(name).field).any())
+        lesion, places = self.draft(name).lesion, self.placement_map(name)
+        return bool(lost_from_view(lesion, places.field).any()) or places.is_written_on(lesion)
 
     def _printed_on(self, size: tuple[int, int]) -> Mask | None:
         """Return where annotated frames of one size carry text, from every nth of them."""

@@ -30,13 +30,13 @@ from diffaug.data.images import Mask
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
 ALIKE = 0.5  # the example is one of those whose mismatch is this close to the least
+FAR = 1.2  # mismatch from which on an example whose turn it is makes way for the one that suits best
 IN_TURN, LEAST_IN_TURN = 0.2, 4  # share and least number of the training lesions whose turn it is
 DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diameter that differs by the factor e
 CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
 STRETCH = 0.02  # a stretch of an outline (`rays.Alignment`) that counts as much as a size that differs by a tenth
 FITS = 0.09  # largest stretch at which an example still looks like itself
 CUT_SHORT = 0.06  # share of a lesion's outline that may lie at the frame's edge, its border or an overlay
-PRINTED_ON = 0.015  # text on and beside a lesion, of its area, that it may bear
 OVEREXPOSED = 0.15  # share of a lesion on highlights; with more, little of it is seen
 
 
@@ -127,12 +127,14 @@ class Examples:
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
         turns = [name for name in options if name in set(names)]
         turns = turns[: max(LEAST_IN_TURN, math.ceil(IN_TURN * len(turns)))]
-        names = [name for name in names if name in turns or name == mask_case] if turns else names
+        chosen = [name for name in names if name in turns or name == mask_case] if turns else names
         rays, diameter = ray_lengths(new, centre_of(new)), equivalent_diameter(float(area))
         mismatch = {name: self._mismatch(name, place, rays, diameter) for name in names}
-        least = min(mismatch.values()) + ALIKE
-        names = sorted((name for name in names if mismatch[name] <= least), key=lambda name: mismatch[name])
-        return names[int(rng.integers(len(names)))]
+        least = min(mismatch[name] for name in chosen)
+        if least > FAR:  # whose turn it is counts less than that the lesion looks as if it lay there
+            chosen, least = names, min(mismatch.values())
+        suited = sorted((name for name in chosen if mismatch[name] <= least + ALIKE), key=lambda name: mismatch[name])
+        return suited[int(rng.integers(len(suited)))]
 
     def fit(self, entry: MaskEntry) -> bool:
         """Tell whether some example that is without a flaw fits a mask without being stretched much."""
@@ -182,7 +184,7 @@ class Examples:
         if self._maps is not None:
             places = self._maps(name)
             mask = drafted(lesion.in_frame(), places.frame)
-            if places.share_cut(mask) > CUT_SHORT or places.text_on(mask) > PRINTED_ON * mask.sum():
+            if places.share_cut(mask) > CUT_SHORT or places.is_written_on(mask):
                 return True
         lab = lab_from_rgb(self._cases[name].read_image()[lesion.slices])
         return float(highlights(lab)[lesion.crop].mean()) > OVEREXPOSED

@@ -31,6 +31,7 @@ LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of t
 DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue darker than this, as in the lumen
 GLARE = 0.05  # share of a shape that may lie on highlights and deep shadow
 WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one lies on none
+STROKES = 0.015  # px of text on and beside a lesion over its area; with less, highlights may have been taken for text
 UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
 BAND = 0.08  # blending band as a share of the lesion's longer side
 OVERLAP = 0.65  # a replacing shape covers at least this share of the smaller of itself and the old lesion
@@ -183,9 +184,9 @@ class PlacementMap:
         fine = np.kron(written, np.ones((self.cell, self.cell), dtype=bool))
         return np.asarray(self.field & ~fine[: self.frame[0], : self.frame[1]])
 
-    def text_on(self, lesion: Mask) -> int:
-        """Return how many px of text lie on a lesion, (H, W), or beside it in a cell that it touches."""
-        return int(self.text[_touched(lesion, self.cell)].sum())
+    def is_written_on(self, lesion: Mask) -> bool:
+        """Tell whether text lies on a lesion, (H, W), or beside it in a cell that it touches, but for a stroke."""
+        return bool(self.text[_touched(lesion, self.cell)].sum() > STROKES * lesion.sum())
 
     def share_cut(self, lesion: Mask) -> float:
         """Return the share of a lesion's outline that lies at the frame's edge, or at what is no tissue, (H, W)."""

@@ -125,8 +125,8 @@ class Placer:
 
     def _replace(self, name: str, draw: Drawn, rng: np.random.Generator, taken: Mask | None) -> Placed | None:
         """Cover one of the lesions of a background with a mask of about its size, which it is scaled to if need be."""
-        lesions, tries = self._backgrounds.lesions_of(name), 0
-        places = self._backgrounds.placement_map(name).without(taken)
+        places, tries = self._backgrounds.placement_map(name).without(taken), 0
+        lesions = [old for old in self._backgrounds.lesions_of(name) if not places.is_written_on(old.draft.in_frame())]
         if taken is not None:
             lesions = [lesion for lesion in lesions if not taken[lesion.draft.slices][lesion.draft.crop].any()]
         if not lesions:

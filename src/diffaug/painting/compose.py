@@ -17,8 +17,7 @@ from diffaug.painting.window import Window, longer_side, resize, tensor_from_pix
 Values = NDArray[np.float32]
 LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this
 GRID = 4  # cells per LIGHT_SCALE of the grid on which that is done
-KEPT_SCALE = 3.0  # px of the painter; structure is what a Gaussian of this width removes
-FLAT = 3.0  # grey levels; structure under it is noise
+KEPT_SCALE = 3.0  # px of the painter; what a Gaussian of this width removes is the start's own structure
 GRAIN_SCALE = 1.0  # px; grain is what a Gaussian of this width removes
 
 
@@ -82,8 +81,7 @@ def compose(
         field: Field of view, (H, W): black corners and overlays outside it tell nothing of the tissue's light and
             grain. None is the whole frame.
         start: The window that sampling started from, (s, s, 3) in pixels as fine as the painter's or finer, and what
-            the codec keeps of it, shaped as `painted`: what was lost on the way comes back where it was painted as it
-            was.
+            the codec keeps of it, shaped as `painted`: its fine structure is kept, see `harmonised`.
 
     Returns:
         A new frame; every pixel outside `region` is the background's, byte for byte.
@@ -94,7 +92,7 @@ def compose(
     scaled = resize(painted.float(), window.side)[0].permute(1, 2, 0).numpy()
     patch = (np.clip(scaled, -1, 1) + 1) * 127.5
     if start is not None:
-        patch = patch + kept_detail(painted, *start, window.side)
+        patch = harmonised(painted, *start, window.side)
     if is_grey(real):
         patch = np.repeat(patch.mean(axis=2, keepdims=True), 3, axis=2)
     patch = patch + light_difference(real, patch, unknown)
@@ -114,11 +112,11 @@ def compose(
     return frame
 
 
-def kept_detail(painted: Tensor, start: Pixels, passed: Tensor, side: int) -> Values:
-    """Return what window and codec lost of a start, where it was painted as it was: (side, side, 3).
+def harmonised(painted: Tensor, start: Pixels, passed: Tensor, side: int) -> Values:
+    """Return a start with the light and the coarse structure of what was painted from it, (side, side, 3).
 
-    The share that comes back is how far the structure of both is one: their local covariance over the larger of their
-    variances, each without what is coarser than KEPT_SCALE.
+    What is finer than KEPT_SCALE is the start's: the codec keeps little of it, and a window of 128 px that is enlarged
+    none. What is coarser is the painted window's, but for what the codec changes by itself.
 
     Args:
         painted: Decoded window, (1, 3, h, h) in [-1, 1].
@@ -126,20 +124,11 @@ def kept_detail(painted: Tensor, start: Pixels, passed: Tensor, side: int) -> Va
         passed: The start as the codec gives it back, (1, 3, h, h) in [-1, 1].
         side: Of the window, px of the frame.
     """
-    lost = resize(tensor_from_pixels(start) - resize(passed.float(), len(start)), side)
-    ours, theirs = (_structure(127.5 * image.float().mean(1)[0].numpy()) for image in (painted, passed))
-
-    def local(values: NDArray[np.floating]) -> NDArray[np.floating]:
-        return np.asarray(ndimage.gaussian_filter(values, KEPT_SCALE))
-
-    both, most = local(ours * theirs), np.maximum(local(ours**2), local(theirs**2))
-    share = torch.from_numpy(np.clip((both + FLAT**2) / (most + FLAT**2), 0, 1)).float()
-    fine_share = F.interpolate(share[None, None], (side, side), mode="bilinear", align_corners=False)
-    return np.asarray((127.5 * lost * fine_share)[0].permute(1, 2, 0).numpy())
-
-
-def _structure(grey: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.asarray(grey - ndimage.gaussian_filter(grey, KEPT_SCALE))
+    change = 127.5 * (painted - passed).float()[0].permute(1, 2, 0).numpy()
+    coarse = ndimage.gaussian_filter(change, (KEPT_SCALE, KEPT_SCALE, 0))
+    whole = resize(torch.from_numpy(coarse).permute(2, 0, 1)[None], side)
+    shown = 127.5 * (resize(tensor_from_pixels(start), side) + 1)
+    return np.asarray((shown + whole)[0].permute(1, 2, 0).numpy())
 
 
 def light_difference(real: Values, patch: Values, unknown: Mask) -> Values:
