@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 Source = Literal[
-    "folder", "busi",
+    "folder", "nnunet", "coco", "yolo", "csv", "dicom", "nifti", "hf", "busi",
     "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect",
 ]  # fmt: skip
 EmptyMasks = Literal["refuse", "negative", "leave-out"]  # what an empty mask means
 SOURCES: Mapping[str, str] = {
     "folder": "images and masks, paired by the names of folders and files",
+    "nnunet": "nnU-Net's or the Decathlon's imagesTr, labelsTr and dataset.json",
+    "coco": "polygons or run lengths in a JSON file",
+    "yolo": "polygons in text files, with data.yaml",
+    "csv": "a table with the columns image and mask",
+    "dicom": "DICOM images or slices with masks",
+    "nifti": "volumes and label volumes, cut into slices",
+    "hf": "Hugging Face imagefolder with metadata.csv or metadata.jsonl",
     "busi": "masks beside images, several masks of an image united, normal images",
     "kvasir-seg": "Kvasir-SEG",
     "cvc-clinicdb": "CVC-ClinicDB",

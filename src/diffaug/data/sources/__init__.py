@@ -5,13 +5,19 @@ from functools import partial
 from pathlib import Path
 
 from diffaug.data.sources.busi import read_busi
+from diffaug.data.sources.coco import read_coco
 from diffaug.data.sources.cvc_clinicdb import read_cvc_clinicdb
+from diffaug.data.sources.dicom import read_dicom
 from diffaug.data.sources.drishti_gs import read_drishti_gs
 from diffaug.data.sources.endotect import read_endotect
 from diffaug.data.sources.folder import read_folder
 from diffaug.data.sources.kvasir_seg import read_kvasir_seg
 from diffaug.data.sources.layout import ReadOptions, SourceRecords
+from diffaug.data.sources.nifti import read_nifti
+from diffaug.data.sources.nnunet import read_nnunet
 from diffaug.data.sources.refuge2 import read_refuge2
+from diffaug.data.sources.tables import read_imagefolder, read_table
+from diffaug.data.sources.yolo import read_yolo
 
 Reader = Callable[[Path, ReadOptions], SourceRecords]
 
@@ -22,6 +28,13 @@ def _plain(read: Callable[[Path], SourceRecords]) -> Reader:
 
 LAYOUTS: Mapping[str, Reader] = {
     "folder": _plain(read_folder),
+    "nnunet": read_nnunet,
+    "coco": _plain(read_coco),
+    "yolo": _plain(read_yolo),
+    "csv": _plain(read_table),
+    "dicom": _plain(read_dicom),
+    "nifti": read_nifti,
+    "hf": _plain(read_imagefolder),
     "busi": _plain(read_busi),
     "kvasir-seg": _plain(read_kvasir_seg),
     "cvc-clinicdb": _plain(read_cvc_clinicdb),

@@ -17,8 +17,6 @@ from diffaug.data.sources.layout import Record, SourceRecords
 from diffaug.data.sources.pairing import Pair, find_pairs, in_natural_order
 from diffaug.data.sources.recognise import look_at, not_understood
 
-OTHERS = ("nnunet", "yolo", "coco", "hf")  # read better by their own readers, whatever images lie there
-
 
 def read_folder(source: Path) -> SourceRecords:
     """Find the pairs of a folder, with the groups, splits and lesion-free images that its folders name.
@@ -27,7 +25,7 @@ def read_folder(source: Path) -> SourceRecords:
         DataError: There are no images, two files have one stem, an image or mask has no partner, or the folder holds
             another layout.
     """
-    if look_at(source)[1] in OTHERS:
+    if look_at(source)[1] == "nnunet":
         raise not_understood("a folder holds images and masks", source, "folder")
     return records_of_pairs(find_pairs(source, "folder"))
 

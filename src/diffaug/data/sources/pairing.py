@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffaug.data.images import SUFFIXES
 from diffaug.data.sources.names import base_of_image, base_of_mask, natural, normal, read_folder_name
-from diffaug.data.sources.recognise import files_of, not_understood
+from diffaug.data.sources.recognise import files_of, look_at, not_understood
 from diffaug.errors import DataError
 
 ENDINGS = (".nii.gz",)  # of two parts
@@ -90,6 +90,9 @@ def find_pairs(
         if masks:
             raise DataError(f"{rule}: {source} holds masks such as {_inside(masks[0], source)} alone; add the images")
         raise not_understood(rule, source, layout)
+    bare = not masks and any(not (image.free or image.split == "unannotated") for image in images)
+    if bare and look_at(source)[1] not in ("", layout, "folder"):
+        raise not_understood("a source has masks, as images", source, layout)
     _check_splits(images, source)
     owners = _owners(images, masks, source)
     for image, claimed in owners.items():
