@@ -19,6 +19,7 @@ from diffaug.config import (
 from diffaug.data.sources import LAYOUTS
 from diffaug.errors import ConfigError
 from diffaug.knobs import Affects, Knobs, identity_of
+from diffaug.layouts import SOURCES
 
 
 def refused(values):
@@ -37,7 +38,8 @@ def test_a_preset_survives_yaml(tmp_path, name):
 
 
 def test_every_source_has_a_reader_and_every_reader_is_a_source():
-    assert tuple(LAYOUTS) == get_args(Source)
+    assert tuple(LAYOUTS) == tuple(SOURCES) == get_args(Source)
+    assert tuple(SOURCES) == get_args(Source)
 
 
 def test_an_empty_file_is_the_default(tmp_path):

@@ -12,6 +12,7 @@ import diffaug
 from diffaug.cli.main import main
 from diffaug.config import Config
 from diffaug.knobs import Knobs
+from diffaug.layouts import SOURCES
 
 PACKAGE = Path(diffaug.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,17 @@ def test_every_knob_that_an_error_names_exists() -> None:
     known = set(_knobs(Config()))
     raised = [(where, node) for where, tree in _sources() for node in ast.walk(tree) if isinstance(node, ast.Raise)]
     named = {(where, knob) for where, node in raised for text in _strings(node) for knob in re.findall(KNOB, text)}
-    named = {(where, knob) for where, knob in named if not knob.endswith(".json")}
+    named = {(where, knob) for where, knob in named if not knob.endswith((".json", ".yaml"))}
     assert len(named) > 5
     assert {(where, knob) for where, knob in named if knob not in known} == set()
+
+
+def test_the_layouts_of_an_import_are_listed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "import", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    docs = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    table = [line for line in docs.splitlines() if line.startswith("| `")]
+    for name in SOURCES:
+        assert re.search(rf"[{{,│ ]{name}[,}}: ]", shown), name
+        assert any(f"`{name}`" in line.split("|")[1] for line in table), name

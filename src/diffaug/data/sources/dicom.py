@@ -3,7 +3,7 @@
 Files are paired as images and masks of a folder are, by the names of folders and files, such as `images/IM1.dcm` and
 `masks/IM1.png`, or `IM1.dcm` and `IM1_mask.dcm`. Files without a suffix are read too. The patient becomes the group
 under a number, so that no id of a patient gets into the data set; without one, the study or the series does. Grey
-values are those of the modality (Hounsfield units in CT), cut to the window of the user, of the file, or to percentiles.
+values are those of the modality (Hounsfield units in CT), cut to the window of the user, of the file, or percentiles.
 The size of a pixel is kept, in mm. A file of several frames needs a mask of as many.
 
 Source: https://www.dicomstandard.org/current, PS3.3 C.7.6 and C.11; read by pydicom.
