@@ -89,6 +89,8 @@ class ValidatorConfig(Knobs):
     learning_rate: Rate = 1e-3  # Highest learning rate of the schedule.
     # Chance that the gate rejects a painted lesion that is as good as a real one. Lower it to keep more.
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    # Least agreement of a painted lesion with its mask, from 0 to 1, even if real lesions are found with less.
+    floor: Fraction = 0.3
     # Chance that the gate stops a sample early that it would have accepted at the end. Raise it to save more steps.
     delta: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
     # Samples painted to the end to calibrate early stops: at least 1 / delta - 1, which is 49 by default.
@@ -162,6 +164,8 @@ class GenerateConfig(Knobs):
     # sample is kept).
     gate: Literal["conformal", "fixed", "off"] = "conformal"
     threshold: Fraction = 0.5  # Least agreement of a sample with its mask, from 0 to 1, that --gate fixed accepts.
+    # Turn down samples that the model's critic tells from real lesions, as it turns down few real ones.
+    realism: bool = True
     paint_all: bool = False  # Finish the samples that the gate rejects, too. Some arms of a study choose among them.
     # Negatives for each painted lesion. A negative is a painted case without a lesion: it teaches a network that
     # painted tissue alone is no lesion.
@@ -309,7 +313,7 @@ PRESETS: dict[str, Config] = {
         fit={
             "codec": {"iterations": 250},
             "denoiser": {"iterations": 100, "windows_per_case": 6},
-            "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56},
+            "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56, "floor": 0.0},
         },
         generate={"count": 40, "shard_size": 16},
         study={"seeds": 2, "size": 96, "iterations": 1000},
@@ -333,7 +337,7 @@ PRESETS: dict[str, Config] = {
         fit={
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},
-            "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2},
+            "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2, "floor": 0.0},
             "sampler": {"steps": 4},
         },
         generate={"count": 6, "shard_size": 6, "slots": 4},

@@ -60,7 +60,7 @@ def windows(bases, phantoms):
 
 @pytest.fixture(scope="session")
 def tuned_config():
-    validator = ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8, alpha=0.4)
+    validator = ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8, alpha=0.4, floor=0.0)
     return FitConfig(denoiser=TUNED, validator=validator, sampler=SAMPLER)
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -287,6 +288,28 @@ def test_a_gate_with_too_few_lesions_in_all_says_that_nothing_is_rejected():
         "only 5 lesions are annotated (9 are needed for alpha 0.1): the gate rejects nothing"
     )
     assert len(few.notices()) == 1
+
+
+def test_the_floor_holds_where_real_lesions_ask_for_less_and_the_summary_says_so():
+    found = calibration(
+        floor=0.45, thresholds={name: {"2": 0.0, "4": 0.12 if name == "small" else 0.5} for name in BINS}
+    )
+    made = replace(found, real=found.thresholds).over_floor()
+    assert made.threshold("small", 4) == 0.45 and made.threshold("large", 4) == 0.5
+    assert made.real["small"]["4"] == 0.12  # what real lesions ask for is kept
+    (notice,) = made.notices()
+    assert "the floor of 0.45 holds" in notice and "0.12 for small lesions" in notice and "large" not in notice
+    assert not made.fixed(0.6).held_by_floor()  # a threshold that a user chose is not the floor
+
+
+def test_with_too_few_lesions_the_floor_decides_alone():
+    few = calibration(
+        floor=0.3,
+        counts={"small": 3, "medium": 2, "large": 0},
+        thresholds={name: {"2": 0.0, "4": 0.0} for name in BINS},
+    )
+    made = replace(few, real=few.thresholds).over_floor()
+    assert "the gate asks for an agreement of 0.3 alone" in made.notices()[0]
 
 
 # On disk

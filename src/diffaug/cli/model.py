@@ -92,9 +92,12 @@ class Generate:
             self._check()
             return print_plan(self.generate)
         from diffaug.synthesis.generate import generate
+        from diffaug.synthesis.sheet import SHEET, table
 
         options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
-        print_json(generate(self.model, self.data, self.out, self.generate, **options).as_dict())  # type: ignore[arg-type]
+        summary = generate(self.model, self.data, self.out, self.generate, **options)  # type: ignore[arg-type]
+        print_json(summary.as_dict())
+        print(f"{table(summary.reasons)}\nLook at {self.out / SHEET}.", file=sys.stderr)
         return None
 
     def _check(self) -> None:

@@ -179,6 +179,7 @@ class Row:
     mask_digest: str = ""
     lesion_free: bool = False
     scores: Scores | None = None
+    look: Check | None = None  # of the critic of realism: the chance that the lesion is real
 
     @property
     def id(self) -> str:
@@ -379,7 +380,7 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
 
 def _record_of(row: Row) -> dict[str, Any]:
     request, transform, values = asdict(row.request), asdict(row.request.transform), asdict(row)
-    nested = ("request", "transform", "checks", "window", "removed", "scores")
+    nested = ("request", "transform", "checks", "window", "removed", "scores", "look")
     return {
         **{name: value for name, value in {**request, **transform, **values}.items() if name not in nested},
         "findings": ", ".join(row.request.findings),
@@ -387,6 +388,7 @@ def _record_of(row: Row) -> dict[str, Any]:
         **dict(zip(("window_top", "window_left", "window_side"), row.window, strict=True)),
         "score": row.score,
         "threshold": row.checks[-1].threshold if row.checks else None,
+        "looks_real": row.look.score if row.look else None,
         "removed_regions": len(row.removed),
         **{name: getattr(row.scores, name, None) for name in ("loss", "novelty", "low_contrast")},
     }

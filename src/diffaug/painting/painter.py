@@ -36,6 +36,7 @@ from diffaug.painting.engine import Painted, Prepared, paint
 from diffaug.painting.judging import NEGATIVE_BIN, verdict_on
 from diffaug.painting.layout import Layout, layout_of, tissue_of
 from diffaug.painting.window import image_of, window_mask, window_masks, windows_at_once
+from diffaug.realism.critic import Critic, load_critic
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.gate import Gate, Target
 from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
@@ -87,6 +88,7 @@ class Painter:
         calibration: Thresholds of its validators, calibrated with that sampler.
         validators: One network per fold.
         slots: Samples that are denoised together.
+        critic: Tells painted lesions from real ones, if there is one.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class Painter:
         calibration: Calibration,
         validators: Sequence[Any],
         slots: int = SLOTS,
+        critic: Critic | None = None,
     ) -> None:
-        self.model, self.sampler, self.slots = model, sampler, slots
+        self.model, self.sampler, self.slots, self.critic = model, sampler, slots, critic
         self.calibration, self.validators = calibration, validators
         self.denoiser = guided(model, sampler)
 
@@ -121,7 +124,7 @@ class Painter:
         calibration = Calibration.load(folder / "calibration.json")
         model = load_model(folder, place)
         validators = load_validators(folder, calibration, model)
-        return Painter(model, read_sampler(folder), calibration, validators, slots)
+        return Painter(model, read_sampler(folder), calibration, validators, slots, load_critic(folder))
 
     # Layouts => samples
 

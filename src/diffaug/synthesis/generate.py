@@ -30,9 +30,11 @@ from diffaug.data.manifest import (
 )
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
+from diffaug.realism.critic import load_critic
 from diffaug.runfolder import claimed
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
 from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of, workshop_of
+from diffaug.synthesis.sheet import reasons_of, write_sheet
 from diffaug.validator.calibration import Calibration
 
 PATIENCE = 20  # requests per wanted case before generation gives up
@@ -63,6 +65,7 @@ class GenerateSummary:
         budget: By stratum, where something was aimed at.
         left_out_of_prompts: Words that the model was not trained on, and how many prompts went without each.
         notices: What the gate does not do, or does with little to go by.
+        reasons: Requests by what became of them, in words.
     """
 
     funnel: Funnel
@@ -71,6 +74,7 @@ class GenerateSummary:
     budget: Mapping[str, Stratum] = field(default_factory=dict)
     left_out_of_prompts: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, as `summary.json` holds them."""
@@ -134,7 +138,9 @@ def notices_of_gate(plan: Plan) -> list[str]:
     """Return what the gate does not do, or does with little to go by: told when cases are generated."""
     if plan.config.gate == "off":
         return []
-    return thresholds_of(plan, Calibration.load(plan.model / "calibration.json")).notices()
+    critic = load_critic(plan.model) if plan.config.realism else None
+    gate = thresholds_of(plan, Calibration.load(plan.model / "calibration.json"))
+    return [*gate.notices(), *(critic.notices() if critic else [])]
 
 
 def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str]) -> GenerateSummary:
@@ -149,6 +155,7 @@ def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str]) -> Gen
     _write_cases(out, rows, read_dataset(plan.data))
     write_seen(out, read_seen(plan.model))
     write_json(out / PROVENANCE, provenance_of(plan))
+    write_sheet(out, rows)
     summary = _summary(plan, rows, sum(read_json(folder / SECONDS) for folder in folders), notices)
     write_json(out / SUMMARY, summary.as_dict())
     return summary
@@ -173,6 +180,7 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
         budget=strata if plan.budget else {},
         left_out_of_prompts=dict(sorted(unknown.items())),
         notices=tuple(notices),
+        reasons=reasons_of(rows),
     )
 
 

@@ -26,8 +26,10 @@ from diffaug.painting.clearing import Remover
 from diffaug.painting.engine import Painted
 from diffaug.painting.judging import Verdict, passing, verdict_on, verdict_on_negative
 from diffaug.painting.layout import Layout
+from diffaug.painting.looks import look_at, origins_of, reason_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker, paint_requests
+from diffaug.realism.critic import Critic
 from diffaug.synthesis.plan import Plan, backgrounds_of, fitted_cases
 from diffaug.synthesis.shared import SharedPictures
 from diffaug.validator.calibration import Calibration
@@ -58,6 +60,12 @@ class Workshop:
     def thresholds(self) -> Calibration:
         """The thresholds that decide."""
         return thresholds_of(self.plan, self.painter.calibration)
+
+    @property
+    def critic(self) -> Critic | None:
+        """The critic that turns down what looks painted, if the plan asks for one and the model has one."""
+        config = self.plan.config
+        return self.painter.critic if config.realism and config.gate != "off" else None
 
     def label(self, values: Label) -> Label:
         """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
@@ -140,9 +148,9 @@ def _rows(workshop: Workshop, out: Path, folder: Path, numbers: Sequence[int]) -
         else:
             yield row
         if len(waiting) == config.slots:
-            yield from _pictured(workshop, folder, out, waiting, shared)
+            yield from _pictured(workshop, folder, out, waiting, shared, previews)
             waiting = []
-    yield from _pictured(workshop, folder, out, waiting, shared)
+    yield from _pictured(workshop, folder, out, waiting, shared, previews)
     for picture in shared.finished():
         first, *others = picture.finished_rows()
         yield from (_write_case(first, folder, picture.image, workshop.label(picture.values), out), *others)
@@ -174,12 +182,32 @@ def _row(workshop: Workshop, request: Request, layout: Layout, sample: Painted) 
     )
 
 
+def _looked_at(workshop: Workshop, item: _Finished, image: Pixels, previews: Counter[str]) -> _Finished:
+    """Return a sample with the critic's look at the finished frame; what looks painted is turned down."""
+    critic, row = workshop.critic, item.row
+    if critic is None or row.request.negative:
+        return item
+    look = look_at(critic, image, item.layout.masks.new, origins_of(row.request), item.sample.steps)
+    if look.accepted or row.decision != "kept":
+        return replace(item, row=replace(row, look=look))
+    previews["rejected"] += 1
+    shown, written = previews["rejected"] <= PREVIEWS, workshop.plan.config.paint_all
+    rejected = replace(row, look=look, decision="rejected", reason=reason_of(look))
+    return replace(item, row=rejected, written=written, shown=shown)
+
+
 def _pictured(
-    workshop: Workshop, folder: Path, out: Path, waiting: Sequence[_Finished], shared: SharedPictures
+    workshop: Workshop,
+    folder: Path,
+    out: Path,
+    waiting: Sequence[_Finished],
+    shared: SharedPictures,
+    previews: Counter[str],
 ) -> Iterator[Row]:
     """Decode some samples together, composite and write each, and yield its row; shared pictures wait for others."""
     images = workshop.painter.pictures([item.layout for item in waiting], [item.sample for item in waiting])
-    for item, image in zip(waiting, images, strict=True):
+    for finished, image in zip(waiting, images, strict=True):
+        item = _looked_at(workshop, finished, image, previews)
         row = item.row
         if shared.takes(row):
             shared.add(row, item.layout, image)

@@ -28,12 +28,13 @@ from diffaug.models.checkpoints import Checkpoint, read_words, seal, verify, wri
 from diffaug.models.sampling import write_sampler
 from diffaug.painting.painter import Painter, guided
 from diffaug.painting.window import CONTEXT
+from diffaug.realism.critic import Measured
 from diffaug.runfolder import Contents, claim, held, holds
 from diffaug.training.codec import Fidelity, measure_codec, train_codec
 from diffaug.training.painter import ChosenCheckpoint, check_batch, chosen_checkpoint, train_painter
 from diffaug.training.painter_windows import MONITOR_WINDOWS, divided, lesion_windows, painter_windows, words_read
 from diffaug.training.starting import SHIPPED, digest_of_base, load_base, notices_of, untrained_around, usable_base
-from diffaug.training.trajectories import first_calibration, rare_classes, write_calibration
+from diffaug.training.trajectories import first_calibration, rare_classes, write_gates
 from diffaug.training.validation import real_scores, train_validators
 from diffaug.training.windows import Annotated
 
@@ -54,6 +55,7 @@ class FitSummary:
         codec: What the codec keeps of the images.
         notices: What a user should know, a line each.
         painter: Which weights of the painter were kept; None where no cases chose them.
+        realism: What the critic of realism measured; None where there are too few lesions for one.
         scores: Agreement of the validators with each real lesion that they have not seen, by size bin and step.
         seconds: Of each stage.
     """
@@ -64,6 +66,7 @@ class FitSummary:
     codec: Fidelity
     notices: tuple[str, ...]
     painter: ChosenCheckpoint | None
+    realism: Measured | None
     scores: Mapping[str, Mapping[str, list[float]]]
     seconds: Mapping[str, float]
 
@@ -77,7 +80,8 @@ class FitSummary:
         values = read_json(model / SUMMARY)
         codec, painter, notices = Fidelity(**values["codec"]), values["painter"], tuple(values["notices"])
         chosen = ChosenCheckpoint(**painter) if painter else None
-        return FitSummary(**{**values, "codec": codec, "painter": chosen, "notices": notices})
+        realism = Measured(**values["realism"]) if values.get("realism") else None
+        return FitSummary(**{**values, "codec": codec, "painter": chosen, "notices": notices, "realism": realism})
 
 
 @dataclass(frozen=True)
@@ -221,15 +225,16 @@ def _fitted(
     write_parts(model, painter, config.sampler, words, networks)
     write_seen(model, seen_after(job.base, images[: len(cases)], images[len(cases) :]))
 
-    # Looks on the way: samples painted to the end tell what those that are accepted looked like before.
+    # Looks on the way, and how real it looks: samples painted to the end tell what those that are accepted looked like
+    # before, and teach a critic.
     first = first_calibration(model, config, scores, folds, max(1, painter.classes))
     made = Painter(painter, config.sampler, first, networks, job.painting.slots)
-    requests = (job.annotated, config.validator.trajectories, job.painting, seed)
-    calibration = write_calibration(model, made, *requests)
+    calibration, critic = write_gates(model, made, cases, config.validator.trajectories, job.painting, seed)
     clock.note("trajectories")
 
     is_soft = fidelity.psnr_db < LEAST_PSNR and not painter.trains_codec
-    notices = [*notices, *calibration.notices(), *rare_classes(cases, job.class_names, config.validator.alpha)]
+    told = [*calibration.notices(), *(critic.notices() if critic else [])]
+    notices = [*notices, *told, *rare_classes(cases, job.class_names, config.validator.alpha)]
     summary = FitSummary(
         annotated=len(job.annotated),
         unannotated=len(job.unannotated),
@@ -237,6 +242,7 @@ def _fitted(
         codec=fidelity,
         notices=(*notices, *([SOFT] if is_soft else [])),
         painter=chosen_checkpoint(job.training / "painter.log.jsonl"),
+        realism=critic.measured if critic else None,
         scores={name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         seconds={name: round(value, 1) for name, value in clock.seconds.items()},
     )

@@ -1,7 +1,7 @@
 """Thresholds of the gate: from real lesions at the end, from samples painted to the end on the way there."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
 from diffaug.painting.painter import Painter, painter_digest
 from diffaug.painting.requests import LayoutMaker, paint_requests
+from diffaug.realism.critic import Critic
+from diffaug.training.critic import Sample, train_critic
 from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import BINS, Calibration, Trajectory, calibrate, check_steps
 from diffaug.validator.gate import Gate
@@ -29,7 +31,7 @@ def first_calibration(
     folds: Mapping[str, int],
     classes: int,
 ) -> Calibration:
-    """Return what out-of-fold scores of real lesions say: thresholds at the end, none before it."""
+    """Return what out-of-fold scores of real lesions say: thresholds at the end, over the floor, and none before it."""
     groups, thresholds = calibrate(scores, config.validator.alpha)
     return Calibration(
         alpha=config.validator.alpha,
@@ -44,36 +46,53 @@ def first_calibration(
         classes=classes,
         real=thresholds,
         delta=config.validator.delta,
-    ).without_stops()
+        floor=config.validator.floor,
+    ).over_floor()
 
 
-def write_calibration(
-    model: Path, painter: Painter, cases: Sequence[Case], count: int, config: GenerateConfig, seed: int
-) -> Calibration:
-    """Write a painter's calibration with thresholds before the end; without them where nothing can be painted.
+def write_gates(
+    model: Path, painter: Painter, cases: Sequence[Annotated], count: int, config: GenerateConfig, seed: int
+) -> tuple[Calibration, Critic | None]:
+    """Write a painter's calibration with thresholds before the end, and its critic, from samples painted to the end.
+
+    Neither knows a painted sample where nothing can be painted; then there is no critic.
 
     Args:
         model: The model folder.
-        painter: Paints the samples that the thresholds are calibrated on.
+        painter: Paints the samples.
         cases: The annotated cases.
         count: Samples.
         config: What is asked for.
         seed: Seeds them.
     """
-    calibration = painter.calibration
-    if count and len(calibration.checks) > 1:
+    calibration, critic, scores = painter.calibration, None, dict[int, Trajectory]()
+
+    def noted(samples: Iterable[Sample]) -> Iterator[Sample]:
+        for request, layout, sample in samples:
+            if sample.checks:
+                checks = tuple(check.score for check in sample.checks)
+                scores[request.index] = Trajectory(request.size_bin, checks)
+                yield request, layout, sample
+
+    if count:
         known = KnownWords(read_words(model), painter.model.reads)
         with suppress(PlacementError):  # told by `generate`, where it can be mended
-            found = painted_trajectories(painter, cases, known, count, config, seed)
-            calibration = calibration.with_trajectories(found)
+            samples = painted_samples(painter, [case.case for case in cases], known, count, config, seed)
+            critic = train_critic(painter, cases, noted(samples), calibration.alpha, seed)
+        if len(calibration.checks) > 1 and scores:
+            calibration = calibration.with_trajectories([scores[index] for index in sorted(scores)])
     calibration.save(model / "calibration.json")
-    return calibration
+    if critic is not None:
+        critic.save(model)
+    return calibration, critic
 
 
-def painted_trajectories(
+def painted_samples(
     painter: Painter, cases: Sequence[Case], known_words: KnownWords, count: int, config: GenerateConfig, seed: int
-) -> list[Trajectory]:
-    """Paint requests to the end and return their scores; another series of requests than any that is generated.
+) -> Iterator[Sample]:
+    """Paint requests to the end and yield them; another series of requests than any that is generated.
+
+    A request whose background could not be cleared of lesions has no checks.
 
     Args:
         painter: What was fitted; of its calibration, folds and checks count.
@@ -82,9 +101,6 @@ def painted_trajectories(
         count: Requests.
         config: What is asked for.
         seed: Seeds them.
-
-    Returns:
-        One for each request whose background could be cleared of lesions, where that was asked for.
 
     Raises:
         PlacementError: No mask fits on any background.
@@ -98,12 +114,7 @@ def painted_trajectories(
     maker = LayoutMaker(drawer, remover, painter.sampler.strength == 1.0)
     gate = Gate(painter.validators, calibration.fixed(0.0))
     requests = [drawer.draw(index) for index in range(count)]
-    painted = list(paint_requests(painter, maker, requests, gate))
-    return [
-        Trajectory(request.size_bin, tuple(check.score for check in sample.checks))
-        for request, _, sample in sorted(painted, key=lambda found: found[0].index)
-        if sample.checks
-    ]
+    yield from paint_requests(painter, maker, requests, gate)
 
 
 def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float) -> list[str]:

@@ -131,6 +131,7 @@ class Calibration:
         delta: Stated chance of stopping on the way what would have been accepted.
         trajectories: Painted samples that set the thresholds before the last.
         stop_groups: For each size bin, the bins whose trajectories set these; empty where too few were painted.
+        floor: Least agreement that is accepted at the end, whatever real lesions say.
     """
 
     alpha: float
@@ -147,6 +148,7 @@ class Calibration:
     delta: float = 0.02
     trajectories: tuple[Trajectory, ...] = ()
     stop_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    floor: float = 0.0
 
     def threshold(self, size_bin: str, step: int) -> float:
         """Return the least accepted score."""
@@ -163,6 +165,10 @@ class Calibration:
         made = replace(self, trajectories=tuple(trajectories))
         return made.accepting({name: self.threshold(name, self.steps) for name in BINS})
 
+    def over_floor(self) -> "Calibration":
+        """Return the calibration that accepts nothing under the floor at the end."""
+        return self.accepting({name: max(self.floor, self.threshold(name, self.steps)) for name in BINS})
+
     def fixed(self, threshold: float) -> "Calibration":
         """Return the calibration that accepts one score for every size: the published method, without a guarantee."""
         return self.accepting(dict.fromkeys(BINS, threshold))
@@ -175,10 +181,19 @@ class Calibration:
         """Return a sentence for each size that shares its threshold, and for a gate that rejects or stops little."""
         notices = []
         least, total = math.ceil(1 / self.alpha - 1), sum(self.counts.values())
+        held = self.held_by_floor()
         if total < least:
+            rule = f"the gate asks for an agreement of {self.floor:g} alone" if held else "the gate rejects nothing"
             notices.append(
-                f"only {total} lesions are annotated ({least} are needed for alpha {self.alpha:g}): the gate rejects "
-                "nothing; annotate more, or fit with a larger --validator.alpha"
+                f"only {total} lesions are annotated ({least} are needed for alpha {self.alpha:g}): {rule}; "
+                "annotate more, or fit with a larger --validator.alpha"
+            )
+        elif held:
+            scores = _listed(f"{self.real[name][str(self.steps)]:.2f} for {name} lesions" for name in held)
+            notices.append(
+                f"the floor of {self.floor:g} holds: the validators find 1 of {1 / self.alpha:.0f} real lesions with "
+                f"less, {scores}, so more than {100 * self.alpha:g} % of lesions as good as real ones may be turned "
+                "down; annotate more, or fit with a smaller --validator.floor"
             )
         for name, members in self.groups.items():
             if members != (name,) and total >= least:
@@ -206,6 +221,11 @@ class Calibration:
                 "it; fit with a larger --validator.trajectories"
             )
         return notices
+
+    def held_by_floor(self) -> list[str]:
+        """Return the size bins whose threshold at the end is the floor, because real lesions ask for less."""
+        end = str(self.steps)
+        return [name for name in self.real if self.real[name][end] < self.floor == self.thresholds[name][end]]
 
     def save(self, path: Path) -> None:
         """Write `calibration.json`."""

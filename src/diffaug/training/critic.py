@@ -1,0 +1,47 @@
+"""Train a critic of realism: real annotated lesions against what the painter made of them."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from diffaug.data.manifest import Request
+from diffaug.data.split import folds_by_group
+from diffaug.painting.engine import Painted
+from diffaug.painting.layout import Layout
+from diffaug.painting.looks import origins_of, views_in
+from diffaug.painting.painter import Painter
+from diffaug.realism.critic import FOLDS, Critic, Seen, fit_critic
+from diffaug.training.windows import Annotated
+
+LEAST_FOLDS = 3  # with two of them left out, one has to be left
+Sample = tuple[Request, Layout, Painted]
+
+
+def train_critic(
+    painter: Painter, cases: Sequence[Annotated], samples: Iterable[Sample], alpha: float, seed: int
+) -> Critic | None:
+    """Return a critic of a painter; None where there are too few lesions to learn from.
+
+    Args:
+        painter: Decodes and blends the samples.
+        cases: The annotated training cases.
+        samples: Painted to the end, without a gate.
+        alpha: Stated chance of turning down a lesion as real as a real one.
+        seed: Divides the cases into folds.
+    """
+    groups = {case.case.id: case.case.group for case in cases}
+    count = min(FOLDS, len(set(groups.values())))
+    if count < LEAST_FOLDS:
+        return None
+    folds = folds_by_group(groups, count, seed)
+    real = [Seen(views_in(case.image, lesion), (case.case.id,)) for case in cases for lesion in case.lesions]
+    return fit_critic(real, painted_lesions(painter, samples), folds, alpha)
+
+
+def painted_lesions(painter: Painter, samples: Iterable[Sample]) -> list[Seen]:
+    """Return what a critic learns from samples; decoded a batch at a time, so that memory holds features only."""
+    found, waiting = list[Seen](), iter(samples)
+    for batch in iter(lambda: list(islice(waiting, painter.slots)), []):
+        pictures = painter.pictures([layout for _, layout, _ in batch], [sample for _, _, sample in batch])
+        for (request, layout, _), picture in zip(batch, pictures, strict=True):
+            found.append(Seen(views_in(picture, layout.masks.new), origins_of(request)))
+    return found

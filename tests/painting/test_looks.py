@@ -1,0 +1,49 @@
+"""Looks of the critic at lesions in their frames."""
+
+import numpy as np
+import pytest
+
+from diffaug.data.phantom import phantom_of_index
+from diffaug.painting.looks import features_in, look_at, reason_of, views_in
+from diffaug.realism.critic import Critic, Measured
+from diffaug.realism.encoder import encoder_digest
+from diffaug.realism.features import LENGTH
+
+
+def critic_of(threshold: float) -> Critic:
+    """Return a critic that takes every lesion for painted with a chance of one half."""
+    measured = Measured(0.05, threshold, threshold, 20, 20, 0.5, 1.0, encoder_digest())
+    return Critic(np.zeros((1, LENGTH)), np.zeros(1), {}, measured)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return phantom_of_index("train", 0, 128)
+
+
+@pytest.mark.parametrize(("threshold", "accepted", "words"), [(0.6, True, "within 0.60"), (0.4, False, "over 0.40")])
+def test_a_look_accepts_what_is_under_the_threshold_and_says_so(scene, threshold, accepted, words):
+    look = look_at(critic_of(threshold), scene.image, scene.mask > 0, sources=(), step=4)
+    assert look.accepted == accepted and look.step == 4
+    assert reason_of(look) == f"looks painted: 0.50 {words}"
+
+
+def test_the_views_of_a_lesion_are_the_lesion_and_its_mirror_image(scene):
+    lesion = scene.mask > 0
+    views = views_in(scene.image, lesion)
+    assert np.array_equal(views[0], features_in(scene.image, lesion))
+    mirrored = features_in(np.ascontiguousarray(scene.image[:, ::-1]), np.ascontiguousarray(lesion[:, ::-1]))
+    spread = np.abs(views[0]).mean()
+    assert np.abs(views[1] - mirrored).mean() < 0.1 * spread
+
+
+def test_a_look_sees_the_lesion_its_rim_and_what_is_around_it(scene):
+    """A change in each of the three places changes the features."""
+    lesion = scene.mask > 0
+    rows, columns = np.nonzero(lesion)
+    plain = features_in(scene.image, lesion)
+    for y, x in ((rows.mean(), columns.mean()), (rows.min(), columns.mean()), (rows.min() - 9, columns.min())):
+        changed = scene.image.copy()
+        top, left = max(0, int(y) - 2), max(0, int(x) - 2)
+        changed[top : top + 5, left : left + 5] = 255 - changed[top : top + 5, left : left + 5]
+        assert not np.allclose(features_in(changed, lesion), plain)

@@ -1,0 +1,61 @@
+"""The realism gate: what looks painted is turned down with a reason."""
+
+import shutil
+
+import numpy as np
+import pytest
+from synthetic_sets import CONFIG
+
+from diffaug.data.manifest import read_rows
+from diffaug.models.checkpoints import seal
+from diffaug.realism.critic import Critic, Measured
+from diffaug.realism.encoder import encoder_digest
+from diffaug.realism.features import LENGTH
+from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, workshop_of
+
+
+@pytest.fixture
+def rows_under(fitted, phantoms, tmp_path):
+    """Return a function that generates a shard under a critic with a threshold, which finds every chance one half."""
+
+    def made(threshold, name, **change):
+        model = shutil.copytree(fitted, tmp_path / f"model-{name}")
+        if threshold is not None:
+            measured = Measured(0.05, threshold, threshold, 20, 20, 0.5, 1.0, encoder_digest())
+            Critic(np.zeros((1, LENGTH)), np.zeros(1), {}, measured).save(model)
+            seal(model)
+        config = CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.0, **change})
+        workshop_of.cache_clear()
+        generate_shard(make_plan(model, phantoms, config, seed=3), tmp_path / name, 0)
+        return read_rows(shard_folder(tmp_path / name, 0) / "rows.jsonl")
+
+    yield made
+    workshop_of.cache_clear()
+
+
+def test_a_critic_that_accepts_everything_changes_no_picture(rows_under):
+    accepting, none = rows_under(0.6, "accepting"), rows_under(None, "none")
+    assert [row.image_digest for row in accepting] == [row.image_digest for row in none]
+    lesions = [row for row in accepting if row.image and not row.request.negative]
+    assert lesions and all(row.look.score == 0.5 and row.look.accepted for row in lesions)
+    assert not any(row.look for row in none)
+
+
+def test_what_looks_painted_is_turned_down_with_a_reason_and_shown_as_a_preview(rows_under):
+    rows = [row for row in rows_under(0.4, "strict") if not row.request.negative and row.look]
+    assert rows and {row.decision for row in rows} == {"rejected"}
+    assert {row.reason for row in rows} == {"looks painted: 0.50 over 0.40"}
+    assert not any(row.image for row in rows)
+    assert sum(bool(row.preview) for row in rows) == min(PREVIEWS, len(rows))
+
+
+@pytest.mark.parametrize("change", [{"realism": False}, {"gate": "off"}])
+def test_without_the_realism_gate_nothing_is_looked_at(rows_under, change):
+    rows = rows_under(0.4, "off", **change)
+    assert any(row.decision == "kept" for row in rows) and not any(row.look for row in rows)
+
+
+def test_what_looks_painted_is_written_where_all_is_painted(rows_under):
+    rows = [row for row in rows_under(0.4, "all", paint_all=True) if not row.request.negative and row.image]
+    assert rows and all(row.decision == "rejected" and row.look for row in rows)
