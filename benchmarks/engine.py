@@ -35,7 +35,7 @@ import torch
 from diffusers import DDIMScheduler
 from judge import NETWORK, Judge, _Batches, iou_inside, kid, training_windows
 from numpy.typing import NDArray
-from painter import Lesion, codec_passed, fitted, lesions_of, prepare_data, say, windows
+from painter import Lesion, codec_passed, features, fitted, lesions_of, prepare_data, say, windows
 from scipy import ndimage
 from scipy.stats import binomtest, rankdata
 from torch import Tensor
@@ -512,13 +512,11 @@ def measure_cost(bench: Bench, painted: Sequence[Lesion], held_out: Sequence[Les
     result["acceptance"]["ours_good"] = float(good.mean())
     result["acceptance"]["ours_good_of_kept"] = float(np.sum(good & ours["kept"]) / max(1, np.sum(ours["kept"])))
 
-    reference = bench.judge.features(*windows([codec_passed(painter, lesion) for lesion in held_out])[:2])
+    reference = features([codec_passed(painter, lesion) for lesion in held_out])
     batched = peers["peer_batched"]
     passed = [lesion for lesion, kept in zip(batched["lesions"], batched["kept"], strict=True) if kept]
     for name, lesions in (("ours", list(ours["lesions"].values())), ("peer", passed), ("peer_all", batched["lesions"])):
-        result[f"kid_{name}"] = (
-            kid(bench.judge.features(*windows(lesions)[:2]), reference) if len(lesions) > 7 else None
-        )
+        result[f"kid_{name}"] = kid(features(lesions), reference) if len(lesions) > 7 else None
     result["check_share"] = clock.seconds["check"] / clock.seconds["denoise"]
     return result
 

@@ -1,4 +1,4 @@
-"""An independent judge of painted lesions: a pixel-space segmentation network, its features, and tests of likeness.
+"""An independent judge of painted lesions: a pixel-space segmentation network, and the kernel distance.
 
 The judge is trained on windows of real cases that no painter has seen; it never sees a painted one. Knows pixels only.
 Legend: N windows, S = 128 px window side, D features.
@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
 from diffaug.config import StudyConfig
@@ -29,7 +28,6 @@ from diffaug.training.windows import random_square
 SIDE = 128  # px of a window
 CONTEXT = 1.7  # window side over the lesion's longer side, in every measurement
 PER_CASE = 10  # windows of a case that train the judge
-LEVELS = 4  # of the encoder whose features are used
 NETWORK = StudyConfig(  # of every judge, so that their numbers can be compared over the years
     size=SIDE, widths=(48, 64, 96, 128, 192), batch_size=16, learning_rate=1e-3, ema=0.0, augmentation=1.0
 )
@@ -112,31 +110,6 @@ class Judge:
         """Return lesion probabilities: (N, 3, S, S) in [0, 1] => (N, 1, S, S)."""
         return torch.cat([self.network(part).sigmoid() for part in torch.split(images, 32)])
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the encoder's feature maps, finest first."""
-        shuffle, unet = self.network[0], self.network[1]
-        found = [unet.conv_0(shuffle(images))]
-        for level in range(1, LEVELS):
-            found.append(getattr(unet, f"down_{level}")(found[-1]))
-        return found
-
-    @torch.no_grad()
-    def features(self, images: Tensor, masks: Tensor) -> NDArray[np.float64]:
-        """Return means and deviations of the feature maps over the lesion: (N, 3, S, S), (N, 1, S, S) => (N, D)."""
-        rows = []
-        for image, mask in zip(torch.split(images, 32), torch.split(masks, 32), strict=True):
-            rows.append(torch.cat([pooled(found, mask) for found in self.maps(image)], dim=1))
-        return torch.cat(rows).double().numpy()
-
-
-def pooled(found: Tensor, mask: Tensor) -> Tensor:
-    """Return mean and standard deviation of each channel where the mask is: (N, C, h, w), (N, 1, S, S) => (N, 2 C)."""
-    weight = F.adaptive_avg_pool2d(mask, found.shape[-2:]) + 1e-6
-    weight = weight / weight.sum((2, 3), keepdim=True)
-    mean = (found * weight).sum((2, 3))
-    power = ((found - mean[:, :, None, None]) ** 2 * weight).sum((2, 3))
-    return torch.cat([mean, power.clamp_min(1e-12).sqrt()], dim=1)
-
 
 def iou_inside(probability: Tensor, mask: Tensor, region: Tensor) -> list[float]:
     """Return the IoU of what is found with a mask, within a region, of each row; all (N, 1, S, S)."""
@@ -169,54 +142,3 @@ def kid(a: NDArray[np.float64], b: NDArray[np.float64], draws: int = 300) -> dic
     low, high = np.percentile(resampled, [2.5, 97.5])
     value = distance(np.arange(len(a)), np.arange(len(b)))
     return {"value": round(value, 3), "low": round(float(low), 3), "high": round(float(high), 3)}
-
-
-def auc_of_classifier(judge: Judge, a: Tensor, b: Tensor, groups: Sequence[str], iterations: int) -> float:
-    """Return how well a trained classifier tells windows `a` from `b`: area under the ROC curve on the held-out half.
-
-    The judge's encoder, trained on with a linear head; turned and mirrored windows. Rows of one group stay in one half.
-
-    Args:
-        judge: Where the encoder starts; it is not changed.
-        a: Windows, (N, 3, S, S) in [0, 1].
-        b: Windows, (M, 3, S, S).
-        groups: Group of each row of a, then of b.
-        iterations: Of the training, batches of 16 + 16.
-    """
-    from scipy.stats import mannwhitneyu
-
-    names = sorted(set(groups))
-    rng = np.random.default_rng(0)
-    first = set(rng.permutation(names)[: len(names) // 2].tolist())
-    inside = np.array([group in first for group in groups])
-    seen = [a[inside[: len(a)]], b[inside[len(a) :]]]
-    fresh = [a[~inside[: len(a)]], b[~inside[len(a) :]]]
-
-    copy = Judge(build_network(NETWORK, 0), 0)
-    copy.network.load_state_dict(judge.network.state_dict())
-    whole = torch.ones(1, 1, SIDE, SIDE)
-
-    def pool(images: Tensor) -> Tensor:
-        return torch.cat([pooled(m, whole.expand(len(images), -1, -1, -1)) for m in copy.maps(images)], dim=1)
-
-    torch.manual_seed(0)
-    copy.network.requires_grad_(True).train()
-    head = nn.Sequential(nn.LazyBatchNorm1d(affine=False), nn.LazyLinear(1))
-    head(pool(torch.cat([seen[0][:2], seen[1][:2]])))
-    optimiser = torch.optim.AdamW([*copy.network.parameters(), *head.parameters()], lr=5e-4, weight_decay=0.05)
-    for iteration in range(iterations):
-        for group in optimiser.param_groups:
-            group["lr"] = 5e-4 * min(1.0, (iteration + 1) / 10) * (1 - iteration / iterations)
-        batch = [part[torch.randint(0, len(part), (16,))] for part in seen]
-        images = torch.rot90(torch.cat(batch), int(torch.randint(0, 4, ())), (2, 3))
-        images = images.flip(3) if torch.rand(()) < 0.5 else images
-        wanted = torch.cat([torch.zeros(16), torch.ones(16)])
-        loss = F.binary_cross_entropy_with_logits(head(pool(images))[:, 0], wanted)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-    copy.network.eval()
-    head.eval()
-    with torch.no_grad():
-        scores = [torch.cat([head(pool(part))[:, 0] for part in torch.split(half, 32)]).numpy() for half in fresh]
-    return float(mannwhitneyu(scores[1], scores[0]).statistic / (len(scores[0]) * len(scores[1])))

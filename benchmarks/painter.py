@@ -10,8 +10,9 @@ Usage: python benchmarks/painter.py --out DIR [--data DATA] [--model MODEL] [--t
     --painted, --asked  how many requests are painted, and how many of them with each word.
     --quick  phantoms and a few updates of everything: shows that it runs, not what it measures.
 
-100 annotated cases make the model; the other training cases train the judge (`judge.py`), and the lesions of val and
-test are only measured. Nothing is tuned here.
+100 annotated cases make the model; the other training cases train the judge (`judge.py`), which finds lesions and says
+what is left of removed ones, and the lesions of val and test are only measured. Likeness (kernel distances, the
+classifier and copies) is measured in features of an ImageNet encoder, see `likeness.py`. Nothing is tuned here.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import CONTEXT, Judge, auc_of_classifier, crop, iou_inside, kid, window_of
+from judge import CONTEXT, Judge, crop, iou_inside, kid, window_of
+from likeness import MOST, Seen, auc, pasted_onto
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -43,7 +45,7 @@ from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.importing import import_dataset
 from diffaug.data.lesions import lesion_masks
-from diffaug.data.manifest import MaskTransform, Request
+from diffaug.data.manifest import Request
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter
@@ -52,9 +54,12 @@ from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import band_width, compose, region_of
 from diffaug.painting.engine import paint
 from diffaug.painting.layout import Layout
+from diffaug.painting.looks import features_in, origins_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker
 from diffaug.painting.window import window_image, window_mask
+from diffaug.realism.encoder import NAME, encoder_digest
+from diffaug.realism.features import lesion_features
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import workshop_of
 from diffaug.training.codec import fidelity
@@ -77,12 +82,11 @@ class Size:
     asked: int = 40  # requests, each painted with both words of each attribute
     held_out: int = 400
     judge: int = 1200  # iterations
-    classifier: int = 200  # iterations
     audited: int = 200  # windows that the prior paints
     removed: int = 60  # held-out cases whose lesions are painted away
 
 
-QUICK = Size(annotated=12, painted=12, asked=4, held_out=12, judge=4, classifier=3, audited=8, removed=2)
+QUICK = Size(annotated=12, painted=12, asked=4, held_out=12, judge=4, audited=8, removed=2)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class Lesion:
     image: Pixels
     mask: Mask
     region: Mask  # where paint may show
-    case: str
+    case: str  # that it shows; of a painted one, its example
+    background: str = ""  # of a painted one
 
 
 def lesions_of(cases: Iterable[Case], most: int) -> list[Lesion]:
@@ -178,7 +183,7 @@ class Easel:
         done = time.perf_counter()
         images = painter.blend(layouts, decoded)
         made = [
-            Lesion(image, layout.masks.new, layout.region, request.mask_case)
+            Lesion(image, layout.masks.new, layout.region, *reversed(origins_of(request)))
             for image, layout, request in zip(images, layouts, requests, strict=True)
         ]
         if not steps:
@@ -201,23 +206,6 @@ class Easel:
         alpha = ndimage.gaussian_filter(layout.masks.new.astype(np.float32), 1.5)[:, :, None]
         mixed = layout.background * (1 - alpha) + warped * alpha
         return Lesion(mixed.round().astype(np.uint8), layout.masks.new, layout.region, request.mask_case)
-
-
-def pasted_onto(source: Pixels, lesion: Mask, transform: MaskTransform, new: Mask, shape: Mask) -> NDArray[np.float32]:
-    """Return a source frame moved so that its lesion lies on the new mask, by flip, angle and scale of a transform."""
-    if transform.flip:
-        source, lesion = source[:, ::-1], lesion[:, ::-1]
-    scale = float(np.sqrt(shape.sum() / lesion.sum()))
-    radians = np.deg2rad(transform.angle)
-    turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
-    backward = turn.T / scale
-    centres = [np.argwhere(mask).mean(axis=0) for mask in (lesion, new)]
-    offset = centres[0] - backward @ centres[1]
-    planes = [
-        ndimage.affine_transform(source[..., c].astype(np.float32), backward, offset, new.shape, order=1, mode="mirror")
-        for c in range(3)
-    ]
-    return np.stack(planes, axis=2)
 
 
 def ratios(lesion: Lesion) -> tuple[float, float]:
@@ -265,20 +253,38 @@ def measure_obedience(easel: Easel, requests: Sequence[Request], out: Path) -> d
     return found
 
 
-def nearest(judge: Judge, lesions: Sequence[Lesion], known: NDArray[np.float64]) -> NDArray[np.float64]:
+def features(lesions: Sequence[Lesion]) -> NDArray[np.float64]:
+    """Return the encoder's features of lesions, (N, D)."""
+    return np.stack([features_in(lesion.image, lesion.mask) for lesion in lesions])
+
+
+def nearest(lesions: Sequence[Lesion], known: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each lesion's distance to the nearest known one, in standardised features, over turns and mirrors."""
-    return nearest_rows(turned_features(judge, *windows(lesions)[:2]), known)
+    return nearest_rows(turned_features(*windows(lesions)[:2]), known)
 
 
-def turned_features(judge: Judge, images: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float64]:
+def turned_features(images: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float64]:
     """Return features under four quarter turns, with and without a mirror: (8, N, D)."""
     rows = []
     for turn in range(4):
         for mirror in (False, True):
             turned = [torch.rot90(x, turn, (2, 3)) for x in (images, masks)]
-            turned = [x.flip(3) for x in turned] if mirror else turned
-            rows.append(judge.features(turned[0], turned[1]))
+            rows.append(window_features(*([x.flip(3) for x in turned] if mirror else turned)))
     return np.stack(rows)
+
+
+def window_features(images: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float64]:
+    """Return the encoder's features of windows, (N, 3, S, S) in [0, 1], and masks, (N, 1, S, S): (N, D)."""
+    return np.stack([lesion_features(*pair) for pair in zip(images.split(1), masks.split(1), strict=True)])
+
+
+def seen(lesions: Sequence[Lesion]) -> list[Seen]:
+    """Return lesions as a cross-fitted classifier takes them."""
+    found = zip(lesions, features(lesions), strict=True)
+    return [
+        Seen(row, lesion.background or lesion.case, frozenset({lesion.case, lesion.background} - {""}))
+        for lesion, row in found
+    ]
 
 
 def nearest_rows(rows: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -309,12 +315,10 @@ def copies(painted: NDArray[np.float64], held_out: NDArray[np.float64], prefix: 
 
 def measure_likeness(
     easel: Easel,
-    judge: Judge,
     requests: Sequence[Request],
     painted: Sequence[Lesion],
     held_out: Sequence[Lesion],
     training: Sequence[Lesion],
-    size: Size,
     out: Path,
 ) -> dict[str, Any]:
     """Return kernel distances, classifiers, copies, seams and sharpness, and write the sheets of painted lesions.
@@ -326,9 +330,6 @@ def measure_likeness(
     pasted = [easel.copy_paste(request) for request in requests]
     passed = [codec_passed(painter, lesion) for lesion in held_out]
     passed_training = [codec_passed(painter, lesion) for lesion in training]
-
-    def features(lesions: Sequence[Lesion]) -> NDArray[np.float64]:
-        return judge.features(*windows(lesions)[:2])
 
     reference, known = features(passed), features(passed_training)
     sets = {"painted": features(painted), "copy_paste": features(pasted), "real_codec": known}
@@ -346,12 +347,12 @@ def measure_likeness(
     real = features(held_out)
     result["kid_against_real"] = {name: kid(sets[name], real) for name in ("painted", "copy_paste")}
 
-    groups = [lesion.case for lesion in (*held_out, *painted)]
     for name, against in (("real", held_out), ("codec", passed)):
-        auc = auc_of_classifier(judge, windows(against)[0], windows(painted)[0], groups, size.classifier)
-        result[f"auc_{name}_vs_painted"] = round(auc, 3)
+        found = auc(seen(against[:MOST]), seen(painted))
+        result[f"auc_{name}_vs_painted"] = found["value"]
+        result[f"auc_{name}_interval"] = [found["low"], found["high"]]
 
-    result |= copies(nearest(judge, painted, known), nearest(judge, passed, known))
+    result |= copies(nearest(painted, known), nearest(passed, known))
     result |= measure_ratios(painted) | measure_ratios(held_out, "_real") | measure_ratios(passed, "_codec")
     rows = [painted[:12], painted[12:24], pasted[:12], passed[:12], held_out[:12], held_out[12:24]]
     sheet([[tile(lesion) for lesion in row] for row in rows if row], out / "windows.png")
@@ -359,7 +360,7 @@ def measure_likeness(
     return result
 
 
-def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], count: int) -> dict[str, float]:
+def audit_prior(known: Sequence[Case], held_out: Sequence[Case], count: int) -> dict[str, float]:
     """Return `copies` of what the shipped prior paints into held-out frames, against the frames it was trained on."""
     prior = load_model(SHIPPED)
 
@@ -376,7 +377,7 @@ def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], c
         return torch.cat([(s.image + 1) / 2 for s in sketches]), torch.cat([s.mask for s in sketches])
 
     trained, fresh = regions(known, 10 * count, 0), regions(held_out, count, 1)
-    features = judge.features(*stacked(trained))
+    trained_features = window_features(*stacked(trained))
     _, masks = stacked(fresh)
     told = encode_windows(prior, fresh)
     with torch.no_grad():
@@ -385,8 +386,8 @@ def audit_prior(judge: Judge, known: Sequence[Case], held_out: Sequence[Case], c
         painted = ((prior.decode(last.x_next) + 1) / 2).clamp(0, 1)
         passed = ((prior.decode(told.x0) + 1) / 2).clamp(0, 1)
     return copies(
-        nearest_rows(turned_features(judge, painted, masks), features),
-        nearest_rows(turned_features(judge, passed, masks), features),
+        nearest_rows(turned_features(painted, masks), trained_features),
+        nearest_rows(turned_features(passed, masks), trained_features),
         prefix="prior_",
     )
 
@@ -501,6 +502,7 @@ def run(
     annotated = [case for case in dataset.split("train") if case.id not in unseen]
     judge = Judge.trained(others, out / "judge", size.judge)
     result |= {"judge_cases": judge.cases, "judge_digest": judge.digest()}
+    result |= {"encoder": NAME, "encoder_digest": encoder_digest()}
     say(started, "judge")
 
     easel = Easel(model, few, change)
@@ -519,7 +521,7 @@ def run(
     result |= {"painted": len(painted), "milliseconds": easel.milliseconds(), "context": CONTEXT}
     say(started, "painting")
 
-    result |= measure_likeness(easel, judge, requests, painted, held_out, training, size, out)
+    result |= measure_likeness(easel, requests, painted, held_out, training, out)
     say(started, "likeness")
 
     # Obedience of text and mask.
@@ -532,7 +534,7 @@ def run(
     result |= measure_removal(easel.maker.remover, judge, measured[: size.removed], out)
     say(started, "removal")
 
-    result |= audit_prior(judge, dataset.split("train"), measured, size.audited)
+    result |= audit_prior(dataset.split("train"), measured, size.audited)
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
 
     write_json(out / "painter.json", result)

@@ -29,6 +29,8 @@ def reason_of(row: Row) -> str:
     """Return what became of a request, without numbers."""
     if row.decision == "kept":
         return "kept, lesion-free tissue" if row.request.negative else "kept"
+    if row.decision == "joined":
+        return "kept in the picture of another lesion"
     return NUMBER.sub("…", row.reason)
 
 
