@@ -30,14 +30,14 @@ from diffaug.data.images import Mask
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
 ALIKE = 0.5  # the example is one of those whose mismatch is this close to the least
-FAR = 1.2  # mismatch from which on an example whose turn it is makes way for the one that suits best
+FAR = 0.9  # mismatch from which on an example whose turn it is makes way for the one that suits best
 IN_TURN, LEAST_IN_TURN = 0.2, 4  # share and least number of the training lesions whose turn it is
 DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diameter that differs by the factor e
 CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
 STRETCH = 0.02  # a stretch of an outline (`rays.Alignment`) that counts as much as a size that differs by a tenth
 FITS = 0.09  # largest stretch at which an example still looks like itself
 CUT_SHORT = 0.06  # share of a lesion's outline that may lie at the frame's edge, its border or an overlay
-OVEREXPOSED = 0.15  # share of a lesion on highlights; with more, little of it is seen
+OVEREXPOSED = 0.05  # share of a lesion on highlights; with more, little of it is seen
 
 
 class Examples:
@@ -186,8 +186,10 @@ class Examples:
             mask = drafted(lesion.in_frame(), places.frame)
             if places.share_cut(mask) > CUT_SHORT or places.is_written_on(mask):
                 return True
-        lab = lab_from_rgb(self._cases[name].read_image()[lesion.slices])
-        return float(highlights(lab)[lesion.crop].mean()) > OVEREXPOSED
+        shown = self._cases[name].read_image()[lesion.slices]
+        if not np.ptp(shown, axis=2).any():
+            return False  # in a grey image nothing tells a highlight from bright tissue
+        return float(highlights(lab_from_rgb(shown))[lesion.crop].mean()) > OVEREXPOSED
 
     def _measured(self, name: str) -> tuple[Attributes, Surroundings, float]:
         """Return the attributes of a case, what is around its largest lesion, and that lesion's diameter, px."""

@@ -43,9 +43,14 @@ def passing(calibration: Calibration, everything: bool) -> Calibration:
     return replace(calibration, thresholds={**thresholds, NEGATIVE_BIN: none})
 
 
+def is_covered(layout: Layout) -> bool:
+    """Tell whether tissue of the frame covers what is to go of the lesions that were there."""
+    return layout.covered and all(region.patched for region in layout.removed)
+
+
 def is_left_over(layout: Layout) -> bool:
     """Tell whether a lesion that was to be removed from the background is still found, or left a trace."""
-    return layout.remains > REMAINS or not all(region.patched for region in layout.removed)
+    return layout.remains > REMAINS or not is_covered(layout)
 
 
 def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
@@ -73,8 +78,8 @@ def verdict_on(layout: Layout, sample: Painted, calibration: Calibration, kind: 
     if painted_all:
         sample = judged(sample, layout.size_bin, calibration)
     if is_left_over(layout):
-        if not all(region.patched for region in layout.removed):
-            return Verdict("rejected", "no tissue of its frame covers a lesion that was to be removed", sample.checks)
+        if not is_covered(layout):
+            return Verdict("rejected", "no tissue of its frame covers what was to go of a lesion", sample.checks)
         reason = f"{layout.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
         return Verdict("rejected", reason, sample.checks)
     return Verdict(sample.decision, _reason(sample.checks, calibration.steps), sample.checks)

@@ -40,6 +40,7 @@ class Layout:
         tissue: The window's pixels with border and overlays filled, (s, s, 3).
         start: What sampling starts from, in pixels as fine as the painter's or finer; None is noise alone.
         removed: Regions of the background that were painted lesion-free before.
+        covered: Whether tissue of the frame covers what the new lesion leaves of an old one.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Layout:
     tissue: Pixels
     start: Pixels | None = None
     removed: tuple[RemovedRegion, ...] = ()
+    covered: bool = True
 
     @property
     def remains(self) -> float:

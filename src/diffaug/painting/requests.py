@@ -23,6 +23,7 @@ from diffaug.painting.tissue import filled
 from diffaug.painting.window import window_mask
 from diffaug.validator.gate import Gate
 
+REST = 0.1  # of the area of a new lesion; so much of an old one is hidden well enough by mirrored tissue
 REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
 
 
@@ -55,7 +56,9 @@ class LayoutMaker:
             return laid
         if request.negative:
             return replace(laid, start=tissue_of(laid, self.side))
-        return replace(laid, start=self._example(request, laid, tissue_of(self._without_old(laid), self.side)))
+        bare = self._without_old(laid)
+        example = self._example(request, laid, tissue_of(bare, self.side))
+        return replace(laid, start=example, covered=bare.covered)
 
     def fold(self, request: Request) -> int:
         """Return which validator has not seen the case of a request's mask; of a negative, that of its background."""
@@ -93,6 +96,8 @@ class LayoutMaker:
         else:
             frame = mirrored_tissue(layout.background, known)
             frame = np.where(gone[..., None], frame, layout.background)
+            rest = np.count_nonzero(gone & ~layout.masks.new)
+            layout = replace(layout, covered=rest <= REST * np.count_nonzero(layout.masks.new))
         tissue = layout.window.crop(without_border(frame, layout.field, layout.reach))
         return replace(layout, tissue=np.asarray(tissue, dtype=np.uint8))
 
