@@ -551,7 +551,9 @@ def test_the_sealed_sampler_shapes_what_is_painted(ungated, fitted, phantoms, tm
         model = with_sampler(fitted, tmp_path / f"model-{name}", **change)
         generate(model, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off"}))
         other = {row.id: row.image_digest for row in read_rows(tmp_path / name / "manifest.jsonl")}
-        assert other.keys() == plain.keys() and all(other[key] != plain[key] for key in plain)
+        changed = [key for key in plain if other[key] != plain[key]]
+        assert other.keys() == plain.keys()  # from an example, only light and coarse structure are the sampler's
+        assert len(changed) == len(plain) if name == "strength" else changed
 
 
 # For studies: everything painted to the end, and negatives

@@ -97,7 +97,7 @@ class LayoutMaker:
             frame = mirrored_tissue(layout.background, known)
             frame = np.where(gone[..., None], frame, layout.background)
             rest = np.count_nonzero(gone & ~layout.masks.new)
-            layout = replace(layout, covered=rest <= REST * np.count_nonzero(layout.masks.new))
+            layout = replace(layout, covered=bool(rest <= REST * np.count_nonzero(layout.masks.new)))
         tissue = layout.window.crop(without_border(frame, layout.field, layout.reach))
         return replace(layout, tissue=np.asarray(tissue, dtype=np.uint8))
 
