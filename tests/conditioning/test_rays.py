@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from diffaug.conditioning.rays import TURNS, Alignment, aligned, centre_of, ray_lengths
+from diffaug.conditioning.rays import TURNS, Alignment, aligned, centre_of, ray_lengths, star_share
 
 SIDE = 96
 
@@ -49,3 +49,10 @@ def test_a_mirrored_and_turned_shape_is_found_again(angle, flip):
     found = aligned(rays(source), rays(target))
     assert (found.flip, abs(found.angle - angle) <= 6) == (flip, True)
     assert found.stretch < 0.06 < aligned(rays(source), rays(target), turns=(90.0,)).stretch
+
+
+def test_a_convex_shape_fills_what_its_rays_span_and_a_bent_one_does_not():
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    oval = np.hypot(rows / 30, columns / 18) <= 1
+    crescent = (np.hypot(rows, columns) <= 30) & (np.hypot(rows, columns - 16) > 22)
+    assert star_share(oval) > 0.93 > 0.85 > star_share(crescent)

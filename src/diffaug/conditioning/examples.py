@@ -22,7 +22,7 @@ from diffaug.conditioning.budget import Budget, stratum
 from diffaug.conditioning.masks import MaskBank, MaskEntry, drafted
 from diffaug.conditioning.placement import PlacementMap, highlights
 from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
-from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths
+from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths, star_share
 from diffaug.conditioning.remembered import Remembered
 from diffaug.data.case import Case
 from diffaug.data.images import Mask
@@ -36,6 +36,7 @@ DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diame
 CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
 STRETCH = 0.02  # a stretch of an outline (`rays.Alignment`) that counts as much as a size that differs by a tenth
 FITS = 0.09  # largest stretch at which an example still looks like itself
+STARLIKE = 0.94  # area of a lesion over that of the shape that its rays span; with less it is bent, and moves badly
 CUT_SHORT = 0.06  # share of a lesion's outline that may lie at the frame's edge, its border or an overlay
 OVEREXPOSED = 0.05  # share of a lesion on highlights; with more, little of it is seen
 
@@ -179,8 +180,10 @@ class Examples:
         return ray_lengths(lesion, centre_of(lesion))
 
     def _is_flawed(self, name: str) -> bool:
-        """Tell whether a lesion is no good example: cut by the frame, written on, or mostly overexposed."""
+        """Tell whether a lesion is no good example: bent, cut by the frame, written on, or overexposed."""
         lesion = self._bank.components(name)[0]
+        if star_share(lesion.shape) < STARLIKE:
+            return True
         if self._maps is not None:
             places = self._maps(name)
             mask = drafted(lesion.in_frame(), places.frame)

@@ -20,7 +20,7 @@ from diffaug.data.manifest import MaskTransform, Placement
 TRIES = 4  # masks for each background and placement
 DRAWS = 40  # masks that are drawn to find those of the wanted size
 SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
-SIMILAR = (0.8, 1.5)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
+SIMILAR = (0.95, 1.5)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
 REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
 
 Drawn = Callable[[], tuple[MaskEntry, MaskTransform]]  # draws a mask

@@ -64,6 +64,12 @@ def ray_lengths(mask: Mask, centre: Values) -> Values:
     return np.maximum(ndimage.gaussian_filter1d(filled, SMOOTH, mode="wrap"), 1.0)
 
 
+def star_share(mask: Mask) -> float:
+    """Return the area of a mask, (H, W), over that of the shape that its rays span: 1 unless it is bent or branched."""
+    lengths = ray_lengths(mask, centre_of(mask))
+    return float(np.count_nonzero(mask) / (np.pi * np.mean((lengths + 0.5) ** 2)))
+
+
 def at_directions(lengths: Values, direction: Values) -> Values:
     """Return ray lengths in some directions, radians, interpolated."""
     return np.interp(direction / (2 * np.pi) * RAYS % RAYS, np.arange(RAYS), lengths, period=RAYS)

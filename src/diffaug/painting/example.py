@@ -108,27 +108,25 @@ class Example:
     Attributes:
         frame: Its frame with border and overlays filled, (H, W, 3).
         body: The same with the lesion mirrored at its outline, outwards.
-        bare: The same with the tissue around the lesion mirrored at its outline, inwards.
         tissue: Where the frame shows tissue that is no lesion, (H, W).
         lesion: Shape (H, W).
     """
 
     frame: Pixels
     body: Pixels
-    bare: Pixels
     tissue: Mask
     lesion: Mask
 
     @staticmethod
     def of(frame: Pixels, field: Mask, lesion: Mask) -> "Example":
         """Take a frame whose border and overlays are filled, its field of view, and a lesion of it."""
-        return Example(frame, mirrored_tissue(frame, lesion), mirrored_tissue(frame, ~lesion), field & ~lesion, lesion)
+        return Example(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion)
 
     def at(self, points: Values, step: float, new: Mask) -> tuple[NDArray[np.float32], Mask]:
         """Return what a window shows of the lesion and the tissue around it, (s, s, 3), and where that is tissue.
 
-        What a ray brings from the wrong side of the outline, where it crosses a bent lesion twice, is taken from the
-        right one.
+        Where a ray brings tissue into the new lesion, since it crosses a bent one twice, the lesion is mirrored at its
+        outline; where it brings a lesion beside the new one, that is no tissue, and is not shown.
 
         Args:
             points: Where each pixel comes from, (2, s, s).
@@ -140,9 +138,8 @@ class Example:
         values = np.concatenate([self.frame, np.rint(sides).astype(np.uint8)], axis=2)
         found = sampled(values, points, step)
         beyond = np.where(np.abs(signed_distance(new)) <= 2 * INEXACT, 127.0, -64.0)  # some is borne near the outline
-        outside, inside = new & (found[..., 4] < 127.5 - beyond), ~new & (found[..., 4] > 127.5 + beyond)
+        outside = new & (found[..., 4] < 127.5 - beyond)
         shown = np.where(outside[..., None], sampled(self.body, points, step), found[..., :3])
-        shown = np.where(inside[..., None], sampled(self.bare, points, step), shown)
         return shown, found[..., 3] > 255 * LIT
 
 
