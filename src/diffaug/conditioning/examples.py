@@ -19,7 +19,7 @@ from diffaug.conditioning.attributes import (
     texture_of,
 )
 from diffaug.conditioning.budget import Budget, stratum
-from diffaug.conditioning.masks import MaskBank, MaskEntry, drafted
+from diffaug.conditioning.masks import MaskBank, MaskEntry
 from diffaug.conditioning.placement import PlacementMap, highlights
 from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
 from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths, star_share
@@ -74,7 +74,7 @@ class Examples:
         self.attributes: Remembered[str, Attributes] = Remembered(lambda name: self._measures[name][0])
         self.words: Remembered[str, dict[str, str]] = Remembered(lambda name: words_of(self.attributes[name]))
         self._surroundings: Remembered[str, tuple[Surroundings, float]] = Remembered(
-            lambda name: self._measures[name][1:]
+            lambda name: self._measures[name][1:3]
         )
         self._measures = Remembered(self._measured)
         self._maps = maps
@@ -165,7 +165,7 @@ class Examples:
         return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit) + 0.1 * stretch / STRETCH
 
     def _least_stretch(self, key: tuple[str, int]) -> float:
-        lesion = self._bank.entry(*key).shape
+        lesion = self._bank.entry(*key).draft.shape
         rays = ray_lengths(lesion, centre_of(lesion))
         names = (name for name in self._of_fold(key[0]) if not self._flawed[name])
         return min((aligned(self._rays[name], rays).stretch for name in names), default=math.inf)
@@ -176,27 +176,29 @@ class Examples:
         return [name for name in self.names if self._folds.get(name) == fold] or list(self.names)
 
     def _measured_rays(self, name: str) -> Values:
-        lesion = self._bank.components(name)[0].shape
+        lesion = self._bank.components(name)[0].draft.shape
         return ray_lengths(lesion, centre_of(lesion))
 
     def _is_flawed(self, name: str) -> bool:
         """Tell whether a lesion is no good example: bent, cut by the frame, written on, or overexposed."""
-        lesion = self._bank.components(name)[0]
-        if star_share(lesion.shape) < STARLIKE:
+        if star_share(self._bank.components(name)[0].draft.shape) < STARLIKE:
             return True
         if self._maps is not None:
-            places = self._maps(name)
-            mask = drafted(lesion.in_frame(), places.frame)
+            places, mask = self._maps(name), self._bank.components(name)[0].draft.in_frame()
             if places.share_cut(mask) > CUT_SHORT or places.is_written_on(mask):
                 return True
-        shown = self._cases[name].read_image()[lesion.slices]
-        if not np.ptp(shown, axis=2).any():
-            return False  # in a grey image nothing tells a highlight from bright tissue
-        return float(highlights(lab_from_rgb(shown))[lesion.crop].mean()) > OVEREXPOSED
+        return self._measures[name][3] > OVEREXPOSED
 
-    def _measured(self, name: str) -> tuple[Attributes, Surroundings, float]:
-        """Return the attributes of a case, what is around its largest lesion, and that lesion's diameter, px."""
+    def _measured(self, name: str) -> tuple[Attributes, Surroundings, float, float]:
+        """Return what one look at a case shows.
+
+        These are its attributes, and of its largest lesion what is around it, its diameter in px, and the share of it
+        that lies on highlights.
+        """
         image, lesion = self._cases[name].read_image(), self._bank.components(name)[0]
         attributes = measure_attributes(image, self._cases[name].read_mask())
         around = surroundings_of(image, lesion.in_frame())
-        return attributes, around, equivalent_diameter(float(np.count_nonzero(lesion.crop)))
+        shown, shiny = image[lesion.slices], 0.0
+        if np.ptp(shown, axis=2).any():  # in a grey image nothing tells a highlight from bright tissue
+            shiny = float(highlights(lab_from_rgb(shown))[lesion.crop].mean())
+        return attributes, around, equivalent_diameter(float(lesion.area)), shiny
