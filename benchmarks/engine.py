@@ -634,7 +634,7 @@ def memory_growth(model: Path, data: Path, counts: tuple[int, int]) -> float:
     workshop = workshop_of(make_plan(model, data, GenerateConfig(negatives=0.0), 0))
     painter, maker, size = workshop.painter, workshop.maker, workshop.plan.config.shard_size
     sampler, seen = painter.sampler.model_copy(update={"steps": 2, "guidance": (1.0, 1.0)}), list[float]()
-    short = Painter(painter.model, sampler, painter.calibration, painter.validators)
+    short = Painter(painter.model, sampler, painter.calibration, painter.validators, rules=painter.rules)
     for start in range(0, counts[1], size):
         requests = [maker.drawer.draw(index) for index in range(start, min(counts[1], start + size))]
         for _, layout, done in paint_requests(short, maker, requests, None):

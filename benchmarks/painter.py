@@ -146,7 +146,7 @@ class Easel:
         workshop = workshop_of(make_plan(model, data, GenerateConfig(negatives=0.0, gate="off"), seed))
         sealed, self.drawer = workshop.painter, workshop.maker.drawer
         self.sampler = sealed.sampler.model_copy(update=dict(change))
-        self.painter = Painter(sealed.model, self.sampler, sealed.calibration, sealed.validators)
+        self.painter = Painter(sealed.model, self.sampler, sealed.calibration, sealed.validators, rules=sealed.rules)
         self.maker = LayoutMaker(self.drawer, workshop.maker.remover, self.sampler.strength == 1.0)
         self.seconds = dict.fromkeys(("encode", "denoise", "decode", "composite"), 0.0)
         self.windows = 0

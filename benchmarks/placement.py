@@ -29,6 +29,7 @@ from scipy import ndimage
 from diffaug.artifacts import make_folder, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import BAND
+from diffaug.conditioning.rule_learning import learn_rules
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
@@ -130,7 +131,7 @@ def write_sheets(tiles: Sequence[Image.Image], out: Path) -> None:
 
 def measure(cases: Sequence[Case], count: int, config: GenerateConfig, out: Path) -> dict[str, Any]:
     """Draw requests, write the sheets, and return what is measured."""
-    drawer, texts = RequestDrawer(cases, 0, config), Texts(cases)
+    drawer, texts = RequestDrawer(cases, 0, config, rules=learn_rules(cases).rules), Texts(cases)
     tiles, worst, violations, labels = [], dict.fromkeys((*KINDS, "painted border"), 0.0), Counter[str](), []
     placements = Counter[str]()
     for index in range(count):

@@ -116,6 +116,9 @@ class SamplerConfig(Knobs):
 class FitConfig(Knobs):
     """`diffaug fit`: annotated cases become a painter, its validators and their thresholds."""
 
+    # What the images show: endoscopy, fundus, ultrasound, microscopy, dermoscopy, x-ray or generic. It names
+    # lesion-free tissue in prompts. With auto it is proposed from the images, and `diffaug data inspect` says why.
+    domain: str = "auto"
     codec: CodecConfig = CodecConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     validator: ValidatorConfig = ValidatorConfig()
@@ -140,7 +143,8 @@ class GenerateConfig(Knobs):
 
     # Number of lesion cases to keep. A case counts once, however many new lesions it has.
     count: Positive = 200
-    # Make prompts of the findings of this domain: colonoscopy, fundus, or generic, which uses measured words alone.
+    # Make prompts of the findings of this domain: endoscopy, fundus, ultrasound, microscopy, dermoscopy, x-ray, or
+    # generic, which uses measured words alone.
     domain: str = "generic"
     # Make prompts of the findings in this YAML file instead of those of a domain.
     findings: Annotated[Path | None, PLACE] = None

@@ -141,7 +141,7 @@ def test_an_unknown_domain_is_told_before_anything_is_drawn(cases):
 def test_a_mask_that_fits_nowhere_is_one_line(cases, tmp_path):
     write_png(tmp_path / "black.png", np.zeros((160, 160, 3), np.uint8))
     dark = [replace(case, image=tmp_path / "black.png") for case in cases[:2]]
-    with pytest.raises(PlacementError, match="request 0") as error:
+    with pytest.raises(PlacementError, match="none of 2 does, such as train-0") as error:
         list(draw_requests(dark, 1, 0, CONFIG))
     assert "\n" not in str(error.value)
 

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from diffaug.conditioning.findings import DOMAINS, FOLDER, library_of, nearest, read_library
+from diffaug.conditioning.grammar import draw_prompts, words_in
 from diffaug.errors import FindingsError
 
 OWN = {
@@ -36,9 +37,16 @@ def refused(folder, values):
     return str(error.value)
 
 
-def test_there_are_three_domains():
-    assert DOMAINS == ("colonoscopy", "fundus", "generic")
+def test_there_are_seven_domains_and_an_old_name():
+    assert DOMAINS == ("dermoscopy", "endoscopy", "fundus", "generic", "microscopy", "ultrasound", "x-ray")
     assert all(library_of(domain).domain == domain for domain in DOMAINS)
+    assert library_of("colonoscopy") == library_of("endoscopy")
+
+
+@pytest.mark.parametrize("domain", [name for name in DOMAINS if library_of(name).grey])
+def test_of_grey_images_no_word_of_colour_is_said(domain):
+    words = frozenset().union(*(words_in(draft.text()) for draft in draw_prompts(library_of(domain), 400, 0)))
+    assert not words & {"pale", "reddish", "red", "pink", "brown", "mucosa"} and words & {"bright", "dark"}
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

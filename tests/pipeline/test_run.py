@@ -340,7 +340,7 @@ def test_one_set_is_painted_to_the_end_whichever_arms_choose_among_it(tmp_path: 
 def test_the_key_of_a_painted_run_follows_content_and_not_places(tmp_path: Path) -> None:
     config = painted(real_alone(tmp_path, draws=(0,)), "validated")
     full, findings = import_data(config, tmp_path / "data"), tmp_path / "mine.yaml"
-    published = (FOLDER / "colonoscopy.yaml").read_text(encoding="utf-8")
+    published = (FOLDER / "endoscopy.yaml").read_text(encoding="utf-8")
 
     def key(text: str, **generate: Any) -> str:
         findings.write_text(text, encoding="utf-8")
@@ -348,7 +348,7 @@ def test_the_key_of_a_painted_run_follows_content_and_not_places(tmp_path: Path)
         return job.keys()["validated", 0]
 
     before = key(published)
-    assert key(published.replace("colonoscopy", "kolon", 1)) != before
+    assert key(published.replace("endoscopy", "kolon", 1)) != before
     findings = tmp_path / "moved.yaml"
     assert key(published, workers=7, count=9) == before
     baseline = make_dataset(tmp_path / "baseline")

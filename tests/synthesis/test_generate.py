@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -431,11 +432,16 @@ def test_a_negative_starts_from_the_tissue_that_is_there(fitted, phantoms):
 
 
 def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_what_was_left_out(
-    strict, phantoms, unbroken, tmp_path
+    strict, phantoms, unbroken, tmp_path, caplog
 ):
     out, known = tmp_path / "synthetic", read_words(strict)
     summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": "off"}))
     rows = read_rows(out / "manifest.jsonl")
+    assert "findings in prompts: " in caplog.text and "through the attributes that they imply" in caplog.text
+    assert "rules in force: " in caplog.text and summary.rules in caplog.text and summary.painted_on > 0
+    asked = Counter(name for row in rows if not row.request.negative for name in row.request.findings)
+    counts = {name: one.by_name + one.by_attributes + one.without_effect for name, one in summary.findings.items()}
+    assert counts == dict(asked)
     assert all(words_in(row.request.prompt) <= known and row.request.findings for row in rows)
     left_out = summary.left_out_of_prompts
     assert left_out and sum(left_out.values()) == sum(len(row.request.unknown_words) for row in rows)

@@ -58,6 +58,7 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
     assert {path.name for path in fitted.iterdir()} - {".lock"} == {
         *PARTS,
         "calibration.json",
+        "rules.json",
         "sampler.json",
         "digests.json",
         "fit.json",

@@ -106,6 +106,7 @@ class DataInspect:
 
     def run(self) -> None:
         """Print the table."""
+        from diffaug.conditioning.proposal import learn_frames
         from diffaug.data.distributions import compare, table_of
         from diffaug.data.folder import read_dataset
         from diffaug.data.inspect import inspect_dataset
@@ -114,6 +115,8 @@ class DataInspect:
         print(inspect_dataset(data, self.out, progress="inspecting").text())
         if any(case.mask for case in data.split("train")):
             print(f"\n{table_of(compare(data, self.painted))}")
+        learned = learn_frames(data.split("train"), progress="learning rules")
+        print(f"\n{learned.line()}\n{learned.domain_line()}")
 
 
 @dataclass
@@ -163,10 +166,11 @@ class Data:
 class Prompts:
     """Print prompts that are made of findings from the literature: on each line a prompt, ` | `, its references.
 
-    Example: diffaug prompts --domain colonoscopy -n 20 --seed 0
+    Example: diffaug prompts --domain endoscopy -n 20 --seed 0
     """
 
-    domain: str = "generic"  # Take the findings of this domain: colonoscopy, fundus or generic.
+    # Take the findings of this domain: endoscopy, fundus, ultrasound, microscopy, dermoscopy, x-ray or generic.
+    domain: str = "generic"
     # Take the findings of this YAML file instead. The files in diffaug/conditioning/findings show its form.
     findings: Path | None = None
     count: Annotated[int, arg(aliases=["-n"])] = 20  # Number of prompts to print.

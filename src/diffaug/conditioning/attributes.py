@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.images import Mask, Pixels, check_image, check_mask
 from diffaug.data.lesions import largest_part
 from diffaug.errors import DataError
@@ -52,7 +53,7 @@ class Attributes:
     texture: float  # roughness of the lesion / roughness of the ring; 1 = alike
 
 
-def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
+def measure_attributes(image: Pixels, mask: Mask, rules: FrameRules = ENDOSCOPIC) -> Attributes:
     """Measure a lesion, or any region, against the ring of tissue around it.
 
         relative_area = A / (H W), equivalent_diameter d = sqrt(4 A / pi), A the pixels of the mask
@@ -64,14 +65,16 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
 
     Shape (eccentricity, solidity) is that of the largest component; everything else takes the whole mask. Contrasts are
     differences of medians inside the mask and in a ring of `RING` diameters around it, without the frame's black border
-    and specular highlights; texture is high-passed over tissue alone, so that the light of a highlight is not smoothed
-    into the tissue beside it (normalised convolution, Knutsson & Westin 1993). A mask without such a ring (it fills the
-    frame, or lies on black) has contrasts and sharpness of 0 and a texture of 1, since there is nothing to compare
-    with. An empty mask has zeros throughout and a texture of 1.
+    and specular highlights, as far as the rules of the data set call these no tissue; texture is high-passed over
+    tissue alone, so that the light of a highlight is not smoothed into the tissue beside it (normalised convolution,
+    Knutsson & Westin 1993). A mask without such a ring (it fills the frame, or lies on black border) has contrasts and
+    sharpness of 0 and a texture of 1, since there is nothing to compare with. An empty mask has zeros throughout and a
+    texture of 1.
 
     Args:
         image: Shape (H, W, 3), uint8 RGB.
         mask: Shape (H, W), True inside.
+        rules: What in such frames is no tissue.
 
     Raises:
         ShapeError: The image has not the shape (H, W, 3), or the mask has another size.
@@ -94,7 +97,7 @@ def measure_attributes(image: Pixels, mask: Mask) -> Attributes:
     lab, inside = _on_grid(image, mask)
     diameter = equivalent_diameter(int(np.count_nonzero(inside)))
     eccentricity, solidity = shape_of(inside)
-    tissue = ~_no_tissue(lab)
+    tissue = ~_no_tissue(lab, rules)
     distance = signed_distance(inside)
     lesion = tissue & (distance > GAP * diameter)
     lesion = lesion if np.count_nonzero(lesion) >= FEW else tissue & inside
@@ -124,7 +127,7 @@ class Surroundings:
     around: float  # roughness of the ring, L*
 
 
-def surroundings_of(image: Pixels, mask: Mask) -> Surroundings:
+def surroundings_of(image: Pixels, mask: Mask, rules: FrameRules = ENDOSCOPIC) -> Surroundings:
     """Measure what lies around a mask that is not empty; ring, tissue and roughness are as in `measure_attributes`.
 
     Raises:
@@ -138,7 +141,7 @@ def surroundings_of(image: Pixels, mask: Mask) -> Surroundings:
     lab, inside = _on_grid(image, mask)
     distance, diameter = signed_distance(inside), equivalent_diameter(int(np.count_nonzero(inside)))
     ring = _ring(distance, diameter)
-    usable = ~_no_tissue(lab)
+    usable = ~_no_tissue(lab, rules)
     tissue = ring & usable
     rough = [_roughness(lab[..., 0], part, usable, diameter) for part in (usable & inside, tissue)]
     if np.count_nonzero(tissue) < FEW:
@@ -217,11 +220,13 @@ def _ring(distance: Values, diameter: float) -> Mask:
     return np.asarray((distance < -max(1.0, GAP * diameter)) & (distance >= -max(3.0, RING * diameter)))
 
 
-def _no_tissue(lab: Values) -> Mask:
-    """Find the frame's black border and specular highlights with the rim that they blur into."""
-    chroma = np.hypot(lab[..., 1], lab[..., 2])
-    highlight = ndimage.binary_dilation((lab[..., 0] > BRIGHT) & (chroma < COLOURLESS))
-    return highlight | (lab[..., 0] < BLACK)
+def _no_tissue(lab: Values, rules: FrameRules) -> Mask:
+    """Find the frame's black border and specular highlights with the rim that they blur into, where rules say so."""
+    found = np.zeros(lab.shape[:2], dtype=bool)
+    if rules.glare is not None:
+        chroma = np.hypot(lab[..., 1], lab[..., 2])
+        found |= ndimage.binary_dilation((lab[..., 0] > BRIGHT) & (chroma < COLOURLESS))
+    return found if rules.border is None else found | (lab[..., 0] < BLACK)
 
 
 def _contrasts(lab: Values, lesion: Mask, ring: Mask) -> tuple[float, float, float]:

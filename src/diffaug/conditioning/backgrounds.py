@@ -21,8 +21,10 @@ from diffaug.conditioning.placement import (
     printed_on,
 )
 from diffaug.conditioning.remembered import Remembered
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
+from diffaug.errors import PlacementError
 
 REMOVABLE = 0.12  # share of the frame; larger lesions are seldom covered by tissue of their frame
 
@@ -59,8 +61,14 @@ class Backgrounds:
         removable: The ids of those whose lesions can be painted away.
     """
 
-    def __init__(self, cases: Mapping[str, Case], others: Sequence[Case], bank: MaskBank) -> None:
-        """Take annotated cases by id, their masks, and other images; those with a mask have lesions that were found."""
+    def __init__(
+        self, cases: Mapping[str, Case], others: Sequence[Case], bank: MaskBank, rules: FrameRules = ENDOSCOPIC
+    ) -> None:
+        """Take annotated cases by id, their masks, and other images; those with a mask have lesions that were found.
+
+        The rules say what in these frames is no tissue.
+        """
+        self._rules = rules
         self._cases = {**{check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}, **cases}
         self._bank = bank
         labelled = [case for case in self._cases.values() if case.id not in cases and case.mask]
@@ -110,6 +118,23 @@ class Backgrounds:
         """Return where a mask may lie in a background's draft, with its lesions or as if they were removed."""
         return self._maps[name].without_lesion if removed else self._maps[name]
 
+    def paintable(self) -> list[str]:
+        """Return the backgrounds that show enough tissue to be painted on."""
+        return [name for name in self.names if self.placement_map(name).is_paintable]
+
+    def check_paintable(self) -> None:
+        """Refuse frames none of which shows tissue.
+
+        Raises:
+            PlacementError: By the rules in force no frame can be painted on.
+        """
+        if not self.paintable():
+            raise PlacementError(
+                f"a frame is painted on where it shows tissue: by the rules in force ({self._rules.described()}) none "
+                f"of {len(self.names)} does, such as {self.names[0]}; fit a model on these cases, which learns their "
+                "rules"
+            )
+
     def hides_lesion(self, name: str) -> bool:
         """Tell whether a lesion lies where no tissue is seen, or under text: it cannot be painted away."""
         return self._hides_lesion[name]
@@ -124,8 +149,11 @@ class Backgrounds:
         draft = self.draft(name)
         new = drafted(new, draft.size)
         lesion = draft.lesion & ~new
-        place = surroundings_of(np.where(lesion[..., None], np.uint8(0), draft.image), new)  # black is no tissue
-        return place if place.lit else surroundings_of(draft.image, new)
+        gone = np.uint8(0)  # black is no tissue, where a border is one
+        if self._rules.border is None and not lesion.all():
+            gone = np.median(draft.image[~lesion], axis=0).astype(np.uint8)
+        place = surroundings_of(np.where(lesion[..., None], gone, draft.image), new, self._rules)
+        return place if place.lit else surroundings_of(draft.image, new, self._rules)
 
     def _drafted(self, name: str) -> Draft:
         image, lesion = self.image(name), self.lesion(name)
@@ -138,7 +166,7 @@ class Backgrounds:
 
     def _placement_map(self, name: str) -> PlacementMap:
         draft = self.draft(name)
-        return placement_map_of(draft.image, draft.lesion, self._printed[draft.size])
+        return placement_map_of(draft.image, draft.lesion, self._printed[draft.size], self._rules)
 
     def _loses_lesion(self, name: str) -> bool:
         lesion, places = self.draft(name).lesion, self.placement_map(name)
@@ -148,4 +176,4 @@ class Backgrounds:
         """Return where annotated frames of one size carry text, from every nth of them."""
         names = [each.case for each in self._bank.entries if each.component == 0 and draft_size(each.frame) == size]
         sample = names[:: -(-len(names) // SAMPLE)] if names else []
-        return printed_on(self.draft(name).image for name in sample)
+        return printed_on((self.draft(name).image for name in sample), self._rules)

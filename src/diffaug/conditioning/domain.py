@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from diffaug.conditioning.cups import describe_disc, terms
-from diffaug.conditioning.prompts import NORMAL_PROMPT, describe_words
+from diffaug.conditioning.prompts import NORMAL, describe_words
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.images import Mask
@@ -26,7 +27,7 @@ class Domain:
 
     Attributes:
         names: Of the classes; one class `lesion` where a data set declares none.
-        normal_prompt: What lesion-free tissue is called.
+        rules: What is known of the frames; their domain names lesion-free tissue.
         stays_in_place: Whether a frame has one structure with all classes that is painted where it is. Then there are
             no negatives, no placement `free`, and no other backgrounds than annotated ones.
         aspects: What a prompt may mention beside the aspects of every lesion.
@@ -36,7 +37,7 @@ class Domain:
     """
 
     names: tuple[str, ...]
-    normal_prompt: ClassVar[str] = NORMAL_PROMPT
+    rules: FrameRules = ENDOSCOPIC
     stays_in_place: ClassVar[bool] = False
     aspects: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[str, ...]] = ()
@@ -47,6 +48,11 @@ class Domain:
     def noun(self) -> str:
         """What a lesion is called where nothing more is known of it."""
         return "lesion"
+
+    @property
+    def normal_prompt(self) -> str:
+        """What lesion-free tissue is called."""
+        return NORMAL.get(self.rules.domain, NORMAL["generic"])
 
     def describe(self, words: Mapping[str, str], keep: Collection[str], masks: Mask) -> str:
         """Describe a lesion.
@@ -88,7 +94,6 @@ class Domain:
 class OpticDisc(Domain):
     """An optic disc with its cup."""
 
-    normal_prompt: ClassVar[str] = "normal retina"
     stays_in_place: ClassVar[bool] = True
     aspects: ClassVar[tuple[str, ...]] = (CUP,)
     columns: ClassVar[tuple[str, ...]] = ("vcdr", "vcdr_error")
@@ -99,6 +104,11 @@ class OpticDisc(Domain):
     def noun(self) -> str:
         """What a disc is called where nothing more is known of it."""
         return terms()["disc"]
+
+    @property
+    def normal_prompt(self) -> str:
+        """What lies around a disc."""
+        return NORMAL["fundus"]
 
     def describe(self, words: Mapping[str, str], keep: Collection[str], masks: Mask) -> str:
         """Describe a disc and, if that is to be mentioned, its cup."""
@@ -130,9 +140,9 @@ class OpticDisc(Domain):
         return masks[self.names.index("disc")], masks[self.names.index("cup")]
 
 
-def domain_of(names: Sequence[str]) -> Domain:
-    """Return the domain of a data set from the names of its classes."""
-    return OpticDisc(tuple(names)) if disc_and_cup(names) else Domain(tuple(names))
+def domain_of(names: Sequence[str], rules: FrameRules = ENDOSCOPIC) -> Domain:
+    """Return what the classes of a data set mean, from their names and what is known of its frames."""
+    return OpticDisc(tuple(names), rules) if disc_and_cup(names) else Domain(tuple(names), rules)
 
 
 def strata_of_ratio(ratio: float | None) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from diffaug.conditioning.placer import Placer
 from diffaug.conditioning.prompts import ASPECTS, describe_words, shape_word
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.conditioning.turns import Turns, in_turn
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
@@ -109,6 +110,7 @@ class RequestDrawer:
         known_words: KnownWords | None = None,
         budget: Budget | None = None,
         folds: Mapping[str, int] | None = None,
+        rules: FrameRules = ENDOSCOPIC,
     ) -> None:
         """Take what requests are made of.
 
@@ -120,6 +122,7 @@ class RequestDrawer:
             known_words: Of the model; None for a model that knows every word.
             budget: Quotas of strata; each shard is drawn for one of them.
             folds: The validators' fold of each case. The example of a request is of the fold of its mask.
+            rules: What in these frames is no tissue.
         """
         self.seed, self.config, self.budget = seed, config, budget
         self.known_words = known_words or KnownWords()
@@ -127,10 +130,10 @@ class RequestDrawer:
         self.bank = MaskBank.from_cases(cases)
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
         self.classes = next(iter(self.cases.values())).classes
-        self.domain = domain_of([each.name for each in self.classes])
+        self.domain = domain_of([each.name for each in self.classes], rules)
         self.domain.check_place(config.place)
-        self.backgrounds = Backgrounds(self.cases, others, self.bank)
-        self.examples = Examples(self.cases, self.bank, folds, budget, self.backgrounds.placement_map)
+        self.backgrounds = Backgrounds(self.cases, others, self.bank, rules)
+        self.examples = Examples(self.cases, self.bank, folds, budget, self.backgrounds.placement_map, rules)
         self.kinds = Kinds(self.backgrounds, self.bank.names)
         self.per_case = 1 if self.domain.stays_in_place else config.lesions_per_case or usual_number(self.bank)
         self._turns = Turns(config.negatives, lambda number: seed_of_request(seed, number * self.per_case))
@@ -180,6 +183,7 @@ class RequestDrawer:
                 names, around = [placed.background], self._placer.band_of(placed)
                 taken = around if taken is None else taken | around
         if not requests:
+            self.backgrounds.check_paintable()
             raise PlacementError(
                 f"a mask must fit on some background: none of those drawn fitted one of {len(self.backgrounds.names)} "
                 f"backgrounds for request {first}; add images with more tissue, or set place: mixed"
@@ -279,7 +283,8 @@ class RequestDrawer:
             prompt = describe_words(self.examples.words_at(example, around) | measured)
             return placed.request(index, seed, prompt, size, aim=aim, example=example)
         given = measured | {"contrast": LOW if LOW in aim else ""}
-        draft = draw_prompt(self.library, rng, given, settings=False)
+        grey, known = self.domain.rules.grey, self.known_words
+        draft = draw_prompt(self.library, rng, given, settings=False, grey=grey, known=known)
         prompt, unknown = with_known_words(draft, self.known_words)
         example = self.examples.draw(mask_case, aim, around, mask, area, rng, draft.words, options)
         more = {"findings": draft.findings, "unknown_words": unknown}

@@ -24,6 +24,7 @@ from diffaug.conditioning.placement import PlacementMap, highlights
 from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
 from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths, star_share
 from diffaug.conditioning.remembered import Remembered
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask
 
@@ -57,6 +58,7 @@ class Examples:
         folds: Mapping[str, int] | None = None,
         budget: Budget | None = None,
         maps: Callable[[str], PlacementMap] | None = None,
+        rules: FrameRules = ENDOSCOPIC,
     ) -> None:
         """Take the annotated cases by id.
 
@@ -67,12 +69,16 @@ class Examples:
                 validator has seen neither.
             budget: Weights of the cases that lead towards an aim.
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
+            rules: What in their frames is no tissue.
         """
         self._cases, self._bank, self._folds = cases, bank, folds or {}
+        self._rules = rules
         self._weights = dict(budget.weights) if budget else {}
         self.names = tuple(name for name in cases if bank.components(name))
         self.attributes: Remembered[str, Attributes] = Remembered(lambda name: self._measures[name][0])
-        self.words: Remembered[str, dict[str, str]] = Remembered(lambda name: words_of(self.attributes[name]))
+        self.words: Remembered[str, dict[str, str]] = Remembered(
+            lambda name: words_of(self.attributes[name], rules.grey)
+        )
         self._surroundings: Remembered[str, tuple[Surroundings, float]] = Remembered(
             lambda name: self._measures[name][1:3]
         )
@@ -144,7 +150,7 @@ class Examples:
     def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
         """Return the words of a case's lesion in another place: its surface is compared with the tissue there."""
         texture = texture_of(self._surroundings[name][0].inside, place.around)
-        there = words_of(replace(self.attributes[name], texture=texture))
+        there = words_of(replace(self.attributes[name], texture=texture), self._rules.grey)
         return {**self.words[name], "surface": there["surface"]}
 
     def _difference(self, name: str, wanted: Mapping[str, str], place: Surroundings) -> float:
@@ -196,9 +202,11 @@ class Examples:
         that lies on highlights.
         """
         image, lesion = self._cases[name].read_image(), self._bank.components(name)[0]
-        attributes = measure_attributes(image, self._cases[name].read_mask())
-        around = surroundings_of(image, lesion.in_frame())
+        attributes = measure_attributes(image, self._cases[name].read_mask(), self._rules)
+        around = surroundings_of(image, lesion.in_frame(), self._rules)
         shown, shiny = image[lesion.slices], 0.0
-        if np.ptp(shown, axis=2).any():  # in a grey image nothing tells a highlight from bright tissue
+        if (
+            self._rules.glare is not None and np.ptp(shown, axis=2).any()
+        ):  # in a grey image nothing tells a highlight from bright tissue
             shiny = float(highlights(lab_from_rgb(shown))[lesion.crop].mean())
         return attributes, around, equivalent_diameter(float(lesion.area)), shiny

@@ -13,12 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffaug.artifacts import PathLike
-from diffaug.conditioning.prompts import ASPECTS, WORDS
+from diffaug.conditioning.prompts import ASPECTS, words_allowed
 from diffaug.errors import FindingsError
 
 FOLDER = Path(__file__).parent / "findings"
 DOMAINS = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 GENERIC = "generic"  # the words of measured attributes alone
+ALIASES = {"colonoscopy": "endoscopy", "xray": "x-ray", "microscope": "microscopy"}  # other names of domains
 
 Role = Literal["head", "trait", "setting"]
 Term = Annotated[str, Field(max_length=60, pattern=r"^[^\s|]+( [^\s|]+)*$")]  # one line of words
@@ -97,6 +98,7 @@ class Library(Entry):
 
     Attributes:
         domain: Its name.
+        grey: Whether its images are grey, so that prompts say no word of colour.
         groups: Group to role, in the order of a prompt: one `head` (what is described), then any number of `trait`s
             (what it comes with) and `setting`s (where and how it is seen).
         references: Key to publication.
@@ -104,6 +106,7 @@ class Library(Entry):
     """
 
     domain: Term
+    grey: bool = False
     groups: dict[str, Role]
     references: dict[str, Reference] = {}
     findings: dict[str, Finding]
@@ -123,7 +126,7 @@ class Library(Entry):
         _expect(f"the group of {name}", [finding.group], self.groups)
         _expect(f"an attribute of {name}", finding.attributes, ASPECTS)
         for aspect, words in finding.attributes.items():
-            _expect(f"{aspect} of {name}", words, WORDS[aspect])
+            _expect(f"{aspect} of {name}", words, words_allowed(self.grey)[aspect])
         _expect(f"what {name} excludes", finding.excludes, self.findings)
         _expect(f"a reference of {name}", finding.references, self.references)
         _expect(f"a reference of {name}", [prevalence.reference for prevalence in finding.prevalence], self.references)
@@ -144,24 +147,32 @@ def library_of(domain: str = GENERIC, findings: PathLike | None = None) -> Libra
     """Return the findings of a domain, or of a file.
 
     Args:
-        domain: colonoscopy, fundus or generic; with a file of findings, its domain, or the default.
+        domain: endoscopy, fundus, ultrasound, microscopy, dermoscopy, x-ray or generic; with a file of findings, its
+            domain, or the default.
         findings: A YAML file in the form of the findings of the package.
 
     Raises:
         FindingsError: The domain is unknown or not that of the file, or the file breaks a rule.
 
     Example:
-        >>> library = diffaug.library_of("colonoscopy")
+        >>> library = diffaug.library_of("endoscopy")
         >>> library.domain, len(library.findings)
-        ('colonoscopy', 49)
+        ('endoscopy', 49)
     """
+    domain = canonical(domain)
     if findings is None:
-        _require("a domain", domain, DOMAINS)
+        if domain not in DOMAINS:
+            _require("a domain", domain, (*DOMAINS, *ALIASES))
         return read_library(FOLDER / f"{domain}.yaml")
     library = read_library(Path(findings))
-    if domain not in (GENERIC, library.domain):
+    if domain not in (GENERIC, canonical(library.domain)):
         raise FindingsError(f"a file has one domain: {findings} is of {library.domain!r}, not {domain!r}; leave it out")
     return library
+
+
+def canonical(domain: str) -> str:
+    """Return the name of a domain that may have been called by an older or shorter one."""
+    return ALIASES.get(domain, domain)
 
 
 def read_library(path: Path) -> Library:

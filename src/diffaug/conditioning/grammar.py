@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from diffaug.conditioning.findings import Finding, Library, Role
-from diffaug.conditioning.prompts import ASPECTS, EMPTY_PROMPT, WORDS, phrase
+from diffaug.conditioning.prompts import ASPECTS, EMPTY_PROMPT, GREY_COLOURS, WORDS, phrase, words_allowed
 from diffaug.errors import ConfigError
 
 TRAITS, SETTINGS = 2, 1  # the most in one prompt; CLIP does not read longer ones
@@ -20,8 +20,9 @@ CHANCE = 0.5  # that a prompt mentions a group or an aspect
 CLIP_TOKENS = 77
 PIECE = 3  # letters; in 60,000 prompts, CLIP never had more tokens than a prompt has pieces of so many letters
 NOUN = "lesion"  # replaces a head that the model does not know
-CLASHES = [("low-contrast", word) for word in ("pale", "dark", "reddish", "sharp")]
-CONTRADICTIONS = CLASHES + [pair for words in WORDS.values() for pair in combinations(words, 2)]
+CLASHES = [("low-contrast", word) for word in ("pale", "bright", "dark", "reddish", "sharp")]
+PAIRS = [pair for words in (*WORDS.values(), GREY_COLOURS) for pair in combinations(words, 2)]
+CONTRADICTIONS = CLASHES + PAIRS
 
 Words = Mapping[str, Collection[str]]
 
@@ -63,7 +64,7 @@ def draw_prompts(library: Library, count: int, seed: int) -> Iterator[Draft]:
         ConfigError: The count or the seed is negative.
 
     Example:
-        >>> for draft in diffaug.draw_prompts(diffaug.library_of("colonoscopy"), count=1, seed=0):
+        >>> for draft in diffaug.draw_prompts(diffaug.library_of("endoscopy"), count=1, seed=0):
         ...     print(draft.text())
         a large round semipedunculated polyp with sharp borders, a textured surface and the look of an adenoma
     """
@@ -79,6 +80,8 @@ def draw_prompt(
     given: Mapping[str, str] | None = None,
     settings: bool = True,
     decided: Mapping[str, str] | None = None,
+    grey: bool = False,
+    known: "KnownWords | None" = None,
 ) -> Draft:
     """Draw one prompt.
 
@@ -90,10 +93,13 @@ def draw_prompt(
         settings: Whether to say where it is seen; False for a real background, since nobody has said where it was seen.
         decided: Group to the finding that a mask shows, "" for none. The prompt has that finding by its standard term,
             no other of the group, and nothing that contradicts it.
+        grey: Whether the images are grey, so that no word of colour is said.
+        known: What the model knows. A finding whose terms it does not know acts through its attributes: their words are
+            always said. None is a model that knows every word.
     """
     decided = decided or {}
     given = {aspect: word for aspect, word in (given or {}).items() if word}
-    allowed: Words = WORDS | {aspect: (word,) for aspect, word in given.items()}
+    allowed: Words = words_allowed(grey or library.grey) | {aspect: (word,) for aspect, word in given.items()}
     chosen = {name: library.findings[name] for name in decided.values() if name}
     room = {"head": 1, "trait": TRAITS - len(chosen), "setting": SETTINGS if settings else 0}
     for group in _in_random_order(library.groups, rng):
@@ -106,7 +112,9 @@ def draw_prompt(
             chosen[name] = fitting[name]
             allowed = _narrowed(allowed, fitting[name])
             room[role] -= 1
-    words = _draw_words(_mentionable(allowed, chosen.values()), given, rng)
+    unknown = [each for each in chosen.values() if known and not all(map(known.has, (each.term, *each.synonyms)))]
+    implied = {aspect for each in unknown for aspect, words in each.attributes.items() if words}
+    words = _draw_words(_mentionable(allowed, chosen.values()), given, rng, implied)
     terms = {name: each.term if name in decided.values() else _term(each, rng) for name, each in chosen.items()}
     return _within_clip(library, words, terms)
 
@@ -154,11 +162,14 @@ def _mentionable(allowed: Words, chosen: Collection[Finding]) -> Words:
     return {aspect: words for aspect, words in allowed.items() if aspect not in silenced}
 
 
-def _draw_words(allowed: Words, given: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
+def _draw_words(
+    allowed: Words, given: Mapping[str, str], rng: np.random.Generator, implied: Collection[str] = ()
+) -> dict[str, str]:
     said = {aspect: word for aspect, word in given.items() if aspect in allowed}
-    for aspect in (aspect for aspect in ASPECTS if aspect in allowed and aspect not in said):
+    open_aspects = [aspect for aspect in ASPECTS if aspect in allowed and aspect not in said]
+    for aspect in sorted(open_aspects, key=lambda aspect: aspect not in implied):  # what is implied comes first
         options = [word for word in allowed[aspect] if not contradictions([word, *said.values()])]
-        if options and rng.random() < CHANCE:
+        if options and (aspect in implied or rng.random() < CHANCE):
             said[aspect] = options[int(rng.integers(len(options)))]
     return {aspect: said[aspect] for aspect in ASPECTS if aspect in said}
 

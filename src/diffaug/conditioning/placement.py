@@ -1,12 +1,12 @@
 """Where a shape may lie in a frame: inside the field of view, off overlays, and off the lesions that are there.
 
-The rules are simple image analysis. Dark pixels at the frame's edge are its border. Flat rectangles of colours that
-tissue does not have are overlays. Level rows of pale strokes are text, and so are strokes that many frames have at the
-same place. Positions are sought on a coarse grid of cells: a cell is free only if all its pixels are, and a shape takes
-every cell that it touches.
+The rules are simple image analysis, as far as they are in force for a data set (`rules.py`). Dark pixels at the frame's
+edge are its border. Flat rectangles of colours that tissue does not have are overlays. Level rows of pale strokes are
+text, and so are strokes that many frames have at the same place. Positions are sought on a coarse grid of cells: a cell
+is free only if all its pixels are, and a shape takes every cell that it touches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,23 +16,21 @@ from scipy import fft, ndimage
 
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
 from diffaug.conditioning.masks import paste
+from diffaug.conditioning.rules import ENDOSCOPIC, GLARE, FrameRules
 from diffaug.data.images import Mask, Pixels, check_image, check_mask
 from diffaug.data.lesions import CORNERS, components
 
 CELLS = 128  # longest side of the grid of positions
-BORDER = 26  # of 255; pixels without a brighter channel are black border, if they touch the frame's edge
-COLOUR_GAP = 12  # where green or blue exceeds red by this much, there is no tissue under white light
-FLAT, GREY, WHITE = 1.5, 4.0, 90.0  # spread of L*, chroma, L*; a surface below all three is an overlay box
+BLACK = 26  # of 255; a box is no darker
+GREY, WHITE = 4.0, 90.0  # chroma, L*; a flat surface below both is an overlay box
 STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above the surroundings, largest chroma, least L* of written strokes
-PRINTED = 0.12  # a stroke at the same place (within a pixel) in this share of the frames is printed onto them
 SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are compared for that, at most; fewer than the second prove nothing
 DEEP = 22.0  # L*; darker tissue is too far from the camera to show a lesion
 LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of the frame), as 19 of 20 real lesions are
 DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue darker than this, as in the lumen
-GLARE = 0.05  # share of a shape that may lie on highlights and deep shadow
 WRITTEN = 0.005  # share of a replacing shape that may lie on text; a free one lies on none
 STROKES = 0.015  # px of text on and beside a lesion over its area; with less, highlights may have been taken for text
-UNEVEN = 7.5  # L*; the spread of light under a shape; more, and it would span a fold's edge or the lumen
+LEAST_CLEAR = 0.05  # share of a frame; one with less clear tissue is not painted on
 BAND = 0.08  # blending band as a share of the lesion's longer side
 OVERLAP = 0.65  # a replacing shape covers at least this share of the smaller of itself and the old lesion
 COVERED = 0.65  # and this share of the old lesion: tissue has to be found for what it leaves
@@ -40,25 +38,31 @@ COVERED = 0.65  # and this share of the old lesion: tissue has to be found for w
 Cells = NDArray[np.bool_]
 
 
-def field_of_view(image: Pixels) -> Mask:
+def field_of_view(image: Pixels, rules: FrameRules = ENDOSCOPIC) -> Mask:
     """Find the pixels that show tissue, shape (H, W): they are neither black border nor an overlay box.
 
     They are the largest bright area, after an opening that drops the text on black. Its holes, such as a dark lumen,
-    belong to it.
+    belong to it. What no rule in force speaks of is tissue.
 
     Raises:
         ShapeError: The image has not the shape (H, W, 3).
         DataError: The image does not hold bytes.
     """
     check_image(image)
-    side = max(image.shape[:2])
-    bright = _opened(image.max(axis=2) > BORDER, max(2.0, side / 90))
+    tissue = np.ones(image.shape[:2], dtype=bool) if rules.border is None else lit_area(image, rules.border)
+    tissue &= ~overlays(image, rules)
+    iterations = max(1, max(image.shape[:2]) // 256)
+    return tissue if tissue.all() else ndimage.binary_erosion(tissue, CORNERS, iterations=iterations, border_value=1)
+
+
+def lit_area(image: Pixels, border: float) -> Mask:
+    """Find the largest area that is brighter than a border (of 255), with its holes, shape (H, W)."""
+    bright = _opened(image.max(axis=2) > border, max(2.0, max(image.shape[:2]) / 90))
     labels, count = ndimage.label(bright)
     if count == 0:
         return np.zeros(image.shape[:2], dtype=bool)
-    tissue = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    tissue = ndimage.binary_fill_holes(tissue) & ~overlays(image)
-    return ndimage.binary_erosion(tissue, CORNERS, iterations=max(1, side // 256), border_value=1)
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    return np.asarray(ndimage.binary_fill_holes(largest))
 
 
 def lost_from_view(lesions: Mask, field: Mask) -> Mask:
@@ -73,26 +77,36 @@ def lost_from_view(lesions: Mask, field: Mask) -> Mask:
     return lost
 
 
-def overlays(image: Pixels) -> Mask:
+def overlays(image: Pixels, rules: FrameRules = ENDOSCOPIC) -> Mask:
     """Find boxes drawn into the frame: filled rectangles, green, blue or flat grey, 0.2 to 50 % of its area."""
-    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
-    odd = (np.maximum(green, blue) > red + COLOUR_GAP) & (np.maximum(green, blue) > 40)
-    boxes = np.zeros(odd.shape, dtype=bool)
-    for surface in (odd, _flat_grey(image)):
+    surfaces = []
+    if rules.coloured_boxes is not None:
+        red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+        odd = (np.maximum(green, blue) > red + rules.coloured_boxes) & (np.maximum(green, blue) > 40)
+        surfaces.append(np.asarray(odd))
+    if rules.grey_boxes is not None:
+        surfaces.append(_flat_grey(image, rules.grey_boxes))
+    return _boxes(surfaces, image.shape[:2])
+
+
+def _boxes(surfaces: Sequence[Mask], frame: tuple[int, ...]) -> Mask:
+    """Find the filled rectangles of some surfaces, with a margin."""
+    boxes = np.zeros(frame, dtype=bool)
+    for surface in surfaces:
         labels, _ = ndimage.label(ndimage.binary_opening(surface, CORNERS), structure=CORNERS)
         for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             part = labels[rows, columns] == index
-            if 0.002 * odd.size <= part.size <= 0.5 * odd.size and part.mean() > 0.75:
-                pad = 2 + max(image.shape[:2]) // 128
+            if 0.002 * boxes.size <= part.size <= 0.5 * boxes.size and part.mean() > 0.75:
+                pad = 2 + max(frame) // 128
                 boxes[max(0, rows.start - pad) : rows.stop + pad, max(0, columns.start - pad) : columns.stop + pad] = 1
     return boxes
 
 
-def _flat_grey(image: Pixels) -> Mask:
+def _flat_grey(image: Pixels, flat: float) -> Mask:
     """Find surfaces without colour, grain or gradient that are neither black border nor overexposed."""
     grey = image.mean(axis=2, dtype=np.float32)
     spread = np.sqrt(np.maximum(0.0, ndimage.uniform_filter(grey**2, 5) - ndimage.uniform_filter(grey, 5) ** 2))
-    even = (spread < 2.55 * FLAT) & (grey > BORDER) & (grey < 2.55 * WHITE)
+    even = (spread < 2.55 * flat) & (grey > BLACK) & (grey < 2.55 * WHITE)
     return np.asarray(even & (np.ptp(image, axis=2) < 2.55 * GREY))
 
 
@@ -103,21 +117,31 @@ def strokes(lab: Values) -> Mask:
     return np.asarray(raised & (lab[..., 0] > DIM) & (np.hypot(lab[..., 1], lab[..., 2]) < PALE_INK))
 
 
-def printed_on(images: Iterable[Pixels]) -> Mask | None:
+def stroke_shares(images: Iterable[Pixels]) -> NDArray[np.float32] | None:
+    """Return the share of frames of one size that have a stroke at each pixel, (H, W); None for too few frames."""
+    marks = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
+    return np.mean(marks, axis=0, dtype=np.float32) if len(marks) >= LEAST_SAMPLE else None
+
+
+def printed_on(images: Iterable[Pixels], rules: FrameRules = ENDOSCOPIC) -> Mask | None:
     """Find where many frames have a stroke: text and marks of the recorder, which stand still while tissue moves.
 
     Args:
         images: Frames of one size; a few dozen will do.
+        rules: What is in force.
 
     Returns:
-        Shape (H, W); None for fewer than LEAST_SAMPLE frames, which prove nothing.
+        Shape (H, W); None for fewer than LEAST_SAMPLE frames, which prove nothing, and where text is no rule.
     """
-    marks = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
-    if len(marks) < LEAST_SAMPLE:
+    return None if rules.text is None else printed_at(stroke_shares(images), rules.text)
+
+
+def printed_at(shares: NDArray[np.float32] | None, least: float) -> Mask | None:
+    """Return where at least a share of the frames has a stroke, with a margin."""
+    if shares is None:
         return None
-    often = np.mean(marks, axis=0) >= PRINTED
-    height = max(1, round(max(often.shape) / 176))
-    return np.asarray(ndimage.binary_dilation(often, CORNERS, iterations=height))
+    height = max(1, round(max(shares.shape) / 176))
+    return np.asarray(ndimage.binary_dilation(shares >= least, CORNERS, iterations=height))
 
 
 def writing(lab: Values, printed: Mask | None = None) -> Mask:
@@ -147,10 +171,15 @@ def highlights(lab: Values) -> Mask:
     return ((lightness > BRIGHT) & (chroma < COLOURLESS)) | (stroke & (lightness > 40.0) & (chroma < 30.0))
 
 
-def crowded(glare: Mask) -> Mask:
-    """Find where highlights crowd, as they do in written lines and on instruments, shape (H, W)."""
+def density(glare: Mask) -> NDArray[np.float32]:
+    """Return the share of highlights around each pixel, shape (H, W)."""
     size = max(glare.shape) // 22 | 1
-    return ndimage.uniform_filter(glare.astype(np.float32), size) > 0.15
+    return np.asarray(ndimage.uniform_filter(glare.astype(np.float32), size))
+
+
+def crowded(glare: Mask, limit: float = GLARE) -> Mask:
+    """Find where highlights crowd, as they do in written lines and on instruments, shape (H, W)."""
+    return np.asarray(density(glare) > limit)
 
 
 @dataclass(frozen=True)
@@ -166,6 +195,7 @@ class PlacementMap:
     lightness: NDArray[np.float32]  # mean L* of the cell
     lesion: Cells  # the cell touches a lesion
     clear: Cells  # the cell is tissue without text and crowded highlights, lesion or not
+    rules: FrameRules = ENDOSCOPIC  # what is in force
 
     @cached_property
     def clearance(self) -> NDArray[np.float32]:
@@ -200,18 +230,26 @@ class PlacementMap:
         return self if taken is None else replace(self, lesion=self.lesion | _touched(taken, self.cell))
 
     @property
+    def is_paintable(self) -> bool:
+        """Whether enough of the frame is clear tissue, lesions included, to be painted on at all."""
+        return bool(np.count_nonzero(self.clear) >= LEAST_CLEAR * self.clear.size)
+
+    @property
     def room(self) -> float:
         """The share of the frame that is lesion-free tissue: no larger mask can be placed by `free`."""
         return float(np.count_nonzero(self.clearance)) * self.cell**2 / (self.frame[0] * self.frame[1])
 
 
-def placement_map_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -> PlacementMap:
+def placement_map_of(
+    image: Pixels, lesion: Mask, printed: Mask | None = None, rules: FrameRules = ENDOSCOPIC
+) -> PlacementMap:
     """Prepare a background and its lesions (an empty mask if it has none) for placements.
 
     Args:
         image: The background.
         lesion: Its lesions.
         printed: Where frames like this one carry text, from `printed_on`; None if that is not known.
+        rules: What is in force for frames like this one.
 
     Raises:
         ShapeError: The image has not the shape (H, W, 3), or the mask has another size.
@@ -222,16 +260,20 @@ def placement_map_of(image: Pixels, lesion: Mask, printed: Mask | None = None) -
     frame = (int(lesion.shape[0]), int(lesion.shape[1]))
     cell = -(-max(frame) // CELLS)
     lab = lab_from_rgb(image)
-    glare, text = highlights(lab), writing(lab, printed)
-    lightness = _mean_lightness(lab, cell)
-    field = field_of_view(image)
+    nothing = np.zeros(frame, dtype=bool)
+    glare = nothing if rules.glare is None else highlights(lab)
+    text = nothing if rules.text is None else writing(lab, printed)
+    lightness = mean_lightness(lab, cell)
+    field = field_of_view(image, rules)
     tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)
     old = _touched(lesion, cell)
-    clear = tissue & ~_touched(crowded(glare) | text, cell)
+    crowd = nothing if rules.glare is None else crowded(glare, rules.glare)
+    clear = tissue & ~_touched(crowd | text, cell)
     unsuited = _cells(glare, cell).sum(axis=2, dtype=np.uint16)
-    unsuited[lightness < DEEP] = cell * cell
+    if rules.dark is not None:
+        unsuited[lightness < DEEP - rules.dark] = cell * cell
     written = _cells(text, cell).sum(axis=2, dtype=np.uint16)
-    return PlacementMap(frame, field, cell, tissue, unsuited, written, lightness, old, clear)
+    return PlacementMap(frame, field, cell, tissue, unsuited, written, lightness, old, clear, rules)
 
 
 def place_free(
@@ -260,11 +302,13 @@ def place_free(
     free = _sums_under(blocked, cells) == 0
     if not free.any():
         return None
-    area = np.count_nonzero(shape)
-    free &= _sums_under(places.unsuited, cells) <= GLARE * area
-    free &= _spread_under(places.lightness, cells) <= UNEVEN
-    least = LIT[0] + LIT[1] * float(np.sqrt(area / (places.frame[0] * places.frame[1])))
-    free &= _sums_under(places.lightness, cells) >= least * np.count_nonzero(cells)
+    area, rules = np.count_nonzero(shape), places.rules
+    free &= _sums_under(places.unsuited, cells) <= rules.shiny * area
+    if rules.uneven is not None:
+        free &= _spread_under(places.lightness, cells) <= rules.uneven
+    if rules.dark is not None:
+        least = least_light(area / (places.frame[0] * places.frame[1])) - rules.dark
+        free &= _sums_under(places.lightness, cells) >= least * np.count_nonzero(cells)
     choices = np.flatnonzero(free)
     if len(choices) == 0:
         return None
@@ -296,7 +340,8 @@ def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 
     if _too_large(cells, blocked):
         return None
     written = _sums_under(places.text, cells) > WRITTEN * np.count_nonzero(shape)
-    dark = _sums_under(places.lightness < DUSK, cells) > DUSKY * np.count_nonzero(cells)
+    dusk = -1.0 if places.rules.dark is None else DUSK - places.rules.dark
+    dark = _sums_under(places.lightness < dusk, cells) > DUSKY * np.count_nonzero(cells)
     rows, columns = np.nonzero((_sums_under(blocked, cells) == 0) & ~written & ~dark)
     if len(rows) == 0:
         return None
@@ -306,6 +351,11 @@ def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 
     shared = np.count_nonzero(old & paste(shape, top, left, places.frame))
     smaller = min(np.count_nonzero(old), np.count_nonzero(shape))
     return (top, left) if shared >= max(OVERLAP * smaller, COVERED * np.count_nonzero(old)) else None
+
+
+def least_light(share: float) -> float:
+    """Return the least mean L* under a shape that covers a share of the frame, by the endoscopic rule."""
+    return LIT[0] + LIT[1] * float(np.sqrt(share))
 
 
 def _opened(mask: Mask, radius: float) -> Mask:
@@ -325,7 +375,7 @@ def _cells(mask: Mask, cell: int) -> NDArray[np.bool_]:
     return padded.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
 
 
-def _mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
+def mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
     """Return the mean L* of each cell in whole numbers: decisions on it must not depend on rounding."""
     pixels = lab[..., 0]
     height, width = pixels.shape

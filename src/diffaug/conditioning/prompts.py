@@ -13,6 +13,15 @@ from diffaug.data.lesions import SIZES, size_class
 from diffaug.errors import FindingsError
 
 NORMAL_PROMPT = "normal mucosa"
+NORMAL: Mapping[str, str] = {  # domain: what lesion-free tissue is called there
+    "endoscopy": NORMAL_PROMPT,
+    "fundus": "normal retina",
+    "ultrasound": "normal tissue",
+    "microscopy": "normal background",
+    "dermoscopy": "normal skin",
+    "x-ray": "normal tissue",
+    "generic": "normal tissue",
+}
 EMPTY_PROMPT = ""
 
 IRREGULAR = 0.93  # solidity; a shape under it is irregular, whatever its eccentricity
@@ -34,6 +43,14 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
+GREY_COLOURS = ("bright", "dark")  # what is said of lightness in grey images
+
+
+def words_allowed(grey: bool) -> dict[str, tuple[str, ...]]:
+    """Return the words of each aspect that may be said: of grey images no word of colour."""
+    return {**WORDS, "colour": GREY_COLOURS} if grey else dict(WORDS)
+
+
 def shape_word(eccentricity: float, solidity: float) -> str:
     """Return round, oval, elongated or irregular."""
     if solidity < IRREGULAR:
@@ -41,16 +58,15 @@ def shape_word(eccentricity: float, solidity: float) -> str:
     return _outer(eccentricity, ROUND, ELONGATED, "round", "elongated") or "oval"
 
 
-def words_of(attributes: Attributes) -> dict[str, str]:
-    """Return the word of each aspect; "" where the attribute is not extreme."""
+def words_of(attributes: Attributes, grey: bool = False) -> dict[str, str]:
+    """Return the word of each aspect; "" where the attribute is not extreme, and no word of colour of grey images."""
     a = attributes
+    light = _outer(a.lightness_contrast, DARK, PALE, "dark", "bright" if grey else "pale")
     return {
         "size": size_class(a.relative_area),
         "contrast": _outer(a.colour_contrast, LOW_CONTRAST, HIGH_CONTRAST, "low-contrast", "high-contrast"),
         "shape": shape_word(a.eccentricity, a.solidity),
-        "colour": "reddish"
-        if a.redness_contrast >= REDDISH
-        else _outer(a.lightness_contrast, DARK, PALE, "dark", "pale"),
+        "colour": "reddish" if a.redness_contrast >= REDDISH and not grey else light,
         "border": _outer(a.edge_sharpness, INDISTINCT, SHARP, "indistinct", "sharp"),
         "surface": _outer(a.texture, SMOOTH, TEXTURED, "smooth", "textured"),
     }

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from diffaug.conditioning.placement import field_of_view, lost_from_view
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.images import Mask, Pixels
 from diffaug.errors import DataError, ShapeError
 
@@ -26,13 +27,14 @@ def check_image(image: Any) -> None:
         )
 
 
-def checked_masks(image: Pixels, mask: Mask, count: int) -> tuple[Mask, Mask]:
+def checked_masks(image: Pixels, mask: Mask, count: int, rules: FrameRules = ENDOSCOPIC) -> tuple[Mask, Mask]:
     """Return the mask of each class, (K, H, W), and the field of view of an image, (H, W).
 
     Args:
         image: Frame, (H, W, 3) uint8.
         mask: (H, W) bool; of several classes (K, H, W).
         count: Classes of the model.
+        rules: What in such frames is no tissue.
 
     Raises:
         ShapeError: A shape or type is wrong.
@@ -47,7 +49,7 @@ def checked_masks(image: Pixels, mask: Mask, count: int) -> tuple[Mask, Mask]:
             "write mask > 0, and cut or scale it to the image"
         )
     classes = mask.reshape(count, *image.shape[:2])
-    new, view = np.asarray(classes.any(axis=0)), field_of_view(image)
+    new, view = np.asarray(classes.any(axis=0)), field_of_view(image, rules)
     if not new.any():
         raise DataError("a mask says where to paint: it is empty; mark at least one pixel")
     if lost_from_view(new, view).any() or not (new & view).any():

@@ -1,4 +1,4 @@
-"""Paint the lesions of a frame away: each with a margin around it, as "normal mucosa" with an empty mask.
+"""Paint the lesions of a frame away: each with a margin around it, as lesion-free tissue with an empty mask.
 
 The result is a pure function of (model, case, seed). Used by `diffaug remove`, and by the placement `removed`, which
 paints a new lesion on what is left.
@@ -17,6 +17,7 @@ from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.request import seed_of_request
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import connected_parts
@@ -46,12 +47,14 @@ class Remover:
         calibration: Its sampler's steps, and the validator that has not seen each case.
         validators: One network per fold; they say what is left of a lesion.
         seed: Base seed of all regions.
+        rules: What in the frames is no tissue.
     """
 
     model: LatentInpainter
     calibration: Calibration
     validators: Sequence[Any]
     seed: int
+    rules: FrameRules = ENDOSCOPIC
 
     def remove(self, case: Case) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
         """Return the frame without its lesions, and a record of every region that was painted.
@@ -59,7 +62,7 @@ class Remover:
         Every pixel outside the regions is the original's, byte for byte.
         """
         frame, mask = case.read_image(), case.read_mask()
-        field, regions = field_of_view(frame), list[RemovedRegion]()
+        field, regions = field_of_view(frame, self.rules), list[RemovedRegion]()
         for number, (lesion, region) in enumerate(regions_of(mask, field)):
             window = window_around(region, CONTEXT, least=max(32, longer_side(region) + 4))
             seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
@@ -68,7 +71,7 @@ class Remover:
             reach = reach_of(region, field, band)
             start, strength = self.start(frame, region, reach, field, mask, window)
             painted, passed = self.repaint(
-                start, reach, window, seed, domain_of(case.class_names).normal_prompt, strength
+                start, reach, window, seed, domain_of(case.class_names, self.rules).normal_prompt, strength
             )
             frame = compose(frame, painted, window, region, band, seed, field, (start, passed))
             after = self.found(case.id, frame, lesion, window)

@@ -20,6 +20,7 @@ from diffaug.artifacts import PathLike, digest_of_folder
 from diffaug.compute.devices import device_of, one_thread
 from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.request import RequestMasks
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.config import SamplerConfig
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.manifest import Check, Decision
@@ -89,6 +90,7 @@ class Painter:
         validators: One network per fold.
         slots: Samples that are denoised together.
         critic: Tells painted lesions from real ones, if there is one.
+        rules: What in the frames is no tissue.
     """
 
     def __init__(
@@ -99,9 +101,10 @@ class Painter:
         validators: Sequence[Any],
         slots: int = SLOTS,
         critic: Critic | None = None,
+        rules: FrameRules = ENDOSCOPIC,
     ) -> None:
         self.model, self.sampler, self.slots, self.critic = model, sampler, slots, critic
-        self.calibration, self.validators = calibration, validators
+        self.calibration, self.validators, self.rules = calibration, validators, rules
         self.denoiser = guided(model, sampler)
 
     @staticmethod
@@ -124,7 +127,8 @@ class Painter:
         calibration = Calibration.load(folder / "calibration.json")
         model = load_model(folder, place)
         validators = load_validators(folder, calibration, model)
-        return Painter(model, read_sampler(folder), calibration, validators, slots, load_critic(folder))
+        rules = read_rules(folder).rules
+        return Painter(model, read_sampler(folder), calibration, validators, slots, load_critic(folder), rules)
 
     # Layouts => samples
 
@@ -261,7 +265,7 @@ class Painter:
         """
         if start not in ("noise", "image"):
             raise ConfigError(f"start is noise or image: it is {start!r}; choose one of them")
-        classes, view = checked_masks(image, mask, max(1, self.model.classes))
+        classes, view = checked_masks(image, mask, max(1, self.model.classes), self.rules)
         new = np.asarray(classes.any(axis=0))
         masks = RequestMasks(new, np.zeros_like(new), new, new.astype(np.uint8))
         layout = layout_of(image, masks, classes, view, prompt=prompt or EMPTY_PROMPT, seed=seed)
@@ -293,7 +297,7 @@ def _for_one(painter: Painter, *, from_noise: bool) -> Painter:
     if from_noise and sampler.strength < 1.0:
         change = {"strength": 1.0, "solver": "ab2", "steps": max(sampler.steps, STEPS_FROM_NOISE)}
         sampler = sampler.model_copy(update=change)
-    return Painter(painter.model, sampler, painter.calibration, painter.validators, slots=1)
+    return Painter(painter.model, sampler, painter.calibration, painter.validators, 1, rules=painter.rules)
 
 
 def _final_check(painter: Painter, layout: Layout, latents: Tensor) -> Check:

@@ -14,7 +14,8 @@ from diffaug.artifacts import PathLike, read_json, write_json
 from diffaug.compute.pool import Job
 from diffaug.compute.pool import workers as workers_of
 from diffaug.compute.progress import progress_bar
-from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
+from diffaug.conditioning.rules import LearnedRules, read_rules
 from diffaug.config import GenerateConfig
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
@@ -32,6 +33,7 @@ from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
 from diffaug.realism.critic import load_critic
 from diffaug.runfolder import claimed
+from diffaug.synthesis.obedience import Acted, acted, line_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
 from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of, workshop_of
 from diffaug.synthesis.sheet import reasons_of, write_sheet
@@ -66,6 +68,9 @@ class GenerateSummary:
         left_out_of_prompts: Words that the model was not trained on, and how many prompts went without each.
         notices: What the gate does not do, or does with little to go by.
         reasons: Requests by what became of them, in words.
+        rules: What in the frames is no tissue, and how many annotated frames can be painted on: one line.
+        painted_on: Frames that a kept case is painted on.
+        findings: By finding how it acted in the prompts, and how far kept lesions show what it implies.
     """
 
     funnel: Funnel
@@ -75,6 +80,9 @@ class GenerateSummary:
     left_out_of_prompts: Mapping[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     reasons: Mapping[str, int] = field(default_factory=dict)
+    rules: str = ""
+    painted_on: int = 0
+    findings: Mapping[str, Acted] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, as `summary.json` holds them."""
@@ -120,16 +128,16 @@ def generate(
         >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
     model, data, out = Path(model), Path(data), Path(out)
-    plan = make_plan(model, data, config, seed, device)
+    plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
         train = [case for case in read_dataset(data).split("train") if case.mask]
-        RequestDrawer(train, seed, config, backgrounds_of(config), budget=plan.budget).draw(0)
+        RequestDrawer(train, seed, config, backgrounds_of(config), budget=plan.budget, rules=learned.rules).draw(0)
     notices = notices_of_gate(plan)
-    for line in [*notices, *([plan.budget.table()] if plan.budget else [])]:
+    for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
     with claimed(out, plan.contents()):
         try:
-            return _written(plan, out, workers, notices)
+            return _written(plan, out, workers, notices, learned)
         finally:
             workshop_of.cache_clear()  # the model leaves memory with its last shard
 
@@ -143,7 +151,7 @@ def notices_of_gate(plan: Plan) -> list[str]:
     return [*gate.notices(), *(critic.notices() if critic else [])]
 
 
-def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str]) -> GenerateSummary:
+def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str], learned: LearnedRules) -> GenerateSummary:
     """Complete the shards, write the set, and return its summary."""
     folders = [shard_folder(out, shard) for shard in _complete(plan, out, workers)]
     rows = _mark_surplus([row for folder in folders for row in read_rows(folder / ROWS)], plan.quotas())
@@ -157,6 +165,11 @@ def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str]) -> Gen
     write_json(out / PROVENANCE, provenance_of(plan))
     write_sheet(out, rows)
     summary = _summary(plan, rows, sum(read_json(folder / SECONDS) for folder in folders), notices)
+    library = check_config(plan.config)
+    findings = acted(rows, library, out, learned.rules)
+    if findings or not is_generic(plan.config):
+        log.warning(line_of(findings, library))
+    summary = replace(summary, rules=learned.line(), findings=findings)
     write_json(out / SUMMARY, summary.as_dict())
     return summary
 
@@ -181,6 +194,7 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
         left_out_of_prompts=dict(sorted(unknown.items())),
         notices=tuple(notices),
         reasons=reasons_of(rows),
+        painted_on=len({row.request.background for row in kept(rows)}),
     )
 
 

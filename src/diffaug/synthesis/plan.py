@@ -10,6 +10,7 @@ from diffaug.compute.devices import device_of
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, check_dataset, read_dataset
@@ -100,7 +101,8 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device
             "changed since; fit a model on this data set"
         )
     findings = "" if is_generic(config) else digest_of_value(library.model_dump(mode="json"))
-    budget, backgrounds = budget_of(dataset, config), check_backgrounds(config, dataset, digests)
+    rules = read_rules(model).rules
+    budget, backgrounds = budget_of(dataset, config, rules), check_backgrounds(config, dataset, digests)
     return Plan(model, data, config, seed, digest, digest_of_value(digests), findings, place, budget, backgrounds)
 
 
@@ -165,7 +167,7 @@ def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping
     return digest_of_value([[case.id, digest_of_case(case)] for case in others])
 
 
-def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
+def budget_of(dataset: Dataset, config: GenerateConfig, rules: FrameRules = ENDOSCOPIC) -> Budget | None:
     """Return what the kept cases should be like; None for the aim `match`.
 
     Raises:
@@ -178,7 +180,7 @@ def budget_of(dataset: Dataset, config: GenerateConfig) -> Budget | None:
         needs = read_needs(config.baseline, train, [*dataset.split("val"), *dataset.split("test")])
     if config.aim == "match":
         return None
-    return make_budget(config.aim, RequestDrawer(train, 0, config).words_of_cases(), config.count, needs)
+    return make_budget(config.aim, RequestDrawer(train, 0, config, rules=rules).words_of_cases(), config.count, needs)
 
 
 def provenance_of(plan: Plan) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from diffaug.artifacts import (
 from diffaug.compute.progress import tracked
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view, lost_from_view
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.images import Pixels, write_png
@@ -110,9 +111,10 @@ def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, dev
         >>> diffaug.remove("models/mine", "data/mine", "removed/mine")  # doctest: +SKIP
     """
     model, data, out = Path(model), Path(data), Path(out)
-    digest, (cases, hidden) = verify(model), removable_cases(data)
+    digest, rules = verify(model), read_rules(model).rules
+    cases, hidden = removable_cases(data, rules)
     painter = Painter.load(model, device, sealed=False)
-    remover = Remover(painter.model, painter.calibration, painter.validators, seed)
+    remover = Remover(painter.model, painter.calibration, painter.validators, seed, rules=rules)
     identity = {
         "margin": MARGIN, "context": CONTEXT, "strength": [STRENGTH, MIRRORED_STRENGTH], "seed": seed, "model": digest,
         "data": digest_of_value({case.id: digest_of_case(case) for case in cases}), "device": str(painter.model.device),
@@ -121,8 +123,12 @@ def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, dev
         return _written(cases, remover, out, digest, hidden)
 
 
-def removable_cases(data: Path) -> tuple[list[Case], tuple[str, ...]]:
+def removable_cases(data: Path, rules: FrameRules = ENDOSCOPIC) -> tuple[list[Case], tuple[str, ...]]:
     """Return the annotated training cases whose lesions can be removed, and the ids of the others.
+
+    Args:
+        data: A data set folder.
+        rules: What in its frames is no tissue.
 
     Raises:
         DataError: There is none, or a case breaks a rule.
@@ -131,7 +137,7 @@ def removable_cases(data: Path) -> tuple[list[Case], tuple[str, ...]]:
     if not cases:
         raise DataError(f"removal needs annotated training cases: {data} has none; annotate some")
     check_dataset(cases, "checking images")
-    hidden = tuple(case.id for case in cases if not _can_be_cleared(case))
+    hidden = tuple(case.id for case in cases if not _can_be_cleared(case, rules))
     seen = [case for case in cases if case.id not in hidden]
     if not seen:
         raise DataError(
@@ -141,10 +147,10 @@ def removable_cases(data: Path) -> tuple[list[Case], tuple[str, ...]]:
     return seen, hidden
 
 
-def _can_be_cleared(case: Case) -> bool:
+def _can_be_cleared(case: Case, rules: FrameRules) -> bool:
     """Tell whether all lesions of a case are seen, and tissue of its frame covers them."""
     frame, mask = case.read_image(), case.read_mask()
-    field = field_of_view(frame)
+    field = field_of_view(frame, rules)
     return not lost_from_view(mask, field).any() and is_covered(frame, mask, field)
 
 
@@ -156,7 +162,7 @@ def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hi
 
     rows = [_read_row(_row_path(out, case)) for case in cases]
     write_jsonl(out / MANIFEST, (asdict(row) for row in rows))
-    write_cases(out, [_made(out, case) for case in cases])
+    write_cases(out, [_made(out, case, remover.rules) for case in cases])
     write_sheet(cases[:SHEET_CASES], out)
     regions = [region for row in rows for region in row.regions]
     before, after = ([getattr(region, name) for region in regions] for name in ("found_before", "found_after"))
@@ -179,8 +185,8 @@ def _is_made(out: Path, case: Case) -> bool:
     return all(path.is_file() for path in (_row_path(out, case), made.image, made.mask) if path)
 
 
-def _made(out: Path, case: Case) -> Case:
-    name, prompt = f"{case.id}-removed", domain_of(case.class_names).normal_prompt
+def _made(out: Path, case: Case, rules: FrameRules = ENDOSCOPIC) -> Case:
+    name, prompt = f"{case.id}-removed", domain_of(case.class_names, rules).normal_prompt
     image, mask = (out / kind / f"{name}.png" for kind in ("images", "masks"))
     return Case(name, image, mask, case.group, case.split, prompt, classes=case.classes)
 

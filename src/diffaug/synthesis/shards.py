@@ -85,9 +85,9 @@ def workshop_of(plan: Plan) -> Workshop:
     known = KnownWords(read_words(plan.model), painter.model.reads)
     drawer = RequestDrawer(
         fitted_cases(read_dataset(plan.data), calibration), plan.seed, plan.config, backgrounds_of(plan.config),
-        known_words=known, budget=plan.budget, folds=calibration.folds,
+        known_words=known, budget=plan.budget, folds=calibration.folds, rules=painter.rules,
     )  # fmt: skip
-    remover = Remover(painter.model, calibration, painter.validators, plan.seed)
+    remover = Remover(painter.model, calibration, painter.validators, plan.seed, rules=painter.rules)
     gate = Gate(painter.validators, passing(thresholds_of(plan, calibration), plan.config.paint_all))
     return Workshop(plan, painter, LayoutMaker(drawer, remover, painter.sampler.strength == 1.0), gate)
 

@@ -15,6 +15,8 @@ import torch
 
 from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_json, write_json
 from diffaug.compute.devices import device_of, leave_others, this_process
+from diffaug.conditioning.proposal import check_domain, learn_frames
+from diffaug.conditioning.rules import LearnedRules, write_rules
 from diffaug.config import FitConfig, GenerateConfig, SamplerConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
@@ -162,6 +164,7 @@ def fit(
     data, model = Path(data), Path(model)
     place, process = device_of(device), this_process()
     check_batch(config.denoiser.batch_size, process)
+    check_domain(config.domain)
     start = usable_base(base if isinstance(base, str | None) else Path(base), config)
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
@@ -187,7 +190,8 @@ def _fitted(
 ) -> FitSummary | None:
     """Train every part, write the model folder, and seal it."""
     model, config, seed, clock = job.model, job.config, job.seed, _Clock()
-    cases = [Annotated.of(case) for case in job.annotated]
+    learned = learn_frames(job.annotated, config.domain, "learning rules")
+    cases = [Annotated.of(case, learned.rules) for case in job.annotated]
     images = [case.image for case in cases] + [case.read_image() for case in job.unannotated]
     clock.note("read")
 
@@ -222,19 +226,25 @@ def _fitted(
     # The folder, all but its seal.
     words = words_read(painter, [windows for windows, _ in sources])
     words |= read_words(job.base.folder) if job.base else set()
-    write_parts(model, painter, config.sampler, words, networks)
+    write_parts(model, painter, config.sampler, words, networks, learned)
     write_seen(model, seen_after(job.base, images[: len(cases)], images[len(cases) :]))
 
     # Looks on the way, and how real it looks: samples painted to the end tell what those that are accepted looked like
     # before, and teach a critic.
     first = first_calibration(model, config, scores, folds, max(1, painter.classes))
-    made = Painter(painter, config.sampler, first, networks, job.painting.slots)
+    made = Painter(painter, config.sampler, first, networks, job.painting.slots, rules=learned.rules)
     calibration, critic = write_gates(model, made, cases, config.validator.trajectories, job.painting, seed)
     clock.note("trajectories")
 
     is_soft = fidelity.psnr_db < LEAST_PSNR and not painter.trains_codec
     told = [*calibration.notices(), *(critic.notices() if critic else [])]
-    notices = [*notices, *told, *rare_classes(cases, job.class_names, config.validator.alpha)]
+    notices = [
+        learned.line(),
+        learned.domain_line(),
+        *notices,
+        *told,
+        *rare_classes(cases, job.class_names, config.validator.alpha),
+    ]
     summary = FitSummary(
         annotated=len(job.annotated),
         unannotated=len(job.unannotated),
@@ -288,12 +298,18 @@ def seen_after(base: Checkpoint | None, annotated: Sequence[Pixels], others: Seq
 
 
 def write_parts(
-    model: Path, painter: LatentInpainter, sampler: SamplerConfig, words: set[str], networks: Sequence[Any]
+    model: Path,
+    painter: LatentInpainter,
+    sampler: SamplerConfig,
+    words: set[str],
+    networks: Sequence[Any],
+    learned: LearnedRules,
 ) -> None:
-    """Write the painter, how it is sampled, the words it knows and the fold validators."""
+    """Write the painter, how it is sampled, the words it knows, the fold validators and the rules of its frames."""
     painter.save(model)
     write_words(model, words)
     write_sampler(model, sampler)
+    write_rules(model, learned)
     for fold, network in enumerate(networks):
         network.save_pretrained(model / "validator" / str(fold))
 

@@ -108,9 +108,10 @@ def painted_samples(
     calibration, own_seed = painter.calibration, seed_of_request(seed, -1) % 2**31
     plain: dict[str, Any] = {"negatives": 0.0, "backgrounds": None}
     drawer = RequestDrawer(
-        cases, own_seed, config.model_copy(update=plain), known_words=known_words, folds=calibration.folds
-    )
-    remover = Remover(painter.model, calibration, painter.validators, own_seed)
+        cases, own_seed, config.model_copy(update=plain), known_words=known_words, folds=calibration.folds,
+        rules=painter.rules,
+    )  # fmt: skip
+    remover = Remover(painter.model, calibration, painter.validators, own_seed, rules=painter.rules)
     maker = LayoutMaker(drawer, remover, painter.sampler.strength == 1.0)
     gate = Gate(painter.validators, calibration.fixed(0.0))
     requests = [drawer.draw(index) for index in range(count)]

@@ -201,7 +201,9 @@ def train_validators(
         guide: The painter under the guidance of generation.
     """
     windows, case_of = search_windows(model, cases, seed, config.windows_per_case)
-    rows = labelled_latents(model, windows, case_of, seed, guide, domain_of(cases[0].case.class_names).normal_prompt)
+    rows = labelled_latents(
+        model, windows, case_of, seed, guide, domain_of(cases[0].case.class_names, cases[0].rules).normal_prompt
+    )
     fold_of = torch.tensor([folds[case.case.id] for case in cases])[rows.case]
     row_of = torch.arange(len(rows.times))
     networks = []

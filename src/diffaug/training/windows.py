@@ -19,6 +19,7 @@ from diffaug.compute.progress import tracked
 from diffaug.conditioning.attributes import Attributes, measure_attributes
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import ASPECTS, describe_region, words_of
+from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import lesion_masks
@@ -207,14 +208,15 @@ class Annotated:
     lesions: list[Mask]
     attributes: list[Attributes]
     classes: Mask | None = None
+    rules: FrameRules = ENDOSCOPIC
 
     @staticmethod
-    def of(case: Case) -> "Annotated":
-        """Read and measure a case."""
+    def of(case: Case, rules: FrameRules = ENDOSCOPIC) -> "Annotated":
+        """Read and measure a case; the rules say what in its frame is no tissue."""
         image, mask = case.read_image(), case.read_mask()
         lesions = lesion_masks(mask)
-        attributes = [measure_attributes(image, lesion) for lesion in lesions]
-        return Annotated(case, image, mask, lesions, attributes, case.read_masks() if case.classes else None)
+        attributes = [measure_attributes(image, lesion, rules) for lesion in lesions]
+        return Annotated(case, image, mask, lesions, attributes, case.read_masks() if case.classes else None, rules)
 
     @property
     def masks(self) -> Mask:
@@ -250,9 +252,9 @@ def lesion_window(case: Annotated, side: int, cells: int, context: tuple[float, 
 
 def _described(case: Annotated, pick: int, keep: set[str], mask: Tensor, rng: Rng) -> str:
     """Describe a lesion as the window (1, K, H, W) shows it after its turn."""
-    domain = domain_of(case.case.class_names)
+    domain = domain_of(case.case.class_names, case.rules)
     more = {aspect for aspect in domain.aspects if rng.random() < SAID}
-    return domain.describe(words_of(case.attributes[pick]), keep | more, mask[0].numpy() > 0.5)
+    return domain.describe(words_of(case.attributes[pick], case.rules.grey), keep | more, mask[0].numpy() > 0.5)
 
 
 def random_square(shape: tuple[int, int], rng: Rng, smallest: float = 0.2, largest: float = 1.0) -> Window:
@@ -269,10 +271,12 @@ def normal_window(case: Annotated, side: int, cells: int, rng: Rng, tries: int =
         window = random_square(case.mask.shape, rng, largest=0.8)
         label = window_masks(case.masks, window, side)
         region = random_blob(side, rng)
-        if float((region * dilated(label, 2)).sum()) == 0 and _is_lit(case.image, window):
+        if float((region * dilated(label, 2)).sum()) == 0 and (
+            case.rules.border is None or _is_lit(case.image, window)
+        ):
             image = _jittered(window_image(case.image, window, side), rng)
             empty, scale = torch.zeros_like(label), scale_of(window.side, case.mask.shape, cells)
-            prompt = domain_of(case.case.class_names).normal_prompt
+            prompt = domain_of(case.case.class_names, case.rules).normal_prompt
             return _turned(Sketch(image, region, empty, label, scale, prompt), rng)
     return None
 
@@ -298,7 +302,7 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
             break
     whole = torch.ones_like(union(label))
     region = whole if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
-    prompt = domain_of(case.case.class_names).normal_prompt if float(label.sum()) == 0 else ""
+    prompt = domain_of(case.case.class_names, case.rules).normal_prompt if float(label.sum()) == 0 else ""
     image = _jittered(window_image(case.image, window, side), rng, JITTER)
     return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
 
