@@ -433,6 +433,17 @@ def test_busi_is_read_as_published(tmp_path: Path) -> None:
     assert sum(case.negative for case in imported("busi", flat, tmp_path / "c", split="100:0:0")[0]) == 2
 
 
+def test_a_stack_is_one_line_and_the_remedies_work(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", "images/c{}.tif", "masks/c{}.png")
+    pages = [Image.fromarray(picture(index)) for index in range(3)]
+    pages[0].save(source / "images/c1.tif", save_all=True, append_images=pages[1:])
+    assert "holds 3; save each" in one_line(source, tmp_path / "data")
+    pages[0].save(source / "images/c1.tif", save_all=True, append_images=[pages[1].resize((6, 5))])
+    assert len(imported("folder", source, tmp_path / "preview")[0]) == 4
+    pages[0].save(source / "images/c1.tif")
+    assert len(imported("folder", source, tmp_path / "data")[0]) == 4
+
+
 def test_masks_of_unequal_size_are_not_united(tmp_path: Path) -> None:
     source = pairs(tmp_path / "source", "c{}.png", "c{}_mask.png")
     put(source / "c1_mask_1.png", lesion(20, 48))
@@ -451,6 +462,7 @@ def test_masks_of_unequal_size_are_not_united(tmp_path: Path) -> None:
         ("test patient 1", "", "", True),
         ("scan_012", "", "", True),
         ("P0042", "", "", True),
+        ("No Lesion", "", "", False),
         ("benign", "", "", False),
     ],
 )

@@ -29,7 +29,9 @@ def strict(fitted, phantoms, tmp_path_factory):
     """The fitted model, whose gate stops about a third of the samples and rejects some at the end."""
     out = tmp_path_factory.mktemp("strict")
     generate(with_thresholds(fitted, out / "lenient", {"2": 0.0, "4": 0.0}), phantoms, out / "synthetic", CONFIG)
-    scores = np.array([[c.score for c in row.checks] for row in read_rows(out / "synthetic" / "manifest.jsonl")])
+    scores = np.array(
+        [[c.score for c in row.checks] for row in read_rows(out / "synthetic" / "manifest.jsonl") if row.checks]
+    )
     middle = float(np.median(scores[scores[:, 0] > np.quantile(scores[:, 0], 0.34), 1]))
     return with_thresholds(fitted, out / "model", {"2": float(np.quantile(scores[:, 0], 0.34)), "4": middle})
 

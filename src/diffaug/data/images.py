@@ -140,6 +140,22 @@ def is_deep(path: Path) -> bool:
         return False  # whoever decodes the file says what is wrong with it
 
 
+def count_pages(path: Path) -> int:
+    """Return how many images of one size a TIFF file holds; 1 for other files, and where it cannot be opened."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                size, pages = image.size, getattr(image, "n_frames", 1)
+                if pages > 1:
+                    image.seek(1)
+                return pages if image.size == size else 1  # a smaller second page is a preview
+    except (*DAMAGE, Image.DecompressionBombError):
+        return 1  # whoever decodes the file says what is wrong with it
+
+
 def read_deep(path: Path, case: str = "") -> NDArray[Any]:
     """Return the values of a file of more than 8 bits, shape (H, W), as they are stored.
 

@@ -22,6 +22,7 @@ from diffaug.data.images import (
     PERCENTILES,
     Label,
     class_values,
+    count_pages,
     eight_bit,
     is_deep,
     is_lossy,
@@ -122,6 +123,7 @@ def _words(window: tuple[float, float] | None) -> str:
 
 def _prepared(record: Record, how: Preparing) -> Prepared | None:
     """Prepare one record; None where its mask is empty and such cases are left out."""
+    _check_pages(record)
     image, notes = _image_of(record, how)
     mask, lesion, values = _mask_of(record, how, image)
     attributes = dict(record.attributes)
@@ -145,6 +147,18 @@ def _prepared(record: Record, how: Preparing) -> Prepared | None:
     classes = how.labelling.classes if how.labelling else ()
     case = Case(record.id, image, mask, record.group, record.split, record.prompt, attributes, classes)
     return Prepared(case, tuple(notes), values)
+
+
+def _check_pages(record: Record) -> None:
+    """Refuse a TIFF stack, of which only the first image would be read."""
+    parts = (record.image, *(record.mask if isinstance(record.mask, tuple) else (record.mask,)))
+    for path in (part for part in parts if isinstance(part, Path)):
+        pages = count_pages(path)
+        if pages > 1:
+            raise DataError(
+                f"a file holds one image: case {record.id} ({path}) holds {pages}; save each as a file of its own, or "
+                "the stack as NIfTI"
+            )
 
 
 def _origin(record: Record) -> object:

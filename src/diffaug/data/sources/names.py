@@ -27,7 +27,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "ts"), "test"),
     **dict.fromkeys(("unannotated", "unlabelled", "unlabeled"), "unannotated"),
 }
-FREE_WORDS = _words("normal normals negative negatives healthy lesionfree")
+FREE_WORDS = _words("normal normals negative negatives healthy lesionfree nolesion nolesions")
 # Folders of these words sort images by diagnosis or format: they are no patients.
 PLAIN_WORDS = _words(
     "benign malignant positive positives abnormal lesion lesions polyp polyps tumor tumors tumour tumours cancer",
@@ -78,7 +78,7 @@ def read_folder_name(name: str) -> FolderName:
         kind = ""
     singles = {part for part in parts if not part.isdigit()}
     known = IMAGE_WORDS | MASK_WORDS | set(SPLIT_WORDS) | FREE_WORDS | PLAIN_WORDS
-    whole = not numbered and singles <= known | {"lesion", "free", "ground", "truth", "un", "annotated"}
+    whole = not numbered and singles <= known | {"lesion", "free", "no", "ground", "truth", "un", "annotated"}
     split = next((SPLIT_WORDS[part] for part in parts if part in SPLIT_WORDS), "") if whole or kind else ""
     free = bool(words & FREE_WORDS) and (whole or bool(kind))
     plain = whole and bool(singles)
