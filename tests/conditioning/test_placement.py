@@ -193,3 +193,15 @@ def test_frames_that_are_no_multiple_of_a_cell_are_handled(ellipse_in):
         assert place is not None
         new = paste(shape, *place, (301, 443))
         assert np.count_nonzero(new) == np.count_nonzero(shape) and not (new & lesion).any()
+
+
+def test_few_frames_with_highlights_at_one_place_show_no_print():
+    rng = np.random.default_rng(0)
+    frames = np.full((24, 176, 176, 3), (150, 90, 80), np.uint8)
+    for frame in frames:  # highlights anywhere, as wet tissue has them, and a mark of the recorder at one place
+        for row, column in rng.integers(30, 170, (110, 2)):
+            frame[row : row + 2, column : column + 2] = 235
+        frame[10:12, 10:20] = 235
+    printed = printed_on(frames)
+    assert printed[10:12, 10:20].all()
+    assert printed[40:160, 40:160].mean() < 0.02

@@ -38,7 +38,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import MaskTransform, Placement, Request
+from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
@@ -203,10 +203,14 @@ class RequestDrawer:
         drawn = self._placements.draw(rng)
         aim = self.budget.stratum_of(index // self.per_case // self.config.shard_size) if self.budget else ""
         wanted = aim.split(maxsplit=1)[0] if aim else self._masks.draw_size(names[0], rng) if names else ""
-        for size, tried in ((wanted, ANY if aim else SIZED), ("", 0 if aim else ANY)):
+        passes = [(wanted, ANY if aim else SIZED, False), ("", 0 if aim else ANY, False)]
+        if self.config.place == "mixed" and not aim:
+            passes.append(("", ANY, True))  # better one lesion more in a frame than no case
+        for size, tried, adds in passes:
             for name in names[:tried]:
-                placement = self._placements.on(name, index, drawn)
-                placed = self._placed_on(name, placement, aim, size, rng, taken)
+                placement = "free" if adds else self._placements.on(name, index, drawn)
+                draw = partial(self._masks.draw, aim, name, rng)
+                placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim)
                 if placed is None:
                     continue
                 request = self._describe(placed, index, seed, aim, rng)
@@ -244,19 +248,12 @@ class RequestDrawer:
         rng = np.random.default_rng((seed, 2))
         for name in in_turn(self.backgrounds.names, self.seed, self._turns.of(number))[:ANY]:
             draw = partial(self._masks.draw, "", name, rng)
-            placed = self._placer.on_tissue(name, "free", draw, lambda _: True, rng)
+            placed = self._placer.on_tissue(name, "free", draw, "", rng)
             if placed is not None:
                 mask = placed.draft_mask(self.backgrounds.draft(placed.background).size)
                 prompt, size = self.domain.normal_prompt, size_class(float(mask.mean()))
                 return placed.request(index, seed, prompt, size, negative=True)
         return None
-
-    def _placed_on(
-        self, name: str, placement: Placement, aim: str, size: str, rng: np.random.Generator, taken: Mask | None
-    ) -> Placed | None:
-        """Seek a place for a mask of a size class, or of any, on one background."""
-        draw = partial(self._masks.draw, aim, name, rng)
-        return self._placer.place(name, placement, draw, lambda share: size in (size_class(share), ""), rng, taken)
 
     def _options(self, background: str, index: int) -> list[str]:
         """Return the cases of a background's kind in the order of their turns."""

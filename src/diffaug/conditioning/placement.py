@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft, ndimage, stats
 
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
 from diffaug.conditioning.masks import paste
@@ -24,6 +24,7 @@ CELLS = 128  # longest side of the grid of positions
 BLACK = 26  # of 255; a box is no darker
 GREY, WHITE = 4.0, 90.0  # chroma, L*; a flat surface below both is an overlay box
 STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above the surroundings, largest chroma, least L* of written strokes
+CHANCE = 1e-3  # of the places at which strokes of several frames coincide without being printed
 SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are compared for that, at most; fewer than the second prove nothing
 DEEP = 22.0  # L*; darker tissue is too far from the camera to show a lesion
 LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of the frame), as 19 of 20 real lesions are
@@ -118,9 +119,15 @@ def strokes(lab: Values) -> Mask:
 
 
 def stroke_shares(images: Iterable[Pixels]) -> NDArray[np.float32] | None:
-    """Return the share of frames of one size that have a stroke at each pixel, (H, W); None for too few frames."""
+    """Return the share of frames of one size that have a stroke at each pixel, (H, W); 0 where that may be by chance.
+
+    None for too few frames.
+    """
     marks = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
-    return np.mean(marks, axis=0, dtype=np.float32) if len(marks) >= LEAST_SAMPLE else None
+    if len(marks) < LEAST_SAMPLE:
+        return None
+    shares = np.mean(marks, axis=0, dtype=np.float32)
+    return np.where(shares >= by_chance(len(marks), float(shares.mean())), shares, np.float32(0.0))
 
 
 def printed_on(images: Iterable[Pixels], rules: FrameRules = ENDOSCOPIC) -> Mask | None:
@@ -142,6 +149,18 @@ def printed_at(shares: NDArray[np.float32] | None, least: float) -> Mask | None:
         return None
     height = max(1, round(max(shares.shape) / 176))
     return np.asarray(ndimage.binary_dilation(shares >= least, CORNERS, iterations=height))
+
+
+def by_chance(frames: int, share: float) -> float:
+    """Return the share of some frames that have a stroke at one place by chance, in 1 of 1,000 places at most.
+
+    Highlights are strokes, too: of few frames several have one at the same place (binomial distribution).
+
+    Args:
+        frames: Their number.
+        share: Of the pixels of a frame that are strokes.
+    """
+    return float(stats.binom.ppf(1 - CHANCE, frames, share) + 1) / frames
 
 
 def writing(lab: Values, printed: Mask | None = None) -> Mask:

@@ -10,17 +10,19 @@ import numpy as np
 from scipy import ndimage
 
 from diffaug.conditioning.backgrounds import Backgrounds
-from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, render
+from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, draw_transform, render
 from diffaug.conditioning.placement import BAND, place_free, place_replace
 from diffaug.conditioning.request import Placed
 from diffaug.conditioning.sites import Sites
 from diffaug.data.images import Mask
+from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Placement
 
 TRIES = 4  # masks for each background and placement
 DRAWS = 40  # masks that are drawn to find those of the wanted size
 SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
 SIMILAR = (0.95, 1.5)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
+OWN, OWN_TURN = 3, 0.3  # tries with the outline of the old lesion itself, and how much less it is turned than others
 REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
 
 Drawn = Callable[[], tuple[MaskEntry, MaskTransform]]  # draws a mask
@@ -46,9 +48,10 @@ class Placer:
         name: str,
         placement: Placement,
         draw: Drawn,
-        size: Callable[[float], bool],
+        size: str,
         rng: np.random.Generator,
         taken: Mask | None = None,
+        own: bool = True,
     ) -> Placed | None:
         """Seek a place on a background for the drawn placement; in a mix also for those that keep the lesions' number.
 
@@ -56,9 +59,10 @@ class Placer:
             name: The background.
             placement: As drawn. On a frame without lesions a mix places freely.
             draw: Draws a mask that suits the background.
-            size: Tells whether a share of the frame is of a wanted size.
+            size: The size class of masks; empty for any. One that replaces a lesion has about the size of that.
             rng: Decides where.
             taken: Where other new lesions lie in the draft of the background; None for nowhere.
+            own: Whether a lesion may be replaced by one of its own outline, where no drawn mask covers it.
         """
         has_lesion = bool(self._backgrounds.lesions_of(name))
         kinds: tuple[Placement, ...] = (placement,)
@@ -68,7 +72,7 @@ class Placer:
         for kind in dict.fromkeys(kinds):
             placed = None
             if kind == "replace":
-                placed = self._replace(name, draw, rng, taken) if has_lesion else None
+                placed = self._replace(name, draw, rng, taken, OWN if own else 0) if has_lesion else None
             elif kind == "free" or self._can_be_cleared(name):
                 placed = self.on_tissue(name, kind, draw, size, rng, taken)
             if placed is not None:
@@ -80,7 +84,7 @@ class Placer:
         name: str,
         kind: Placement,
         draw: Drawn,
-        size: Callable[[float], bool],
+        size: str,
         rng: np.random.Generator,
         taken: Mask | None = None,
     ) -> Placed | None:
@@ -88,11 +92,11 @@ class Placer:
         tries = 0
         for _ in range(DRAWS):
             entry, transform = draw()
-            if not size(entry.relative_area * transform.scale**2):
+            if not _is_of(size, entry, transform):
                 continue
             smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
             for form in (transform, smaller) if kind == "free" else (transform,):
-                if size(entry.relative_area * form.scale**2):
+                if _is_of(size, entry, form):
                     placed = self._at(name, kind, entry, form, rng, taken)
                     if placed is not None:
                         return placed
@@ -123,7 +127,9 @@ class Placer:
         place = place_free(places, shape, rng, self._margin(shape), density)
         return self._placed(name, kind, entry, transform, shape, place)
 
-    def _replace(self, name: str, draw: Drawn, rng: np.random.Generator, taken: Mask | None) -> Placed | None:
+    def _replace(
+        self, name: str, draw: Drawn, rng: np.random.Generator, taken: Mask | None, own: int = OWN
+    ) -> Placed | None:
         """Cover one of the lesions of a background with a mask of about its size, which it is scaled to if need be."""
         places, tries = self._backgrounds.placement_map(name).without(taken), 0
         lesions = [old for old in self._backgrounds.lesions_of(name) if not places.is_written_on(old.draft.in_frame())]
@@ -132,8 +138,8 @@ class Placer:
         if not lesions:
             return None
         old = lesions[int(rng.integers(len(lesions)))]
-        for _ in range(DRAWS):
-            entry, transform = draw()
+        for number in range(DRAWS + own):
+            entry, transform = draw() if number < DRAWS and tries < 2 * TRIES else self._own(old, rng)
             share = float(entry.relative_area / old.relative_area)
             ratio = float(np.clip(share * transform.scale**2, *SIMILAR))
             scale = round(float(np.sqrt(ratio / share)), 4)
@@ -146,9 +152,14 @@ class Placer:
             if place is not None:
                 return self._placed(name, "replace", entry, form, shape, place)
             tries += 1
-            if tries == 2 * TRIES:
+            if tries == 2 * TRIES + own:
                 break
         return None
+
+    def _own(self, old: MaskEntry, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
+        """Return the outline of the lesion that is replaced, changed a little: it covers what few others cover."""
+        transform = draw_transform(rng)
+        return old, replace(transform, angle=round(OWN_TURN * transform.angle, 2), flip=False)
 
     def _placed(
         self,
@@ -174,3 +185,8 @@ class Placer:
     def _margin(self, shape: Mask) -> float:
         """Return the px of tissue that the blending band takes."""
         return max(2.0, BAND * float(max(shape.shape)))
+
+
+def _is_of(size: str, entry: MaskEntry, transform: MaskTransform) -> bool:
+    """Tell whether a mask is of a size class; every mask is of the empty one."""
+    return size in (size_class(entry.relative_area * transform.scale**2), "")

@@ -111,7 +111,7 @@ def _painted(data: Dataset, folder: Path) -> Iterable[dict[str, Values]]:
         case, background = made.case(row), data[row.request.background]
         old = components(background.read_mask()) if background.mask else []
         found = components(case.read_mask())
-        values = _measured(case.read_image(), [lesion for lesion in found if not _is_old(lesion, old)])
+        values = _measured(case.read_image(), [lesion for lesion in found if not _is_old(lesion, old)], found)
         yield {**values, "number": np.array([float(len(found))])} if values else {}
 
 
@@ -124,12 +124,18 @@ def _is_old(lesion: Lesion, olds: Sequence[Lesion]) -> bool:
     return False
 
 
-def _measured(image: Pixels, lesions: Sequence[Lesion]) -> dict[str, Values]:
-    """Return the values of each quantity in one image; nothing where there is no lesion."""
+def _measured(image: Pixels, lesions: Sequence[Lesion], present: Sequence[Lesion] = ()) -> dict[str, Values]:
+    """Return the values of each quantity in one image; nothing where there is no lesion.
+
+    Args:
+        image: Pixels, (H, W, 3).
+        lesions: Those to measure.
+        present: All lesions of the image, none of which count as what is around others; those to measure by default.
+    """
     if not lesions:
         return {}
     grey, every = image.mean(axis=2, dtype=np.float32), np.zeros(image.shape[:2], dtype=bool)
-    for lesion in lesions:
+    for lesion in present or lesions:
         every[lesion.slices] |= lesion.crop
     usual, rows = float(np.median(grey[::4, ::4])), []
     for lesion in lesions:
