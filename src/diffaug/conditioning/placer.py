@@ -41,7 +41,7 @@ class Placer:
             several: Whether a frame gets several new lesions: a mix then paints none of its old ones away.
         """
         self._backgrounds, self._mixed, self._several = backgrounds, mixed, several
-        self._sites = Sites(backgrounds, bank.entries)
+        self._sites, self._bank = Sites(backgrounds, bank.entries), bank
 
     def place(
         self,
@@ -138,6 +138,7 @@ class Placer:
         if not lesions:
             return None
         old = lesions[int(rng.integers(len(lesions)))]
+        own = own if self._bank.components(name) else 0  # a lesion that a network found gives no mask
         for number in range(DRAWS + own):
             entry, transform = draw() if number < DRAWS and tries < 2 * TRIES else self._own(old, rng)
             share = float(entry.relative_area / old.relative_area)
