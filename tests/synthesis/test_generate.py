@@ -547,22 +547,22 @@ def test_a_model_that_keeps_nothing_gives_up_and_leaves_no_set(fitted, phantoms,
     left = {path.name for path in (tmp_path / "synthetic").iterdir()}
     assert left == {".lock", "config.json", "shards"}
     rows = read_rows(shard_folder(tmp_path / "synthetic", 4) / "rows.jsonl")
-    assert all(row.decision == "stopped" for row in rows)
+    assert {row.decision for row in rows if row.checks} == {"stopped"}
+    assert not any(row.decision == "kept" for row in rows)
 
 
 def test_the_sealed_sampler_shapes_what_is_painted(ungated, fitted, phantoms, tmp_path):
-    plain = {row.id: row.image_digest for row in read_rows(ungated / "manifest.jsonl")}
-    for change in ({"solver": "ab2"}, {"guidance": (2.0, 1.5)}, {"strength": 1.0}):
-        name = next(iter(change))
+    def painted(name, **change):
         model = with_sampler(fitted, tmp_path / f"model-{name}", **change)
         generate(model, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off"}))
-        other = {row.id: row.image_digest for row in read_rows(tmp_path / name / "manifest.jsonl")}
-        changed = [key for key in plain if other[key] != plain[key]]
-        assert other.keys() == plain.keys()  # from an example, only light and coarse structure are the sampler's
-        assert len(changed) == len(plain) if name == "strength" else changed
+        return {row.id: row.image_digest for row in read_rows(tmp_path / name / "manifest.jsonl")}
 
-
-# For studies: everything painted to the end, and negatives
+    plain = {row.id: row.image_digest for row in read_rows(ungated / "manifest.jsonl")}
+    noise = painted("noise", strength=1.0)
+    assert noise.keys() == plain.keys() and all(noise[key] != plain[key] for key in plain)
+    for name, change in (("solver", {"solver": "ab2"}), ("guidance", {"guidance": (2.0, 1.5)})):
+        other = painted(name, strength=1.0, **change)
+        assert other.keys() == plain.keys() and all(other[key] != noise[key] for key in plain)
 
 
 def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_pictures(strict, phantoms, unbroken, tmp_path):
@@ -574,7 +574,8 @@ def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_picture
     for row in gated:
         same = whole[row.id]
         assert (row.decision, row.reason) == (same.decision, same.reason)
-        assert row.checks == same.checks[: len(row.checks)]
+        for ours, theirs in zip(row.checks, same.checks, strict=False):  # neighbours in other slots change the rounding
+            assert replace(ours, score=0) == replace(theirs, score=0) and abs(ours.score - theirs.score) < 1e-3
         assert same.image and same.checks[-1].step == same.steps == 4
         if row.image:  # the same numbers in slots of other neighbours differ by rounding
             one, other = (read_image(folder / row.image).astype(int) for folder in (unbroken, out))
@@ -622,13 +623,10 @@ def test_a_negative_paints_tissue_off_the_lesions_and_its_label_is_the_backgroun
             assert changed.any() and not (changed & ~region).any()
 
 
-def test_a_request_is_the_same_whether_or_not_others_are_negatives(filled, ungated):
+def test_a_request_has_the_same_seed_whether_or_not_others_are_negatives(filled, ungated):
     plain = {row.request.index: row for row in read_rows(ungated / "manifest.jsonl")}
-    for row in read_rows(filled / "manifest.jsonl"):
-        if not row.request.negative and row.request.index in plain:
-            assert row.request == plain[row.request.index].request
-    negative = next(row for row in read_rows(filled / "manifest.jsonl") if row.request.negative)
-    assert negative.request.negative
+    shared = [row for row in read_rows(filled / "manifest.jsonl") if row.request.index in plain]
+    assert shared and all(row.request.seed == plain[row.request.index].request.seed for row in shared)
 
 
 def test_a_set_says_which_images_and_annotations_its_model_was_fitted_on(ungated, phantoms):
