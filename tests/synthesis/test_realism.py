@@ -34,6 +34,11 @@ def rows_under(fitted, phantoms, tmp_path):
     workshop_of.cache_clear()
 
 
+def is_left_over(row):
+    """Tell whether a row was turned down for what its background still shows of a lesion."""
+    return "no tissue of its frame" in row.reason or "after its removal" in row.reason
+
+
 def test_a_critic_that_accepts_everything_changes_no_picture(rows_under):
     accepting, none = rows_under(0.6, "accepting"), rows_under(None, "none")
     assert [row.image_digest for row in accepting] == [row.image_digest for row in none]
@@ -43,7 +48,8 @@ def test_a_critic_that_accepts_everything_changes_no_picture(rows_under):
 
 
 def test_what_looks_painted_is_turned_down_with_a_reason_and_shown_as_a_preview(rows_under):
-    rows = [row for row in rows_under(0.4, "strict") if not row.request.negative and row.look]
+    rows = [row for row in rows_under(0.4, "strict") if row.look and not row.request.negative and not is_left_over(row)]
+    rows = [row for row in rows if row.decision != "stopped"]
     assert rows and {row.decision for row in rows} == {"rejected"}
     assert {row.reason for row in rows} == {"looks painted: 0.50 over 0.40"}
     assert not any(row.image for row in rows)
@@ -57,5 +63,7 @@ def test_without_the_realism_gate_nothing_is_looked_at(rows_under, change):
 
 
 def test_what_looks_painted_is_written_where_all_is_painted(rows_under):
-    rows = [row for row in rows_under(0.4, "all", paint_all=True) if not row.request.negative and row.image]
+    rows = rows_under(0.4, "all", paint_all=True)
+    rows = [row for row in rows if row.image and not row.request.negative and not is_left_over(row)]
+    rows = [row for row in rows if row.decision != "stopped"]
     assert rows and all(row.decision == "rejected" and row.look for row in rows)
