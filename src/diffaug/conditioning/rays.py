@@ -6,6 +6,7 @@ then remains to be stretched tells how unlike the two shapes are.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from scipy import ndimage
 from diffaug.data.images import Mask
 
 Values = NDArray[np.float64]
+Rays = NDArray[np.intp]  # numbers of rays
 RAYS = 128  # directions in which an outline is measured
 SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
 TURNS = tuple(range(-30, 31, 6))  # degrees that an example may be turned by: light and gravity keep their directions
@@ -83,11 +85,22 @@ def aligned(source: Values, target: Values, turns: Iterable[float] = TURNS) -> A
         target: Those of the shape that it is to fill.
         turns: Angles that are allowed, degrees.
     """
+    ways, before, after, share = _ways(tuple(sorted(turns, key=abs)))
+    ratio = np.log(target / (source[before] * (1 - share) + source[after] * share))
+    stretches = np.round(ratio.std(axis=1), 4)
+    best = int(np.argmin(stretches))
+    return Alignment(*ways[best], float(stretches[best]))
+
+
+@cache
+def _ways(turns: tuple[float, ...]) -> tuple[list[tuple[float, bool]], Rays, Rays, Values]:
+    """Return the ways to lay a shape: each an angle, and whether it is flipped; and where its rays lie in the source.
+
+    Each ray of the target lies between two of the source; the last array is how far it lies towards the second, and
+    the arrays have the shape (ways, RAYS).
+    """
     directions = np.arange(RAYS) / RAYS * 2 * np.pi
-
-    def laid(angle: float, flip: bool) -> Alignment:
-        ratio = np.log(target / at_directions(source, Alignment(angle, flip).direction(directions)))
-        return Alignment(float(angle), flip, round(float(ratio.std()), 4))
-
-    ways = [laid(angle, flip) for angle in sorted(turns, key=abs) for flip in (False, True)]
-    return min(ways, key=lambda way: way.stretch)
+    ways = [(float(angle), flip) for angle in turns for flip in (False, True)]
+    place = np.array([Alignment(*way).direction(directions) for way in ways]) / (2 * np.pi) * RAYS % RAYS
+    before = np.floor(place).astype(np.intp)
+    return ways, before % RAYS, (before + 1) % RAYS, place - before
