@@ -348,7 +348,7 @@ def test_the_key_of_a_painted_run_follows_content_and_not_places(tmp_path: Path)
         return job.keys()["validated", 0]
 
     before = key(published)
-    assert key(published.replace("endoscopy", "kolon", 1)) != before
+    assert key(published.replace("domain: endoscopy", "domain: kolon", 1)) != before
     findings = tmp_path / "moved.yaml"
     assert key(published, workers=7, count=9) == before
     baseline = make_dataset(tmp_path / "baseline")
