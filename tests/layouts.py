@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,8 +14,10 @@ from diffaug.data.folder import Dataset, write_cases
 from diffaug.data.fundus import DISC_AND_CUP
 from diffaug.data.images import Mask
 from diffaug.data.importing import import_dataset
+from diffaug.errors import ConfigError, DataError
 
 Pixels = NDArray[np.uint8]
+SIDE = (40, 48)  # height and width of a picture, unless given
 
 
 def picture(seed: int, height: int = 40, width: int = 48) -> Pixels:
@@ -43,6 +46,30 @@ def imported(layout: str, source: Path, to: Path, seed: int = 0, **options: Any)
     """Import a source; return the data set and the notices."""
     result = import_dataset(layout, source, to, seed, **options)
     return result.dataset, list(result.notices)
+
+
+def refused(layout: str, source: Path, to: Path, **options: Any) -> str:
+    """Import a source that is refused; return the line, which names a remedy. Nothing was written."""
+    with pytest.raises((DataError, ConfigError)) as error:
+        import_dataset(layout, source, to, **options)
+    assert not to.exists()
+    assert "\n" not in str(error.value)
+    assert ";" in str(error.value)
+    return str(error.value)
+
+
+def put(path: Path, values: np.ndarray, **how: Any) -> Path:
+    """Write an image; the options are those of Pillow."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, **how)
+    return path
+
+
+def box(top: int, left: int, bottom: int, right: int, value: int = 1, size: tuple[int, ...] = SIDE) -> np.ndarray:
+    """Return a mask with a rectangle."""
+    mask = np.zeros(size, np.uint8)
+    mask[top:bottom, left:right] = value
+    return mask
 
 
 def write_pair(folder: Path, stem: str, seed: int, suffix: str = ".png") -> None:

@@ -5,42 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import imported, picture
-from PIL import Image
-
-from diffaug.data.importing import import_dataset
-from diffaug.errors import ConfigError, DataError
-
-SIDE = (40, 48)  # height, width
+from layouts import box, imported, picture, put, refused
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 nibabel = pytest.importorskip("nibabel", reason="the extra nifti is not installed")
 
 
-def one_line(layout: str, source: Path, to: Path, **options: Any) -> str:
-    with pytest.raises((DataError, ConfigError)) as error:
-        import_dataset(layout, source, to, **options)
-    assert not to.exists()
-    assert "\n" not in str(error.value)
-    assert ";" in str(error.value)
-    return str(error.value)
-
-
 def grey(seed: int) -> np.ndarray:
     """Return values of 12 bits, shape (H, W), that start below zero in Hounsfield units."""
     return picture(seed)[:, :, 0].astype(np.uint16) * 15
-
-
-def box(top: int, left: int, bottom: int, right: int, value: int = 1, size: tuple[int, ...] = SIDE) -> np.ndarray:
-    mask = np.zeros(size, np.uint8)
-    mask[top:bottom, left:right] = value
-    return mask
-
-
-def put(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
 
 
 def dicom(path: Path, values: np.ndarray, syntax: str = "", **elements: Any) -> Path:
@@ -143,7 +116,7 @@ def test_frames_of_one_file_are_a_group_and_need_as_many_masks(tmp_path: Path) -
     assert [(case.id, case.group) for case in data] == [(f"clip-{index}", "clip") for index in range(3)]
     assert np.array_equal(data["clip-2"].read_mask(), box(3, 4, 14, 20) > 0)
     dicom(source / "clip_mask.dcm", box(3, 4, 12, 20))
-    said = one_line("dicom", source, tmp_path / "other")
+    said = refused("dicom", source, tmp_path / "other")
     assert "has 3 frames, its mask" in said
     dicom(source / "clip.dcm", grey(0))
     assert len(imported("dicom", source, tmp_path / "one", split="100:0:0")[0]) == 1
@@ -157,7 +130,7 @@ def test_pixels_without_their_codec_are_one_line_and_the_remedy_works(tmp_path: 
         pytest.skip("a codec of JPEG-LS is installed")
     source = write_dicom(tmp_path / "source")
     dicom(source / "images/IM2.dcm", grey(2), JPEGLSLossless)
-    said = one_line("dicom", source, tmp_path / "data")
+    said = refused("dicom", source, tmp_path / "data")
     assert "compressed pixels need their codec: case IM2" in said
     assert "JPEG-LS Lossless" in said
     assert "pip install pylibjpeg" in said and "or save the file uncompressed" in said
@@ -169,24 +142,24 @@ def test_slices_of_unequal_size_are_one_line_and_the_remedy_works(tmp_path: Path
     source = write_dicom(tmp_path / "source", SeriesInstanceUID="1.2.3")
     dicom(source / "images/IM9.dcm", grey(0)[:20], SeriesInstanceUID="1.2.3", PatientID="Miller^0")
     put(source / "masks/IM9.png", box(3, 4, 12, 20, 255, (20, 48)))
-    said = one_line("dicom", source, tmp_path / "data")
+    said = refused("dicom", source, tmp_path / "data")
     assert "has 48 x 20" in said and "of the same series 48 x 40" in said
     for path in source.rglob("IM9.*"):
         path.unlink()
     assert len(imported("dicom", source, tmp_path / "data")[0]) == 4
 
 
-def test_what_is_no_dicom_image_is_one_line(tmp_path: Path) -> None:
+def test_what_is_no_dicom_image_is_refused(tmp_path: Path) -> None:
     source = write_dicom(tmp_path / "source")
     (source / "images/IM1.dcm").write_bytes(b"no image")
-    assert "IM1" in one_line("dicom", source, tmp_path / "data")
+    assert "IM1" in refused("dicom", source, tmp_path / "data")
     dicom(source / "images/IM1.dcm", grey(1), Modality="SEG", PatientID="Miller^0")
-    assert "is a segmentation object; save masks as images" in one_line("dicom", source, tmp_path / "data")
+    assert "is a segmentation object; save masks as images" in refused("dicom", source, tmp_path / "data")
     plain = tmp_path / "plain"
     put(plain / "images/a.png", picture(0))
     put(plain / "masks/a.png", box(3, 4, 12, 20, 255))
-    assert "import it as `folder`" in one_line("dicom", plain, tmp_path / "data")
-    assert "import it as `dicom`" in one_line("nifti", source, tmp_path / "data")
+    assert "import it as `folder`" in refused("dicom", plain, tmp_path / "data")
+    assert "import it as `dicom`" in refused("nifti", source, tmp_path / "data")
 
 
 def write_volume(path: Path, values: np.ndarray, zooms: tuple[float, ...] = (0.5, 0.75, 3.0)) -> Path:
@@ -255,27 +228,27 @@ def test_empty_slices_are_asked_about(tmp_path: Path) -> None:
     drawn[:, :, 0] = 0
     write_volume(tmp_path / "source/images/x.nii", volume(1))
     write_volume(tmp_path / "source/labels/x.nii", drawn)
-    assert "slice 0) is empty" in one_line("nifti", tmp_path / "source", tmp_path / "data")
+    assert "slice 0) is empty" in refused("nifti", tmp_path / "source", tmp_path / "data")
     data, _ = imported("nifti", tmp_path / "source", tmp_path / "a", empty_masks="leave-out", split="100:0:0")
     assert [case.id for case in data] == ["x-1", "x-2"]
     data, _ = imported("nifti", tmp_path / "source", tmp_path / "b", empty_masks="negative", split="100:0:0")
     assert [case.negative for case in data] == [True, False, False]
 
 
-def test_bad_volumes_are_one_line(tmp_path: Path) -> None:
+def test_bad_volumes_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     write_volume(source / "images/x.nii", volume(1))
     write_volume(source / "labels/x.nii", labels(2))
-    assert "has 48 x 40 x 2 for a volume of 48 x 40 x 3" in one_line("nifti", source, tmp_path / "data")
+    assert "has 48 x 40 x 2 for a volume of 48 x 40 x 3" in refused("nifti", source, tmp_path / "data")
     write_volume(source / "labels/x.nii", labels().astype(np.float32) / 2)
-    assert "holds fractions" in one_line("nifti", source, tmp_path / "data")
+    assert "holds fractions" in refused("nifti", source, tmp_path / "data")
     write_volume(source / "labels/x.nii", labels() + labels() * box(0, 0, 8, 8).T[:, :, None])
-    said = one_line("nifti", source, tmp_path / "data")
+    said = refused("nifti", source, tmp_path / "data")
     assert "holds 1 and 2" in said
     data, _ = imported("nifti", source, tmp_path / "data", classes=("a=1,2", "b=2"), split="100:0:0")
     assert data.class_names == ("a", "b")
     (source / "labels/x.nii").write_bytes(b"nothing")
-    assert "every file must decode" in one_line("nifti", source, tmp_path / "other")
+    assert "every file must decode" in refused("nifti", source, tmp_path / "other")
 
 
 def test_channels_of_a_volume_are_chosen(tmp_path: Path) -> None:
@@ -283,7 +256,7 @@ def test_channels_of_a_volume_are_chosen(tmp_path: Path) -> None:
     channels = np.stack([volume(seed) for seed in range(4)], axis=3)
     write_volume(source / "images/x.nii", channels)
     write_volume(source / "labels/x.nii", labels())
-    assert "has 4; choose with --channels" in one_line("nifti", source, tmp_path / "data")
+    assert "has 4; choose with --channels" in refused("nifti", source, tmp_path / "data")
     data, _ = imported("nifti", source, tmp_path / "data", channels=(2,), split="100:0:0")
     low, high = np.percentile(volume(2), (0.5, 99.5))
     assert np.array_equal(data["x-1"].read_image()[:, :, 0], scaled(shown(volume(2)[:, :, 1]), low, high))
@@ -318,4 +291,4 @@ def test_a_missing_extra_is_one_line_that_names_it(
         write_volume(source / "images/missing.nii", volume(1))
         write_volume(source / "labels/missing.nii", labels())
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    assert f"install the extra: pip install 'diffaug[{extra}]'" in one_line(layout, source, tmp_path / "data")
+    assert f"install the extra: pip install 'diffaug[{extra}]'" in refused(layout, source, tmp_path / "data")

@@ -6,40 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import imported, picture
-from PIL import Image
-
-from diffaug.data.importing import import_dataset
-from diffaug.errors import ConfigError, DataError
-
-SIDE = (40, 48)  # height, width
-
-
-def put(path: Path, values: np.ndarray, **how: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path, **how)
-    return path
+from layouts import SIDE, box, imported, picture, put, refused
 
 
 def write(path: Path, value: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
-
-
-def box(top: int, left: int, bottom: int, right: int, value: int = 1) -> np.ndarray:
-    mask = np.zeros(SIDE, np.uint8)
-    mask[top:bottom, left:right] = value
-    return mask
-
-
-def one_line(layout: str, source: Path, to: Path, **options: Any) -> str:
-    with pytest.raises((DataError, ConfigError)) as error:
-        import_dataset(layout, source, to, **options)
-    assert not to.exists()
-    assert "\n" not in str(error.value)
-    assert ";" in str(error.value)
-    return str(error.value)
 
 
 def write_nnunet(source: Path, labels: dict[str, Any], count: int = 4, channels: int = 1) -> Path:
@@ -86,33 +59,33 @@ def test_channels_of_nnunet_become_colours(tmp_path: Path, channels: int) -> Non
 
 def test_more_than_three_channels_are_a_question_and_the_remedies_work(tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "source", {"background": 0, "a": 1, "b": 2}, channels=4)
-    said = one_line("nnunet", source, tmp_path / "data")
+    said = refused("nnunet", source, tmp_path / "data")
     assert "has 4; choose with --channels 0 or 0,1,2" in said
     data, _ = imported("nnunet", source, tmp_path / "a", channels=(1,))
     assert np.array_equal(data["c_1"].read_image()[:, :, 0], picture(1)[:, :, 1])
     data, _ = imported("nnunet", source, tmp_path / "b", channels=(0, 1, 2))
     assert np.array_equal(data["c_1"].read_image(), picture(1))
-    assert "has no 7" in one_line("nnunet", source, tmp_path / "c", channels=(7,))
+    assert "has no 7" in refused("nnunet", source, tmp_path / "c", channels=(7,))
 
 
-def test_bad_nnunet_is_one_line(tmp_path: Path) -> None:
+def test_bad_nnunet_is_refused(tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "source", {"background": 0, "a": 1})
-    assert "has 2, nearest is 1" in one_line("nnunet", source, tmp_path / "data")
+    assert "has 2, nearest is 1" in refused("nnunet", source, tmp_path / "data")
     write(source / "dataset.json", {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}})
-    assert "'ignore' (3)" in one_line("nnunet", source, tmp_path / "data")
+    assert "'ignore' (3)" in refused("nnunet", source, tmp_path / "data")
     write(source / "dataset.json", {"labels": {"background": 0, "a": 1, "b": 2}})
     (source / "labelsTr/c_2.png").rename(source / "labelsTr/d.png")
-    assert "c_2_0000.png has none" in one_line("nnunet", source, tmp_path / "data")
+    assert "c_2_0000.png has none" in refused("nnunet", source, tmp_path / "data")
     put(source / "labelsTr/c_2.png", box(1, 1, 9, 9))
-    assert "d.png has none" in one_line("nnunet", source, tmp_path / "data")
+    assert "d.png has none" in refused("nnunet", source, tmp_path / "data")
     (source / "dataset.json").unlink()
-    assert '"labels": {"background": 0, "lesion": 1}' in one_line("nnunet", source, tmp_path / "data")
-    assert "import it as `nnunet`" in one_line("folder", source, tmp_path / "data")
+    assert '"labels": {"background": 0, "lesion": 1}' in refused("nnunet", source, tmp_path / "data")
+    assert "import it as `nnunet`" in refused("folder", source, tmp_path / "data")
 
 
 def test_ignored_pixels_can_be_declared_as_the_line_says(tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "source", {"background": 0, "a": 1, "ignore": 2})
-    assert "--classes lesion=1 background=2" in one_line("nnunet", source, tmp_path / "data")
+    assert "--classes lesion=1 background=2" in refused("nnunet", source, tmp_path / "data")
     write(source / "dataset.json", {"labels": {"background": 0, "a": 1}})
     data, _ = imported("nnunet", source, tmp_path / "data", classes=("lesion=1", "background=2"))
     assert np.array_equal(data["c_0"].read_mask(), (box(4, 4, 20, 20) > 0) & (box(8, 8, 12, 12) == 0))
@@ -219,14 +192,14 @@ def spoiled(tmp_path: Path, annotation: dict[str, Any], image: dict[str, Any] | 
         ({"segmentation": "x"}, {}, "only a box"),
     ],
 )
-def test_bad_coco_is_one_line(tmp_path: Path, annotation: dict[str, Any], image: dict[str, Any], rule: str) -> None:
-    assert rule in one_line("coco", spoiled(tmp_path, annotation, image), tmp_path / "data")
+def test_bad_coco_is_refused(tmp_path: Path, annotation: dict[str, Any], image: dict[str, Any], rule: str) -> None:
+    assert rule in refused("coco", spoiled(tmp_path, annotation, image), tmp_path / "data")
 
 
 def test_an_image_outside_the_source_is_never_read(tmp_path: Path) -> None:
     put(tmp_path / "secret.png", picture(5))
     source = spoiled(tmp_path, {"segmentation": [rectangle(4, 6, 20, 16)]}, {"file_name": "../secret.png"})
-    assert "names '../secret.png', which" in one_line("coco", source, tmp_path / "data")
+    assert "names '../secret.png', which" in refused("coco", source, tmp_path / "data")
 
 
 def test_an_image_of_two_places_is_a_question_and_the_remedy_works(tmp_path: Path) -> None:
@@ -235,7 +208,7 @@ def test_an_image_of_two_places_is_a_question_and_the_remedy_works(tmp_path: Pat
         put(source / folder / "a.png", picture(len(folder)))
     shapes = [{"image_id": 1, "category_id": 1, "segmentation": [rectangle(4, 6, 20, 16)]}]
     write(source / "annotations.json", coco([{"file_name": "a.png"}], shapes))
-    assert "which may be left/a.png and right/a.png; name its folder" in one_line("coco", source, tmp_path / "data")
+    assert "which may be left/a.png and right/a.png; name its folder" in refused("coco", source, tmp_path / "data")
     write(source / "annotations.json", coco([{"file_name": "right/a.png"}], shapes))
     data, _ = imported("coco", source, tmp_path / "data")
     assert np.array_equal(data["a"].read_image(), picture(5))
@@ -243,11 +216,11 @@ def test_an_image_of_two_places_is_a_question_and_the_remedy_works(tmp_path: Pat
 
 def test_coco_names_its_classes_itself_and_knows_empty_images(tmp_path: Path) -> None:
     source = write_coco(tmp_path / "source")
-    assert "leave the option out" in one_line("coco", source, tmp_path / "data", classes=("a=1",))
+    assert "leave the option out" in refused("coco", source, tmp_path / "data", classes=("a=1",))
     table = json.loads((source / "annotations.json").read_text())
     table["annotations"] = table["annotations"][:3]
     write(source / "annotations.json", table)
-    assert "--empty-masks negative" in one_line("coco", source, tmp_path / "data")
+    assert "--empty-masks negative" in refused("coco", source, tmp_path / "data")
     data, _ = imported("coco", source, tmp_path / "data", empty_masks="negative", split="100:0:0")
     assert [case.id for case in data if case.negative] == ["c3"]
     assert data.class_names == ("disc",)
@@ -255,11 +228,11 @@ def test_coco_names_its_classes_itself_and_knows_empty_images(tmp_path: Path) ->
 
 def test_folders_of_annotation_tools_are_named_where_another_layout_was_asked_for(tmp_path: Path) -> None:
     source = write_coco(tmp_path / "source")
-    assert "holds annotations.json, as COCO has it; import it as `coco`" in one_line("folder", source, tmp_path / "d")
+    assert "holds annotations.json, as COCO has it; import it as `coco`" in refused("folder", source, tmp_path / "d")
     yolo = write_yolo(tmp_path / "yolo")
-    assert "import it as `yolo`" in one_line("folder", yolo, tmp_path / "data")
-    assert "import it as `yolo`" in one_line("coco", yolo, tmp_path / "data")
-    assert "import it as `coco`" in one_line("hf", source, tmp_path / "data")
+    assert "import it as `yolo`" in refused("folder", yolo, tmp_path / "data")
+    assert "import it as `yolo`" in refused("coco", yolo, tmp_path / "data")
+    assert "import it as `coco`" in refused("hf", source, tmp_path / "data")
 
 
 def line(number: int, *corners: tuple[int, int]) -> str:
@@ -306,10 +279,10 @@ def test_yolo_polygons_are_exact(tmp_path: Path, order: str, names: str) -> None
         ("", "--empty-masks negative"),
     ],
 )
-def test_bad_yolo_is_one_line(tmp_path: Path, text: str, rule: str) -> None:
+def test_bad_yolo_is_refused(tmp_path: Path, text: str, rule: str) -> None:
     source = write_yolo(tmp_path / "source")
     write(source / "labels/train/a1.txt", text)
-    assert rule in one_line("yolo", source, tmp_path / "data")
+    assert rule in refused("yolo", source, tmp_path / "data")
 
 
 def test_a_yolo_image_without_a_text_file_is_empty_and_a_class_needs_a_name(tmp_path: Path) -> None:
@@ -318,10 +291,10 @@ def test_a_yolo_image_without_a_text_file_is_empty_and_a_class_needs_a_name(tmp_
     data, _ = imported("yolo", source, tmp_path / "data", empty_masks="negative")
     assert [case.id for case in data if case.negative] == ["train-a1"]
     write(source / "labels/train/a9.txt", yolo_box(0, 1, 1, 9, 9))
-    assert "every label needs an image: labels/train/a9.txt" in one_line("yolo", source, tmp_path / "b")
+    assert "every label needs an image: labels/train/a9.txt" in refused("yolo", source, tmp_path / "b")
     (source / "labels/train/a9.txt").unlink()
     write(source / "labels/train/a1.txt", yolo_box(2, 4, 6, 20, 16))
-    said = one_line("yolo", source, tmp_path / "b")
+    said = refused("yolo", source, tmp_path / "b")
     assert "names: [polyp, scar, another]" in said
     write(source / "data.yaml", "names: [polyp, scar, another]")
     assert imported("yolo", source, tmp_path / "b")[0].class_names == ("polyp", "scar", "another")
@@ -376,19 +349,19 @@ def test_a_table_lists_pairs_groups_and_splits(tmp_path: Path) -> None:
         ("", "has no row"),
     ],
 )
-def test_a_bad_table_is_one_line(tmp_path: Path, text: str, rule: str) -> None:
+def test_a_bad_table_is_refused(tmp_path: Path, text: str, rule: str) -> None:
     source = write_table(tmp_path / "source")
     write(source / "pairs.csv", text)
-    assert rule in one_line("csv", source, tmp_path / "data")
+    assert rule in refused("csv", source, tmp_path / "data")
 
 
 def test_two_tables_are_a_question_and_the_remedy_works(tmp_path: Path) -> None:
     source = write_table(tmp_path / "source")
     write(source / "more.csv", (source / "pairs.csv").read_text())
-    said = one_line("csv", source, tmp_path / "data")
+    said = refused("csv", source, tmp_path / "data")
     assert f"such as {source / 'more.csv'}" in said
     assert len(imported("csv", source / "more.csv", tmp_path / "data")[0]) == 6
-    assert "with the columns image and mask; import it as `csv`" in one_line("hf", source, tmp_path / "other")
+    assert "with the columns image and mask; import it as `csv`" in refused("hf", source, tmp_path / "other")
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -406,7 +379,7 @@ def test_an_imagefolder_is_read_by_its_metadata(tmp_path: Path, form: str) -> No
     assert np.array_equal(data["test-a"].read_mask(), box(3, 3, 14, 14) > 0)
 
 
-def test_an_imagefolder_at_the_root_is_split_and_other_forms_are_one_line(tmp_path: Path) -> None:
+def test_an_imagefolder_at_the_root_is_split_and_other_forms_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     rows = ["image_file_name,mask_file_name"]
     for number in range(10):
@@ -417,6 +390,6 @@ def test_an_imagefolder_at_the_root_is_split_and_other_forms_are_one_line(tmp_pa
     data, _ = imported("hf", source, tmp_path / "data")
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [7, 1, 2]
     (source / "metadata.csv").rename(source / "train.parquet")
-    assert "has train.parquet; write the images" in one_line("hf", source, tmp_path / "b")
+    assert "has train.parquet; write the images" in refused("hf", source, tmp_path / "b")
     write(source / "metadata.csv", "file_name,label\n0.png,1\n")
-    assert "rename the column of the masks to mask" in one_line("hf", source, tmp_path / "b")
+    assert "rename the column of the masks to mask" in refused("hf", source, tmp_path / "b")

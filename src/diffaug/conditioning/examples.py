@@ -26,7 +26,7 @@ from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths, s
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
-from diffaug.data.images import Mask
+from diffaug.data.images import Mask, is_grey
 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
@@ -132,14 +132,15 @@ class Examples:
             differences = [self._difference(name, wanted, place) for name in names]
             least = min(differences) + NEARLY
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
-        turns = [name for name in options if name in set(names)]
+        left = set(names)
+        turns = [name for name in options if name in left]
         turns = turns[: max(LEAST_IN_TURN, math.ceil(IN_TURN * len(turns)))]
         chosen = [name for name in names if name in turns or name == mask_case] if turns else names
         rays, diameter = ray_lengths(new, centre_of(new)), equivalent_diameter(float(area))
-        mismatch = {name: self._mismatch(name, place, rays, diameter) for name in names}
+        mismatch: Remembered[str, float] = Remembered(lambda name: self._mismatch(name, place, rays, diameter))
         least = min(mismatch[name] for name in chosen)
         if least > FAR:  # whose turn it is counts less than that the lesion looks as if it lay there
-            chosen, least = names, min(mismatch.values())
+            chosen, least = names, min(mismatch[name] for name in names)
         suited = sorted((name for name in chosen if mismatch[name] <= least + ALIKE), key=lambda name: mismatch[name])
         return suited[int(rng.integers(len(suited)))]
 
@@ -205,8 +206,6 @@ class Examples:
         attributes = measure_attributes(image, self._cases[name].read_mask(), self._rules)
         around = surroundings_of(image, lesion.in_frame(), self._rules)
         shown, shiny = image[lesion.slices], 0.0
-        if (
-            self._rules.glare is not None and np.ptp(shown, axis=2).any()
-        ):  # in a grey image nothing tells a highlight from bright tissue
+        if self._rules.glare is not None and not is_grey(shown):  # grey does not tell highlights from bright tissue
             shiny = float(highlights(lab_from_rgb(shown))[lesion.crop].mean())
         return attributes, around, equivalent_diameter(float(lesion.area)), shiny

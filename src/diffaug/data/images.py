@@ -268,6 +268,11 @@ def read_codes(path: Path, case: str = "") -> Label:
     return np.array(image) if _has_class_palette(image) else rgb_from_file(path, case)[0][:, :, 0]
 
 
+def is_grey(values: NDArray[np.generic]) -> bool:
+    """Tell whether an image, (H, W, 3), has no colour anywhere: then nothing that is painted on it may have any."""
+    return bool((values == values[..., :1]).all())
+
+
 def check_image(image: Pixels) -> None:
     """Refuse an array that is no image as every stage takes it.
 

@@ -69,20 +69,21 @@ class Remover:
             before = self.found(case.id, frame, lesion, window)
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
-            start, strength = self.start(frame, region, reach, field, mask, window)
+            start, patched = self.start(frame, region, reach, field, mask, window)
+            strength = STRENGTH if patched else MIRRORED_STRENGTH
             painted, passed = self.repaint(
                 start, reach, window, seed, domain_of(case.class_names, self.rules).normal_prompt, strength
             )
             frame = compose(frame, painted, window, region, band, seed, field, (start, passed))
             after = self.found(case.id, frame, lesion, window)
             place = window.top, window.left, window.side
-            regions.append(RemovedRegion(place, seed, before, after, patched=strength == STRENGTH))
+            regions.append(RemovedRegion(place, seed, before, after, patched))
         return frame, tuple(regions)
 
     def start(
         self, frame: Pixels, region: Mask, reach: Mask, field: Mask, lesions: Mask, window: Window
-    ) -> tuple[Pixels, float]:
-        """Return what is to be repainted, (s, s, 3), and the share of the timesteps that repaint it.
+    ) -> tuple[Pixels, bool]:
+        """Return what is to be repainted, (s, s, 3), and whether a patch covers it.
 
         A patch of the frame's own tissue fills the region; where none covers it, tissue is mirrored at its border.
         """
@@ -90,8 +91,7 @@ class Remover:
         found = filled(frame, region, known)
         tissue = mirrored_tissue(frame, known) if found is None else without_border(found, field, region)
         pixels = np.asarray(window.crop(tissue), dtype=np.uint8)
-        strength = MIRRORED_STRENGTH if found is None else STRENGTH
-        return resized(pixels, finest(window, self.model.window)), strength
+        return resized(pixels, finest(window, self.model.window)), found is not None
 
     @torch.no_grad()
     def repaint(

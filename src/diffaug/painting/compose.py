@@ -10,8 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffaug.data.images import Mask, Pixels
-from diffaug.painting.light import is_grey
+from diffaug.data.images import Mask, Pixels, is_grey
 from diffaug.painting.window import Window, longer_side, resize, tensor_from_pixels
 
 Values = NDArray[np.float32]

@@ -110,17 +110,19 @@ class Example:
         body: The same with the lesion mirrored at its outline, outwards.
         tissue: Where the frame shows tissue that is no lesion, (H, W).
         lesion: Shape (H, W).
+        distance: Signed distance to its outline, px, positive inside, (H, W).
     """
 
     frame: Pixels
     body: Pixels
     tissue: Mask
     lesion: Mask
+    distance: NDArray[np.float32]
 
     @staticmethod
     def of(frame: Pixels, field: Mask, lesion: Mask) -> "Example":
         """Take a frame whose border and overlays are filled, its field of view, and a lesion of it."""
-        return Example(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion)
+        return Example(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion, signed_distance(lesion))
 
     def at(self, points: Values, step: float, new: Mask) -> tuple[NDArray[np.float32], Mask]:
         """Return what a window shows of the lesion and the tissue around it, (s, s, 3), and where that is tissue.
@@ -133,7 +135,7 @@ class Example:
             step: Px of the frame for one of the window.
             new: Where the lesion goes, (s, s).
         """
-        depth = np.clip(signed_distance(self.lesion) / max(step, 1e-6) / INEXACT, -1, 1)
+        depth = np.clip(self.distance / max(step, 1e-6) / INEXACT, -1, 1)
         sides = np.stack([np.where(self.tissue, 255, 0), 127.5 * (depth + 1)], axis=2)
         values = np.concatenate([self.frame, np.rint(sides).astype(np.uint8)], axis=2)
         found = sampled(values, points, step)

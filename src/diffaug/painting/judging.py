@@ -43,14 +43,9 @@ def passing(calibration: Calibration, everything: bool) -> Calibration:
     return replace(calibration, thresholds={**thresholds, NEGATIVE_BIN: none})
 
 
-def is_covered(layout: Layout) -> bool:
-    """Tell whether tissue of the frame covers what is to go of the lesions that were there."""
-    return layout.covered and all(region.patched for region in layout.removed)
-
-
 def is_left_over(layout: Layout) -> bool:
     """Tell whether a lesion that was to be removed from the background is still found, or left a trace."""
-    return layout.remains > REMAINS or not is_covered(layout)
+    return layout.remains > REMAINS or not layout.is_clear
 
 
 def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
@@ -78,7 +73,7 @@ def verdict_on(layout: Layout, sample: Painted, calibration: Calibration, kind: 
     if painted_all:
         sample = judged(sample, layout.size_bin, calibration)
     if is_left_over(layout):
-        if not is_covered(layout):
+        if not layout.is_clear:
             return Verdict("rejected", "no tissue of its frame covers what was to go of a lesion", sample.checks)
         reason = f"{layout.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
         return Verdict("rejected", reason, sample.checks)

@@ -67,6 +67,11 @@ class Layout:
         """The largest share of a removed lesion that the validator still finds; 0 where none was removed."""
         return max((region.found_after for region in self.removed), default=0.0)
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether tissue of the frame covers what is to go of the lesions that were there."""
+        return self.covered and all(region.patched for region in self.removed)
+
 
 def layout_of(
     background: Pixels,

@@ -17,7 +17,7 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from torch.nn import functional as F
 
-from diffaug.data.images import Mask
+from diffaug.data.images import Mask, is_grey
 
 Values = NDArray[np.float32]
 CELLS = 48  # of the grid on which a membrane is solved, a side
@@ -68,10 +68,10 @@ def light_quotient(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Va
     if not around.any():
         return np.ones(patch.shape, dtype=np.float32)
     ratio = np.log((np.maximum(place, 0) + LEVEL) / (np.maximum(patch, 0) + LEVEL)).astype(np.float32)
-    middle = np.median(ratio[around], axis=0)
-    light = float(middle.mean())
-    middle = float(np.clip(light, -BRIGHTER, BRIGHTER)) + np.clip(middle - light, -TINTED, TINTED)
-    local = np.clip((ratio - np.median(ratio[around], axis=0)).mean(axis=2, keepdims=True), -VARIES, VARIES)
+    usual = np.median(ratio[around], axis=0)
+    light = float(usual.mean())
+    middle = float(np.clip(light, -BRIGHTER, BRIGHTER)) + np.clip(usual - light, -TINTED, TINTED)
+    local = np.clip((ratio - usual).mean(axis=2, keepdims=True), -VARIES, VARIES)
     cells = min(CELLS, around.shape[0]), min(CELLS, around.shape[1])
     weighed = np.concatenate([local * around[..., None], around[..., None]], axis=2).astype(np.float32)
     grid = F.adaptive_avg_pool2d(torch.from_numpy(weighed).permute(2, 0, 1)[None], cells)[0].permute(1, 2, 0).numpy()
@@ -101,11 +101,6 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
         gain = gain * (_exposed(own, own * usual) / np.maximum(own * usual, 1.0)).astype(np.float32)
     glare = _glare(patch)
     return np.asarray(patch * (gain * (1 - glare) + np.maximum(gain, 0.9) * glare), dtype=np.float32)
-
-
-def is_grey(values: NDArray[np.generic]) -> bool:
-    """Tell whether an image, (h, w, 3), has no colour anywhere: then nothing that is painted on it may have any."""
-    return bool((values == values[..., :1]).all())
 
 
 def _glare(patch: NDArray[Any]) -> NDArray[Any]:

@@ -149,7 +149,7 @@ class Painter:
         scale = torch.tensor([scale_of(one.window.side, one.region.shape, model.latent_side) for one in layouts])
         text = torch.cat([texts[layout.prompt] for layout in layouts])
         conditioning = model.condition(images, filled.float(), masks, scale, text)
-        fine_masks, noises = F.avg_pool2d(masks, model.cell // UPSCALE), self._noises(layouts)
+        fine_masks, noises = F.avg_pool2d(masks, model.cell // UPSCALE), _starts(self, layouts)
         return [
             Prepared(
                 layout.index,
@@ -160,15 +160,7 @@ class Painter:
             for row, layout in enumerate(layouts)
         ]
 
-    def _noises(self, layouts: Sequence[Layout]) -> list[Tensor]:
-        """Return where sampling starts, (1, Z, h, w) each: noise alone, or what is shown noised to the first step."""
-        noises = [self.model.noise([layout.seed]) for layout in layouts]
-        if layouts[0].start is None:  # all layouts of a batch start in one way
-            return noises
-        starts = self._encoded(layouts)
-        return [noised(self, starts[row : row + 1], noise) for row, noise in enumerate(noises)]
-
-    def _encoded(self, layouts: Sequence[Layout]) -> Tensor:
+    def encoded_starts(self, layouts: Sequence[Layout]) -> Tensor:
         """Return the latents of what sampling starts from, (B, Z, h, w)."""
         shown = [image_of(layout.start, self.model.window) for layout in layouts if layout.start is not None]
         return self.model.encode(torch.cat(shown))
@@ -224,7 +216,7 @@ class Painter:
         """Blend decoded windows, (1, 3, side, side) each, into their backgrounds, with the detail of their starts."""
         kept: Sequence[Tensor | None] = [None] * len(layouts)
         if layouts and layouts[0].start is not None:
-            kept = self.decode([self._encoded([layout]) for layout in layouts])
+            kept = self.decode([self.encoded_starts([layout]) for layout in layouts])
         return [blended(*parts) for parts in zip(layouts, windows, kept, strict=True)]
 
     def pictures(self, layouts: Sequence[Layout], samples: Sequence[Painted]) -> list[Pixels]:
@@ -278,6 +270,15 @@ class Painter:
             sample = replace(sample, checks=(_final_check(self, layout, sample.latents),))
         verdict = verdict_on(layout, sample, self.calibration, "conformal", True)
         return Painting(picture, mask.copy(), verdict.decision, verdict.checks, verdict.reason, seed)
+
+
+def _starts(painter: Painter, layouts: Sequence[Layout]) -> list[Tensor]:
+    """Return where sampling starts, (1, Z, h, w) each: noise alone, or what is shown noised to the first step."""
+    noises = [painter.model.noise([layout.seed]) for layout in layouts]
+    if layouts[0].start is None:  # all layouts of a batch start in one way
+        return noises
+    starts = painter.encoded_starts(layouts)
+    return [noised(painter, starts[row : row + 1], noise) for row, noise in enumerate(noises)]
 
 
 def noised(painter: Painter, start: Tensor, noise: Tensor) -> Tensor:

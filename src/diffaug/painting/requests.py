@@ -10,6 +10,7 @@ import numpy as np
 
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.rays import aligned, centre_of, ray_lengths
+from diffaug.conditioning.remembered import Remembered
 from diffaug.data.images import Pixels
 from diffaug.data.manifest import RemovedRegion, Request
 from diffaug.painting.clearing import Remover
@@ -39,8 +40,8 @@ class LayoutMaker:
     def __init__(self, drawer: RequestDrawer, remover: Remover, from_noise: bool) -> None:
         self.drawer, self.remover, self.from_noise = drawer, remover, from_noise
         self.side = remover.model.window
-        self._sources: dict[str, Example] = {}
-        self._cleared: dict[str, tuple[Pixels, tuple[RemovedRegion, ...]]] = {}
+        self._examples = Remembered(self._example_of, limit=REMEMBERED)
+        self._cleared = Remembered(self._cleared_of, limit=REMEMBERED)
 
     def layout(self, request: Request) -> Layout:
         """Lay out a request on its background, with the example that sampling starts from."""
@@ -69,14 +70,12 @@ class LayoutMaker:
 
     def _background(self, request: Request) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
         """Return what a request is painted on, and for `removed` a record of what was painted away."""
-        case = self.drawer.backgrounds.case(request.background)
         if request.placement != "removed":
-            return case.read_image(), ()
-        if case.id not in self._cleared:
-            if len(self._cleared) >= REMEMBERED:
-                self._cleared.clear()
-            self._cleared[case.id] = self.remover.remove(case)
-        return self._cleared[case.id]
+            return self.drawer.backgrounds.image(request.background), ()
+        return self._cleared[request.background]
+
+    def _cleared_of(self, background: str) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
+        return self.remover.remove(self.drawer.backgrounds.case(background))
 
     def _without_old(self, layout: Layout) -> Layout:
         """Return a layout whose tissue shows no lesion that is painted over.
@@ -103,32 +102,26 @@ class LayoutMaker:
 
     def _example(self, request: Request, layout: Layout, tissue: Pixels) -> Pixels:
         """Return a window's `tissue`, (side, side, 3), with the request's example where the new mask lies."""
-        drawer, masks, source = self.drawer, layout.masks, self._source(request.example)
+        drawer, masks, source = self.drawer, layout.masks, self._examples[request.example]
         case = drawer.backgrounds.case(request.example)
         nested = drawer.domain.nested(case, source.lesion, masks.new_classes(drawer.classes))
         outlines = [*nested, (source.lesion, masks.new)]
-        way = aligned(*(ray_lengths(mask, centre_of(mask)) for mask in outlines[-1]))
+        stays = drawer.domain.stays_in_place
+        way = UPRIGHT if stays else aligned(*(ray_lengths(mask, centre_of(mask)) for mask in outlines[-1]))
         new, usable = (
             np.asarray(window_mask(mask, layout.window, len(tissue))[0, 0].numpy() > 0.5)
             for mask in (masks.new, layout.field)
         )
         return moved_example(
             source, outlines, layout.window, tissue, new, usable,
-            layout.band * len(tissue) / layout.window.side, UPRIGHT if drawer.domain.stays_in_place else way,
+            layout.band * len(tissue) / layout.window.side, way,
         )  # fmt: skip
 
-    def _source(self, case: str) -> Example:
-        """Return what is moved of an example; kept in memory, since many requests have it."""
-        if case not in self._sources:
-            if len(self._sources) >= REMEMBERED:
-                self._sources.clear()
-            field, lesion = (
-                self.drawer.backgrounds.field(case),
-                self.drawer.bank.components(case)[0].in_frame(),
-            )
-            frame = without_border(self.drawer.backgrounds.case(case).read_image(), field, lesion)
-            self._sources[case] = Example.of(frame, field, lesion)
-        return self._sources[case]
+    def _example_of(self, case: str) -> Example:
+        """Return what is moved of an example."""
+        backgrounds = self.drawer.backgrounds
+        field, lesion = backgrounds.field(case), self.drawer.bank.components(case)[0].in_frame()
+        return Example.of(without_border(backgrounds.image(case), field, lesion), field, lesion)
 
 
 def paint_requests(

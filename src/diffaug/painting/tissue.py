@@ -56,8 +56,9 @@ def filled(frame: Pixels, hole: Mask, known: Mask) -> Pixels | None:
     """
     if not hole.any():
         return frame
-    patch = best_patch(frame, hole, known & ~hole)
-    return None if patch is None else _filled_with(frame, hole, known & ~hole, patch)
+    known = known & ~hole
+    patch = best_patch(frame, hole, known)
+    return None if patch is None else _filled_with(frame, hole, known, patch)
 
 
 def best_patch(frame: Pixels, hole: Mask, known: Mask) -> Patch | None:
