@@ -287,6 +287,17 @@ def test_soft_edges_are_no_classes(tmp_path: Path) -> None:
     assert imported("folder", source, tmp_path / "data")[0].class_names == ("lesion",)
 
 
+def test_noise_of_a_lossy_copy_is_no_class(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", "images/c{}.png", "masks/c{}.png")
+    mask = np.zeros(SIDE, np.uint8)
+    mask[5:20, 5:20], mask[22:36, 22:36] = 255, 11  # as in frame 215 of CVC-ClinicDB
+    mask[24:30:2, 24:30:3], mask[23:33:3, 25:30:2] = 12, 10
+    put(source / "masks/c1.png", mask)
+    data, _ = imported("folder", source, tmp_path / "data")
+    assert data.class_names == ("lesion",)
+    assert np.array_equal(data["c1"].read_mask(), mask == 255)
+
+
 def test_areas_of_several_colours_are_one_line_and_the_remedy_works(tmp_path: Path) -> None:
     source = pairs(tmp_path / "source", "images/c{}.png", "masks/c{}.png")
     label = area(1, 1)

@@ -7,6 +7,7 @@ booleans, labels become class numbers. Knows nothing of data sets: the argument 
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wa
 REVERSIBLE = 1  # the value of a lossless wavelet
 PERCENTILES = (0.5, 99.5)  # between which values of more than 8 bits are spread, as in nnU-Net's preprocessing
 FEW = 8  # values; a mask of more than that above 127 has soft edges
+NOISE = 2  # grey levels; a value that has others so near, and they fill no area, comes from a lossy copy
 SOLID = 5  # px; soft edges are thinner than this, areas of a class are not
 
 
@@ -210,11 +212,17 @@ def class_values(path: Path, case: str = "") -> tuple[int, ...]:
         return ()
     top = float(found[-1])
     if not plain and top > MASK_THRESHOLD:
-        found = found[[_is_solid(values == value) for value in found]] if len(found) <= FEW else found[:0]
-        return tuple(int(value) for value in found) if len(found) > 1 else ()
+        solid = _pure([int(value) for value in found if _is_solid(values == value)], found) if len(found) <= FEW else []
+        return tuple(solid) if len(solid) > 1 else ()
     if image.mode in DEEP and top > 32767:  # white of 16 bits, with soft edges
         return ()
     return tuple(int(value) for value in found)
+
+
+def _pure(solid: Sequence[int], found: NDArray[Any]) -> list[int]:
+    """Return the values that fill areas, without those that stand among nearly equal ones, as noise does."""
+    stray = np.array([value for value in found if value not in solid], dtype=np.int64)
+    return [value for value in solid if not (np.abs(stray - value) <= NOISE).any()]
 
 
 def _check_colours(image: Image.Image, path: Path, case: str) -> None:
