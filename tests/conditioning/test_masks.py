@@ -12,6 +12,7 @@ from diffaug.conditioning.masks import (
     MaskEntry,
     draw_transform,
     entries_of,
+    origin_points,
     paste,
     render,
     render_label,
@@ -48,6 +49,21 @@ def test_area_follows_scale_squared_at_any_angle(bank):
         transform = draw_transform(rng)
         area = np.count_nonzero(render(entry, transform, entry.frame))
         assert area == pytest.approx(transform.scale**2 * np.count_nonzero(entry.shape), rel=0.05)
+
+
+def test_origins_of_a_transformed_shape_lie_in_the_lesion_it_was_made_from(bank):
+    rng = np.random.default_rng(0)
+    for entry in [each for each in bank.entries if not each.is_cut]:  # whose corners are rounded
+        for transform in [IDENTITY, MaskTransform(flip=True), *(draw_transform(rng) for _ in range(3))]:
+            shape = render(entry, transform, (210, 190))
+            rows, columns = np.rint(origin_points(entry, transform, (210, 190), np.indices(shape.shape) * 1.0))
+            mask = np.pad(entry.in_frame(), 80)
+            found = mask[rows.astype(int) + 80, columns.astype(int) + 80]
+            deep, far = (
+                ndimage.distance_transform_edt(np.pad(shape, 1))[1:-1, 1:-1],
+                ndimage.distance_transform_edt(~shape),
+            )
+            assert found[deep > 2].mean() > 0.97 and not found[far > 2].any()  # an elastic shape has no holes
 
 
 @pytest.mark.parametrize("side", [64, 160, 480])

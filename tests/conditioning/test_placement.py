@@ -11,9 +11,8 @@ from diffaug.conditioning.placement import (
     place_free,
     place_replace,
     placement_map_of,
-    printed_on,
-    writing,
 )
+from diffaug.conditioning.writing import writing
 
 
 def test_the_field_of_view_leaves_out_black_corners_and_the_overlay_box(frame_of):
@@ -77,7 +76,7 @@ def with_text(rng, top, left):
 
 def test_a_line_of_text_is_found_and_no_mask_lies_on_it(ellipse_in):
     image = with_text(np.random.default_rng(0), 100, 20)
-    found = writing(lab_from_rgb(image))
+    found = writing(image, lab_from_rgb(image))
     assert found[101:106, 22:76].all() and not found[:90].any() and not found[:, 100:].any()
     places = placement_map_of(image, np.zeros((352, 352), bool))
     shape = ellipse_in((61, 61), (30, 30), (30, 30))
@@ -86,19 +85,6 @@ def test_a_line_of_text_is_found_and_no_mask_lies_on_it(ellipse_in):
     old = ellipse_in((352, 352), (104, 48), (35, 35))
     place = place_replace(placement_map_of(image, old), old, shape)
     assert place is None or np.count_nonzero(paste(shape, *place, (352, 352)) & found) <= 0.005 * shape.sum()
-
-
-def test_marks_that_stand_still_are_print_and_those_that_move_are_not():
-    rng, dot = np.random.default_rng(1), (slice(200, 203), slice(40, 43))
-    frames = [rng.normal((150, 80, 70), 4, (352, 352, 3)).clip(0, 255).astype(np.uint8) for _ in range(12)]
-    for frame in frames:
-        frame[dot] = 225
-        row, column = rng.integers(250, 350), rng.integers(100, 350)
-        frame[row : row + 3, column : column + 3] = 225
-    printed = printed_on(frames)
-    assert printed[dot].all() and printed.mean() < 0.002
-    assert writing(lab_from_rgb(frames[0]), printed)[dot].all() and not writing(lab_from_rgb(frames[0]))[dot].any()
-    assert printed_on(frames[:11]) is None
 
 
 def test_a_large_mask_needs_more_light_than_a_small_one(ellipse_in):
@@ -193,15 +179,3 @@ def test_frames_that_are_no_multiple_of_a_cell_are_handled(ellipse_in):
         assert place is not None
         new = paste(shape, *place, (301, 443))
         assert np.count_nonzero(new) == np.count_nonzero(shape) and not (new & lesion).any()
-
-
-def test_few_frames_with_highlights_at_one_place_show_no_print():
-    rng = np.random.default_rng(0)
-    frames = np.full((24, 176, 176, 3), (150, 90, 80), np.uint8)
-    for frame in frames:  # highlights anywhere, as wet tissue has them, and a mark of the recorder at one place
-        for row, column in rng.integers(30, 170, (110, 2)):
-            frame[row : row + 2, column : column + 2] = 235
-        frame[10:12, 10:20] = 235
-    printed = printed_on(frames)
-    assert printed[10:12, 10:20].all()
-    assert printed[40:160, 40:160].mean() < 0.02

@@ -2,12 +2,13 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 from pydantic import TypeAdapter
 
-from diffaug.conditioning.masks import MaskBank
-from diffaug.conditioning.request import masks_of_request, seed_of_request
+from diffaug.conditioning.masks import MaskBank, MaskEntry
+from diffaug.conditioning.request import Placed, masks_of_request, seed_of_request
 from diffaug.config import GenerateConfig
-from diffaug.data.manifest import Request
+from diffaug.data.manifest import MaskTransform, Request
 
 CONFIG = GenerateConfig(negatives=0.0)
 
@@ -29,3 +30,20 @@ def test_masks_follow_from_the_row_and_the_bank(cases, drawer, requests):
     for request in requests[:5]:
         again = masks_of_request(request, bank, drawer.backgrounds.lesion(request.background))
         np.testing.assert_array_equal(again.label, drawer.masks(request).label)
+
+
+@pytest.mark.parametrize(
+    ("transform", "place", "kept"),
+    [
+        (MaskTransform(), (45, 5), True),  # from the left edge to the left edge
+        (MaskTransform(), (45, 85), False),  # to the right, where the lamp lights its other side
+        (MaskTransform(flip=True), (45, 85), True),
+        (MaskTransform(angle=180.0), (45, 85), True),
+        (MaskTransform(), (45, 46), True),  # in the middle it is lit from the front
+    ],
+)
+def test_a_lesion_is_lit_from_where_it_was(transform, place, kept):
+    shape = np.ones((10, 10), bool)
+    entry = MaskEntry(shape, 45, 2, (100, 100), "train-0", 0)
+    placed = Placed(entry, transform, "train-1", "free", *place, shape, place)
+    assert placed.keeps_light((100, 100)) == kept

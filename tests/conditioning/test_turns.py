@@ -1,6 +1,6 @@
 from collections import Counter
 
-from diffaug.conditioning.turns import in_turn
+from diffaug.conditioning.turns import in_turn, in_turn_with_substitutes
 
 NAMES = [f"case-{number}" for number in range(7)]
 
@@ -24,3 +24,11 @@ def test_who_chooses_among_the_first_two_takes_no_name_more_than_twice_a_round()
 
 def test_of_no_names_none_is_first():
     assert in_turn([], 0, 3) == []
+
+
+def test_substitutes_of_a_name_differ_from_round_to_round():
+    orders = [in_turn_with_substitutes(NAMES, 3, number) for number in range(70)]
+    assert all(sorted(order) == NAMES for order in orders)
+    assert [order[0] for order in orders] == [in_turn(NAMES, 3, number)[0] for number in range(70)]
+    assert len({order[1] for order in orders if order[0] == NAMES[2]}) >= 4
+    assert in_turn_with_substitutes([], 0, 3) == []

@@ -2,8 +2,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from diffaug.painting.light import BRIGHTER, LIGHTER, LIGHTEST, light_quotient, membrane, relit
+from diffaug.painting.light import (
+    BRIGHTER,
+    LIGHTER,
+    LIGHTEST,
+    SHARPER,
+    SOFTER,
+    in_detail_of,
+    light_quotient,
+    membrane,
+    relit,
+)
 
 SIDE = 40
 
@@ -85,3 +96,32 @@ def test_a_lesion_does_not_turn_blue_on_tissue_that_is_less_red():
     red, pink, cream = (200, 90, 60), (190, 110, 90), (160, 150, 130)
     lit = relit(with_body(cream, red), flat(*pink), RING, BODY)[BODY].mean(axis=0)
     assert lit[0] >= lit[1] - 0.5 and lit[1] >= lit[2] - 0.5
+
+
+def textured(sigma, strength, seed):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((SIDE, SIDE)), sigma)
+    return (100 + strength * noise / noise.std())[..., None] * np.ones(3)
+
+
+def fine_structure(values):
+    return float((values - ndimage.gaussian_filter(values, (1, 1, 0))).std())
+
+
+@pytest.mark.parametrize("there", [2.0, 4.0, 5.0])
+def test_what_is_moved_is_as_sharp_as_the_place(there):
+    patch, place = textured(0.7, 4.0, 0), textured(0.7, there, 1)
+    made = in_detail_of(patch, place, RING | BODY)
+    assert fine_structure(made) == pytest.approx(fine_structure(place), rel=0.2)
+
+
+def test_sharpness_changes_within_limits_and_coarse_structure_does_not():
+    patch, place = textured(0.7, 8.0, 0), textured(0.7, 0.1, 1)
+    assert fine_structure(in_detail_of(patch, place, RING)) >= 0.9 * SOFTER * fine_structure(patch)
+    assert fine_structure(in_detail_of(place, patch, RING)) <= 1.1 * SHARPER * fine_structure(place)
+    coarse = np.repeat(np.linspace(50, 150, SIDE)[None, :, None], SIDE, 0) * np.ones(3)
+    np.testing.assert_allclose(in_detail_of(coarse, place, RING)[8:-8, 8:-8], coarse[8:-8, 8:-8], atol=0.5)
+
+
+def test_too_little_tissue_says_nothing_of_sharpness():
+    patch = textured(0.7, 4.0, 0)
+    np.testing.assert_allclose(in_detail_of(patch, patch * 0, np.eye(SIDE, dtype=bool)), patch, rtol=1e-6)

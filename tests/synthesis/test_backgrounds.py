@@ -1,5 +1,6 @@
 """Unannotated frames as backgrounds: what a baseline found in them is replaced, removed, or stays in the label."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import GenerateConfig
-from diffaug.data.case import digest_of_case
+from diffaug.data.case import NEGATIVE, digest_of_case
 from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
 from diffaug.data.images import read_mask, write_png
 from diffaug.data.manifest import read_manifest
@@ -71,6 +72,23 @@ def test_requests_without_other_frames_are_what_they_were(phantoms, drawer):
     alone = RequestDrawer(read_dataset(phantoms).split("train"), 0, CONFIG)
     assert all(alone.draw(index).background in alone.cases for index in range(10))
     assert [alone.draw(index).seed for index in range(10)] == [drawer.draw(index).seed for index in range(10)]
+
+
+def test_unannotated_frames_that_are_known_to_hold_no_lesion_are_painted_on(fitted, phantoms, tmp_path):
+    shutil.copytree(phantoms, tmp_path / "data")
+    dataset = read_dataset(tmp_path / "data")
+    free = {case.id for case in dataset.split("unannotated")}
+    declared = [replace(case, attributes={NEGATIVE: 1.0} if case.id in free else {}) for case in dataset.cases]
+    write_cases(tmp_path / "data", declared)
+    plan = make_plan(fitted, tmp_path / "data", CONFIG, 0)
+    assert plan.digest() != make_plan(fitted, phantoms, CONFIG, 0).digest()
+    drawer = workshop_of(plan).maker.drawer
+    drawn = [request for request in drawer.draw_some(60) if request.background in free]
+    assert {request.background for request in drawn} == free
+    assert {request.placement for request in drawn} == {"free"}
+    for request in drawn:
+        masks = drawer.masks(request)
+        np.testing.assert_array_equal(masks.label, masks.new)
 
 
 def test_a_case_on_a_labelled_frame_is_judged_by_who_has_not_seen_its_mask(fitted, phantoms, labelled):

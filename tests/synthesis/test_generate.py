@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def test_the_funnel_tells_the_look_that_stopped_a_sample_even_if_it_was_painted_
 @pytest.mark.parametrize("kind", ["images", "masks"])
 def test_a_shard_that_lost_a_picture_is_made_again(strict, phantoms, unbroken, tmp_path, kind):
     out = shutil.copytree(unbroken, tmp_path / "synthetic")
-    sorted((shard_folder(out, 0) / kind).glob("*.png"))[0].unlink()
+    sorted((out / "shards").glob(f"*/{kind}/*.png"))[0].unlink()
     generate(strict, phantoms, out, CONFIG)
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
@@ -401,7 +402,9 @@ def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monke
 def test_a_fixed_gate_asks_the_same_of_every_size(strict, phantoms, tmp_path):
     plan = make_plan(strict, phantoms, CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.3}), 0)
     generate_shard(plan, tmp_path, 0)
-    for row in read_rows(shard_folder(tmp_path, 0) / "rows.jsonl"):
+    rows = [row for row in read_rows(shard_folder(tmp_path, 0) / "rows.jsonl") if row.checks]
+    assert rows
+    for row in rows:
         last = row.checks[-1]
         assert (row.decision == "kept") == (row.steps == 4 and last.score >= 0.3)
         assert row.steps < 4 or last.threshold == 0.3
@@ -566,6 +569,10 @@ def test_the_sealed_sampler_shapes_what_is_painted(ungated, fitted, phantoms, tm
         assert other.keys() == plain.keys() and all(other[key] != noise[key] for key in plain)
 
 
+def without_numbers(reason):
+    return re.sub(r"\d\.\d+", "", reason)
+
+
 def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_pictures(strict, phantoms, unbroken, tmp_path):
     out = tmp_path / "synthetic"
     summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"paint_all": True}))
@@ -574,7 +581,7 @@ def test_painting_everything_decides_as_the_gate_does_and_keeps_the_same_picture
     assert {row.decision for row in gated} > {"kept"}
     for row in gated:
         same = whole[row.id]
-        assert (row.decision, row.reason) == (same.decision, same.reason)
+        assert (row.decision, without_numbers(row.reason)) == (same.decision, without_numbers(same.reason))
         for ours, theirs in zip(row.checks, same.checks, strict=False):  # neighbours in other slots change the rounding
             assert replace(ours, score=0) == replace(theirs, score=0) and abs(ours.score - theirs.score) < 1e-3
         assert same.image and same.checks[-1].step == same.steps == 4

@@ -199,6 +199,12 @@ def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
+def longer_side(mask: Mask) -> int:
+    """Return the longer side of the bounding box of a mask that is not empty, px."""
+    top, left, bottom, right = bounding_box(mask)
+    return max(bottom - top, right - left)
+
+
 def _on_grid(image: Pixels, mask: Mask) -> tuple[Values, Mask]:
     """Cut out the mask and its ring, and scale them down so that the mask's longer side is at most GRID px."""
     top, left, bottom, right = bounding_box(mask)

@@ -13,15 +13,10 @@ from PIL import Image
 
 from diffaug.conditioning.attributes import Surroundings, surroundings_of
 from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, draft_size, drafted, entries_of
-from diffaug.conditioning.placement import (
-    SAMPLE,
-    PlacementMap,
-    lost_from_view,
-    placement_map_of,
-    printed_on,
-)
+from diffaug.conditioning.placement import PlacementMap, lost_from_view, placement_map_of
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
+from diffaug.conditioning.writing import SAMPLE, printed_on
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.errors import PlacementError

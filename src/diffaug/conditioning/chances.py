@@ -16,7 +16,8 @@ from diffaug.data.manifest import MaskTransform, Placement
 Place = Literal["mixed", "free", "replace", "removed"]  # what is asked for
 
 CHOOSY = 20  # masks that are drawn at most until one is of an outline that some example fits
-REMOVED_SHARE = 0.4  # of the requests of a mix that do not add a lesion; the rest of them replace one
+LATER = 0.4  # weight of the masks of a case, over that of the case whose turn comes before
+REMOVED_SHARE = 0.2  # of the requests of a mix that do not add a lesion; the rest of them replace one
 INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
 BOUNDS = {"small": (0.0, SMALL), "medium": (SMALL, LARGE), "large": (LARGE, 1.0)}
 SEVERAL, MOST = 3, 16  # lesions of a frame from which on a case gets several new ones; new ones of a case, at most
@@ -29,10 +30,18 @@ class Masks:
         """Take the masks, the kinds of their frames, and what is known of the lesions."""
         self._bank, self._kinds, self._examples = bank, kinds, examples
 
-    def draw(self, aim: str, name: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
-        """Draw a training mask for a background, of the size that is aimed at."""
+    def draw(
+        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str] = ()
+    ) -> tuple[MaskEntry, MaskTransform]:
+        """Draw a training mask for a background, of the size that is aimed at.
+
+        Each case in the order of `turns` is LATER times as likely as the one before it.
+        """
         if not aim:
             weights = self._kinds.weights(name)
+            if turns:
+                later = {case: LATER**place for place, case in enumerate(turns)}
+                weights = weights * [later.get(case, 0.0) for case in self._bank.names]
             drawn = (self._bank.draw(rng, weights) for _ in range(CHOOSY))
             return next((mask for mask in drawn if self._examples.fit(mask[0])), None) or self._bank.draw(rng, weights)
         parts = self._bank.components(self._examples.draw_leading(aim, rng))

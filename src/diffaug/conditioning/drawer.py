@@ -17,9 +17,8 @@ from functools import partial
 
 import numpy as np
 
-from diffaug.conditioning.attributes import shape_of
 from diffaug.conditioning.backgrounds import Backgrounds
-from diffaug.conditioning.budget import LOW, Budget, check_aim
+from diffaug.conditioning.budget import Budget, check_aim
 from diffaug.conditioning.chances import Masks, Placements, usual_number
 from diffaug.conditioning.cups import ASPECTS_OF_DISC, DECIDED, cup_class, describe_disc, draw_ratio
 from diffaug.conditioning.domain import Domain, domain_of
@@ -29,11 +28,12 @@ from diffaug.conditioning.grammar import NOUN, KnownWords, draw_prompt, with_kno
 from diffaug.conditioning.kinds import Kinds
 from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placer import Placer
-from diffaug.conditioning.prompts import ASPECTS, describe_words, shape_word
+from diffaug.conditioning.prompts import ASPECTS
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
-from diffaug.conditioning.turns import Turns, in_turn
+from diffaug.conditioning.turns import Turns, in_turn, in_turn_with_substitutes
+from diffaug.conditioning.wording import Wording
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import Mask
@@ -41,6 +41,7 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
+AGAIN = 8  # masks that are tried on a background until one suits it
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
@@ -69,7 +70,9 @@ def draw_requests(
     """
     drawer = RequestDrawer(cases, seed, config, others)
     for index in range(count):
-        yield drawer.draw(index)
+        request = drawer.draw(index)
+        if request.index == index:  # a case that has fewer requests than others repeats its last one
+            yield request
 
 
 def is_generic(config: GenerateConfig) -> bool:
@@ -135,6 +138,9 @@ class RequestDrawer:
         self.backgrounds = Backgrounds(self.cases, others, self.bank, rules)
         self.examples = Examples(self.cases, self.bank, folds, budget, self.backgrounds.placement_map, rules)
         self.kinds = Kinds(self.backgrounds, self.bank.names)
+        self._wording = Wording(
+            self.cases, self.bank, self.backgrounds, self.examples, self.library, self.known_words, rules.grey
+        )
         self.per_case = 1 if self.domain.stays_in_place else config.lesions_per_case or usual_number(self.bank)
         self._turns = Turns(config.negatives, lambda number: seed_of_request(seed, number * self.per_case))
         self._drawn: Remembered[int, tuple[Request, ...]] = Remembered(self._draw_case, limit=8)
@@ -155,6 +161,14 @@ class RequestDrawer:
         requests = self._drawn[index // self.per_case]
         return next((request for request in requests if request.index == index), requests[-1])
 
+    def draw_some(self, count: int) -> list[Request]:
+        """Return the requests with the indices 0 to `count` - 1, each once: a case may have fewer than `per_case`.
+
+        Raises:
+            PlacementError: No mask fits on any of the backgrounds that were tried.
+        """
+        return [request for index in range(count) if (request := self.draw(index)).index == index]
+
     def draw_case(self, number: int) -> tuple[Request, ...]:
         """Return the requests of one case: lesions apart from each other on one background, or one negative.
 
@@ -172,7 +186,7 @@ class RequestDrawer:
         if negative:
             return (negative,)
         requests: list[Request] = []
-        names, taken = in_turn(self._names, self.seed, self._turns.of(number)), None
+        names, taken = in_turn_with_substitutes(self._names, self.seed, self._turns.of(number)), None
         for index in range(first, first + self.per_case):
             found = self._draw_lesion(names, index, taken)
             if found is None:
@@ -203,20 +217,34 @@ class RequestDrawer:
         drawn = self._placements.draw(rng)
         aim = self.budget.stratum_of(index // self.per_case // self.config.shard_size) if self.budget else ""
         wanted = aim.split(maxsplit=1)[0] if aim else self._masks.draw_size(names[0], rng) if names else ""
-        passes = [(wanted, ANY if aim else SIZED, False), ("", 0 if aim else ANY, False)]
+        passes = [(wanted, ANY if aim else SIZED, False, True), ("", 0 if aim else ANY, False, True)]
+        passes += [(wanted if aim else "", ANY, False, False)]  # better an example that suits badly than no case
         if self.config.place == "mixed" and not aim:
-            passes.append(("", ANY, True))  # better one lesion more in a frame than no case
-        for size, tried, adds in passes:
+            passes.append(("", ANY, True, False))  # better one lesion more in a frame than no case
+        for size, tried, adds, suits in passes:
             for name in names[:tried]:
                 placement = "free" if adds else self._placements.on(name, index, drawn)
-                draw = partial(self._masks.draw, aim, name, rng)
-                placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim)
-                if placed is None:
-                    continue
-                request = self._describe(placed, index, seed, aim, rng)
-                if not aim or size == request.size_bin:
-                    return placed, request
+                draw = partial(self._masks.draw, aim, name, rng, self._options(name, index))
+                for _ in range(AGAIN if suits else 1):
+                    placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim)
+                    if placed is None:
+                        break
+                    if suits and not self._suits(placed):
+                        continue
+                    request = self._wording.request(placed, index, seed, aim, rng, self._options(name, index))
+                    if not aim or size == request.size_bin:
+                        return placed, request
         return None
+
+    def _suits(self, placed: Placed) -> bool:
+        """Tell whether an example looks as if it lay in the place of a mask, on another frame than its own."""
+        place = self.backgrounds.draft(placed.background)
+        if not self.domain.rules.grey and not placed.keeps_light(place.size):
+            return False
+        mask = placed.draft_mask(place.size)
+        area = float(mask.mean()) * place.frame[0] * place.frame[1]
+        around = self.backgrounds.surroundings(placed.background, mask)
+        return self.examples.suits(placed.entry, around, mask, area, placed.background)
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
         """Return a request for the same mask and place with other words, and an example that looks like them.
@@ -225,11 +253,8 @@ class RequestDrawer:
             request: One of this drawer.
             words: The word of each aspect; a missing aspect says nothing.
         """
-        new, rng = self.masks(request).new, np.random.default_rng((request.seed, 3))
-        around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
         options = self._options(request.background, request.index)
-        example = self.examples.draw(request.mask_case, request.aim, around, new, area, rng, words, options)
-        return replace(request, prompt=describe_words(words), example=example)
+        return self._wording.reworded(request, self.masks(request).new, words, options)
 
     def masks(self, request: Request) -> RequestMasks:
         """Return the masks of a request of this drawer."""
@@ -260,32 +285,6 @@ class RequestDrawer:
         number, member = divmod(index, self.per_case)
         turn = self._turns.of(number) * self.per_case + member
         return in_turn(list(self.kinds.alike(background)), self.seed, turn)
-
-    def _describe(self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator) -> Request:
-        """Return the request: size and shape are those of the new mask itself, the other words a training case's."""
-        place = self.backgrounds.draft(placed.background)
-        mask = placed.draft_mask(place.size)
-        share = float(mask.mean())
-        area, size = round(share * place.frame[0] * place.frame[1]), size_class(share)
-        measured = {"size": size, "shape": shape_word(*shape_of(mask))}
-        mask_case = placed.entry.case
-        if prompt := self.cases[mask_case].prompt:
-            return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
-        around, options = (
-            self.backgrounds.surroundings(placed.background, mask),
-            self._options(placed.background, index),
-        )
-        if self.library is None:
-            example = self.examples.draw(mask_case, aim, around, mask, area, rng, options=options)
-            prompt = describe_words(self.examples.words_at(example, around) | measured)
-            return placed.request(index, seed, prompt, size, aim=aim, example=example)
-        given = measured | {"contrast": LOW if LOW in aim else ""}
-        grey, known = self.domain.rules.grey, self.known_words
-        draft = draw_prompt(self.library, rng, given, settings=False, grey=grey, known=known)
-        prompt, unknown = with_known_words(draft, self.known_words)
-        example = self.examples.draw(mask_case, aim, around, mask, area, rng, draft.words, options)
-        more = {"findings": draft.findings, "unknown_words": unknown}
-        return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
 
 
 def ratios_of(bank: MaskBank, cases: Mapping[str, Case], domain: Domain) -> dict[str, float]:

@@ -3,8 +3,8 @@
 Knows masks only; where a shape may lie on a background is decided in placement.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -22,8 +22,8 @@ from diffaug.data.manifest import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
-TURN = 30.0  # degrees; light and gravity keep their directions, so a mask is turned no further to either side
-ELASTIC = 0.08  # of the equivalent diameter; the deviation of an elastic transform is drawn up to it
+TURN = 20.0  # degrees; light and gravity keep their directions, so a mask is turned no further to either side
+ELASTIC = 0.04  # of the equivalent diameter; the deviation of an elastic transform is drawn up to it
 KNOTS = 5  # of the grid of random shifts over a shape's box, a side
 STRAIGHT = 0.5  # of the equivalent diameter; a longer straight side was cut by the frame or drawn in a hurry
 ROUNDING = 0.08  # of the equivalent diameter; what a shape with such a side is smoothed by
@@ -83,7 +83,16 @@ class MaskEntry(Lesion):
     @cached_property
     def shape(self) -> Mask:
         """The crop, with rounded corners if it is cut."""
-        return rounded(self.crop) if self.is_cut else self.crop
+        return self._rounded[0]
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Top and left of the shape in its frame, px."""
+        return self.top + self._rounded[1][0], self.left + self._rounded[1][1]
+
+    @cached_property
+    def _rounded(self) -> tuple[Mask, tuple[int, int]]:
+        return rounded(self.crop) if self.is_cut else (self.crop, (0, 0))
 
     @cached_property
     def draft(self) -> "MaskEntry":
@@ -209,7 +218,7 @@ def render(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -
 
     Source: elastic shifts as Simard et al. 2003 (doi:10.1109/ICDAR.2003.1227801), on a coarse grid of knots.
     """
-    return _rendered(entry, transform, frame)[0]
+    return rendered(entry, transform, frame)[0]
 
 
 def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> Label:
@@ -218,54 +227,109 @@ def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, i
     Every pixel takes the value whose own part of the entry, moved alike, reaches deepest there; so values fill the
     shape, and classes that nest stay nested. An entry of one class has the value 1.
     """
-    shape, moved = _rendered(entry, transform, frame)
+    shape, movement = rendered(entry, transform, frame)
     if entry.label is None:
         return shape.astype(np.uint8)
     label = _label_of_shape(entry)[:, ::-1] if transform.flip else _label_of_shape(entry)
-    if moved is None:
+    if movement.is_still:
         return np.ascontiguousarray(label)
     values = [int(value) for value in np.unique(label[label > 0])]
-    depths = [moved(label == value) for value in values]
+    depths = [movement.depth(label == value, shape.shape) for value in values]
     return np.asarray(np.array(values, dtype=np.uint8)[np.argmax(depths, axis=0)] * shape)
 
 
-Moved = Callable[[Mask], NDArray[np.float32]]
+@dataclass(frozen=True, eq=False)
+class Movement:
+    """How a shape was transformed: where each pixel of the result comes from.
+
+    Attributes:
+        backward: Matrix from positions in the canvas of the result to those in the padded shape, (2, 2).
+        offset: What is added to that, px.
+        size: Height and width of the canvas, px.
+        pad: Px around the shape before it is moved.
+        shifts: Elastic shifts at each pixel of the padded shape, (2, h, w), px; None for none.
+        corner: Top and left of the result's crop in the canvas.
+        is_still: Whether nothing moves but for a flip.
+    """
+
+    backward: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    size: tuple[int, int]
+    pad: int = 0
+    shifts: NDArray[np.float64] | None = None
+    corner: tuple[int, int] = (0, 0)
+    is_still: bool = False
+
+    def depth(self, part: Mask, crop: tuple[int, ...] | None = None) -> NDArray[np.float32]:
+        """Return the moved signed distance of a part of the shape: on the canvas, or on a result's crop of a shape."""
+        distance = signed_distance(np.pad(part, self.pad))
+        outside = float(distance.min())
+        if self.shifts is not None:
+            distance = ndimage.map_coordinates(
+                distance, np.indices(distance.shape) + self.shifts, order=1, cval=outside
+            )
+        moved = _sampled(distance, self.backward, self.offset, self.size, outside)
+        top, left = self.corner
+        return moved if crop is None else moved[top : top + crop[0], left : left + crop[1]]
+
+    def origins(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where points of the result come from in the shape, both (2, ...), px; (0, 0) is the first pixel.
+
+        Beyond the shape's padding, elastic shifts are those of the nearest pixel.
+        """
+        corner, flat = np.array(self.corner, dtype=np.float64), points.reshape(2, -1)
+        found = self.backward @ (flat + corner[:, None]) + self.offset[:, None]
+        if self.shifts is not None:
+            shifts = [ndimage.map_coordinates(shift, found, order=1, mode="nearest") for shift in self.shifts]
+            found = found + np.stack(shifts)
+        return np.asarray(found - self.pad).reshape(points.shape)
 
 
-def _rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> tuple[Mask, Moved | None]:
-    """Return the transformed shape and what moves the signed distance of a part of it alike; None if nothing moves."""
+def rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> tuple[Mask, Movement]:
+    """Return the transformed shape, see `render`, and how it was moved after its flip."""
     shape = entry.shape[:, ::-1] if transform.flip else entry.shape
     scale = transform.scale * float(np.sqrt(frame[0] * frame[1] / (entry.frame[0] * entry.frame[1])))
     if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0 and transform.elastic == 0.0:
-        return np.ascontiguousarray(shape), None
+        return np.ascontiguousarray(shape), Movement(np.eye(2), np.zeros(2), _size_of(shape), is_still=True)
     area = int(np.count_nonzero(shape))
     reach = transform.elastic * equivalent_diameter(area)  # px of the shape
     pad = 2 + int(np.ceil(3 * reach))
     height, width = (side + 2 * pad for side in shape.shape)
-    forward = scale * _rotation(transform.angle)
+    forward = scale * rotation(transform.angle)
     corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
     size = np.ceil(np.abs(corners).max(axis=1) * 2).astype(int) + 1
     backward = np.asarray(np.linalg.inv(forward), dtype=np.float64)
     offset = (np.array([height, width]) - 1) / 2 - backward @ (size - 1) / 2
-    shifted: NDArray[np.float64] | None = None  # where each pixel of the elastic shape comes from
-    if reach:
-        shifted = np.indices((height, width)) + reach * _shifts((height, width), transform.warp)
-
-    def moved(part: Mask) -> NDArray[np.float32]:
-        distance = signed_distance(np.pad(part, pad))
-        outside = float(distance.min())
-        if shifted is not None:
-            distance = ndimage.map_coordinates(distance, shifted, order=1, cval=outside)
-        return _sampled(distance, backward, offset, (int(size[0]), int(size[1])), outside)
-
-    depth, level = moved(shape), 0.0
+    shifts = reach * _shifts((height, width), transform.warp) if reach else None
+    movement = Movement(backward, offset, (int(size[0]), int(size[1])), pad, shifts)
+    depth, level = movement.depth(shape), 0.0
     if reach:
         wanted = min(max(1, round(scale**2 * area)), depth.size)
         level = float(np.partition(depth.ravel(), depth.size - wanted)[depth.size - wanted]) - 1e-6
     inside = depth > min(level, float(depth.max()) - 1e-6)  # a shape thinner than a pixel keeps its middle
     inside = _largest(inside) if reach else inside
     top, left, bottom, right = bounding_box(inside)
-    return np.asarray(inside[top:bottom, left:right], dtype=bool), lambda part: moved(part)[top:bottom, left:right]
+    return np.asarray(inside[top:bottom, left:right], dtype=bool), replace(movement, corner=(top, left))
+
+
+def origin_points(
+    entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return where points come from in an entry's own frame when its shape is transformed, both (2, ...), px.
+
+    Args:
+        entry: The shape.
+        transform: As for `render`.
+        frame: Height and width of the background, px.
+        points: Rows and columns from the first pixel of the transformed shape's crop.
+    """
+    found = rendered(entry, transform, frame)[1].origins(points)
+    columns = entry.shape.shape[1] - 1 - found[1] if transform.flip else found[1]
+    return np.stack([found[0] + entry.corner[0], columns + entry.corner[1]])
+
+
+def _size_of(shape: Mask) -> tuple[int, int]:
+    return int(shape.shape[0]), int(shape.shape[1])
 
 
 def _shifts(box: tuple[int, int], seed: int) -> NDArray[np.float64]:
@@ -336,19 +400,19 @@ def longest_side(crop: Mask) -> float:
     return float(np.hypot(sides[:, 0], sides[:, 1]).max())
 
 
-def rounded(crop: Mask) -> Mask:
-    """Round off the corners that the edge of a frame cut into a shape."""
+def rounded(crop: Mask) -> tuple[Mask, tuple[int, int]]:
+    """Round off the corners that the edge of a frame cut into a shape; return it, and its top and left in the crop."""
     sigma = ROUNDING * equivalent_diameter(float(np.count_nonzero(crop)))
     pad = int(np.ceil(2 * sigma)) + 1
     inside = ndimage.gaussian_filter(np.pad(crop, pad).astype(np.float32), sigma) > 0.5
     if not inside.any():
-        return crop
+        return crop, (0, 0)
     inside = _largest(inside)
     top, left, bottom, right = bounding_box(inside)
-    return inside[top:bottom, left:right]
+    return inside[top:bottom, left:right], (top - pad, left - pad)
 
 
-def _rotation(angle: float) -> NDArray[np.float64]:
+def rotation(angle: float) -> NDArray[np.float64]:
     """Return the rotation of (row, column) vectors that turns a picture counter-clockwise."""
     radians = np.deg2rad(angle)
     return np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])

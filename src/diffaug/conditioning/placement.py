@@ -1,31 +1,29 @@
 """Where a shape may lie in a frame: inside the field of view, off overlays, and off the lesions that are there.
 
 The rules are simple image analysis, as far as they are in force for a data set (`rules.py`). Dark pixels at the frame's
-edge are its border. Flat rectangles of colours that tissue does not have are overlays. Level rows of pale strokes are
-text, and so are strokes that many frames have at the same place. Positions are sought on a coarse grid of cells: a cell
+edge are its border. Flat rectangles of colours that tissue does not have are overlays; text is found by `writing.py`.
+Positions are sought on a coarse grid of cells: a cell
 is free only if all its pixels are, and a shape takes every cell that it touches.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, stats
+from scipy import fft, ndimage
 
-from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb
+from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb, longer_side
 from diffaug.conditioning.masks import paste
 from diffaug.conditioning.rules import ENDOSCOPIC, GLARE, FrameRules
+from diffaug.conditioning.writing import writing
 from diffaug.data.images import Mask, Pixels, check_image, check_mask
 from diffaug.data.lesions import CORNERS, components
 
 CELLS = 128  # longest side of the grid of positions
 BLACK = 26  # of 255; a box is no darker
 GREY, WHITE = 4.0, 90.0  # chroma, L*; a flat surface below both is an overlay box
-STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above the surroundings, largest chroma, least L* of written strokes
-CHANCE = 1e-3  # of the places at which strokes of several frames coincide without being printed
-SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are compared for that, at most; fewer than the second prove nothing
 DEEP = 22.0  # L*; darker tissue is too far from the camera to show a lesion
 LIT = (30.0, 30.0)  # L*; tissue under a shape is at least a + b sqrt(share of the frame), as 19 of 20 real lesions are
 DUSK, DUSKY = 28.0, 0.1  # L*; share of a replacing shape that may lie on tissue darker than this, as in the lumen
@@ -111,74 +109,6 @@ def _flat_grey(image: Pixels, flat: float) -> Mask:
     return np.asarray(even & (np.ptp(image, axis=2) < 2.55 * GREY))
 
 
-def strokes(lab: Values) -> Mask:
-    """Find thin pale marks that are lighter than what surrounds them, from CIELAB, shape (H, W)."""
-    width = 2 * max(1, round(max(lab.shape[:2]) / 88)) + 1
-    raised = lab[..., 0] - ndimage.grey_opening(lab[..., 0], (width, width)) > STROKE
-    return np.asarray(raised & (lab[..., 0] > DIM) & (np.hypot(lab[..., 1], lab[..., 2]) < PALE_INK))
-
-
-def stroke_shares(images: Iterable[Pixels]) -> NDArray[np.float32] | None:
-    """Return the share of frames of one size that have a stroke at each pixel, (H, W); 0 where that may be by chance.
-
-    None for too few frames.
-    """
-    marks = [ndimage.binary_dilation(strokes(lab_from_rgb(image)), CORNERS) for image in images]
-    if len(marks) < LEAST_SAMPLE:
-        return None
-    shares = np.mean(marks, axis=0, dtype=np.float32)
-    return np.where(shares >= by_chance(len(marks), float(shares.mean())), shares, np.float32(0.0))
-
-
-def printed_on(images: Iterable[Pixels], rules: FrameRules = ENDOSCOPIC) -> Mask | None:
-    """Find where many frames have a stroke: text and marks of the recorder, which stand still while tissue moves.
-
-    Args:
-        images: Frames of one size; a few dozen will do.
-        rules: What is in force.
-
-    Returns:
-        Shape (H, W); None for fewer than LEAST_SAMPLE frames, which prove nothing, and where text is no rule.
-    """
-    return None if rules.text is None else printed_at(stroke_shares(images), rules.text)
-
-
-def printed_at(shares: NDArray[np.float32] | None, least: float) -> Mask | None:
-    """Return where at least a share of the frames has a stroke, with a margin."""
-    if shares is None:
-        return None
-    height = max(1, round(max(shares.shape) / 176))
-    return np.asarray(ndimage.binary_dilation(shares >= least, CORNERS, iterations=height))
-
-
-def by_chance(frames: int, share: float) -> float:
-    """Return the share of some frames that have a stroke at one place by chance, in 1 of 1,000 places at most.
-
-    Highlights are strokes, too: of few frames several have one at the same place (binomial distribution).
-
-    Args:
-        frames: Their number.
-        share: Of the pixels of a frame that are strokes.
-    """
-    return float(stats.binom.ppf(1 - CHANCE, frames, share) + 1) / frames
-
-
-def writing(lab: Values, printed: Mask | None = None) -> Mask:
-    """Find text, shape (H, W): strokes in level rows, boxed, and strokes where they are printed on many frames."""
-    ink = strokes(lab)
-    unit = max(lab.shape[:2]) / 352  # px of a frame in which a line of text is about 7 px high
-    pad, reach = round(8 * unit), 2 * round(3 * unit) + 1
-    rows_of_ink = ndimage.binary_closing(np.pad(ink, pad), np.ones((1, reach)))[pad:-pad, pad:-pad]
-    labels, _ = ndimage.label(rows_of_ink, structure=CORNERS)
-    text = ndimage.binary_dilation(ink & printed, CORNERS) if printed is not None else np.zeros(ink.shape, dtype=bool)
-    for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        level = 4 * unit <= height <= 12 * unit and width >= 2.5 * height
-        if level and (labels[rows, columns] == index).mean() > 0.62:
-            text[max(0, rows.start - 1) : rows.stop + 1, max(0, columns.start - 1) : columns.stop + 1] = True
-    return np.asarray(text)
-
-
 def highlights(lab: Values) -> Mask:
     """Find specular highlights and light text, shape (H, W), from CIELAB.
 
@@ -238,8 +168,8 @@ class PlacementMap:
         return bool(self.text[_touched(lesion, self.cell)].sum() > STROKES * lesion.sum())
 
     def share_cut(self, lesion: Mask) -> float:
-        """Return the share of a lesion's outline that lies at the frame's edge, or at what is no tissue, (H, W)."""
-        margin = 1 + max(self.frame) // 128
+        """Return the share of the band around a lesion, (H, W), that lies beyond the frame or on its border."""
+        margin = max(1 + max(self.frame) // 128, round(BAND * longer_side(lesion)))
         wide, view = np.pad(lesion, margin), np.pad(self.field, margin)
         outline = ndimage.binary_dilation(wide, CORNERS, iterations=margin) & ~wide
         return float((outline & ~view).sum() / max(1, outline.sum()))
@@ -281,7 +211,7 @@ def placement_map_of(
     lab = lab_from_rgb(image)
     nothing = np.zeros(frame, dtype=bool)
     glare = nothing if rules.glare is None else highlights(lab)
-    text = nothing if rules.text is None else writing(lab, printed)
+    text = nothing if rules.text is None else writing(image, lab, printed)
     lightness = mean_lightness(lab, cell)
     field = field_of_view(image, rules)
     tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffaug.conditioning.cups import label_of_ratio
-from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render_label
+from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render_label, rotation
 from diffaug.data.case import LabelClass, masks_from_label
 from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import connected_parts
 from diffaug.data.manifest import MaskTransform, Placement, Request
+
+FRONT = 0.12  # of the frame's longest side; nearer to its middle a lesion is lit from the front
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class Placed:
         """Return the mask in the background's draft of so many px, shape (h, w)."""
         return paste(self.shape, *self.in_draft, size)
 
+    def keeps_light(self, size: tuple[int, int]) -> bool:
+        """Tell whether the lamp, in the middle of the frame, lights the lesion from about where it did in its own.
+
+        A lesion near the middle is lit from the front, wherever it comes from.
+
+        Args:
+            size: Height and width of the background's draft, px.
+        """
+        entry, (height, width) = self.entry, self.shape.shape
+        own = _to_middle(entry.frame, (entry.top, entry.left), entry.crop.shape)
+        here = _to_middle(size, self.in_draft, (height, width))
+        moved = rotation(self.transform.angle) @ (own * [1, -1 if self.transform.flip else 1])
+        return bool(min(np.hypot(*own), np.hypot(*here)) < FRONT or moved @ here >= 0)
+
     def request(self, index: int, seed: int, prompt: str, size_bin: str, **more: Any) -> Request:
         """Return the request to paint it; `more` are further fields of the request."""
         return Request(
@@ -63,6 +80,12 @@ class Placed:
             size_bin=size_bin,
             **more,
         )
+
+
+def _to_middle(frame: tuple[int, int], corner: tuple[int, int], crop: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the way from the middle of a crop to that of its frame, (2,), in longest sides of the frame."""
+    middle = (np.array(frame) - np.array(crop)) / 2 - np.array(corner)
+    return np.asarray(middle / max(frame))
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,12 @@ from diffaug.conditioning.placement import (
     CELLS,
     DEEP,
     LEAST_CLEAR,
-    SAMPLE,
     density,
     field_of_view,
     highlights,
     mean_lightness,
     overlays,
     placement_map_of,
-    printed_at,
-    stroke_shares,
-    writing,
 )
 from diffaug.conditioning.rules import (
     GLARE,
@@ -56,6 +52,7 @@ from diffaug.conditioning.rules import (
     LearnedRules,
     Loss,
 )
+from diffaug.conditioning.writing import SAMPLE, printed_at, stroke_shares, writing
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 
@@ -181,7 +178,7 @@ def _tissue(image: Pixels, rule: str, level: float, shares: Shares) -> Mask:
     if rule == "border":
         return field_of_view(image, alone)
     if rule == "text":
-        return ~writing(lab_from_rgb(image), _printed(shares, image, level))
+        return ~writing(image, lab_from_rgb(image), _printed(shares, image, level))
     return ~overlays(image, alone)
 
 

@@ -13,11 +13,13 @@ import torch
 from scipy import ndimage
 
 from diffaug.artifacts import digest_of_value
+from diffaug.conditioning.attributes import longer_side
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.request import seed_of_request
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
+from diffaug.conditioning.writing import unwritten
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import connected_parts
@@ -28,7 +30,7 @@ from diffaug.painting.compose import band_width, compose, reach_of, without_bord
 from diffaug.painting.example import mirrored_tissue
 from diffaug.painting.layout import finest
 from diffaug.painting.tissue import best_patch, filled
-from diffaug.painting.window import Window, image_of, longer_side, resized, window_around, window_image, window_mask
+from diffaug.painting.window import Window, image_of, resized, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 
@@ -87,7 +89,7 @@ class Remover:
 
         A patch of the frame's own tissue fills the region; where none covers it, tissue is mirrored at its border.
         """
-        known = field & ~reach & ~lesions
+        known = unwritten(frame, field, self.rules) & ~reach & ~lesions
         found = filled(frame, region, known)
         tissue = mirrored_tissue(frame, known) if found is None else without_border(found, field, region)
         pixels = np.asarray(window.crop(tissue), dtype=np.uint8)
@@ -134,16 +136,18 @@ class Remover:
         return round(float((probability * inside).sum() / inside.sum().clamp_min(1e-6)), 4)
 
 
-def is_covered(frame: Pixels, mask: Mask, field: Mask) -> bool:
+def is_covered(frame: Pixels, mask: Mask, field: Mask, rules: FrameRules = ENDOSCOPIC) -> bool:
     """Tell whether tissue of a frame covers each of its lesions, so that they can be removed without a trace.
 
     Args:
         frame: Shape (H, W, 3).
         mask: Its lesions, (H, W).
         field: Where it shows tissue, (H, W).
+        rules: What in the frame is no tissue.
     """
+    sources = unwritten(frame, field, rules)
     for lesion, region in regions_of(mask, field):
-        known = field & ~reach_of(region, field, band_width(lesion, MARGIN)) & ~mask
+        known = sources & ~reach_of(region, field, band_width(lesion, MARGIN)) & ~mask
         if best_patch(frame, region, known & ~region) is None:
             return False
     return True

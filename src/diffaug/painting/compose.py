@@ -10,8 +10,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.conditioning.attributes import longer_side
 from diffaug.data.images import Mask, Pixels, is_grey
-from diffaug.painting.window import Window, longer_side, resize, tensor_from_pixels
+from diffaug.painting.window import Window, resize, tensor_from_pixels
 
 Values = NDArray[np.float32]
 LIGHT_SCALE = 0.06  # of the window's side; the light is corrected at structures coarser than this
@@ -95,7 +96,8 @@ def compose(
     if is_grey(real):
         patch = np.repeat(patch.mean(axis=2, keepdims=True), 3, axis=2)
     patch = patch + light_difference(real, patch, unknown)
-    patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed), ~unknown)
+    if start is None:
+        patch = patch + missing_grain(real, patch, inside, np.random.default_rng(seed), ~unknown)
 
     weight = blending_weight(region, band)
     alpha = np.asarray(window.crop(weight), dtype=np.float32)[:, :, None]

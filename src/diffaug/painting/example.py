@@ -21,14 +21,14 @@ from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
 from diffaug.data.images import Mask, Pixels
 from diffaug.painting.compose import blending_weight
-from diffaug.painting.light import relit
+from diffaug.painting.light import in_detail_of, relit
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
 UPRIGHT = Alignment()
 RIM = 1.0  # of the band; what a moved lesion shows of the tissue around it, blended into the background
 SHARP = 0.15  # of the rim; width over which what is no tissue around an example is left out
-INEXACT = 2.0  # px of the window by which a moved outline may miss the mask's
+INEXACT = 2.0  # px, of the window or the source, the larger, by which a moved outline may miss the mask's
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
 
 
@@ -135,47 +135,40 @@ class Example:
             step: Px of the frame for one of the window.
             new: Where the lesion goes, (s, s).
         """
-        depth = np.clip(self.distance / max(step, 1e-6) / INEXACT, -1, 1)
+        depth = np.clip(self.distance / max(step, 1.0) / INEXACT, -1, 1)
         sides = np.stack([np.where(self.tissue, 255, 0), 127.5 * (depth + 1)], axis=2)
         values = np.concatenate([self.frame, np.rint(sides).astype(np.uint8)], axis=2)
         found = sampled(values, points, step)
-        beyond = np.where(np.abs(signed_distance(new)) <= 2 * INEXACT, 127.0, -64.0)  # some is borne near the outline
+        beyond = np.where(
+            np.abs(signed_distance(new)) * min(step, 1.0) <= 2 * INEXACT, 127.0, -64.0
+        )  # some is borne near the outline
         outside = new & (found[..., 4] < 127.5 - beyond)
         shown = np.where(outside[..., None], sampled(self.body, points, step), found[..., :3])
         return shown, found[..., 3] > 255 * LIT
 
 
 def moved_example(
-    example: Example,
-    outlines: Sequence[tuple[Mask, Mask]],
-    window: Window,
-    background: Pixels,
-    new: Mask,
-    usable: Mask,
-    band: float,
-    way: Alignment = UPRIGHT,
+    example: Example, points: Values, step: float, background: Pixels, new: Mask, usable: Mask, band: float
 ) -> Pixels:
     """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
-    The lesion comes with a rim of its own tissue, blended into the background over the band.
+    The lesion comes with a rim of its own tissue, blended into the background over the band. It is as sharp as the
+    tissue that it comes to.
 
     Args:
         example: The lesion.
-        outlines: Its lesion, and where that goes; see `source_points`.
-        window: Of the frame that is painted.
+        points: Where in its frame each pixel of the window comes from, (2, side, side), px.
+        step: Px of its frame for one of the window.
         background: The window without the lesions that are painted over, (side, side, 3), in pixels of any size.
         new: The new lesion, (side, side).
         usable: Where the background shows tissue, (side, side).
         band: Blending band, px of the window as given.
-        way: How the lesion is mirrored and turned.
     """
-    side = background.shape[0]
-    points = source_points(window_points(window, side), outlines, way)
-    step = window.side / side * scale_of_outline(*outlines[-1])  # source px per window px
     patch, lit = example.at(points, step, new)
     away = ndimage.distance_transform_edt(~new)
     around = (away > 0.5 * band) & (away <= 2 * band) & lit & usable
-    patch = relit(patch, background.astype(np.float32), around, new)
+    place = background.astype(np.float32)
+    patch = in_detail_of(relit(patch, place, around, new), place, around)
     shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * RIM * band)
     weight = blending_weight(away <= RIM * band, RIM * band) * np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1))
     mixed = np.clip(background * (1 - weight[..., None]) + patch * weight[..., None], 0, 255)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffaug.conditioning.attributes import longer_side
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.request import RequestMasks
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import size_class
 from diffaug.data.manifest import RemovedRegion
 from diffaug.painting.compose import band_width, reach_of, region_of, without_border
-from diffaug.painting.window import CONTEXT, Window, longer_side, resized, window_around
+from diffaug.painting.window import CONTEXT, Window, resized, window_around
 
 FINEST = 4  # times the painter's pixels; an example is moved in pixels no finer than these
 

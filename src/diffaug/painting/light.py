@@ -27,6 +27,10 @@ VARIES = 0.3  # most that the light differs from its median along the border, na
 GLARE, BRIGHT = 160.0, 225.0  # grey level of the lightest channel, where a highlight begins and is complete
 PALE, WHITE = 0.72, 0.92  # the darkest channel over the lightest, where a highlight begins and is complete
 LIGHTEST = 215.0  # grey level to which the lighter part of what is moved may be lit; what is as light stays so
+DETAILS = (1.0, 2.0)  # px; widths of the Gaussians between which structure is compared
+SOFTER, SHARPER = 0.4, 1.2  # least and most that it is multiplied by
+FAINT = 0.15  # grey levels that are added to both, so that nothing is divided by nearly nothing
+LEAST_AROUND = 60  # px of tissue that say how sharp a place is
 LIGHTER = 0.8  # quantile of its colours that counts as that part
 
 
@@ -101,6 +105,31 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
         gain = gain * (_exposed(own, own * usual) / np.maximum(own * usual, 1.0)).astype(np.float32)
     glare = _glare(patch)
     return np.asarray(patch * (gain * (1 - glare) + np.maximum(gain, 0.9) * glare), dtype=np.float32)
+
+
+def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
+    """Return a patch as sharp and as grainy as a place, (h, w, 3).
+
+    Its structure between two neighbouring DETAILS is multiplied by what the same structure of the place has, over what
+    its own has, where both show tissue. The median absolute value counts, which edges and highlights do not move.
+
+    Args:
+        patch: What is moved there, (h, w, 3), grey levels, in the light of the place.
+        place: What was there, (h, w, 3).
+        around: Where both show tissue, (h, w); with too little of it the patch is returned as it is.
+    """
+    if np.count_nonzero(around) < LEAST_AROUND:
+        return np.asarray(patch, dtype=np.float32)
+    coarse, there = (values.astype(np.float32) for values in (patch, place))
+    made = np.zeros_like(coarse)
+    for scale in DETAILS:
+        smooth, smooth_there = (ndimage.gaussian_filter(values, (scale, scale, 0)) for values in (coarse, there))
+        ours, theirs = (
+            np.median(np.abs(fine.mean(axis=2)[around])) for fine in (coarse - smooth, there - smooth_there)
+        )
+        made += (coarse - smooth) * float(np.clip((theirs + FAINT) / (ours + FAINT), SOFTER, SHARPER))
+        coarse, there = smooth, smooth_there
+    return made + coarse
 
 
 def _glare(patch: NDArray[Any]) -> NDArray[Any]:

@@ -9,14 +9,24 @@ from dataclasses import replace
 import numpy as np
 
 from diffaug.conditioning.drawer import RequestDrawer
-from diffaug.conditioning.rays import aligned, centre_of, ray_lengths
+from diffaug.conditioning.masks import origin_points
+from diffaug.conditioning.rays import Alignment, aligned, centre_of, ray_lengths
 from diffaug.conditioning.remembered import Remembered
-from diffaug.data.images import Pixels
+from diffaug.conditioning.writing import unwritten
+from diffaug.data.images import Mask, Pixels
 from diffaug.data.manifest import RemovedRegion, Request
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import region_of, without_border
 from diffaug.painting.engine import Painted
-from diffaug.painting.example import UPRIGHT, Example, mirrored_tissue, moved_example
+from diffaug.painting.example import (
+    UPRIGHT,
+    Example,
+    mirrored_tissue,
+    moved_example,
+    scale_of_outline,
+    source_points,
+    window_points,
+)
 from diffaug.painting.judging import is_left_over
 from diffaug.painting.layout import Layout, layout_of, tissue_of
 from diffaug.painting.painter import Painter
@@ -42,6 +52,7 @@ class LayoutMaker:
         self.side = remover.model.window
         self._examples = Remembered(self._example_of, limit=REMEMBERED)
         self._cleared = Remembered(self._cleared_of, limit=REMEMBERED)
+        self._sources = Remembered(self._sources_of, limit=REMEMBERED)
 
     def layout(self, request: Request) -> Layout:
         """Lay out a request on its background, with the example that sampling starts from."""
@@ -57,7 +68,7 @@ class LayoutMaker:
             return laid
         if request.negative:
             return replace(laid, start=tissue_of(laid, self.side))
-        bare = self._without_old(laid)
+        bare = self._without_old(request.background, laid)
         example = self._example(request, laid, tissue_of(bare, self.side))
         return replace(laid, start=example, covered=bare.covered)
 
@@ -77,7 +88,13 @@ class LayoutMaker:
     def _cleared_of(self, background: str) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
         return self.remover.remove(self.drawer.backgrounds.case(background))
 
-    def _without_old(self, layout: Layout) -> Layout:
+    def _sources_of(self, background: str) -> Mask:
+        """Return the tissue of a background that may be shown elsewhere in it, (H, W)."""
+        backgrounds = self.drawer.backgrounds
+        field = backgrounds.field(background, with_text=False)
+        return unwritten(backgrounds.image(background), field, self.drawer.domain.rules)
+
+    def _without_old(self, background: str, layout: Layout) -> Layout:
         """Return a layout whose tissue shows no lesion that is painted over.
 
         Tissue of the frame takes the place of the whole lesion, or at least of what the new one does not cover; where
@@ -87,7 +104,7 @@ class LayoutMaker:
         if not old.any():
             return layout
         gone = region_of(old, old, layout.band) & layout.field
-        known = layout.field & ~gone & ~layout.masks.label
+        known = self._sources[background] & ~gone & ~layout.masks.label
         for hole in (gone, gone & ~layout.masks.new):
             frame = filled(layout.background, hole, known)
             if frame is not None:
@@ -102,26 +119,46 @@ class LayoutMaker:
 
     def _example(self, request: Request, layout: Layout, tissue: Pixels) -> Pixels:
         """Return a window's `tissue`, (side, side, 3), with the request's example where the new mask lies."""
-        drawer, masks, source = self.drawer, layout.masks, self._examples[request.example]
+        source, new = self._examples[example_of(request)], layout.masks.new
+        side, frame = len(tissue), (int(new.shape[0]), int(new.shape[1]))
+        points = window_points(layout.window, side)
+        if self._is_own(request):
+            entry = self.drawer.bank.entry(request.mask_case, request.component)
+            corner = np.array([request.top, request.left], dtype=np.float64)
+            points = origin_points(entry, request.transform, frame, points - corner[:, None, None])
+        else:
+            points = source_points(points, *self._outlines(request, layout, source))
+        small, usable = (
+            np.asarray(window_mask(mask, layout.window, side)[0, 0].numpy() > 0.5) for mask in (new, layout.field)
+        )
+        scale = side / layout.window.side
+        step = scale_of_outline(source.lesion, new) / scale
+        return moved_example(source, points, step, tissue, small, usable, layout.band * scale)
+
+    def _is_own(self, request: Request) -> bool:
+        """Tell whether a lesion lies on its own mask, so that both are transformed alike."""
+        return request.example == request.mask_case and request.cup_ratio is None
+
+    def _outlines(self, request: Request, layout: Layout, source: Example) -> tuple[list[tuple[Mask, Mask]], Alignment]:
+        """Return where outlines of a source go on another mask, the innermost first, and how it is turned."""
+        drawer, masks = self.drawer, layout.masks
         case = drawer.backgrounds.case(request.example)
         nested = drawer.domain.nested(case, source.lesion, masks.new_classes(drawer.classes))
         outlines = [*nested, (source.lesion, masks.new)]
-        stays = drawer.domain.stays_in_place
-        way = UPRIGHT if stays else aligned(*(ray_lengths(mask, centre_of(mask)) for mask in outlines[-1]))
-        new, usable = (
-            np.asarray(window_mask(mask, layout.window, len(tissue))[0, 0].numpy() > 0.5)
-            for mask in (masks.new, layout.field)
-        )
-        return moved_example(
-            source, outlines, layout.window, tissue, new, usable,
-            layout.band * len(tissue) / layout.window.side, way,
-        )  # fmt: skip
+        if drawer.domain.stays_in_place:
+            return outlines, UPRIGHT
+        return outlines, aligned(*(ray_lengths(mask, centre_of(mask)) for mask in outlines[-1]))
 
-    def _example_of(self, case: str) -> Example:
-        """Return what is moved of an example."""
+    def _example_of(self, lesion: tuple[str, int]) -> Example:
+        """Return what is moved of a lesion of a case."""
         backgrounds = self.drawer.backgrounds
-        field, lesion = backgrounds.field(case), self.drawer.bank.components(case)[0].in_frame()
-        return Example.of(without_border(backgrounds.image(case), field, lesion), field, lesion)
+        field, mask = backgrounds.field(lesion[0]), self.drawer.bank.entry(*lesion).in_frame()
+        return Example.of(without_border(backgrounds.image(lesion[0]), field, mask), field, mask)
+
+
+def example_of(request: Request) -> tuple[str, int]:
+    """Return the case and the number of the lesion that a request shows: its mask's own, or the largest of another."""
+    return request.example, request.component if request.example == request.mask_case else 0
 
 
 def paint_requests(

@@ -61,12 +61,6 @@ def _mirrored(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return np.minimum(folded, size - 1)
 
 
-def longer_side(mask: Mask) -> int:
-    """Return the longer side of the bounding box of a mask that is not empty, px."""
-    top, left, bottom, right = bounding_box(mask)
-    return max(bottom - top, right - left)
-
-
 def window_around(mask: Mask, context: float, shift: tuple[float, float] = (0.0, 0.0), least: int = 32) -> Window:
     """Return the square window around a mask's bounding box.
 

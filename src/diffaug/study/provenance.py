@@ -32,8 +32,10 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
     splits = {case.id: case.split for case in dataset.cases}
     allowed = {case.id for case in dataset.annotated("train")}
     for row in synthetic.rows:
-        for source in row.request.sources:
-            if source in allowed or (source == row.request.background and splits.get(source) == "unannotated"):
+        request = row.request
+        painted = {request.mask_case, request.example} - {""}
+        for source in request.sources:
+            if source in allowed or (source not in painted and splits.get(source) == "unannotated"):
                 continue
             where = f"in split {splits[source]}" if source in splits else "not in the data set"
             raise StudyError(

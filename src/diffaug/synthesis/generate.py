@@ -130,8 +130,9 @@ def generate(
     model, data, out = Path(model), Path(data), Path(out)
     plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
-        train = [case for case in read_dataset(data).split("train") if case.mask]
-        RequestDrawer(train, seed, config, backgrounds_of(config), budget=plan.budget, rules=learned.rules).draw(0)
+        dataset = read_dataset(data)
+        train, others = [case for case in dataset.split("train") if case.mask], backgrounds_of(config, dataset)
+        RequestDrawer(train, seed, config, others, budget=plan.budget, rules=learned.rules).draw(0)
     notices = notices_of_gate(plan)
     for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)

@@ -1,6 +1,6 @@
 """Plans: everything that a synthetic set depends on, checked before work starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Plan:
         findings_digest: Of the findings that prompts are made of; empty for measured words alone.
         device: Where it is computed; last digits depend on it.
         budget: What kept cases should be like; None for the aim `match`.
-        backgrounds_digest: Of the images with lesions that a baseline found; empty without them.
+        backgrounds_digest: Of the unannotated images that are painted on; empty without them.
     """
 
     model: Path
@@ -123,9 +123,18 @@ def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
     return train
 
 
-def backgrounds_of(config: GenerateConfig) -> tuple[Case, ...]:
-    """Return the images with lesions that a baseline found; none without a folder of them."""
-    return read_dataset(config.backgrounds).split("train") if config.backgrounds else ()
+def backgrounds_of(config: GenerateConfig, dataset: Dataset) -> tuple[Case, ...]:
+    """Return what is painted on beside the annotated cases: unannotated images of which something is known.
+
+    These are the images that are declared to be lesion-free, and those with lesions that a baseline found, if the
+    config names a folder of them. A cup is painted in the annotated photograph that it belongs to.
+    """
+    found = read_dataset(config.backgrounds).split("train") if config.backgrounds else ()
+    if domain_of(dataset.class_names).stays_in_place:
+        return tuple(found)
+    names = {case.id for case in found}
+    free = (case for case in dataset.split("unannotated") if case.negative and case.id not in names)
+    return (*found, *free)
 
 
 def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping[str, str]) -> str:
@@ -137,21 +146,22 @@ def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping
         digests: Of its annotated cases, by case.
 
     Returns:
-        The digest of the folder's cases; nothing without one.
+        The digest of all that is painted on beside the annotated cases; empty for nothing.
 
     Raises:
         ConfigError: Naming the first image or annotation that should not be there; or the classes are disc and cup.
     """
     folder, known = config.backgrounds, {case.id: case for case in dataset.split("unannotated")}
     if folder is None:
-        return ""
-    others, path = backgrounds_of(config), folder / PROVENANCE
+        return _digest_of_backgrounds(backgrounds_of(config, dataset))
+    path = folder / PROVENANCE
     if domain_of(dataset.class_names).stays_in_place:
         raise ConfigError(
             f"a cup is painted in the annotated photograph it belongs to: backgrounds is {folder}; leave it out"
         )
     rule = "backgrounds are unannotated images of the data set, labelled by `diffaug pseudo-label`"
-    for case in others:
+    found = read_dataset(folder).split("train")
+    for case in found:
         same = case.id in known and digest_of_file(case.image) == digest_of_file(known[case.id].image)
         if not same or case.classes != known[case.id].classes:
             raise ConfigError(
@@ -159,12 +169,17 @@ def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping
             )
     stated = read_json(path)["cases"] if path.is_file() else {"(it has no provenance.json)": ""}
     foreign = [name for name, digest in stated.items() if digests.get(name) != digest]
-    if foreign or not others:
+    if foreign or not found:
         raise ConfigError(
             f"{rule}: {folder} has no images, or comes from other annotations, such as {(foreign or ['(none)'])[0]}; "
             "study this data set and label them again"
         )
-    return digest_of_value([[case.id, digest_of_case(case)] for case in others])
+    return _digest_of_backgrounds(backgrounds_of(config, dataset))
+
+
+def _digest_of_backgrounds(cases: Sequence[Case]) -> str:
+    check_dataset(cases)
+    return digest_of_value([[case.id, digest_of_case(case)] for case in cases]) if cases else ""
 
 
 def budget_of(dataset: Dataset, config: GenerateConfig, rules: FrameRules = ENDOSCOPIC) -> Budget | None:

@@ -151,7 +151,7 @@ def _can_be_cleared(case: Case, rules: FrameRules) -> bool:
     """Tell whether all lesions of a case are seen, and tissue of its frame covers them."""
     frame, mask = case.read_image(), case.read_mask()
     field = field_of_view(frame, rules)
-    return not lost_from_view(mask, field).any() and is_covered(frame, mask, field)
+    return not lost_from_view(mask, field).any() and is_covered(frame, mask, field, rules)
 
 
 def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: tuple[str, ...]) -> RemoveSummary:

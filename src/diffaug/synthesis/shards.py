@@ -83,8 +83,9 @@ def workshop_of(plan: Plan) -> Workshop:
     painter = Painter.load(plan.model, plan.device, slots=plan.config.slots, sealed=False)  # the plan has checked it
     calibration = painter.calibration
     known = KnownWords(read_words(plan.model), painter.model.reads)
+    dataset = read_dataset(plan.data)
     drawer = RequestDrawer(
-        fitted_cases(read_dataset(plan.data), calibration), plan.seed, plan.config, backgrounds_of(plan.config),
+        fitted_cases(dataset, calibration), plan.seed, plan.config, backgrounds_of(plan.config, dataset),
         known_words=known, budget=plan.budget, folds=calibration.folds, rules=painter.rules,
     )  # fmt: skip
     remover = Remover(painter.model, calibration, painter.validators, plan.seed, rules=painter.rules)

@@ -1,0 +1,90 @@
+"""What is said of a lesion that has found its place: a prompt, and an example that looks as the prompt says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.backgrounds import Backgrounds
+from diffaug.conditioning.budget import LOW
+from diffaug.conditioning.examples import Examples
+from diffaug.conditioning.findings import Library
+from diffaug.conditioning.grammar import KnownWords, draw_prompt, with_known_words
+from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.prompts import describe_words, shape_word
+from diffaug.conditioning.request import Placed
+from diffaug.data.case import Case
+from diffaug.data.images import Mask
+from diffaug.data.lesions import size_class
+from diffaug.data.manifest import Request
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Makes requests of placed masks.
+
+    Attributes:
+        cases: The annotated cases by id.
+        bank: Their masks.
+        backgrounds: What is known of each background.
+        examples: What is known of each training lesion.
+        library: The findings that prompts are drawn from; None for measured words alone.
+        known: Words of the model.
+        grey: Whether no word of colour is said.
+    """
+
+    cases: Mapping[str, Case]
+    bank: MaskBank
+    backgrounds: Backgrounds
+    examples: Examples
+    library: Library | None
+    known: KnownWords
+    grey: bool
+
+    def request(
+        self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator, options: Sequence[str]
+    ) -> Request:
+        """Return the request: size and shape are those of the new mask itself, the other words a training case's.
+
+        Args:
+            placed: The mask at its place.
+            index: Of the request.
+            seed: Of the request.
+            aim: The stratum that it is drawn for; empty for none.
+            rng: Draws the prompt and the example.
+            options: The cases that its example is drawn from, in the order of their turns.
+        """
+        place = self.backgrounds.draft(placed.background)
+        mask = placed.draft_mask(place.size)
+        share = float(mask.mean())
+        area, size = round(share * place.frame[0] * place.frame[1]), size_class(share)
+        measured = {"size": size, "shape": shape_word(*shape_of(mask))}
+        mask_case = placed.entry.case
+        if prompt := self.cases[mask_case].prompt:
+            return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
+        around, besides = self.backgrounds.surroundings(placed.background, mask), placed.background
+        if self.library is None:
+            example = self.examples.draw(placed.entry, aim, around, mask, area, rng, options=options, besides=besides)
+            prompt = describe_words(self.examples.words_at(example, around) | measured)
+            return placed.request(index, seed, prompt, size, aim=aim, example=example)
+        given = measured | {"contrast": LOW if LOW in aim else ""}
+        draft = draw_prompt(self.library, rng, given, settings=False, grey=self.grey, known=self.known)
+        prompt, unknown = with_known_words(draft, self.known)
+        example = self.examples.draw(placed.entry, aim, around, mask, area, rng, draft.words, options, besides)
+        more = {"findings": draft.findings, "unknown_words": unknown}
+        return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
+
+    def reworded(self, request: Request, new: Mask, words: Mapping[str, str], options: Sequence[str]) -> Request:
+        """Return a request for the same mask and place with other words, and an example that looks like them.
+
+        Args:
+            request: What was asked for.
+            new: Its mask, (H, W).
+            words: The word of each aspect; a missing aspect says nothing.
+            options: The cases that its example is drawn from, in the order of their turns.
+        """
+        around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
+        mask, rng = self.bank.entry(request.mask_case, request.component), np.random.default_rng((request.seed, 3))
+        example = self.examples.draw(mask, request.aim, around, new, area, rng, words, options, request.background)
+        return replace(request, prompt=describe_words(words), example=example)
