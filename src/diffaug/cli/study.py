@@ -100,8 +100,10 @@ class Study:
     def _plan(self) -> None:
         """Check what can be told without work, and print knobs, minutes and disk."""
         from diffaug.data.folder import read_dataset
+        from diffaug.study.architectures import check_name
         from diffaug.study.arms import parse_arms
 
+        check_name(self.study.network)
         cases = read_dataset(self.data).split("train")
         if self.study.arms:
             parse_arms(self.study.arms)
