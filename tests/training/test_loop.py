@@ -116,9 +116,10 @@ def test_a_part_learns_at_its_share_of_the_rate_and_the_others_as_ever(tmp_path)
         )
         return net
 
-    start, plain, slow = network(), trained("plain", {}), trained("slow", {"net.0.": 0.25})
-    moved = [[(value - old).abs().max() for value, old in zip(net.parameters(), start.parameters(), strict=True)]
-             for net in (plain, slow)]  # fmt: skip
+    start, *trainings = (
+        list(net.parameters()) for net in (network(), trained("a", {}), trained("b", {"net.0.": 0.25}))
+    )
+    moved = [[(value - old).detach().abs().max() for value, old in zip(one, start, strict=True)] for one in trainings]
     assert [float(b / a) for a, b in zip(*moved, strict=True)] == pytest.approx([0.25, 0.25, 1.0, 1.0], rel=1e-3)
 
 

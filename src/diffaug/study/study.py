@@ -98,7 +98,7 @@ class Plan:
                 {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
                 for test, prefix in names.items()
             ],
-            **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
+            **_classes(inputs.dataset.cases[0]),
             "synthetic": [str(one.folder.resolve()) for one in inputs.painted.sets],
             "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
             "cases": {
@@ -265,6 +265,12 @@ def _completed(plan: Plan, arms: Sequence[Arm], contents: Contents, seen: Mappin
         score_late_negatives(run)
     more = {"contrast_cut": cut, "base_seen": _counted(seen)}
     return write_summary(out, runs, plan.config.bootstrap, plan.seed, more, inputs.dataset.class_names)
+
+
+def _classes(case: Case) -> dict[str, Any]:
+    """Return what study.json says of declared classes: their names in order, and the values of each in a label."""
+    values = {one.name: list(one.values) for one in case.classes}
+    return {"classes": list(values), "class_values": values} if values else {}
 
 
 def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
