@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import PathLike, digest_of_file
-from diffaug.config import StudyConfig, config_from_values
+from diffaug.config import StudyConfig
 from diffaug.data.case import LabelClass
 from diffaug.data.classes import classes_from_json
 from diffaug.data.images import Label, Pixels
 from diffaug.data.segmented import Maps, Segmenter, SegmentSummary, images_of, write_segmented
 from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import Contents, claimed, contents_of
+from diffaug.study.inputs import config_of_plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +104,7 @@ def predict_images(
     study, images, out = Path(study), Path(images), Path(out)
     device = str(device_of(device))
     plan = _plan_of(study)
-    config = config_from_values({"study": plan["config"]}).study
+    config = config_of_plan(plan)
     weights = weights_of(study, plan, config, arm, seed)
     _check_function(study, config.network, network)
     paths, classes = images_of(images), _classes_of(study, plan)
