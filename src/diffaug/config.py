@@ -344,7 +344,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {  # of each preset, as a file h
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56, "floor": 0.0},
         },
         "generate": {"count": 40, "shard_size": 16},
-        "study": {"seeds": 2, "size": 96, "iterations": 1000},
+        "study": {"seeds": 2, "size": 96, "iterations": 250},
     },
     "stable-diffusion": {  # not measured; usual values for low-rank updates
         "fit": {

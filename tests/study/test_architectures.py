@@ -189,7 +189,8 @@ def test_a_network_of_no_kind_is_refused_by_the_names_that_there_are(name):
         check_name(name)
 
 
-def test_a_backbone_that_is_not_there_is_refused_in_one_line(tmp_path):
+def test_a_backbone_that_is_not_there_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
     for name, told in ((str(tmp_path / "empty"), "config.json"), ("nobody/nothing-at-all", "path of a folder")):
         with pytest.raises(ConfigError, match=told) as error:

@@ -238,15 +238,17 @@ def checked(config: Config) -> Config:
     """Check a config before anything is read, and return it with its arms.
 
     Raises:
-        ConfigError: An arm, an aim or a network is unknown, or an arm takes cases that are not painted.
+        ConfigError: An arm or an aim is unknown, a network is unknown or does not load, or an arm takes cases that are
+            not painted.
         FindingsError: The findings are unknown or break a rule.
         StudyError: An arm needs the arm `real`, which is not among the arms.
     """
-    from diffaug.study.architectures import check_name
+    from diffaug.study.architectures import check_name, identity_of_study
     from diffaug.study.arms import parse_arms
 
     check_config(config.generate)
     check_name(config.study.network)
+    identity_of_study(config.study)  # a network that does not load is refused before data are imported
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     arms = parse_arms(config.study.arms)
