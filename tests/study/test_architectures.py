@@ -6,9 +6,12 @@ import sys
 import pytest
 import torch
 from safetensors import safe_open
+from study_folders import make_dataset
 from torch import nn
 
+from diffaug.artifacts import read_json
 from diffaug.config import LITE, UNET, StudyConfig, config_from_values
+from diffaug.data.folder import read_dataset
 from diffaug.encoder import load_trunk
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study.architectures import (
@@ -18,8 +21,11 @@ from diffaug.study.architectures import (
     digest_of_network,
     identity_of_study,
 )
-from diffaug.study.network import build_network, load_network, save_weights
+from diffaug.study.arms import Arm
+from diffaug.study.batches import Batches
+from diffaug.study.network import build_network, load_network, save_weights, train
 from diffaug.study.records import key_of_run
+from diffaug.study.study import run_study
 
 OWN = """
 import torch
@@ -224,6 +230,45 @@ def test_the_identity_holds_what_a_network_is_and_not_where_it_lies(backbones, o
     digest_of_network.cache_clear()
     assert before != identity_of_study(StudyConfig(network=f"{own}:small"))
     assert identity_of_study(StudyConfig())["network"] == [LITE, digest_of_network(LITE)]
+
+
+def test_a_study_of_the_users_own_network_is_continued_with_the_same_code_alone(own, tmp_path):
+    data = make_dataset(tmp_path / "data")
+    config = StudyConfig(
+        arms=("real",), network=f"{own}:deep", size=64, iterations=2, batch_size=4, bootstrap=9, workers=1
+    )
+    run_study(data, tmp_path / "study", [], config)
+    shown = read_json(tmp_path / "study" / "study.json")
+    assert shown["config"]["network"] == f"{own}:deep" and shown["identity"]["network"][0] == f"{own}:deep"
+    assert (
+        load_network(config, tmp_path / "study" / "runs" / "real-0.safetensors")(torch.rand(1, 3, 64, 64)).shape[1] == 1
+    )
+    source = tmp_path / f"{own}.py"
+    source.write_text(source.read_text() + "\n# another version\n")
+    digest_of_network.cache_clear()
+    with pytest.raises(ConfigError, match="made with network"):
+        run_study(data, tmp_path / "study", [], config)
+    for name, error in ((f"{own}:coarse", StudyError), (f"{own}:none", ConfigError), ("unett", ConfigError)):
+        with pytest.raises(error):
+            run_study(data, tmp_path / "other", [], config.model_copy(update={"network": name}))
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_part_named_encoder_learns_at_its_own_rate(own, tmp_path):
+    def moved(**rates):
+        config = StudyConfig(
+            network=f"{own}:deep", size=64, iterations=1, batch_size=2, ema=0.0, augmentation=0.0, **rates
+        )
+        network = build_network(config, 0)
+        start = {name: value.clone() for name, value in network.state_dict().items()}
+        batches = Batches(Arm("real", read_dataset(tmp_path / "data").annotated("train")), config, 0)
+        train(network, batches, config, name="run", files=tmp_path / f"run-{rates['encoder_rate']}")
+        return {name: float((value - start[name]).abs().max()) for name, value in network.state_dict().items()}
+
+    make_dataset(tmp_path / "data")
+    one, other = (moved(learning_rate=1e-3, encoder_rate=rate) for rate in (1e-3, 1e-4))
+    assert other["encoder.weight"] == pytest.approx(0.1 * one["encoder.weight"], rel=0.05)
+    assert other["head.weight"] == pytest.approx(one["head.weight"], rel=0.05)
 
 
 def test_the_key_of_a_run_of_the_small_network_is_that_of_before_there_was_a_choice():
