@@ -226,7 +226,8 @@ class StudyConfig(Knobs):
     iterations: Positive = 1000  # Optimiser updates of each training.
     batch_size: Annotated[int, Field(ge=2)] = 8  # Cases in a batch, at least 2.
     learning_rate: Rate = 1e-3  # Highest learning rate of the schedule.
-    encoder_rate: Rate = 3e-4  # The same of a pretrained encoder, which is the part of a network that is named encoder.
+    # Highest learning rate of the part of a network that is named encoder, such as a pretrained one.
+    encoder_rate: Rate = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # Weight decay of the optimiser, AdamW.
     # Decay of the average of the weights that is tested. With 0 the last weights are tested.
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
