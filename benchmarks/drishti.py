@@ -30,6 +30,7 @@ from scipy.stats import spearmanr
 
 from diffaug.artifacts import atomic_path, make_folder, read_json, write_json
 from diffaug.config import (
+    UNET,
     CodecConfig,
     DenoiserConfig,
     FitConfig,
@@ -93,7 +94,7 @@ QUICK = Size(
     base=None,
     generate=GenerateConfig(count=8, shard_size=8, gate="off", workers=1),
     checked=4,
-    judge=StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=40, batch_size=4),
+    judge=StudyConfig(network=UNET, size=64, widths=(8, 8, 16, 16, 16), iterations=40, batch_size=4),
 )
 
 

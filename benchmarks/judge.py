@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder
-from diffaug.config import StudyConfig
+from diffaug.config import UNET, StudyConfig
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import lesion_masks
@@ -29,7 +29,7 @@ SIDE = 128  # px of a window
 CONTEXT = 1.7  # window side over the lesion's longer side, in every measurement
 PER_CASE = 10  # windows of a case that train the judge
 NETWORK = StudyConfig(  # of every judge, so that their numbers can be compared over the years
-    size=SIDE, widths=(48, 64, 96, 128, 192), batch_size=16, learning_rate=1e-3, ema=0.0, augmentation=1.0
+    network=UNET, size=SIDE, widths=(48, 64, 96, 128, 192), batch_size=16, learning_rate=1e-3, ema=0.0, augmentation=1.0
 )
 
 

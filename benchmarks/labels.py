@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import read_json
-from diffaug.config import StudyConfig, config_from_values
+from diffaug.config import StudyConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.study.batches import Pixels, load
 from diffaug.study.derive import LEAST, LIKELY, mirrored
 from diffaug.study.evaluate import BATCH, probabilities
+from diffaug.study.inputs import config_of_plan
 from diffaug.study.network import load_network
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Withheld:
 def read(study: Path, full: dict[str, Case]) -> Withheld:
     """Return what is withheld from a study, given every case with its mask."""
     plan = read_json(study / "study.json")
-    dataset, config = read_dataset(Path(plan["data"])), config_from_values({"study": plan["config"]}).study
+    dataset, config = read_dataset(Path(plan["data"])), config_of_plan(plan)
     masked = [full[case.id] for case in dataset.split("unannotated") if full[case.id].mask is not None]
     return Withheld(study / "runs", config, dataset.annotated("train"), load(masked, config.size))
 

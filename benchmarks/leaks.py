@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=60)
     parser.add_argument("--frames", type=int, default=4, help="of a sequence")
     parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=8000)
+    parser.add_argument("--iterations", type=int, default=StudyConfig().iterations)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -31,9 +31,9 @@ from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.images import Mask, Pixels, read_image, read_label
 from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import MaskTransform, Row, SyntheticSet, lesions, read_manifest
+from diffaug.encoder import NAME, encoder_digest
 from diffaug.painting.looks import features_in, origins_of
 from diffaug.realism.critic import area_under_curve, regression
-from diffaug.realism.encoder import NAME, encoder_digest
 
 DRAWS = 1000  # of the bootstrap
 MOST = 120  # real lesions, so that a classifier for each is a matter of seconds

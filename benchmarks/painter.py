@@ -48,6 +48,7 @@ from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import Request
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.sampler import sample
+from diffaug.encoder import NAME, encoder_digest
 from diffaug.models.base import LatentInpainter
 from diffaug.models.loading import load_model
 from diffaug.painting.clearing import Remover
@@ -58,7 +59,6 @@ from diffaug.painting.looks import features_in, origins_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker
 from diffaug.painting.window import window_image, window_mask
-from diffaug.realism.encoder import NAME, encoder_digest
 from diffaug.realism.features import lesion_features
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import workshop_of

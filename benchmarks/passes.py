@@ -17,7 +17,7 @@ import torch
 
 from diffaug.artifacts import read_jsonl
 from diffaug.compute.devices import one_thread
-from diffaug.config import StudyConfig
+from diffaug.config import UNET, StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.study import network as segmenter
 from diffaug.study.arms import Arm
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--quick", action="store_true", help="two iterations of a tiny network: does it run?")
     options = parser.parse_args()
-    quick = {"size": 64, "widths": (16, 16, 16, 16, 16), "batch_size": 2}
+    quick = {"network": UNET, "size": 64, "widths": (16, 16, 16, 16, 16), "batch_size": 2}
     config = StudyConfig(iterations=options.iterations) if not options.quick else StudyConfig(iterations=2, **quick)
     cases = read_dataset(options.data).annotated("train")[:CASES]
     name = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "cpu"

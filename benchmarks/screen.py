@@ -27,7 +27,7 @@ from diffaug.study.evaluate import probabilities
 from diffaug.study.inputs import read_set
 from diffaug.study.network import load_network, train
 
-RATE = 5e-4  # peak learning rate: a quarter of the study's
+SLOWER = 1 / 4  # peak learning rates over the study's
 
 
 def arms_of(study: Withheld, folders: list[Path], count: int) -> list[Arm]:
@@ -45,7 +45,8 @@ def arms_of(study: Withheld, folders: list[Path], count: int) -> list[Arm]:
 
 def scores(study: Withheld, arm: Arm, weights: Path, iterations: int) -> NDArray[np.float64]:
     """Train on from `weights` and return Dice, the share not found and precision of each withheld image, (3, n)."""
-    config = study.config.model_copy(update={"iterations": iterations, "learning_rate": RATE})
+    rates = {name: SLOWER * getattr(study.config, name) for name in ("learning_rate", "encoder_rate")}
+    config = study.config.model_copy(update={"iterations": iterations, **rates})
     network = load_network(config, weights, len(study.train[0].class_names)).train()
     with tempfile.TemporaryDirectory() as folder:
         train(network, Batches(arm, config, 1), config, name=arm.name, files=Path(folder) / "run")

@@ -9,45 +9,58 @@ OUT/segmenter.jsonl; the same command again makes what is missing, and prints th
 
 import argparse
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from diffaug.artifacts import digest_of_value, make_folder, read_jsonl, write_jsonl
-from diffaug.config import StudyConfig
+from diffaug.config import UNET, StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import folds_by_group
-from diffaug.knobs import identity_of
+from diffaug.study.architectures import identity_of_study
 from diffaug.study.arms import Arm
 from diffaug.study.runs import Run
 from diffaug.study.strata import contrast_cut, profile, record
 from diffaug.study.workers import complete_runs
 
 TEST = 100  # cases that a run is tested on
-BASE: dict[str, Any] = {
-    "widths": (32, 48, 64, 96, 128), "batch_size": 8, "iterations": 1000, "learning_rate": 2e-3, "ema": 0.99,
-    "size": 128, "augmentation": 1.0,
-}  # fmt: skip
-SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {  # what each changes of the base: the defaults of the network, and --set
     "base": {},
-    "augmentation 0.25": {"augmentation": 0.25},
     "augmentation 0.5": {"augmentation": 0.5},
-    "augmentation 0.75": {"augmentation": 0.75},
-    "augmentation 1.5": {"augmentation": 1.5},
-    "learning rate 1e-3": {"learning_rate": 1e-3},
-    "learning rate 4e-3": {"learning_rate": 4e-3},
-    "size 96": {"size": 96},
-    "size 160": {"size": 160},
-    "widths 48": {"widths": (48, 64, 96, 128, 192)},
-    "widths 24": {"widths": (24, 32, 48, 64, 96)},
+    "augmentation 1.0": {"augmentation": 1.0},
+    "size 128": {"size": 128},
+    "size 192": {"size": 192},
+    "size 224": {"size": 224},
+    "encoder rate x 1/3": {},
+    "encoder rate x 3": {},
+    "rates x 1/2": {},
+    "rates x 2": {},
     "batch 16, half the iterations": {"batch_size": 16},
     "no average": {"ema": 0.0},
+    "slower average": {"ema": 0.995},
     "weight decay 0.1": {"weight_decay": 0.1},
+    "iterations x 1/2": {},
     "iterations x 2": {},
     "iterations x 4": {},
+    "widths 48": {"widths": (48, 64, 96, 128, 192)},
+    "widths 24": {"widths": (24, 32, 48, 64, 96)},
 }
-QUICK: dict[str, Any] = {"widths": (16, 16, 16, 16, 16), "size": 64, "batch_size": 4, "iterations": 2}
+SCALED = {"encoder rate": ("encoder_rate",), "rates": ("learning_rate", "encoder_rate"), "iterations": ("iterations",)}
+SHOWN = {
+    "network",
+    "widths",
+    "size",
+    "batch_size",
+    "iterations",
+    "learning_rate",
+    "encoder_rate",
+    "ema",
+    "weight_decay",
+    "augmentation",
+}
+QUICK: dict[str, Any] = {"network": UNET, "widths": (16,) * 5, "size": 64, "batch_size": 4, "iterations": 2}
 
 
 def runs_of(
@@ -66,20 +79,29 @@ def runs_of(
         shown = [[digest_of_case(case) for case in some] for some in (train, test)]
         for name in names:
             config = config_of(name, base)
-            own = digest_of_value([identity_of(config), shown])[:6]
+            own = digest_of_value([identity_of_study(config), shown])[:6]
             arm = Arm(f"{name.replace(' ', '-')}-{own}", train)
             runs.append(Run(arm, fold, test, columns, config, "cpu", options.out, pictures=False))
     return runs
 
 
+def settings_of(network: str) -> list[str]:
+    """Return the settings that change something of a network: only `unet` has widths, and only others an encoder."""
+    other = "encoder" if network == UNET else "widths"
+    return [name for name in SETTINGS if not name.startswith(other)]
+
+
 def config_of(name: str, base: Mapping[str, Any]) -> StudyConfig:
-    """Return a setting: what it changes of the base; `iterations x 2` doubles the base's own, another halves them."""
-    changed = {**base, **SETTINGS[name]} if base is BASE else dict(base)
-    if name.startswith("iterations x "):
-        changed["iterations"] *= int(name.removeprefix("iterations x "))
+    """Return a setting: what it changes of the base, or the knobs that it scales."""
+    config = StudyConfig(**{**base, **SETTINGS[name]})
+    what, _, factor = name.partition(" x ")
+    scales = {knob: float(Fraction(factor)) for knob in SCALED[what]} if what in SCALED else {}
     if name.endswith(", half the iterations"):
-        changed["iterations"] //= 2
-    return StudyConfig(**changed)
+        scales = {"iterations": 0.5}
+    if config.network == UNET:
+        scales.pop("encoder_rate", None)
+    found = {knob: getattr(config, knob) * scale for knob, scale in scales.items()}
+    return config.model_copy(update={knob: round(v) if knob == "iterations" else v for knob, v in found.items()})
 
 
 def row_of(run: Run, name: str) -> dict[str, Any]:
@@ -98,7 +120,7 @@ def row_of(run: Run, name: str) -> dict[str, Any]:
         "loss": log[-1]["loss"],
         "ms": log[-1]["ms"],
         "core_minutes": round(log[-1]["ms"] * run.config.iterations / 60_000, 2),
-        "config": run.config.model_dump(mode="json", include=set(BASE) | {"size", "weight_decay", "augmentation"}),
+        "config": run.config.model_dump(mode="json", include=SHOWN),
     }
 
 
@@ -114,24 +136,24 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the runs and of segmenter.jsonl")
     parser.add_argument("--annotated", type=int, default=50)
     parser.add_argument("--folds", type=int, default=2, help="folds that are trained on")
-    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE of StudyConfig, replacing those of the base")
+    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), help="settings; by default all")
+    parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE of StudyConfig: changes of the base")
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="two iterations of a tiny network: does it run?")
     options = parser.parse_args()
-    base = QUICK if options.quick else BASE
-    base.update(StudyConfig(**dict(pair.split("=", 1) for pair in options.set)).model_dump(exclude_unset=True))
+    base = {**(QUICK if options.quick else {}), **dict(pair.split("=", 1) for pair in options.set)}
+    names = options.only or settings_of(StudyConfig(**base).network)
     cases = read_dataset(options.data).annotated("train")
     make_folder(options.out)
-    runs = runs_of(cases, options.only, base, options)
-    named = [(run, name) for run, name in zip(runs, list(options.only) * len(runs), strict=False)]
+    runs = runs_of(cases, names, base, options)
+    named = [(run, name) for run, name in zip(runs, names * len(runs), strict=False)]
     complete_runs(runs, options.workers)
 
     path = options.out / "segmenter.jsonl"
     fresh = [row_of(run, name) for run, name in named]
     write_jsonl(path, [row for row in read_jsonl(path) if not any(same_run(row, one) for one in fresh)] + fresh)
-    mean = {name: fmean(row["dice"] for row in fresh if row["setting"] == name) for name in options.only}
+    mean = {name: fmean(row["dice"] for row in fresh if row["setting"] == name) for name in names}
     for name in sorted(mean, key=lambda one: -mean[one]):
         rows = [row for row in fresh if row["setting"] == name]
         minutes, missed = fmean(row["core_minutes"] for row in rows), fmean(row["missed"] for row in rows)

@@ -3,6 +3,7 @@
 # Usage: runs/drishti_study.sh OUT [FROM] [diffaug run options, such as --annotated 10]
 # FROM: images/, masks/ and labels.csv. The default is $DIFFAUG_DATA/drishti-gs.
 # An image has one disc. It is painted again in its place, with a cup of another size; a low strength keeps the vessels.
+# The first records are of --network unet; without it the network is the default one.
 # After a stop the same command continues: what docs/results/drishti_study.jsonl records is not repeated.
 set -eu
 OUT=${1:?usage: runs/drishti_study.sh OUT [FROM] [OPTIONS]}

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from diffaug.realism.encoder import STAGES, Encoder
+from diffaug.encoder import STAGES, Encoder
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PARTS = {

@@ -3,6 +3,7 @@
 # Usage: runs/kvasir_study.sh OUT [FROM] [diffaug run options, such as --budget 180]
 # FROM: Kvasir-SEG as published or in split folders. The default is $DIFFAUG_DATA/kvasir-seg.
 # For a part of the table add, for example, --annotated 50 --draws 0 --arms real oracle.
+# The first records are of --network unet; without it the network is the default one.
 # After a stop the same command continues: what docs/results/kvasir_study.jsonl records is not repeated.
 set -eu
 OUT=${1:?usage: runs/kvasir_study.sh OUT [FROM] [OPTIONS]}

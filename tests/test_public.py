@@ -28,7 +28,7 @@ NAMES = """
     SelectConfig Selection ShapeError SplitSummary StudyConfig StudyError SyntheticSet ValidatorConfig WorkerError
     check_dataset describe draw_prompts draw_requests fit funnel generate import_dataset inspect_dataset library_of
     load_model locate_disc make_phantoms measure_attributes read_config read_dataset read_manifest remove
-    run_pipeline run_study sample segment_images select_set subset_dataset write_report
+    predict_images run_pipeline run_study sample segment_images select_set subset_dataset write_report
 """.split()  # noqa: SIM905
 FUNCTIONS = [name for name in NAMES if name[0].islower()]
 

@@ -44,6 +44,7 @@ from diffaug.data.manifest import Scores as Scores
 from diffaug.data.manifest import SyntheticSet as SyntheticSet
 from diffaug.data.manifest import read_manifest as read_manifest
 from diffaug.data.phantom import make_phantoms as make_phantoms
+from diffaug.data.segmented import SegmentSummary as SegmentSummary
 from diffaug.diffusion.contract import Conditioning as Conditioning
 from diffaug.diffusion.sampler import sample as sample
 from diffaug.errors import ConfigError as ConfigError
@@ -62,6 +63,7 @@ from diffaug.painting.painter import Painter as Painter
 from diffaug.painting.painter import Painting as Painting
 from diffaug.pipeline.run import run_pipeline as run_pipeline
 from diffaug.report.page import write_report as write_report
+from diffaug.study.predict import predict_images as predict_images
 from diffaug.study.sets import Selection as Selection
 from diffaug.study.sets import select_set as select_set
 from diffaug.study.study import run_study as run_study
@@ -69,7 +71,6 @@ from diffaug.synthesis.generate import GenerateSummary as GenerateSummary
 from diffaug.synthesis.generate import generate as generate
 from diffaug.synthesis.remove import RemoveSummary as RemoveSummary
 from diffaug.synthesis.remove import remove as remove
-from diffaug.synthesis.segment import SegmentSummary as SegmentSummary
 from diffaug.synthesis.segment import segment_images as segment_images
 from diffaug.training.fit import FitSummary as FitSummary
 from diffaug.training.fit import fit as fit

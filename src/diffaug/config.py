@@ -3,12 +3,13 @@
 The comment of a field is its help text. A knob is here if an experiment in docs/ shows that it matters.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from diffaug.artifacts import PathLike
 from diffaug.errors import ConfigError
@@ -28,6 +29,7 @@ from diffaug.knobs import (
 )
 from diffaug.layouts import Source
 
+LITE, UNET = "efficientnet-lite0", "unet"  # networks of a study that come with the package
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
 
 
@@ -199,6 +201,11 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str | int) else value
 
 
+SCHEDULES: dict[str, dict[str, Any]] = {  # defaults of the networks that have others than the first
+    UNET: {"iterations": 8000, "learning_rate": 2e-3},
+}
+
+
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
@@ -207,13 +214,20 @@ class StudyConfig(Knobs):
     arms: Annotated[tuple[str, ...], EXTENT] = ()
     # Number of trainings of each arm, each with its own seed. Raise it for narrower intervals.
     seeds: Annotated[Positive, EXTENT] = 1
+    # The segmentation network: efficientnet-lite0 (an encoder trained on ImageNet, with a U-Net decoder), unet (small,
+    # from random weights), the folder or hub name of a transformers backbone, such as nvidia/mit-b0, or your own
+    # function as package.module:function. It is called with the number of classes K, and returns a torch.nn.Module from
+    # images (B, 3, S, S) in [0, 1] to logits (B, K, S, S). The network sets the defaults of the other options.
+    network: str = LITE
     # Side in pixels of the square that images are resized to for the segmentation network.
     size: Annotated[int, Field(ge=64, multiple_of=32)] = 160
-    # Channels of each level of the segmentation network, the finest level first.
+    # Channels of each level of the network unet, the finest level first.
     widths: tuple[Positive, Positive, Positive, Positive, Positive] = (32, 48, 64, 96, 128)
-    iterations: Positive = 8000  # Optimiser updates of each training.
+    iterations: Positive = 1000  # Optimiser updates of each training.
     batch_size: Annotated[int, Field(ge=2)] = 8  # Cases in a batch, at least 2.
-    learning_rate: Rate = 2e-3  # Highest learning rate of the schedule.
+    learning_rate: Rate = 1e-3  # Highest learning rate of the schedule.
+    # Highest learning rate of the part of a network that is named encoder, such as a pretrained one.
+    encoder_rate: Rate = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-2  # Weight decay of the optimiser, AdamW.
     # Decay of the average of the weights that is tested. With 0 the last weights are tested.
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
@@ -238,6 +252,21 @@ class StudyConfig(Knobs):
     workers: Annotated[Positive, COMPUTING] = 2
 
     _be_several = field_validator("arms", mode="before")(_listed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_defaults_of_the_network(cls, values: Any) -> Any:
+        """Set the knobs of the network's schedule that are not given."""
+        return {**SCHEDULES.get(str(values.get("network")), {}), **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _be_of_the_network(self) -> "StudyConfig":
+        """Check that no knob of another network is set."""
+        other = "encoder_rate" if self.network == UNET else "widths"
+        if getattr(self, other) != type(self).model_fields[other].default:
+            has = "has no encoder" if self.network == UNET else f"is {self.network}"
+            raise ValueError(f"{other} is a setting of another network: network {has}; leave {other} out")
+        return self
 
 
 class DataConfig(Knobs):
@@ -300,37 +329,33 @@ class Config(Knobs):
     study: StudyConfig = StudyConfig()  # Settings of `diffaug study`.
 
 
-def _preset(**stages: dict[str, Any]) -> Config:
-    return Config.model_validate(stages)
-
-
-PRESETS: dict[str, Config] = {
-    "default": Config(),
-    "demo": _preset(
-        data={
+_VALUES: dict[str, dict[str, dict[str, Any]]] = {  # of each preset, as a file has them
+    "default": {},
+    "demo": {
+        "data": {
             "source": "phantom",
             "phantoms": (64, 4, 40, 16),
             "annotated": (40,),
             "draws": (0,),
             "painted_per_real": 3.0,
         },
-        fit={
+        "fit": {
             "codec": {"iterations": 250},
             "denoiser": {"iterations": 100, "windows_per_case": 6},
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56, "floor": 0.0},
         },
-        generate={"count": 40, "shard_size": 16},
-        study={"seeds": 2, "size": 96, "iterations": 1000},
-    ),
-    "stable-diffusion": _preset(  # not measured; usual values for low-rank updates
-        fit={
+        "generate": {"count": 40, "shard_size": 16},
+        "study": {"seeds": 2, "size": 96, "iterations": 250},
+    },
+    "stable-diffusion": {  # not measured; usual values for low-rank updates
+        "fit": {
             "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
             "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
             "sampler": {"steps": 12, "strength": 0.8, "solver": "ab2", "guidance": (3.0, 1.5)},
         },
-    ),
-    "smoke": _preset(
-        data={
+    },
+    "smoke": {
+        "data": {
             "source": "phantom",
             "phantoms": (16, 2, 8, 4),
             "phantom_size": 128,
@@ -338,16 +363,17 @@ PRESETS: dict[str, Config] = {
             "draws": (0,),
             "painted_per_real": 3.0,
         },
-        fit={
+        "fit": {
             "codec": {"iterations": 20},
             "denoiser": {"iterations": 8, "windows_per_case": 2, "batch_size": 8},
             "validator": {"iterations": 8, "folds": 2, "windows_per_case": 4, "trajectories": 2, "floor": 0.0},
             "sampler": {"steps": 4},
         },
-        generate={"count": 6, "shard_size": 6, "slots": 4},
-        study={"seeds": 1, "iterations": 8, "batch_size": 8, "bootstrap": 200},
-    ),
+        "generate": {"count": 6, "shard_size": 6, "slots": 4},
+        "study": {"seeds": 1, "iterations": 8, "batch_size": 8, "bootstrap": 200},
+    },
 }
+PRESETS = {name: Config.model_validate(values) for name, values in _VALUES.items()}
 
 
 def config_from_values(values: Any, preset: str = "default") -> Config:
@@ -365,12 +391,15 @@ def config_from_values(values: Any, preset: str = "default") -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"a config file must hold settings as `name: value` lines; got {type(values).__name__}")
     try:
-        return Config.model_validate(_merge(PRESETS[preset].model_dump(), values))
+        study = values.get("study")
+        network = {"network": study["network"]} if isinstance(study, dict) and "network" in study else {}
+        base = Config.model_validate(_merge(_VALUES[preset], {"study": network}))  # with the defaults of the network
+        return Config.model_validate(_merge(base.model_dump(), values))
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
 
 
-def _merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in values.items():
         old = merged.get(name)
@@ -378,11 +407,12 @@ def _merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_config(path: PathLike) -> Config:
+def read_config(path: PathLike, changed: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML file: an optional `preset:` and the knobs that differ from it.
 
     Args:
         path: The file.
+        changed: Knobs that replace those of the file, as nested mappings.
 
     Raises:
         ConfigError: The file is missing or malformed, or breaks a rule of a knob.
@@ -399,4 +429,6 @@ def read_config(path: PathLike) -> Config:
         raise ConfigError(f"a config file must be YAML: {path}: {' '.join(str(error).split())}") from None
     values = {} if values is None else values
     preset = values.pop("preset", "default") if isinstance(values, dict) else "default"
+    if isinstance(values, dict) and changed:
+        values = _merge(values, changed)
     return config_from_values(values, preset)

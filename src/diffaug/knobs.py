@@ -78,6 +78,6 @@ def explain(error: ValidationError) -> str:
         known = ", ".join(_group_at(error.title, first["loc"][:-1]).model_fields)
         return f"a setting must be a known one: {where} is not; use one of {known}"
     if first["type"] == "value_error":  # raised by a check of this file
-        return f"{where}: {first['ctx']['error']}"
+        return f"{where}: {first['ctx']['error']}".removeprefix(": ")
     rule = first["msg"].partition(",")[0].replace("Input should be", "must be")
     return f"{where} {rule}: it is {first['input']!r}; choose another value"

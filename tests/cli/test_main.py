@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from diffaug.cli.main import main
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
 from diffaug.data.folder import read_dataset
+from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError
 
 COMMANDS = [
@@ -29,6 +31,7 @@ COMMANDS = [
     ["select"],
     ["study"],
     ["report"],
+    ["predict"],
     ["run"],
 ]
 
@@ -108,6 +111,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         (["study", "d", "o", "--folds", "3", "--synthetic", "s"], ["--folds", "--synthetic is given"]),
         (["study", "d", "o", "--folds", "3", "--baseline", "--test", "val"], ["--folds", "--test is given"]),
         (["study", "d", "o", "--leaks", "--oracle", "full"], ["--leaks", "--oracle is given"]),
+        (["study", "d", "o", "--network", "efficientnet"], ["efficientnet-lite0, unet", "'efficientnet'"]),
+        (["predict", "no-such-study", "i", "o"], ["no-such-study", "check the path"]),
     ],
     ids=[
         "inspect",
@@ -122,6 +127,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         "folds",
         "baseline",
         "leaks",
+        "network",
+        "predict",
     ],
 )
 def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
@@ -309,3 +316,23 @@ def test_lora_and_merge_have_short_names_and_any_base_is_taken(capsys: pytest.Ca
 def test_the_example_configs_are_valid() -> None:
     for path in sorted(Path(__file__).parents[2].glob("runs/*.yaml")):
         assert read_config(path).out.name == path.stem
+
+
+def test_the_network_sets_the_defaults_of_the_other_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_phantoms(tmp_path / "data", 4, 0, 2, 0, size=64)
+    config = tmp_path / "run.yaml"
+    config.write_text(f"preset: smoke\nout: {tmp_path / 'out'}\nstudy: {{batch_size: 4}}\n")
+    study = ["study", str(tmp_path / "data"), str(tmp_path / "out"), "--dry-run"]
+
+    def shown(words: list[str]) -> dict[str, object]:
+        main(words)
+        told = json.loads(capsys.readouterr().out)["config"]
+        found: dict[str, object] = told.get("study", told)
+        return found
+
+    default, small = shown(study), shown([*study, "--network", "unet"])
+    assert default["network"] == "efficientnet-lite0" and small["network"] == "unet"
+    assert small["iterations"] == 8000 != default["iterations"]
+    assert shown([*study, "--network=unet", "--iterations", "9"])["iterations"] == 9
+    run = shown(["run", str(config), "--dry-run", "--network", "unet"])
+    assert run["learning_rate"] == small["learning_rate"] and run["iterations"] == 8 and run["batch_size"] == 4

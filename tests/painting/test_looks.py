@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from diffaug.data.phantom import phantom_of_index
+from diffaug.encoder import encoder_digest
 from diffaug.painting.looks import features_in, look_at, reason_of, views_in
 from diffaug.realism.critic import Critic, Measured
-from diffaug.realism.encoder import encoder_digest
 from diffaug.realism.features import LENGTH
 
 

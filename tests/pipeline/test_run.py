@@ -67,7 +67,15 @@ def test_an_estimate_tells_how_many_draws_a_budget_leaves(share: float | None, d
 
 REAL: dict[str, Any] = {
     "data": {"source": "phantom", "phantoms": (12, 0, 4, 0), "phantom_size": 96, "annotated": (6,), "draws": (0, 1)},
-    "study": {"arms": ("real",), "size": 64, "widths": (8, 8, 8, 8, 8), "iterations": 2, "batch_size": 4, "workers": 1},
+    "study": {
+        "arms": ("real",),
+        "network": "unet",
+        "size": 64,
+        "widths": (8, 8, 8, 8, 8),
+        "iterations": 2,
+        "batch_size": 4,
+        "workers": 1,
+    },
 }
 
 

@@ -18,7 +18,9 @@ from diffaug.report.tables import comparisons, read_study
 from diffaug.study.sets import select_set
 from diffaug.study.study import run_study
 
-CONFIG = StudyConfig(seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=4, batch_size=4, bootstrap=50, workers=1)
+CONFIG = StudyConfig(
+    seeds=2, size=64, network="unet", widths=(8, 8, 16, 16, 16), iterations=4, batch_size=4, bootstrap=50, workers=1
+)
 
 
 class Page(HTMLParser):

@@ -11,7 +11,7 @@ from diffaug.errors import StudyError
 from diffaug.study.arms import Arm
 from diffaug.study.batches import REAL, Batches, load, order, paste
 
-CONFIG = StudyConfig(size=64, widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, workers=1)
+CONFIG = StudyConfig(size=64, network="unet", widths=(8, 8, 16, 16, 16), iterations=6, batch_size=4, workers=1)
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from diffaug.report.wording import fraction, points
 from diffaug.study.leaks import HONEST, WAYS, divide, leak_study
 from diffaug.study.study import run_study
 
-CONFIG = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=2, workers=1, bootstrap=20)
+CONFIG = StudyConfig(
+    arms=("real",), size=64, network="unet", widths=(8,) * 5, iterations=2, batch_size=2, workers=1, bootstrap=20
+)
 
 
 def read_csv(path):

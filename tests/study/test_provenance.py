@@ -130,7 +130,9 @@ def test_many_repeated_frames_are_counted():
 
 
 def test_a_repeated_frame_stops_a_study_unless_it_is_allowed_and_then_it_is_said(tmp_path, repeating):
-    config = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20)
+    config = StudyConfig(
+        arms=("real",), size=64, network="unet", widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20
+    )
     with pytest.raises(StudyError, match="test-2 = train-2"):
         run_study(repeating, tmp_path / "out", [], config)
     assert not (tmp_path / "out").exists()
@@ -148,7 +150,9 @@ def regroup(dataset, *cases):
 
 def test_a_group_in_training_and_test_stops_a_study_unless_it_is_allowed_and_then_it_is_said(tmp_path, dataset):
     regroup(dataset, "train-1", "test-3")
-    config = StudyConfig(arms=("real",), size=64, widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20)
+    config = StudyConfig(
+        arms=("real",), size=64, network="unet", widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20
+    )
     with pytest.raises(StudyError, match=r"p1 lies in both; .*--allow-duplicates"):
         run_study(dataset, tmp_path / "out", [], config)
     assert not (tmp_path / "out").exists()
@@ -182,7 +186,14 @@ def test_a_test_image_among_the_unannotated_ones_is_found(repeating):
 
 
 SHORT = StudyConfig(
-    arms=("real", "validated"), size=64, widths=(8,) * 5, iterations=2, batch_size=4, workers=1, bootstrap=20
+    arms=("real", "validated"),
+    size=64,
+    network="unet",
+    widths=(8,) * 5,
+    iterations=2,
+    batch_size=4,
+    workers=1,
+    bootstrap=20,
 )
 
 

@@ -26,6 +26,7 @@ from diffaug.report.page import write_report
 from diffaug.runfolder import held
 from diffaug.study import choose, derive
 from diffaug.study import network as segmenter
+from diffaug.study.architectures import CELL
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches
 from diffaug.study.derive import Baseline
@@ -38,8 +39,8 @@ from diffaug.study.study import run_study
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 CONFIG = StudyConfig(
-    arms=("real", "copy-paste", "validated", "selected"), seeds=2, size=64, widths=(8, 8, 16, 16, 16), iterations=6,
-    batch_size=4, learning_rate=5e-3, ema=0.5, synthetic_per_real=0.5, bootstrap=50, workers=1,
+    arms=("real", "copy-paste", "validated", "selected"), seeds=2, size=64, network="unet", widths=(8, 8, 16, 16, 16),
+    iterations=6, batch_size=4, learning_rate=5e-3, ema=0.5, synthetic_per_real=0.5, bootstrap=50, workers=1,
 )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_the_network_returns_one_logit_a_pixel():
 
 def test_a_new_network_draws_no_checkerboard():
     logits = build_network(CONFIG, 0)(torch.rand(2, 3, 64, 64))
-    cells = torch.nn.functional.pixel_unshuffle(logits, segmenter.CELL)
+    cells = torch.nn.functional.pixel_unshuffle(logits, CELL)
     assert torch.allclose(cells, cells[:, :1].expand_as(cells))
     assert logits.std() > 0
 
@@ -717,7 +718,7 @@ def test_a_network_of_two_classes_starts_without_a_checkerboard_in_either():
     logits = build_network(CONFIG, 0, 2)(torch.rand(2, 3, 64, 64))
     assert logits.shape == (2, 2, 64, 64)
     for channel in logits.split(1, dim=1):
-        cells = torch.nn.functional.pixel_unshuffle(channel, segmenter.CELL)
+        cells = torch.nn.functional.pixel_unshuffle(channel, CELL)
         assert torch.allclose(cells, cells[:, :1].expand_as(cells))
 
 

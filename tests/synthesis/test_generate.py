@@ -338,7 +338,7 @@ def baseline(phantoms, tmp_path_factory):
     """A study of two folds of the phantoms whose network finds nothing of small lesions."""
     out = tmp_path_factory.mktemp("baseline") / "study"
     config = StudyConfig(
-        seeds=1, size=64, widths=(8, 8, 16, 16, 16), iterations=2, batch_size=4, bootstrap=5, workers=1
+        seeds=1, size=64, network="unet", widths=(8, 8, 16, 16, 16), iterations=2, batch_size=4, bootstrap=5, workers=1
     )
     run_study(phantoms, out, [], config, folds=2)
     small = {

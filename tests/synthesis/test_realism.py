@@ -7,9 +7,9 @@ import pytest
 from synthetic_sets import CONFIG
 
 from diffaug.data.manifest import read_rows
+from diffaug.encoder import encoder_digest
 from diffaug.models.checkpoints import seal
 from diffaug.realism.critic import Critic, Measured
-from diffaug.realism.encoder import encoder_digest
 from diffaug.realism.features import LENGTH
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, workshop_of

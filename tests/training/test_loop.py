@@ -107,6 +107,22 @@ def test_parameters_that_need_no_gradient_stay_as_they_are(tmp_path):
     assert all(".0." not in name for name in load_file(tmp_path / "net.checkpoint"))
 
 
+def test_a_part_learns_at_its_share_of_the_rate_and_the_others_as_ever(tmp_path):
+    def trained(name, shares):
+        net = network()
+        loss = lambda i, generator: {"loss": (net(torch.ones(4, 3)) - 1).square().mean()}  # noqa: E731
+        optimise(
+            {"net": net}, loss, Recipe(1, 1e-2, warmup=1, average=0.0, weight_decay=0.0, shares=shares), tmp_path / name
+        )
+        return net
+
+    start, *trainings = (
+        list(net.parameters()) for net in (network(), trained("a", {}), trained("b", {"net.0.": 0.25}))
+    )
+    moved = [[(value - old).detach().abs().max() for value, old in zip(one, start, strict=True)] for one in trainings]
+    assert [float(b / a) for a, b in zip(*moved, strict=True)] == pytest.approx([0.25, 0.25, 1.0, 1.0], rel=1e-3)
+
+
 def test_a_checkpoint_of_another_model_is_one_line_of_error(tmp_path):
     train(tmp_path, network())
     deeper = nn.Sequential(*network(), nn.Linear(1, 1))

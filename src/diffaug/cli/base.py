@@ -6,8 +6,7 @@ from typing import Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
-from diffaug.config import PRESETS, Config
-from diffaug.errors import ConfigError
+from diffaug.config import PRESETS, Config, config_from_values
 
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[
@@ -35,29 +34,36 @@ class Command(Protocol):
 
 
 class _Chosen:
-    """The preset of this call, which sets the defaults of all other options."""
+    """The preset and the network of this call, which set the defaults of all other options."""
 
-    name = "default"
+    preset = Config()
 
 
 def chosen_preset() -> Config:
-    """Return the preset that `choose_preset` read."""
-    return PRESETS[_Chosen.name]
+    """Return the preset that `choose_preset` read, with the defaults of its network."""
+    return _Chosen.preset
 
 
 def choose_preset(words: list[str]) -> None:
-    """Read --preset ahead of everything else, since it sets the defaults of the other options.
+    """Read --preset and --network ahead of everything else, since they set the defaults of the other options.
 
     Raises:
         ConfigError: There is no such preset.
     """
-    _Chosen.name = "default"
-    for word, value in zip(words, [*words[1:], ""], strict=True):
-        name = value if word == "--preset" else word.removeprefix("--preset=") if word.startswith("--preset=") else None
-        if name is not None:
-            if name not in PRESETS:
-                raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {name!r}")
-            _Chosen.name = name
+    network = _last_value("--network", words)
+    values = {"study": {"network": network}} if network and not network.startswith("--") else {}
+    _Chosen.preset = config_from_values(values, _last_value("--preset", words) or "default")
+
+
+def _last_value(option: str, words: list[str]) -> str | None:
+    """Return the value that an option is given last; None where it is not given."""
+    found = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == option:
+            found = following
+        elif word.startswith(f"{option}="):
+            found = word.removeprefix(f"{option}=")
+    return found
 
 
 def print_json(value: Any) -> None:

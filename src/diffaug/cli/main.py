@@ -16,7 +16,7 @@ from diffaug.cli.base import Command, choose_preset
 from diffaug.cli.data import Data, Prompts
 from diffaug.cli.model import Fit, Generate, Remove, Segment
 from diffaug.cli.run import Demo, Run
-from diffaug.cli.study import PseudoLabel, Report, Select, Study
+from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
 from diffaug.errors import ConfigError, DiffaugError
 from diffaug.knobs import explain
 
@@ -32,6 +32,7 @@ Commands = (
     | Annotated[Select, subcommand("select")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Predict, subcommand("predict")]
     | Annotated[Run, subcommand("run")]
 )
 
@@ -82,7 +83,7 @@ def _check_seed(command: Any) -> None:
     command = getattr(command, "command", command)
     for name in ("seed", "draw"):
         value = getattr(command, name, 0)
-        if value < 0:
+        if value is not None and value < 0:
             raise ConfigError(f"--{name} must be 0 or more: it is {value}; use 0")
 
 

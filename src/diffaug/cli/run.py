@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -26,6 +26,8 @@ class Run:
     # Run these random draws of the annotated cases instead of those of the file.
     draws: tuple[int, ...] = ()
     arms: tuple[str, ...] = ()  # Compare these arms instead of those of the file.
+    # Train this segmentation network instead of that of the file, with its own defaults. See `diffaug study --help`.
+    network: str = ""
     budget: float | None = None  # Spend at most this many minutes: run fewer draws if all would take longer.
     # Compute on this device: cpu, cuda, cuda:N or auto. The default is that of the file.
     device: str | None = None
@@ -33,12 +35,12 @@ class Run:
 
     def run(self) -> None:
         """Run the stages, and print the paths of the reports."""
-        config = read_config(self.config)
-        values, given = config.model_dump(), {"budget": self.budget, "device": self.device}
-        part = {"annotated": [int(one) if one.isdigit() else one for one in self.annotated], "draws": self.draws}
-        values["data"] |= {key: some for key, some in part.items() if some}
-        values["study"] |= {"arms": self.arms} if self.arms else {}
-        config = config_from_values(values | {key: one for key, one in given.items() if one is not None})
+        data = {"annotated": [int(one) if one.isdigit() else one for one in self.annotated], "draws": self.draws}
+        given: dict[str, Any] = {"budget": self.budget, "device": self.device}
+        changed = {name: value for name, value in given.items() if value is not None}
+        changed |= {"data": {name: some for name, some in data.items() if some}}
+        changed |= {"study": {name: one for name, one in (("arms", self.arms), ("network", self.network)) if one}}
+        config = read_config(self.config, changed)
         if self.dry_run:
             from diffaug.pipeline.jobs import checked, source_of
 

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from tyro.conf import Positional, arg
+
 from diffaug.cli.base import (
     DataPath,
     Device,
@@ -100,8 +102,10 @@ class Study:
     def _plan(self) -> None:
         """Check what can be told without work, and print knobs, minutes and disk."""
         from diffaug.data.folder import read_dataset
+        from diffaug.study.architectures import check_name
         from diffaug.study.arms import parse_arms
 
+        check_name(self.study.network)
         cases = read_dataset(self.data).split("train")
         if self.study.arms:
             parse_arms(self.study.arms)
@@ -194,3 +198,31 @@ class PseudoLabel:
         from diffaug.study.sets import pseudo_label_set
 
         print_json(asdict(pseudo_label_set(self.study, self.out, self.confidence)))
+
+
+@dataclass
+class Predict:
+    """Segment images with the networks that a study trained on one of its arms.
+
+    OUT gets masks, overlays, and probabilities as PNG files of 16 bits (65535 is 1), each as large as its image.
+
+    Example: diffaug predict studies/kvasir-100 my-images predicted/my-images --arm selected
+    """
+
+    study: StudyPath  # Study folder. It must hold the weights of the arm.
+    # Folder of images of any size, or one image.
+    images: Annotated[Positional[Path], arg(metavar="IMAGES")]
+    out: OutPath  # Folder to make. It holds masks, overlays, probabilities and a summary.
+    arm: str = ""  # Arm whose networks segment the images. A study of one arm needs none.
+    # Use the run of this seed alone. By default the probabilities of all runs of the arm are averaged.
+    seed: int | None = None
+    # Name the network of the study if it is a function of yours (package.module:function): its code is run.
+    network: str = ""
+    device: Device = "cpu"
+
+    def run(self) -> None:
+        """Predict, and print the share of each image that was found."""
+        from diffaug.study.predict import predict_images
+
+        options: dict[str, Any] = {"arm": self.arm, "seed": self.seed, "network": self.network, "device": self.device}
+        print_json(predict_images(self.study, self.images, self.out, **options).as_dict())

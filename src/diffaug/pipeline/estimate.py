@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
+from diffaug.config import UNET, Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.pipeline.jobs import ARMS, Job, is_painted
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # Milliseconds of one core, from the run of runs/kvasir.sh in docs/results.md (two AVX-512 cores); a rough guide.
 TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0, 1.5, 10.0  # per row of a batch
+TRAIN_ENCODER = 32.0  # the same of efficientnet-lite0 with its decoder, and so of any network whose cost is unknown
 PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
 KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
 MODEL_MB = 75.0
@@ -53,8 +54,9 @@ def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> Estim
         return Estimate(round(ms / config.workers / 60_000, 1), round(requests * KEPT_MB, 1))
     if isinstance(config, StudyConfig):
         runs = len(config.arms or ARMS) * config.seeds
-        relative = (config.size / 128) ** 2 * config.widths[0] / 48
-        ms = runs * config.iterations * config.batch_size * (AUGMENT_SEGMENTER + TRAIN_SEGMENTER * relative)
+        row = TRAIN_SEGMENTER * config.widths[0] / 48 if config.network == UNET else TRAIN_ENCODER
+        row = AUGMENT_SEGMENTER + row * (config.size / 128) ** 2
+        ms = runs * config.iterations * config.batch_size * row
         return Estimate(round(ms / config.workers / 60_000, 1), 10.0 * runs)
     return _estimate_run(config)
 

@@ -238,13 +238,17 @@ def checked(config: Config) -> Config:
     """Check a config before anything is read, and return it with its arms.
 
     Raises:
-        ConfigError: An arm or an aim is unknown, or an arm takes cases that are not painted.
+        ConfigError: An arm or an aim is unknown, a network is unknown or does not load, or an arm takes cases that are
+            not painted.
         FindingsError: The findings are unknown or break a rule.
         StudyError: An arm needs the arm `real`, which is not among the arms.
     """
+    from diffaug.study.architectures import check_name, identity_of_study
     from diffaug.study.arms import parse_arms
 
     check_config(config.generate)
+    check_name(config.study.network)
+    identity_of_study(config.study)  # a network that does not load is refused before data are imported
     study = config.study.model_copy(update={"arms": config.study.arms or ARMS})
     config = config.model_copy(update={"study": study})
     arms = parse_arms(config.study.arms)
@@ -327,9 +331,11 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         ConfigError: There are fewer annotated cases than the config names, the device is missing, or the place of
             painting does not suit the classes.
         DataError: A fit needs more annotated cases.
-        StudyError: A batch needs more cases, there is no test case, or a test image is also trained on.
+        StudyError: A batch needs more cases, there is no test case, a test image is also trained on, or the network
+            cannot be trained.
     """
     from diffaug.compute.devices import device_of
+    from diffaug.study.architectures import check_network
     from diffaug.study.inputs import read_inputs, repeated_in
     from diffaug.study.provenance import check_groups, shared_groups
 
@@ -339,6 +345,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         _check_cases(job.config, job.annotated, read_dataset(job.full).split("train"), str(job.full))
     for job in {job.full: job for job in jobs}.values():
         inputs = read_inputs(job.full, (), job.tests)
+        check_network(job.config.study, len(inputs.dataset.class_names))
         check_groups(shared_groups(inputs.dataset, inputs.test), job.config.data.allow_duplicates)
         repeated_in(job.repeated, inputs, job.config.data.allow_duplicates)
 

@@ -27,8 +27,8 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from diffaug.artifacts import atomic_path, digest_of_value, make_folder, read_json, write_json
+from diffaug.encoder import encoder_digest
 from diffaug.errors import DataError, ModelError
-from diffaug.realism.encoder import encoder_digest
 from diffaug.realism.features import LENGTH, Features
 
 FOLDS = 6  # of the annotated cases; a regression learns from four of them

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffaug.realism.encoder import CHANNELS, fixed_encoder
+from diffaug.encoder import CHANNELS, fixed_encoder
 
 Features = NDArray[np.float64]
 SIDE = 128  # px of a window

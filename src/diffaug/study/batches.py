@@ -5,7 +5,7 @@ Every draw depends on (seed, iteration) alone: a run that resumes, and another a
 Letters: B batch, S side of the network's square input in px, n cases, K classes, P candidate positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ class Batch:
 
 def load_images(cases: Sequence[Case], size: int) -> "Tensor":
     """Read whole frames, squashed to a square: uint8, shape (n, 3, S, S)."""
-    return _stacked([_squashed(case.read_image(), size) for case in cases], size)
+    return stacked((case.read_image() for case in cases), size)
 
 
 def load(cases: Sequence[Case], size: int) -> Pixels:
@@ -79,7 +79,7 @@ def load(cases: Sequence[Case], size: int) -> Pixels:
         images.append(_squashed(image, size))
         for channel, mask in enumerate(own):
             masks[row, channel] = _squashed(mask.astype(np.uint8) * 255, size) >= 128
-    return Pixels(_stacked(images, size), torch.from_numpy(masks), tuple(case.id for case in cases))
+    return Pixels(_tensor(images, size), torch.from_numpy(masks), tuple(case.id for case in cases))
 
 
 def _squashed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -88,11 +88,16 @@ def _squashed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
 
 
-def _stacked(images: Sequence[NDArray[np.uint8]], size: int) -> "Tensor":
+def stacked(images: Iterable[NDArray[np.uint8]], size: int) -> "Tensor":
+    """Return frames (H, W, 3) of any sizes, squashed to a square, as a tensor (n, 3, S, S), uint8."""
+    return _tensor([_squashed(image, size) for image in images], size)
+
+
+def _tensor(squares: Sequence[NDArray[np.uint8]], size: int) -> "Tensor":
     """Return images (S, S, 3) as a tensor (n, 3, S, S)."""
     import torch
 
-    return torch.from_numpy(np.array(images, np.uint8).reshape(-1, size, size, 3)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.array(squares, np.uint8).reshape(-1, size, size, 3)).permute(0, 3, 1, 2).contiguous()
 
 
 def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:

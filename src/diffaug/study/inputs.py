@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.config import UNET, StudyConfig, config_from_values
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import Row, SyntheticSet, read_manifest
@@ -23,6 +24,15 @@ from diffaug.study.provenance import (
 )
 
 DUPLICATES, BASE_SEEN = "duplicates.json", "base_seen.json"
+
+
+def config_of_plan(plan: Mapping[str, Any], **changed: Any) -> StudyConfig:
+    """Return the knobs that study.json holds, with some changed; before there was a choice, the network was `unet`.
+
+    Raises:
+        ConfigError: A knob is unknown or impossible.
+    """
+    return config_from_values({"study": {"network": UNET, **plan["config"], **changed}}).study
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import read_dataset
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import StudyError
-from diffaug.knobs import identity_of
 from diffaug.runfolder import Contents, claim
 from diffaug.study.arms import Arm, check_size
 from diffaug.study.runs import Run
@@ -82,14 +81,16 @@ def leak_study(
         DataError: There are fewer groups than folds, or a file breaks a rule.
     """
     from diffaug.compute.devices import device_of
+    from diffaug.study.architectures import check_network, identity_of_study
 
     device = str(device_of(device))
     cases = read_dataset(data).annotated("train")
     if not cases:
         raise StudyError(f"a leak study needs annotated training cases: {data} has none; annotate some")
+    check_network(config, len(cases[0].class_names))
     pairs = find_duplicates(cases)
     read = digest_of_value([[case.id, case.group, digest_of_case(case)] for case in cases])
-    identity = {**identity_of(config), "folds": folds, "seed": seed, "cases": read}
+    identity = {**identity_of_study(config), "folds": folds, "seed": seed, "cases": read}
     folder = out / "leaks"
     claim(folder, Contents("leak study", identity, "study.json", beside=("runs",)))
     profiles = {case.id: profile(case) for case in cases}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffaug.artifacts import append_jsonl, atomic_path
-from diffaug.config import StudyConfig
+from diffaug.config import LITE, UNET, StudyConfig
 from diffaug.errors import StudyError
 from diffaug.study.batches import Batches
 from diffaug.study.classical import vary
@@ -19,38 +19,29 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WARMUP = 0.05  # share of the iterations in which the learning rate rises
-CELL = 4  # px; squares of so many pixels become channels before the first layer
+ENCODER = "network.encoder."  # parameters of a part of this name learn at the encoder's rate
 
 
 def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Module":
     """Return the segmentation network with the initial weights of a seed.
 
-    A U-Net with batch normalisation between space-to-depth and depth-to-space: no layer runs at full resolution,
-    so that it learns more in a minute of one core than any of the finer networks that were tried.
-    Images (B, 3, S, S) => logits (B, K, S, S), one channel a class.
+    Images (B, 3, S, S) in [0, 1] => logits (B, K, S, S), one channel a class.
 
-    Source: Falk et al. 2019, "U-Net: deep learning for cell counting, detection, and morphometry", as built by MONAI;
-    the start of the last layer is that of Aitken et al. 2017 (arXiv:1707.02937).
+    Raises:
+        ConfigError: See `architectures.build`.
+        StudyError: See there.
     """
-    import torch
-    from monai.networks.nets import BasicUNet
-    from torch import nn
-
     from diffaug.compute.seeds import seeded
+    from diffaug.study.architectures import build
 
     with seeded(seed):
-        unet = BasicUNet(
-            spatial_dims=2,
-            in_channels=3 * CELL**2,
-            out_channels=classes * CELL**2,
-            features=(*config.widths, config.widths[0]),
-            norm="batch",
-            act="relu",
-        )
-    with torch.no_grad():  # the pixels of a cell start alike, or a young network would draw a checkerboard
-        for parameter in unet.final_conv.parameters():
-            parameter.copy_(parameter[:: CELL**2].repeat_interleave(CELL**2, 0))
-    network = nn.Sequential(nn.PixelUnshuffle(CELL), unet, nn.PixelShuffle(CELL))
+        return _last(build(config, classes))
+
+
+def _last(network: "nn.Module") -> "nn.Module":
+    """Return a network in the memory format that is fastest on a CPU."""
+    import torch
+
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 
 
@@ -89,7 +80,7 @@ def train(
     Args:
         network: As made by `build_network` with the seed of `batches`.
         batches: What each iteration sees.
-        config: Iterations and learning rate.
+        config: Iterations and learning rates; the part of a network that is named `encoder` has its own.
         name: Of the run, for messages.
         files: Path of the run's files without suffix: `.log.jsonl` and, until training ends, `.checkpoint`.
         device: Where to compute.
@@ -105,13 +96,14 @@ def train(
 
     network.to(device)
     on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
+    is_recorded = on_gpu and config.network in (UNET, LITE)  # another network may do what cannot be replayed
+    if is_recorded:
         record_passes(network.train(), batches.draw(0).images)
 
     def loss(iteration: int, _: torch.Generator) -> dict[str, torch.Tensor]:
         batch = batches.draw(iteration)
         images, masks = vary(batch.images, batch.masks, config.augmentation, batches.seed, iteration)
-        with autocast(device, cache=not on_gpu):
+        with autocast(device, cache=not is_recorded):
             logits = network(images.contiguous(memory_format=torch.channels_last)).float()
         value = segmentation_loss(logits, masks)
         check_finite(value, logits, name, iteration, batch.ids, log_of(files))
@@ -119,8 +111,9 @@ def train(
 
     warmup = max(1, round(WARMUP * config.iterations))
     recipe = Recipe(
-        config.iterations, config.learning_rate, warmup, weight_decay=config.weight_decay, average=config.ema
-    )
+        config.iterations, config.learning_rate, warmup, weight_decay=config.weight_decay, average=config.ema,
+        shares={ENCODER: config.encoder_rate / config.learning_rate},
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # passes are recorded on another one
         optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report)
@@ -168,8 +161,11 @@ def save_weights(network: "nn.Module", path: Path) -> None:
     """Write a trained network's weights as safetensors, atomically."""
     from safetensors.torch import save_file
 
+    from diffaug.study.architectures import about
+
+    values = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     with atomic_path(path) as partial:
-        save_file({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, partial)
+        save_file(values, partial, about(network))
 
 
 def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Module":
@@ -177,14 +173,20 @@ def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Modul
 
     Raises:
         StudyError: The file is damaged, or of another network.
+        ConfigError: The user's function, which makes the network, cannot be imported.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
-    network = build_network(config, 0, classes)
+    from diffaug.compute.seeds import seeded
+    from diffaug.study.architectures import build
+
     try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        with safe_open(path, framework="pt") as file:
+            values, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with seeded(0):
+            network = _last(build(config, classes, about))
+        network.load_state_dict(values)
+    except (SafetensorError, RuntimeError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StudyError(
             f"the weights of a run must be whole: {path}: {reason}; remove the file, and the study trains the run again"

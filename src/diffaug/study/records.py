@@ -11,7 +11,6 @@ from typing import Any
 
 from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_jsonl
 from diffaug.config import StudyConfig
-from diffaug.knobs import identity_of
 from diffaug.study.arms import parse_arm
 from diffaug.study.statistics import METRICS
 
@@ -33,8 +32,10 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
         painting: Knobs of fit and generation, which the arms with painted cases depend on.
         where: Data, annotated cases (on which `oracle` does not depend), test cases, draw, fold, seed and device.
     """
+    from diffaug.study.architectures import identity_of_study
+
     alone = arm in REAL_ALONE
-    knobs = {name: value for name, value in identity_of(config).items() if not (alone and name in MIXING)}
+    knobs = {name: value for name, value in identity_of_study(config).items() if not (alone and name in MIXING)}
     painted = painting if parse_arm(arm).is_painted else {}
     needed = {name: value for name, value in where.items() if arm != "oracle" or name != "annotated"}
     return digest_of_value([arm, knobs, painted, needed])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, write_json
-from diffaug.config import SelectConfig, config_from_values
+from diffaug.config import SelectConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.manifest import (
@@ -25,7 +25,7 @@ from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import contents_of, held
 from diffaug.study import choose
 from diffaug.study.derive import Baseline, Derived, labelled_cases, make_labels, read_scores, selected_cases
-from diffaug.study.inputs import read_set
+from diffaug.study.inputs import config_of_plan, read_set
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_baseline(study: Path, **changed: Any) -> tuple[dict[str, Any], Dataset,
         ConfigError: An older version of diffaug made the study.
     """
     plan = contents_of(study, "study.json")
-    config = config_from_values({"study": plan["config"] | changed}).study
+    config = config_of_plan(plan, **changed)
     dataset = read_dataset(Path(plan["data"]))
     baseline = Baseline(study, plan["identity"]["seed"], config, dataset.annotated("train"))
     if not baseline.weights.is_file():

@@ -15,7 +15,6 @@ from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.manifest import accepted
 from diffaug.data.split import folds_by_group
-from diffaug.knobs import identity_of
 from diffaug.runfolder import Contents, claim, held, holds, read_contents
 from diffaug.study import choose
 from diffaug.study.arms import Arm, ArmSpec, build_arms, check_size, default_arms, parse_arm, parse_arms
@@ -81,6 +80,8 @@ class Plan:
 
     def contents(self) -> Contents:
         """Return what the study's folder holds; `identity` is all that a run's numbers depend on."""
+        from diffaug.study.architectures import identity_of_study
+
         inputs, names = self.inputs, names_of_tests(self.inputs.tests)
         digests = inputs.digests(any(spec.takes_labels for spec in self.specs))
         before = (read_contents(self.out, FILE) or {"identity": {}})["identity"]
@@ -97,7 +98,7 @@ class Plan:
                 {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
                 for test, prefix in names.items()
             ],
-            **({"classes": list(inputs.dataset.class_names)} if inputs.dataset.cases[0].classes else {}),
+            **_classes(inputs.dataset.cases[0]),
             "synthetic": [str(one.folder.resolve()) for one in inputs.painted.sets],
             "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
             "cases": {
@@ -108,7 +109,7 @@ class Plan:
                 "full": len(inputs.full),
             },
         }
-        identity = identity_of(self.config) | where | folds | unasked | digests
+        identity = identity_of_study(self.config) | where | folds | unasked | digests
         return Contents("study", identity, FILE, about, LATE, BESIDE)
 
     def runs(self, arms: Sequence[Arm], columns: Sequence[Mapping[str, Any]]) -> list[Run]:
@@ -223,10 +224,12 @@ def run_study(
         >>> diffaug.run_study("data/mine", "studies/mine", ["synthetic/mine"], config)  # doctest: +SKIP
     """
     from diffaug.compute.devices import device_of
+    from diffaug.study.architectures import check_name, check_network
 
     data, out, oracle = Path(data), Path(out), None if oracle is None else Path(oracle)
     sets = [Path(folder) for folder in synthetic]
     device = str(device_of(device))
+    check_name(config.network)
     config = config.model_copy(update={"arms": ("real",)}) if folds else config
     for name in config.arms:
         parse_arm(name)  # a misspelt one is refused before anything is read
@@ -236,6 +239,7 @@ def run_study(
     plan = Plan(inputs, config, parse_arms(config.arms), seed, folds, device, out)
     arms = plan.arms()
     plan.fold_of()
+    check_network(config, len(inputs.dataset.class_names))
     contents = plan.contents()
     holds(out, contents)
     shared = [] if folds else shared_groups(inputs.dataset, inputs.test, inputs.full)
@@ -261,6 +265,12 @@ def _completed(plan: Plan, arms: Sequence[Arm], contents: Contents, seen: Mappin
         score_late_negatives(run)
     more = {"contrast_cut": cut, "base_seen": _counted(seen)}
     return write_summary(out, runs, plan.config.bootstrap, plan.seed, more, inputs.dataset.class_names)
+
+
+def _classes(case: Case) -> dict[str, Any]:
+    """Return what study.json says of declared classes: their names in order, and the values of each in a label."""
+    values = {one.name: list(one.values) for one in case.classes}
+    return {"classes": list(values), "class_values": values} if values else {}
 
 
 def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:

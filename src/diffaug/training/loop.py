@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +43,7 @@ class Recipe:
         beta: Decay of AdamW's second moment.
         weight_decay: AdamW's.
         average: Decay of the moving average; 0 keeps the last weights.
+        shares: Of the learning rate that parameters have whose names begin so, such as {"network.encoder.": 0.3}.
     """
 
     iterations: int
@@ -52,6 +53,11 @@ class Recipe:
     beta: float = 0.999
     weight_decay: float = 0.01
     average: float = 0.999
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    def share_of(self, name: str) -> float:
+        """Return the share of the learning rate that a parameter has."""
+        return next((share for start, share in self.shares.items() if name.startswith(start)), 1.0)
 
     def learning_rate_at(self, iteration: int) -> float:
         """Return the learning rate: it rises linearly to the highest, then falls as half a cosine to the floor."""
@@ -186,7 +192,12 @@ def _optimiser(
 ) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
     """Return AdamW, and the tensors of its state by name, which it fills in place."""
     rates = {"lr": recipe.learning_rate, "betas": (0.9, recipe.beta), "weight_decay": recipe.weight_decay}
-    optimiser = torch.optim.AdamW(parameters.values(), **rates, fused=True)  # type: ignore[arg-type]
+    shares = {name: recipe.share_of(name) for name in parameters}
+    groups = [
+        {"params": [value for name, value in parameters.items() if shares[name] == share], "share": share}
+        for share in dict.fromkeys(shares.values())
+    ]
+    optimiser = torch.optim.AdamW(groups, **rates, fused=True)  # type: ignore[arg-type]
     state: dict[str, Tensor] = {}
     for key, value in parameters.items():
         moments = {kind: torch.zeros_like(value, requires_grad=False) for kind in ("exp_avg", "exp_avg_sq")}
@@ -245,7 +256,7 @@ def optimise(
     with seeded(seed), _reported(name, recipe.iterations, start, report) as show:
         for i in range(start, recipe.iterations):
             for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate_at(i)
+                group["lr"] = group["share"] * recipe.learning_rate_at(i)
             generator = generator_of(seed, i)
             torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
             optimiser.zero_grad(set_to_none=True)

@@ -8,16 +8,18 @@ from safetensors.torch import load_file
 from skimage import data
 from torch.nn import functional as F
 
-from diffaug.realism.encoder import (
+from diffaug.encoder import (
     CHANNELS,
     HEAD,
     STRIDES,
     WEIGHTS,
     Encoder,
+    SameConv,
     classify,
     encoder_digest,
     fixed_encoder,
     load_encoder,
+    load_trunk,
 )
 
 CATS = {281, 282, 285}  # tabby, tiger cat, Egyptian cat
@@ -57,6 +59,27 @@ def test_every_stage_hands_out_a_map_of_its_stride(side: int) -> None:
 
 def test_an_untrained_encoder_has_no_weight_that_the_shipped_one_lacks() -> None:
     assert set(Encoder().state_dict()) == set(load_file(WEIGHTS))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side"), [(3, 1, 7), (5, 1, 4), (3, 2, 8), (3, 2, 9), (5, 2, 6), (5, 2, 11)]
+)
+def test_the_gradients_of_a_convolution_of_each_channel_are_those_of_torch(kernel: int, stride: int, side: int) -> None:
+    torch.manual_seed(0)
+    layer = SameConv(6, 6, kernel, stride, groups=6).double()
+    image = torch.rand(2, 6, side, side + 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.func.functional_call(layer, {"weight": w}, x), (image, layer.weight)
+    )
+    with torch.no_grad():
+        expected = layer(image)
+    assert torch.allclose(layer(image), expected, atol=1e-12)
+
+
+def test_the_stages_alone_have_the_maps_of_the_whole_encoder() -> None:
+    images = torch.rand(1, 3, 64, 64)
+    for one, other in zip(load_trunk().maps(images), load_encoder().maps(images), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_encoder_that_is_trained_on_is_not_the_one_that_looks() -> None:
