@@ -140,3 +140,18 @@ def test_unknown_tissue_is_mirrored_at_the_nearest_border():
     made = mirrored_tissue(frame, known)
     assert made[5, :, 0].tolist() == [*range(14), 12, 11, 10, 9, 8, 7]
     np.testing.assert_array_equal(mirrored_tissue(frame, ~np.ones((20, 20), bool)), frame)
+
+
+def test_a_bent_lesion_on_its_own_outline_shows_its_own_pixels_alone():
+    rng = np.random.default_rng(0)
+    crescent = ellipse(40, 40, 24, 24) & ~ellipse(40, 52, 14, 18)
+    frame = grey(np.where(crescent, 60, 120) + rng.integers(-2, 3, (SIDE, SIDE)))
+    shift = np.array([12.0, 14.0])[:, None, None]
+    points = window_points(Window(0, 0, SIDE), SIDE) - shift
+    new = np.roll(crescent, (12, 14), (0, 1))
+    example, everything = Example.of(frame, np.ones_like(new), crescent), np.ones_like(new)
+    place = grey(120 + rng.integers(-2, 3, (SIDE, SIDE)))
+    made = moved_example(example, points, 1.0, place, new, everything, 4.0, own=True)[..., 0].astype(int)
+    expected = np.roll(frame[..., 0].astype(int), (12, 14), (0, 1))
+    error = np.abs(made - expected)[new]
+    assert np.median(error) <= 3 and error.max() <= 15  # a quarter of its contrast, at an edge as sharp as the place

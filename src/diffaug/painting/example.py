@@ -124,7 +124,7 @@ class Example:
         """Take a frame whose border and overlays are filled, its field of view, and a lesion of it."""
         return Example(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion, signed_distance(lesion))
 
-    def at(self, points: Values, step: float, new: Mask) -> tuple[NDArray[np.float32], Mask]:
+    def at(self, points: Values, step: float, new: Mask, own: bool) -> tuple[NDArray[np.float32], Mask]:
         """Return what a window shows of the lesion and the tissue around it, (s, s, 3), and where that is tissue.
 
         Where a ray brings tissue into the new lesion, since it crosses a bent one twice, the lesion is mirrored at its
@@ -134,21 +134,30 @@ class Example:
             points: Where each pixel comes from, (2, s, s).
             step: Px of the frame for one of the window.
             new: Where the lesion goes, (s, s).
+            own: Whether that is its own outline, moved alike, so that nothing comes to where it does not belong.
         """
         depth = np.clip(self.distance / max(step, 1.0) / INEXACT, -1, 1)
         sides = np.stack([np.where(self.tissue, 255, 0), 127.5 * (depth + 1)], axis=2)
         values = np.concatenate([self.frame, np.rint(sides).astype(np.uint8)], axis=2)
         found = sampled(values, points, step)
-        beyond = np.where(
-            np.abs(signed_distance(new)) * min(step, 1.0) <= 2 * INEXACT, 127.0, -64.0
-        )  # some is borne near the outline
+        if own:
+            return found[..., :3], found[..., 3] > 255 * LIT
+        near = np.abs(signed_distance(new)) * min(step, 1.0) <= 2 * INEXACT
+        beyond = np.where(near, 127.0, -64.0)  # some is borne near the outline
         outside = new & (found[..., 4] < 127.5 - beyond)
         shown = np.where(outside[..., None], sampled(self.body, points, step), found[..., :3])
         return shown, found[..., 3] > 255 * LIT
 
 
 def moved_example(
-    example: Example, points: Values, step: float, background: Pixels, new: Mask, usable: Mask, band: float
+    example: Example,
+    points: Values,
+    step: float,
+    background: Pixels,
+    new: Mask,
+    usable: Mask,
+    band: float,
+    own: bool = False,
 ) -> Pixels:
     """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
@@ -163,8 +172,9 @@ def moved_example(
         new: The new lesion, (side, side).
         usable: Where the background shows tissue, (side, side).
         band: Blending band, px of the window as given.
+        own: Whether the new lesion is the example's own outline, moved as the points say.
     """
-    patch, lit = example.at(points, step, new)
+    patch, lit = example.at(points, step, new, own)
     away = ndimage.distance_transform_edt(~new)
     around = (away > 0.5 * band) & (away <= 2 * band) & lit & usable
     place = background.astype(np.float32)

@@ -122,7 +122,8 @@ class LayoutMaker:
         source, new = self._examples[example_of(request)], layout.masks.new
         side, frame = len(tissue), (int(new.shape[0]), int(new.shape[1]))
         points = window_points(layout.window, side)
-        if self._is_own(request):
+        own = self._is_own(request)
+        if own:
             entry = self.drawer.bank.entry(request.mask_case, request.component)
             corner = np.array([request.top, request.left], dtype=np.float64)
             points = origin_points(entry, request.transform, frame, points - corner[:, None, None])
@@ -133,7 +134,7 @@ class LayoutMaker:
         )
         scale = side / layout.window.side
         step = scale_of_outline(source.lesion, new) / scale
-        return moved_example(source, points, step, tissue, small, usable, layout.band * scale)
+        return moved_example(source, points, step, tissue, small, usable, layout.band * scale, own)
 
     def _is_own(self, request: Request) -> bool:
         """Tell whether a lesion lies on its own mask, so that both are transformed alike."""
