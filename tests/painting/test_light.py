@@ -87,6 +87,16 @@ def test_a_highlight_stays_as_light_as_it_was():
     assert relit(patch, flat(70, 45, 40), RING, BODY)[BODY].min() > 220
 
 
+def test_a_highlight_stays_white_on_tissue_of_another_colour():
+    patch = with_body((150, 100, 90), (140, 90, 80))
+    shiny = np.zeros((SIDE, SIDE), bool)
+    shiny[SIDE // 2 - 2 : SIDE // 2 + 2, SIDE // 2 - 2 : SIDE // 2 + 2] = True
+    patch[shiny] = 250
+    lit = relit(patch, flat(110, 95, 90), RING, BODY)
+    assert np.ptp(lit[shiny], axis=1).max() <= 2
+    assert np.ptp(lit[BODY & ~shiny], axis=1).max() > 10
+
+
 def test_in_a_grey_image_nothing_is_a_highlight():
     patch = with_body((200, 200, 200), (100, 100, 100))
     np.testing.assert_allclose(relit(patch, flat(80, 80, 80), RING, BODY)[BODY], 200 * 86 / 106, rtol=0.02)

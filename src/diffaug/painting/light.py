@@ -89,7 +89,7 @@ def light_quotient(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Va
 def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) -> Values:
     """Return a patch in the light of a place, (h, w, 3), not clipped.
 
-    Highlights keep their own lightness, since they show the lamp and not the tissue. The lighter part of the body is
+    Highlights keep their own lightness and colour, since they show the lamp and not the tissue. The lighter part of the body is
     lit no further than a camera would expose it, and none of its colours passes one that it was weaker than: with more,
     a pale lesion would be white all over, or blue.
 
@@ -104,7 +104,8 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
         own, usual = np.quantile(patch[body], LIGHTER, axis=0), np.median(gain[body], axis=0)
         gain = gain * (_exposed(own, own * usual) / np.maximum(own * usual, 1.0)).astype(np.float32)
     glare = _glare(patch)
-    return np.asarray(patch * (gain * (1 - glare) + np.maximum(gain, 0.9) * glare), dtype=np.float32)
+    white = np.maximum(gain.mean(axis=2, keepdims=True), 0.9)
+    return np.asarray(patch * (gain * (1 - glare) + white * glare), dtype=np.float32)
 
 
 def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
