@@ -89,9 +89,9 @@ def light_quotient(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Va
 def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) -> Values:
     """Return a patch in the light of a place, (h, w, 3), not clipped.
 
-    Highlights keep their own lightness and colour, since they show the lamp and not the tissue. The lighter part of the body is
-    lit no further than a camera would expose it, and none of its colours passes one that it was weaker than: with more,
-    a pale lesion would be white all over, or blue.
+    Highlights keep their own lightness and colour, since they show the lamp and not the tissue. The lighter part of the
+    body is lit no further than a camera would expose it, and none of its colours passes one that it was weaker than:
+    with more, a pale lesion would be white all over, or blue.
 
     Args:
         patch: What is moved there, (h, w, 3), grey levels.
