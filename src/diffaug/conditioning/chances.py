@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -31,11 +32,12 @@ class Masks:
         self._bank, self._kinds, self._examples = bank, kinds, examples
 
     def draw(
-        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str] = ()
+        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str] = (), good: bool = False
     ) -> tuple[MaskEntry, MaskTransform]:
         """Draw a training mask for a background, of the size that is aimed at.
 
-        Each case in the order of `turns` is LATER times as likely as the one before it.
+        Each case in the order of `turns` is LATER times as likely as the one before it. With `good`, masks are
+        preferred whose own lesion has no flaw, and is not the background's.
         """
         if not aim:
             weights = self._kinds.weights(name)
@@ -43,7 +45,8 @@ class Masks:
                 later = {case: LATER**place for place, case in enumerate(turns)}
                 weights = weights * [later.get(case, 0.0) for case in self._bank.names]
             drawn = (self._bank.draw(rng, weights) for _ in range(CHOOSY))
-            return next((mask for mask in drawn if self._examples.fit(mask[0])), None) or self._bank.draw(rng, weights)
+            fits = partial(self._examples.is_fresh, name) if good else self._examples.fit
+            return next((mask for mask in drawn if fits(mask[0])), None) or self._bank.draw(rng, weights)
         parts = self._bank.components(self._examples.draw_leading(aim, rng))
         entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
         low, high = BOUNDS[aim.split(maxsplit=1)[0]]

@@ -41,7 +41,7 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
-AGAIN = 8  # masks that are tried on a background until one suits it
+AGAIN = 4  # masks that are tried on a background until one suits it
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
@@ -224,9 +224,9 @@ class RequestDrawer:
         for size, tried, adds, suits in passes:
             for name in names[:tried]:
                 placement = "free" if adds else self._placements.on(name, index, drawn)
-                draw = partial(self._masks.draw, aim, name, rng, self._options(name, index))
+                draw = partial(self._masks.draw, aim, name, rng, self._options(name, index), good=suits)
                 for _ in range(AGAIN if suits else 1):
-                    placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim)
+                    placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim and not suits)
                     if placed is None:
                         break
                     if suits and not self._suits(placed):

@@ -161,6 +161,10 @@ class Examples:
         key = entry.case, entry.component
         return not self._flaws[key] or self._nearest[key] <= FITS
 
+    def is_fresh(self, background: str, mask: MaskEntry) -> bool:
+        """Tell whether the lesion of a mask has no flaw, and is of another case than a background."""
+        return mask.case != background and not self._flaws[mask.case, mask.component]
+
     def suits(self, mask: MaskEntry, place: Surroundings, new: Mask, area: float, besides: str) -> bool:
         """Tell whether the lesion of a mask has no flaw, and looks as if it lay in a place.
 
