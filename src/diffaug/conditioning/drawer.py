@@ -41,7 +41,10 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
-AGAIN = 4  # masks that are tried on a background until one suits it
+AGAIN, SUITED = (
+    4,
+    6,
+)  # masks that are tried on a background until one suits it, and backgrounds, before any mask will do
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
@@ -217,8 +220,8 @@ class RequestDrawer:
         drawn = self._placements.draw(rng)
         aim = self.budget.stratum_of(index // self.per_case // self.config.shard_size) if self.budget else ""
         wanted = aim.split(maxsplit=1)[0] if aim else self._masks.draw_size(names[0], rng) if names else ""
-        passes = [(wanted, ANY if aim else SIZED, False, True), ("", 0 if aim else ANY, False, True)]
-        passes += [(wanted if aim else "", ANY, False, False)]  # better an example that suits badly than no case
+        passes = [(wanted, SUITED, False, True), ("", 0 if aim else SUITED, False, True)]
+        passes += [(wanted, ANY if aim else SIZED, False, False), ("", 0 if aim else ANY, False, False)]
         if self.config.place == "mixed" and not aim:
             passes.append(("", ANY, True, False))  # better one lesion more in a frame than no case
         for size, tried, adds, suits in passes:
