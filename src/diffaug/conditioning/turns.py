@@ -26,18 +26,17 @@ def in_turn(names: Sequence[str], seed: int, number: int) -> list[str]:
 
 
 def in_turn_with_substitutes(names: Sequence[str], seed: int, number: int) -> list[str]:
-    """Return the name whose turn it is, and the others in an order that is drawn for each request.
+    """Return the name whose turn it is, and the others in an order of turns of their own.
 
     Where a name does not suit in its turn, its place is so not taken by the same other one every time.
 
     Args:
         names: In a fixed order.
-        seed: Chooses the orders.
+        seed: Chooses the orders of every round.
         number: Of the request, 0 or more.
     """
     first = in_turn(names, seed, number)[:1]
-    order = np.random.default_rng((seed, 6, number)).permutation(len(names))
-    return [*first, *(names[int(each)] for each in order if names[int(each)] not in first)]
+    return [*first, *(name for name in in_turn(names, seed + 1, number) if name not in first)]
 
 
 class Turns:
