@@ -33,7 +33,7 @@ from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.conditioning.turns import Turns, in_turn, in_turn_with_substitutes
-from diffaug.conditioning.wording import Wording
+from diffaug.conditioning.wording import Look, Wording
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import Mask
@@ -41,10 +41,8 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
-AGAIN, SUITED = (
-    4,
-    6,
-)  # masks that are tried on a background until one suits it, and backgrounds, before any mask will do
+AGAIN = 4  # masks that are tried on a background until one suits it
+SUITED = 6  # backgrounds that are tried for that, for a mask of the drawn size and for one of any, before any will do
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
@@ -71,11 +69,7 @@ def draw_requests(
         >>> request.id, request.placement
         ('synth-00000', 'free')
     """
-    drawer = RequestDrawer(cases, seed, config, others)
-    for index in range(count):
-        request = drawer.draw(index)
-        if request.index == index:  # a case that has fewer requests than others repeats its last one
-            yield request
+    yield from RequestDrawer(cases, seed, config, others).draw_some(count)
 
 
 def is_generic(config: GenerateConfig) -> bool:
@@ -164,13 +158,13 @@ class RequestDrawer:
         requests = self._drawn[index // self.per_case]
         return next((request for request in requests if request.index == index), requests[-1])
 
-    def draw_some(self, count: int) -> list[Request]:
-        """Return the requests with the indices 0 to `count` - 1, each once: a case may have fewer than `per_case`.
+    def draw_some(self, count: int) -> Iterator[Request]:
+        """Yield the requests with the indices 0 to `count` - 1, each once: a case may have fewer than `per_case`.
 
         Raises:
             PlacementError: No mask fits on any of the backgrounds that were tried.
         """
-        return [request for index in range(count) if (request := self.draw(index)).index == index]
+        return (request for index in range(count) if (request := self.draw(index)).index == index)
 
     def draw_case(self, number: int) -> tuple[Request, ...]:
         """Return the requests of one case: lesions apart from each other on one background, or one negative.
@@ -227,27 +221,25 @@ class RequestDrawer:
         for size, tried, adds, suits in passes:
             for name in names[:tried]:
                 placement = "free" if adds else self._placements.on(name, index, drawn)
-                draw = partial(self._masks.draw, aim, name, rng, self._options(name, index), good=suits)
+                options = self._options(name, index)
+                draw = partial(self._masks.draw, aim, name, rng, options, good=suits)
                 for _ in range(AGAIN if suits else 1):
                     placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim and not suits)
                     if placed is None:
                         break
-                    if suits and not self._suits(placed):
+                    look = self._wording.look(placed)
+                    if suits and not self._suits(placed, look):
                         continue
-                    request = self._wording.request(placed, index, seed, aim, rng, self._options(name, index))
+                    request = self._wording.request(placed, look, index, seed, aim, rng, options)
                     if not aim or size == request.size_bin:
                         return placed, request
         return None
 
-    def _suits(self, placed: Placed) -> bool:
+    def _suits(self, placed: Placed, look: Look) -> bool:
         """Tell whether an example looks as if it lay in the place of a mask, on another frame than its own."""
-        place = self.backgrounds.draft(placed.background)
-        if not self.domain.rules.grey and not placed.keeps_light(place.size):
+        if not self.domain.rules.grey and not placed.keeps_light(self.backgrounds.draft(placed.background).size):
             return False
-        mask = placed.draft_mask(place.size)
-        area = float(mask.mean()) * place.frame[0] * place.frame[1]
-        around = self.backgrounds.surroundings(placed.background, mask)
-        return self.examples.suits(placed.entry, around, mask, area, placed.background)
+        return self.examples.suits(placed.entry, look.around, look.mask, look.area, placed.background)
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
         """Return a request for the same mask and place with other words, and an example that looks like them.

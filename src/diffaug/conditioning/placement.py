@@ -17,7 +17,7 @@ from scipy import fft, ndimage
 from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb, longer_side
 from diffaug.conditioning.masks import paste
 from diffaug.conditioning.rules import ENDOSCOPIC, GLARE, FrameRules
-from diffaug.conditioning.writing import writing
+from diffaug.conditioning.writing import raised, writing
 from diffaug.data.images import Mask, Pixels, check_image, check_mask
 from diffaug.data.lesions import CORNERS, components
 
@@ -116,7 +116,7 @@ def highlights(lab: Values) -> Mask:
     """
     lightness, chroma = lab[..., 0], np.hypot(lab[..., 1], lab[..., 2])
     width = 2 * max(1, max(lab.shape[:2]) // 160) + 1
-    stroke = lightness - ndimage.grey_opening(lightness, (width, width)) > 8.0
+    stroke = raised(lightness, width) > 8.0
     return ((lightness > BRIGHT) & (chroma < COLOURLESS)) | (stroke & (lightness > 40.0) & (chroma < 30.0))
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from diffaug.conditioning.attributes import shape_of
+from diffaug.conditioning.attributes import Surroundings, shape_of
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.budget import LOW
 from diffaug.conditioning.examples import Examples
@@ -18,6 +19,37 @@ from diffaug.data.case import Case
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
 from diffaug.data.manifest import Request
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A mask at its place.
+
+    Attributes:
+        backgrounds: What is known of each background.
+        background: The one that it lies on.
+        mask: In the background's draft, (h, w).
+    """
+
+    backgrounds: Backgrounds
+    background: str
+    mask: Mask
+
+    @cached_property
+    def share(self) -> float:
+        """The share of the frame that it covers."""
+        return float(self.mask.mean())
+
+    @property
+    def area(self) -> int:
+        """Its area, px of the frame."""
+        height, width = self.backgrounds.draft(self.background).frame
+        return round(self.share * height * width)
+
+    @cached_property
+    def around(self) -> Surroundings:
+        """The tissue around it."""
+        return self.backgrounds.surroundings(self.background, self.mask)
 
 
 @dataclass(frozen=True)
@@ -42,28 +74,38 @@ class Wording:
     known: KnownWords
     grey: bool
 
+    def look(self, placed: Placed) -> Look:
+        """Return a mask at its place; what lies around it is measured when it is first asked for."""
+        size = self.backgrounds.draft(placed.background).size
+        return Look(self.backgrounds, placed.background, placed.draft_mask(size))
+
     def request(
-        self, placed: Placed, index: int, seed: int, aim: str, rng: np.random.Generator, options: Sequence[str]
+        self,
+        placed: Placed,
+        look: Look,
+        index: int,
+        seed: int,
+        aim: str,
+        rng: np.random.Generator,
+        options: Sequence[str],
     ) -> Request:
         """Return the request: size and shape are those of the new mask itself, the other words a training case's.
 
         Args:
             placed: The mask at its place.
+            look: What `look` returns of it.
             index: Of the request.
             seed: Of the request.
             aim: The stratum that it is drawn for; empty for none.
             rng: Draws the prompt and the example.
             options: The cases that its example is drawn from, in the order of their turns.
         """
-        place = self.backgrounds.draft(placed.background)
-        mask = placed.draft_mask(place.size)
-        share = float(mask.mean())
-        area, size = round(share * place.frame[0] * place.frame[1]), size_class(share)
+        mask, area, size = look.mask, look.area, size_class(look.share)
         measured = {"size": size, "shape": shape_word(*shape_of(mask))}
         mask_case = placed.entry.case
         if prompt := self.cases[mask_case].prompt:
             return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
-        around, besides = self.backgrounds.surroundings(placed.background, mask), placed.background
+        around, besides = look.around, placed.background
         if self.library is None:
             example = self.examples.draw(placed.entry, aim, around, mask, area, rng, options=options, besides=besides)
             prompt = describe_words(self.examples.words_at(example, around) | measured)

@@ -27,11 +27,16 @@ SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are compared for that, at most; few
 BLOCK = 0.045  # of a frame's longest side; so far around text may be more of it
 
 
+def raised(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Return by how much marks narrower than a width (px) are lighter than what surrounds them, (H, W)."""
+    return np.asarray(values - ndimage.grey_opening(values, (width, width)), dtype=np.float32)
+
+
 def strokes(lab: Values) -> Mask:
     """Find thin pale marks that are lighter than what surrounds them, from CIELAB, shape (H, W)."""
     width = 2 * max(1, round(max(lab.shape[:2]) / 88)) + 1
-    raised = lab[..., 0] - ndimage.grey_opening(lab[..., 0], (width, width)) > STROKE
-    return np.asarray(raised & (lab[..., 0] > DIM) & (np.hypot(lab[..., 1], lab[..., 2]) < PALE_INK))
+    light = raised(lab[..., 0], width) > STROKE
+    return np.asarray(light & (lab[..., 0] > DIM) & (np.hypot(lab[..., 1], lab[..., 2]) < PALE_INK))
 
 
 def stroke_shares(images: Iterable[Pixels]) -> NDArray[np.float32] | None:
@@ -109,7 +114,7 @@ def lines_of_letters(image: Pixels) -> Mask:
     unit = max(image.shape[:2]) / 352
     weakest = ndimage.gaussian_filter(image.min(axis=2).astype(np.float32), 0.5)
     width = 2 * max(1, round(4 * unit)) + 1
-    ink = (weakest - ndimage.grey_opening(weakest, (width, width)) > INK) & (weakest > LEAST_INK)
+    ink = (raised(weakest, width) > INK) & (weakest > LEAST_INK)
     labels, _ = ndimage.label(ink, structure=CORNERS)
     marks = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in ndimage.find_objects(labels)]
     top, bottom, left, right = np.array(marks, dtype=np.int64).reshape(-1, 4).T
@@ -145,7 +150,7 @@ def longest_line(image: Pixels, lesion: Mask) -> float:
     width = 2 * max(1, round(STROKE_WIDTH * diameter)) + 1
     weakest = image.min(axis=2).astype(np.float32)
     inside = ndimage.binary_erosion(lesion, iterations=max(1, round(0.06 * diameter)))  # beyond the crop is no lesion
-    ink = (weakest - ndimage.grey_opening(weakest, (width, width)) > DRAWN) & inside
+    ink = (raised(weakest, width) > DRAWN) & inside
     least, gap = max(3, round(0.45 * diameter)), max(3, round(0.06 * diameter))
     lines = probabilistic_hough_line(ink, max(5, least // 4), least, gap, np.linspace(-np.pi / 2, np.pi / 2, 90), rng=0)
     longest = 0.0

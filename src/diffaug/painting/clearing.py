@@ -65,13 +65,14 @@ class Remover:
         """
         frame, mask = case.read_image(), case.read_mask()
         field, regions = field_of_view(frame, self.rules), list[RemovedRegion]()
+        sources = unwritten(frame, field, self.rules) & ~mask
         for number, (lesion, region) in enumerate(regions_of(mask, field)):
             window = window_around(region, CONTEXT, least=max(32, longer_side(region) + 4))
             seed = seed_of_request(self.seed, int(digest_of_value([case.id, number])[:8], 16))
             before = self.found(case.id, frame, lesion, window)
             band = band_width(lesion, MARGIN)
             reach = reach_of(region, field, band)
-            start, patched = self.start(frame, region, reach, field, mask, window)
+            start, patched = self.start(frame, region, reach, field, sources, window)
             strength = STRENGTH if patched else MIRRORED_STRENGTH
             painted, passed = self.repaint(
                 start, reach, window, seed, domain_of(case.class_names, self.rules).normal_prompt, strength
@@ -83,13 +84,13 @@ class Remover:
         return frame, tuple(regions)
 
     def start(
-        self, frame: Pixels, region: Mask, reach: Mask, field: Mask, lesions: Mask, window: Window
+        self, frame: Pixels, region: Mask, reach: Mask, field: Mask, sources: Mask, window: Window
     ) -> tuple[Pixels, bool]:
         """Return what is to be repainted, (s, s, 3), and whether a patch covers it.
 
         A patch of the frame's own tissue fills the region; where none covers it, tissue is mirrored at its border.
         """
-        known = unwritten(frame, field, self.rules) & ~reach & ~lesions
+        known = sources & ~reach
         found = filled(frame, region, known)
         tissue = mirrored_tissue(frame, known) if found is None else without_border(found, field, region)
         pixels = np.asarray(window.crop(tissue), dtype=np.uint8)

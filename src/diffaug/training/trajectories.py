@@ -114,7 +114,7 @@ def painted_samples(
     remover = Remover(painter.model, calibration, painter.validators, own_seed, rules=painter.rules)
     maker = LayoutMaker(drawer, remover, painter.sampler.strength == 1.0)
     gate = Gate(painter.validators, calibration.fixed(0.0))
-    requests = drawer.draw_some(count)
+    requests = list(drawer.draw_some(count))
     yield from paint_requests(painter, maker, requests, gate)
 
 
