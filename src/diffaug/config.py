@@ -247,6 +247,9 @@ class StudyConfig(Knobs):
     fixed_threshold: Fraction = 0.5
     # Least mean probability inside a predicted mask that the arm pseudo-label keeps.
     pseudo_confidence: Fraction = 0.92
+    # Least probability, of lesion or of its absence, with which the averaged network's label of a pixel counts in the
+    # arms with mean-teacher.
+    teacher_confidence: Annotated[float, Field(ge=0.5, le=1.0)] = 0.9
     bootstrap: Annotated[Positive, EXTENT] = 2000  # Number of bootstrap resamples for confidence intervals.
     # Number of processes, each with one thread. The result does not depend on it.
     workers: Annotated[Positive, COMPUTING] = 2

@@ -86,6 +86,12 @@ def test_what_painting_adds_to_self_training_is_told_apart():
     summary["arms"]["pseudo-label"] = summary["arms"]["validated"]
     summary["differences"] = {f"{arm} - pseudo-label": against}
     text = labelled_sentence(results_from(summary), arm)
+    taught = {**summary["arms"][arm], "cases": {"real": 6, "pool": 9, "taught": 5}}
+    summary["arms"] |= {"validated+mean-teacher": taught, "mean-teacher": summary["arms"]["validated"]}
+    summary["differences"]["validated+mean-teacher - mean-teacher"] = against
+    by_teacher = labelled_sentence(results_from(summary), "validated+mean-teacher")
+    assert "on 5 unannotated images, with masks predicted by the average of the network's weights" in by_teacher
+    assert "Against mean-teacher" in by_teacher
     assert "on 5 unannotated images" in text and "by +0.6 points" in text and text.endswith("no difference shown.")
 
 

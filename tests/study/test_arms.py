@@ -8,7 +8,7 @@ from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, StudyError
-from diffaug.study.arms import ARMS, build_arms, check_size, default_arms, parse_arm, parse_arms
+from diffaug.study.arms import ARMS, SELF_TRAINED, build_arms, check_size, default_arms, parse_arm, parse_arms
 from diffaug.study.inputs import PaintedRows, read_inputs, read_set
 from diffaug.study.study import run_study
 
@@ -27,6 +27,9 @@ def built(names, train, sets, config=CONFIG, **more):
         ("unfiltered@0.5", "unfiltered", 0.5, False, True),
         ("validated+pseudo-label", "validated", None, True, True),
         ("selected@2+pseudo-label", "selected", 2.0, True, True),
+        ("mean-teacher", "mean-teacher", None, False, False),
+        ("validated+mean-teacher", "validated", None, False, True),
+        ("selected@2+mean-teacher", "selected", 2.0, True, True),
         ("no-negatives", "no-negatives", None, True, True),
     ],
 )
@@ -34,12 +37,19 @@ def test_the_name_of_an_arm_says_what_it_trains_on(name, kind, ratio, derived, p
     spec = parse_arm(name)
     assert (spec.name, spec.kind, spec.ratio, spec.is_derived, spec.is_painted) == (name, kind, ratio, derived, painted)
     assert spec.takes_labels == name.endswith("pseudo-label") and spec.meaning
+    assert spec.has_teacher == name.endswith("mean-teacher")
+    assert spec.takes_unannotated == (spec.takes_labels or spec.has_teacher)
+    assert spec.without_unannotated == (name if kind in SELF_TRAINED else name.partition("+")[0])
     assert spec.painted_per_real(CONFIG) == (ratio or CONFIG.synthetic_per_real)
 
 
 @pytest.mark.parametrize(
-    "name", ["magic", "real@2", "selected@0", "selected@much", "oracle+pseudo-label", "pseudo-label+pseudo-label"]
-)
+    "name",
+    [
+        "magic", "real@2", "selected@0", "selected@much", "oracle+pseudo-label", "pseudo-label+pseudo-label",
+        "mean-teacher@2", "selected+", "selected+real", "real+mean-teacher", "selected+pseudo-label+mean-teacher",
+    ],
+)  # fmt: skip
 def test_an_unknown_arm_is_refused_with_the_valid_names(name):
     with pytest.raises(ConfigError, match=rf"real, copy-paste, pseudo-label, .*, oracle: it is '{re.escape(name)}'"):
         parse_arms(["real", name])
@@ -61,6 +71,7 @@ def test_every_arm_trains_on_the_same_real_cases_except_the_oracle(tmp_path, dat
     assert arms["oracle"].real == train[:3]
     assert not arms["real"].pool and not arms["copy-paste"].pool and arms["copy-paste"].paste
     assert arms["pseudo-label"].pool == train[3:]  # to choose from
+    assert arms["mean-teacher"].taught == train[3:] and not arms["mean-teacher"].pool
 
 
 def test_painted_arms_take_as_many_cases_as_their_ratio_says(tmp_path, dataset):
@@ -104,6 +115,7 @@ def test_without_names_a_study_has_the_arms_that_its_inputs_allow(tmp_path):
         ("validated", "--synthetic"),
         ("oracle", "--oracle"),
         ("pseudo-label", "unannotated images"),
+        ("mean-teacher", "unannotated images"),
     ],
 )
 def test_an_arm_without_its_inputs_says_what_to_give(dataset, arm, fix):

@@ -98,6 +98,10 @@ def test_arms_of_real_cases_do_not_depend_on_mixing_and_only_painted_ones_on_the
 
     assert key("real") == key("real", mixed, other)
     assert key("copy-paste") == key("copy-paste", painting=other) != key("copy-paste", mixed)
+    unsure = config.model_copy(update={"teacher_confidence": 0.7})
+    assert key("real") == key("real", unsure) and key("selected") == key("selected", unsure)
+    assert key("mean-teacher") == key("mean-teacher", painting=other) != key("mean-teacher", unsure)
+    assert key("selected+mean-teacher") != key("selected+mean-teacher", unsure)
     assert len({key("selected"), key("selected", mixed), key("selected", painting=other), key("real")}) == 4
     assert key("real") != key("real", where={"draw": 1})
     assert key("real") != key("real", config.model_copy(update={"iterations": 9}))

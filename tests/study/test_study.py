@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
@@ -462,6 +463,36 @@ def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(tmp_p
     assert f"6 + 3 + 2 + {count} labelled" in page
     assert "selected+pseudo-label - selected" in summary["differences"]
     assert "selected - pseudo-label" in summary["differences"]
+
+
+def test_an_arm_with_a_teacher_trains_on_unannotated_images_and_resumes_where_it_was_killed(tmp_path, monkeypatch):
+    dataset = partly_annotated(tmp_path / "data")
+    synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)
+    arms = ("real", "mean-teacher", "validated+mean-teacher")
+    config = CONFIG.model_copy(update={"arms": arms, "seeds": 1, "teacher_confidence": 0.5})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    summary = run_study(dataset, whole, [synthetic], config)
+    weights = [load_file(whole / "runs" / f"{arm}-0.safetensors") for arm in arms]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert summary["arms"]["mean-teacher"]["cases"] == {
+        "real": 6, "pool": 0, "trained_negatives": 0, "wanted_negatives": 0, "taught": 3
+    }  # fmt: skip
+    assert summary["arms"]["validated+mean-teacher"]["cases"]["taught"] == 3
+
+    monkeypatch.setattr("diffaug.training.loop.CHECKPOINT_SECONDS", -1.0)
+    left, real_check = iter(range(6 + 4)), segmenter.check_finite  # `real`, and 4 of 6 iterations of mean-teacher
+
+    def check(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        real_check(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segmenter, "check_finite", check)
+        run_study(dataset, killed, [synthetic], config)
+    run_study(dataset, killed, [synthetic], config)
+    assert files_of(killed) == files_of(whole)
+    assert "3 taught" in write_report(whole).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("arm", ["validated+pseudo-label", "selected", "pseudo-label"])

@@ -238,6 +238,20 @@ def scored_by(net, target):
     return lambda: (net[0].weight[0, 0] - target).abs().item()
 
 
+def test_a_copy_that_holds_the_average_is_never_behind_and_survives_a_kill(tmp_path, save_always):
+    whole, teacher, seen = network(), network().requires_grad_(False), []
+    train(tmp_path / "whole", whole, report=lambda done: seen.append(parameters(teacher)), averaged={"net": teacher})
+    plain = train(tmp_path / "plain", network())
+    assert len({tuple(one.tolist()) for one in seen}) == ITERATIONS
+    assert torch.equal(parameters(whole), parameters(plain)) and torch.equal(seen[-1], parameters(whole))
+    resumed, copy = network(), network().requires_grad_(False)
+    with pytest.raises(Interruption):
+        train(tmp_path / "killed", network(), stop_at=8, averaged={"net": network()})
+    later = []
+    train(tmp_path / "killed", resumed, report=lambda done: later.append(parameters(copy)), averaged={"net": copy})
+    assert all(torch.equal(one, other) for one, other in zip(seen[8:], later, strict=True))
+
+
 def test_the_best_scored_average_is_kept_and_not_the_last(tmp_path):
     last = train(tmp_path / "last", network())
     first = network()[0].weight[0, 0].item()

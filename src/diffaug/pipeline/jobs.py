@@ -311,16 +311,16 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
         config = config.model_copy(update={"data": config.data.model_copy(update={"backgrounds": "annotated"})})
     if unannotated:
         return config
-    on_labels = [arm for arm in config.study.arms if parse_arm(arm).takes_labels]
-    if not on_labels:
+    self_trained = [arm for arm in config.study.arms if parse_arm(arm).takes_unannotated]
+    if not self_trained:
         return config
-    arms = tuple(arm for arm in config.study.arms if arm not in on_labels)
+    arms = tuple(arm for arm in config.study.arms if arm not in self_trained)
     if set(config.data.annotated) == {annotated}:
         raise ConfigError(
-            f"the arm {on_labels[0]} needs unannotated images: of {full.folder}, {annotated} annotated cases leave "
+            f"the arm {self_trained[0]} needs unannotated images: of {full.folder}, {annotated} annotated cases leave "
             "none; annotate fewer, or leave the arm out"
         )
-    log.info(f"{', '.join(on_labels)}: left out with {annotated} annotated cases, which leave no image unannotated")
+    log.info(f"{', '.join(self_trained)}: left out with {annotated} annotated cases, which leave no image unannotated")
     return config.model_copy(update={"study": config.study.model_copy(update={"arms": arms})})
 
 

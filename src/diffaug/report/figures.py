@@ -22,8 +22,10 @@ COLOURS = {  # after Okabe & Ito 2008: told apart by colour-blind readers, and i
     "validated": "#0072b2",
     "selected": "#009e73",
     "selected+pseudo-label": "#00593f",
+    "selected+mean-teacher": "#5b3a1e",
     "no-negatives": "#7fb800",
     "pseudo-label": "#56b4e9",
+    "mean-teacher": "#a0522d",
     "oracle": "#1c2330",
 }
 FUNNEL = {"kept": "#0072b2", "rejected": "#e69f00", "stopped": "#b9c0ca"}
@@ -63,7 +65,7 @@ def draw_all(study: Study, arm: str | None) -> dict[str, str]:
 def _gains_by_ratio(results: Results, usual: float) -> list[tuple[str, float, Interval]]:
     """Return (arm without its ratio, ratio, difference of Dice to `real`) of the arms that have several ratios."""
     gains = [(parse_arm(arm), group["dice"]) for arm, group in results.against_real]
-    gains = [(spec, dice) for spec, dice in gains if not spec.with_labels]
+    gains = [(spec, dice) for spec, dice in gains if not spec.added]
     several = {spec.kind for spec, _ in gains if spec.ratio is not None}
     return [(spec.kind, spec.ratio or usual, dice) for spec, dice in gains if spec.kind in several]
 

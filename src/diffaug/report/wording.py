@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffaug.report.tables import Interval, Results
+from diffaug.study.arms import parse_arm
 from diffaug.study.statistics import Comparison
 
 CANDIDATES = (
-    "selected+pseudo-label", "selected", "no-negatives", "validated", "fixed-threshold", "random-kept",
-    "unfiltered", "pseudo-label", "copy-paste",
+    "selected+mean-teacher", "selected+pseudo-label", "selected", "no-negatives", "validated", "fixed-threshold",
+    "random-kept", "unfiltered", "mean-teacher", "pseudo-label", "copy-paste",
 )  # fmt: skip
-SUBJECTS = {"copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels"}  # of the headline; others are painted
+SUBJECTS = {  # of the headline; others are painted
+    "copy-paste": "Pasted lesions", "pseudo-label": "Pseudo-labels", "mean-teacher": "The averaged network's labels",
+}  # fmt: skip
+LABELLED_BY = {"pseudo-label": "real", "mean-teacher": "the average of the network's weights during training"}
 NO_VALUE = "–"
 
 
@@ -37,7 +41,7 @@ def case_counts(counts: Mapping[str, int]) -> str:
     """Write what an arm was trained on, such as 50 + 100 + 50: real cases, synthetic ones, negatives."""
     negatives, labelled = counts.get("trained_negatives", 0), counts.get("labelled", 0)
     text = f"{counts['real']} + {counts['pool'] - negatives - labelled} + {negatives}"
-    return f"{text} + {labelled} labelled" if labelled else text
+    return text + "".join(f" + {counts[name]} {name}" for name in ("labelled", "taught") if counts.get(name))
 
 
 def fraction(interval: Interval) -> str:
@@ -136,21 +140,23 @@ def repeats(arm: Mapping[str, Any]) -> str:
 
 
 def labelled_count(arm: Mapping[str, Any]) -> int:
-    """Return how many labelled images an arm was trained on beside painted cases."""
-    return int(arm.get("cases", {}).get("labelled", 0))
+    """Return how many unannotated images an arm was trained on beside painted cases."""
+    counts = arm.get("cases", {})
+    return int(counts.get("labelled", 0) or (counts.get("taught", 0) if counts.get("pool") else 0))
 
 
 def labelled_sentence(results: Results, arm: str | None) -> str:
-    """Say what painted cases add to self-training. Empty for an arm that uses no labelled images."""
+    """Say what painted cases add to self-training. Empty for an arm that has not both."""
     if arm is None or not (count := labelled_count(results.arms[arm])):
         return ""
     first = " in the first draw" if results.arms[arm].get("draws", 1) > 1 else ""
-    text = f"{arm} was also trained on {count} unannotated images{first}, with masks predicted by real"
-    difference = results.differences.get(Comparison(arm, "pseudo-label"), {}).get("dice")
+    added = parse_arm(arm).added
+    text = f"{arm} was also trained on {count} unannotated images{first}, with masks predicted by {LABELLED_BY[added]}"
+    difference = results.differences.get(Comparison(arm, added), {}).get("dice")
     if difference is None:
-        return f"{text}. The arm pseudo-label was not run, so how much these images contribute is not known."
+        return f"{text}. The arm {added} was not run, so how much these images contribute is not known."
     return (
-        f"{text}. Against pseudo-label, which was trained on the same images without painted cases, it changed mean "
+        f"{text}. Against {added}, which was trained on the same images without painted cases, it changed mean "
         f"Dice by {signed(difference['mean'])} points ({signed(difference['low'])} to {signed(difference['high'])})"
         f"{'.' if is_sure(difference) else '; no difference shown.'}"
     )

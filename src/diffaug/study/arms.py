@@ -14,11 +14,13 @@ from diffaug.errors import ConfigError, StudyError
 from diffaug.study import choose
 from diffaug.study.inputs import PaintedRows
 
-WITH_LABELS = "+pseudo-label"  # the name of an arm that also trains on pseudo-labels ends with this
+PSEUDO_LABEL, MEAN_TEACHER = "pseudo-label", "mean-teacher"
+SELF_TRAINED = (PSEUDO_LABEL, MEAN_TEACHER)  # train on unannotated images; the name of a painted arm may end in +ARM
 ARMS = {
     "real": "the annotated training cases",
     "copy-paste": "the same, and lesions of these cases blended onto other training frames",
-    "pseudo-label": "the same, and unannotated images with the masks that the baseline is confident of",
+    PSEUDO_LABEL: "the same, and unannotated images with the masks that the baseline is confident of",
+    MEAN_TEACHER: "the same, and unannotated images that the average of the network's weights labels during training",
     "unfiltered": "the same, and painted cases as they come, whatever the gate said",
     "random-kept": "the same, and painted cases at random, as many of each size as in validated",
     "fixed-threshold": "the same, and painted cases whose agreement reaches one threshold for all sizes",
@@ -40,13 +42,14 @@ class ArmSpec:
         name: As it was given, such as `selected@2+pseudo-label`.
         kind: A key of ARMS.
         ratio: Painted cases for each real one; None takes `study.synthetic_per_real`.
-        with_labels: Whether a painted arm also trains on the images of `pseudo-label`.
+        added: The arm of SELF_TRAINED whose unannotated images a painted arm also trains on, in the same way; empty
+            without them.
     """
 
     name: str
     kind: str
     ratio: float | None = None
-    with_labels: bool = False
+    added: str = ""
 
     @property
     def is_painted(self) -> bool:
@@ -61,7 +64,17 @@ class ArmSpec:
     @property
     def takes_labels(self) -> bool:
         """Whether it trains on unannotated images that the baseline labels."""
-        return self.kind == "pseudo-label" or self.with_labels
+        return PSEUDO_LABEL in (self.kind, self.added)
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it trains on unannotated images that the average of its own weights labels."""
+        return MEAN_TEACHER in (self.kind, self.added)
+
+    @property
+    def takes_unannotated(self) -> bool:
+        """Whether it trains on unannotated images."""
+        return self.takes_labels or self.has_teacher
 
     @property
     def is_derived(self) -> bool:
@@ -74,20 +87,20 @@ class ArmSpec:
         return self.is_painted and self.kind != "no-negatives"
 
     @property
-    def without_labels(self) -> str:
-        """The name of the same arm without labelled images."""
-        return self.name.removesuffix(WITH_LABELS)
+    def without_unannotated(self) -> str:
+        """The name of the same painted arm without unannotated images."""
+        return self.name.removesuffix(f"+{self.added}")
 
     @property
     def without_ratio(self) -> str:
         """The name of the same arm with the usual number of painted cases."""
-        return self.kind + (WITH_LABELS if self.with_labels else "")
+        return "+".join(filter(None, (self.kind, self.added)))
 
     @property
     def meaning(self) -> str:
         """What it trains on, in words."""
-        if self.with_labels:
-            return f"the same as {self.without_labels}, and the unannotated images of pseudo-label"
+        if self.added:
+            return f"the same as {self.without_unannotated}, and the unannotated images of {self.added}"
         return ARMS[self.kind]
 
     def painted_per_real(self, config: StudyConfig) -> float:
@@ -105,19 +118,20 @@ class ArmSpec:
 
 @cache
 def parse_arm(name: str) -> ArmSpec:
-    """Return what an arm's name says: KIND, KIND@RATIO of a painted arm, and either with `+pseudo-label`.
+    """Return what an arm's name says: KIND, KIND@RATIO of a painted arm, and either with an arm of SELF_TRAINED added.
 
     Raises:
         ConfigError: There is no such arm; the message says which there are.
     """
-    kind, at, text = name.removesuffix(WITH_LABELS).partition("@")
-    with_labels, ratio = name.endswith(WITH_LABELS), _ratio(text)
-    if name not in ARMS and (kind not in PAINTED or (at and ratio is None)):
+    painted, plus, added = name.partition("+")
+    kind, at, text = painted.partition("@")
+    ratio = _ratio(text)
+    if name not in ARMS and (kind not in PAINTED or (at and ratio is None) or (plus and added not in SELF_TRAINED)):
         raise ConfigError(
             f"an arm must be one of {', '.join(ARMS)}: it is {name!r}; a painted arm may end in @RATIO, such as "
-            f"selected@2, and then in {WITH_LABELS}"
+            f"selected@2, and then in {' or '.join(f'+{one}' for one in SELF_TRAINED)}"
         )
-    return ArmSpec(name, kind, ratio if at else None, with_labels)
+    return ArmSpec(name, kind, ratio if at else None, added)
 
 
 def _ratio(text: str) -> float | None:
@@ -162,6 +176,8 @@ class Arm:
         negatives: How many of the pool are painted cases without a lesion.
         wanted_negatives: How many of them belong to its painted lesions; the synthetic set may hold fewer.
         labelled: How many of the pool are unannotated images that the baseline labelled, beside painted cases.
+        taught: Unannotated images that the average of the network's weights labels while it is trained. They fill the
+            share of the pool, or half of it where there is one.
     """
 
     name: str
@@ -171,6 +187,7 @@ class Arm:
     negatives: int = 0
     wanted_negatives: int = 0
     labelled: int = 0
+    taught: tuple[Case, ...] = ()
 
 
 def build_arms(
@@ -191,7 +208,7 @@ def build_arms(
         rows: Of the synthetic sets, for the painted arms.
         config: Ratios and thresholds.
         full: Annotated training cases of the full data set, for `oracle`.
-        unannotated: Unannotated training images, for `pseudo-label`.
+        unannotated: Unannotated training images, for the arms of SELF_TRAINED.
         seed: Of what is drawn at random.
 
     Raises:
@@ -211,7 +228,9 @@ def _build_arm(
     seed: int,
 ) -> Arm:
     arm = Arm(spec.name, tuple(full if spec.kind == "oracle" else train), paste=spec.kind == "copy-paste")
-    if spec.kind == "pseudo-label":
+    if spec.has_teacher:
+        arm = replace(arm, taught=tuple(unannotated))
+    if spec.kind == PSEUDO_LABEL:
         return replace(arm, pool=tuple(unannotated))
     if not spec.is_painted:
         return arm
@@ -278,10 +297,10 @@ def _check_inputs(
             "the arm oracle needs the annotations of the full data set; none were given; "
             "give --oracle DATA, or leave the arm out"
         )
-    on_labels = [spec.name for spec in specs if spec.takes_labels]
-    if on_labels and not unannotated:
+    self_trained = [spec.name for spec in specs if spec.takes_unannotated]
+    if self_trained and not unannotated:
         raise StudyError(
-            f"the arm {on_labels[0]} needs unannotated images; the data set has none; add some, or leave the arm out"
+            f"the arm {self_trained[0]} needs unannotated images; the data set has none; add some, or leave the arm out"
         )
 
 
@@ -291,7 +310,7 @@ def check_size(arm: Arm, batch_size: int) -> None:
     Raises:
         StudyError: Naming the arm and its number of cases.
     """
-    count = len(arm.real) + len(arm.pool)
+    count = len(arm.real) + len(arm.pool) + len(arm.taught)
     if count < batch_size:
         raise StudyError(
             f"an arm needs as many cases as a batch has rows: {arm.name} has {count}, study.batch_size is "

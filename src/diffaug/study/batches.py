@@ -26,7 +26,7 @@ CANDIDATES = 8  # positions tried for a pasted lesion
 TISSUE = 25 / 255  # a pixel without a channel over this is frame border, not tissue
 COARSE = 4  # px; side of the cells on which a position is judged
 ON_TISSUE = 0.9  # share of a pasted lesion that should lie on tissue inside the frame
-REAL, POOL, PASTE = 1, 2, 3  # streams of draws that must not depend on each other
+REAL, POOL, PASTE, TAUGHT = 1, 2, 3, 4  # streams of draws that must not depend on each other
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,24 @@ class Pixels:
 class Batch:
     """What one iteration sees.
 
-    `images` float (B, 3, S, S) in [0, 1], `masks` float (B, K, S, S), and the ids of the cases.
+    Attributes:
+        images: Float in [0, 1], shape (B, 3, S, S).
+        masks: Float of 0 and 1, shape (B, K, S, S).
+        ids: Of the cases.
+        known: 1 where the mask is known to be right, shape (B, 1, S, S); None where all of every mask is.
+        before: What is to be labelled where the mask is not known, shape (B, 3, S, S); None where `known` is.
     """
 
     images: "Tensor"
     masks: "Tensor"
     ids: tuple[str, ...]
+    known: "Tensor | None" = None
+    before: "Tensor | None" = None
 
     def to(self, device: str) -> "Batch":
         """Return the same batch on a device."""
-        return Batch(self.images.to(device), self.masks.to(device), self.ids)
+        known, before = (None if one is None else one.to(device) for one in (self.known, self.before))
+        return Batch(self.images.to(device), self.masks.to(device), self.ids, known, before)
 
 
 def load_images(cases: Sequence[Case], size: int) -> "Tensor":
@@ -106,6 +114,8 @@ def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:
     Raises:
         StudyError: There is nothing to draw from.
     """
+    if length == 0:
+        return np.zeros(0, np.int64)
     if count == 0:
         raise StudyError("a training set needs at least one case; it has none; annotate or generate some")
     rng = np.random.default_rng([seed, stream])
@@ -116,8 +126,9 @@ def order(count: int, length: int, seed: int, stream: int) -> NDArray[np.int64]:
 class Batches:
     """The batches of one run, each a pure function of its iteration.
 
-    A share of the rows is drawn from the arm's pool, or pasted; the rest are real cases, in an order that is the same
-    for every arm with one seed and the same real cases. Batches are made on `device`; those of an arm that pastes are
+    A share of the rows is drawn from the arm's pool, or pasted, or of unannotated images; an arm with a pool and
+    unannotated images has as many of each. The rest are real cases, in an order that is the same for every arm with one
+    seed and the same real cases. Batches are made on `device`; those of an arm that pastes are
     made on the CPU and moved.
 
     Raises:
@@ -129,28 +140,39 @@ class Batches:
         self.device = device
         place = "cpu" if arm.paste else device
         self.seed = seed
-        self.pool_rows = round(config.batch_size * config.synthetic_share) if arm.pool or arm.paste else 0
-        self.real_rows = config.batch_size - self.pool_rows
+        others = round(config.batch_size * config.synthetic_share) if arm.pool or arm.paste or arm.taught else 0
+        self.taught_rows = 0 if not arm.taught else others // 2 if arm.pool else others
+        self.pool_rows = others - self.taught_rows
+        self.real_rows = config.batch_size - others
         self.real = load(arm.real, config.size).to(place)
         self.one_place = bool(arm.real) and domain_of(arm.real[0].class_names).stays_in_place
         self.pool = load(arm.pool, config.size).to(place) if arm.pool else None
-        others = len(arm.pool) if arm.pool else len(arm.real)
+        self.taught = load_images(arm.taught, config.size).to(place)
+        self.taught_ids = tuple(case.id for case in arm.taught)
         self.real_order = order(len(arm.real), self.real_rows * config.iterations, seed, REAL)
-        self.pool_order = order(others, self.pool_rows * config.iterations, seed, POOL)
+        self.pool_order = order(len(arm.pool or arm.real), self.pool_rows * config.iterations, seed, POOL)
+        self.taught_order = order(len(arm.taught), self.taught_rows * config.iterations, seed, TAUGHT)
 
     def draw(self, iteration: int) -> Batch:
         """Return the batch of an iteration, before classical augmentation."""
         import torch
 
-        rows = slice(iteration * self.real_rows, (iteration + 1) * self.real_rows)
-        real = take(self.real, torch.from_numpy(self.real_order[rows]))
-        if not self.pool_rows:
-            return real.to(self.device)
-        rows = slice(iteration * self.pool_rows, (iteration + 1) * self.pool_rows)
-        others = torch.from_numpy(self.pool_order[rows])
-        other = take(self.pool, others) if self.pool else self._paste(others, iteration)
-        images, masks = torch.cat([real.images, other.images]), torch.cat([real.masks, other.masks])
-        return Batch(images, masks, real.ids + other.ids).to(self.device)
+        def rows(order: NDArray[np.int64], count: int) -> "Tensor":
+            return torch.from_numpy(order[iteration * count : (iteration + 1) * count])
+
+        parts = [take(self.real, rows(self.real_order, self.real_rows))]
+        if self.pool_rows:
+            others = rows(self.pool_order, self.pool_rows)
+            parts.append(take(self.pool, others) if self.pool else self._paste(others, iteration))
+        if self.taught_rows:
+            parts.append(self._taught(rows(self.taught_order, self.taught_rows)))
+        return joined(parts).to(self.device)
+
+    def _taught(self, rows: "Tensor") -> Batch:
+        """Return unannotated images, of whose masks nothing is known."""
+        images = self.taught[rows.to(self.taught.device)].float() / 255
+        nothing = images.new_zeros(len(rows), self.real.masks.shape[1], *images.shape[2:])
+        return Batch(images, nothing, tuple(self.taught_ids[row] for row in rows.tolist()), nothing[:, :1], images)
 
     def _paste(self, targets: "Tensor", iteration: int) -> Batch:
         import torch
@@ -161,6 +183,19 @@ class Batches:
         images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng, self.one_place)
         names = tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
         return Batch(images, masks, names)
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Return several batches as one; of a part that says nothing about it, every pixel is known."""
+    import torch
+
+    images, masks = torch.cat([part.images for part in parts]), torch.cat([part.masks for part in parts])
+    ids = tuple(name for part in parts for name in part.ids)
+    if all(part.known is None for part in parts):
+        return Batch(images, masks, ids)
+    known = torch.cat([torch.ones_like(part.images[:, :1]) if part.known is None else part.known for part in parts])
+    before = torch.cat([part.images if part.before is None else part.before for part in parts])
+    return Batch(images, masks, ids, known, before)
 
 
 def take(pixels: Pixels, rows: "Tensor") -> Batch:

@@ -23,7 +23,9 @@ BLUR = 1.5  # px; widest Gaussian
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def vary(images: "Tensor", masks: "Tensor", strength: float, seed: int, iteration: int) -> "tuple[Tensor, Tensor]":
+def vary(
+    images: "Tensor", masks: "Tensor", strength: float, seed: int, iteration: int, beside: "Tensor | None" = None
+) -> "tuple[Tensor, Tensor, Tensor]":
     """Vary a batch where it is; how depends on (seed, iteration) alone, and torch's own generator is left as it was.
 
     Flips and, with any strength above 0, rotations are free; size, shift, shear, colour, blur and noise grow with the
@@ -31,21 +33,28 @@ def vary(images: "Tensor", masks: "Tensor", strength: float, seed: int, iteratio
 
     Args:
         images: Float in [0, 1], shape (B, 3, S, S).
-        masks: Of 0 and 1, shape (B, 1, S, S).
+        masks: Of 0 and 1, shape (B, K, S, S).
         strength: 0 flips only, 1 is strong, 2 the limit.
         seed: Of the run.
         iteration: Of the run.
+        beside: What is moved like the images, and neither coloured nor made binary, shape (B, N, S, S).
+
+    Returns:
+        Images, masks and what is beside them, all varied; without `beside`, a tensor without channels.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-    images, masks = _flip(images, masks, generator)
+    end = 3 + masks.shape[1]
+    stack = _flip(torch.cat([images, masks] if beside is None else [images, masks, beside], 1), generator)
+    if strength > 0:
+        stack = _move(stack, strength, generator)
+    images, masks, beside = stack[:, :3], stack[:, 3:end], stack[:, end:]
     if strength == 0:
-        return images, masks
-    images, masks = _move(images, masks, strength, generator)
+        return images, masks, beside
     images = _colour(images, strength, generator)
     images = _blur(images, strength, generator)
-    return _noise(images, strength, generator).clamp(0, 1), masks
+    return _noise(images, strength, generator).clamp(0, 1), (masks > 0.5).float(), beside
 
 
 def _uniform(count: int, half: float, generator: "Generator") -> "Tensor":
@@ -62,18 +71,16 @@ def _chosen(count: int, share: float, generator: "Generator") -> "Tensor":
     return torch.rand(count, generator=generator) < share
 
 
-def _flip(images: "Tensor", masks: "Tensor", generator: "Generator") -> "tuple[Tensor, Tensor]":
+def _flip(images: "Tensor", generator: "Generator") -> "Tensor":
     import torch
 
-    B = len(images)
     for axis in (2, 3):
-        rows = _chosen(B, 0.5, generator).view(-1, 1, 1, 1).to(images.device)
+        rows = _chosen(len(images), 0.5, generator).view(-1, 1, 1, 1).to(images.device)
         images = torch.where(rows, images.flip(axis), images)
-        masks = torch.where(rows, masks.flip(axis), masks)
-    return images, masks
+    return images
 
 
-def _move(images: "Tensor", masks: "Tensor", strength: float, generator: "Generator") -> "tuple[Tensor, Tensor]":
+def _move(images: "Tensor", strength: float, generator: "Generator") -> "Tensor":
     import torch
     import torch.nn.functional as F
 
@@ -88,8 +95,7 @@ def _move(images: "Tensor", masks: "Tensor", strength: float, generator: "Genera
     still = torch.eye(2, 3).expand(B, 2, 3)
     theta = torch.where(_chosen(B, GEOMETRY, generator).view(-1, 1, 1), moved, still).to(images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    both = F.grid_sample(torch.cat([images, masks], 1), grid, padding_mode="reflection", align_corners=False)
-    return both[:, :3], (both[:, 3:] > 0.5).float()
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def _colour(images: "Tensor", strength: float, generator: "Generator") -> "Tensor":

@@ -21,7 +21,7 @@ from diffaug.data.images import write_png
 from diffaug.data.manifest import Row, Scores
 from diffaug.errors import EmptyArmError
 from diffaug.study import choose
-from diffaug.study.arms import Arm, ArmSpec
+from diffaug.study.arms import PSEUDO_LABEL, Arm, ArmSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,11 +121,11 @@ class Derivation:
         Raises:
             EmptyArmError: Nothing is left.
         """
-        if self.spec.kind == "pseudo-label":
+        if self.spec.kind == PSEUDO_LABEL:
             return replace(arm, pool=labelled_cases(self.derived.baseline, self.derived.images))
         if self.spec.is_scored:
             arm = self._selected(arm)
-        if not self.spec.with_labels:
+        if not self.spec.takes_labels:
             return arm
         labelled = labelled_cases(self.derived.baseline, self.derived.images)
         return replace(arm, pool=(*arm.pool, *labelled), labelled=len(labelled))

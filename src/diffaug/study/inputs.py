@@ -99,17 +99,17 @@ class Inputs:
         """The digest of the training and tested cases."""
         return _digest((*self.train, *self.test))
 
-    def digests(self, with_labels: bool) -> dict[str, Any]:
+    def digests(self, with_unannotated: bool) -> dict[str, Any]:
         """Return the digests of all cases that are read, by where they come from.
 
         Args:
-            with_labels: Whether an arm trains on unannotated images.
+            with_unannotated: Whether an arm trains on unannotated images.
         """
         return {
             "data": self.data_digest,
             "synthetic": [_digest_of_set(one) for one in self.painted.sets],
             "oracle": _digest(self.full) if self.full else "",
-        } | ({"unannotated": _digest(self.unannotated)} if with_labels else {})
+        } | ({"unannotated": _digest(self.unannotated)} if with_unannotated else {})
 
     def seen(self) -> tuple[Case, ...]:
         """Return every real case that an arm or a model may train on, annotated or not."""

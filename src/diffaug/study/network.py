@@ -3,6 +3,7 @@
 Knows batches, tensors and one run's files; knows no metrics and no other arm.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from diffaug.artifacts import append_jsonl, atomic_path
 from diffaug.config import LITE, UNET, StudyConfig
 from diffaug.errors import StudyError
 from diffaug.study.batches import Batches
-from diffaug.study.classical import vary
+from diffaug.study.teaching import lesson_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,24 +46,29 @@ def _last(network: "nn.Module") -> "nn.Module":
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
 
 
-def segmentation_loss(logits: "Tensor", masks: "Tensor") -> "Tensor":
+def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor | None" = None) -> "Tensor":
     """Return the Dice loss of each image and class, averaged, plus binary cross-entropy.
 
-    With p the probabilities and m the mask of one image and class:
+    With p the probabilities, m the mask and w the weights of one image and class:
 
-        1 - mean (2 sum p m + 1) / (sum p + sum m + 1) + mean CE
+        1 - mean (2 sum w p m + 1) / (sum w p + sum w m + 1) + mean w CE
 
-    A small lesion counts as much as a large one, since each image has an overlap of its own.
+    A small lesion counts as much as a large one, since each image has an overlap of its own. A pixel whose weight is 0
+    counts nothing: neither value nor gradient depends on what its mask says.
 
     Args:
         logits: Shape (B, K, S, S).
         masks: Of 0 and 1, same shape.
+        weights: Of 0 and 1, same shape; None is 1 everywhere.
     """
     import torch.nn.functional as F
     from monai.losses import DiceLoss
 
-    overlap = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
-    return overlap(logits, masks) + F.binary_cross_entropy_with_logits(logits, masks)  # type: ignore[no-any-return]
+    if weights is None:
+        dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
+        return dice(logits, masks) + F.binary_cross_entropy_with_logits(logits, masks)  # type: ignore[no-any-return]
+    overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(logits.sigmoid() * weights, masks * weights)
+    return overlap + F.binary_cross_entropy_with_logits(logits, masks, weights)  # type: ignore[no-any-return]
 
 
 def train(
@@ -95,6 +101,7 @@ def train(
     from diffaug.training.loop import Recipe, log_of, optimise
 
     network.to(device)
+    teacher = copy.deepcopy(network).eval().requires_grad_(False) if batches.taught_rows else None
     on_gpu = torch.device(device).type == "cuda"
     is_recorded = on_gpu and config.network in (UNET, LITE)  # another network may do what cannot be replayed
     if is_recorded:
@@ -102,10 +109,10 @@ def train(
 
     def loss(iteration: int, _: torch.Generator) -> dict[str, torch.Tensor]:
         batch = batches.draw(iteration)
-        images, masks = vary(batch.images, batch.masks, config.augmentation, batches.seed, iteration)
+        lesson = lesson_of(batch, teacher, config, batches.seed, iteration)
         with autocast(device, cache=not is_recorded):
-            logits = network(images.contiguous(memory_format=torch.channels_last)).float()
-        value = segmentation_loss(logits, masks)
+            logits = network(lesson.images.contiguous(memory_format=torch.channels_last)).float()
+        value = segmentation_loss(logits, lesson.masks, lesson.weights)
         check_finite(value, logits, name, iteration, batch.ids, log_of(files))
         return {"loss": value}
 
@@ -116,7 +123,8 @@ def train(
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # passes are recorded on another one
-        optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report)
+        averaged = None if teacher is None else {"network": teacher}
+        optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report, averaged=averaged)
 
 
 def record_passes(network: "nn.Module", images: "Tensor") -> None:

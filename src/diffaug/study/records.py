@@ -19,6 +19,7 @@ STORED = {"dice": 1e-4, "sensitivity": 1e-4, "precision": 1e-4, "hd95": 0.1, "le
 MIXING = (  # knobs that an arm of real cases alone does not depend on
     "synthetic_per_real", "synthetic_share", "negatives", "select", "fixed_threshold", "pseudo_confidence",
 )  # fmt: skip
+TEACHING = ("teacher_confidence",)  # knobs that only an arm with a teacher depends on
 LOW_CONTRAST = "low-contrast"
 REAL_ALONE = ("real", "oracle")
 
@@ -28,15 +29,17 @@ def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where
 
     Args:
         arm: Its arm.
-        config: Knobs; an arm of real cases alone does not depend on those of mixing and selection.
+        config: Knobs; an arm of real cases alone does not depend on those of mixing and selection, and one without a
+            teacher not on those of teaching.
         painting: Knobs of fit and generation, which the arms with painted cases depend on.
         where: Data, annotated cases (on which `oracle` does not depend), test cases, draw, fold, seed and device.
     """
     from diffaug.study.architectures import identity_of_study
 
-    alone = arm in REAL_ALONE
-    knobs = {name: value for name, value in identity_of_study(config).items() if not (alone and name in MIXING)}
-    painted = painting if parse_arm(arm).is_painted else {}
+    spec = parse_arm(arm)
+    apart = {*(MIXING if arm in REAL_ALONE else ()), *(() if spec.has_teacher else TEACHING)}
+    knobs = {name: value for name, value in identity_of_study(config).items() if name not in apart}
+    painted = painting if spec.is_painted else {}
     needed = {name: value for name, value in where.items() if arm != "oracle" or name != "annotated"}
     return digest_of_value([arm, knobs, painted, needed])
 

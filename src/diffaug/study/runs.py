@@ -98,6 +98,7 @@ class Trained:
         trained_negatives: Painted cases without a lesion among them.
         wanted_negatives: How many of these belong to the painted lesions.
         labelled: Unannotated images among them that the baseline labelled, beside painted cases.
+        taught: Unannotated images that the average of the network's weights labelled, beside the pool.
         negatives: Of each held-out negative, the share of its painted region that is predicted to be a lesion.
     """
 
@@ -107,11 +108,12 @@ class Trained:
     wanted_negatives: int
     labelled: int
     negatives: tuple[float, ...]
+    taught: int = 0
 
     def cases(self) -> dict[str, int]:
         """Return how many cases it was trained on, by what they are, as summaries and records say it."""
         counts = {name: value for name, value in asdict(self).items() if name != "negatives"}
-        return counts if self.labelled else {name: value for name, value in counts.items() if name != "labelled"}
+        return {name: value for name, value in counts.items() if value or name not in ("labelled", "taught")}
 
 
 def read_trained(path: Path) -> Trained:
@@ -137,7 +139,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     rows = _tested(run, network)
     arm = run.arm
     counts = len(arm.real), len(arm.pool), arm.negatives, arm.wanted_negatives, arm.labelled
-    write_json(run.about, asdict(Trained(*counts, _alarms(run, network))))
+    write_json(run.about, asdict(Trained(*counts, _alarms(run, network), len(arm.taught))))
     write_jsonl(run.records, rows)
     Path(f"{run.files}.checkpoint").unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 MINUS = " - "  # between the arms of a comparison's name
 LEVEL = 0.95  # of every interval
 REFERENCE_ARM = "real"  # differences are against this arm
-HEADLINES = ("selected+pseudo-label", "selected", "validated")  # the first there is compared with every other arm
+HEADLINES = ("selected", "validated")  # arms of the first kind there are compared with every other arm
 METRICS = (
     "dice", "iou", "sensitivity", "precision", "hd95", "lesion_recall", "false_negative_rate", "missed", "false_alarm",
     "false_area",
@@ -198,7 +198,7 @@ def summarise(
 
     An empty stratum has n = 0 and None for its values, never zero. A difference is the mean over the same cases and
     draws of (arm - other); negative is better for `missed`, `false_negative_rate` and `hd95`. Every arm is compared
-    with `real`; the headline arm, with and without labelled images, with every other. With `oracle`, `gap_closed` is
+    with `real`; the headline arm, alone and with unannotated images, with every other. With `oracle`, `gap_closed` is
     the share of the Dice between `real` and `oracle` that an arm gains.
 
     Args:
@@ -262,14 +262,17 @@ def differences(summary: Mapping[str, Any], against: str | None = None) -> dict[
 
 
 def compared(arms: Sequence[str]) -> list[Comparison]:
-    """Return which arms are compared: each with `real`, the headline arm, with and without labels, with each other."""
+    """Return which arms are compared.
+
+    Each with `real`; the headline arm, alone and with the unannotated images of another, with each other arm.
+    """
     pairs = [Comparison(arm, REFERENCE_ARM) for arm in arms if arm != REFERENCE_ARM and REFERENCE_ARM in arms]
     rest = [arm for arm in arms if arm not in (REFERENCE_ARM, "oracle") and parse_arm(arm).ratio is None]
-    headline = next((arm for arm in HEADLINES if arm in arms), "")
-    leads = dict.fromkeys((headline, parse_arm(headline).without_labels)) if headline else {}
-    for lead in leads:
+    kind = next((kind for kind in HEADLINES if any(parse_arm(arm).kind == kind for arm in rest)), "")
+    leads = [arm for arm in rest if parse_arm(arm).kind == kind]
+    for lead in sorted(leads, key=lambda arm: not parse_arm(arm).added):
         rest = [arm for arm in rest if arm != lead]
-        pairs += [Comparison(lead, arm) for arm in rest] if lead in arms else []
+        pairs += [Comparison(lead, arm) for arm in rest]
     return pairs
 
 

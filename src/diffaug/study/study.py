@@ -83,7 +83,7 @@ class Plan:
         from diffaug.study.architectures import identity_of_study
 
         inputs, names = self.inputs, names_of_tests(self.inputs.tests)
-        digests = inputs.digests(any(spec.takes_labels for spec in self.specs))
+        digests = inputs.digests(any(spec.takes_unannotated for spec in self.specs))
         before = (read_contents(self.out, FILE) or {"identity": {}})["identity"]
         where = {"seed": self.seed, "test": list(inputs.tests), "device": self.device}
         folds = {"folds": self.folds} if self.folds else {}

@@ -76,15 +76,18 @@ def recipe_of(
 
 
 class Average:
-    """Exponential moving average of tensors, with a warm-up so that short trainings are averaged too.
+    """Exponential moving average of tensors, kept `into` others or in its own; short trainings are averaged too.
 
     decay_n = min(decay, (1 + n) / (10 + n)) after n iterations, as in diffusers' EMAModel and TensorFlow's. Counts,
     such as those of batch normalisation, are copied.
     """
 
-    def __init__(self, tensors: Tensors, decay: float) -> None:
+    def __init__(self, tensors: Tensors, decay: float, into: Tensors | None = None) -> None:
         self.decay = decay
         self.values = {name: value.detach().clone() for name, value in tensors.items()}
+        if into is not None:  # the average lives in these tensors
+            _fill(into, self.values)
+            self.values = {name: into[name] for name in tensors}
 
     @torch.no_grad()
     def update(self, tensors: Tensors, done: int) -> None:
@@ -187,6 +190,11 @@ def tensors_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return found
 
 
+def _state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the parameters and saved buffers of modules by name, which share their memory."""
+    return {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+
+
 def _optimiser(
     parameters: Mapping[str, nn.Parameter], recipe: Recipe
 ) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
@@ -216,6 +224,7 @@ def optimise(
     score: Callable[[], float] | None = None,
     process: Process = ALONE,
     report: Callable[[int], None] | None = None,
+    averaged: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Train modules in place; they end with the moving average of their weights, with the best average if scored.
 
@@ -232,6 +241,8 @@ def optimise(
         score: Judges the averaged modules on what they have not seen, lower is better; called `LOOKS` times.
         process: Which of the processes that train together this is; gradients are averaged over them.
         report: Is called with the iterations done; None shows a progress bar.
+        averaged: Copies of the modules by the same names, which hold the moving average at every iteration, such as the
+            teacher of a student. Their parameters get no gradient.
 
     Raises:
         ModelError: The checkpoint is of another model, or the loss is not finite.
@@ -240,7 +251,7 @@ def optimise(
     make_folder(files.parent)
     tensors = tensors_of(modules)
     parameters = {key: value for key, value in tensors.items() if isinstance(value, nn.Parameter)}
-    average = Average(tensors, recipe.average)
+    average = Average(tensors, recipe.average, None if averaged is None else _state_of(averaged))
     best = Best(score, modules.values(), tensors) if score else None
     optimiser, moments = _optimiser(parameters, recipe)
 
