@@ -30,7 +30,7 @@ generate:
   negatives: 0.5
 study:
   synthetic_per_real: 3
-  arms: [real, copy-paste, pseudo-label, unfiltered, random-kept, fixed-threshold, validated, selected, no-negatives,
-         selected+pseudo-label, "selected@0.5", "selected@1", "selected@6", oracle]
+  arms: [real, copy-paste, pseudo-label, mean-teacher, unfiltered, random-kept, fixed-threshold, validated, selected,
+         no-negatives, selected+pseudo-label, selected+mean-teacher, "selected@0.5", "selected@1", "selected@6", oracle]
 YAML
 diffaug run "$OUT/kvasir_study.yaml" "$@"

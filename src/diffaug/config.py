@@ -27,7 +27,7 @@ from diffaug.knobs import (
     Widths,
     explain,
 )
-from diffaug.layouts import Source
+from diffaug.layouts import Source, Unannotated
 
 LITE, UNET = "efficientnet-lite0", "unet"  # networks of a study that come with the package
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
@@ -288,6 +288,9 @@ class DataConfig(Knobs):
     draws: Annotated[tuple[Count, ...], EXTENT] = (0, 1, 2)
     # Painted cases to keep for each annotated case. No arm can take more.
     painted_per_real: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0
+    # Images that stay without annotation: all, or lesion-free. With lesion-free the annotated cases are drawn among
+    # those with a lesion, images that are declared to be lesion-free become unannotated, and all others are left out.
+    unannotated: Unannotated = "all"
     # Images to paint on: annotated, or pseudo-labelled, which adds the unannotated images that the arm real labels.
     backgrounds: Literal["annotated", "pseudo-labelled"] = "annotated"
     # Divide the training cases into this number of folds, and test on each fold in turn. With 0, the run tests on

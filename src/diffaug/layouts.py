@@ -12,6 +12,7 @@ Source = Literal[
     "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect",
 ]  # fmt: skip
 EmptyMasks = Literal["refuse", "negative", "leave-out"]  # what an empty mask means
+Unannotated = Literal["all", "lesion-free"]  # which images of a subset have no annotation
 SOURCES: Mapping[str, str] = {
     "folder": "images and masks, paired by the names of folders and files",
     "nnunet": "nnU-Net's or the Decathlon's imagesTr, labelsTr and dataset.json",

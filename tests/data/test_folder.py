@@ -276,6 +276,26 @@ def test_a_subset_depends_on_its_draw_alone(data: Dataset, tmp_path: Path) -> No
     assert {c.id for c in smaller.split("train")} < {c.id for c in one.split("train")}
 
 
+def test_a_subset_may_leave_lesion_free_images_alone_without_annotation(data: Dataset, tmp_path: Path) -> None:
+    def free(case: Case) -> Case:
+        return replace(case, attributes={**case.attributes, "negative": 1.0})
+
+    train, bare = data.split("train"), data.split("unannotated")
+    some = {case.id for case in (*train[:2], *bare[:1])}
+    declared = replace(data, cases=tuple(free(case) if case.id in some else case for case in data.cases))
+    subset = subset_dataset(declared, tmp_path / "subset", 3, unannotated="lesion-free")
+    assert len(subset.split("train")) == 3 and not any(case.negative for case in subset.split("train"))
+    assert {case.id for case in subset.split("unannotated")} == some
+    assert all(case.negative and case.mask is None for case in subset.split("unannotated"))
+    for split in ("val", "test"):
+        assert [case.id for case in subset.split(split)] == [case.id for case in data.split(split)]
+    with pytest.raises(DataError, match=f"1 to {len(train) - 2} annotated"):
+        subset_dataset(declared, tmp_path / "many", len(train) - 1, unannotated="lesion-free")
+    with pytest.raises(DataError, match=r"column negative of cases\.csv: none"):
+        subset_dataset(data, tmp_path / "none", 3, unannotated="lesion-free")
+    assert not (tmp_path / "many").exists() and not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("draw", range(5))
 def test_a_subset_takes_whole_groups_while_they_fit(data: Dataset, tmp_path: Path, draw: int) -> None:
     train = [replace(case, split="train", group=f"p{index // 4}") for index, case in enumerate(data.cases)]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,18 @@ def test_a_batch_depends_on_seed_and_iteration_alone(train):
     one.draw(0)
     assert torch.equal(one.draw(4).images, two.draw(4).images)
     assert not torch.equal(one.draw(4).images, Batches(arm, CONFIG, 6).draw(4).images)
+
+
+def test_lesions_are_pasted_onto_images_that_are_declared_to_be_lesion_free(train):
+    free = tuple(
+        replace(case, id=f"free-{case.id}", mask=None, split="unannotated", attributes={"negative": 1.0})
+        for case in train[:3]
+    )
+    batches = Batches(Arm("copy-paste", train, paste=True, onto=free), CONFIG, 0)
+    names = [name for iteration in range(6) for name in batches.draw(iteration).ids if " on " in name]
+    onto = [name.partition(" on ")[2] for name in names]
+    assert {case.id for case in free} < set(onto) and {case.id for case in train} & set(onto)
+    assert not any(name.startswith("free") for name in names)  # it has no lesion to take
 
 
 def test_pasting_adds_a_lesion_and_touches_nothing_far_from_it():

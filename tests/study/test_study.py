@@ -444,6 +444,20 @@ def test_pseudo_labels_come_from_the_studys_own_baseline_and_only_the_confident_
         )
 
 
+def test_an_image_that_is_declared_to_be_lesion_free_gets_an_empty_label(tmp_path):
+    dataset = partly_annotated(tmp_path / "data")
+    head, *lines = (dataset / "cases.csv").read_text(encoding="utf-8").splitlines()
+    lines = [f"{line},{'1' if line.startswith('train-7,') else ''}" for line in lines]
+    (dataset / "cases.csv").write_text("\n".join([f"{head},negative", *lines]), encoding="utf-8")
+    config = CONFIG.model_copy(update={"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 1.0})
+    summary = run_study(dataset, tmp_path / "out", [], config)
+    assert summary["arms"]["pseudo-label"]["cases"]["pool"] == 1
+    found = pseudo_label_set(tmp_path / "out", tmp_path / "labelled", confidence=1.0)
+    assert found == Labelling(unannotated=3, labelled=1)
+    (case,) = read_dataset(tmp_path / "labelled").split("train")
+    assert case.id == "train-7" and case.negative and not case.read_mask().any()
+
+
 def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(tmp_path):
     dataset = partly_annotated(tmp_path / "data")
     synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)

@@ -71,6 +71,18 @@ def test_unannotated_images_fill_the_share_of_the_pool_or_half_of_it_and_nothing
     assert [*Batches(Arm("mean-teacher", cases, taught=bare), CONFIG, 0).draw(0).ids[:2], *alone.ids[:2]] == seen[:4]
 
 
+def test_an_image_that_is_declared_to_be_lesion_free_is_known_to_be_so(dataset):
+    cases = read_dataset(dataset).split("train")
+    bare = [replace(case, id=f"bare-{case.id}", mask=None) for case in cases[:2]]
+    free = tuple(replace(case, attributes={"negative": 1.0}) for case in bare[:1])
+    batches = Batches(Arm("mean-teacher", cases, taught=(*free, bare[1])), CONFIG, 0)
+    for iteration in range(4):
+        batch = batches.draw(iteration)
+        told = dict(zip(batch.ids, batch.known.flatten(1).amin(1).tolist(), strict=True))
+        assert told[free[0].id] == 1 and told[bare[1].id] == 0
+        assert (batch.masks[2:] == 0).all()
+
+
 def test_parts_of_a_batch_of_which_nothing_is_said_are_known():
     whole, bare = batch_of(known_rows(1, 1)), batch_of(known_rows(0))
     said = joined([replace(whole, known=None, before=None), bare])

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from diffaug.cli.base import DataPath, OutPath, Seed
-from diffaug.layouts import SOURCES, EmptyMasks, Source
+from diffaug.layouts import SOURCES, EmptyMasks, Source, Unannotated
 
 LAYOUT_HELP = "; ".join(f"{name}: {text}" for name, text in SOURCES.items())
 
@@ -130,12 +130,15 @@ class DataSubset:
     to: OutPath  # Data set to make.
     annotated: int  # Number of training cases that keep their masks.
     draw: int = 0  # Number of the random draw of these cases. Another number draws other cases.
+    # Images that stay without annotation: all, or lesion-free. With lesion-free the annotated cases are drawn among
+    # those with a lesion, images that are declared to be lesion-free become unannotated, and all others are left out.
+    unannotated: Unannotated = "all"
 
     def run(self) -> None:
         """Make the subset."""
         from diffaug.data.folder import read_dataset, subset_dataset
 
-        dataset = subset_dataset(read_dataset(self.data), self.to, self.annotated, self.draw)
+        dataset = subset_dataset(read_dataset(self.data), self.to, self.annotated, self.draw, self.unannotated)
         counts = {name: len(dataset.split(name)) for name in ("train", "unannotated", "val", "test")}
         print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" in {self.to}")
 

@@ -18,15 +18,17 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, write_csv, write_text
-from diffaug.data.case import LESION, Case, LabelClass
+from diffaug.data.case import LESION, NEGATIVE, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.split import shuffled
 from diffaug.errors import ConfigError, DataError
+from diffaug.layouts import Unannotated
 
 TABLE = "cases.csv"
 CLASSES = "classes.json"
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 SPLITS = ("train", "val", "test", "unannotated")
+TRAINING = ("train", "unannotated")  # splits that a model may have seen
 
 
 @dataclass(frozen=True, repr=False)
@@ -336,20 +338,32 @@ def copy_file(path: Path, folder: Path, name: str) -> Path:
     return Path(shutil.copyfile(path, folder / f"{name}{path.suffix.lower()}"))
 
 
-def subset_dataset(data: Dataset, to: PathLike, annotated: int, draw: int = 0) -> Dataset:
+def to_annotate(data: Dataset, unannotated: Unannotated = "all") -> tuple[Case, ...]:
+    """Return the training cases of which a subset keeps some annotated: those with a lesion, or all of them."""
+    train = data.split("train")
+    return train if unannotated == "all" else tuple(case for case in train if not case.negative)
+
+
+def subset_dataset(
+    data: Dataset, to: PathLike, annotated: int, draw: int = 0, unannotated: Unannotated = "all"
+) -> Dataset:
     """Copy a data set in which only some training cases are annotated.
 
     Whole groups are taken in seeded order while they fit; only where none fits any more is the last one cut. The other
     cases of `train` become `unannotated`, without masks. `val`, `test` and `unannotated` stay as they are.
+
+    Where only lesion-free images shall be unannotated, the annotated cases are drawn among those with a lesion, the
+    cases that are declared to be lesion-free become `unannotated`, and all other images of both splits are left out.
 
     Args:
         data: The full data set.
         to: A new folder.
         annotated: How many training cases keep their masks.
         draw: Which cases these are. If each group has one case, a smaller subset of the same draw lies in a larger one.
+        unannotated: Which images are unannotated: `all` others, or those declared to be `lesion-free`.
 
     Raises:
-        DataError: There are fewer annotated training cases.
+        DataError: There are fewer annotated training cases, or none of the images is declared to be lesion-free.
         ConfigError: `to` holds something else, or cannot be written.
 
     Example:
@@ -358,15 +372,21 @@ def subset_dataset(data: Dataset, to: PathLike, annotated: int, draw: int = 0) -
         Dataset(data/mine-3: 10 cases, 3 train, 7 unannotated)
     """
     to = Path(to)
-    train = data.split("train")
+    train = to_annotate(data, unannotated)
     if not 1 <= annotated <= len(train):
         raise DataError(f"a subset keeps 1 to {len(train)} annotated training cases: got {annotated}; ask for fewer")
+    if unannotated == "lesion-free" and not any(case.negative for case in data if case.split in TRAINING):
+        raise DataError(
+            f"lesion-free images are declared by a 1 in the column {NEGATIVE} of cases.csv: none of {data.folder} is; "
+            "import them from a folder normal/, or keep all unannotated images"
+        )
     refuse_occupied(to)
     kept = _draw_cases(train, annotated, draw)
     with new_dataset(to) as partial:
         cases = [
-            replace(case, split="unannotated", mask=None) if case.split == "train" and case.id not in kept else case
+            replace(case, split="unannotated", mask=None) if case.split in TRAINING and case.id not in kept else case
             for case in data
+            if case.split not in TRAINING or case.id in kept or unannotated == "all" or case.negative
         ]
         write_cases(partial, [copy_case(case, partial) for case in cases])
     return read_dataset(to)

@@ -16,7 +16,7 @@ from diffaug.conditioning.findings import library_of
 from diffaug.config import Config, GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
-from diffaug.data.folder import Dataset, copy_case, new_dataset, read_dataset, write_cases
+from diffaug.data.folder import TRAINING, Dataset, copy_case, new_dataset, read_dataset, to_annotate, write_cases
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError
 from diffaug.knobs import identity_of
@@ -129,8 +129,9 @@ class Job:
     @cached_property
     def count(self) -> int:
         """The number of annotated training cases."""
-        train = len(read_dataset(self.full).split("train"))
-        return train if isinstance(self.annotated, str) else self.annotated
+        if isinstance(self.annotated, int):
+            return self.annotated
+        return len(to_annotate(read_dataset(self.full), self.config.data.unannotated))
 
     @property
     def tests(self) -> tuple[str, ...]:
@@ -226,6 +227,7 @@ class Job:
         return {
             "data": self.digest, "annotated": self.annotated, "draw": self.draw, "fold": self.fold,
             "folds": config.data.folds, "test": test, "device": config.device, "first": self.seed,
+            **({} if config.data.unannotated == "all" else {"unannotated": config.data.unannotated}),
         }  # fmt: skip
 
 
@@ -303,8 +305,11 @@ def _with_its_arms(config: Config, annotated: int | str, full: Dataset) -> Confi
     """
     from diffaug.study.arms import parse_arm
 
-    others = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
-    unannotated = bool(others or full.split("unannotated"))
+    if config.data.unannotated == "lesion-free":
+        unannotated = any(case.negative for case in full.cases if case.split in TRAINING)
+    else:
+        others = len(full.split("train")) - annotated if isinstance(annotated, int) else 0
+        unannotated = bool(others or full.split("unannotated"))
     if config.data.backgrounds == "pseudo-labelled" and (not unannotated or domain_of(full.class_names).stays_in_place):
         reason = "a disc stays in its own image" if unannotated else f"{annotated} annotated cases leave no others"
         log.info(f"lesions are painted on annotated images alone: {reason}")
@@ -342,7 +347,8 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     for device in {job.config.device for job in jobs} - {"cpu"}:
         device_of(device)
     for job in jobs:
-        _check_cases(job.config, job.annotated, read_dataset(job.full).split("train"), str(job.full))
+        train = to_annotate(read_dataset(job.full), job.config.data.unannotated)
+        _check_cases(job.config, job.annotated, train, str(job.full))
     for job in {job.full: job for job in jobs}.values():
         inputs = read_inputs(job.full, (), job.tests)
         check_network(job.config.study, len(inputs.dataset.class_names))
@@ -372,7 +378,8 @@ def _check_cases(config: Config, annotated: int | str, train: Sequence[Case], wh
 
 def made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:
     """Return what the data set of a fold is made of, given the digest of the full one."""
-    return {"data": digest, "folds": config.data.folds, "fold": fold, "seed": config.seed}
+    where = {"data": digest, "folds": config.data.folds, "fold": fold, "seed": config.seed}
+    return where | ({} if config.data.unannotated == "all" else {"unannotated": config.data.unannotated})
 
 
 def _groups_of(cases: Sequence[Case]) -> dict[str, str]:
@@ -389,7 +396,7 @@ def _fold_dataset(dataset: Dataset, to: Path, fold_of: Mapping[str, int], fold: 
     cases = [
         replace(case, split="test") if fold_of.get(case.id) == fold else case
         for case in dataset.cases
-        if case.split in ("train", "unannotated")
+        if case.split in TRAINING
     ]
     with new_dataset(to) as partial:
         write_cases(partial, [copy_case(case, partial) for case in cases])

@@ -85,7 +85,7 @@ def _run_job(job: Job, records: "Records") -> None:
         derived(
             job.out / "data",
             {**made_of(job.config, job.digest, job.fold), "annotated": job.count, "draw": job.draw},
-            lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw),
+            lambda to: subset_dataset(read_dataset(job.full), to, job.count, job.draw, job.config.data.unannotated),
         )
         # The images are the same as those that were compared before the first job.
         write_json(make_folder(job.out / "study") / "duplicates.json", read_json(job.repeated))

@@ -18,7 +18,7 @@ PSEUDO_LABEL, MEAN_TEACHER = "pseudo-label", "mean-teacher"
 SELF_TRAINED = (PSEUDO_LABEL, MEAN_TEACHER)  # train on unannotated images; the name of a painted arm may end in +ARM
 ARMS = {
     "real": "the annotated training cases",
-    "copy-paste": "the same, and lesions of these cases blended onto other training frames",
+    "copy-paste": "the same, and lesions of these cases blended onto other training frames and lesion-free images",
     PSEUDO_LABEL: "the same, and unannotated images with the masks that the baseline is confident of",
     MEAN_TEACHER: "the same, and unannotated images that the average of the network's weights labels during training",
     "unfiltered": "the same, and painted cases as they come, whatever the gate said",
@@ -177,7 +177,8 @@ class Arm:
         wanted_negatives: How many of them belong to its painted lesions; the synthetic set may hold fewer.
         labelled: How many of the pool are unannotated images that the baseline labelled, beside painted cases.
         taught: Unannotated images that the average of the network's weights labels while it is trained. They fill the
-            share of the pool, or half of it where there is one.
+            share of the pool, or half of it where there is one. Those declared to be lesion-free are known to be so.
+        onto: Unannotated images that are declared to be lesion-free, onto which lesions are pasted, too.
     """
 
     name: str
@@ -188,6 +189,7 @@ class Arm:
     wanted_negatives: int = 0
     labelled: int = 0
     taught: tuple[Case, ...] = ()
+    onto: tuple[Case, ...] = ()
 
 
 def build_arms(
@@ -227,7 +229,9 @@ def _build_arm(
     unannotated: Sequence[Case],
     seed: int,
 ) -> Arm:
-    arm = Arm(spec.name, tuple(full if spec.kind == "oracle" else train), paste=spec.kind == "copy-paste")
+    arm = Arm(spec.name, tuple(full if spec.kind == "oracle" else train))
+    if spec.kind == "copy-paste":
+        return replace(arm, paste=True, onto=tuple(case for case in unannotated if case.negative))
     if spec.has_teacher:
         arm = replace(arm, taught=tuple(unannotated))
     if spec.kind == PSEUDO_LABEL:

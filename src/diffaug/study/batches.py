@@ -6,7 +6,7 @@ Letters: B batch, S side of the network's square input in px, n cases, K classes
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,6 +90,22 @@ def load(cases: Sequence[Case], size: int) -> Pixels:
     return Pixels(_tensor(images, size), torch.from_numpy(masks), tuple(case.id for case in cases))
 
 
+def load_unannotated(cases: Sequence[Case], size: int, like: Pixels) -> Pixels:
+    """Read images at the network's size, with empty masks of as many classes as others have."""
+    images = load_images(cases, size)
+    return Pixels(images, like.masks.new_zeros(len(cases), *like.masks.shape[1:]), tuple(case.id for case in cases))
+
+
+def extended(one: Pixels, other: Pixels) -> Pixels:
+    """Return the cases of both."""
+    import torch
+
+    if not other.ids:
+        return one
+    images, masks = torch.cat([one.images, other.images]), torch.cat([one.masks, other.masks])
+    return Pixels(images, masks, one.ids + other.ids)
+
+
 def _squashed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
@@ -136,6 +152,8 @@ class Batches:
     """
 
     def __init__(self, arm: Arm, config: StudyConfig, seed: int, device: str = "cpu") -> None:
+        import torch
+
         check_size(arm, config.batch_size)
         self.device = device
         place = "cpu" if arm.paste else device
@@ -147,10 +165,11 @@ class Batches:
         self.real = load(arm.real, config.size).to(place)
         self.one_place = bool(arm.real) and domain_of(arm.real[0].class_names).stays_in_place
         self.pool = load(arm.pool, config.size).to(place) if arm.pool else None
-        self.taught = load_images(arm.taught, config.size).to(place)
-        self.taught_ids = tuple(case.id for case in arm.taught)
+        self.taught = load_unannotated(arm.taught, config.size, self.real).to(place)
+        self.taught_free = torch.tensor([float(case.negative) for case in arm.taught], device=place)
+        self.onto = extended(self.real, load_unannotated(arm.onto, config.size, self.real))
         self.real_order = order(len(arm.real), self.real_rows * config.iterations, seed, REAL)
-        self.pool_order = order(len(arm.pool or arm.real), self.pool_rows * config.iterations, seed, POOL)
+        self.pool_order = order(len(arm.pool or self.onto.ids), self.pool_rows * config.iterations, seed, POOL)
         self.taught_order = order(len(arm.taught), self.taught_rows * config.iterations, seed, TAUGHT)
 
     def draw(self, iteration: int) -> Batch:
@@ -169,17 +188,17 @@ class Batches:
         return joined(parts).to(self.device)
 
     def _taught(self, rows: "Tensor") -> Batch:
-        """Return unannotated images, of whose masks nothing is known."""
-        images = self.taught[rows.to(self.taught.device)].float() / 255
-        nothing = images.new_zeros(len(rows), self.real.masks.shape[1], *images.shape[2:])
-        return Batch(images, nothing, tuple(self.taught_ids[row] for row in rows.tolist()), nothing[:, :1], images)
+        """Return unannotated images, of whose masks nothing is known, unless they are declared to be lesion-free."""
+        found = take(self.taught, rows)
+        known = self.taught_free[rows.to(self.taught_free.device)].view(-1, 1, 1, 1)
+        return replace(found, known=known.expand_as(found.masks[:, :1]), before=found.images)
 
     def _paste(self, targets: "Tensor", iteration: int) -> Batch:
         import torch
 
         rng = np.random.default_rng([self.seed, PASTE, iteration])
         sources = torch.from_numpy(rng.integers(0, len(self.real.ids), len(targets)))
-        onto, lesion = take(self.real, targets), take(self.real, sources)
+        onto, lesion = take(self.onto, targets), take(self.real, sources)
         images, masks = paste(onto.images, onto.masks, lesion.images, lesion.masks, rng, self.one_place)
         names = tuple(f"{a} on {b}" for a, b in zip(lesion.ids, onto.ids, strict=True))
         return Batch(images, masks, names)

@@ -178,13 +178,15 @@ def make_labels(baseline: Baseline, images: Sequence[Case]) -> None:
 def labelled_cases(baseline: Baseline, images: Sequence[Case]) -> tuple[Case, ...]:
     """Return the images of whose labels the baseline is sure, as training cases with these labels.
 
+    An image that is declared to be lesion-free is one of them, with an empty label.
+
     Raises:
         EmptyArmError: It is sure of none.
     """
     least, by_id = baseline.config.pseudo_confidence, {case.id: case for case in images}
     table, classes = baseline.labels_table, baseline.train[0].classes
     found = [row for row in read_jsonl(table) if row["id"] in by_id]
-    sure = [row for row in found if row["area"] >= LEAST and row["confidence"] >= least]
+    sure = [row for row in found if by_id[row["id"]].negative or (row["area"] >= LEAST and row["confidence"] >= least)]
     if not sure:
         raise EmptyArmError(
             f"an arm needs cases: none of {len(images)} images is left for pseudo-label, of which "
@@ -200,9 +202,9 @@ def labelled_cases(baseline: Baseline, images: Sequence[Case]) -> tuple[Case, ..
 def _labels(baseline: Baseline, images: Sequence[Case], folder: Path) -> Iterator[dict[str, Any]]:
     """Write the label that the baseline gives each image, and yield its line of the table.
 
-    The label is that of the mean probability over the image and its mirror images. Its confidence is the mean
-    probability of each class inside its mask, the least of the classes that are found; 0 where none is, and where one
-    is not that every frame has, such as an optic cup.
+    The label is that of the mean probability over the image and its mirror images; it is empty where the image is
+    declared to be lesion-free. Its confidence is the mean probability of each class inside its mask, the least of the
+    classes that are found; 0 where none is, and where one is not that every frame has, such as an optic cup.
 
     Source: Lee 2013, "Pseudo-Label"; the confidence is that of Sohn et al. 2020 (arXiv:2001.07685), over a region.
     """
@@ -216,6 +218,7 @@ def _labels(baseline: Baseline, images: Sequence[Case], folder: Path) -> Iterato
         predicted = mirrored(network, load_images(batch, baseline.config.size))
         for index, (case, probability) in enumerate(zip(batch, predicted, strict=True), start):
             full = enlarged(probability, case.read_image().shape[:2])
+            full = np.zeros_like(full) if case.negative else full
             label, name = labelled(full, classes, LIKELY), f"{index:05d}.png"
             write_png(folder / name, label if classes else label * 255)
             sure = [

@@ -10,13 +10,12 @@ from diffaug.artifacts import digest_of_file
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
-from diffaug.data.folder import Dataset
+from diffaug.data.folder import TRAINING, Dataset
 from diffaug.data.manifest import SyntheticSet
 from diffaug.data.seen import all_of, sketches_of
 from diffaug.errors import StudyError
 
 SHOWN = 5  # pairs named in a message
-TRAINING = ("train", "unannotated")  # splits that a model may have seen
 
 
 def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:

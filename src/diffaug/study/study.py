@@ -83,7 +83,8 @@ class Plan:
         from diffaug.study.architectures import identity_of_study
 
         inputs, names = self.inputs, names_of_tests(self.inputs.tests)
-        digests = inputs.digests(any(spec.takes_unannotated for spec in self.specs))
+        pasted_on = any(case.negative for case in inputs.unannotated) and "copy-paste" in self.config.arms
+        digests = inputs.digests(pasted_on or any(spec.takes_unannotated for spec in self.specs))
         before = (read_contents(self.out, FILE) or {"identity": {}})["identity"]
         where = {"seed": self.seed, "test": list(inputs.tests), "device": self.device}
         folds = {"folds": self.folds} if self.folds else {}
