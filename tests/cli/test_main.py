@@ -209,11 +209,19 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["generate", "m", "d", "s", "--count", "77", "--dry-run"])
+    main(["generate", "m", "d", "s", "--count", "77", "--dry-run", "--json"])
     plan = yaml.safe_load(capsys.readouterr().out)
     assert plan["config"]["count"] == 77
     assert set(plan["estimate"]) == {"minutes", "megabytes"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_is_a_few_lines_about_what_differs_from_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "m", "d", "s", "--count", "77", "--place", "free", "--dry-run"])
+    plan = capsys.readouterr().out
+    assert re.search(r"count +77\n +place +free\n", plan) and "MB on disk" in plan and len(plan.splitlines()) < 10
+    main(["fit", "d", "m", "--dry-run"])
+    assert "  none\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -248,7 +256,7 @@ def test_a_run_takes_a_device_and_a_dry_run_refuses_its_arms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run.yaml").write_text('study: {arms: [real, "selected@9"]}\n')
-    words = ["run", str(tmp_path / "run.yaml"), "--dry-run"]
+    words = ["run", str(tmp_path / "run.yaml"), "--dry-run", "--json"]
     status, out, err = said(capsys, words)
     assert (status, out, err.count("\n")) == (1, "", 1) and "selected@9 takes 9" in err
     (tmp_path / "run.yaml").write_text("out: out\n")
@@ -283,12 +291,12 @@ def test_options_of_a_study_that_mean_nothing_are_one_line_of_error(
 def test_a_dry_run_of_a_study_is_about_its_data(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = said(capsys, ["study", "nothere", "s", "--dry-run"])
     assert (status, out) == (1, "") and "nothere" in err
-    main(["study", str(phantoms), "s", "--folds", "4", "--dry-run"])
+    main(["study", str(phantoms), "s", "--folds", "4", "--dry-run", "--json"])
     plan = yaml.safe_load(capsys.readouterr().out)
     train = len(read_dataset(phantoms).split("train"))
     assert plan["config"]["data"]["path"] == str(phantoms)
     assert plan["config"]["data"]["annotated"] == [train - train // 4]
-    main(["study", str(phantoms), "s", "--folds", "4", "--baseline", "--dry-run"])
+    main(["study", str(phantoms), "s", "--folds", "4", "--baseline", "--dry-run", "--json"])
     alone = yaml.safe_load(capsys.readouterr().out)
     assert alone["config"]["arms"] == ["real"] and alone["estimate"]["minutes"] < plan["estimate"]["minutes"]
 
@@ -301,14 +309,16 @@ def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.Captur
 
 
 def test_a_preset_sets_the_defaults_and_an_option_overrides_it(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["fit", "d", "m", "--preset", "smoke", "--validator.folds", "4", "--dry-run"])
+    main(["fit", "d", "m", "--preset", "smoke", "--validator.folds", "4", "--dry-run", "--json"])
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert config["validator"]["folds"] == 4
     assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
 
 
 def test_lora_and_merge_have_short_names_and_any_base_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["fit", "d", "m", "--base", "owner/name", "--lora", "16", "--merge", "--device", "auto", "--dry-run"])
+    main(
+        ["fit", "d", "m", "--base", "owner/name", "--lora", "16", "--merge", "--device", "auto", "--dry-run", "--json"]
+    )
     denoiser = yaml.safe_load(capsys.readouterr().out)["config"]["denoiser"]
     assert (denoiser["lora_rank"], denoiser["merge"]) == (16, True)
 
@@ -322,7 +332,7 @@ def test_the_network_sets_the_defaults_of_the_other_options(tmp_path: Path, caps
     make_phantoms(tmp_path / "data", 4, 0, 2, 0, size=64)
     config = tmp_path / "run.yaml"
     config.write_text(f"preset: smoke\nout: {tmp_path / 'out'}\nstudy: {{batch_size: 4}}\n")
-    study = ["study", str(tmp_path / "data"), str(tmp_path / "out"), "--dry-run"]
+    study = ["study", str(tmp_path / "data"), str(tmp_path / "out"), "--dry-run", "--json"]
 
     def shown(words: list[str]) -> dict[str, object]:
         main(words)
@@ -334,5 +344,5 @@ def test_the_network_sets_the_defaults_of_the_other_options(tmp_path: Path, caps
     assert default["network"] == "efficientnet-lite0" and small["network"] == "unet"
     assert small["iterations"] == 8000 != default["iterations"]
     assert shown([*study, "--network=unet", "--iterations", "9"])["iterations"] == 9
-    run = shown(["run", str(config), "--dry-run", "--network", "unet"])
+    run = shown(["run", str(config), "--dry-run", "--json", "--network", "unet"])
     assert run["learning_rate"] == small["learning_rate"] and run["iterations"] == 8 and run["batch_size"] == 4

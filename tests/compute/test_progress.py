@@ -8,10 +8,32 @@ def test_items_come_through_as_they_are():
     assert list(tracked("abc", 3, "letters")) == list(tracked("abc", 3, "")) == ["a", "b", "c"]
 
 
-def test_nothing_is_shown_where_stderr_is_no_terminal(capfd):
+def test_short_work_says_nothing_where_stderr_is_no_terminal(capfd):
     with progress_bar("work", 3) as show:
         show(2)
         show(3, "more work")
+    assert list(tracked(range(2), 2, "numbers")) == [0, 1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_long_work_says_a_line_a_minute_with_the_time_that_is_left(capfd, monkeypatch):
+    clock = iter([0.0, 30.0, 70.0, 100.0, 131.0, 191.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with progress_bar("work", 1000, done=100) as show:
+        show(150)
+        show(240)
+        show(300)
+        show(400, "more work")
+        show(1000)
+    assert capfd.readouterr() == (
+        "",
+        "work: 240 of 1000, about 6 min left\nmore work: 400 of 1000, about 4 min left\nmore work: 1000 of 1000\n",
+    )
+
+
+def test_only_the_first_of_several_processes_shows_anything(capfd, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("diffaug.compute.progress.EVERY", 0.0)
     assert list(tracked(range(2), 2, "numbers")) == [0, 1]
     assert capfd.readouterr() == ("", "")
 

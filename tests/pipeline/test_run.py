@@ -455,7 +455,7 @@ def test_draws_share_no_seed(tmp_path: Path) -> None:
 def test_a_study_script_plans_its_whole_table(name: str, jobs: int, tmp_path: Path) -> None:
     source = tmp_path / "published set"
     write_drishti(source, 10, side=64)
-    plan = json.loads(run_script(f"{name}.sh", str(tmp_path / "out"), str(source), "--dry-run"))["config"]
+    plan = json.loads(run_script(f"{name}.sh", str(tmp_path / "out"), str(source), "--dry-run", "--json"))["config"]
     data = plan["data"]
     assert len(data["annotated"]) * len(data["draws"]) * max(1, data["folds"]) == jobs
     assert Path(plan["records"]).resolve() == ROOT / "docs" / "results" / f"{name}.jsonl"

@@ -1,18 +1,21 @@
 """What the commands share: their options, the preset, and how results are printed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
+from diffaug.cli.texts import flat, plan_text
 from diffaug.config import PRESETS, Config, config_from_values
 
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[
     str, arg(help="Compute on this device: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.")
 ]
-DryRun = Annotated[bool, arg(help="Print the settings with an estimate of time and disk space, and stop.")]
+DryRun = Annotated[bool, arg(help="Print the plan with an estimate of time and disk space, and stop.")]
+Json = Annotated[bool, arg(help="Print the whole result as JSON, for machines.")]
 # Paths are named in the help by what they hold.
 DataPath = Annotated[Positional[Path], arg(metavar="DATA")]
 OutPath = Annotated[Positional[Path], arg(metavar="OUT")]
@@ -66,13 +69,23 @@ def _last_value(option: str, words: list[str]) -> str | None:
     return found
 
 
-def print_json(value: Any) -> None:
-    """Print a JSON value."""
-    print(json.dumps(value, indent=2, sort_keys=True))
+def print_result(value: Any, text: Callable[[], str], as_json: bool) -> None:
+    """Print a result: its text for people, or all of it as JSON.
+
+    Args:
+        value: Its JSON value.
+        text: Makes the text.
+        as_json: Which of the two.
+    """
+    print(json.dumps(value, indent=2, sort_keys=True) if as_json else text())
 
 
-def print_plan(config: Any) -> None:
-    """Print the resolved knobs, the minutes that they take on two cores, and the disk."""
+def print_plan(config: Any, as_json: bool) -> None:
+    """Print the knobs of a stage, the minutes that they take on two cores, and the disk."""
     from diffaug.pipeline.estimate import estimate
 
-    print_json({"config": config.model_dump(mode="json"), "estimate": estimate(config).as_dict()})
+    knobs, found = config.model_dump(mode="json"), estimate(config).as_dict()
+    defaults = flat(type(config)().model_dump(mode="json"))
+    print_result(
+        {"config": knobs, "estimate": found}, lambda: plan_text(flat(knobs), defaults, found), as_json
+    )  # fmt: skip

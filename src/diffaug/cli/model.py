@@ -12,14 +12,16 @@ from diffaug.cli.base import (
     Device,
     DryRun,
     Flat,
+    Json,
     ModelPath,
     OutPath,
     Preset,
     Seed,
     chosen_preset,
-    print_json,
     print_plan,
+    print_result,
 )
+from diffaug.cli.texts import fit_text, generate_text, remove_text, segment_text
 from diffaug.config import FitConfig, GenerateConfig
 
 
@@ -44,12 +46,13 @@ class Fit:
     seed: Seed = 0
     device: Device = "cpu"
     dry_run: DryRun = False
+    json: Json = False
     fit: Annotated[FitConfig, Flat] = field(default_factory=lambda: chosen_preset().fit)
 
     def run(self) -> None:
         """Fit, and print what was measured."""
         if self.dry_run:
-            return print_plan(self.fit)
+            return print_plan(self.fit, self.json)
         from diffaug.training.fit import fit
         from diffaug.training.starting import SHIPPED
 
@@ -62,8 +65,8 @@ class Fit:
         for notice in summary.notices:
             print(notice, file=sys.stderr)
         shown = asdict(summary)
-        print_json({key: shown[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")})
-        return None
+        value = {key: shown[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")}
+        return print_result(value, lambda: fit_text(summary, self.data, self.model), self.json)
 
 
 @dataclass
@@ -84,21 +87,23 @@ class Generate:
     seed: Seed = 0
     device: Device = "cpu"
     dry_run: DryRun = False
+    json: Json = False
     generate: Annotated[GenerateConfig, Flat] = field(default_factory=lambda: chosen_preset().generate)
 
     def run(self) -> None:
         """Generate, and print the funnel."""
         if self.dry_run:
             self._check()
-            return print_plan(self.generate)
+            return print_plan(self.generate, self.json)
         from diffaug.synthesis.generate import generate
-        from diffaug.synthesis.sheet import SHEET, table
+        from diffaug.synthesis.sheet import SHEET
 
         options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
         summary = generate(self.model, self.data, self.out, self.generate, **options)  # type: ignore[arg-type]
-        print_json(summary.as_dict())
-        print(f"{table(summary.reasons)}\nLook at {self.out / SHEET}.", file=sys.stderr)
-        return None
+        sheet = self.out / SHEET
+        return print_result(
+            summary.as_dict(), lambda: generate_text(summary, self.data, self.out, sheet), self.json
+        )  # fmt: skip
 
     def _check(self) -> None:
         """Refuse unknown findings and aims; where the data are there, print what is aimed at."""
@@ -125,12 +130,14 @@ class Remove:
     out: OutPath  # Folder to make. It holds images, empty masks and a sheet of images before and after.
     seed: Seed = 0
     device: Device = "cpu"
+    json: Json = False
 
     def run(self) -> None:
         """Remove, and print what the validator finds before and after."""
         from diffaug.synthesis.remove import remove
 
-        print_json(remove(self.model, self.data, self.out, seed=self.seed, device=self.device).as_dict())
+        summary = remove(self.model, self.data, self.out, seed=self.seed, device=self.device)
+        print_result(summary.as_dict(), lambda: remove_text(summary, self.out), self.json)
 
 
 @dataclass
@@ -145,9 +152,11 @@ class Segment:
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
     out: OutPath  # Folder to make. It holds masks, overlays and a summary.
     device: Device = "cpu"
+    json: Json = False
 
     def run(self) -> None:
         """Segment, and print the share of each frame that was found."""
         from diffaug.synthesis.segment import segment_images
 
-        print_json(segment_images(self.model, self.images, self.out, device=self.device).as_dict())
+        summary = segment_images(self.model, self.images, self.out, device=self.device)
+        print_result(summary.as_dict(), lambda: segment_text(summary, self.out), self.json)

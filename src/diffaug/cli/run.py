@@ -32,6 +32,7 @@ class Run:
     # Compute on this device: cpu, cuda, cuda:N or auto. The default is that of the file.
     device: str | None = None
     dry_run: DryRun = False
+    json: Annotated[bool, arg(help="With --dry-run: print the whole plan as JSON, for machines.")] = False
 
     def run(self) -> None:
         """Run the stages, and print the paths of the reports."""
@@ -47,7 +48,7 @@ class Run:
             checked(config)
             if not (config.out / "data").is_dir():  # else it is imported, and may have been removed since
                 source_of(config)
-            return print_plan(config)
+            return print_plan(config, self.json)
         from diffaug.pipeline.run import run_pipeline
 
         for report in run_pipeline(config):

@@ -12,15 +12,17 @@ from diffaug.cli.base import (
     Device,
     DryRun,
     Flat,
+    Json,
     OutPath,
     Preset,
     Seed,
     StudyPath,
     SyntheticPath,
     chosen_preset,
-    print_json,
     print_plan,
+    print_result,
 )
+from diffaug.cli.texts import labels_text, leaks_text, segment_text, selection_text, study_text
 from diffaug.config import Config, SelectConfig, StudyConfig, config_from_values
 from diffaug.errors import ConfigError
 
@@ -58,6 +60,7 @@ class Study:
     seed: Seed = 0
     device: Device = "cpu"
     dry_run: DryRun = False
+    json: Json = False
     study: Annotated[StudyConfig, Flat] = field(default_factory=lambda: chosen_preset().study)
 
     def run(self) -> None:
@@ -70,7 +73,8 @@ class Study:
 
             folds = self.folds or 5
             options: dict[str, Any] = {"folds": folds, "seed": self.seed, "device": self.device}
-            return print_json(leak_study(self.data, self.out, self.study, **options))
+            found = leak_study(self.data, self.out, self.study, **options)
+            return print_result(found, lambda: leaks_text(found), self.json)
         if self.folds and not self.baseline:
             from diffaug.pipeline.run import run_pipeline
 
@@ -79,7 +83,8 @@ class Study:
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
         options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
-        return print_json(run_study(self.data, self.out, self.synthetic, self.study, **options))
+        summary = run_study(self.data, self.out, self.synthetic, self.study, **options)
+        return print_result(summary, lambda: study_text(summary, self.out, self.synthetic), self.json)
 
     def _check(self) -> None:
         """Refuse options that mean nothing, alone or beside --folds, --baseline and --leaks."""
@@ -112,13 +117,13 @@ class Study:
         if self.baseline or self.leaks:
             ways = 4 if self.leaks else 1
             one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
-            return print_plan(one)
+            return print_plan(one, self.json)
         if not self.folds:
-            return print_plan(self.study)
+            return print_plan(self.study, self.json)
         config = self._config()
         count = len(cases) - len(cases) // self.folds  # of each fold
         update = {"annotated": (count,), "source": "folder", "path": self.data}
-        return print_plan(config.model_copy(update={"data": config.data.model_copy(update=update)}))
+        return print_plan(config.model_copy(update={"data": config.data.model_copy(update=update)}), self.json)
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""
@@ -163,6 +168,7 @@ class Select:
     # Number of lesions to choose, the best first. By default all that are not too hard are chosen.
     count: int | None = None
     preset: Preset = "default"
+    json: Json = False
     select: Annotated[SelectConfig, Flat] = field(default_factory=lambda: chosen_preset().study.select)
 
     def run(self) -> None:
@@ -175,7 +181,7 @@ class Select:
                 f"{found.kept} of {self.count} wanted cases are chosen: no more are accepted and not too hard",
                 file=sys.stderr,
             )
-        print_json(asdict(found))
+        print_result(asdict(found), lambda: selection_text(found, self.out), self.json)
 
 
 @dataclass
@@ -192,12 +198,14 @@ class PseudoLabel:
     # Keep a predicted mask if the mean probability inside it is at least this. The default is --pseudo-confidence of
     # the study.
     confidence: float | None = None
+    json: Json = False
 
     def run(self) -> None:
         """Label, and print how many images were."""
         from diffaug.study.sets import pseudo_label_set
 
-        print_json(asdict(pseudo_label_set(self.study, self.out, self.confidence)))
+        found = pseudo_label_set(self.study, self.out, self.confidence)
+        print_result(asdict(found), lambda: labels_text(found, self.out), self.json)
 
 
 @dataclass
@@ -219,10 +227,12 @@ class Predict:
     # Name the network of the study if it is a function of yours (package.module:function): its code is run.
     network: str = ""
     device: Device = "cpu"
+    json: Json = False
 
     def run(self) -> None:
         """Predict, and print the share of each image that was found."""
         from diffaug.study.predict import predict_images
 
         options: dict[str, Any] = {"arm": self.arm, "seed": self.seed, "network": self.network, "device": self.device}
-        print_json(predict_images(self.study, self.images, self.out, **options).as_dict())
+        summary = predict_images(self.study, self.images, self.out, **options)
+        print_result(summary.as_dict(), lambda: segment_text(summary, self.out), self.json)

@@ -1,11 +1,13 @@
-"""The one progress bar: on stderr, and silent where stderr is no terminal. Imports no torch."""
+"""The one progress bar, on stderr; a line a minute where stderr is no terminal. Imports no torch."""
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+EVERY = 60.0  # seconds between two lines where there is no terminal
 Item = TypeVar("Item")
 
 
@@ -31,15 +33,40 @@ def progress_bar(description: str, total: float, done: int = 0) -> Iterator[Show
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda done, description=None: None
+        return
+    if not sys.stderr.isatty():
+        yield _Lines(description, total, done)
+        return
     columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    is_silent = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=is_silent) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done)
 
         def show(done: float, description: str | None = None) -> None:
             bar.update(task, completed=done, description=description)
 
         yield show
+
+
+class _Lines:
+    """Prints what is done and the time that is left, at most once in `EVERY` seconds."""
+
+    def __init__(self, description: str, total: float, done: float) -> None:
+        self.description, self.total, self.before = description, total, done
+        self.started = self.told = time.monotonic()
+
+    def __call__(self, done: float, description: str | None = None) -> None:
+        self.description = description or self.description
+        now = time.monotonic()
+        if now - self.told < EVERY:
+            return
+        self.told = now
+        gained = done - self.before
+        left = (self.total - done) * (now - self.started) / gained / 60 if gained > 0 else None
+        share = f"{done:.0f} of {self.total:.0f}"
+        when = f", about {left:.0f} min left" if left is not None and left >= 1 else ""
+        print(f"{self.description}: {share}{when}", file=sys.stderr, flush=True)
 
 
 def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,6 @@ def reason_of(row: Row) -> str:
     if row.decision == "joined":
         return "kept in the picture of another lesion"
     return NUMBER.sub("…", row.reason)
-
-
-def table(reasons: Mapping[str, int]) -> str:
-    """Return counts by reason as lines of text."""
-    total = sum(reasons.values())
-    lines = [f"{count:6d}  {100 * count / max(1, total):3.0f} %  {reason}" for reason, count in reasons.items()]
-    return "\n".join([f"{total:6d}  requests", *lines])
 
 
 def write_sheet(out: Path, rows: Sequence[Row]) -> Path:

@@ -1,0 +1,211 @@
+"""What the commands print for people: results as short tables, and the command that usually comes next.
+
+Knows results, no files. With `--json` the commands print the whole result for machines instead.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffaug.data.segmented import SegmentSummary
+    from diffaug.study.sets import Labelling, Selection
+    from diffaug.synthesis.generate import GenerateSummary
+    from diffaug.synthesis.remove import RemoveSummary
+    from diffaug.training.fit import FitSummary
+
+SHOWN = 5  # names in a line
+NO_VALUE = "-"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines of text in columns, the first of which is aligned left, the others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in ([*zip(row, widths, strict=True)] for row in rows)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def facts(pairs: Mapping[str, Any]) -> str:
+    """Return names and values as lines of text."""
+    width = max(len(name) for name in pairs)
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in pairs.items())
+
+
+def next_command(*words: Any) -> str:
+    """Return the line that says what to do next, with words quoted as a shell needs it."""
+    return "Next: " + " ".join(["diffaug", *(quote(str(word)) for word in words)])
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with its noun, such as `1 case` and `2 cases`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration in seconds or minutes."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def plan_text(settings: Mapping[str, Any], defaults: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return a plan: the settings that are not their defaults, the minutes and the disk space.
+
+    Args:
+        settings: Of the stage, by name.
+        defaults: Of the same names.
+        found: The estimate: minutes on two cores, megabytes and, of a run, draws.
+    """
+    changed = {name: _value(value) for name, value in settings.items() if value != defaults.get(name)}
+    lines = ["This is a dry run: nothing is written. Settings that are not the defaults:"]
+    lines.append(facts(changed) if changed else "  none")
+    draws = f" for {counted(found['draws'], 'draw')}" if "draws" in found else ""
+    lines.append(
+        f"It takes about {minutes(60 * found['minutes'])} on two cores{draws}, and {found['megabytes']:.0f} MB on disk."
+    )
+    lines.append("--json prints every setting.")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return found
+
+
+def fit_text(summary: "FitSummary", data: Path, model: Path) -> str:
+    """Return what a fit learned, and how to paint with it."""
+    sizes = ", ".join(f"{count} {size}" for size, count in summary.lesions.items() if count)
+    known = {
+        "images": f"{summary.annotated} annotated, {summary.unannotated} unannotated",
+        "lesions": sizes or "none",
+        "codec": f"{summary.codec.psnr_db:.1f} dB (above 30 dB an image loses little that is seen)",
+    }
+    if summary.realism:
+        told = summary.realism
+        known["critic"] = (
+            f"tells painted from real lesions with an AUC of {told.auc:.2f} (0.5 is not at all, 1 always), and keeps "
+            f"{100 * told.accepted:.0f} % of the painted ones"
+        )
+    took = minutes(sum(summary.seconds.values()))
+    return "\n".join(
+        [
+            f"The model {model} is fitted; this took {took}.",
+            facts(known),
+            next_command("generate", model, data, f"synthetic/{model.name}"),
+        ]
+    )
+
+
+def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path) -> str:
+    """Return how many cases were kept, why others were not, where to look, and how to study them."""
+    kept, negatives = summary.funnel.lesions.kept, summary.funnel.negatives.kept
+    beside = f", and {counted(negatives, 'negative')} (painted without a lesion) beside them" if negatives else ""
+    total = sum(summary.reasons.values())
+    rows = [(f"{count}", f"{100 * count / max(1, total):.0f} %", reason) for reason, count in summary.reasons.items()]
+    lines = [f"{counted(kept, 'lesion case')} on {counted(summary.painted_on, 'image')}{beside}, in {out}."]
+    if rows:
+        lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
+    lines += [*summary.notices, f"Look at them: {sheet}"]
+    return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
+
+
+def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path]) -> str:
+    """Return the arms of a study with their scores and their differences to `real`, and how to read more of it."""
+    rows = [("arm", "Dice", "against real, points", "small lesions", "missed")]
+    for arm, found in summary["arms"].items():
+        gain = summary["differences"].get(f"{arm} - real", {}).get("dice")
+        rows.append(
+            (
+                arm,
+                _fraction(found["dice"]),
+                _points(gain) if gain else NO_VALUE,
+                _fraction(found["strata"]["small"]["dice"]),
+                _percent(found["missed"]),
+            )
+        )
+    first = next(iter(summary["arms"].values()))
+    repeats = f"{first['draws']} draws, " if first["draws"] > 1 else ""
+    told = (
+        f"{counted(first['n'], 'test case')}, {repeats}{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. "
+        "Missed: cases with an IoU under 0.1."
+    )
+    painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
+    return "\n".join([table(rows), told, next_command("report", out, *painted)])
+
+
+def _fraction(interval: Mapping[str, Any]) -> str:
+    return NO_VALUE if interval["mean"] is None else f"{interval['mean']:.3f}"
+
+
+def _percent(interval: Mapping[str, Any]) -> str:
+    return NO_VALUE if interval["mean"] is None else f"{100 * interval['mean']:.1f} %"
+
+
+def _points(interval: Mapping[str, Any]) -> str:
+    if interval["mean"] is None:
+        return NO_VALUE
+    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def remove_text(summary: "RemoveSummary", out: Path) -> str:
+    """Return how many cases were cleared, and which could not be."""
+    left = summary.left_out
+    lines = [f"{counted(summary.cases, 'case')} with {counted(summary.regions, 'lesion')} painted away, in {out}."]
+    if summary.regions:
+        lines.append(
+            f"The validators found {summary.found_before:.2f} of a lesion's area before and {summary.found_after:.2f} "
+            "after (medians)."
+        )
+    if left:
+        lines.append(
+            f"{counted(len(left), 'case')} left out, since no tissue of the image covers the lesion, or it lies where "
+            f"none is seen: {_named(left)}."
+        )
+    return "\n".join([*lines, f"Look at them: {out / 'before_after.png'}"])
+
+
+def segment_text(summary: "SegmentSummary", out: Path) -> str:
+    """Return how many images were segmented, in how many something was found, and which could not be read."""
+    with_lesion = sum(share > 0 for share in summary.found.values())
+    lines = [
+        f"{counted(summary.segmented, 'image')} segmented, something found in {with_lesion} of them, in {out}.",
+        f"Shares of the images that were found: {out / 'summary.json'}",
+    ]
+    if summary.failed:
+        lines.insert(1, f"{counted(len(summary.failed), 'file')} could not be read: {_named(summary.failed)}.")
+    return "\n".join(lines)
+
+
+def selection_text(found: "Selection", out: Path) -> str:
+    """Return how many painted cases were chosen."""
+    sizes = ", ".join(f"{count} {size}" for size, count in found.by_size.items())
+    beside = f", and {counted(found.negatives, 'negative')} beside them" if found.negatives else ""
+    return f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}."
+
+
+def labels_text(found: "Labelling", out: Path) -> str:
+    """Return how many unannotated images were labelled."""
+    return f"{found.labelled} of {counted(found.unannotated, 'unannotated image')} labelled, in {out}."
+
+
+def leaks_text(summary: Mapping[str, Any]) -> str:
+    """Return how much careless splits overstate the Dice of `real`."""
+    rows = [("split", "Dice", "more than the honest one, points")]
+    for name, found in summary["ways"].items():
+        rows.append((name, _fraction(found["dice"]), _points(found["flattered"])))
+    return table(rows)

@@ -1,0 +1,117 @@
+"""What the commands print for people, from results that the library returns."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from diffaug.cli.texts import (
+    fit_text,
+    flat,
+    generate_text,
+    labels_text,
+    leaks_text,
+    minutes,
+    plan_text,
+    remove_text,
+    segment_text,
+    selection_text,
+    study_text,
+    table,
+)
+from diffaug.data.funnel import Counts, Funnel
+from diffaug.data.segmented import SegmentSummary
+from diffaug.study.sets import Labelling, Selection
+from diffaug.study.statistics import summarise
+from diffaug.synthesis.generate import GenerateSummary
+from diffaug.synthesis.remove import RemoveSummary
+from diffaug.training.codec import Fidelity
+from diffaug.training.fit import FitSummary
+
+
+def record(arm: str, case: int, dice: float) -> dict[str, object]:
+    metrics = dict.fromkeys(("iou", "sensitivity", "precision", "false_negative_rate"), dice)
+    more = {"hd95": 1.0, "lesion_recall": 1.0, "missed": 0.0, "false_alarm": None, "false_area": None, "area": 0.1}
+    return {"arm": arm, "seed": 0, "case": f"c{case}", "group": f"c{case}", "strata": ["medium"], "dice": dice} | {
+        **metrics, **more
+    }  # fmt: skip
+
+
+def summary_of(*arms: str) -> dict[str, object]:
+    records = [record(arm, case, 0.5 + 0.1 * place) for place, arm in enumerate(arms) for case in range(4)]
+    return summarise(records, 50)
+
+
+def test_columns_are_aligned_and_lines_end_without_blanks() -> None:
+    text = table([("arm", "Dice"), ("copy-paste", "0.1"), ("x", "")])
+    assert text.splitlines() == ["arm         Dice", "copy-paste   0.1", "x"]
+
+
+def test_a_study_is_a_line_for_each_arm_with_its_difference_to_real() -> None:
+    text = study_text(summary_of("real", "copy-paste"), Path("studies/my study"), [Path("synthetic/a b")])
+    real, pasted = (next(line for line in text.splitlines() if line.startswith(arm)) for arm in ("real", "copy-paste"))
+    assert "0.500" in real and re.search(r"0\.600 +\+10\.0 \[\+10\.0, \+10\.0\]", pasted)
+    assert "4 test cases, 1 seed" in text
+    *_, last = text.splitlines()
+    words = shlex.split(last.removeprefix("Next: "))
+    assert words == ["diffaug", "report", "studies/my study", "--synthetic", "synthetic/a b"]
+
+
+def test_a_stratum_without_cases_has_no_number() -> None:
+    line = next(one for one in study_text(summary_of("real"), Path("s"), []).splitlines() if one.startswith("real"))
+    assert line.split()[-4:] == ["-", "-", "0.0", "%"]
+
+
+def test_a_fit_says_what_it_learned_and_how_to_paint() -> None:
+    seconds = {"painter": 100.0, "validators": 80.0}
+    lesions = {"small": 3, "medium": 0, "large": 9}
+    text = fit_text(
+        FitSummary(12, 30, lesions, Fidelity(31.24, 0.9), (), None, None, {}, seconds), Path("data/x"), Path("m/x")
+    )
+    assert "this took 3.0 min" in text and "3 small, 9 large" in text and "31.2 dB" in text and "critic" not in text
+    assert text.splitlines()[-1] == "Next: diffaug generate m/x data/x synthetic/x"
+
+
+def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
+    counts = Funnel(Counts(70, 60, 4, 6), Counts(33, 30, 0, 3), {}, {})
+    summary = GenerateSummary(
+        counts, 9.0, 0.1, notices=("few lesions",), reasons={"kept": 90, "looks painted": 10}, painted_on=22
+    )
+    text = generate_text(summary, Path("d"), Path("synthetic/x"), Path("synthetic/x/contact_sheet.png"))
+    assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
+    assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text) and "few lesions" in text
+    assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
+    none = Funnel(Counts(1, 1), Counts(), {}, {})
+    alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1), Path("d"), Path("s"), Path("s.png"))
+    assert "negative" not in alone and alone.startswith("1 lesion case on 1 image, in s.")
+
+
+def test_what_was_left_out_is_told_by_name_and_long_lists_are_cut() -> None:
+    names = tuple(f"case-{number}" for number in range(8))
+    text = remove_text(RemoveSummary(3, 4, 0.5, 0.01, names), Path("o"))
+    assert "3 cases with 4 lesions" in text and "case-4 and 3 more" in text and "case-5" not in text
+    assert "left out" not in remove_text(RemoveSummary(1, 1, 0.5, 0.01), Path("o"))
+    found = segment_text(SegmentSummary(2, ("a.png",), {"b": 0.1, "c": 0.0}), Path("o"))
+    assert "2 images segmented, something found in 1 of them" in found and "1 file could not be read: a.png" in found
+
+
+def test_selections_labels_and_leaks_are_told_in_a_line_or_a_table() -> None:
+    text = selection_text(Selection(9, 4, 2, {"small": 1, "large": 3}), Path("o"))
+    assert text == "4 of 9 accepted cases chosen (1 small, 3 large), and 2 negatives beside them, in o."
+    assert labels_text(Labelling(8, 5), Path("o")) == "5 of 8 unannotated images labelled, in o."
+    dice = {"mean": 0.7, "low": 0.6, "high": 0.8}
+    more = {"mean": 0.18, "low": 0.12, "high": 0.24}
+    assert "+18.0 [+12.0, +24.0]" in leaks_text({"ways": {"random": {"dice": dice, "flattered": more}}})
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(5, "5 s"), (89, "89 s"), (90, "1.5 min"), (3600, "60.0 min")])
+def test_durations_are_told_in_seconds_or_minutes(seconds: float, told: str) -> None:
+    assert minutes(seconds) == told
+
+
+def test_a_plan_shows_what_is_not_a_default() -> None:
+    settings, defaults = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "d": None}
+    text = plan_text(flat(settings), flat(defaults), {"minutes": 1.0, "megabytes": 3.2, "draws": 3})
+    assert re.search(r"^  a\.c  1, 2$", text, re.M) and "a.b" not in text
+    assert "about 60 s on two cores for 3 draws, and 3 MB on disk" in text
