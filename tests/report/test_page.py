@@ -1,4 +1,5 @@
 import base64
+import html
 import re
 import shutil
 import subprocess
@@ -60,26 +61,46 @@ def test_the_page_needs_nothing_but_itself(page):
     assert "url(" not in page.text.split("</style>")[0]
 
 
-@pytest.mark.browser
-def test_a_browser_shows_the_page_without_leaving_it(folders, page, tmp_path):
+def shown(path, width, folder, *words):
+    """Open a page in headless Chromium and return what it prints."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("needs Chromium: apt-get install chromium")
-    shot, path = tmp_path / "page.png", folders / "study" / "report.html"
-    quiet = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-    ]
-    words = [*quiet, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,2000", f"--screenshot={shot}"]
-    subprocess.run([chromium, *words, path.as_uri()], check=True, timeout=90, stderr=subprocess.DEVNULL)
+    quiet = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    words = [*quiet.split(), f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2000", *words]
+    command = [chromium, *words, path.as_uri()]
+    return subprocess.run(
+        command, check=True, timeout=90, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page_without_leaving_it(folders, page, tmp_path):
+    shot = tmp_path / "page.png"
+    shown(folders / "study" / "report.html", 900, tmp_path, f"--screenshot={shot}")
     with Image.open(shot) as picture:
         colours = picture.convert("RGB").getcolors(maxcolors=900 * 2000)
     assert picture.size == (900, 2000)
     assert colours is not None and len(colours) > 500  # text, figures and photographs, not an empty or broken page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [500, 1280])  # Chromium has no narrower window; the page inside is made 400 px wide
+def test_nothing_lies_beside_the_page_on_a_phone_or_a_screen(folders, page, tmp_path, width):
+    inner = 400 if width == 500 else width
+    frame = (
+        f'<iframe id="page" srcdoc="{html.escape(page.text)}" style="width:{inner}px;height:2000px;border:0"></iframe>'
+        "<pre id=told></pre><script>document.getElementById('page').onload = event => {"
+        "const page = event.target.contentDocument, width = page.documentElement.clientWidth;"
+        "const all = [...page.querySelectorAll('body *')];"
+        "const wide = all.filter(one => one.getBoundingClientRect().right > width + 1);"
+        "document.getElementById('told').textContent = `width ${width}, beside it: ${wide.map(one => one.tagName)}.`}"
+        "</script>"
+    )
+    (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
+    told = shown(tmp_path / "frame.html", width, tmp_path, "--dump-dom", "--virtual-time-budget=5000")
+    found, beside = re.search(r"width (\d+), beside it: (.*?)\.</pre>", told).groups()
+    assert inner - 20 <= int(found) <= inner and beside == ""  # a scroll bar may take some pixels
 
 
 def test_every_picture_decodes_and_says_what_it_shows(page):
@@ -215,7 +236,7 @@ def test_the_page_has_the_curve_the_ratios_and_what_each_stage_cost(ratios):
     page = Page(text)
     assert {"curve", "ratio", "funnel"} <= {section["id"] for section in page.all("section")}
     assert "0.250 [0.200, 0.333]" in text  # a row of curve.csv
-    assert "<td>2.0</td></tr>" in text  # seconds per kept case of costs.csv
+    assert '<td data-label="Per kept case, s">2.0</td></tr>' in text  # seconds per kept case of costs.csv
     assert "Dice, validated against copy-paste" in text
 
 
@@ -239,7 +260,7 @@ def test_a_figure_follows_its_table(ratios, tmp_path):
 def test_arms_that_have_a_ratio_each_are_all_drawn(ratios):
     results = read_study(ratios).results
     alone = replace(results, arms={"validated@0.5": results.arms["validated@0.5"]})
-    drawn = strata_figure(alone).split(",", 1)[1]
+    drawn = strata_figure(alone).wide.split(",", 1)[1]
     assert "validated@0.5" in base64.b64decode(drawn).decode()
 
 

@@ -29,7 +29,8 @@ def summary_of(mean, low, high, seeds=3, draws=1):
         "n": 40,
         "seeds": seeds,
         "draws": draws,
-        "dice": interval,
+        "dice": {**interval, "mean": 0.7},
+        "precision": {**interval, "mean": 0.8},
         "strata": {"small": group, "large": {**group, "n": 0}},
     }
     difference = {"dice": interval, "missed": interval, "false_negative_rate": interval, "missed_small": interval}
@@ -62,6 +63,16 @@ def test_the_headline_claims_no_more_than_the_interval(interval, kind, words):
     assert found.kind == kind
     assert words in found.text
     assert "40 held-out real cases" in found.text
+
+
+@pytest.mark.parametrize(("metric", "mean"), [("dice", 0.14), ("precision", 0.1)])
+@pytest.mark.parametrize("arm", ["real", "validated"])
+def test_networks_that_have_not_learned_to_segment_support_no_conclusion(arm, metric, mean):
+    summary = summary_of(0.05, 0.01, 0.09)
+    summary["arms"][arm] = {**summary["arms"][arm], metric: {"mean": mean, "low": 0.0, "high": 0.3}}
+    found = verdict(results_from(summary), "validated")
+    assert found.kind == "nothing" and found.title.startswith("No conclusion")
+    assert f"The arm {arm} has a mean Dice of" in found.text and "--iterations" in found.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffaug.data.lesions import SIZES
@@ -28,6 +29,7 @@ COLOURS = {  # after Okabe & Ito 2008: told apart by colour-blind readers, and i
     "mean-teacher": "#a0522d",
     "oracle": "#1c2330",
 }
+NARROW = 4.6  # inches; width of a figure on a narrow page
 FUNNEL = {"kept": "#0072b2", "rejected": "#e69f00", "stopped": "#b9c0ca"}
 INK, GRID = "#1c2330", "#e3e6ea"
 STYLE: Any = {
@@ -44,8 +46,16 @@ STYLE: Any = {
 }
 
 
-def draw_all(study: Study, arm: str | None) -> dict[str, str]:
-    """Draw every figure of a study; an empty string where there is nothing to draw.
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as data addresses of SVG pictures: for a wide page, and for one of a phone's width, in one column."""
+
+    wide: str
+    narrow: str
+
+
+def draw_all(study: Study, arm: str | None) -> dict[str, Drawing | None]:
+    """Draw every figure of a study; None where there is nothing to draw.
 
     Args:
         study: A finished study.
@@ -55,10 +65,10 @@ def draw_all(study: Study, arm: str | None) -> dict[str, str]:
     gains = _gains_by_ratio(results, study.plan["config"]["synthetic_per_real"])
     return {
         "strata": strata_figure(results),
-        "differences": differences_figure(results) if arm else "",
-        "cases": cases_figure(paired_cases(study.cases, arm), arm) if arm else "",
-        "curve": curve_figure(study.curve) if study.has_curve else "",
-        "ratio": ratio_figure(gains) if gains else "",
+        "differences": differences_figure(results) if arm else None,
+        "cases": cases_figure(paired_cases(study.cases, arm), arm) if arm else None,
+        "curve": curve_figure(study.curve) if study.has_curve else None,
+        "ratio": ratio_figure(gains) if gains else None,
     }
 
 
@@ -70,20 +80,29 @@ def _gains_by_ratio(results: Results, usual: float) -> list[tuple[str, float, In
     return [(spec.kind, spec.ratio or usual, dice) for spec, dice in gains if spec.kind in several]
 
 
-def _draw(draw: "Callable[[Figure, list[Axes]], None]", width: float, height: float, columns: int = 1) -> str:
-    """Return a figure that a function draws in the page's style."""
+def _draw(draw: "Callable[[Figure, list[Axes]], None]", width: float, height: float, columns: int = 1) -> Drawing:
+    """Return a figure that a function draws in the page's style; width and height are those of a wide page, inches."""
+    narrow = min(width, NARROW)
+    return Drawing(_drawn(draw, (width, height), (1, columns)), _drawn(draw, (narrow, columns * height), (columns, 1)))
+
+
+def _drawn(draw: "Callable[[Figure, list[Axes]], None]", size: tuple[float, float], grid: tuple[int, int]) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = list(figure.subplots(1, columns, squeeze=False)[0])
+        figure = Figure(figsize=size, layout="constrained")
+        axes = list(figure.subplots(*grid, squeeze=False).flat)
         draw(figure, axes)
         for ax in axes:
             ax.set_axisbelow(True)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return data_uri(buffer.getvalue(), "image/svg+xml")
+
+
+def _is_narrow(figure: "Figure") -> bool:
+    return bool(figure.get_figwidth() <= NARROW)
 
 
 def _bounds(intervals: Sequence[Interval], factor: float = 1.0) -> tuple[list[float], list[list[float]]]:
@@ -97,7 +116,7 @@ def _colour(arm: str) -> str:
     return COLOURS.get(arm, INK)
 
 
-def strata_figure(results: Results) -> str:
+def strata_figure(results: Results) -> Drawing:
     """Draw Dice and missed rate of every arm, over all cases and by stratum, with intervals.
 
     Arms of another ratio of painted cases (NAME@RATIO) are left out, unless there are no others.
@@ -128,7 +147,13 @@ def strata_figure(results: Results) -> str:
             if metric == "missed":
                 ax.set_ylim(bottom=0)
         handles = axes[0].get_legend_handles_labels()
-        figure.legend(*handles, frameon=False, fontsize=9, loc="outside lower center", ncols=min(6, len(arms)))
+        figure.legend(
+            *handles,
+            frameon=False,
+            fontsize=9,
+            loc="outside lower center",
+            ncols=min(2 if _is_narrow(figure) else 6, len(arms)),
+        )
 
     return _draw(draw, 10, 4.2, 2)
 
@@ -139,7 +164,7 @@ def _points(ax: "Axes", places: Sequence[tuple[float, Interval]], factor: float,
     ax.errorbar(x, means, bars, fmt="o", color=_colour(arm), label=arm, markersize=6, linewidth=1.8, capsize=3)
 
 
-def differences_figure(results: Results) -> str:
+def differences_figure(results: Results) -> Drawing:
     """Draw paired differences to `real` in points of Dice and of missed rate, with intervals and the line of zero."""
     rows = [
         (arm, name, group if name == "all" else group["strata"][name])
@@ -148,7 +173,7 @@ def differences_figure(results: Results) -> str:
         for name in ("all", *results.strata)
     ]
 
-    def draw(_: "Figure", axes: "list[Axes]") -> None:
+    def draw(figure: "Figure", axes: "list[Axes]") -> None:
         titles = ("Dice, points (right is better)", "Missed, points (left is better)")
         for ax, metric, title in zip(axes, ("dice", "missed"), titles, strict=True):
             for row, (arm, name, group) in enumerate(rows):
@@ -166,12 +191,13 @@ def differences_figure(results: Results) -> str:
             ax.set_ylim(len(rows) - 0.5, -0.5)
             ax.grid(axis="x", color=GRID)
             ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
-        axes[1].set_yticklabels([])
+        if not _is_narrow(figure):
+            axes[1].set_yticklabels([])
 
     return _draw(draw, 10, 1.1 + 0.3 * len(rows), 2)
 
 
-def cases_figure(pairs: Sequence[PairedCase], arm: str) -> str:
+def cases_figure(pairs: Sequence[PairedCase], arm: str) -> Drawing:
     """Draw each test case's mean Dice under `real` against that under another arm; small lesions are filled points."""
 
     def draw(_: "Figure", axes: "list[Axes]") -> None:
@@ -192,7 +218,7 @@ def cases_figure(pairs: Sequence[PairedCase], arm: str) -> str:
     return _draw(draw, 4.6, 4.4)
 
 
-def funnel_figure(by_size: Mapping[str, Mapping[str, int]]) -> str:
+def funnel_figure(by_size: Mapping[str, Mapping[str, int]]) -> Drawing:
     """Draw what became of the requests of each size class, as shares with counts."""
     bins = [name for name in (*SIZES, *(set(by_size) - set(SIZES))) if by_size.get(name, {}).get("requested")]
 
@@ -217,7 +243,7 @@ def funnel_figure(by_size: Mapping[str, Mapping[str, int]]) -> str:
     return _draw(draw, 7.5, 0.9 + 0.5 * max(1, len(bins)))
 
 
-def curve_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+def curve_figure(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     """Draw Dice against the number of annotated cases, a line with a band for each arm.
 
     Args:
@@ -243,7 +269,7 @@ def curve_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     return _draw(draw, 7.5, 4.2)
 
 
-def ratio_figure(gains: Sequence[tuple[str, float, Interval]]) -> str:
+def ratio_figure(gains: Sequence[tuple[str, float, Interval]]) -> Drawing:
     """Draw the gain over `real` against the number of painted cases for each real one, with intervals.
 
     Args:

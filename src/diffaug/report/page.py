@@ -115,7 +115,7 @@ class SetPage:
         bins: What became of the requests of each size, and of all.
         chosen_from: Number of accepted cases that `diffaug select` chose from; None for a set as it was painted.
         seconds_per_kept: What a kept case cost, where known.
-        figure: The funnel; empty for a chosen set, whose requests are not here.
+        figure: The funnel; None for a chosen set, whose requests are not here.
         accepted: Cards of kept cases.
         refused: Cards of requests that were not kept.
         digests: Of the model, the validators and the config that it was made with.
@@ -127,7 +127,7 @@ class SetPage:
     bins: list[tuple[str, Counts]]
     chosen_from: int | None
     seconds_per_kept: float | None
-    figure: str
+    figure: figures.Drawing | None
     accepted: list[pictures.PaintedCard]
     refused: list[pictures.PaintedCard]
     digests: Mapping[str, str]
@@ -146,14 +146,14 @@ def _set_page(folder: Path, to: Path) -> SetPage:
         bins=[*bins, ("all", ends.lesions)],
         chosen_from=chosen_from,
         seconds_per_kept=summary.get("seconds_per_kept"),
-        figure="" if chosen_from is not None else _funnel_figure(ends, to.with_name("funnel.csv")),
+        figure=None if chosen_from is not None else _funnel_figure(ends, to.with_name("funnel.csv")),
         accepted=pictures.accepted_cards(synthetic),
         refused=pictures.refused_cards(synthetic),
         digests={"model": first.model, "validator": first.validator, "config": first.config} if first else {},
     )
 
 
-def _funnel_figure(ends: Funnel, table: Path) -> str:
+def _funnel_figure(ends: Funnel, table: Path) -> figures.Drawing:
     """Write what became of the requests of each size as a table, and draw the table."""
     rows = [{"size": size, **asdict(counts)} for size, counts in ends.by_size.items() if counts.requested]
     write_csv(table, rows, FUNNEL_COLUMNS)

@@ -17,6 +17,7 @@ SUBJECTS = {  # of the headline; others are painted
 }  # fmt: skip
 LABELLED_BY = {"pseudo-label": "real", "mean-teacher": "the average of the network's weights during training"}
 NO_VALUE = "–"
+LEARNED = 0.2  # Dice and precision under which a network has not learned the task, or marks nearly everything
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Verdict:
     """The headline of the page.
 
     Attributes:
-        kind: What the interval of the difference shows; "nothing" where nothing was compared.
+        kind: What the interval of the difference shows; "nothing" where nothing was compared, or where the networks
+            have not learned the task, so that the difference says nothing.
         title: The same in a few words.
         text: The same in one sentence, with numbers.
     """
@@ -123,11 +125,26 @@ def verdict(results: Results, arm: str | None) -> Verdict:
         f"{signed(difference['mean'])} points against real (95 % interval {signed(difference['low'])} to "
         f"{signed(difference['high'])})"
     )
+    if (weak := _not_learned(results, arm)) is not None:
+        return Verdict("nothing", "No conclusion: the networks have not learned to segment", f"{weak} {text}.")
     if not is_sure(difference):
         return Verdict("none", "No difference shown", f"{text}; the interval includes zero.")
     if difference["mean"] > 0:
         return Verdict("gain", f"{added} helped", f"{text}.")
     return Verdict("loss", f"{added} hurt", f"{text}.")
+
+
+def _not_learned(results: Results, arm: str) -> str | None:
+    """Say why a comparison of two arms says nothing; None where both networks have learned to segment."""
+    for name in ("real", arm):
+        dice, precision = (results.arms[name][metric]["mean"] for metric in ("dice", "precision"))
+        if dice < LEARNED or (precision is not None and precision < LEARNED):
+            told = "no precision" if precision is None else f"a precision of {precision:.2f}"
+            return (
+                f"The arm {name} has a mean Dice of {dice:.2f} and {told}: its network finds little of the lesions or "
+                "marks nearly everything. Train longer (--iterations) or annotate more cases before you compare arms."
+            )
+    return None
 
 
 def repeats(arm: Mapping[str, Any]) -> str:
