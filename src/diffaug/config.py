@@ -160,6 +160,9 @@ class GenerateConfig(Knobs):
     baseline: Annotated[Path | None, PLACE] = None
     # Also paint on the images of this data set, which `diffaug pseudo-label` made of unannotated images.
     backgrounds: Annotated[Path | None, PLACE] = None
+    # Unannotated images to paint on: lesion-free (those that are declared to be so) or all. Of an image of which
+    # nothing is known, only what is painted gets a label: the column `known` of cases.csv names a mask that says where.
+    unannotated: Unannotated = "lesion-free"
     # New lesions in a case, apart from each other. Each is painted and checked by itself; those that are kept share one
     # image. 0 finds the number from the annotated cases: 1 where an image has one or two lesions, up to 16 where it has
     # many, such as nuclei of cells.

@@ -8,11 +8,12 @@ import pytest
 from layouts import imported
 from PIL import Image
 
-from diffaug.data.case import Case
+from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import (
     SPLITS,
     Dataset,
     check_dataset,
+    copy_case,
     new_dataset,
     read_dataset,
     subset_dataset,
@@ -274,6 +275,24 @@ def test_a_subset_depends_on_its_draw_alone(data: Dataset, tmp_path: Path) -> No
     assert files_of(one.folder) == files_of(two.folder)
     assert {c.id for c in one.split("train")} != {c.id for c in other.split("train")}
     assert {c.id for c in smaller.split("train")} < {c.id for c in one.split("train")}
+
+
+def test_what_is_known_of_a_label_is_kept_beside_it(data: Dataset, tmp_path: Path) -> None:
+    case, other, *_ = data.split("train")
+    half = np.zeros(case.read_mask().shape, np.uint8)
+    half[:, : half.shape[1] // 2] = 255
+    (tmp_path / "known").mkdir()
+    write_png(tmp_path / "known" / "half.png", half)
+    partly = replace(case, known=tmp_path / "known" / "half.png")
+    with new_dataset(tmp_path / "copied") as partial:
+        write_cases(partial, [copy_case(one, partial) for one in (partly, other)])
+    one, two = read_dataset(tmp_path / "copied").cases
+    assert (one.read_known() == (half > 0)).all() and two.known is None and two.read_known().all()
+    assert one.attributes == case.attributes and digest_of_case(one) != digest_of_case(case)
+    assert one.known is not None
+    one.known.unlink()
+    with pytest.raises(DataError, match="the mask of known pixels of case"):
+        read_dataset(tmp_path / "copied")
 
 
 def test_a_subset_may_leave_lesion_free_images_alone_without_annotation(data: Dataset, tmp_path: Path) -> None:

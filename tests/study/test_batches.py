@@ -8,6 +8,7 @@ from scipy import ndimage
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.fundus import vertical_ratio
+from diffaug.data.images import write_png
 from diffaug.data.manifest import kept, read_manifest
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm
@@ -76,6 +77,23 @@ def test_a_batch_depends_on_seed_and_iteration_alone(train):
     one.draw(0)
     assert torch.equal(one.draw(4).images, two.draw(4).images)
     assert not torch.equal(one.draw(4).images, Batches(arm, CONFIG, 6).draw(4).images)
+
+
+def test_a_pixel_of_a_painted_case_counts_where_its_label_is_known(train, tmp_path):
+    case, other = train[0], train[1]
+    height, width = case.read_mask().shape
+    half = np.zeros((height, width), np.uint8)
+    half[:, : width // 2] = 255
+    write_png(tmp_path / "known.png", half)
+    partly = replace(case, id="painted", known=tmp_path / "known.png")
+    pixels = load([partly, train[2]], 64, {"painted": other.image})
+    assert pixels.known[0, 0, :, :32].all() and not pixels.known[0, 0, :, 32:].any() and pixels.known[1].all()
+    seen = load([other, train[2]], 64).images
+    assert torch.equal(pixels.before, seen) and not torch.equal(pixels.images[0], seen[0])
+    batch = Batches(Arm("validated", train, pool=(partly,), before={"painted": other.image}), CONFIG, 0).draw(0)
+    assert batch.known[:2].all() and torch.equal(batch.known[2], pixels.known[0].float())
+    assert torch.equal(batch.before[2], seen[0].float() / 255)
+    assert load([partly], 64).before.equal(load([case], 64).images)  # where the background is not given
 
 
 def test_lesions_are_pasted_onto_images_that_are_declared_to_be_lesion_free(train):

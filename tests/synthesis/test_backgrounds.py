@@ -8,17 +8,18 @@ import pytest
 
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.conditioning.drawer import RequestDrawer
-from diffaug.config import GenerateConfig
+from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import NEGATIVE, digest_of_case
 from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
 from diffaug.data.images import read_mask, write_png
 from diffaug.data.manifest import read_manifest
-from diffaug.errors import ConfigError, StudyError
+from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.study.inputs import read_set
 from diffaug.study.provenance import check_provenance
 from diffaug.synthesis.generate import generate
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import workshop_of
+from diffaug.training.fit import fit
 
 CONFIG = GenerateConfig(count=12, shard_size=6, slots=2, negatives=0.0, gate="off")
 
@@ -89,6 +90,29 @@ def test_unannotated_frames_that_are_known_to_hold_no_lesion_are_painted_on(fitt
     for request in drawn:
         masks = drawer.masks(request)
         np.testing.assert_array_equal(masks.label, masks.new)
+
+
+def test_unannotated_frames_of_which_nothing_is_known_get_a_label_where_they_are_painted(fitted, phantoms, tmp_path):
+    config = CONFIG.model_copy(update={"unannotated": "all", "negatives": 0.5, "place": "free"})
+    generate(fitted, phantoms, tmp_path / "set", config)
+    dataset, found = read_dataset(phantoms), read_set(tmp_path / "set")
+    others = {case.id: case for case in dataset.split("unannotated")}
+    cases = {case.id: case for case in read_dataset(tmp_path / "set").cases}
+    partly = [row for row in found if row.request.background in others]
+    assert partly and not any(row.request.negative for row in partly)
+    assert [row for row in found if row.is_partly_known] == partly
+    check_provenance(found, dataset)
+    for row in partly:
+        case, background = cases[row.id], others[row.request.background].read_image()
+        assert case == replace(found.case(row), attributes=case.attributes)
+        known = case.read_known()
+        assert case.read_mask().any() and not (case.read_mask() & ~known).any() and not known.all()
+        np.testing.assert_array_equal(case.read_image()[~known], background[~known])
+    whole = next(case for case in cases.values() if case.id not in {row.id for row in partly})
+    assert whole.known is None and whole.read_known().all()
+    with pytest.raises(DataError, match=rf"those of {len(partly)} cases of .*set are known in part"):
+        fit(tmp_path / "set", tmp_path / "model", FitConfig())
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_case_on_a_labelled_frame_is_judged_by_who_has_not_seen_its_mask(fitted, phantoms, labelled):

@@ -1,11 +1,14 @@
-"""The one progress bar, on stderr; a line a minute where stderr is no terminal. Imports no torch."""
+"""The one progress bar, on stderr; a logged line a minute where stderr is no terminal. Imports no torch."""
 
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
+
+log = logging.getLogger(__name__)
 
 EVERY = 60.0  # seconds between two lines where there is no terminal
 Item = TypeVar("Item")
@@ -50,7 +53,7 @@ def progress_bar(description: str, total: float, done: int = 0) -> Iterator[Show
 
 
 class _Lines:
-    """Prints what is done and the time that is left, at most once in `EVERY` seconds."""
+    """Logs what is done and the time that is left, at most once in `EVERY` seconds."""
 
     def __init__(self, description: str, total: float, done: float) -> None:
         self.description, self.total, self.before = description, total, done
@@ -66,7 +69,7 @@ class _Lines:
         left = (self.total - done) * (now - self.started) / gained / 60 if gained > 0 else None
         share = f"{done:.0f} of {self.total:.0f}"
         when = f", about {left:.0f} min left" if left is not None and left >= 1 else ""
-        print(f"{self.description}: {share}{when}", file=sys.stderr, flush=True)
+        log.info(f"{self.description}: {share}{when}")
 
 
 def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:

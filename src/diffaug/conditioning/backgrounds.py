@@ -1,8 +1,9 @@
 """The images that can be painted on, and what is known of each.
 
-Annotated training cases are backgrounds, and other images beside them: lesion-free ones, and ones with lesions that a
-baseline found. Each image is read and analysed when it is first asked for, and only once: places are sought on a draft,
-the image scaled down to at most DRAFT px, which costs the same for frames of every size.
+Annotated training cases are backgrounds, and other images beside them: lesion-free ones, ones with lesions that a
+baseline found, and ones of which nothing is known. Each image is read and analysed when it is first asked for, and only
+once: places are sought on a draft, the image scaled down to at most DRAFT px, which costs the same for frames of every
+size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,11 @@ class Backgrounds:
     def case(self, name: str) -> Case:
         """Return a background by its id."""
         return self._cases[name]
+
+    def is_known(self, name: str) -> bool:
+        """Tell whether it is known where an image shows lesions: it has a mask, or is declared to be lesion-free."""
+        case = self.case(name)
+        return case.mask is not None or case.negative
 
     def image(self, name: str) -> Pixels:
         """Return the pixels of a background, (H, W, 3)."""

@@ -266,7 +266,8 @@ class RequestDrawer:
         if not self._turns.is_negative(number):
             return None
         rng = np.random.default_rng((seed, 2))
-        for name in in_turn(self.backgrounds.names, self.seed, self._turns.of(number))[:ANY]:
+        known = [name for name in self.backgrounds.names if self.backgrounds.is_known(name)]
+        for name in in_turn(known, self.seed, self._turns.of(number))[:ANY]:
             draw = partial(self._masks.draw, "", name, rng)
             placed = self._placer.on_tissue(name, "free", draw, "", rng)
             if placed is not None:

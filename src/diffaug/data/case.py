@@ -40,6 +40,8 @@ class Case:
         prompt: What the user wrote about the image; usually empty.
         attributes: Measured numbers by name.
         classes: The classes that the data set declares; without any, a mask has the single class `lesion`.
+        known: The file of a mask of the pixels whose label is known; None where all of them are. A lesion that was
+            painted onto an image of which nothing is known has one.
 
     Example:
         >>> case = diffaug.read_dataset("data/mine")["train-0"]
@@ -55,6 +57,7 @@ class Case:
     prompt: str = ""
     attributes: dict[str, float] = field(default_factory=dict)
     classes: tuple[LabelClass, ...] = ()
+    known: Path | None = None
 
     @property
     def negative(self) -> bool:
@@ -106,6 +109,16 @@ class Case:
             DataError: The case has no mask, the file cannot be read, or a value belongs to no class.
         """
         return masks_from_label(self.read_label(), self.classes)
+
+    def read_known(self) -> Mask:
+        """Return where the label is known, shape (H, W).
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        if self.known is None:
+            return np.ones(self.read_image().shape[:2], dtype=bool)
+        return read_mask(self.known, self.id)
 
     def _mask_file(self) -> Path:
         if self.mask is None:
@@ -179,6 +192,6 @@ def label_from_probabilities(probability: NDArray[np.floating[Any]], classes: Se
 
 def digest_of_case(case: Case) -> str:
     """Return the digest of a case: of its prompt, the bytes of its files, wherever they lie, and its classes."""
-    files = [case.image] if case.mask is None else [case.image, case.mask]
+    files = [path for path in (case.image, case.mask, case.known) if path is not None]
     classes = [[each.name, *each.values] for each in case.classes]
     return digest_of_value([case.prompt, *(digest_of_file(path) for path in files), *classes])

@@ -1,7 +1,8 @@
 """The folder format: `images/`, `masks/` and `cases.csv`, read by every stage.
 
 `cases.csv` has the columns id, image, mask, group, split, prompt, then attributes (numbers). Paths are relative to the
-folder, with forward slashes. A synthetic set is such a folder too; its paths lead into `shards/`.
+folder, with forward slashes. A column `known` may name masks of the pixels whose label is known, where not all are. A
+synthetic set is such a folder too; its paths lead into `shards/`.
 
 Where masks have several classes, `classes.json` names each with its values in the masks, outer classes first:
 `{"disc": [1, 2], "cup": [2]}`. Without it there is one class, `lesion`.
@@ -27,6 +28,7 @@ from diffaug.layouts import Unannotated
 TABLE = "cases.csv"
 CLASSES = "classes.json"
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
+KNOWN = "known"  # a further column, of paths
 SPLITS = ("train", "val", "test", "unannotated")
 TRAINING = ("train", "unannotated")  # splits that a model may have seen
 
@@ -185,8 +187,11 @@ def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[
         group=row["group"] or name,
         split=split,
         prompt=row["prompt"],
-        attributes={key: _number(row[key], key, name) for key in row if key not in COLUMNS and row[key].strip()},
+        attributes={
+            key: _number(row[key], key, name) for key in row if key not in (*COLUMNS, KNOWN) and row[key].strip()
+        },
         classes=classes,
+        known=_path_of_cell(folder, row[KNOWN], name) if row.get(KNOWN) else None,
     )
 
 
@@ -210,7 +215,7 @@ def _number(cell: str, column: str, case: str) -> float:
 
 
 def _check_files(case: Case, table: Path) -> None:
-    for kind, path in (("image", case.image), ("mask", case.mask)):
+    for kind, path in (("image", case.image), ("mask", case.mask), ("mask of known pixels", case.known)):
         if path is not None and not path.is_file():
             raise DataError(
                 f"every path of {TABLE} must be a file: the {kind} of case {case.id} is missing ({path}); "
@@ -264,14 +269,16 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> None:
             "group": case.group,
             "split": case.split,
             "prompt": case.prompt,
+            **({KNOWN: case.known.relative_to(folder).as_posix()} if case.known else {}),
             **{name: repr(float(value)) for name, value in case.attributes.items()},
         }
         for case in cases
     ]
+    known = (KNOWN,) if any(case.known for case in cases) else ()
     if cases and cases[0].classes:
         classes = {each.name: each.values for each in cases[0].classes}  # `write_json` would sort them
         write_text(folder / CLASSES, json.dumps(classes, ensure_ascii=False) + "\n")
-    write_csv(folder / TABLE, rows, (*COLUMNS, *attributes))
+    write_csv(folder / TABLE, rows, (*COLUMNS, *known, *attributes))
 
 
 @contextmanager
@@ -326,10 +333,11 @@ def _check_same(made: Path, old: Path) -> None:
 
 
 def copy_case(case: Case, folder: Path) -> Case:
-    """Copy the files of a case, byte by byte, to `images/ID` and `masks/ID`, and return the case that lies there."""
+    """Copy the files of a case, byte by byte, to `images/`, `masks/` and `known/`; return the case that lies there."""
     image = copy_file(case.image, folder / "images", case.id)
     mask = None if case.mask is None else copy_file(case.mask, folder / "masks", case.id)
-    return replace(case, image=image, mask=mask)
+    known = None if case.known is None else copy_file(case.known, folder / "known", case.id)
+    return replace(case, image=image, mask=mask, known=known)
 
 
 def copy_file(path: Path, folder: Path, name: str) -> Path:

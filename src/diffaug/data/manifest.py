@@ -149,7 +149,8 @@ class Row:
         shown_in: The id of the row whose picture shows the lesion, where several share one; empty where none do.
         image: Path of the picture in the set's folder; empty where none was written.
         mask: Path of its label.
-        region: Of a negative, the path of a mask of what was painted.
+        region: Path of a mask of what was painted: of a negative, and of a lesion on an image of which nothing else is
+            known.
         preview: Path of a small picture of what was turned down.
         preview_mask: Path of the requested mask in that picture.
         image_digest: Of the picture's bytes.
@@ -185,6 +186,11 @@ class Row:
     def id(self) -> str:
         """The id of the request, and of its case."""
         return self.request.id
+
+    @property
+    def is_partly_known(self) -> bool:
+        """Whether its label is known in its region alone: it is painted on an image of which nothing is known."""
+        return bool(self.region) and not self.request.negative
 
     @property
     def accepted(self) -> bool:
@@ -269,7 +275,8 @@ class SyntheticSet:
         attributes = {NEGATIVE: 1.0} if row.lesion_free else {}
         paths = self.folder / row.image, self.folder / row.mask
         group = group or row.request.background
-        return Case(row.id, *paths, group, "train", row.request.prompt, attributes, self.classes)
+        known = self.folder / row.region if row.is_partly_known else None
+        return Case(row.id, *paths, group, "train", row.request.prompt, attributes, self.classes, known)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one flat record a row, such as for `pandas.DataFrame(synthetic.table())`.

@@ -3,9 +3,10 @@
 Knows cases and rows of synthetic sets; knows no pixels, networks or metrics.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case
@@ -178,6 +179,7 @@ class Arm:
         labelled: How many of the pool are unannotated images that the baseline labelled, beside painted cases.
         taught: Unannotated images that the average of the network's weights labels while it is trained. They fill the
             share of the pool, or half of it where there is one. Those declared to be lesion-free are known to be so.
+        before: Of painted cases whose label is known in part, the images that they were painted on, by id.
         onto: Unannotated images that are declared to be lesion-free, onto which lesions are pasted, too.
     """
 
@@ -190,6 +192,7 @@ class Arm:
     labelled: int = 0
     taught: tuple[Case, ...] = ()
     onto: tuple[Case, ...] = ()
+    before: Mapping[str, Path] = field(default_factory=dict)
 
 
 def build_arms(
@@ -238,6 +241,9 @@ def _build_arm(
         return replace(arm, pool=tuple(unannotated))
     if not spec.is_painted:
         return arm
+    image_of = {case.id: case.image for case in unannotated}
+    partly = [row for row in rows if row.is_partly_known and row.request.background in image_of]
+    arm = replace(arm, before={row.id: image_of[row.request.background] for row in partly})
     if spec.is_scored:
         return replace(arm, pool=rows.cases(accepted(rows)))
     chosen = _chosen(spec, rows, config, seed, spec.painted_count(config, len(train)))

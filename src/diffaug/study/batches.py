@@ -5,8 +5,9 @@ Every draw depends on (seed, iteration) alone: a run that resumes, and another a
 Letters: B batch, S side of the network's square input in px, n cases, K classes, P candidate positions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, check_mask_size
+from diffaug.data.images import read_image
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, check_size
 from diffaug.study.classical import gaussian_blur
@@ -31,15 +33,26 @@ REAL, POOL, PASTE, TAUGHT = 1, 2, 3, 4  # streams of draws that must not depend 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Cases in memory: `images` uint8 (n, 3, S, S), `masks` uint8 (n, K, S, S) of 0 and 1, `ids` in the same order."""
+    """Cases in memory.
+
+    Attributes:
+        images: uint8, shape (n, 3, S, S).
+        masks: uint8 of 0 and 1, shape (n, K, S, S).
+        ids: In the same order.
+        known: Where the masks are known, uint8 of 0 and 1, shape (n, 1, S, S); None where all of every mask is.
+        before: What is to be labelled where they are not, uint8, shape (n, 3, S, S); None where `known` is.
+    """
 
     images: "Tensor"
     masks: "Tensor"
     ids: tuple[str, ...]
+    known: "Tensor | None" = None
+    before: "Tensor | None" = None
 
     def to(self, device: str) -> "Pixels":
         """Return the same cases in the memory of a device."""
-        return Pixels(self.images.to(device), self.masks.to(device), self.ids)
+        known, before = (None if one is None else one.to(device) for one in (self.known, self.before))
+        return Pixels(self.images.to(device), self.masks.to(device), self.ids, known, before)
 
 
 @dataclass(frozen=True)
@@ -71,8 +84,16 @@ def load_images(cases: Sequence[Case], size: int) -> "Tensor":
     return stacked((case.read_image() for case in cases), size)
 
 
-def load(cases: Sequence[Case], size: int) -> Pixels:
+def load(cases: Sequence[Case], size: int, before: Mapping[str, Path] | None = None) -> Pixels:
     """Read cases at the network's size; a pixel of a mask is of a class where at least half of it is.
+
+    A pixel's label is known where all of it is.
+
+    Args:
+        cases: With masks.
+        size: S.
+        before: Of cases whose label is known in part, the images that they were painted on, by id; without one it is
+            the case's own.
 
     Raises:
         DataError: A file cannot be read, or a mask has another size than its image.
@@ -87,7 +108,16 @@ def load(cases: Sequence[Case], size: int) -> Pixels:
         images.append(_squashed(image, size))
         for channel, mask in enumerate(own):
             masks[row, channel] = _squashed(mask.astype(np.uint8) * 255, size) >= 128
-    return Pixels(_tensor(images, size), torch.from_numpy(masks), tuple(case.id for case in cases))
+    pixels = Pixels(_tensor(images, size), torch.from_numpy(masks), tuple(case.id for case in cases))
+    if not any(case.known for case in cases):
+        return pixels
+    known = np.ones((len(cases), 1, size, size), np.uint8)
+    shown = list(images)
+    for row, case in enumerate(cases):
+        if case.known is not None:
+            known[row, 0] = _squashed(case.read_known().astype(np.uint8) * 255, size) == 255
+            shown[row] = _squashed(read_image(before[case.id]), size) if before and case.id in before else images[row]
+    return replace(pixels, known=torch.from_numpy(known), before=_tensor(shown, size))
 
 
 def load_unannotated(cases: Sequence[Case], size: int, like: Pixels) -> Pixels:
@@ -103,7 +133,11 @@ def extended(one: Pixels, other: Pixels) -> Pixels:
     if not other.ids:
         return one
     images, masks = torch.cat([one.images, other.images]), torch.cat([one.masks, other.masks])
-    return Pixels(images, masks, one.ids + other.ids)
+    both = Pixels(images, masks, one.ids + other.ids)
+    if one.known is None or one.before is None:
+        return both
+    known = torch.cat([one.known, torch.ones_like(other.images[:, :1])])
+    return replace(both, known=known, before=torch.cat([one.before, other.images]))
 
 
 def _squashed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -164,7 +198,7 @@ class Batches:
         self.real_rows = config.batch_size - others
         self.real = load(arm.real, config.size).to(place)
         self.one_place = bool(arm.real) and domain_of(arm.real[0].class_names).stays_in_place
-        self.pool = load(arm.pool, config.size).to(place) if arm.pool else None
+        self.pool = load(arm.pool, config.size, arm.before).to(place) if arm.pool else None
         self.taught = load_unannotated(arm.taught, config.size, self.real).to(place)
         self.taught_free = torch.tensor([float(case.negative) for case in arm.taught], device=place)
         self.onto = extended(self.real, load_unannotated(arm.onto, config.size, self.real))
@@ -221,7 +255,10 @@ def take(pixels: Pixels, rows: "Tensor") -> Batch:
     """Return some rows of cases in memory as a batch."""
     ids = tuple(pixels.ids[row] for row in rows.tolist())
     rows = rows.to(pixels.images.device)
-    return Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), ids)
+    batch = Batch(pixels.images[rows].float() / 255, pixels.masks[rows].float(), ids)
+    if pixels.known is None or pixels.before is None:
+        return batch
+    return replace(batch, known=pixels.known[rows].float(), before=pixels.before[rows].float() / 255)
 
 
 def paste(

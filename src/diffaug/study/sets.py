@@ -135,7 +135,9 @@ def _copy_rows(found: SyntheticSet, rows: Sequence[Row], out: Path, summary: dic
 def _moved(row: Row, case: Case, found: SyntheticSet, folder: Path) -> Row:
     """Return a row whose files are those of a copied case."""
     paths = {"image": case.image, "mask": case.mask}
-    if row.region:
+    if row.is_partly_known:
+        paths["region"] = case.known
+    elif row.region:
         paths["region"] = copy_file(found.folder / row.region, folder / "regions", row.id)
     places = {name: path.relative_to(folder).as_posix() for name, path in paths.items() if path}
     return replace(row, preview="", **places)  # type: ignore[arg-type] # they are names of paths

@@ -124,17 +124,18 @@ def fitted_cases(dataset: Dataset, calibration: Calibration) -> list[Case]:
 
 
 def backgrounds_of(config: GenerateConfig, dataset: Dataset) -> tuple[Case, ...]:
-    """Return what is painted on beside the annotated cases: unannotated images of which something is known.
+    """Return what is painted on beside the annotated cases: unannotated images.
 
-    These are the images that are declared to be lesion-free, and those with lesions that a baseline found, if the
-    config names a folder of them. A cup is painted in the annotated photograph that it belongs to.
+    These are the images that are declared to be lesion-free, those with lesions that a baseline found, if the config
+    names a folder of them, and, if it asks for them, all others, of which nothing is known. A cup is painted in the
+    annotated photograph that it belongs to.
     """
     found = read_dataset(config.backgrounds).split("train") if config.backgrounds else ()
     if domain_of(dataset.class_names).stays_in_place:
         return tuple(found)
     names = {case.id for case in found}
-    free = (case for case in dataset.split("unannotated") if case.negative and case.id not in names)
-    return (*found, *free)
+    others = (case for case in dataset.split("unannotated") if case.id not in names)
+    return (*found, *(case for case in others if case.negative or config.unannotated == "all"))
 
 
 def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping[str, str]) -> str:

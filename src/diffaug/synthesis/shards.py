@@ -67,6 +67,10 @@ class Workshop:
         config = self.plan.config
         return self.painter.critic if config.realism and config.gate != "off" else None
 
+    def is_partly_known(self, row: Row) -> bool:
+        """Tell whether nothing is known of the image that a row is painted on, beside what is painted."""
+        return not self.maker.drawer.backgrounds.is_known(row.request.background)
+
     def label(self, values: Label) -> Label:
         """Return a label as it is written: in the data set's own values, or 0 and 255 where it declares no classes."""
         return values if self.maker.drawer.classes else np.asarray(values * 255, dtype=np.uint8)
@@ -154,7 +158,8 @@ def _rows(workshop: Workshop, out: Path, folder: Path, numbers: Sequence[int]) -
     yield from _pictured(workshop, folder, out, waiting, shared, previews)
     for picture in shared.finished():
         first, *others = picture.finished_rows()
-        yield from (_write_case(first, folder, picture.image, workshop.label(picture.values), out), *others)
+        region = picture.region if workshop.is_partly_known(first) else None
+        yield from (_write_case(first, folder, picture.image, workshop.label(picture.values), out, region), *others)
 
 
 def _verdict(workshop: Workshop, layout: Layout, sample: Painted) -> Verdict:
@@ -214,20 +219,21 @@ def _pictured(
             shared.add(row, item.layout, image)
             continue
         if item.written:
-            row = _write_case(row, folder, image, workshop.label(item.layout.masks.values), out, item.layout.region)
+            region = item.layout.region if row.request.negative or workshop.is_partly_known(row) else None
+            row = _write_case(row, folder, image, workshop.label(item.layout.masks.values), out, region)
         if item.shown:
             row = _write_preview(row, workshop, folder, item.layout, image, out)
         yield row
 
 
 def _write_case(row: Row, folder: Path, image: Pixels, label: Label, out: Path, painted: Mask | None = None) -> Row:
-    """Write image and label, of a negative also where it was painted, and return the row with their names."""
+    """Write image and label, and the mask of what was painted if it is given, and return the row with their names."""
     paths = [folder / kind / f"{row.id}.png" for kind in ("images", "masks")]
     for path, values in zip(paths, (image, label), strict=True):
         write_png(path, values)
     names, digests = [path.relative_to(out).as_posix() for path in paths], [digest_of_file(path) for path in paths]
     region = ""
-    if row.request.negative and painted is not None:
+    if painted is not None:
         path = make_folder(folder / "regions") / f"{row.id}.png"
         write_png(path, painted.astype(np.uint8) * 255)
         region = path.relative_to(out).as_posix()

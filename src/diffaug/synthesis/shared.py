@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diffaug.data.images import Label, Pixels
+from diffaug.data.images import Label, Mask, Pixels
 from diffaug.data.manifest import Row
 from diffaug.painting.layout import Layout
 
@@ -22,11 +22,13 @@ class SharedPicture:
         rows: The accepted lesions that it shows.
         image: Pixels, (H, W, 3).
         values: Its label in the values of the data set's classes, (H, W).
+        region: Where it was painted, (H, W).
     """
 
     rows: list[Row]
     image: Pixels
     values: Label
+    region: Mask
 
     def add(self, row: Row, layout: Layout, image: Pixels) -> None:
         """Put another lesion of the same background into the picture: the pixels that it changed, and its label."""
@@ -34,6 +36,7 @@ class SharedPicture:
         self.image[changed] = image[changed]
         self.values[layout.masks.old] = 0
         self.values[layout.masks.new] = layout.masks.values[layout.masks.new]
+        self.region |= layout.region
         self.rows.append(row)
 
     def finished_rows(self) -> list[Row]:
@@ -60,7 +63,9 @@ class SharedPictures:
         if number in self._pictures:
             self._pictures[number].add(row, layout, image)
         else:
-            self._pictures[number] = SharedPicture([row], np.array(image), np.array(layout.masks.values))
+            self._pictures[number] = SharedPicture(
+                [row], np.array(image), np.array(layout.masks.values), np.array(layout.region)
+            )
 
     def finished(self) -> Iterator[SharedPicture]:
         """Yield the pictures in the order of their cases."""

@@ -169,6 +169,7 @@ def fit(
     dataset = read_dataset(data)
     annotated, unannotated = dataset.split("train"), dataset.split("unannotated")
     check_count(len(annotated), data, {split: len(dataset.annotated(split)) for split in ("val", "test")})
+    check_known(annotated, data)
     names = dataset.class_names
     job = _Fit(data, model, config, start, seed, place, painting or GenerateConfig(), annotated, unannotated, names)
     contents = job.contents()
@@ -290,6 +291,20 @@ def check_count(annotated: int, data: Path | str, held_out: Mapping[str, int] = 
             else (f", and {others} that are never trained on; annotate more, or import them again with --split 100:0:0")
         )
         raise DataError(f"a fit needs {FEWEST_CASES} annotated training cases: {data} has {annotated}{more}")
+
+
+def check_known(annotated: Sequence[Case], data: Path) -> None:
+    """Refuse cases whose label is known in part: what is outside would be taken for lesion-free.
+
+    Raises:
+        DataError: Naming the first of them.
+    """
+    partly = [case.id for case in annotated if case.known]
+    if partly:
+        raise DataError(
+            f"a fit needs labels that are known everywhere: those of {len(partly)} cases of {data} are known in part, "
+            f"such as {partly[0]}; fit on the annotated data set that they were painted from"
+        )
 
 
 def seen_after(base: Checkpoint | None, annotated: Sequence[Pixels], others: Sequence[Pixels]) -> Seen:
