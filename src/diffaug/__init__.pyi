@@ -57,6 +57,9 @@ from diffaug.errors import PlacementError as PlacementError
 from diffaug.errors import ShapeError as ShapeError
 from diffaug.errors import StudyError as StudyError
 from diffaug.errors import WorkerError as WorkerError
+from diffaug.export.export import Exported as Exported
+from diffaug.export.export import FoldCounts as FoldCounts
+from diffaug.export.export import export_set as export_set
 from diffaug.models.base import LatentInpainter as LatentInpainter
 from diffaug.models.loading import load_model as load_model
 from diffaug.painting.painter import Painter as Painter

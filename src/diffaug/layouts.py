@@ -1,4 +1,4 @@
-"""The names of the layouts that `diffaug data import` reads, each with what it reads: the one list of them.
+"""The names of the layouts that `diffaug data import` reads and `diffaug export` writes: the one list of them.
 
 The config's type, the command line's help, the readers in `data/sources` and docs/datasets.md follow it; a test holds
 that.
@@ -31,3 +31,12 @@ SOURCES: Mapping[str, str] = {
     "endotect": "EndoTect",
 }
 NAMES: tuple[str, ...] = get_args(Source)
+FORMATS: Mapping[str, str] = {
+    "nnunet": "nnU-Net's imagesTr, labelsTr, dataset.json and splits_final.json",
+    "monai": "datalists that MONAI reads, one a fold",
+    "coco": "a JSON file of run lengths a split",
+    "yolo": "polygons in text files, with data.yaml",
+    "hf": "Hugging Face imagefolder with a data card and Croissant metadata",
+    "folder": "images/ and masks/ with cases.csv",
+    "fiftyone": "a data set that FiftyOne loads",
+}

@@ -32,6 +32,7 @@ COMMANDS = [
     ["study"],
     ["report"],
     ["predict"],
+    ["export"],
     ["run"],
 ]
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/concepts.md", "docs/datasets.md", "docs/stable_diffusion.md")
 COMMANDS = (
     "demo", "data import", "data phantom", "data inspect", "data subset", "prompts", "fit", "generate", "remove",
-    "segment", "pseudo-label", "select", "study", "report", "predict", "run",
+    "segment", "pseudo-label", "select", "study", "report", "predict", "export", "run",
 )  # fmt: skip
 OPTION = r"(?<![-\w])--[a-z](?:[-a-z0-9_.]*[a-z0-9])?"
 GROUPS = [name for name, field in Config.model_fields.items() if isinstance(field.default, Knobs)]

@@ -14,6 +14,7 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from diffaug.cli.base import Command, choose_preset
 from diffaug.cli.data import Data, Prompts
+from diffaug.cli.export import Export
 from diffaug.cli.model import Fit, Generate, Remove, Segment
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
@@ -33,6 +34,7 @@ Commands = (
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Run, subcommand("run")]
 )
 
