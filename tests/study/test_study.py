@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from study_folders import make_dataset, make_painted_eyes, make_synthetic
+from study_folders import make_dataset, make_painted_eyes, make_synthetic, row_of
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
 from diffaug.conditioning.budget import read_needs
@@ -616,6 +616,26 @@ def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs
     one = read_set(tmp_path / "selected")
     assert [case.id for case in read_dataset(tmp_path / "selected").cases] == [row.id for row in one]
     read_inputs(dataset, [tmp_path / "selected"], ["test"])
+
+
+def test_a_selected_picture_keeps_every_request_that_it_shows(tmp_path, finished, inputs):
+    path = inputs[1] / "manifest.jsonl"
+    before = path.read_bytes()
+    rows = read_rows(path)
+    joined = [
+        replace(row_of(90 + n, ("train-4", "train-5")), decision="joined", shown_in=row.id)
+        for n, row in enumerate(rows)
+    ]
+    try:
+        write_rows(path, [*rows, *joined])
+        select_set(inputs[1], tmp_path / "selected", finished, CONFIG.select, 2)
+    finally:
+        path.write_bytes(before)
+    found = read_set(tmp_path / "selected")
+    pictures = [row for row in found if not row.shown_in]
+    assert [row.shown_in for row in found if row.shown_in] == sorted(row.id for row in pictures)
+    assert {case.id for case in read_dataset(tmp_path / "selected")} == {row.id for row in pictures}
+    read_inputs(inputs[0], [tmp_path / "selected"], ["test"])
 
 
 def test_painted_cases_are_scored_again_where_they_are_others(tmp_path, study, inputs):

@@ -120,13 +120,16 @@ def select_set(
 
 
 def _copy_rows(found: SyntheticSet, rows: Sequence[Row], out: Path, summary: dict[str, Any]) -> None:
-    """Copy some rows of a synthetic set, and their files, into a set of its own."""
+    """Copy some rows of a synthetic set, and their files, into a set of its own.
+
+    Rows whose lesions the copied pictures show come along: their sources are those of the picture, too.
+    """
+    shown = {row.id for row in rows}
     with new_dataset(out) as partial:
         cases = [copy_case(found.case(row), partial) for row in rows]
         write_cases(partial, cases)
-        write_rows(
-            partial / MANIFEST, [_moved(row, case, found, partial) for row, case in zip(rows, cases, strict=True)]
-        )
+        moved = [_moved(row, case, found, partial) for row, case in zip(rows, cases, strict=True)]
+        write_rows(partial / MANIFEST, [*moved, *(row for row in found if row.shown_in in shown)])
         write_seen(partial, found.seen)
         write_json(partial / PROVENANCE, {"images": dict(found.images), "cases": dict(found.annotations)})
         write_json(partial / SUMMARY, summary)
