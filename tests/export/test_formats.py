@@ -53,7 +53,7 @@ def test_without_folds_nnunet_validates_on_val_and_with_folds_val_is_left_out(pa
     found = export_set(painted, tmp_path / "three", "nnunet", odd, folds=3)
     assert not (tmp_path / "three" / "labelsTr" / "val-0.png").exists()
     assert read_json(tmp_path / "three" / "dataset.json")["numTraining"] == 11
-    assert "2 cases of val were left out: the folds validate on parts of train" in found.notices
+    assert "cases of val are left out, since the folds validate on parts of train: 2" in found.notices
 
 
 def test_nested_classes_become_regions_in_the_order_in_which_nnunet_draws_them(painted_eyes, eyes, tmp_path):
@@ -220,7 +220,7 @@ def test_yolo_labels_pass_the_rules_of_ultralytics(painted, odd, tmp_path):
         split = "train" if name.startswith("synth") else case.split
         lines = checked_label(tmp_path / "labels" / split / f"{name}.txt", 1)
         assert len(lines) == count_lesions(case.read_mask())
-    assert "1 holes in lesions are drawn by cuts in their outlines: a polygon has none" in found.notices
+    assert "holes of lesions are drawn by cuts in their outlines, since a polygon has none: 1" in found.notices
     for index, fold in enumerate(read_json(tmp_path / "folds.json")):
         plan = yaml.safe_load((tmp_path / f"data_fold{index}.yaml").read_text())
         for side in ("train", "val"):
@@ -240,7 +240,7 @@ def test_yolo_says_what_its_polygons_do_not_hold_and_that_nothing_is_validated_o
     Image.fromarray(mask).save(folder / "shards/00000/masks/synth-00000.png")
     write_set(folder, [replace(with_files(folder, row_of(0, ("a",))), checks=())])
     found = export_set(folder, tmp_path / "out", "yolo")
-    assert "2 specks of masks, too small for lesions, were left out" in found.notices
+    assert "specks of masks, too small for lesions, are left out: 2" in found.notices
     assert any("validates on val, and there is none" in notice for notice in found.notices)
     assert len((tmp_path / "out/labels/train/synth-00000.txt").read_text().splitlines()) == 1
 

@@ -47,9 +47,10 @@ class Export:
             print(notice, file=sys.stderr)
         for split, words in found.counts.items():
             print(f"{split}: {words}")
-        for number, fold in enumerate(found.folds):
+        if found.folds:
             print(
-                f"fold {number}: trains on {fold.real} real and {fold.synthetic} synthetic cases, validates on "
-                f"{fold.val} real ones; {fold.left_out} synthetic cases show something of these and are left out"
+                "fold  trains on: real  synthetic  validates on: real  left out, since made of the validation: synthetic"
             )
+        for number, fold in enumerate(found.folds):
+            print(f"{number:4}  {fold.real:15}  {fold.synthetic:9}  {fold.val:18}  {fold.left_out:49}")
         print(self.out)

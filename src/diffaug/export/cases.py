@@ -104,7 +104,7 @@ class Collection:
     def without_val(self) -> "Collection":
         """Return the same without the split `val`, for a format whose folds are all that is validated on."""
         gone = len(self.split("val"))
-        said = (f"{gone} cases of val were left out: the folds validate on parts of train",) if gone else ()
+        said = (f"cases of val are left out, since the folds validate on parts of train: {gone}",) if gone else ()
         entries = tuple(entry for entry in self.entries if entry.case.split != "val")
         return replace(self, entries=entries, left_out=(*self.left_out, *said))
 
@@ -184,7 +184,7 @@ def _painted(found: SyntheticSet, negatives: bool) -> tuple[list[Entry], tuple[s
     if not chosen:
         raise DataError(f"an export needs kept cases: {found.folder} has none; generate more")
     gone = len(entries) - len(chosen)
-    return chosen, (f"{gone} negatives (painted lesion-free) were left out",) if gone else ()
+    return chosen, (f"negatives (painted lesion-free) are left out: {gone}",) if gone else ()
 
 
 def _check_unchanged(row: Row, case: Case) -> None:

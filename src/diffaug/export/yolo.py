@@ -86,9 +86,9 @@ def _write_yaml(path: Path, splits: dict[str, str], names: dict[int, str]) -> No
 def _remarks(collection: Collection, total: Counter[str]) -> list[str]:
     said = []
     if total["holes"]:
-        said.append(f"{total['holes']} holes in lesions are drawn by cuts in their outlines: a polygon has none")
+        said.append(f"holes of lesions are drawn by cuts in their outlines, since a polygon has none: {total['holes']}")
     if total["specks"]:
-        said.append(f"{total['specks']} specks of masks, too small for lesions, were left out")
+        said.append(f"specks of masks, too small for lesions, are left out: {total['specks']}")
     if "val" not in collection.splits and not collection.folds_are_drawn:
         said.append(
             "ultralytics validates on val, and there is none: add --folds 5, or a data set with the split val by --with"
