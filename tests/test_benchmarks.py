@@ -39,6 +39,15 @@ def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
         assert found["asked"] == 0.95 and (found["n"] == 0 or found["low"] <= found["got"] <= found["high"])
 
 
+def test_the_loop_benchmark_measures_every_way_and_each_is_repeatable(fitted, phantoms, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "loop.py"), str(fitted), str(phantoms), "--workers", "1"]
+    command += ["--samples", "4", "--side", "96", "--json", str(tmp_path / "loop.json")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "loop.json").read_text())
+    assert list(measured) == ["plain", "pasted", "painted"] and all(f"| {way} |" in run.stdout for way in measured)
+    assert all(row["repeatable"] and row["core_milliseconds"] > 0 and row["samples"] == 4 for row in measured.values())
+
+
 def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "painter.py"), "--out", str(tmp_path), "--quick"]
     subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,5 +1,11 @@
 """The public names of diffaug, for type checkers; `__init__.py` reads this file to import a name when it is used."""
 
+from diffaug.augment.datasets import CaseDataset as CaseDataset
+from diffaug.augment.datasets import Mix as Mix
+from diffaug.augment.datasets import SyntheticDataset as SyntheticDataset
+from diffaug.augment.datasets import mix as mix
+from diffaug.augment.transforms import RandPaintLesiond as RandPaintLesiond
+from diffaug.augment.transforms import RandPasteLesiond as RandPasteLesiond
 from diffaug.conditioning.attributes import Attributes as Attributes
 from diffaug.conditioning.attributes import measure_attributes as measure_attributes
 from diffaug.conditioning.drawer import draw_requests as draw_requests

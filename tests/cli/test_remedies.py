@@ -16,7 +16,14 @@ from diffaug.layouts import SOURCES
 
 PACKAGE = Path(diffaug.__file__).parent
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/concepts.md", "docs/datasets.md", "docs/export.md", "docs/stable_diffusion.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/concepts.md",
+    "docs/datasets.md",
+    "docs/export.md",
+    "docs/training.md",
+    "docs/stable_diffusion.md",
+)
 COMMANDS = (
     "demo", "data import", "data phantom", "data inspect", "data subset", "prompts", "fit", "generate", "remove",
     "segment", "pseudo-label", "select", "study", "report", "predict", "export", "run",

@@ -49,8 +49,8 @@ class Export:
             print(f"{split}: {words}")
         if found.folds:
             print(
-                "fold  trains on: real  synthetic  validates on: real  left out, since made of the validation: synthetic"
+                "fold  trains on: real  synthetic  validates on: real  left out: synthetic ones made of the validation"
             )
         for number, fold in enumerate(found.folds):
-            print(f"{number:4}  {fold.real:15}  {fold.synthetic:9}  {fold.val:18}  {fold.left_out:49}")
+            print(f"{number:4}  {fold.real:15}  {fold.synthetic:9}  {fold.val:18}  {fold.left_out:46}")
         print(self.out)
