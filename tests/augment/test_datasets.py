@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -79,6 +80,16 @@ def test_a_mixture_of_nothing_is_refused():
     for real, synthetic, ratio in (([], [1], 2), ([1], [], 2), ([1], [1], -1)):
         with pytest.raises(ConfigError, match="use, for example, ratio=2"):
             mix(real, synthetic, ratio)
+
+
+def test_a_worker_that_meets_a_damaged_file_raises_the_projects_own_error_in_the_loop(folders, tmp_path):
+    from torch.utils.data import DataLoader
+
+    shutil.copytree(folders[0], tmp_path / "data")
+    (tmp_path / "data/images/train-3.png").write_bytes(b"no image")
+    loader = DataLoader(CaseDataset(read_dataset(tmp_path / "data").annotated("train")), batch_size=None, num_workers=1)
+    with pytest.raises(DataError, match="case train-3"):
+        list(loader)
 
 
 def test_a_loader_of_two_workers_keeps_the_ratio(folders):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +12,12 @@ from layouts import imported
 from PIL import Image
 
 from diffaug.artifacts import read_csv, read_json
+from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import read_manifest, write_rows
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.export.export import WRITERS, export_set
+from diffaug.export.files import write_image
 from diffaug.layouts import FORMATS
 
 KEPT = [f"synth-0000{index}" for index in range(5)]
@@ -155,6 +159,22 @@ def test_files_that_every_reader_sees_alike_are_copied_and_the_others_become_rgb
         with Image.open(path) as image:
             assert image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
             assert layout != "nnunet" or image.format == "PNG"
+
+
+def test_a_png_of_16_bits_a_channel_is_written_anew_for_readers_that_would_see_other_values(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + struct.pack(">3H", 65535, 32768, 256) * 8
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    path = tmp_path / "deep.png"
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(row * 8)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    (tmp_path / "out").mkdir()
+    made, height, width = write_image(Case("deep", path, None, "deep", "train"), tmp_path / "out", "deep")
+    assert (height, width) == (8, 8) and made.read_bytes() != path.read_bytes()
+    with Image.open(made) as image:
+        assert image.tile[0][3] == "RGB" and image.getpixel((0, 0)) == (255, 128, 1)
 
 
 def test_folds_never_validate_on_painted_cases_nor_train_on_ones_that_show_their_validation(painted, odd, tmp_path):

@@ -111,6 +111,7 @@ def _plain_size(path: Path, kinds: Sequence[str]) -> tuple[int, int] | None:
             kind = image.format or ""
             fits = kind in kinds and path.suffix.lower() in KEPT[kind]
             plain = image.mode == "RGB" and "transparency" not in image.info and getattr(image, "n_frames", 1) == 1
+            plain = plain and all(tile[3] in ("RGB", ("RGB", "")) for tile in image.tile)  # else of 16 bits a channel
             width, height = image.size
     except (*DAMAGE, Image.DecompressionBombError):
         return None  # whoever decodes the file says what is wrong with it
