@@ -95,7 +95,7 @@ class RandPasteLesiond(MapTransform, RandomizableTransform):  # type: ignore[mis
 
     def __init__(
         self,
-        keys: Sequence[str] = ("image", "label"),
+        keys: Sequence[str],
         lesions: PathLike | None = None,
         prob: float = 0.5,
         white: float = 1.0,
@@ -182,15 +182,16 @@ class RandPaintLesiond(RandPasteLesiond):
         ModelError: The model is unfinished or altered.
 
     Example:
-        >>> transform = diffaug.RandPaintLesiond(model="models/mine", lesions="data/mine")  # doctest: +SKIP
+        >>> keys = ("image", "label")
+        >>> diffaug.RandPaintLesiond(keys, model="models/mine", lesions="data/mine", prob=0.3)  # doctest: +SKIP
     """
 
     record = "painted"
 
     def __init__(
         self,
-        keys: Sequence[str] = ("image", "label"),
-        model: PathLike | Painter = "",
+        keys: Sequence[str],
+        model: PathLike | Painter,
         lesions: PathLike | None = None,
         prob: float = 0.3,
         white: float = 1.0,

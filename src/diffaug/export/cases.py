@@ -141,7 +141,7 @@ def collect(
     found = read_manifest(synthetic)
     painted, said = _painted(found, negatives)
     if data is None:
-        return Collection(found.folder.name, tuple(painted), _classes(found.classes), left_out=said)
+        return Collection(found.folder.absolute().name, tuple(painted), _classes(found.classes), left_out=said)
     dataset = read_dataset(data)
     _check_together(found, dataset)
     _check_groups(dataset)
@@ -153,7 +153,7 @@ def collect(
     parts, drawn = _folds(dataset, trained, painted, folds, seed)
     entries = sorted(real, key=lambda entry: SPLITS.index(entry.case.split))
     _check_ids([*entries, *painted])
-    return Collection(found.folder.name, (*entries, *painted), _classes(dataset.classes), parts, drawn, said)
+    return Collection(found.folder.absolute().name, (*entries, *painted), _classes(dataset.classes), parts, drawn, said)
 
 
 def _classes(declared: Sequence[LabelClass]) -> tuple[LabelClass, ...]:

@@ -21,7 +21,7 @@ from diffaug.artifacts import write_text
 from diffaug.data.case import masks_from_label
 from diffaug.data.images import Mask
 from diffaug.export.cases import Collection, Entry
-from diffaug.export.files import in_threads, numbers_of, read_checked, write_image, write_label
+from diffaug.export.files import in_threads, numbers_of, write_pair
 from diffaug.export.shapes import lesions_of
 
 TRUTH = "ground_truth"
@@ -38,10 +38,8 @@ def write_fiftyone(collection: Collection, folder: Path, to: Path, progress: str
     (folder / "data").mkdir()
 
     def put(entry: Entry) -> dict[str, Any]:
-        image, height, width = write_image(entry.case, folder / "data", entry.id)
-        values = numbers.table[read_checked(entry.case, (height, width))]
         mask = masks / f"{entry.id}.png"
-        write_label(mask, values, entry.case.mask)
+        image, values = write_pair(entry.case, numbers, folder / "data" / entry.id, mask)
         boxes = [
             {"_cls": "Detection", "label": each.name, "bounding_box": _box(lesion)}
             for each, layer in zip(numbers.classes, masks_from_label(values, numbers.classes), strict=True)

@@ -129,6 +129,30 @@ def write_label(path: Path, values: Label, source: Path | None) -> None:
     write_png(path, values)
 
 
+def write_pair(
+    case: Case, numbers: Numbers, image: Path, label: Path, kinds: Sequence[str] = ("PNG", "JPEG")
+) -> tuple[Path, Label]:
+    """Write the image of a case, and its label in numbers that leave none out.
+
+    Args:
+        case: Whose files they are.
+        numbers: What its label's values become.
+        image: The new file without its suffix.
+        label: The new file.
+        kinds: The formats that an image may keep, by Pillow's names.
+
+    Returns:
+        The new image file, and the written label, (H, W).
+
+    Raises:
+        DataError: A file cannot be read, or the label has another size than its image.
+    """
+    made, height, width = write_image(case, image.parent, image.name, kinds)
+    values = numbers.table[read_checked(case, (height, width))]
+    write_label(label, values, case.mask)
+    return made, values
+
+
 def in_threads(work: Callable[[Entry], Result], entries: Sequence[Entry], progress: str) -> Iterator[Result]:
     """Do the same for each entry, in threads, and yield the results in order.
 

@@ -17,7 +17,7 @@ from diffaug.artifacts import write_jsonl, write_text
 from diffaug.data.folder import CLASSES
 from diffaug.export.cases import Collection, Entry, count_of
 from diffaug.export.croissant import MEANINGS, croissant_of
-from diffaug.export.files import Numbers, in_threads, numbers_of, read_checked, write_image, write_label
+from diffaug.export.files import Numbers, in_threads, numbers_of, write_pair
 
 FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 METADATA = "metadata.jsonl"
@@ -79,10 +79,8 @@ def write_hf(collection: Collection, folder: Path, to: Path, progress: str) -> t
 
     def put(entry: Entry) -> dict[str, Any]:
         base = folder / FOLDERS[entry.case.split]
-        image, height, width = write_image(entry.case, base / "images", entry.id)
         mask = base / "masks" / f"{entry.id}.png"
-        values = numbers.table[read_checked(entry.case, (height, width))]
-        write_label(mask, values, entry.case.mask)
+        image, _ = write_pair(entry.case, numbers, base / "images" / entry.id, mask)
         record = {key: str(value) for key, value in entry.record().items() if key in MEANINGS}
         return {
             **record,

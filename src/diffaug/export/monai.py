@@ -16,7 +16,7 @@ from typing import Any
 
 from diffaug.artifacts import write_text
 from diffaug.export.cases import Collection, Entry
-from diffaug.export.files import Numbers, in_threads, numbers_of, read_checked, write_image, write_label
+from diffaug.export.files import Numbers, in_threads, numbers_of, write_pair
 
 KEYS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -32,10 +32,8 @@ def write_monai(collection: Collection, folder: Path, to: Path, progress: str) -
         (folder / name).mkdir()
 
     def put(entry: Entry) -> dict[str, Any]:
-        image, *shape = write_image(entry.case, folder / "images", entry.id)
         label = folder / "labels" / f"{entry.id}.png"
-        values = numbers.table[read_checked(entry.case, (shape[0], shape[1]))]
-        write_label(label, values, entry.case.mask)
+        image, _ = write_pair(entry.case, numbers, folder / "images" / entry.id, label)
         record = entry.record()
         return {
             "image": image.relative_to(folder).as_posix(),

@@ -18,7 +18,7 @@ from diffaug.artifacts import write_csv, write_text
 from diffaug.data.case import LabelClass
 from diffaug.errors import DataError
 from diffaug.export.cases import Collection, Entry
-from diffaug.export.files import Numbers, in_threads, numbers_of, read_checked, write_image, write_label
+from diffaug.export.files import Numbers, in_threads, numbers_of, write_pair
 from diffaug.export.folds import write_folds
 
 NAME = re.compile(r"Dataset\d{3}_\w+")
@@ -40,9 +40,8 @@ def write_nnunet(collection: Collection, folder: Path, to: Path, progress: str) 
 
     def put(entry: Entry) -> None:
         place = _place(entry)
-        _, *shape = write_image(entry.case, folder / f"images{place}", f"{entry.id}_0000", ("PNG",))
-        values = numbers.table[read_checked(entry.case, (shape[0], shape[1]))]
-        write_label(folder / f"labels{place}" / f"{entry.id}.png", values, entry.case.mask)
+        image, label = folder / f"images{place}" / f"{entry.id}_0000", folder / f"labels{place}" / f"{entry.id}.png"
+        write_pair(entry.case, numbers, image, label, ("PNG",))
 
     for _ in in_threads(put, collection.entries, progress):
         pass
