@@ -4,6 +4,7 @@ from diffaug.augment.datasets import CaseDataset as CaseDataset
 from diffaug.augment.datasets import Mix as Mix
 from diffaug.augment.datasets import SyntheticDataset as SyntheticDataset
 from diffaug.augment.datasets import mix as mix
+from diffaug.augment.transforms import OnArrays as OnArrays
 from diffaug.augment.transforms import RandPaintLesiond as RandPaintLesiond
 from diffaug.augment.transforms import RandPasteLesiond as RandPasteLesiond
 from diffaug.conditioning.attributes import Attributes as Attributes

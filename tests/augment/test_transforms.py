@@ -8,7 +8,7 @@ from monai.transforms import Compose
 from monai.utils import set_determinism
 
 from diffaug.augment.datasets import CaseDataset
-from diffaug.augment.transforms import RandPaintLesiond, RandPasteLesiond, pasted
+from diffaug.augment.transforms import OnArrays, RandPaintLesiond, RandPasteLesiond, pasted
 from diffaug.data.folder import read_dataset
 from diffaug.errors import DataError, ModelError, ShapeError
 
@@ -142,6 +142,19 @@ def test_without_a_data_set_the_images_own_lesion_is_taken_and_where_there_is_no
     bare = {"image": items[0]["image"], "label": torch.zeros_like(items[0]["label"])}
     new = transform(bare)
     assert new["pasted"]["decision"] == "no lesion" and torch.equal(new["image"], bare["image"])
+
+
+def test_plain_arrays_get_what_the_dictionary_gets_with_the_channels_last(kind, painter, phantoms, cases):
+    image, mask = cases[0].read_image(), cases[0].read_mask()
+    new = OnArrays(make(kind, painter, phantoms, prob=1.0, white=255), seed=4)(image=image, mask=mask)
+    again = make(kind, painter, phantoms, prob=1.0, white=255).set_random_state(seed=4)
+    expected = again({"image": image.transpose(2, 0, 1), "label": mask[None]})
+    assert new["image"].dtype == np.uint8 and np.array_equal(new["image"].transpose(2, 0, 1), expected["image"])
+    assert new["mask"].dtype == bool and np.array_equal(new["mask"], expected["label"][0])
+    assert new[again.record] == expected[again.record]
+    for wrong in (image / 255.0, image.transpose(2, 0, 1)):
+        with pytest.raises((DataError, ShapeError), match="an image "):
+            OnArrays(make(kind, painter, phantoms))(image=wrong, mask=mask)
 
 
 def test_classes_inside_each_other_move_together_onto_the_images_own(eyes):

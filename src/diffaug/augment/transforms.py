@@ -21,7 +21,7 @@ from diffaug.artifacts import PathLike
 from diffaug.conditioning.domain import domain_of
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import read_dataset
-from diffaug.data.images import Mask, Pixels
+from diffaug.data.images import Mask, Pixels, check_image
 from diffaug.data.lesions import components
 from diffaug.errors import DataError, ShapeError
 from diffaug.models.checkpoints import verify
@@ -228,6 +228,43 @@ class RandPaintLesiond(RandPasteLesiond):
         changed = (found.image != before).any(axis=2)
         picture = np.where(changed, found.image.transpose(2, 0, 1).astype(np.float32) / 255, image)
         return Pasted(picture.astype(np.float32), made.masks, made.new), record | {"decision": found.decision}
+
+
+class OnArrays:
+    """Call one of these transforms with plain arrays, as albumentations is called.
+
+    `aug(image=image, mask=mask)` takes an image, (H, W, 3) uint8, and a mask, (H, W) bool, or (K, H, W) of K classes,
+    and returns a dictionary of both and of the record.
+
+    Args:
+        transform: Made with `white=255`; its keys may be any.
+        seed: Of its random state; each process needs one of its own.
+
+    Example:
+        >>> case = diffaug.read_dataset("data/mine")["train-0"]
+        >>> aug = diffaug.OnArrays(diffaug.RandPasteLesiond(("image", "label"), "data/mine", prob=1.0, white=255))
+        >>> new = aug(image=case.read_image(), mask=case.read_mask())
+        >>> new["image"].shape, new["mask"].dtype, new["pasted"]["decision"]
+        ((128, 128, 3), dtype('bool'), 'kept')
+    """
+
+    def __init__(self, transform: RandPasteLesiond, seed: int = 0) -> None:
+        self.transform = transform.set_random_state(seed=seed)
+
+    def __call__(self, *, image: Pixels, mask: Mask) -> dict[str, Any]:
+        """Return image, mask and record.
+
+        Raises:
+            ShapeError: Image or mask have other shapes.
+            DataError: Image or mask hold other values.
+        """
+        check_image(image)
+        image_key, label_key = self.transform.keys[:2]
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+        found = self.transform({image_key: planes, label_key: mask[None] if mask.ndim == 2 else mask})
+        picture, label = np.ascontiguousarray(found[image_key].transpose(1, 2, 0)), found[label_key]
+        record = self.transform.record
+        return {"image": picture, "mask": label[0] if mask.ndim == 2 else label, record: found[record]}
 
 
 def pasted(image: Planes, masks: Mask, frame: Planes, classes: Mask, seed: int, one_place: bool = False) -> Pasted:
