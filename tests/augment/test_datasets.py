@@ -1,13 +1,15 @@
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from study_folders import make_dataset, make_synthetic
+from study_folders import make_dataset, make_synthetic, write_set
 
 from diffaug.augment.datasets import CaseDataset, SyntheticDataset, mix
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import read_manifest
 from diffaug.errors import ConfigError, DataError
 
 
@@ -33,6 +35,20 @@ def test_a_synthetic_set_gives_its_kept_cases_with_or_without_negatives(folders)
     assert [item["id"] for item in whole] == [f"synth-0000{index}" for index in (0, 1, 2, 3, 5, 6)]
     assert [item["id"] for item in lesions] == [f"synth-0000{index}" for index in range(4)]
     assert all(item["synthetic"] for item in whole)
+
+
+def test_labels_that_are_known_in_part_are_left_out_unless_asked_for(folders, tmp_path):
+    shutil.copytree(folders[1], tmp_path / "set")
+    rows = list(read_manifest(tmp_path / "set"))
+    region = "shards/00000/regions/synth-00005.png"
+    write_set(tmp_path / "set", [replace(row, region=region) if row.id == "synth-00001" else row for row in rows])
+    assert "synth-00001" not in [item["id"] for item in SyntheticDataset(tmp_path / "set")]
+    whole = SyntheticDataset(tmp_path / "set", partly_known=True)
+    known = {item["id"]: item["known"] for item in whole}
+    assert known["synth-00000"].min() == 1 and known["synth-00000"].shape == (1, 40, 48)
+    assert known["synth-00001"].sum() == 6 * 8
+    with pytest.raises(DataError, match="known in part; leave such cases out"):
+        CaseDataset(read_dataset(tmp_path / "set").cases)
 
 
 def test_a_transform_makes_what_is_trained_on(folders):

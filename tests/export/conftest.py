@@ -102,6 +102,27 @@ def painted(odd, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def partly_known(odd, tmp_path_factory) -> Path:
+    """Two synthetic cases on a frame of which nothing is known but what is painted, and one on an annotated frame."""
+    folder = tmp_path_factory.mktemp("partly") / "synthetic"
+    for name in ("images", "masks", "regions"):
+        (folder / "shards/00000" / name).mkdir(parents=True)
+    rows = []
+    for index, source in enumerate(("un-0", "un-0", "train-0")):
+        row = row_of(index, (source, "train-3"))
+        Image.fromarray(picture(200 + index)).save(folder / f"shards/00000/images/{row.id}.png")
+        Image.fromarray(lesions((10, 10, 20, 22))).save(folder / f"shards/00000/masks/{row.id}.png")
+        row = replace(with_files(folder, row), checks=())
+        if source == "un-0":
+            row = replace(row, region=f"shards/00000/regions/{row.id}.png")
+            Image.fromarray(lesions((6, 6, 26, 28))).save(folder / row.region)
+        rows.append(row)
+    write_set(folder, rows)
+    write_provenance(folder, odd)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def painted_eyes(eyes, tmp_path_factory) -> Path:
     return make_painted_eyes(tmp_path_factory.mktemp("painted-eyes") / "synthetic", eyes)
 

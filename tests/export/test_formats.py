@@ -1,6 +1,7 @@
 """Each format as its own readers open it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -94,8 +95,6 @@ def test_classes_that_nnunet_cannot_hold_are_refused_in_one_line():
 
 
 def test_one_group_of_real_cases_gives_no_folds_and_says_so(painted, odd, tmp_path):
-    import shutil
-
     shutil.copytree(odd, tmp_path / "data")
     path = tmp_path / "data" / "cases.csv"
     lines = path.read_text().splitlines()
@@ -111,6 +110,33 @@ def test_one_group_of_real_cases_gives_no_folds_and_says_so(painted, odd, tmp_pa
     found = export_set(painted, tmp_path / "out", "nnunet", tmp_path / "data")
     assert not (tmp_path / "out" / "splits_final.json").exists()
     assert any("train with `nnUNetv2_train .. all`" in notice for notice in found.notices)
+
+
+def test_pixels_without_a_label_are_ignored_by_nnunet_named_in_a_folder_and_left_out_elsewhere(
+    partly_known, odd, tmp_path
+):
+    export_set(partly_known, tmp_path / "nnunet", "nnunet", odd, folds=3)
+    assert read_json(tmp_path / "nnunet/dataset.json")["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
+    label = drawn(tmp_path / "nnunet/labelsTr/synth-00000.png")
+    assert (label[10:20, 10:22] == 1).all() and (label[6:10, 6:28] == 0).all() and (label[:6] == 2).all()
+    assert set(np.unique(drawn(tmp_path / "nnunet/labelsTr/synth-00002.png"))) == {0, 1}
+    export_set(partly_known, tmp_path / "folder", "folder", odd)
+    case = read_dataset(tmp_path / "folder")["synth-00001"]
+    assert np.array_equal(case.read_known(), read_dataset(partly_known)["synth-00001"].read_known())
+    for layout in ("coco", "yolo", "monai", "hf", "fiftyone"):
+        found = export_set(partly_known, tmp_path / layout, layout, odd, folds=3)
+        assert found.counts["train"] == "6 real and 1 synthetic" and any("known in part" in s for s in found.notices)
+        kept = {name for fold in read_json(tmp_path / layout / "folds.json") for name in fold["train"]}
+        assert "synth-00002" in kept and "synth-00000" not in kept
+
+
+def test_a_set_of_labels_in_part_alone_is_refused_by_formats_that_cannot_hold_it(partly_known, odd, tmp_path):
+    rows = [row for row in read_manifest(partly_known) if row.is_partly_known]
+    shutil.copytree(partly_known, tmp_path / "set")
+    write_set(tmp_path / "set", rows)
+    with pytest.raises(DataError, match="all synthetic cases have labels in part; export them as nnunet or folder"):
+        export_set(tmp_path / "set", tmp_path / "out", "coco", odd)
+    assert not (tmp_path / "out").exists()
 
 
 # MONAI

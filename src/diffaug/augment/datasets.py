@@ -33,9 +33,11 @@ class CaseDataset(Dataset[Any]):
     Args:
         cases: Annotated cases, such as those of a split.
         transform: Takes each item and returns what is trained on; None returns the item.
+        partly_known: Take cases whose label is known in part, too. Then each item has `known`, float (1, H, W), 1 where
+            the label is known; a loss must leave out the rest.
 
     Raises:
-        DataError: There is no case, or one has no mask.
+        DataError: There is no case, or one has no mask, or a label that is known in part.
 
     Example:
         >>> real = diffaug.CaseDataset(diffaug.read_dataset("data/mine").annotated("train"))
@@ -45,7 +47,16 @@ class CaseDataset(Dataset[Any]):
 
     synthetic = False
 
-    def __init__(self, cases: Sequence[Case], transform: Transform | None = None) -> None:
+    def __init__(
+        self, cases: Sequence[Case], transform: Transform | None = None, *, partly_known: bool = False
+    ) -> None:
+        partly = next((case.id for case in cases if case.known and not partly_known), "")
+        if partly:
+            raise DataError(
+                f"a label of every pixel is needed: that of case {partly} is known in part; leave such cases out, or "
+                "pass partly_known=True and count only the pixels where `known` is 1"
+            )
+        self.partly_known = partly_known
         bare = next((case.id for case in cases if case.mask is None), "")
         if bare or not cases:
             what = f"case {bare} has none" if bare else "there is no case"
@@ -70,6 +81,8 @@ class CaseDataset(Dataset[Any]):
             "id": case.id,
             "synthetic": self.synthetic,
         }
+        if self.partly_known:
+            item["known"] = torch.from_numpy(case.read_known()[None]).float()
         return item if self.transform is None else self.transform(item)
 
 
@@ -80,6 +93,7 @@ class SyntheticDataset(CaseDataset):
         path: The folder that `diffaug generate` or `diffaug select` made.
         transform: Takes each item and returns what is trained on; None returns the item.
         negatives: Whether cases that are painted lesion-free are items, too.
+        partly_known: Whether cases whose label is known in part are items, too; see `CaseDataset`.
 
     Raises:
         DataError: The set is not finished, or nothing in it is kept.
@@ -91,10 +105,18 @@ class SyntheticDataset(CaseDataset):
 
     synthetic = True
 
-    def __init__(self, path: PathLike, transform: Transform | None = None, *, negatives: bool = True) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        transform: Transform | None = None,
+        *,
+        negatives: bool = True,
+        partly_known: bool = False,
+    ) -> None:
         left_out = {row.id for row in read_manifest(path) if row.request.negative and not negatives}
         cases = [case for case in read_dataset(Path(path)) if case.id not in left_out]
-        super().__init__(cases, transform)
+        cases = [case for case in cases if partly_known or not case.known]
+        super().__init__(cases, transform, partly_known=partly_known)
 
 
 class Mix(Sampler[int]):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from diffaug.cli.base import OutPath, Seed, SyntheticPath
+from diffaug.cli.base import Json, OutPath, Seed, SyntheticPath, print_result
+from diffaug.cli.texts import exported_text
 from diffaug.layouts import FORMATS
 
 FORMAT_HELP = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
@@ -36,6 +37,7 @@ class Export:
     # Export at most this number of painted lesions for each real training case. By default all are exported.
     ratio: float | None = None
     seed: Seed = 0
+    json: Json = False
 
     def run(self) -> None:
         """Export, and say what was written."""
@@ -45,12 +47,4 @@ class Export:
         found = export_set(self.synthetic, self.out, self.format, self.with_, progress="exporting", **options)  # type: ignore[arg-type]
         for notice in found.notices:
             print(notice, file=sys.stderr)
-        for split, words in found.counts.items():
-            print(f"{split}: {words}")
-        if found.folds:
-            print(
-                "fold  trains on: real  synthetic  validates on: real  left out: synthetic ones made of the validation"
-            )
-        for number, fold in enumerate(found.folds):
-            print(f"{number:4}  {fold.real:15}  {fold.synthetic:9}  {fold.val:18}  {fold.left_out:46}")
-        print(self.out)
+        print_result(found.as_dict(), lambda: exported_text(found), self.json)

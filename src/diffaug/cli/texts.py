@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffaug.data.segmented import SegmentSummary
+    from diffaug.export.export import Exported
     from diffaug.study.sets import Labelling, Selection
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.synthesis.remove import RemoveSummary
@@ -196,6 +197,18 @@ def selection_text(found: "Selection", out: Path) -> str:
     sizes = ", ".join(f"{count} {size}" for size, count in found.by_size.items())
     beside = f", and {counted(found.negatives, 'negative')} beside them" if found.negatives else ""
     return f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}."
+
+
+def exported_text(found: "Exported") -> str:
+    """Return how many cases of each split were exported, and what each fold trains and validates on."""
+    lines = [f"{split}: {words}" for split, words in found.counts.items()]
+    if found.folds:
+        rows = [("fold", "train real", "train synthetic", "validate real", "left out synthetic")]
+        for number, fold in enumerate(found.folds):
+            counts = (fold.real, fold.synthetic, fold.val, fold.left_out)
+            rows.append((str(number), *map(str, counts)))  # type: ignore[arg-type] # five words
+        lines += [table(rows), "Left out are synthetic cases that show something of what the fold validates on."]
+    return "\n".join([*lines, f"Exported to {found.folder}."])
 
 
 def labels_text(found: "Labelling", out: Path) -> str:

@@ -19,6 +19,7 @@ COLUMNS = (
     "decision", "seed", "model",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
+HOLD = "export them as nnunet or folder, which hold them"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,20 @@ class Collection:
     def split(self, name: str) -> tuple[Entry, ...]:
         """Return the entries of a split: train, val or test."""
         return tuple(entry for entry in self.entries if entry.case.split == name)
+
+    def without_partly_known(self, why: str) -> "Collection":
+        """Return the same without cases whose label is known in part alone."""
+        gone = {entry.id for entry in self.entries if entry.case.known}
+        if not gone:
+            return self
+        entries = tuple(entry for entry in self.entries if entry.id not in gone)
+        if not any(not entry.is_real for entry in entries):
+            raise DataError(
+                f"a label of every pixel is needed: {why}, and all synthetic cases have labels in part; {HOLD}"
+            )
+        folds = tuple(Fold(tuple(name for name in fold.train if name not in gone), fold.val) for fold in self.folds)
+        said = f"cases whose label is known in part are left out, since {why}: {len(gone)}; {HOLD}"
+        return replace(self, entries=entries, folds=folds, left_out=(*self.left_out, said))
 
     def without_val(self) -> "Collection":
         """Return the same without the split `val`, for a format whose folds are all that is validated on."""

@@ -4,8 +4,9 @@ Knows no format's details: each is a module that writes into a new folder, which
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from diffaug.artifacts import PathLike, write_csv
 from diffaug.data.folder import new_dataset
@@ -31,6 +32,8 @@ WRITERS: Mapping[str, Writer] = {
     "folder": write_plain,
     "fiftyone": write_fiftyone,
 }
+
+KNOWN_IN_PART = ("nnunet", "folder")  # formats that hold pixels without a label
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Exported:
     counts: Mapping[str, str]
     folds: tuple[FoldCounts, ...]
     notices: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def export_set(
@@ -116,6 +123,8 @@ def export_set(
     collection = collect(synthetic, real, folds=wanted, negatives=negatives, ratio=ratio, seed=seed)
     if layout == "nnunet" and collection.folds_are_drawn:
         collection = collection.without_val()
+    if layout not in KNOWN_IN_PART:
+        collection = collection.without_partly_known(f"the format {layout} has no pixels without a label")
     with new_dataset(out) as partial:
         remarks = WRITERS[layout](collection, partial, out, progress)
         if folds and layout != "nnunet":

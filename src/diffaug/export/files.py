@@ -130,7 +130,7 @@ def write_label(path: Path, values: Label, source: Path | None) -> None:
 
 
 def write_pair(
-    case: Case, numbers: Numbers, image: Path, label: Path, kinds: Sequence[str] = ("PNG", "JPEG")
+    case: Case, numbers: Numbers, image: Path, label: Path, kinds: Sequence[str] = ("PNG", "JPEG"), unknown: int = 0
 ) -> tuple[Path, Label]:
     """Write the image of a case, and its label in numbers that leave none out.
 
@@ -140,6 +140,7 @@ def write_pair(
         image: The new file without its suffix.
         label: The new file.
         kinds: The formats that an image may keep, by Pillow's names.
+        unknown: The value of pixels whose label is not known.
 
     Returns:
         The new image file, and the written label, (H, W).
@@ -149,6 +150,8 @@ def write_pair(
     """
     made, height, width = write_image(case, image.parent, image.name, kinds)
     values = numbers.table[read_checked(case, (height, width))]
+    if case.known is not None:
+        values = np.where(case.read_known(), values, np.uint8(unknown))
     write_label(label, values, case.mask)
     return made, values
 

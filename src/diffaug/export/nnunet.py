@@ -33,7 +33,10 @@ def write_nnunet(collection: Collection, folder: Path, to: Path, progress: str) 
         DataError: The classes overlap without lying inside each other, or a file breaks a rule.
     """
     numbers = numbers_of(collection.classes)
-    labels = labels_of(numbers)
+    labels, ignored = labels_of(numbers), int(numbers.table.max()) + 1
+    partly = any(entry.case.known for entry in collection.entries)
+    if partly:
+        labels["labels"]["ignore"] = ignored  # pixels whose label is not known
     for place in ("Tr", "Ts") if collection.split("test") else ("Tr",):
         (folder / f"images{place}").mkdir()
         (folder / f"labels{place}").mkdir()
@@ -41,7 +44,7 @@ def write_nnunet(collection: Collection, folder: Path, to: Path, progress: str) 
     def put(entry: Entry) -> None:
         place = _place(entry)
         image, label = folder / f"images{place}" / f"{entry.id}_0000", folder / f"labels{place}" / f"{entry.id}.png"
-        write_pair(entry.case, numbers, image, label, ("PNG",))
+        write_pair(entry.case, numbers, image, label, ("PNG",), unknown=ignored)
 
     for _ in in_threads(put, collection.entries, progress):
         pass

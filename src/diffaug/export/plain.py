@@ -2,6 +2,7 @@
 
 cases.csv               id, image, mask, group, split, prompt, synthetic, negative
 classes.json            the values of each class, where there are several
+known/                  masks of the pixels whose label is known, where not all are
 images/, masks/         masks of one class hold 0 and 255, others the values of their classes
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from diffaug.data.case import Case
-from diffaug.data.folder import write_cases
+from diffaug.data.folder import copy_file, write_cases
 from diffaug.export.cases import Collection, Entry
 from diffaug.export.files import in_threads, read_checked, write_image, write_label
 
@@ -31,8 +32,9 @@ def write_plain(collection: Collection, folder: Path, to: Path, progress: str) -
         values = label if entry.case.classes else label * np.uint8(255)
         mask = folder / "masks" / f"{entry.id}.png"
         write_label(mask, values, entry.case.mask)
+        known = copy_file(entry.case.known, folder / "known", entry.id) if entry.case.known else None
         attributes = {**entry.case.attributes, "synthetic": float(not entry.is_real)}
-        return replace(entry.case, image=image, mask=mask, attributes=attributes)
+        return replace(entry.case, image=image, mask=mask, known=known, attributes=attributes)
 
     write_cases(folder, list(in_threads(put, collection.entries, progress)))
     return ()
