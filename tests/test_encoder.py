@@ -88,3 +88,11 @@ def test_an_encoder_that_is_trained_on_is_not_the_one_that_looks() -> None:
     with torch.no_grad():
         trained.stem[0].weight.zero_()
     assert float(fixed_encoder().stem[0].weight.abs().sum()) > 0 and len(encoder_digest()) >= 12
+
+
+def test_looking_through_the_encoder_for_the_first_time_leaves_the_random_numbers_of_the_caller():
+    fixed_encoder.cache_clear()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    fixed_encoder()
+    assert torch.equal(torch.get_rng_state(), before)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffaug.artifacts import digest_of_file
+from diffaug.compute.seeds import seeded
 
 NAME = "efficientnet-lite0"
 WEIGHTS = Path(__file__).parent / "weights" / NAME / "model.safetensors"
@@ -154,7 +155,8 @@ class Encoder(Trunk):
 
 def load_encoder() -> Encoder:
     """Return a new encoder with the weights that come with the package, in float32, ready to be used or trained on."""
-    return shipped(Encoder())
+    with seeded(0):  # the weights that torch draws are overwritten; its generator stays as it was
+        return shipped(Encoder())
 
 
 def load_trunk() -> Trunk:
