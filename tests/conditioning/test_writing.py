@@ -106,4 +106,4 @@ def test_short_calipers_are_marks_and_speckle_is_none():
     assert marks_on(frame, lesion) == 0.0
     for row, column in ((26, 24), (30, 36)):
         frame[row - 4 : row + 5, column] = frame[row, column - 4 : column + 5] = 230
-    assert marks_on(frame, lesion) > MARKED > 0 and longest_line(frame, lesion) < MEASURED
+    assert marks_on(frame, lesion) > MARKED

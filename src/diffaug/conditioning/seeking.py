@@ -1,7 +1,8 @@
 """Seeks a place for a lesion whose example looks as if it lay there.
 
 On some backgrounds masks are tried that suit the tissue around the lesion of the background. The first that looks as
-if it lay there is taken, or else the one that suits its place best. Where no example without a flaw fits, any does.
+if it lay there is taken, or else the one that suits its place best: on its background if that is fair, so that every
+background gets its turn, or on any. Where no example without a flaw fits, any does.
 """
 
 import math
@@ -22,8 +23,9 @@ from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
 from diffaug.data.manifest import Placement
 
-AGAIN = 4  # masks that are tried on a background until one suits it
-SUITED = 5  # backgrounds that are tried for that, for a mask of the drawn size and for one of any, before any will do
+AGAIN = 3  # masks that are tried on a background until one suits it
+SUITED = 4  # backgrounds that are tried for that, for a mask of the drawn size and for one of any, before any will do
+FAIR = 3.5  # mismatch up to which the best place on a background is taken, before another background is tried
 UNLIKE = 5.0  # worst mismatch of an example at a place that is taken for want of a better; `examples.FAR` is good
 SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 
@@ -79,15 +81,19 @@ class Seeker:
         best, least = None, UNLIKE
         for tried in (size, SUITED, False), ("", 0 if aim else SUITED, False):
             for placed, look in places(*tried, suits=True):
+                if best is not None and least <= FAIR and placed.background != best[0].background:
+                    return best
                 unlike = self._unlike(placed, look)
                 if unlike <= FAR:
                     return placed, look
                 if unlike < least:
                     best, least = (placed, look), unlike
+            if best is not None:
+                return best
         passes = [(size, ANY if aim else SIZED, False), ("", 0 if aim else ANY, False)]
         if self.mixed and not aim:
             passes.append(("", ANY, True))  # better one lesion more in a frame than no case
-        return best or next((found for tried in passes for found in places(*tried)), None)
+        return next((found for tried in passes for found in places(*tried)), None)
 
     def _places(
         self,
