@@ -168,3 +168,18 @@ def test_an_image_and_a_mask_that_do_not_fit_are_refused(frame_of):
             measure(image / 255, mask)
     with pytest.raises(DataError, match="the mask is empty"):
         surroundings_of(image, np.zeros_like(mask))
+
+
+def test_sides_of_a_flipped_lesion_are_those_of_the_flipped_image(frame_of):
+    image, mask = frame_of(2)
+    lit = np.clip(image * np.linspace(0.7, 1.2, image.shape[1])[None, :, None], 0, 255).astype(np.uint8)
+    here = surroundings_of(lit, mask)
+    there = surroundings_of(np.ascontiguousarray(lit[:, ::-1]), np.ascontiguousarray(mask[:, ::-1]))
+    assert here.differ(here) == 0.0 and there.differ(here) == pytest.approx(here.differ(there))
+    assert here.differ(there, flip=True) < 0.6 < here.differ(there)
+
+
+def test_light_of_another_brightness_has_the_same_sides(frame_of):
+    image, mask = frame_of(2)
+    darker = (image * 0.8).astype(np.uint8)
+    assert surroundings_of(image, mask).differ(surroundings_of(darker, mask)) < 0.6

@@ -236,3 +236,10 @@ def test_an_elastic_transform_is_the_same_in_a_larger_frame(bank):
     small, large = render(entry, transform, (160, 160)), render(entry, transform, (320, 320))
     assert shape_of(large) == pytest.approx(shape_of(small), abs=0.08)
     assert np.count_nonzero(large) == pytest.approx(4 * np.count_nonzero(small), rel=0.05)
+
+
+def test_masks_of_upright_images_are_flipped_and_scaled_and_not_turned(cases):
+    upright, rng = MaskBank.from_cases(cases, turn=0.0), np.random.default_rng(0)
+    drawn = [upright.draw(rng)[1] for _ in range(20)]
+    assert all(transform.angle == 0 for transform in drawn)
+    assert len({transform.flip for transform in drawn}) == 2 and len({transform.scale for transform in drawn}) > 10

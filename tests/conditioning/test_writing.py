@@ -4,9 +4,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import lab_from_rgb
-from diffaug.conditioning.flaws import MEASURED
+from diffaug.conditioning.flaws import MARKED, MEASURED
 from diffaug.conditioning.rules import ENDOSCOPIC
-from diffaug.conditioning.writing import lines_of_letters, longest_line, printed_on, unwritten, writing
+from diffaug.conditioning.writing import lines_of_letters, longest_line, marks_on, printed_on, unwritten, writing
 
 
 def found_in(frame, printed=None):
@@ -96,3 +96,14 @@ def scan(ellipse_in):
     speckle = ndimage.gaussian_filter(rng.normal(0, 14, lesion.shape), 1.0)
     image = np.clip(np.where(lesion, 40, 110) + speckle, 0, 255).astype(np.uint8)
     return lesion, np.repeat(image[..., None], 3, 2)
+
+
+def test_short_calipers_are_marks_and_speckle_is_none():
+    rows, columns = np.mgrid[:64, :64] - 32
+    lesion = np.hypot(rows, columns) <= 24
+    speckle = np.random.default_rng(0).normal(60, 15, lesion.shape).clip(0, 255)
+    frame = np.repeat(speckle[..., None], 3, axis=2).astype(np.uint8)
+    assert marks_on(frame, lesion) == 0.0
+    for row, column in ((26, 24), (30, 36)):
+        frame[row - 4 : row + 5, column] = frame[row, column - 4 : column + 5] = 230
+    assert marks_on(frame, lesion) > MARKED

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from diffaug.conditioning.rays import RAYS, Alignment, centre_of, ray_lengths
 from diffaug.painting.example import (
     Example,
+    in_two_scales,
     mirrored_tissue,
     moved_example,
     scale_of_outline,
@@ -80,12 +81,12 @@ def grey(values):
     return np.repeat(np.asarray(values)[..., None], 3, 2).astype(np.uint8)
 
 
-def moved_onto(background, source, target, frame, band=4.0, way=None):
-    example, everything = Example.of(frame, np.ones_like(source), source), np.ones_like(target)
+def moved_onto(background, source, target, frame, halo=4.0, way=None, field=None, depth=0.0):
+    example, everything = Example.of(frame, np.ones_like(source) if field is None else field, source), target | True
     window = Window(0, 0, SIDE)
     points = source_points(window_points(window, SIDE), [(source, target)], way or Alignment())
     step = scale_of_outline(source, target)
-    return moved_example(example, points, step, background, target, everything, band)
+    return moved_example(example, points, step, background, target, everything, halo, depth=depth)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_moved_lesion_keeps_its_contrast_in_the_light_of_the_place(moved):
     assert made[target].mean() == pytest.approx(140 * (120 + LEVEL) / (100 + LEVEL), abs=3)
 
 
-def test_nothing_beyond_the_rim_is_touched(moved):
+def test_nothing_beyond_the_halo_is_touched(moved):
     beyond = ~ellipse(50, 44, 26, 20)
     np.testing.assert_array_equal(moved[0][beyond], moved[2][beyond])
 
@@ -131,6 +132,36 @@ def test_an_aligned_lesion_is_turned_with_its_mask():
     made = moved_onto(np.full((SIDE, SIDE, 3), 110, np.uint8), source, target, frame, way=way)[..., 0]
     inner = ellipse(48, 48, 8, 20)
     assert made[inner & (columns < 44)].min() > 130 > 90 > made[inner & (columns > 52)].max()
+
+
+def test_a_contact_shadow_comes_along_and_the_lesion_keeps_its_contrast_to_tissue_beyond_it():
+    source, target = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16)
+    near, close = ellipse(48, 48, 19, 19) & ~source, ellipse(44, 50, 18, 18) & ~ellipse(44, 50, 17, 17)
+    frame = grey(np.where(source, 140, np.where(near, 60, 100)))
+    made = moved_onto(grey(np.full((SIDE, SIDE), 120)), source, target, frame, halo=10.0)[..., 0]
+    assert np.median(made[close]) < 85
+    assert np.median(made[target]) == pytest.approx(140 * (120 + LEVEL) / (100 + LEVEL), abs=4)
+
+
+def test_a_halo_brings_along_what_is_tissue_of_the_example_alone():
+    source = target = ellipse(48, 48, 14, 14)
+    other = ellipse(48, 74, 10, 9)  # another lesion beside it
+    frame, place = grey(np.where(source | other, 40, 100)), grey(np.full((SIDE, SIDE), 100))
+    shown = moved_onto(place, source, target, frame, halo=12.0, field=~other)
+    hidden = moved_onto(place, source, target, frame, halo=12.0)
+    beside = ellipse(48, 68, 3, 2)
+    assert shown[beside].min() > 90 > hidden[beside].min()
+
+
+@given(st.floats(0, 1))
+def test_what_is_blended_in_two_scales_is_one_of_both_where_the_weights_are_0_or_1(weight):
+    rng = np.random.default_rng(0)
+    place, patch = rng.uniform(0, 255, (2, 12, 12, 3))
+    nothing, everything = np.zeros((12, 12)), np.ones((12, 12))
+    np.testing.assert_allclose(in_two_scales(place, patch, nothing, nothing, 2.0), place)
+    np.testing.assert_allclose(in_two_scales(place, patch, everything, everything, 2.0), patch)
+    mixed = in_two_scales(place, patch, everything * weight, everything * weight, 2.0)
+    np.testing.assert_allclose(mixed, place + weight * (patch - place), atol=1e-9)
 
 
 def test_unknown_tissue_is_mirrored_at_the_nearest_border():

@@ -22,6 +22,7 @@ GRID = 64  # px; longest side of a lesion on the grid where colours, borders and
 RING = 0.25  # width of the ring of surrounding tissue, as a share of the equivalent diameter
 GAP = 0.03  # width on both sides of the boundary that is left out, since annotators differ; a share of the diameter
 DARK = 0.65  # share of the ring's median L*; darker pixels of the ring are not lit
+SIDES = 8  # directions in which the light of a lesion's surroundings is told apart; even
 FEW = 8  # px; fewer usable pixels than this give no contrast
 BLACK = 8.0  # L*; darker pixels are the frame's border
 BRIGHT, COLOURLESS = 82.0, 14.0  # L*, chroma; brighter and less coloured pixels are specular highlights
@@ -125,6 +126,16 @@ class Surroundings:
     lit: float  # share of the ring that is tissue and at least DARK of its median L*
     inside: float  # roughness of the lesion, L*
     around: float  # roughness of the ring, L*
+    sides: Values  # L* of the ring in each of SIDES directions, less the ring's median, (SIDES,); NaN without tissue
+
+    def differ(self, other: "Surroundings", flip: bool = False) -> float:
+        """Return by how much L* differs on the same sides of two lesions, the first of which may be flipped.
+
+        The mean over the sides that both show; 0 where they share none.
+        """
+        own = self.sides[(SIDES // 2 - 1 - np.arange(SIDES)) % SIDES] if flip else self.sides
+        difference = np.abs(own - other.sides)
+        return 0.0 if np.isnan(difference).all() else float(np.nanmean(difference))
 
 
 def surroundings_of(image: Pixels, mask: Mask, rules: FrameRules = ENDOSCOPIC) -> Surroundings:
@@ -143,12 +154,23 @@ def surroundings_of(image: Pixels, mask: Mask, rules: FrameRules = ENDOSCOPIC) -
     ring = _ring(distance, diameter)
     usable = ~_no_tissue(lab, rules)
     tissue = ring & usable
-    rough = [_roughness(lab[..., 0], part, usable, diameter) for part in (usable & inside, tissue)]
+    rough, around = (_roughness(lab[..., 0], part, usable, diameter) for part in (usable & inside, tissue))
     if np.count_nonzero(tissue) < FEW:
-        return Surroundings(np.zeros(3, dtype=np.float32), 0.0, *rough)
+        unknown = np.full(SIDES, np.nan, dtype=np.float32)
+        return Surroundings(np.zeros(3, dtype=np.float32), 0.0, rough, around, unknown)
     median = np.median(lab[tissue], axis=0)
     lit = np.count_nonzero(tissue & (lab[..., 0] > DARK * median[0])) / np.count_nonzero(ring)
-    return Surroundings(median, float(lit), *rough)
+    return Surroundings(median, float(lit), rough, around, _sides(lab[..., 0] - median[0], tissue, inside))
+
+
+def _sides(light: Values, where: Mask, inside: Mask) -> Values:
+    """Return the mean light of some pixels in each of SIDES directions from the middle of a lesion, (SIDES,)."""
+    rows, columns = np.nonzero(where)
+    middle = np.argwhere(inside).mean(axis=0)
+    turn = np.arctan2(rows - middle[0], columns - middle[1]) / (2 * np.pi) % 1.0
+    side = np.minimum((turn * SIDES).astype(int), SIDES - 1)
+    count, total = (np.bincount(side, weights=each, minlength=SIDES) for each in (None, light[where]))
+    return np.where(count >= FEW, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def texture_of(inside: float, around: float) -> float:

@@ -1,11 +1,11 @@
 """What is drawn for a request before a place is sought: a mask, its size, how it lies, and how many a case gets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.examples import Examples
@@ -17,6 +17,7 @@ from diffaug.data.manifest import MaskTransform, Placement
 Place = Literal["mixed", "free", "replace", "removed"]  # what is asked for
 
 CHOOSY = 20  # masks that are drawn at most until one is of an outline that some example fits
+SORTED = 30  # masks that are drawn, of which those are tried first that suit a background best
 LATER = 0.4  # weight of the masks of a case, over that of the case whose turn comes before
 REMOVED_SHARE = 0.2  # of the requests of a mix that do not add a lesion; the rest of them replace one
 INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
@@ -32,26 +33,45 @@ class Masks:
         self._bank, self._kinds, self._examples = bank, kinds, examples
 
     def draw(
-        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str] = (), good: bool = False
+        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str] = ()
     ) -> tuple[MaskEntry, MaskTransform]:
         """Draw a training mask for a background, of the size that is aimed at.
 
-        Each case in the order of `turns` is LATER times as likely as the one before it. With `good`, masks are
-        preferred whose own lesion has no flaw, and is not the background's.
+        Each case in the order of `turns` is LATER times as likely as the one before it.
         """
         if not aim:
-            weights = self._kinds.weights(name)
-            if turns:
-                later = {case: LATER**place for place, case in enumerate(turns)}
-                weights = weights * [later.get(case, 0.0) for case in self._bank.names]
+            weights = self._weights(name, turns)
             drawn = (self._bank.draw(rng, weights) for _ in range(CHOOSY))
-            fits = partial(self._examples.is_fresh, name) if good else self._examples.fit
-            return next((mask for mask in drawn if fits(mask[0])), None) or self._bank.draw(rng, weights)
+            return next((mask for mask in drawn if self._examples.fit(mask[0])), None) or self._bank.draw(rng, weights)
         parts = self._bank.components(self._examples.draw_leading(aim, rng))
-        entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng)
+        entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng, self._bank.turn)
         low, high = BOUNDS[aim.split(maxsplit=1)[0]]
         area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
         return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
+
+    def suited(
+        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str]
+    ) -> Iterator[tuple[MaskEntry, MaskTransform]]:
+        """Yield masks for a background without end, those first that lie on tissue like that around its lesion.
+
+        That costs nothing, and a mask that does not suit need not be rendered. Lesions with a flaw, and those of the
+        background itself, come last.
+        """
+        if not aim:
+            weights = self._weights(name, turns)
+            drawn = [self._bank.draw(rng, weights) for _ in range(SORTED)]
+            fresh = [mask for mask in drawn if self._examples.is_fresh(name, mask[0])]
+            yield from sorted(fresh, key=lambda mask: self._examples.unlike_frame(mask[0], mask[1], name))
+        while True:
+            yield self.draw(aim, name, rng, turns)
+
+    def _weights(self, name: str, turns: Sequence[str]) -> NDArray[np.float64]:
+        """Return the weights of the cases on a background, in the order of the bank's names."""
+        weights = self._kinds.weights(name)
+        if turns:
+            later = {case: LATER**place for place, case in enumerate(turns)}
+            weights = weights * [later.get(case, 0.0) for case in self._bank.names]
+        return weights
 
     def draw_size(self, name: str, rng: np.random.Generator) -> str:
         """Draw a size class as often as masks for a background have it."""

@@ -26,14 +26,15 @@ from diffaug.conditioning.examples import Examples
 from diffaug.conditioning.findings import GENERIC, Library, library_of
 from diffaug.conditioning.grammar import NOUN, KnownWords, draw_prompt, with_known_words
 from diffaug.conditioning.kinds import Kinds
-from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.masks import TURN, MaskBank
 from diffaug.conditioning.placer import Placer
 from diffaug.conditioning.prompts import ASPECTS
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
+from diffaug.conditioning.seeking import ANY, Seeker
 from diffaug.conditioning.turns import Turns, in_turn, in_turn_with_substitutes
-from diffaug.conditioning.wording import Look, Wording
+from diffaug.conditioning.wording import Wording
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import Mask
@@ -41,9 +42,6 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
-AGAIN = 4  # masks that are tried on a background until one suits it
-SUITED = 6  # backgrounds that are tried for that, for a mask of the drawn size and for one of any, before any will do
-SIZED, ANY = 12, 40  # backgrounds that are tried for a mask of the drawn size, and then for one of any size
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
 
@@ -127,7 +125,7 @@ class RequestDrawer:
         self.seed, self.config, self.budget = seed, config, budget
         self.known_words = known_words or KnownWords()
         self.library = None if is_generic(config) else library_of(config.domain, config.findings)
-        self.bank = MaskBank.from_cases(cases)
+        self.bank = MaskBank.from_cases(cases, 0.0 if rules.is_upright else TURN)
         self.cases = {case.id: case for case in sorted(cases, key=lambda case: case.id)}
         self.classes = next(iter(self.cases.values())).classes
         self.domain = domain_of([each.name for each in self.classes], rules)
@@ -145,6 +143,10 @@ class RequestDrawer:
         counts = [len(self.bank.components(case)) for case in self.cases]
         self._masks = Masks(self.bank, self.kinds, self.examples)
         self._placements = Placements(config.place, self.backgrounds, counts, self.per_case, seed)
+        self._seeker = Seeker(
+            self.backgrounds, self.examples, self._wording, self._masks, self._placements, self._placer,
+            mixed=config.place == "mixed", rules=rules,
+        )  # fmt: skip
         self._names = [name for name in self.backgrounds.names if self._placements.can_be(name)]
         ratios = ratios_of(self.bank, self.cases, self.domain)
         self._cups = CupDrawer(self, ratios) if ratios else None
@@ -211,35 +213,13 @@ class RequestDrawer:
         """
         seed = seed_of_request(self.seed, index)
         rng = np.random.default_rng(seed)
-        drawn = self._placements.draw(rng)
         aim = self.budget.stratum_of(index // self.per_case // self.config.shard_size) if self.budget else ""
-        wanted = aim.split(maxsplit=1)[0] if aim else self._masks.draw_size(names[0], rng) if names else ""
-        passes = [(wanted, SUITED, False, True), ("", 0 if aim else SUITED, False, True)]
-        passes += [(wanted, ANY if aim else SIZED, False, False), ("", 0 if aim else ANY, False, False)]
-        if self.config.place == "mixed" and not aim:
-            passes.append(("", ANY, True, False))  # better one lesion more in a frame than no case
-        for size, tried, adds, suits in passes:
-            for name in names[:tried]:
-                placement = "free" if adds else self._placements.on(name, index, drawn)
-                options = self._options(name, index)
-                draw = partial(self._masks.draw, aim, name, rng, options, good=suits)
-                for _ in range(AGAIN if suits else 1):
-                    placed = self._placer.place(name, placement, draw, size, rng, taken, own=not aim and not suits)
-                    if placed is None:
-                        break
-                    look = self._wording.look(placed)
-                    if suits and not self._suits(placed, look):
-                        continue
-                    request = self._wording.request(placed, look, index, seed, aim, rng, options)
-                    if not aim or size == request.size_bin:
-                        return placed, request
-        return None
-
-    def _suits(self, placed: Placed, look: Look) -> bool:
-        """Tell whether an example looks as if it lay in the place of a mask, on another frame than its own."""
-        if not self.domain.rules.grey and not placed.keeps_light(self.backgrounds.draft(placed.background).size):
-            return False
-        return self.examples.suits(placed.entry, look.around, look.mask, look.area, placed.background)
+        options = partial(self._options, index=index)
+        found = self._seeker.seek(names, index, aim, rng, options, taken)
+        if found is None:
+            return None
+        placed, look = found
+        return placed, self._wording.request(placed, look, index, seed, aim, rng, options(placed.background))
 
     def reworded(self, request: Request, words: dict[str, str]) -> Request:
         """Return a request for the same mask and place with other words, and an example that looks like them.

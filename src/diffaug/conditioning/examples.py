@@ -22,18 +22,25 @@ from diffaug.conditioning.flaws import Flaws
 from diffaug.conditioning.masks import MaskBank, MaskEntry
 from diffaug.conditioning.placement import PlacementMap
 from diffaug.conditioning.prompts import SMOOTH, TEXTURED, words_of
-from diffaug.conditioning.rays import Values, aligned, centre_of, ray_lengths
+from diffaug.conditioning.rays import TURNS, UPRIGHT, Values, aligned, centre_of, ray_lengths
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
+from diffaug.data.manifest import MaskTransform
 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
 ALIKE = 0.5  # the example is one of those whose mismatch is this close to the least
-FAR = 2.0  # largest mismatch at which an example looks as if it lay in its place
+FAR = 2.4  # largest mismatch at which an example looks as if it lay in its place
+OWN = 1.0  # by so much worse a mask's own lesion may suit a place than another that is stretched onto the mask
 IN_TURN, LEAST_IN_TURN = 0.2, 4  # share and least number of the training lesions whose turn it is
-DELTA_E = 10.0  # a CIELAB distance of the tissue that counts as much as a diameter that differs by the factor e
+# Differences that count as much as a lesion that is larger than its place by the factor e: of the tissue in L*, a* and
+# b*, since light is made up for and colour only in part, and of L* on the same sides of both (shadows, folds, lumen).
+DELTA_LAB, DELTA_SIDE = np.array([20.0, 7.0, 7.0]), 10.0
+ENLARGED = (
+    2.0  # by so much more an enlarged lesion, which is soft, differs from its place than one that is made smaller
+)
 CUT = 2.0  # mismatch of an example none of whose surroundings are lit tissue
 STRETCH = 0.02  # a stretch of an outline (`rays.Alignment`) that counts as much as a size that differs by a tenth
 FITS = 0.09  # largest stretch at which an example still looks like itself
@@ -52,6 +59,7 @@ class Examples:
         names: Their ids.
         attributes: What is measured of a case, by id.
         words: The word of each aspect of a case, by id.
+        turns: Degrees that a lesion may be turned by on another mask than its own.
     """
 
     def __init__(
@@ -72,13 +80,15 @@ class Examples:
                 validator has seen neither.
             budget: Weights of the cases that lead towards an aim.
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
-            rules: What in their frames is no tissue.
+            rules: What is known of their frames.
         """
         self._cases, self._bank, self._folds = cases, bank, folds or {}
-        self._rules = rules
+        self._rules, self.turns = rules, UPRIGHT if rules.is_upright else TURNS
         self._weights = dict(budget.weights) if budget else {}
         self.names = tuple(name for name in cases if bank.components(name))
-        self.attributes: Remembered[str, Attributes] = Remembered(self._measured)
+        self.attributes: Remembered[str, Attributes] = Remembered(
+            lambda name: measure_attributes(self._images[name], cases[name].read_mask(), rules)
+        )
         self.words: Remembered[str, dict[str, str]] = Remembered(
             lambda name: words_of(self.attributes[name], rules.grey)
         )
@@ -109,6 +119,7 @@ class Examples:
         asked: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         besides: str = "",
+        flip: bool = False,
     ) -> str:
         """Return the mask's own lesion if it looks as asked and suits the place; else draw another.
 
@@ -126,6 +137,7 @@ class Examples:
             options: The cases to choose among, in the order of their turns; empty for all. Only the first of them that
                 look as asked, and the mask's own, are compared, so that none is used much more often than others.
             besides: A case that is left out if there are others, since its lesion would be painted where it was.
+            flip: Whether the mask is flipped.
         """
         names = self._of_fold(mask.case, besides)
         if aim:
@@ -139,7 +151,7 @@ class Examples:
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
         diameter = equivalent_diameter(float(area))
         good = mask.case in names and not self._flaws[mask.case, mask.component]
-        own = self._unlike(mask, place, diameter) if good else math.inf
+        own = self._unlike(mask, place, diameter, flip) if good else math.inf
         if own <= FAR:
             return mask.case
         names = [name for name in names if name != mask.case or self._moves_well(name)] or names
@@ -151,7 +163,7 @@ class Examples:
         least = min(mismatch[name] for name in chosen)
         if least > FAR:  # whose turn it is counts less than that the lesion looks as if it lay there
             chosen, least = names, min(mismatch[name] for name in names)
-        if own <= least < math.inf or own < least:
+        if own < math.inf and own <= least + OWN:
             return mask.case
         suited = sorted((name for name in chosen if mismatch[name] <= least + ALIKE), key=lambda name: mismatch[name])
         return suited[int(rng.integers(len(suited)))]
@@ -165,17 +177,25 @@ class Examples:
         """Tell whether the lesion of a mask has no flaw, and is of another case than a background."""
         return mask.case != background and not self._flaws[mask.case, mask.component]
 
-    def suits(self, mask: MaskEntry, place: Surroundings, new: Mask, area: float, besides: str) -> bool:
-        """Tell whether the lesion of a mask has no flaw, and looks as if it lay in a place.
+    def unlike(self, mask: MaskEntry, place: Surroundings, new: Mask, area: float, besides: str, flip: bool) -> float:
+        """Return how badly the lesion of a mask suits a place; up to FAR it looks as if it lay there.
 
-        If the mask is one of the case that is left out, another lesion has to, which is moved onto it; see `draw`.
+        It is infinite where the lesion has a flaw. If the mask is one of the case that is left out, another lesion is
+        moved onto it, see `draw`.
         """
         diameter = equivalent_diameter(area)
         if mask.case != besides:
-            return not self._flaws[mask.case, mask.component] and self._unlike(mask, place, diameter) <= FAR
+            return math.inf if self._flaws[mask.case, mask.component] else self._unlike(mask, place, diameter, flip)
         rays = ray_lengths(new, centre_of(new))
         others = [name for name in self._of_fold(mask.case, besides) if name != besides and self._moves_well(name)]
-        return any(self._mismatch(name, place, rays, diameter) <= FAR for name in others)
+        return min((self._mismatch(name, place, rays, diameter) for name in others), default=math.inf)
+
+    def unlike_frame(self, mask: MaskEntry, transform: MaskTransform, background: str) -> float:
+        """Return how badly a lesion suits where the largest lesion of a background lies; 0 if that is not annotated."""
+        if background not in self._cases or not self._bank.components(background):
+            return 0.0
+        diameter = transform.scale * equivalent_diameter(float(mask.area))
+        return self._unlike(mask, self._surroundings[background, 0], diameter, transform.flip)
 
     def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
         """Return the words of a case's lesion in another place: its surface is compared with the tissue there."""
@@ -198,23 +218,25 @@ class Examples:
 
         It is infinite where the lesion would be stretched so much that it no longer looked like itself.
         """
-        stretch = aligned(self._rays[name], rays).stretch
-        if stretch > FITS:
+        way = aligned(self._rays[name], rays, self.turns)
+        if way.stretch > FITS:
             return math.inf
-        return self._unlike(self._bank.components(name)[0], place, diameter) + 0.1 * stretch / STRETCH
+        unlike = self._unlike(self._bank.components(name)[0], place, diameter, way.flip)
+        return unlike + 0.1 * way.stretch / STRETCH
 
-    def _unlike(self, entry: MaskEntry, place: Surroundings, diameter: float) -> float:
-        """Return how badly a lesion suits a place: by the tissue around it, its light and its size."""
+    def _unlike(self, entry: MaskEntry, place: Surroundings, diameter: float, flip: bool) -> float:
+        """Return how badly a lesion, perhaps flipped, suits a place: by what lies around it, its light and its size."""
         around = self._surroundings[entry.case, entry.component]
-        distance = float(np.linalg.norm(around.colour - place.colour)) / DELTA_E
-        size = equivalent_diameter(float(entry.area))
-        return distance + abs(math.log(size / diameter)) + CUT * (1 - around.lit)
+        distance = float(np.linalg.norm((around.colour - place.colour) / DELTA_LAB))
+        larger = math.log(diameter / equivalent_diameter(float(entry.area)))
+        size = max(-larger, ENLARGED * larger)
+        return distance + size + around.differ(place, flip) / DELTA_SIDE + CUT * (1 - around.lit)
 
     def _least_stretch(self, key: tuple[str, int]) -> float:
         lesion = self._bank.entry(*key).draft.shape
         rays = ray_lengths(lesion, centre_of(lesion))
         names = (name for name in self._of_fold(key[0], "") if self._moves_well(name))
-        return min((aligned(self._rays[name], rays).stretch for name in names), default=math.inf)
+        return min((aligned(self._rays[name], rays, self.turns).stretch for name in names), default=math.inf)
 
     def _of_fold(self, case: str, besides: str) -> list[str]:
         """Return the cases of the validators' fold of a case, or all where it has none; without one if it can."""
@@ -229,9 +251,6 @@ class Examples:
     def _measured_rays(self, name: str) -> Values:
         lesion = self._bank.components(name)[0].draft.shape
         return ray_lengths(lesion, centre_of(lesion))
-
-    def _measured(self, name: str) -> Attributes:
-        return measure_attributes(self._images[name], self._cases[name].read_mask(), self._rules)
 
     def _measured_surroundings(self, key: tuple[str, int]) -> Surroundings:
         return surroundings_of(self._images[key[0]], self._bank.entry(*key).in_frame(), self._rules)

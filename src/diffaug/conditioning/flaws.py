@@ -8,13 +8,14 @@ from diffaug.conditioning.placement import PlacementMap, highlights
 from diffaug.conditioning.rays import star_share
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import FrameRules
-from diffaug.conditioning.writing import longest_line
+from diffaug.conditioning.writing import longest_line, marks_on
 from diffaug.data.images import Pixels, is_grey
 
 STARLIKE = 0.94  # area of a lesion over that of the shape that its rays span; with less it is bent, and moves badly
 CUT_SHORT = 0.04  # share of a lesion's outline that may lie near the frame's edge, its border or an overlay
 OVEREXPOSED = 0.05  # share of a lesion on highlights; with more, little of it is seen
 CLIPPED, WHITE = 245, 0.35  # of 255, and share of a lesion whose lightest channel is no darker: its colour is lost
+MARKED = 0.18  # marks on a grey lesion, px over its diameter; calipers that are no long line leave more
 MEASURED = 0.53  # of a grey lesion's diameter; a longer line across it was drawn by who measured it
 
 
@@ -54,7 +55,7 @@ class Flaws(Remembered[tuple[str, int], bool]):
                 return True
         shown = self._images[name][lesion.slices]
         if is_grey(shown):
-            return longest_line(shown, lesion.crop) > MEASURED
+            return marks_on(shown, lesion.crop) > MARKED or longest_line(shown, lesion.crop) > MEASURED
         if self._rules.glare is None:
             return False
         clipped = float((shown.max(axis=2) >= CLIPPED)[lesion.crop].mean())

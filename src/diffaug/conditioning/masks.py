@@ -32,9 +32,9 @@ DRAFT = 352  # px; longest side of the frames on which requests are drawn. Large
 Values = TypeVar("Values", Mask, Label)
 
 
-def draw_transform(rng: np.random.Generator) -> MaskTransform:
-    """Draw a scale from SCALES, an angle of up to TURN, a flip every other time, and shifts of up to ELASTIC."""
-    scale, angle = float(np.exp(rng.uniform(*np.log(SCALES)))), float(rng.uniform(-TURN, TURN))
+def draw_transform(rng: np.random.Generator, turn: float = TURN) -> MaskTransform:
+    """Draw a scale from SCALES, an angle of up to `turn`, a flip every other time, and shifts of up to ELASTIC."""
+    scale, angle = float(np.exp(rng.uniform(*np.log(SCALES)))), float(rng.uniform(-1, 1)) * turn
     flip, elastic = bool(rng.random() < 0.5), float(rng.uniform(0.0, ELASTIC))
     return MaskTransform(round(scale, 4), round(angle, 2), flip, round(elastic, 4), int(rng.integers(2**31)))
 
@@ -112,13 +112,19 @@ class MaskEntry(Lesion):
 
 @dataclass(frozen=True)
 class MaskBank:
-    """Every lesion of every annotated training mask."""
+    """Every lesion of every annotated training mask.
+
+    Attributes:
+        entries: The lesions.
+        turn: Degrees that a mask is turned by, at most, to either side.
+    """
 
     entries: tuple[MaskEntry, ...]
+    turn: float = TURN
 
     @classmethod
-    def from_cases(cls, cases: Sequence[Case]) -> "MaskBank":
-        """Read the masks of annotated training cases.
+    def from_cases(cls, cases: Sequence[Case], turn: float = TURN) -> "MaskBank":
+        """Read the masks of annotated training cases, which are turned by at most so many degrees.
 
         Raises:
             DataError: A case is of val or test, or has no mask.
@@ -131,7 +137,7 @@ class MaskBank:
                 f"a mask bank needs a lesion of {LEAST_PIXELS} px or more: none of {len(ordered)} training masks has "
                 "one; annotate more cases"
             )
-        return cls(entries)
+        return cls(entries, turn)
 
     def entry(self, case: str, component: int) -> MaskEntry:
         """Return one lesion of one case.
@@ -167,7 +173,7 @@ class MaskBank:
         """
         sums = np.cumsum(np.ones(len(self.names)) if weights is None else weights)
         lesions = self._by_case[self.names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]]
-        return lesions[int(rng.integers(len(lesions)))], draw_transform(rng)
+        return lesions[int(rng.integers(len(lesions)))], draw_transform(rng, self.turn)
 
     @cached_property
     def _by_case(self) -> dict[str, tuple[MaskEntry, ...]]:

@@ -159,7 +159,7 @@ class Placer:
 
     def _own(self, old: MaskEntry, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
         """Return the outline of the lesion that is replaced, changed a little: it covers what few others cover."""
-        transform = draw_transform(rng)
+        transform = draw_transform(rng, self._bank.turn)
         return old, replace(transform, angle=round(OWN_TURN * transform.angle, 2), flip=False)
 
     def _placed(

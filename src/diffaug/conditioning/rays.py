@@ -18,6 +18,7 @@ Values = NDArray[np.float64]
 Rays = NDArray[np.intp]  # numbers of rays
 RAYS = 128  # directions in which an outline is measured
 SMOOTH = 1.5  # rays; of the Gaussian that smooths the measured lengths
+UPRIGHT = (0.0,)  # degrees; for images whose lesions keep their upper side
 TURNS = tuple(range(-30, 31, 6))  # degrees that an example may be turned by: light and gravity keep their directions
 
 

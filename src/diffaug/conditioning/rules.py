@@ -73,6 +73,11 @@ class FrameRules:
         """The rules that apply."""
         return tuple(rule for rule in NAMES if getattr(self, rule) is not None)
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether down is away from the probe: lesions keep their upper side, and change what lies below them."""
+        return self.domain == "ultrasound"
+
     def at(self, rule: str, level: float | None) -> "FrameRules":
         """Return the rules with one of them at another level, or out of force."""
         return replace(self, **{rule: level})  # type: ignore[arg-type]

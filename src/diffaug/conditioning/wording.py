@@ -105,15 +105,15 @@ class Wording:
         mask_case = placed.entry.case
         if prompt := self.cases[mask_case].prompt:
             return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
-        around, besides = look.around, placed.background
+        around, place = look.around, (options, placed.background, placed.transform.flip)
         if self.library is None:
-            example = self.examples.draw(placed.entry, aim, around, mask, area, rng, options=options, besides=besides)
+            example = self.examples.draw(placed.entry, aim, around, mask, area, rng, None, *place)
             prompt = describe_words(self.examples.words_at(example, around) | measured)
             return placed.request(index, seed, prompt, size, aim=aim, example=example)
         given = measured | {"contrast": LOW if LOW in aim else ""}
         draft = draw_prompt(self.library, rng, given, settings=False, grey=self.grey, known=self.known)
         prompt, unknown = with_known_words(draft, self.known)
-        example = self.examples.draw(placed.entry, aim, around, mask, area, rng, draft.words, options, besides)
+        example = self.examples.draw(placed.entry, aim, around, mask, area, rng, draft.words, *place)
         more = {"findings": draft.findings, "unknown_words": unknown}
         return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
 
@@ -128,5 +128,6 @@ class Wording:
         """
         around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
         mask, rng = self.bank.entry(request.mask_case, request.component), np.random.default_rng((request.seed, 3))
-        example = self.examples.draw(mask, request.aim, around, new, area, rng, words, options, request.background)
+        place = options, request.background, request.transform.flip
+        example = self.examples.draw(mask, request.aim, around, new, area, rng, words, *place)
         return replace(request, prompt=describe_words(words), example=example)

@@ -19,6 +19,10 @@ from diffaug.data.lesions import CORNERS
 STROKE, PALE_INK, DIM = 9.0, 25.0, 40.0  # L* above the surroundings, largest chroma, least L* of written strokes
 INK, LEAST_INK = 30.0, 110.0  # of 255; the weakest channel of letters above the surroundings, and at least
 STROKE_WIDTH = 0.06  # of a lesion's diameter; strokes drawn across it are no wider than about twice that
+MARK, MARK_WIDTH = (
+    130.0,
+    7,
+)  # grey levels by which marks are lighter than tissue, and the px that a stroke is narrower than
 DRAWN = 18.0  # of 255; lines that are drawn across a lesion are so much lighter than what surrounds them
 LETTERS = 4  # marks that make a line
 LEVEL, APART = 0.12, 1.2  # of a letter's height; by which tops and bottoms differ, and the gap to the next, at most
@@ -160,6 +164,19 @@ def longest_line(image: Pixels, lesion: Mask) -> float:
         columns = np.rint(np.linspace(left, right, round(length) + 1)).astype(int)
         longest = max(longest, length / diameter * float(ink[rows, columns].mean()))
     return longest
+
+
+def marks_on(image: Pixels, lesion: Mask) -> float:
+    """Return the number of a lesion's pixels that are far lighter than what surrounds them, over its diameter in px.
+
+    The crosses and numbers of calipers are such pixels, and so are the lines of a box.
+
+    Args:
+        image: Shape (H, W, 3).
+        lesion: Shape (H, W), not empty.
+    """
+    drawn = raised(image.min(axis=2).astype(np.float32), MARK_WIDTH) > MARK
+    return float(np.count_nonzero(drawn & lesion) / np.sqrt(4 * np.count_nonzero(lesion) / np.pi))
 
 
 def unwritten(image: Pixels, field: Mask, rules: FrameRules = ENDOSCOPIC) -> Mask:

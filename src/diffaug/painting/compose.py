@@ -26,6 +26,11 @@ def region_of(new: Mask, old: Mask, band: float) -> Mask:
     return np.asarray(ndimage.distance_transform_edt(~(new | old)) <= band)
 
 
+def halo_width(mask: Mask, share: float) -> float:
+    """Return the width in px of what an example brings along of its tissue: a share of the radius of equal area."""
+    return share * float(np.sqrt(np.count_nonzero(mask) / np.pi))
+
+
 def reach_of(region: Mask, field: Mask, band: float) -> Mask:
     """Return what the painter fills: the region, and what lies outside the field of view within a band (px) of it.
 

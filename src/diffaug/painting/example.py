@@ -10,6 +10,7 @@ the mask's. It brings a rim of its own tissue along, and takes on the light of t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,16 @@ from torch.nn import functional as F
 from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
 from diffaug.data.images import Mask, Pixels
-from diffaug.painting.compose import blending_weight
+from diffaug.painting.below import with_effect_below
 from diffaug.painting.light import in_detail_of, relit
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
 UPRIGHT = Alignment()
-RIM = 1.0  # of the band; what a moved lesion shows of the tissue around it, blended into the background
-SHARP = 0.15  # of the rim; width over which what is no tissue around an example is left out
+COARSE, FINE = (0.3, 1.0), (0.3, 0.75)  # of the halo; where coarse and fine structure begin to fade, and are gone
+FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
+LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
+SHARP = 0.15  # of the halo; width over which what is no tissue around an example is left out
 INEXACT = 2.0  # px, of the window or the source, the larger, by which a moved outline may miss the mask's
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
 
@@ -156,13 +159,15 @@ def moved_example(
     background: Pixels,
     new: Mask,
     usable: Mask,
-    band: float,
+    halo: float,
     own: bool = False,
+    depth: float = 0.0,
 ) -> Pixels:
     """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
-    The lesion comes with a rim of its own tissue, blended into the background over the band. It is as sharp as the
-    tissue that it comes to.
+    The lesion comes with a halo of its own tissue: its contact shadow, its base, the folds that it bends. Both take on
+    the light of the place as it is beyond the halo. Coarse structure fades into the background over the whole halo,
+    fine structure over a part of it, so that no texture is seen twice. It is as sharp as the tissue that it comes to.
 
     Args:
         example: The lesion.
@@ -171,15 +176,43 @@ def moved_example(
         background: The window without the lesions that are painted over, (side, side, 3), in pixels of any size.
         new: The new lesion, (side, side).
         usable: Where the background shows tissue, (side, side).
-        band: Blending band, px of the window as given.
+        halo: Its width, px of the window as given.
         own: Whether the new lesion is the example's own outline, moved as the points say.
+        depth: How far below itself the lesion darkens or brightens an ultrasound image, px of the window; 0 is not.
     """
     patch, lit = example.at(points, step, new, own)
     away = ndimage.distance_transform_edt(~new)
-    around = (away > 0.5 * band) & (away <= 2 * band) & lit & usable
+    around = (away > LIGHT_OF[0] * halo) & (away <= LIGHT_OF[1] * halo) & lit & usable
     place = background.astype(np.float32)
+    if depth:
+        place = with_effect_below(place, usable, patch, lit, new, depth)
     patch = in_detail_of(relit(patch, place, around, new), place, around)
-    shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * RIM * band)
-    weight = blending_weight(away <= RIM * band, RIM * band) * np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1))
-    mixed = np.clip(background * (1 - weight[..., None]) + patch * weight[..., None], 0, 255)
-    return np.asarray(np.rint(mixed), dtype=np.uint8)
+    shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * halo)
+    shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1))
+    coarse, fine = (shown * falling(away / halo, *ends) for ends in (COARSE, FINE))
+    mixed = in_two_scales(place, patch, coarse, fine, FINER * halo)
+    return np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)
+
+
+def falling(values: NDArray[Any], high: float, low: float) -> NDArray[Any]:
+    """Return 1 up to `high`, 0 from `low` on, and a cubic step between."""
+    share = np.clip((low - values) / (low - high), 0, 1)
+    return np.asarray(share**2 * (3 - 2 * share))
+
+
+def in_two_scales(
+    place: NDArray[Any], patch: NDArray[Any], coarse: NDArray[Any], fine: NDArray[Any], sigma: float
+) -> NDArray[Any]:
+    """Blend a patch into a place, (h, w, 3): each scale of structure by weights of its own.
+
+    Args:
+        place: What is there, (h, w, 3).
+        patch: What comes there, (h, w, 3).
+        coarse: Its share of what a Gaussian leaves, (h, w); where it is 1 all structure is the patch's.
+        fine: Its share of what the Gaussian removes, (h, w).
+        sigma: Of the Gaussian, px.
+
+    Source: Burt and Adelson 1983, "A multiresolution spline with application to image mosaics", here with two bands.
+    """
+    smooth = ndimage.gaussian_filter(patch - place, (sigma, sigma, 0))
+    return np.asarray(place + smooth * coarse[..., None] + (patch - place - smooth) * fine[..., None])

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffaug.conditioning.attributes import longer_side
+from diffaug.conditioning.attributes import bounding_box, longer_side
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.request import RequestMasks
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import size_class
 from diffaug.data.manifest import RemovedRegion
-from diffaug.painting.compose import band_width, reach_of, region_of, without_border
+from diffaug.painting.below import share_below
+from diffaug.painting.compose import band_width, halo_width, reach_of, region_of, without_border
 from diffaug.painting.window import CONTEXT, Window, resized, window_around
 
+LIT = 0.8  # of the halo; by so much a window is wider than its region, to show the light of the place
+LEAST_SHARE = 0.01  # of an effect below a lesion; less of it is left out of the region
 FINEST = 4  # times the painter's pixels; an example is moved in pixels no finer than these
 
 
@@ -33,10 +36,14 @@ class Layout:
         size_bin: Size class of the new lesion.
         negative: Whether lesion-free tissue is painted where the new mask lies.
         fold: The validator that looks at it, which has not seen the case of its mask; None asks all of them.
-        region: Where the result may differ from the background, (H, W).
-        reach: What the painter fills: the region, and what lies beside it outside the field of view.
+        region: Where the result may differ from the background, (H, W): the masks and the blending band around them,
+            or the halo of the new one where that is wider, and what it darkens or brightens below itself.
+        reach: What the painter fills, (H, W): masks and blending band, and what lies beside them outside the field of
+            view.
         field: Field of view; nothing outside it changes.
         band: Width of the blending band, px.
+        halo: Width of what an example brings along of the tissue around it, px.
+        depth: How far below itself the new lesion changes an ultrasound image, px; 0 in others.
         window: The square that is painted.
         tissue: The window's pixels with border and overlays filled, (s, s, 3).
         start: What sampling starts from, in pixels as fine as the painter's or finer; None is noise alone.
@@ -57,11 +64,18 @@ class Layout:
     reach: Mask
     field: Mask
     band: float
+    halo: float
+    depth: float
     window: Window
     tissue: Pixels
     start: Pixels | None = None
     removed: tuple[RemovedRegion, ...] = ()
     covered: bool = True
+
+    @property
+    def shown(self) -> Pixels:
+        """What the painter sees around what it fills, (s, s, 3) in pixels of any size: the start, or the tissue."""
+        return self.tissue if self.start is None else self.start
 
     @property
     def remains(self) -> float:
@@ -87,6 +101,8 @@ def layout_of(
     negative: bool = False,
     fold: int | None = None,
     removed: tuple[RemovedRegion, ...] = (),
+    halo: float = 0.0,
+    depth: float = 0.0,
 ) -> Layout:
     """Lay a painting out: its region, its band, and a window of a size that is drawn from the seed.
 
@@ -102,17 +118,27 @@ def layout_of(
         negative: Whether lesion-free tissue is painted.
         fold: Which validator looks at it; None is all of them.
         removed: What was painted away on the background before.
+        halo: Width of what an example brings along of the tissue around it, a share of the radius of the new lesion's
+            area; 0 leaves it at the blending band.
+        depth: How far below itself the new lesion changes the image, a share of its height.
     """
     band = band_width(masks.new, BAND)
-    region = region_of(masks.new, masks.old, band) & field
+    filled = region_of(masks.new, masks.old, band) & field
+    width = max(band, halo_width(masks.new, halo))
+    top, _, bottom, _ = bounding_box(masks.new)
+    reached = region_of(masks.new, masks.new, width)
+    if depth:
+        reached |= share_below(masks.new, depth * (bottom - top)) > LEAST_SHARE
+    region = filled | (reached & field & ~(masks.label & ~masks.new))
     context = float(np.random.default_rng((seed, 1)).uniform(*CONTEXT))
-    window = window_around(masks.new | masks.old, context, least=max(32, longer_side(region) + 4))
-    reach = reach_of(region, field, band)
+    side = min(round(context * longer_side(masks.new | masks.old)), max(field.shape))
+    window = window_around(region, 1.0, least=max(32, side, longer_side(region) + round(LIT * width) + 4))
+    reach = reach_of(filled, field, band)
     tissue: Pixels = np.asarray(window.crop(without_border(background, field, reach)), dtype=np.uint8)
     size = size_bin or size_class(float(masks.new.mean()))
     return Layout(
         index, background, masks, classes & (not negative), prompt, seed, size, negative, fold,
-        region, reach, field, band, window, tissue, removed=removed,
+        region, reach, field, band, width, depth * (bottom - top), window, tissue, removed=removed,
     )  # fmt: skip
 
 

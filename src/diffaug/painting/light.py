@@ -1,9 +1,9 @@
 """Light: what is moved from one place to another takes on the light of the place, along its whole border.
 
-The quotient of the light of both, known around the border, is carried into the inside as a membrane: the harmonic
-function with these values at the border; that of their colours is one for the whole. What is moved, times that
-quotient, keeps its own structure and meets the light of the place at the border, as gradient-domain blending does, here
-in the logarithm, where light is a factor.
+The quotient of the brightness of both, known around the border, is carried into the inside as a membrane: the harmonic
+function with these values at the border; the difference of their colours is one for the whole. What is moved, times
+that quotient, keeps its own structure and meets the light of the place at the border, as gradient-domain blending does,
+here in the logarithm, where light is a factor.
 
 Source: Perez, Gangnet and Blake 2003, "Poisson image editing", Sec. 3 (seamless cloning as a membrane).
 """
@@ -22,15 +22,19 @@ from diffaug.data.images import Mask, is_grey
 Values = NDArray[np.float32]
 CELLS = 48  # of the grid on which a membrane is solved, a side
 LEVEL = 6.0  # grey levels that are added to both colours of a quotient: black has no ratio
-BRIGHTER, TINTED = 0.6, 0.25  # most that light and colour change, natural logarithm
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # brightness of red, green and blue, ITU-R BT.601
+BRIGHTER = 0.6  # most that the light changes, natural logarithm
+TINT, TINTED = 0.8, 0.35  # share of the colour's difference that is made up for, and the most of it, over brightness
+GREY = 0.1  # least length of the tissue's colour over its brightness: tissue that is grey says nothing of paler colours
 VARIES = 0.3  # most that the light differs from its median along the border, natural logarithm
 GLARE, BRIGHT = 160.0, 225.0  # grey level of the lightest channel, where a highlight begins and is complete
 PALE, WHITE = 0.72, 0.92  # the darkest channel over the lightest, where a highlight begins and is complete
-LIGHTEST = 215.0  # grey level to which the lighter part of what is moved may be lit; what is as light stays so
+LIGHTEST = 245.0  # grey level to which the lighter part of what is moved may be lit; what is as light stays so
 DETAILS = (1.0, 2.0)  # px; widths of the Gaussians between which structure is compared
 SOFTER, SHARPER = 0.4, 1.2  # least and most that it is multiplied by
 FAINT = 0.15  # grey levels that are added to both, so that nothing is divided by nearly nothing
 LEAST_AROUND = 60  # px of tissue that say how sharp a place is
+EXPOSED = 0.1  # of the body's radius; the Gaussian that what limits its light is smoothed by at its border
 LIGHTER = 0.8  # quantile of its colours that counts as that part
 
 
@@ -61,8 +65,41 @@ def membrane(values: NDArray[Any], known: Mask) -> Values:
     return flat.reshape(values.shape).astype(np.float32)
 
 
+def brightness(values: NDArray[Any]) -> Values:
+    """Return the brightness of colours, (h, w, 1), grey levels at least 0."""
+    return np.asarray(np.maximum(values.astype(np.float32) @ LUMA, 0)[..., None], dtype=np.float32)
+
+
+def tinted(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
+    """Return a patch whose colours meet those of a place as far as they go, (h, w, 3), as bright as it was.
+
+    What of a colour differs from grey, over its brightness, is the same in any light. The difference of both tissues in
+    it is added to what is as colourful as the tissue, and less to what is paler: white stays white. A factor for each
+    channel would turn pale lesions blue, since tissue has little blue, and its factor is large.
+
+    Args:
+        patch: What is moved, (h, w, 3), grey levels.
+        place: What was there, (h, w, 3).
+        around: Where both show tissue, (h, w); if nothing does, nothing changes.
+    """
+    if not around.any():
+        return patch.astype(np.float32)
+    light = brightness(patch)
+    own, other = (chroma(np.median(values[around], axis=0)) for values in (patch, place))
+    shift = TINT * (other - own)
+    shift *= min(1.0, TINTED / max(float(np.abs(shift).max()), 1e-6))
+    size = np.linalg.norm(chroma(patch), axis=2, keepdims=True) / max(float(np.linalg.norm(own)), GREY)
+    return np.asarray(np.maximum(patch + (light + LEVEL) * np.minimum(size, 1) * shift, 0), dtype=np.float32)
+
+
+def chroma(colours: NDArray[Any]) -> NDArray[Any]:
+    """Return what of colours, (..., 3), is not grey, over their brightness."""
+    light = np.maximum(colours @ LUMA, 0)[..., None] + LEVEL
+    return np.asarray((colours + LEVEL) / light - 1)
+
+
 def light_quotient(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
-    """Return what a patch is multiplied by to take on the light of a place, (h, w, 3).
+    """Return what a patch is multiplied by to take on the light of a place, (h, w, 1).
 
     Args:
         patch: What is moved there, (h, w, 3), grey levels.
@@ -70,12 +107,11 @@ def light_quotient(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Va
         around: Where both show tissue, (h, w); if nothing does, the quotient is 1.
     """
     if not around.any():
-        return np.ones(patch.shape, dtype=np.float32)
-    ratio = np.log((np.maximum(place, 0) + LEVEL) / (np.maximum(patch, 0) + LEVEL)).astype(np.float32)
-    usual = np.median(ratio[around], axis=0)
-    light = float(usual.mean())
-    middle = float(np.clip(light, -BRIGHTER, BRIGHTER)) + np.clip(usual - light, -TINTED, TINTED)
-    local = np.clip((ratio - usual).mean(axis=2, keepdims=True), -VARIES, VARIES)
+        return np.ones((*around.shape, 1), dtype=np.float32)
+    ratio = np.log((brightness(place) + LEVEL) / (brightness(patch) + LEVEL))
+    usual = float(np.median(ratio[around]))
+    middle = float(np.clip(usual, -BRIGHTER, BRIGHTER))
+    local = np.clip(ratio - usual, -VARIES, VARIES)
     cells = min(CELLS, around.shape[0]), min(CELLS, around.shape[1])
     weighed = np.concatenate([local * around[..., None], around[..., None]], axis=2).astype(np.float32)
     grid = F.adaptive_avg_pool2d(torch.from_numpy(weighed).permute(2, 0, 1)[None], cells)[0].permute(1, 2, 0).numpy()
@@ -90,8 +126,7 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
     """Return a patch in the light of a place, (h, w, 3), not clipped.
 
     Highlights keep their own lightness and colour, since they show the lamp and not the tissue. The lighter part of the
-    body is lit no further than a camera would expose it, and none of its colours passes one that it was weaker than:
-    with more, a pale lesion would be white all over, or blue.
+    body is lit no further than a camera would expose it: with more, a pale lesion would be white all over.
 
     Args:
         patch: What is moved there, (h, w, 3), grey levels.
@@ -100,12 +135,16 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
         body: What is moved, without what surrounds it, (h, w).
     """
     gain = light_quotient(patch, place, around)
+    coloured = tinted(patch, place, around)
     if body.any():
-        own, usual = np.quantile(patch[body], LIGHTER, axis=0), np.median(gain[body], axis=0)
-        gain = gain * (_exposed(own, own * usual) / np.maximum(own * usual, 1.0)).astype(np.float32)
+        own, usual = np.quantile(patch[body], LIGHTER, axis=0), float(np.median(gain[body]))
+        lit = np.quantile(coloured[body], LIGHTER, axis=0) * usual
+        least = min(1.0, max(LIGHTEST, float(own.max())) / max(float(lit.max()), 1.0))
+        soft = ndimage.gaussian_filter(body.astype(np.float32), EXPOSED * float(np.sqrt(body.sum() / np.pi)))
+        gain = gain * (1 - (1 - least) * soft[..., None])
     glare = _glare(patch)
     white = np.maximum(gain.mean(axis=2, keepdims=True), 0.9)
-    return np.asarray(patch * (gain * (1 - glare) + white * glare), dtype=np.float32)
+    return np.asarray(gain * coloured * (1 - glare) + white * patch * glare, dtype=np.float32)
 
 
 def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
@@ -140,11 +179,3 @@ def _glare(patch: NDArray[Any]) -> NDArray[Any]:
     light, dark = patch.max(axis=2, keepdims=True), patch.min(axis=2, keepdims=True)
     bright = np.clip((light - GLARE) / (BRIGHT - GLARE), 0, 1)
     return np.asarray(bright * np.clip((dark / np.maximum(light, 1) - PALE) / (WHITE - PALE), 0, 1))
-
-
-def _exposed(own: NDArray[Any], lit: NDArray[Any]) -> NDArray[Any]:
-    """Return a lit colour, (3,), within what a camera exposes, in the order of the colour's own channels."""
-    order = np.argsort(-own, kind="stable")
-    kept = lit.copy()
-    kept[order] = np.minimum.accumulate(kept[order])
-    return np.asarray(kept * min(1.0, max(LIGHTEST, float(own.mean())) / max(float(kept.mean()), 1.0)))

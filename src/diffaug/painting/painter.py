@@ -143,7 +143,7 @@ class Painter:
         if not layouts:
             return []
         side, model = self.model.window, self.model
-        images = torch.cat([image_of(layout.tissue, side) for layout in layouts])
+        images = torch.cat([image_of(layout.shown, side) for layout in layouts])
         filled = torch.cat([window_mask(layout.reach, layout.window, side) > 0.25 for layout in layouts])
         masks = torch.cat([window_masks(layout.classes, layout.window, side) for layout in layouts])
         scale = torch.tensor([scale_of(one.window.side, one.region.shape, model.latent_side) for one in layouts])
@@ -167,7 +167,8 @@ class Painter:
 
     def fine_region(self, layout: Layout) -> Tensor:
         """Return where a layout is painted, at the validator's side, (1, s, s)."""
-        region = (window_mask(layout.region, layout.window, self.model.window) > 0.25).float()
+        filled = layout.reach & layout.field
+        region = (window_mask(filled, layout.window, self.model.window) > 0.25).float()
         return F.max_pool2d(region, self.model.cell // UPSCALE)[0]
 
     @property

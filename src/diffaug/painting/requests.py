@@ -34,6 +34,8 @@ from diffaug.painting.tissue import filled
 from diffaug.painting.window import window_mask
 from diffaug.validator.gate import Gate
 
+HALO = 0.4  # of the radius of a new lesion's area; width of what its example brings along of the tissue around it
+DEPTH = 1.2  # of the height of a new lesion; how far below itself it changes an ultrasound image
 REST = 0.1  # of the area of a new lesion; so much of an old one is hidden well enough by mirrored tissue
 REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
 
@@ -62,7 +64,7 @@ class LayoutMaker:
         laid = layout_of(
             background, masks, masks.new_classes(self.drawer.classes), view,
             prompt=request.prompt, seed=request.seed, index=request.index, size_bin=request.size_bin,
-            negative=request.negative, fold=self.fold(request), removed=removed,
+            negative=request.negative, fold=self.fold(request), removed=removed, **self._effect(request),
         )  # fmt: skip
         if self.from_noise:
             return laid
@@ -71,6 +73,15 @@ class LayoutMaker:
         bare = self._without_old(request.background, laid)
         example = self._example(request, laid, tissue_of(bare, self.side))
         return replace(laid, start=example, covered=bare.covered)
+
+    def _effect(self, request: Request) -> dict[str, float]:
+        """Return what an example brings along of the tissue around and below it, as `layout_of` takes it.
+
+        Of several new lesions in one picture none brings along more than its band, so that none shows in another.
+        """
+        if request.negative or self.from_noise or self.drawer.domain.stays_in_place or self.drawer.per_case > 1:
+            return {}
+        return {"halo": HALO, "depth": DEPTH if self.drawer.domain.rules.is_upright else 0.0}
 
     def fold(self, request: Request) -> int:
         """Return which validator has not seen the case of a request's mask; of a negative, that of its background."""
@@ -129,12 +140,13 @@ class LayoutMaker:
             points = origin_points(entry, request.transform, frame, points - corner[:, None, None])
         else:
             points = source_points(points, *self._outlines(request, layout, source))
-        small, usable = (
-            np.asarray(window_mask(mask, layout.window, side)[0, 0].numpy() > 0.5) for mask in (new, layout.field)
-        )
+        free = layout.field & ~(layout.masks.label & ~new)
+        small, usable = (np.asarray(window_mask(mask, layout.window, side)[0, 0].numpy() > 0.5) for mask in (new, free))
         scale = side / layout.window.side
         step = scale_of_outline(source.lesion, new) / scale
-        return moved_example(source, points, step, tissue, small, usable, layout.band * scale, own)
+        return moved_example(
+            source, points, step, tissue, small, usable, layout.halo * scale, own, layout.depth * scale
+        )
 
     def _is_own(self, request: Request) -> bool:
         """Tell whether a lesion lies on its own mask, so that both are transformed alike."""
@@ -148,13 +160,15 @@ class LayoutMaker:
         outlines = [*nested, (source.lesion, masks.new)]
         if drawer.domain.stays_in_place:
             return outlines, UPRIGHT
-        return outlines, aligned(*(ray_lengths(mask, centre_of(mask)) for mask in outlines[-1]))
+        source_rays, target_rays = (ray_lengths(mask, centre_of(mask)) for mask in outlines[-1])
+        return outlines, aligned(source_rays, target_rays, drawer.examples.turns)
 
     def _example_of(self, lesion: tuple[str, int]) -> Example:
         """Return what is moved of a lesion of a case."""
         backgrounds = self.drawer.backgrounds
         field, mask = backgrounds.field(lesion[0]), self.drawer.bank.entry(*lesion).in_frame()
-        return Example.of(without_border(backgrounds.image(lesion[0]), field, mask), field, mask)
+        others = backgrounds.lesion(lesion[0]) & ~mask
+        return Example.of(without_border(backgrounds.image(lesion[0]), field, mask), field & ~others, mask)
 
 
 def example_of(request: Request) -> tuple[str, int]:
