@@ -49,7 +49,13 @@ def read_contents(folder: Path, file: str) -> dict[str, Any] | None:
     path = folder / file
     if not path.is_file():
         return None
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(
+            f"{file} says what a folder holds, and is damaged: {error}; if nobody has a copy, remove the folder and "
+            "make it again"
+        ) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("identity"), dict):
         raise ConfigError(
             f"a run folder is read and continued by the version that made it: {path} is of another version of diffaug; "

@@ -314,6 +314,46 @@ def test_a_run_whose_file_was_cut_off_is_one_line_of_error(study, inputs, name):
     run_study(dataset, study, [synthetic], CONFIG)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_damaged_files_that_a_study_keeps_are_made_again(study, finished, inputs, share):
+    kept = ("profiles.json", "duplicates.json", "base_seen.json", "scores.jsonl", "runs/selected-1.pool.json")
+    for name in (*kept, "summary.json", "cases.csv"):
+        data = (study / name).read_bytes()
+        (study / name).write_bytes(data[: int(share * len(data))])
+    (study / "runs" / "selected-1.jsonl").unlink()  # the scores are asked for
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"data": 3}', b"[" * 3000, b"\xff\xfe", b"9" * 5000])
+def test_a_file_of_a_study_of_other_types_is_made_again(study, finished, inputs, damage):
+    for name in ("profiles.json", "duplicates.json", "base_seen.json", "runs/real-0.pool.json"):
+        (study / name).write_bytes(damage)
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
+def test_a_damaged_checkpoint_of_a_study_starts_its_run_again(tmp_path, inputs, finished, monkeypatch):
+    monkeypatch.setattr("diffaug.training.loop.CHECKPOINT_SECONDS", -1.0)
+    out, config = tmp_path / "out", CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
+    real_check, done = segmenter.check_finite, iter(range(100))
+
+    def stop(*arguments):
+        if next(done) == 3:
+            raise KeyboardInterrupt
+        real_check(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segmenter, "check_finite", stop)
+        run_study(inputs[0], out, [], config)
+    checkpoint = out / "runs" / "real-0.checkpoint"
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))  # opens, and is half zeros
+    run_study(inputs[0], out, [], config)
+    weights = [(folder / "runs" / "real-0.safetensors").read_bytes() for folder in (out, finished)]
+    assert weights[0] == weights[1]
+
+
 def test_a_study_that_tests_on_nothing_is_refused(tmp_path, inputs):
     with pytest.raises(StudyError, match="--test is empty; name val"):
         run_study(inputs[0], tmp_path / "out", [], CONFIG, test=())

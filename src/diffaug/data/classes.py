@@ -14,6 +14,7 @@ from diffaug.data.case import LabelClass
 from diffaug.data.folder import CLASSES
 from diffaug.data.images import Label
 from diffaug.errors import ConfigError, DataError
+from diffaug.names import plain_name
 
 BACKGROUND = "background"  # the name whose values belong to no class
 HIGHEST = 65535  # the largest value that is read; written values are at most 255
@@ -140,7 +141,8 @@ def classes_from_json(names: Any, where: object) -> tuple[LabelClass, ...]:
         values = given if isinstance(given, list) else [given]
         lowest = 0 if name == BACKGROUND else 1
         known = values and all(type(value) is int and lowest <= value <= HIGHEST for value in values)
-        if not known or not name.strip():
+        plain_name(name, f"a class in {where}")
+        if not known:
             raise DataError(
                 f"a class has a name and values from 1 to {HIGHEST}: {where} has {name!r}: {given!r}; correct it"
             )

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, write_csv, write_text
 from diffaug.data.case import LESION, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.split import shuffled
 from diffaug.errors import ConfigError, DataError
+from diffaug.names import Inside, check_distinct, plain_name
 
 TABLE = "cases.csv"
 CLASSES = "classes.json"
@@ -120,12 +121,11 @@ def read_dataset(folder: PathLike) -> Dataset:
     folder = Path(folder)
     table = folder / TABLE
     rows, classes = _read_rows(table), read_classes(folder)
-    cases = tuple(_case_of_row(folder, number, row, classes) for number, row in enumerate(rows, start=2))
+    place = Inside(folder)
+    cases = tuple(_case_of_row(place, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
         raise DataError(f"a data set needs cases: {table} lists none; import images first")
-    repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
-    if repeated:
-        raise DataError(f"ids must be unique: {table} lists {repeated[0]} more than once; rename one of the cases")
+    check_distinct((case.id for case in cases), table)
     for case in cases:
         _check_files(case, table)
     return Dataset(folder, cases)
@@ -154,16 +154,15 @@ def read_classes(folder: Path) -> tuple[LabelClass, ...]:
         raise DataError(f'{CLASSES} must name classes with their values, such as {{"disc": [1, 2]}}: {path} does not')
     for name, values in classes.items():
         known = isinstance(values, list) and values and all(type(value) is int and 0 < value < 256 for value in values)
-        if not known or not name.strip():
+        plain_name(name, f"a class in {path}")
+        if not known:
             raise DataError(f"a class has a name and values from 1 to 255: {path} has {name!r}: {values!r}; correct it")
     return tuple(LabelClass(name, tuple(values)) for name, values in classes.items())
 
 
-def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
-    where = f"{folder / TABLE} row {number}"
-    name, split = row["id"].strip(), row["split"].strip()
-    if not name or not {"/", "\\", "\0"}.isdisjoint(name) or name in (".", ".."):
-        raise DataError(f"an id must be a name without slashes: {where} has {row['id']!r}; rename the case")
+def _case_of_row(place: Inside, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
+    where = f"{place.folder / TABLE} row {number}"
+    name, split = plain_name(row["id"].strip(), f"the id of {where}"), row["split"].strip()
     if split not in SPLITS:
         raise DataError(f"a split must be one of {', '.join(SPLITS)}: case {name} has {split!r} ({where}); correct it")
     if not row["image"]:
@@ -178,21 +177,14 @@ def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[
         )
     return Case(
         id=name,
-        image=_path_of_cell(folder, row["image"], name),
-        mask=_path_of_cell(folder, row["mask"], name) if row["mask"] else None,
+        image=place.path(row["image"], f"the image of case {name} in {TABLE}"),
+        mask=place.path(row["mask"], f"the mask of case {name} in {TABLE}") if row["mask"] else None,
         group=row["group"] or name,
         split=split,
         prompt=row["prompt"],
         attributes={key: _number(row[key], key, name) for key in row if key not in COLUMNS and row[key].strip()},
         classes=classes,
     )
-
-
-def _path_of_cell(folder: Path, cell: str, case: str) -> Path:
-    path = PurePosixPath(cell)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"paths in {TABLE} must lie inside the folder: case {case} has {cell!r}; copy the file into it")
-    return folder / path
 
 
 def _number(cell: str, column: str, case: str) -> float:

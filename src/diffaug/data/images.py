@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from diffaug.artifacts import atomic_path
 from diffaug.errors import DataError, ShapeError
+from diffaug.names import PICTURES
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 Mask = NDArray[np.bool_]  # (H, W), True = lesion
@@ -36,7 +37,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+SUFFIXES = PICTURES
 LOSSY = (".jpg", ".jpeg")
 CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wavelet stands (ISO 15444-1, A.6.1)
 REVERSIBLE = 1  # the value of a lossless wavelet
@@ -315,9 +316,15 @@ def check_mask(mask: Mask, frame: tuple[int, ...] | None = None) -> None:
         raise DataError(f"a mask is boolean, True inside the lesion: this one holds {mask.dtype}; pass mask > 0")
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone."""
-    with atomic_path(path) as partial:
+def write_png(path: Path, pixels: NDArray[np.uint8], settled: bool = True) -> None:
+    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone.
+
+    Args:
+        path: The file.
+        pixels: What it is to hold.
+        settled: See `artifacts.atomic_path`.
+    """
+    with atomic_path(path, settled) as partial:
         Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
 
 

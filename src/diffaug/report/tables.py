@@ -1,15 +1,14 @@
 """A finished study as its tables say it: reads summary, cases, curve, costs and training; draws and writes nothing."""
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json
+from diffaug.artifacts import read_csv, read_json
 from diffaug.errors import DataError, StudyError
+from diffaug.names import Inside
 from diffaug.study.statistics import Comparison, differences
 
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
@@ -171,12 +170,17 @@ def read_cases(path: Path) -> tuple[TestedCase, ...]:
     """Read a study's cases.csv.
 
     Raises:
-        DataError: The file is missing or has no such columns.
+        DataError: The file is missing or has no such columns, or a prediction does not lie in the study's folder.
     """
+    place = Inside(path.parent)
+
+    def checked(text: str) -> str:
+        return text and place.picture(text, f"a prediction in {path.name}").relative_to(path.parent).as_posix()
+
     try:
         return tuple(
             TestedCase(
-                arm=row["arm"], case=row["case"], dice=float(row["dice"]), prediction=row["prediction"],
+                arm=row["arm"], case=row["case"], dice=float(row["dice"]), prediction=checked(row["prediction"]),
                 strata=tuple(filter(None, row["strata"].split(";"))),
             )
             for row in _rows(path)
@@ -198,8 +202,8 @@ def read_table(path: Path, optional: bool = False) -> list[dict[str, Any]]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return read_csv(path, ())
+    except DataError as error:
         raise _damaged(path, error) from None
 
 

@@ -116,7 +116,7 @@ def train(
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # passes are recorded on another one
-        optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report)
+        optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report, forgiving=True)
 
 
 def record_passes(network: "nn.Module", images: "Tensor") -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, read_json, write_json
+from diffaug.artifacts import PathLike, write_json
 from diffaug.compute.progress import tracked
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.manifest import accepted
 from diffaug.data.split import folds_by_group
+from diffaug.reading import read_kept
 from diffaug.runfolder import Contents, claim, held, holds, read_contents
 from diffaug.study import choose
 from diffaug.study.arms import Arm, ArmSpec, build_arms, check_size, default_arms, parse_arm, parse_arms
@@ -278,18 +279,26 @@ def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if seen is None else {**seen} | {name: len(seen[name]) for name in ("unannotated", "annotated")}
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What profiles.json keeps: measurements by case, and the digest of the data that they belong to."""
+
+    data: str
+    profiles: dict[str, Profile]
+
+
 def _stratify(out: Path, inputs: Inputs) -> tuple[float | None, tuple[dict[str, Any], ...]]:
     """Return the contrast cut of the training cases, and each tested case's measurements and strata.
 
     Measurements are kept in OUT/profiles.json, for the data with this digest.
     """
     path = out / "profiles.json"
-    kept = read_json(path) if path.exists() else {}
-    if kept.get("data") != inputs.data_digest:
+    kept = read_kept(path, _Measured)
+    if kept is None or kept.data != inputs.data_digest:
         cases: Sequence[Case] = (*inputs.train, *inputs.test)
-        measured = {case.id: profile(case).as_dict() for case in tracked(cases, len(cases), "measuring lesions")}
-        kept = {"data": inputs.data_digest, "profiles": measured}
-        write_json(path, kept)
-    profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
+        measured = {case.id: profile(case) for case in tracked(cases, len(cases), "measuring lesions")}
+        kept = _Measured(inputs.data_digest, measured)
+        write_json(path, {"data": kept.data, "profiles": {name: one.as_dict() for name, one in measured.items()}})
+    profiles = kept.profiles
     cut = contrast_cut(profiles[case.id] for case in inputs.train)
     return cut, tuple(record(case, profiles[case.id], cut) for case in inputs.test)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, read_json, write_json
+from diffaug.artifacts import PathLike, write_json
 from diffaug.compute.pool import Job
 from diffaug.compute.pool import workers as workers_of
 from diffaug.compute.progress import progress_bar
@@ -35,7 +35,7 @@ from diffaug.realism.critic import load_critic
 from diffaug.runfolder import claimed
 from diffaug.synthesis.obedience import Acted, acted, line_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
-from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of, workshop_of
+from diffaug.synthesis.shards import ROWS, generate_shard, seconds_of, shard_folder, thresholds_of, workshop_of
 from diffaug.synthesis.sheet import reasons_of, write_sheet
 from diffaug.validator.calibration import Calibration
 
@@ -165,7 +165,7 @@ def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str], learne
     write_seen(out, read_seen(plan.model))
     write_json(out / PROVENANCE, provenance_of(plan))
     write_sheet(out, rows)
-    summary = _summary(plan, rows, sum(read_json(folder / SECONDS) for folder in folders), notices)
+    summary = _summary(plan, rows, sum(seconds_of(folder) or 0.0 for folder in folders), notices)
     library = check_config(plan.config)
     findings = acted(rows, library, out, learned.rules)
     if findings or not is_generic(plan.config):
