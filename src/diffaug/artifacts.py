@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffaug.errors import ConfigError, StorageError
+from diffaug.errors import ConfigError, DiffaugError, StorageError
 from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_jsonl as read_jsonl  # noqa: PLC0414 - who writes files also reads them
@@ -26,6 +27,7 @@ from diffaug.reading import read_jsonl as read_jsonl  # noqa: PLC0414 - who writ
 PathLike = str | os.PathLike[str]  # what a public function takes for a path
 SETTLED = 1_000_000_000  # ns; a file that changed later may change again without a new time of change
 PACKAGES = ("diffaug", "torch", "diffusers", "transformers", "monai", "numpy", "scipy", "scikit-image", "pillow")
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # of the system, as Rust writes it
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,23 +48,36 @@ def make_folder(path: Path) -> Path:
 
 
 def storage_error(path: object, error: OSError) -> StorageError:
-    """Return what to tell of a file that could not be written."""
+    """Return what to tell of a file that could not be read or written."""
     reason = error.strerror or str(error)
-    fix = "free some space" if error.errno in FULL else "make it writable, or choose another folder"
-    return StorageError(f"files must be writable: {path}: {reason}; {fix}, then run the same command again")
+    fix = "free some space" if error.errno in FULL else "make it so, or choose another folder"
+    return StorageError(
+        f"files must be readable and writable: {path}: {reason}; {fix}, then run the same command again"
+    )
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn an error of the system, in a block that writes, into one line.
+def storing(path: Path | None = None) -> Iterator[None]:
+    """Turn an error of the system, in a block that writes, into one line; libraries in Rust have errors of their own.
+
+    Args:
+        path: What the line names; None for the file that the error names.
 
     Raises:
-        StorageError: The disk is full, or the file cannot be written.
+        StorageError: The disk is full, or a file cannot be written.
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise storage_error(path, error) from None
+        raise storage_error(path or error.filename or "a file", error) from None
+    except Exception as error:
+        found = OS_ERROR.search(str(error))
+        if found is None or isinstance(error, DiffaugError):
+            raise
+        number = int(found[1])
+        raise storage_error(path or "a file", OSError(number, os.strerror(number))) from None
 
 
 def sync(path: Path) -> None:

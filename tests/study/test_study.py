@@ -21,7 +21,7 @@ from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import accepted, lesions, read_rows, write_rows
-from diffaug.errors import ConfigError, DataError, StudyError
+from diffaug.errors import ConfigError, DataError, StorageError, StudyError
 from diffaug.report.page import write_report
 from diffaug.runfolder import held
 from diffaug.study import choose, derive
@@ -352,6 +352,16 @@ def test_a_damaged_checkpoint_of_a_study_starts_its_run_again(tmp_path, inputs, 
     run_study(inputs[0], out, [], config)
     weights = [(folder / "runs" / "real-0.safetensors").read_bytes() for folder in (out, finished)]
     assert weights[0] == weights[1]
+
+
+def test_a_full_disk_is_one_line_in_a_study_and_its_report(tmp_path, study, inputs, full_disk):
+    config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
+    with full_disk(), pytest.raises(StorageError, match=r"free some space") as error:
+        run_study(inputs[0], tmp_path / "out", [], config)
+    assert "\n" not in str(error.value)
+    with full_disk(), pytest.raises(StorageError, match=r"report.html: File too large"):
+        write_report(study)
+    assert not list(study.rglob("*.partial"))
 
 
 def test_a_study_that_tests_on_nothing_is_refused(tmp_path, inputs):

@@ -31,7 +31,7 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import read_manifest, read_rows
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.errors import ConfigError, DataError, FindingsError, ModelError, PlacementError
+from diffaug.errors import ConfigError, DataError, FindingsError, ModelError, PlacementError, StorageError
 from diffaug.models.checkpoints import read_words, seal
 from diffaug.painting.clearing import Remover
 from diffaug.painting.window import image_of, resized
@@ -136,6 +136,15 @@ def test_a_manifest_that_lost_a_row_is_refused(unbroken, tmp_path):
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match="has the rows that its summary counts"):
         read_manifest(out)
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(strict, phantoms, unbroken, tmp_path, full_disk):
+    out = tmp_path / "synthetic"
+    with full_disk(), pytest.raises(StorageError, match=r"File too large; free some space") as error:
+        generate(strict, phantoms, out, CONFIG)
+    assert "\n" not in str(error.value) and not (out / "summary.json").exists()
+    generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 
 def test_two_processes_do_not_paint_into_one_folder(strict, phantoms, unbroken, tmp_path):

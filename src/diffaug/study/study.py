@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, write_json
+from diffaug.compute.pool import check_guard
 from diffaug.compute.progress import tracked
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
@@ -219,6 +220,8 @@ def run_study(
             it.
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
+        WorkerError: A worker was killed, or the script that calls this starts workers without a guard.
+        StorageError: The disk is full, or a file cannot be written.
 
     Example:
         >>> config = diffaug.StudyConfig()
@@ -227,6 +230,7 @@ def run_study(
     from diffaug.compute.devices import device_of
     from diffaug.study.architectures import check_name, check_network
 
+    check_guard()
     data, out, oracle = Path(data), Path(out), None if oracle is None else Path(oracle)
     sets = [Path(folder) for folder in synthetic]
     device = str(device_of(device))
