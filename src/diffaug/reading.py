@@ -46,6 +46,18 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
     Raises:
         DataError: It is missing, cannot be read, is something else, or is larger.
     """
+    try:
+        return _bytes_of(path, most)
+    except ValueError as error:
+        raise DataError(f"a file must be readable: {path}: {error}; restore it, or run its stage again") from None
+
+
+def _bytes_of(path: Path, most: int) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        ValueError: Saying in words why they cannot be had.
+    """
 
     def without_waiting(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # of a pipe that nobody writes into
@@ -54,15 +66,12 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         with open(path, "rb", opener=without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"a file must be a plain one: {path} is a device, a pipe or a folder; replace it")
+                raise ValueError("it is a device, a pipe or a folder")
             data = file.read(most + 1) if status.st_size <= most else None
     except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        raise DataError(
-            f"a file must be readable: {path}: {reason}; restore it, or run the stage that writes it"
-        ) from None
+        raise ValueError(error.strerror or str(error)) from None
     if data is None or len(data) > most:
-        raise DataError(f"a file of this kind has {most:,} bytes at most: {path} has more; replace or divide it")
+        raise ValueError(f"it has more than {most:,} bytes")
     return data
 
 
@@ -112,7 +121,7 @@ def read_json(path: Path) -> Any:
     if not path.exists():
         raise DataError(f"a JSON file is needed: {path} does not exist; run the stage that writes it")
     try:
-        return json_from_bytes(read_bytes(path))
+        return json_from_bytes(_bytes_of(path, LARGEST))
     except ValueError as error:
         raise DataError(f"{path} must be JSON: {error}; restore the file or run its stage again") from None
 
@@ -187,14 +196,24 @@ def read_kept(path: Path, kind: type[Typed]) -> Typed | None:
         return None
 
 
+def check_json_of(folder: Path) -> None:
+    """Read every JSON file of a folder, before a library reads them that has no bounds.
+
+    Raises:
+        DataError: One is no JSON, too large or too deep.
+    """
+    for path in sorted(folder.glob("*.json")):
+        read_json(path)
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file.
 
     Raises:
         DataError: It cannot be read, is no YAML, is too deep, or its aliases stand for too much.
     """
-    data = read_bytes(path, LARGEST_YAML)
     try:
+        data = _bytes_of(path, LARGEST_YAML)
         _check_yaml(data)
         return yaml.safe_load(data.decode())
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
@@ -241,8 +260,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         DataError: The file is missing or is not CSV, a column is missing, or a row has too many or too few cells.
     """
-    data = read_bytes(path)
     try:
+        data = _bytes_of(path, LARGEST)
         if data.count(b",") + data.count(b"\n") > MOST_VALUES // 4:
             raise ValueError(f"more than {MOST_VALUES // 4:,} cells")
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
@@ -270,8 +289,8 @@ def read_arrays(path: Path, names: Sequence[str], most: int = LARGEST) -> dict[s
     Raises:
         DataError: It is no such file, lacks an array, or holds more.
     """
-    data = read_bytes(path, most)
     try:
+        data = _bytes_of(path, most)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [archive.getinfo(f"{name}.npy") for name in names]
             if sum(member.file_size for member in members) > most:

@@ -386,7 +386,7 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
         for name in row.files:
             place.path(name, f"a file of {row.id} in {MANIFEST}")
     path = folder / PROVENANCE
-    known = read_typed(path, _Provenance, "generate the set again") if path.is_file() else _Provenance()
+    known = read_typed(path, Fitted, "generate the set again") if path.is_file() else Fitted()
     return SyntheticSet(folder, rows, read_classes(folder), known.images, known.cases, read_seen(folder))
 
 
@@ -420,8 +420,8 @@ def _count_of(summary: Path) -> int | None:
 
 
 @dataclass(frozen=True)
-class _Provenance:
-    """What a set's model was fitted on: digests of images and of annotated cases, by case."""
+class Fitted:
+    """What a model was fitted on, as fit.json and provenance.json say it: digests of images and annotated cases."""
 
     images: dict[str, str] = field(default_factory=dict)
     cases: dict[str, str] = field(default_factory=dict)

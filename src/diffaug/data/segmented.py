@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.artifacts import atomic_path, make_folder, write_json
+from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder, write_json
 from diffaug.compute.progress import tracked
 from diffaug.data.images import SUFFIXES, Label, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
@@ -74,6 +74,11 @@ def images_of(place: Path) -> list[Path]:
     if twins := [path.name for path in paths if stems[path.stem] > 1]:
         raise DataError(f"each image needs a name of its own, as its mask has: {', '.join(twins[:2])}; rename one")
     return paths
+
+
+def name_of_place(place: Path) -> str:
+    """Return what tells images of one place from those of others, without saying where they lie."""
+    return f"{place.resolve().name} ({digest_of_bytes(str(place.resolve()).encode())})"
 
 
 def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> SegmentSummary:

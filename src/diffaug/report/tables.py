@@ -9,6 +9,8 @@ from typing import Any
 from diffaug.artifacts import read_csv, read_json
 from diffaug.errors import DataError, StudyError
 from diffaug.names import Inside
+from diffaug.reading import read_typed, typed
+from diffaug.study.inputs import check_plan
 from diffaug.study.statistics import Comparison, differences
 
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
@@ -124,9 +126,12 @@ def read_study(folder: Path) -> Study:
             f"a report needs a finished study: {folder} has no summary.json; check the path, or "
             "run `diffaug study` to its end"
         )
-    plan = {"shared_groups": [], "duplicates": []} | read_json(folder / "study.json")
-    arms = plan["config"]["arms"]
-    results = results_from(read_json(folder / "summary.json"), arms)
+    found = read_json(folder / "study.json")
+    check_plan(found, folder / "study.json")
+    plan = {"shared_groups": [], "duplicates": [], **found}
+    arms = typed(list[str], plan["config"].get("arms"), folder / "study.json")
+    summary = read_typed(folder / "summary.json", dict[str, Any])
+    results = results_from(summary, arms)
     return Study(
         folder=folder,
         plan=plan,

@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, write_json
 from diffaug.config import UNET, StudyConfig, config_from_values
 from diffaug.data.case import Case, LabelClass
@@ -14,7 +16,8 @@ from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import Row, SyntheticSet, read_manifest
 from diffaug.data.seen import SEEN_FILE
 from diffaug.errors import StudyError
-from diffaug.reading import read_kept
+from diffaug.names import Name
+from diffaug.reading import read_kept, typed
 from diffaug.study.provenance import (
     check_bases,
     check_provenance,
@@ -25,6 +28,54 @@ from diffaug.study.provenance import (
 )
 
 DUPLICATES, BASE_SEEN = "duplicates.json", "base_seen.json"
+
+
+class _Identity(BaseModel):
+    seed: int
+    folds: int = 0
+    device: str = "cpu"
+    test: list[str] = []
+
+
+class _Tests(BaseModel):
+    name: str = ""
+    prefix: str = ""
+    folder: str = ""
+
+
+class _Cases(BaseModel):
+    train: int = 0
+    unannotated: int = 0
+    test: int = 0
+    full: int = 0
+    synthetic: list[int] = []
+
+
+class _Plan(BaseModel):
+    """What study.json must be like, so that its readers can take it by its keys."""
+
+    identity: _Identity
+    config: dict[str, Any]
+    data: str = ""
+    synthetic: list[str] = []
+    tests: list[_Tests] = []
+    cases: _Cases = _Cases()
+    arms: dict[str, str] = {}
+    trained: dict[str, str] = {}
+    classes: list[Name] = []
+    class_values: dict[Name, list[int]] = {}
+    versions: dict[str, str] = {}
+    duplicates: list[tuple[str, str]] = []
+    shared_groups: list[str] = []
+
+
+def check_plan(plan: Mapping[str, Any], path: Path) -> None:
+    """Refuse a study.json that holds values of other types than a study writes; it may come from anybody.
+
+    Raises:
+        DataError: Naming the first one.
+    """
+    typed(_Plan, plan, path, "restore the file, or study the data set again in another folder")
 
 
 def config_of_plan(plan: Mapping[str, Any], **changed: Any) -> StudyConfig:

@@ -32,6 +32,8 @@ from diffaug.study.inputs import (
     repeated_in,
     seen_by_painters,
 )
+from diffaug.study.places import FILE as PLACES
+from diffaug.study.places import Places, name_of, write_places
 from diffaug.study.provenance import check_groups, shared_groups
 from diffaug.study.runs import Run, score_late_negatives
 from diffaug.study.strata import Profile, contrast_cut, profile, record
@@ -39,7 +41,15 @@ from diffaug.study.tables import write_summary
 from diffaug.study.workers import complete_runs
 
 FILE = "study.json"
-BESIDE = (DUPLICATES, BASE_SEEN, "profiles.json", "leaks", "leaks.json", "runs")  # may be there before study.json
+BESIDE = (
+    DUPLICATES,
+    BASE_SEEN,
+    PLACES,
+    "profiles.json",
+    "leaks",
+    "leaks.json",
+    "runs",
+)  # may be there before study.json
 LATE = ("synthetic", "oracle", "unannotated")  # may be given after `real` is trained, which does not depend on them
 
 
@@ -87,7 +97,7 @@ class Plan:
         inputs, names = self.inputs, names_of_tests(self.inputs.tests)
         digests = inputs.digests(any(spec.takes_labels for spec in self.specs))
         before = (read_contents(self.out, FILE) or {"identity": {}})["identity"]
-        where = {"seed": self.seed, "test": list(inputs.tests), "device": self.device}
+        where = {"seed": self.seed, "test": [names[test] or test for test in inputs.tests], "device": self.device}
         folds = {"folds": self.folds} if self.folds else {}
         unasked = {name: before[name] for name in ("unannotated",) if name in before}  # by the arms of this call
         about = {
@@ -95,14 +105,14 @@ class Plan:
             "tested": {case.id: digest_of_case(case) for case in inputs.test},
             "config": self.config.model_dump(mode="json"),
             "arms": {spec.name: spec.meaning for spec in self.specs},
-            "data": str(inputs.dataset.folder.resolve()),
+            "data": name_of(inputs.dataset.folder),
             "tests": [
-                {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
+                {"name": prefix or test, "prefix": prefix, "folder": name_of(Path(test)) if prefix else ""}
                 for test, prefix in names.items()
             ],
             **_classes(inputs.dataset.cases[0]),
-            "synthetic": [str(one.folder.resolve()) for one in inputs.painted.sets],
-            "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
+            "synthetic": [name_of(one.folder) for one in inputs.painted.sets],
+            "oracle": name_of(inputs.oracle) if inputs.oracle else "",
             "cases": {
                 "train": len(inputs.train),
                 "unannotated": len(inputs.unannotated),
@@ -113,6 +123,15 @@ class Plan:
         }
         identity = identity_of_study(self.config) | where | folds | unasked | digests
         return Contents("study", identity, FILE, about, LATE, BESIDE)
+
+    def places(self) -> Places:
+        """Return where the folders lie that are read."""
+        inputs, names = self.inputs, names_of_tests(self.inputs.tests)
+        return Places(
+            str(inputs.dataset.folder.resolve()),
+            [str(one.folder.resolve()) for one in inputs.painted.sets],
+            {prefix: str(Path(test).resolve()) for test, prefix in names.items() if prefix},
+        )
 
     def runs(self, arms: Sequence[Arm], columns: Sequence[Mapping[str, Any]]) -> list[Run]:
         """Return every run: of each seed, arm and fold.
@@ -264,6 +283,7 @@ def _completed(plan: Plan, arms: Sequence[Arm], contents: Contents, seen: Mappin
     if seen is not None:
         keep_seen(out / BASE_SEEN, inputs, seen)
     claim(out, contents)
+    write_places(out, plan.places())
     runs = plan.runs(arms, columns)
     complete_runs(runs, plan.config.workers)
     for run in runs:
