@@ -68,13 +68,13 @@ def storing(path: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, DiffaugError):
         raise
     except OSError as error:
         raise storage_error(path or error.filename or "a file", error) from None
     except Exception as error:
         found = OS_ERROR.search(str(error))
-        if found is None or isinstance(error, DiffaugError):
+        if found is None:
             raise
         number = int(found[1])
         raise storage_error(path or "a file", OSError(number, os.strerror(number))) from None

@@ -49,7 +49,7 @@ class WorkerError(DiffaugError):
     """A worker process that was killed, or could not start."""
 
 
-class StorageError(DiffaugError):
+class StorageError(DiffaugError, OSError):
     """A disk that is full, or a file or folder that cannot be written."""
 
 

@@ -21,7 +21,7 @@ from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, write_
 from diffaug.data.case import LESION, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.split import shuffled
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.names import Inside, check_distinct, plain_name
 
 TABLE = "cases.csv"
@@ -284,6 +284,8 @@ def new_dataset(to: Path) -> Iterator[Path]:
             _check_same(partial, to)
         else:
             partial.replace(to)
+    except DiffaugError:
+        raise
     except OSError as error:
         raise ConfigError(f"a data set must be writable: {to}: {error.strerror}; choose another folder") from None
     finally:

@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from diffaug.compute.progress import tracked
 from diffaug.data.case import LESION, NEGATIVE, Case
 from diffaug.data.classes import Labelling, spans
+from diffaug.data.depths import PERCENTILES, eight_bit, percentile_limits
 from diffaug.data.examine import counted
 from diffaug.data.images import (
-    PERCENTILES,
     Label,
     class_values,
     count_pages,
-    eight_bit,
     is_deep,
     is_lossy,
-    percentile_limits,
     read_deep,
     read_image,
     read_mask,
