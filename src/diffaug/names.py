@@ -15,7 +15,8 @@ from pydantic import AfterValidator
 
 from diffaug.errors import DataError
 
-LONGEST = 200  # bytes of a name in UTF-8: file systems take 255, and endings and marks are added
+LONGEST = 200  # bytes of a name in UTF-8: file systems take LONGEST_FILE, and endings and marks are added
+LONGEST_FILE = 255
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³")]
@@ -25,14 +26,14 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # Cf as well, but parts of words of several scripts and of emoji
 
 
-def fault_of_name(text: str) -> str:
+def fault_of_name(text: str, longest: int = LONGEST) -> str:
     """Return what keeps a text from being a plain name, in words; "" where nothing does."""
     hidden = any(unicodedata.category(character) in HIDDEN and character not in JOINERS for character in text)
     faults = {
         "is no name": text in ("", ".", ".."),
         "has a slash": bool({"/", "\\"} & set(text)),
         "has a control character, or one that turns text round": hidden,
-        f"is longer than {LONGEST} bytes": len(text.encode(errors="replace")) > LONGEST,
+        f"is longer than {longest} bytes": len(text.encode(errors="replace")) > longest,
         "has a blank at an end": text != text.strip(),
         "is a device of Windows": text.partition(".")[0].rstrip().lower() in DEVICES,
     }
@@ -66,7 +67,7 @@ def fault_of_path(text: str) -> str:
         return "leads out of the folder" if path.parts else "is no path"
     if "\\" in text:
         return "has a backslash"
-    return next((fault for part in path.parts if (fault := fault_of_name(part))), "")
+    return next((fault for part in path.parts if (fault := fault_of_name(part, LONGEST_FILE))), "")
 
 
 class Inside:

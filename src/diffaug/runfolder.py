@@ -6,7 +6,7 @@ the same identity continues where a killed process stopped; any other identity i
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,19 @@ def held(folder: Path) -> Iterator[None]:
     except (NotImplementedError, OSError):
         pass
     try:
+        if lock.is_locked:
+            _remove_partial(folder)
         yield
     finally:
         lock.release()
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove the half-written files of killed processes: whoever holds the folder has none yet."""
+    for path in folder.rglob(".*.partial"):
+        if path.is_file():
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager

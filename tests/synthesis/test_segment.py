@@ -61,6 +61,22 @@ def test_a_full_disk_is_one_line(fitted, pictures, tmp_path, full_disk):
         segment_images(fitted, pictures, tmp_path / "out")
 
 
+def test_what_a_file_manager_leaves_is_no_image(fitted, pictures, tmp_path):
+    (pictures / "._square.png").write_bytes(b"no image")
+    assert segment_images(fitted, pictures, tmp_path / "out").segmented == 3
+
+
+def test_the_mask_of_an_image_that_is_gone_is_gone_too(fitted, pictures, tmp_path):
+    out = tmp_path / "out"
+    segment_images(fitted, pictures, out)
+    (pictures / "wide.png").unlink()
+    (pictures / "high.png").write_bytes(b"no image any more")
+    with pytest.raises(DataError, match=r"high\.png did not.*not an image"):
+        segment_images(fitted, pictures, out)
+    for kind in ("masks", "overlays"):
+        assert [path.name for path in (out / kind).iterdir()] == ["square.png"]
+
+
 def test_images_that_would_share_a_mask_are_refused(fitted, pictures, tmp_path):
     (pictures / "folder.png").mkdir()  # is no image
     shutil.copyfile(pictures / "wide.png", pictures / "wide.bmp")

@@ -1,16 +1,19 @@
 """Decode cases once, in threads; check them by the rules of the folder format; keep what an inspection shows."""
 
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, check_mask_size
 from diffaug.data.depths import DEPTHS
 from diffaug.data.duplicates import Fingerprint, fingerprint
-from diffaug.data.images import LOSSY, TURNS, Mask, orientation_of, rgb_from_file
+from diffaug.data.images import LOSSY, TURNS, Mask, orientation_of, pixels_of, rgb_from_file
 from diffaug.data.lesions import count_lesions
 from diffaug.errors import DataError
 
@@ -31,6 +34,8 @@ SENTENCES = {
     "jpeg-mask": "masks are JPEG and were cut at 127",
 }
 
+LARGE = 10_000_000  # pixels
+_one_large = threading.Lock()
 GUESSES = ("palette-mask", "half-mask", "unit-cut")  # notes that name a case
 
 
@@ -57,7 +62,24 @@ class Finding:
     notes: tuple[str, ...]
 
 
+@contextmanager
+def in_turn(path: object) -> Iterator[None]:
+    """Wait, in threads, until no other large image is at work: decoded, each takes some hundred megabytes."""
+    with _one_large if isinstance(path, Path) and pixels_of(path) > LARGE else nullcontext():
+        yield
+
+
 def examine_case(case: Case) -> Finding:
+    """Decode the image and the mask of a case; of large images one at a time.
+
+    Raises:
+        DataError: See `_examined`.
+    """
+    with in_turn(case.image):
+        return _examined(case)
+
+
+def _examined(case: Case) -> Finding:
     """Decode the image and the mask of a case.
 
     Raises:
@@ -150,5 +172,11 @@ def counted(count: int, sentence: str) -> str:
         "were": "was",
         "their": "its",
         "frames": "frame",
+        "files": "file",
+        "links": "link",
+        "lead": "leads",
+        "they": "it",
+        "have": "has",
+        "names": "a name",
     }
     return f"1 {' '.join(singular.get(word, word) for word in sentence.split())}"

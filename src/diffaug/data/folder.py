@@ -10,16 +10,18 @@ Where masks have several classes, `classes.json` names each with its values in t
 import json
 import math
 import shutil
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, write_csv, write_text
+from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, sync, sync_tree, write_csv, write_text
 from diffaug.data.case import LESION, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
+from diffaug.data.metadata import copy_picture
 from diffaug.data.split import shuffled
 from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.names import Inside, check_distinct, plain_name
@@ -179,7 +181,7 @@ def _case_of_row(place: Inside, number: int, row: dict[str, str], classes: tuple
         id=name,
         image=place.path(row["image"], f"the image of case {name} in {TABLE}"),
         mask=place.path(row["mask"], f"the mask of case {name} in {TABLE}") if row["mask"] else None,
-        group=row["group"] or name,
+        group=unicodedata.normalize("NFC", row["group"]).strip() or name,  # one patient, however a blank stands there
         split=split,
         prompt=row["prompt"],
         attributes={key: _number(row[key], key, name) for key in row if key not in COLUMNS and row[key].strip()},
@@ -274,6 +276,7 @@ def new_dataset(to: Path) -> Iterator[Path]:
         ConfigError: `to` holds something else, or its parent cannot be written to.
     """
     to = to.absolute()
+    refuse_occupied(to)
     make_folder(to.parent)
     partial = to.with_name(f".{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
@@ -283,7 +286,9 @@ def new_dataset(to: Path) -> Iterator[Path]:
         if not _is_empty(to):
             _check_same(partial, to)
         else:
+            sync_tree(partial)
             partial.replace(to)
+            sync(to.parent)
     except DiffaugError:
         raise
     except OSError as error:
@@ -293,11 +298,14 @@ def new_dataset(to: Path) -> Iterator[Path]:
 
 
 def refuse_occupied(to: Path) -> None:
-    """Raise before work starts where `to` holds something that is no data set.
+    """Raise before work starts where `to` holds something that is no data set, or cannot be replaced.
 
     Raises:
-        ConfigError: `to` is a file, or a folder that holds files but no `cases.csv`.
+        ConfigError: `to` is a file, a folder that holds files but no `cases.csv`, a link, or the root of a disk.
     """
+    if to.is_symlink() or to.is_mount():
+        kind = "a link" if to.is_symlink() else "the root of a disk"
+        raise ConfigError(f"a data set needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
     if not _is_empty(to) and not (to / TABLE).is_file():
         raise ConfigError(f"a data set needs a new or empty folder: {to} holds other files; choose another folder")
 
@@ -317,10 +325,17 @@ def _check_same(made: Path, old: Path) -> None:
             )
 
 
-def copy_case(case: Case, folder: Path) -> Case:
-    """Copy the files of a case, byte by byte, to `images/ID` and `masks/ID`, and return the case that lies there."""
-    image = copy_file(case.image, folder / "images", case.id)
-    mask = None if case.mask is None else copy_file(case.mask, folder / "masks", case.id)
+def copy_case(case: Case, folder: Path, copy: Callable[[Path, Path, str], Path] | None = None) -> Case:
+    """Copy the files of a case to `images/ID` and `masks/ID`, and return the case that lies there.
+
+    Args:
+        case: The case.
+        folder: Of the other data set.
+        copy: Copies a file into a folder under another stem, and returns its new path; None copies byte by byte.
+    """
+    copy = copy or copy_file
+    image = copy(case.image, folder / "images", case.id)
+    mask = None if case.mask is None else copy(case.mask, folder / "masks", case.id)
     return replace(case, image=image, mask=mask)
 
 
@@ -331,7 +346,7 @@ def copy_file(path: Path, folder: Path, name: str) -> Path:
 
 
 def subset_dataset(data: Dataset, to: PathLike, annotated: int, draw: int = 0) -> Dataset:
-    """Copy a data set in which only some training cases are annotated.
+    """Copy a data set, without the metadata of its files, in which only some training cases are annotated.
 
     Whole groups are taken in seeded order while they fit; only where none fits any more is the last one cut. The other
     cases of `train` become `unannotated`, without masks. `val`, `test` and `unannotated` stay as they are.
@@ -362,7 +377,7 @@ def subset_dataset(data: Dataset, to: PathLike, annotated: int, draw: int = 0) -
             replace(case, split="unannotated", mask=None) if case.split == "train" and case.id not in kept else case
             for case in data
         ]
-        write_cases(partial, [copy_case(case, partial) for case in cases])
+        write_cases(partial, [copy_case(case, partial, copy_picture) for case in cases])
     return read_dataset(to)
 
 

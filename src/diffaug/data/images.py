@@ -4,6 +4,7 @@ Every file is decoded completely, in the orientation that its EXIF data asks for
 booleans, labels become class numbers. Knows nothing of data sets: the argument `case` is the name that an error gives.
 """
 
+import math
 import struct
 import warnings
 import zlib
@@ -352,6 +353,11 @@ def orientation_of(path: Path) -> int:
     return _stored_frame(path)[2]
 
 
+def pixels_of(path: Path) -> int:
+    """Return how many pixels an image file says that it has; 0 where it cannot be read."""
+    return math.prod(_stored_frame(path)[:2])
+
+
 def turned_like(image: Path, mask: Path, values: Label) -> Label:
     """Turn a mask that was drawn on the stored pixels of an image whose EXIF orientation lies on its side.
 
@@ -381,7 +387,7 @@ def _stored_frame(path: Path) -> tuple[int, int, int]:
                 if isinstance(image, TiffImageFile):  # its size may be that of the upright image
                     size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
                 return *size, orientation if orientation in range(1, 9) else 1
-    except DAMAGE:
+    except (*DAMAGE, Image.DecompressionBombError):
         return 0, 0, 1  # whoever decodes the file says what is wrong with it
 
 

@@ -66,7 +66,8 @@ def images_of(place: Path) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    paths = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = [path for path in found if not path.name.startswith(".")]  # file managers leave such files
     if not paths:
         fix = f"name {place / 'images'}" if (place / "images").is_dir() else "check the path"
         raise DataError(f"segmentation needs images: {place} holds none ({', '.join(SUFFIXES)}); {fix}")
@@ -87,14 +88,16 @@ def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> S
     Raises:
         DataError: Some images cannot be decoded; the others are segmented all the same.
     """
-    found, failed = dict[str, float](), []
+    found, failed = dict[str, float](), dict[str, str]()
     for name in ("masks", "overlays", *segmenter.maps):
-        make_folder(out / name)
+        _remove_others(make_folder(out / name), {f"{path.stem}.png" for path in paths})
     for path in tracked(paths, len(paths), "segmenting"):
         try:
             frame = read_image(path)
-        except DataError:
-            failed.append(path.name)
+        except DataError as error:
+            failed[path.name] = str(error)
+            for folder in ("masks", "overlays", *segmenter.maps):  # of a time when it could be read
+                (out / folder / f"{path.stem}.png").unlink(missing_ok=True)
             continue
         maps, name = segmenter.maps_of(frame), f"{path.stem}.png"
         label = segmenter.label_of(maps)
@@ -108,9 +111,16 @@ def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> S
     if failed:
         raise DataError(
             f"every image must decode: {', '.join(failed)} did not, the other {summary.segmented} are in {out}; save "
-            "again or remove what is damaged"
+            f"again or remove what is damaged ({next(iter(failed.values()))})"
         )
     return summary
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove pictures of images that are gone, which an earlier run has left."""
+    for path in folder.glob("*.png"):
+        if path.name not in names:
+            path.unlink()
 
 
 def _write_map(path: Path, probability: NDArray[np.float32]) -> None:

@@ -280,13 +280,11 @@ def optimise(
     average = Average(tensors, recipe.average)
     best = Best(score, modules.values(), tensors) if score else None
     optimiser, moments = _optimiser(parameters, recipe)
-
     state = moments | _named("weights", tensors) | _named("average", average.values)  # all that a resumed run needs
     state |= _named("best", best.values) | {"least": best.least} if best else {}
     start = _load(checkpoint, state, forgiving) if checkpoint.exists() else 0
     if process.leads:
         write_jsonl(table, _rows_until(table, start))
-
     for module in modules.values():
         module.train()
     saved, clock = time.monotonic(), time.process_time()
