@@ -6,6 +6,8 @@ when links are followed.
 """
 
 import os
+import re
+import stat
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -18,9 +20,9 @@ from diffaug.errors import DataError
 LONGEST = 200  # bytes of a name in UTF-8: file systems take LONGEST_FILE, and endings and marks are added
 LONGEST_FILE = 255
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
-DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³")]
-)
+DEVICE = re.compile(r"(?:^|/)(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³])[ ]*(?:[./]|$)", re.IGNORECASE)  # of Windows
+COMMON = re.compile(r"[A-Za-z0-9_-]{1,100}")
+COMMON_PATH = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,9}[A-Za-z0-9_-]{1,100}\.[a-z]{3,4}")
 # Cc: control; Cf: among others, characters that turn the direction of text; Cs: halves of characters; Zl, Zp: new lines
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # Cf as well, but parts of words of several scripts and of emoji
@@ -28,6 +30,8 @@ JOINERS = "\u200c\u200d"  # Cf as well, but parts of words of several scripts an
 
 def fault_of_name(text: str, longest: int = LONGEST) -> str:
     """Return what keeps a text from being a plain name, in words; "" where nothing does."""
+    if COMMON.fullmatch(text) and not DEVICE.search(text):
+        return ""  # a table has ten thousands of them
     hidden = any(unicodedata.category(character) in HIDDEN and character not in JOINERS for character in text)
     faults = {
         "is no name": text in ("", ".", ".."),
@@ -35,7 +39,7 @@ def fault_of_name(text: str, longest: int = LONGEST) -> str:
         "has a control character, or one that turns text round": hidden,
         f"is longer than {longest} bytes": len(text.encode(errors="replace")) > longest,
         "has a blank at an end": text != text.strip(),
-        "is a device of Windows": text.partition(".")[0].rstrip().lower() in DEVICES,
+        "is a device of Windows": bool(DEVICE.search(text)),
     }
     return next((fault for fault, found in faults.items() if found), "")
 
@@ -60,6 +64,8 @@ def plain_name(text: str, what: str = "a name") -> str:
 
 def fault_of_path(text: str) -> str:
     """Return what keeps a text from being a relative path inside its folder, in words; "" where nothing does."""
+    if COMMON_PATH.fullmatch(text) and not DEVICE.search(text):
+        return ""
     path = PurePosixPath(text)
     if path.is_absolute() or (text[1:2] == ":" and text[:1].isalpha()):
         return "is absolute"
@@ -90,6 +96,15 @@ class Inside:
             what: What it is called in the error, and where it stands.
 
         Raises:
+            DataError: See `check`.
+        """
+        self.check(text, what)
+        return self.folder / text
+
+    def check(self, text: str, what: str = "a path") -> None:
+        """Refuse a path that does not stay in the folder; a table has ten thousands of them.
+
+        Raises:
             DataError: It is not relative, or leads out of the folder, perhaps through a link.
         """
         fault = fault_of_path(text) or ("" if self._holds(text) else "leads out of the folder by a link")
@@ -98,7 +113,6 @@ class Inside:
                 f"a path lies inside its folder: {what} is {shown(text)}, which {fault} ({self.folder}); copy the file "
                 "into the folder, or do not use what you do not trust"
             )
-        return self.folder / text
 
     def picture(self, text: str, what: str = "a path") -> Path:
         """Return the path of an image or a mask.
@@ -115,11 +129,18 @@ class Inside:
         parent, name = os.path.split(text)
         if parent not in self._parents:
             self._parents[parent] = self._is_under(os.path.realpath(f"{self._root}/{parent}"))
-        whole = Path(self._root, parent, name)
-        return self._parents[parent] and (not whole.is_symlink() or self._is_under(os.path.realpath(whole)))
+        whole = f"{self._root}/{parent}/{name}"
+        return self._parents[parent] and (not _is_link(whole) or self._is_under(os.path.realpath(whole)))
 
     def _is_under(self, place: str) -> bool:
         return place == self._root or place.startswith(self._root.rstrip(os.sep) + os.sep)
+
+
+def _is_link(place: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(place).st_mode)
+    except OSError:
+        return False
 
 
 def inside(folder: Path, text: str, what: str = "a path") -> Path:

@@ -78,9 +78,8 @@ def mask_from_file(path: Path, case: str = "") -> tuple[Mask, str]:
     """Decode a mask file.
 
     Values over 127 of an 8-bit mask are lesion; of a colour its strongest channel counts. A lossless mask whose largest
-    value is at most 127 holds class numbers: there every value over 0 is lesion, as in a palette of colours all that is
-    not its background. Masks of more than 8 bits are cut at half of their largest value. What is transparent is
-    background.
+    value is at most 127 holds class numbers: there every value over 0 is lesion, as in a palette of colours all but its
+    background. Masks of more than 8 bits are cut at half of their largest value. What is transparent is background.
 
     Returns:
         Booleans, shape (H, W), and what was guessed: "palette-mask" (the background is not index 0), "half-mask" (more

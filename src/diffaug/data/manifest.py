@@ -384,7 +384,7 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
     check_distinct((row.id for row in rows), folder / MANIFEST)
     for row in rows:
         for name in row.files:
-            place.path(name, f"a file of {row.id} in {MANIFEST}")
+            place.check(name, f"a file of {row.id} in {MANIFEST}")
     path = folder / PROVENANCE
     known = read_typed(path, Fitted, "generate the set again") if path.is_file() else Fitted()
     return SyntheticSet(folder, rows, read_classes(folder), known.images, known.cases, read_seen(folder))
