@@ -82,10 +82,10 @@ def storing(path: Path | None = None) -> Iterator[None]:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names of a folder, is on the disk."""
-    is_folder = path.is_dir()
-    if is_folder and os.name == "nt":  # Windows opens no folders
+    on_windows = os.name == "nt"  # which opens no folders, and syncs what may be written alone
+    if on_windows and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -95,8 +95,9 @@ def sync(path: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """Wait until all files and folders below a folder, and the folder itself, are on the disk."""
     for place, _, names in os.walk(folder):
-        for name in names:
-            sync(Path(place, name))
+        for path in (Path(place, name) for name in names):
+            if not path.is_symlink():
+                sync(path)
         sync(Path(place))
 
 

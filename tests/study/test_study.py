@@ -623,6 +623,25 @@ def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs
     read_inputs(dataset, [tmp_path / "selected"], ["test"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("id", "../../../project/run"), ("region", "evil.sh"), ("region", "/etc/passwd"), ("image", "../x.png")],
+)
+def test_a_set_from_a_stranger_writes_and_copies_nothing(tmp_path, finished, inputs, name, value):
+    synthetic = shutil.copytree(inputs[1], tmp_path / "set")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "run.sh").write_text("mine")
+    (synthetic / "evil.sh").write_text("theirs")
+    rows = read_jsonl(synthetic / "manifest.jsonl")
+    (rows[-1]["request"] if name == "id" else rows[-1])[name] = value
+    write_jsonl(synthetic / "manifest.jsonl", rows)
+    for use in (lambda: read_set(synthetic), lambda: write_report(finished, synthetic, tmp_path / "page.html")):
+        with pytest.raises(DataError, match=rf"has (request\.)?{name}: "):
+            use()
+    assert (tmp_path / "project" / "run.sh").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["project", "set"]
+
+
 def test_painted_cases_are_scored_again_where_they_are_others(tmp_path, study, inputs):
     """A set that was generated again in its place keeps its path and the ids of its cases."""
     synthetic = inputs[1]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder, write_json
+from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder, storing, sync_tree, write_json
 from diffaug.compute.progress import tracked
 from diffaug.data.images import SUFFIXES, Label, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
@@ -101,12 +101,14 @@ def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> S
             continue
         maps, name = segmenter.maps_of(frame), f"{path.stem}.png"
         label = segmenter.label_of(maps)
-        write_png(out / "masks" / name, label)
-        write_png(out / "overlays" / name, outlined(frame, label > 0))
+        write_png(out / "masks" / name, label, settled=False)
+        write_png(out / "overlays" / name, outlined(frame, label > 0), settled=False)
         for folder, each in zip(segmenter.maps, maps, strict=False):
             _write_map(out / folder / name, each)
         found[path.name] = round(float((label > 0).mean()), 5)
     summary = SegmentSummary(len(found), tuple(failed), found)
+    with storing(out):
+        sync_tree(out)
     write_json(out / SUMMARY, summary.as_dict())
     if failed:
         raise DataError(
@@ -126,5 +128,5 @@ def _remove_others(folder: Path, names: set[str]) -> None:
 def _write_map(path: Path, probability: NDArray[np.float32]) -> None:
     """Write probabilities (H, W) as a grey PNG of 16 bits: 0 to 65535."""
     values: NDArray[np.uint16] = np.round(probability.clip(0, 1) * FULL).astype(np.uint16)
-    with atomic_path(path) as partial:
+    with atomic_path(path, settled=False) as partial:
         Image.fromarray(values).save(partial, format="PNG", compress_level=4)

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, storing, sync_tree, write_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
@@ -292,6 +292,8 @@ def seal(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)
     kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
     digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
+    with storing(folder):
+        sync_tree(folder)
     write_json(folder / "digests.json", digests)
     return digest_of_value(digests)
 

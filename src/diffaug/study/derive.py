@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.artifacts import digest_of_file, make_folder, read_jsonl, write_jsonl
+from diffaug.artifacts import digest_of_file, make_folder, read_jsonl, storing, sync_tree, write_jsonl
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
@@ -173,7 +173,10 @@ def make_labels(baseline: Baseline, images: Sequence[Case]) -> None:
     if not images or _are_kept(table, wanted):
         return
     table.unlink(missing_ok=True)
-    write_jsonl(table, list(_labels(baseline, images, make_folder(table.parent / "masks"))))
+    lines = list(_labels(baseline, images, make_folder(table.parent / "masks")))
+    with storing(table):
+        sync_tree(table.parent)
+    write_jsonl(table, lines)
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ def _labels(baseline: Baseline, images: Sequence[Case], folder: Path) -> Iterato
         for index, (case, probability) in enumerate(zip(batch, predicted, strict=True), start):
             full = enlarged(probability, case.read_image().shape[:2])
             label, name = labelled(full, classes, LIKELY), f"{index:05d}.png"
-            write_png(folder / name, label if classes else label * 255)
+            write_png(folder / name, label if classes else label * 255, settled=False)
             sure = [
                 float(inside[mask].mean()) if mask.any() else 0.0
                 for inside, mask in zip(full, masks_from_label(label, classes), strict=True)
