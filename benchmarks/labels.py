@@ -27,6 +27,7 @@ from diffaug.study.derive import LEAST, LIKELY, mirrored
 from diffaug.study.evaluate import BATCH, probabilities
 from diffaug.study.inputs import config_of_plan
 from diffaug.study.network import load_network
+from diffaug.study.places import read_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class Withheld:
 def read(study: Path, full: dict[str, Case]) -> Withheld:
     """Return what is withheld from a study, given every case with its mask."""
     plan = read_json(study / "study.json")
-    dataset, config = read_dataset(Path(plan["data"])), config_of_plan(plan)
+    dataset, config = read_dataset(Path(read_places(study, plan).data)), config_of_plan(plan)
     masked = [full[case.id] for case in dataset.split("unannotated") if full[case.id].mask is not None]
     return Withheld(study / "runs", config, dataset.annotated("train"), load(masked, config.size))
 

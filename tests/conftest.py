@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,23 @@ sys.path.insert(0, str(Path(__file__).parent / "study"))  # study_folders.py, wh
 
 settings.register_profile("patient", deadline=None)  # machines that run tests are often busy
 settings.load_profile("patient")
+
+
+@pytest.fixture
+def full_disk():
+    """Hand out a block in which no file can grow over 4 KB: the system answers as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def block():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return block
 
 
 @pytest.fixture(scope="session")

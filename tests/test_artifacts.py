@@ -16,13 +16,14 @@ from diffaug.artifacts import (
     make_folder,
     read_json,
     read_jsonl,
+    storing,
     versions,
     write_csv,
     write_json,
     write_jsonl,
     write_text,
 )
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DataError, StorageError
 
 ROWS = [{"a": 1, "b": "é"}, {"a": 2, "b": "line\nbreak"}, {"a": 3, "b": "para\u2028graph \x85"}]
 
@@ -171,3 +172,36 @@ def test_a_file_that_changes_twice_in_one_tick_of_the_clock_has_another_digest(t
         path.write_text(text)
         digests.append(digest_of_file(path))
     assert digests[0] != digests[1]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_name_after(tmp_path, monkeypatch):
+    done, real_sync, real_replace = [], os.fsync, Path.replace
+
+    def sync(descriptor):
+        done.append(("sync", os.fstat(descriptor).st_ino))
+        real_sync(descriptor)
+
+    def replace(path, target):
+        done.append(("replace", path.stat().st_ino))
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_text(tmp_path / "a.txt", "a")
+    file, folder = (tmp_path / "a.txt").stat().st_ino, tmp_path.stat().st_ino
+    assert done == [("sync", file), ("replace", file), ("sync", folder)]
+
+
+def test_names_as_long_as_a_file_system_takes_can_be_written(tmp_path):
+    write_text(tmp_path / ("x" * 251 + ".txt"), "a")
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [1]
+
+
+def test_an_error_of_the_system_is_one_line_whoever_raises_it(tmp_path):
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(StorageError, match=r"a\.bin: No space left on device; free"), storing(tmp_path / "a.bin"):
+        raise RuntimeError(full)
+    with pytest.raises(RuntimeError, match="of another kind"), storing(tmp_path / "a.bin"):
+        raise RuntimeError("of another kind")
+    with pytest.raises(StorageError):
+        write_text(tmp_path / "absent" / "a.txt", "a")

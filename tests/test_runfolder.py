@@ -91,3 +91,12 @@ def test_one_process_works_in_a_folder_and_a_killed_one_lets_it_go(tmp_path: Pat
     other.join()
     with claimed(tmp_path / "out", THING):
         assert holds(tmp_path / "out", THING)
+
+
+def test_whoever_holds_a_folder_removes_what_killed_processes_left(tmp_path):
+    (tmp_path / "runs").mkdir()
+    left, other = tmp_path / "runs" / ".real-0.jsonl.4711.partial", tmp_path / "runs" / "real-0.jsonl"
+    left.write_text("half")
+    other.write_text("whole")
+    with held(tmp_path):
+        assert not left.exists() and other.exists()

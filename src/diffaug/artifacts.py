@@ -1,26 +1,34 @@
 """Files that are either complete or absent (JSON, JSON lines, CSV, text), and digests of files and values.
 
-Knows nothing of images, models or stages.
+What is written is on the disk before it takes its place, so a power cut leaves a file whole or absent, too. The readers
+are those of `reading`. Knows nothing of images, models or stages.
 """
 
 import csv
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DiffaugError, StorageError
+from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
+from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
+from diffaug.reading import read_jsonl as read_jsonl  # noqa: PLC0414 - who writes files also reads them
 
 PathLike = str | os.PathLike[str]  # what a public function takes for a path
 SETTLED = 1_000_000_000  # ns; a file that changed later may change again without a new time of change
 PACKAGES = ("diffaug", "torch", "diffusers", "transformers", "monai", "numpy", "scipy", "scikit-image", "pillow")
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # of the system, as Rust writes it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def make_folder(path: Path) -> Path:
@@ -39,15 +47,85 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def storage_error(path: object, error: OSError) -> StorageError:
+    """Return what to tell of a file that could not be read or written."""
+    reason = error.strerror or str(error)
+    fix = "free some space" if error.errno in FULL else "make it so, or choose another folder"
+    return StorageError(
+        f"files must be readable and writable: {path}: {reason}; {fix}, then run the same command again"
+    )
+
+
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` that takes its place when the block ends, and is removed when the block fails."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def storing(path: Path | None = None) -> Iterator[None]:
+    """Turn an error of the system, in a block that writes, into one line; libraries in Rust have errors of their own.
+
+    Args:
+        path: What the line names; None for the file that the error names.
+
+    Raises:
+        StorageError: The disk is full, or a file cannot be written.
+    """
     try:
-        yield partial
-        partial.replace(path)
+        yield
+    except (BrokenPipeError, DiffaugError):
+        raise
+    except OSError as error:
+        raise storage_error(path or error.filename or "a file", error) from None
+    except Exception as error:
+        found = OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise storage_error(path or "a file", OSError(number, os.strerror(number))) from None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names of a folder, is on the disk."""
+    on_windows = os.name == "nt"  # which opens no folders, and syncs what may be written alone
+    if on_windows and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all files and folders below a folder, and the folder itself, are on the disk."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            if not path.is_symlink():
+                sync(path)
+        sync(Path(place))
+
+
+@contextmanager
+def atomic_path(path: Path, settled: bool = True) -> Iterator[Path]:
+    """Yield a path beside `path` that takes its place when the block ends, and is removed when the block fails.
+
+    Args:
+        path: The file to be written.
+        settled: Whether the new file is on the disk before it takes its place. Without, whoever writes many files
+            calls `sync_tree` once, before a file that counts them as written.
+
+    Raises:
+        StorageError: The disk is full, or the file cannot be written.
+    """
+    name = path.name if len(path.name.encode()) <= 200 else digest_of_bytes(path.name.encode())
+    partial = path.with_name(f".{name}.{os.getpid()}.partial")
+    try:
+        with storing(path):
+            yield partial
+            if settled:
+                sync(partial)
+            partial.replace(path)
+            if settled:
+                sync(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,46 +139,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: The file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"a JSON file is needed: {path} does not exist; run the stage that writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} must be JSON: {error}; restore the file or run its stage again") from None
+def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return one JSON object a line."""
+    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, jsonl_text(rows))
 
 
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append JSON objects, a line each."""
-    with path.open("a", encoding="utf-8") as file:
+    with storing(path), path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a last line cut off by a kill is dropped.
-
-    Raises:
-        DataError: A line other than the last is not JSON.
-    """
-    lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []  # prompts may hold U+2028
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line.decode()))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            if number < len(lines):
-                raise DataError(f"{path} line {number} must be JSON; restore the file") from None
-    return rows
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -109,33 +161,6 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
         writer = csv.DictWriter(file, fieldnames=list(columns), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read the rows of a CSV file in UTF-8.
-
-    Args:
-        path: The file; its first line names the columns.
-        columns: The columns that it must have.
-
-    Raises:
-        DataError: The file is missing or is not CSV, a column is missing, or a row has too many or too few cells.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = list(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path} must be a CSV file in UTF-8: {reason}; restore the file") from None
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise DataError(f"{path} needs the columns {','.join(columns)}: {missing[0]} is missing; add it")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise DataError(f"each row needs a cell for each column: {path} row {number} has not; correct the row")
-    return rows
 
 
 def digest_of_bytes(data: bytes) -> str:
@@ -169,10 +194,15 @@ def digest_of_value(value: Any) -> str:
     return digest_of_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
 
 
+def digests_of_folder(folder: Path, patterns: Sequence[str] = ("**/*",)) -> dict[str, str]:
+    """Return the digest of each of a folder's files, in name order."""
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}
+
+
 def digest_of_folder(folder: Path, patterns: Sequence[str] = ("**/*",)) -> str:
     """Return the digest of the names and bytes of a folder's files, in name order."""
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    return digest_of_value({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files})
+    return digest_of_value(digests_of_folder(folder, patterns))
 
 
 def versions() -> dict[str, str]:

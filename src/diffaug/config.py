@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from diffaug.artifacts import PathLike
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, DataError
 from diffaug.knobs import (
     COMPUTING,
     EXTENT,
@@ -28,6 +27,7 @@ from diffaug.knobs import (
     explain,
 )
 from diffaug.layouts import Source, Unannotated
+from diffaug.reading import read_yaml
 
 LITE, UNET = "efficientnet-lite0", "unet"  # networks of a study that come with the package
 AIMS = ("match", "missed", "small", "medium", "large", "low-contrast")  # values of `aim`
@@ -431,11 +431,9 @@ def read_config(path: PathLike, changed: Mapping[str, Any] | None = None) -> Con
         3
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"a config file must be readable: {path}: {error.strerror}; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"a config file must be YAML: {path}: {' '.join(str(error).split())}") from None
+        values = read_yaml(Path(path))
+    except DataError as error:
+        raise ConfigError(f"a config file must be readable: {error}") from None
     values = {} if values is None else values
     preset = values.pop("preset", "default") if isinstance(values, dict) else "default"
     if isinstance(values, dict) and changed:

@@ -7,7 +7,8 @@
     ├── ModelError        a model folder with a missing, altered or unsuitable part
     ├── ShapeError        tensors whose shapes do not fit each other
     ├── PlacementError    a mask that fits nowhere on any background
-    ├── WorkerError       a worker process that was killed
+    ├── WorkerError       a worker process that was killed, or could not start
+    ├── StorageError      a disk that is full, or a file or folder that cannot be written
     └── StudyError        a study that cannot be run or trusted
         └── EmptyArmError     an arm for which no case is left
 
@@ -45,7 +46,11 @@ class PlacementError(DiffaugError):
 
 
 class WorkerError(DiffaugError):
-    """A worker process that was killed."""
+    """A worker process that was killed, or could not start."""
+
+
+class StorageError(DiffaugError, OSError):
+    """A disk that is full, or a file or folder that cannot be written."""
 
 
 class StudyError(DiffaugError):

@@ -6,7 +6,7 @@ the same identity continues where a killed process stopped; any other identity i
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,13 @@ def read_contents(folder: Path, file: str) -> dict[str, Any] | None:
     path = folder / file
     if not path.is_file():
         return None
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(
+            f"{file} says what a folder holds, and is damaged: {error}; if nobody has a copy, remove the folder and "
+            "make it again"
+        ) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT or not isinstance(values.get("identity"), dict):
         raise ConfigError(
             f"a run folder is read and continued by the version that made it: {path} is of another version of diffaug; "
@@ -149,9 +155,19 @@ def held(folder: Path) -> Iterator[None]:
     except (NotImplementedError, OSError):
         pass
     try:
+        if lock.is_locked:
+            _remove_partial(folder)
         yield
     finally:
         lock.release()
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove the half-written files of killed processes: whoever holds the folder has none yet."""
+    for path in folder.rglob(".*.partial"):
+        if path.is_file():
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager

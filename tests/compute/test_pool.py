@@ -137,6 +137,23 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do():
     assert "\n" not in str(caught.value)
 
 
+def test_a_script_without_a_guard_is_one_line_that_says_what_it_is_for(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from diffaug.compute.pool import check_guard, workers\n"
+        "from diffaug.errors import WorkerError\n"
+        "check_guard()\n"
+        "try:\n"
+        "    with workers(2) as pool:\n"
+        "        pool.result(pool.submit(abs, 3))\n"
+        "except WorkerError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1 and 'under `if __name__ == "__main__":`' in done.stdout
+    assert done.stderr == ""
+
+
 def test_one_worker_is_this_process_and_several_are_others():
     assert isinstance(workers(1), Here)
     with workers(2) as pool:

@@ -94,16 +94,16 @@ def test_a_case_is_found_by_its_id(data: Dataset) -> None:
     ("cells", "message"),
     [
         ({"id": "c1"}, "ids must be unique"),
-        ({"id": ""}, "an id must be a name"),
-        ({"id": "../c0"}, "an id must be a name"),
+        ({"id": ""}, "a name is plain"),
+        ({"id": "../c0"}, "a name is plain"),
         ({"split": "validation"}, "a split must be one of"),
         ({"mask": ""}, "needs a mask: case c0"),
         ({"split": "unannotated"}, "has no masks: case c0"),
         ({"image": ""}, "needs an image: case c0"),
         ({"image": "images/none.png"}, "the image of case c0 is missing"),
         ({"mask": "masks/none.png"}, "the mask of case c0 is missing"),
-        ({"image": "/etc/passwd"}, "inside the folder: case c0"),
-        ({"image": "../source/images/c0.png"}, "inside the folder: case c0"),
+        ({"image": "/etc/passwd"}, "inside its folder: the image of case c0"),
+        ({"image": "../source/images/c0.png"}, "inside its folder: the image of case c0"),
     ],
 )
 def test_a_row_that_breaks_a_rule_is_one_line_that_names_it(data: Dataset, cells: dict[str, str], message: str) -> None:

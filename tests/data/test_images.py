@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from diffaug.data.case import Case
 from diffaug.data.examine import examine_case
-from diffaug.data.images import read_image, read_label, read_mask, rgb_from_file, write_png
+from diffaug.data.images import mask_from_file, read_image, read_label, read_mask, rgb_from_file, write_png
 from diffaug.errors import DataError
 
 ORIENTATIONS = range(1, 9)
@@ -237,3 +237,85 @@ def test_a_picture_that_is_cut_off_while_it_is_written_is_absent(tmp_path, monke
     with pytest.raises(OSError, match="no space left"):
         write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+DISC = np.hypot(*(np.mgrid[:40, :40] - 20)) < 12
+
+
+def saved(path: Path, image: Image.Image) -> Path:
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (255, 255, 255), (40, 90, 20)])
+@pytest.mark.parametrize("colours", [2, 5])
+def test_a_picture_of_two_colours_that_a_library_quantised_is_not_turned_inside_out(
+    tmp_path: Path, colour: tuple[int, int, int], colours: int
+) -> None:
+    pixels = np.where(DISC[:, :, None], colour, 0).astype(np.uint8)
+    for number, method in enumerate((Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE, Image.Quantize.FASTOCTREE)):
+        path = saved(tmp_path / f"{number}.png", Image.fromarray(pixels).quantize(colours, method))
+        assert np.array_equal(read_mask(path), DISC)
+
+
+def palette_mask(path: Path, palette: list[int], indices: np.ndarray) -> Path:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(palette)
+    return saved(path, image)
+
+
+def test_the_background_of_a_palette_is_index_0_or_black_wherever_it_stands(tmp_path: Path) -> None:
+    mask, guessed = mask_from_file(palette_mask(tmp_path / "a.png", [0, 0, 0, 200, 0, 0], DISC))
+    assert np.array_equal(mask, DISC) and guessed == ""
+    mask, guessed = mask_from_file(palette_mask(tmp_path / "b.png", [200, 0, 0, 0, 0, 0], ~DISC))
+    assert np.array_equal(mask, DISC) and guessed == "palette-mask"
+
+
+def test_a_palette_that_does_not_say_what_is_background_is_refused_with_the_option_that_does(tmp_path: Path) -> None:
+    path = palette_mask(tmp_path / "a.png", [0, 0, 255, 255, 200, 0], DISC)
+    with pytest.raises(DataError, match=r"--classes, such as background=1 lesion=0"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("codes", [(40, 200), (1, 300), (100, 60000)])
+@pytest.mark.parametrize("radius", [3, 8])  # of the lesion with the lower code: smaller and larger than a square of 5
+def test_a_mask_of_several_codes_never_loses_the_lower_ones_without_a_word(
+    tmp_path: Path, codes: tuple[int, int], radius: int
+) -> None:
+    values = np.zeros((60, 60), np.uint16 if codes[1] > 255 else np.uint8)
+    values[np.hypot(*(np.mgrid[:60, :60] - 45)) < 10] = codes[1]
+    values[np.hypot(*(np.mgrid[:60, :60] - 12)) < radius] = codes[0]
+    with pytest.raises(DataError, match=rf"--classes lesion={codes[0]},{codes[1]}"):
+        read_mask(saved(tmp_path / "a.png", Image.fromarray(values)))
+
+
+def test_soft_edges_are_no_codes(tmp_path: Path) -> None:
+    large = Image.fromarray(DISC.astype(np.uint8) * 255)
+    for number, method in enumerate((Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX)):
+        soft = large.resize((91, 67), method)
+        assert np.array_equal(read_mask(saved(tmp_path / f"{number}.png", soft)), np.asarray(soft) > 127)
+
+
+@pytest.mark.parametrize(("lowest", "highest", "depth"), [(0, 1, "unit"), (-0.03, 1.02, "unit-cut"), (0, 250, "8-bit")])
+def test_real_numbers_that_pass_white_a_little_stay_what_they_are(
+    tmp_path: Path, lowest: float, highest: float, depth: str
+) -> None:
+    values = np.linspace(lowest, highest, 64, dtype=np.float32).reshape(8, 8)
+    pixels, found = rgb_from_file(saved(tmp_path / "a.tif", Image.fromarray(values)))
+    white = 255 if depth == "8-bit" else 1
+    assert found == depth
+    assert np.array_equal(pixels[:, :, 0], np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("values", [[-1000.0, 400.0], [0.0, 1.5], [-0.5, 0.5], [-3, 300]])
+def test_values_whose_white_is_not_clear_are_refused_with_the_option_that_decides(
+    tmp_path: Path, values: list[float]
+) -> None:
+    array = np.array([values], np.int32 if isinstance(values[0], int) else np.float32)
+    with pytest.raises(DataError, match=r"what is white must be clear: .*--window CENTRE,WIDTH"):
+        read_image(saved(tmp_path / "a.tif", Image.fromarray(array)))
+
+
+def test_a_mask_of_negative_values_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no negative values"):
+        read_mask(saved(tmp_path / "a.tif", Image.fromarray(np.array([[-1, 0, 1]], np.int32))))

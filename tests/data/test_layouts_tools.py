@@ -343,7 +343,7 @@ def test_a_table_lists_pairs_groups_and_splits(tmp_path: Path) -> None:
         ("image,mask\npictures/0.png,drawn/lesion_of_0.png\npictures/0.png,drawn/lesion_of_1.png\n", "rows 2 and 3"),
         ("image,mask,split\npictures/0.png,drawn/lesion_of_0.png,fold 1\n", "a split is train, val or test"),
         ("image,mask,split\npictures/0.png,,test\n", "every case of test needs a mask"),
-        ("image,mask,id\npictures/0.png,drawn/lesion_of_0.png,a/b\n", "an id is a name without slashes"),
+        ("image,mask,id\npictures/0.png,drawn/lesion_of_0.png,a/b\n", "a name is plain, without slashes"),
         ("image,mask,negative\npictures/0.png,,maybe\n", "negative is 1 or 0"),
         ("image,mask,negative\npictures/0.png,drawn/lesion_of_0.png,1\n", "its mask holds one"),
         ("", "has no row"),

@@ -64,10 +64,17 @@ def test_every_row_says_its_schema_and_holds_plain_values(tmp_path: Path) -> Non
     assert values["checks"][0] == {"step": 1, "t": 500, "score": 0.5, "threshold": 0.25}
 
 
-@pytest.mark.parametrize("values", [{"id": "synth-00000", "decision": "kept"}, {"schema": 1}, {"schema": 99}, [], 3])
+@pytest.mark.parametrize("values", [{"id": "synth-00000", "decision": "kept"}, {"schema": 1}, {"schema": 99}])
 def test_a_manifest_of_another_version_is_one_clear_line(tmp_path: Path, values: object) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(values) + "\n")
     with pytest.raises(DataError, match=r"schema 2: .* line 1 .*generate the set again"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("values", [[], 3, None, "row"])
+def test_a_line_that_is_no_row_is_one_clear_line(tmp_path: Path, values: object) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(values) + "\n")
+    with pytest.raises(DataError, match="line 1 must be a JSON object"):
         read_rows(tmp_path / "rows.jsonl")
 
 
@@ -113,7 +120,8 @@ def test_an_unfinished_set_is_refused(tmp_path: Path, lacking: str) -> None:
 
 
 def test_a_set_gives_its_rows_as_cases_and_as_flat_records(tmp_path: Path) -> None:
-    write_rows(tmp_path / "manifest.jsonl", [ROW, replace(ROW, lesion_free=True)])
+    other = replace(ROW, request=replace(REQUEST, id="synth-00004"), lesion_free=True)
+    write_rows(tmp_path / "manifest.jsonl", [ROW, other])
     (tmp_path / "summary.json").write_text("{}")
     found = read_manifest(tmp_path)
     case = found.case(found.rows[0])
@@ -136,3 +144,47 @@ def test_a_table_has_the_same_plain_columns_in_every_record(tmp_path: Path) -> N
     assert (first["scale"], first["score"], first["novelty"], first["findings"]) == (0.9, 0.75, 1.0, "pale")
     assert (first["window_side"], first["removed_regions"]) == (64, 1)
     assert (second["score"], second["threshold"], second["novelty"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("image", "../../secret.png"), ("mask", "/etc/passwd"), ("region", "evil.sh"), ("preview", "a\\b.png"),
+        ("preview_mask", "C:/x.png"), ("shown_in", "../x"), ("request.id", "../../../project/run"),
+        ("request.id", "a\u202eb"), ("request.background", "a/b"), ("request.mask_case", "nul"),
+        ("request.example", "x" * 201),
+    ],
+)  # fmt: skip
+def test_names_and_paths_of_a_row_are_not_trusted(tmp_path: Path, place: str, value: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [ROW])
+    values = json.loads(path.read_text())
+    (values["request"] if "." in place else values)[place.rpartition(".")[2]] = value
+    path.write_text(json.dumps(values) + "\n")
+    with pytest.raises(DataError, match=rf"line 1 has {place}"):
+        read_rows(path)
+
+
+def _written(folder: Path, *rows: Row) -> Path:
+    write_rows(folder / "manifest.jsonl", rows)
+    (folder / "summary.json").write_text("{}")
+    return folder
+
+
+def test_a_picture_of_a_set_is_no_link_to_a_file_outside(tmp_path: Path) -> None:
+    (tmp_path / "i.png").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match=r"a file of synth-00003 .*by a link"):
+        read_manifest(_written(tmp_path, ROW))
+
+
+def test_ids_of_a_set_differ_by_more_than_capitals(tmp_path: Path) -> None:
+    other = replace(ROW, request=replace(REQUEST, id="SYNTH-00003"))
+    with pytest.raises(DataError, match="differ by more than capitals"):
+        read_manifest(_written(tmp_path, ROW, other))
+
+
+@pytest.mark.parametrize("values", [[], {"images": []}, {"cases": {"a": 3}}])
+def test_a_provenance_of_other_types_is_one_clear_line(tmp_path: Path, values: object) -> None:
+    (tmp_path / "provenance.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"only diffaug writes .*provenance.json.*generate the set again"):
+        read_manifest(_written(tmp_path, ROW))

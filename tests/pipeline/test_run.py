@@ -197,7 +197,8 @@ def test_a_data_set_of_the_folder_format_is_read_where_it_lies(tmp_path: Path) -
     config = real_alone(tmp_path / "out", draws=(0,))
     import_data(config, tmp_path / "data")
     (report,) = run_pipeline(real_alone(tmp_path / "out", source="folder", path=tmp_path / "data", draws=(0,)))
-    assert json.loads((report.parent / "study.json").read_text())["data"] == str(tmp_path / "data")
+    assert json.loads((report.parent / "study.json").read_text())["data"] == "data"
+    assert json.loads((report.parent / "places.json").read_text())["data"] == str(tmp_path / "data")
     assert not (tmp_path / "out" / "data").exists()
 
 

@@ -12,7 +12,7 @@ from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
-from diffaug.errors import StudyError
+from diffaug.errors import DataError, StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
 from diffaug.report.tables import comparisons, read_study
@@ -147,6 +147,40 @@ def test_the_page_is_made_when_the_images_of_the_data_set_are_gone(folders, page
     plan = tmp_path / "study" / "study.json"
     plan.write_text(plan.read_text(encoding="utf-8").replace("data <b>", "gone"), encoding="utf-8")
     assert "none can be shown" in write_report(tmp_path / "study").read_text(encoding="utf-8")
+
+
+def test_no_place_of_this_machine_stands_in_what_is_shared(folders, page):
+    place = str(folders)
+    assert place in (folders / "study" / "places.json").read_text()
+    for path in (folders / "study").rglob("*"):
+        if path.is_file() and path.name != "places.json":
+            assert place.encode() not in path.read_bytes(), path
+    assert "data &lt;b&gt;" in page.text
+
+
+def test_a_study_without_its_places_is_reported_without_images(folders, tmp_path):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    (study / "places.json").unlink()
+    assert "none can be shown" in write_report(study).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../data <b>/images/test-0.png", "predictions/run.sh"])
+def test_a_prediction_outside_the_study_is_not_shown(folders, tmp_path, path):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    rows = (study / "cases.csv").read_text(encoding="utf-8")
+    (study / "cases.csv").write_text(rows.replace("predictions/real-0/00000.png", path), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a prediction in cases\.csv is"):
+        write_report(study, None, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("change", [{"arms": 3}, {"arms": {"real": {"dice": []}}}, {"differences": []}])
+def test_a_summary_of_other_types_is_one_line(folders, tmp_path, change):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    write_json(study / "summary.json", read_json(study / "summary.json") | change)
+    with pytest.raises(DataError) as error:
+        write_report(study)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unfinished_study_is_refused(tmp_path):

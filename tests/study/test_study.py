@@ -22,7 +22,7 @@ from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import accepted, lesions, read_rows, write_rows
-from diffaug.errors import ConfigError, DataError, StudyError
+from diffaug.errors import ConfigError, DataError, StorageError, StudyError
 from diffaug.report.page import write_report
 from diffaug.runfolder import held
 from diffaug.study import choose, derive
@@ -313,6 +313,56 @@ def test_a_run_whose_file_was_cut_off_is_one_line_of_error(study, inputs, name):
     assert "\n" not in str(caught.value)
     path.unlink()
     run_study(dataset, study, [synthetic], CONFIG)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_damaged_files_that_a_study_keeps_are_made_again(study, finished, inputs, share):
+    kept = ("profiles.json", "duplicates.json", "base_seen.json", "scores.jsonl", "runs/selected-1.pool.json")
+    for name in (*kept, "summary.json", "cases.csv"):
+        data = (study / name).read_bytes()
+        (study / name).write_bytes(data[: int(share * len(data))])
+    (study / "runs" / "selected-1.jsonl").unlink()  # the scores are asked for
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"data": 3}', b"[" * 3000, b"\xff\xfe", b"9" * 5000])
+def test_a_file_of_a_study_of_other_types_is_made_again(study, finished, inputs, damage):
+    for name in ("profiles.json", "duplicates.json", "base_seen.json", "runs/real-0.pool.json"):
+        (study / name).write_bytes(damage)
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
+def test_a_damaged_checkpoint_of_a_study_starts_its_run_again(tmp_path, inputs, finished, monkeypatch):
+    monkeypatch.setattr("diffaug.training.loop.CHECKPOINT_SECONDS", -1.0)
+    out, config = tmp_path / "out", CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
+    real_check, done = segmenter.check_finite, iter(range(100))
+
+    def stop(*arguments):
+        if next(done) == 3:
+            raise KeyboardInterrupt
+        real_check(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segmenter, "check_finite", stop)
+        run_study(inputs[0], out, [], config)
+    checkpoint = out / "runs" / "real-0.checkpoint"
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))  # opens, and is half zeros
+    run_study(inputs[0], out, [], config)
+    weights = [(folder / "runs" / "real-0.safetensors").read_bytes() for folder in (out, finished)]
+    assert weights[0] == weights[1]
+
+
+def test_a_full_disk_is_one_line_in_a_study_and_its_report(tmp_path, study, inputs, full_disk):
+    config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
+    with full_disk(), pytest.raises(StorageError, match=r"free some space") as error:
+        run_study(inputs[0], tmp_path / "out", [], config)
+    assert "\n" not in str(error.value)
+    with full_disk(), pytest.raises(StorageError, match=r"report.html: File too large"):
+        write_report(study)
+    assert not list(study.rglob("*.partial"))
 
 
 def test_a_study_that_tests_on_nothing_is_refused(tmp_path, inputs):
@@ -636,6 +686,25 @@ def test_a_selected_picture_keeps_every_request_that_it_shows(tmp_path, finished
     assert [row.shown_in for row in found if row.shown_in] == sorted(row.id for row in pictures)
     assert {case.id for case in read_dataset(tmp_path / "selected")} == {row.id for row in pictures}
     read_inputs(inputs[0], [tmp_path / "selected"], ["test"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("id", "../../../project/run"), ("region", "evil.sh"), ("region", "/etc/passwd"), ("image", "../x.png")],
+)
+def test_a_set_from_a_stranger_writes_and_copies_nothing(tmp_path, finished, inputs, name, value):
+    synthetic = shutil.copytree(inputs[1], tmp_path / "set")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "run.sh").write_text("mine")
+    (synthetic / "evil.sh").write_text("theirs")
+    rows = read_jsonl(synthetic / "manifest.jsonl")
+    (rows[-1]["request"] if name == "id" else rows[-1])[name] = value
+    write_jsonl(synthetic / "manifest.jsonl", rows)
+    for use in (lambda: read_set(synthetic), lambda: write_report(finished, synthetic, tmp_path / "page.html")):
+        with pytest.raises(DataError, match=rf"has (request\.)?{name}: "):
+            use()
+    assert (tmp_path / "project" / "run.sh").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["project", "set"]
 
 
 def test_painted_cases_are_scored_again_where_they_are_others(tmp_path, study, inputs):

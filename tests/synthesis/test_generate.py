@@ -28,10 +28,10 @@ from diffaug.data.fundus import vertical_diameter
 from diffaug.data.funnel import funnel
 from diffaug.data.images import read_image, read_label, read_mask, write_png
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import read_rows
+from diffaug.data.manifest import read_manifest, read_rows
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.errors import ConfigError, FindingsError, ModelError, PlacementError
+from diffaug.errors import ConfigError, DataError, FindingsError, ModelError, PlacementError, StorageError
 from diffaug.models.checkpoints import read_words, seal
 from diffaug.painting.clearing import Remover
 from diffaug.painting.window import image_of, resized
@@ -88,7 +88,7 @@ def test_what_a_killed_run_left_of_a_shard_is_made_again(strict, phantoms, unbro
     (out / "manifest.jsonl").unlink()
     (out / ".cases.csv.7.partial").write_text("half a table")
     generate(strict, phantoms, out, CONFIG)
-    (out / ".cases.csv.7.partial").unlink()
+    assert not (out / ".cases.csv.7.partial").exists()
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 
@@ -106,6 +106,43 @@ def test_the_funnel_tells_the_look_that_stopped_a_sample_even_if_it_was_painted_
 def test_a_shard_that_lost_a_picture_is_made_again(strict, phantoms, unbroken, tmp_path, kind):
     out = shutil.copytree(unbroken, tmp_path / "synthetic")
     sorted((out / "shards").glob(f"*/{kind}/*.png"))[0].unlink()
+    generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["images/*.png", "masks/*.png", "turned-down/*.png", "rows.jsonl", "digests.json"])
+def test_a_torn_file_of_a_finished_shard_is_made_again(strict, phantoms, unbroken, tmp_path, kind, share):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    (out / "summary.json").unlink()
+    torn = sorted((out / "shards").glob(f"*/{kind}"))[0]
+    data = torn.read_bytes()
+    torn.write_bytes(data[: int(share * len(data))])
+    generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_rows_cut_off_at_the_end_of_a_line_are_made_again(strict, phantoms, unbroken, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    rows = sorted((out / "shards").glob("*/rows.jsonl"))[0]
+    rows.write_bytes(b"".join(rows.read_bytes().splitlines(keepends=True)[:2]))
+    generate(strict, phantoms, out, CONFIG)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_a_manifest_that_lost_a_row_is_refused(unbroken, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "synthetic")
+    manifest = out / "manifest.jsonl"
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="has the rows that its summary counts"):
+        read_manifest(out)
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(strict, phantoms, unbroken, tmp_path, full_disk):
+    out = tmp_path / "synthetic"
+    with full_disk(), pytest.raises(StorageError, match=r"File too large; free some space") as error:
+        generate(strict, phantoms, out, CONFIG)
+    assert "\n" not in str(error.value) and not (out / "summary.json").exists()
     generate(strict, phantoms, out, CONFIG)
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
@@ -133,7 +170,7 @@ def test_a_run_killed_while_it_wrote_its_settings_is_no_hindrance(strict, phanto
     left.parent.mkdir()
     left.write_text("{")
     generate(strict, phantoms, left.parent, CONFIG)
-    left.unlink()
+    assert not left.exists()
     assert tables_and_pictures(left.parent) == tables_and_pictures(unbroken)
 
 

@@ -9,7 +9,7 @@ from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.config import GenerateConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import read_image, read_mask, write_png
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DataError, StorageError
 from diffaug.painting.clearing import Remover, is_covered, regions_of
 from diffaug.synthesis.remove import remove
 
@@ -165,6 +165,21 @@ def test_a_lost_image_is_made_again(removed, fitted, phantoms, tmp_path):
     read_dataset(copy).cases[0].image.unlink()
     remove(fitted, phantoms, copy)
     assert files_of(copy) == files_of(removed)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_torn_files_are_made_again(removed, fitted, phantoms, tmp_path, share):
+    copy = shutil.copytree(removed, tmp_path / "set")
+    for number, kind in enumerate(("images", "masks", "rows")):
+        torn = sorted((copy / kind).iterdir())[number]
+        torn.write_bytes(torn.read_bytes()[: int(share * torn.stat().st_size)])
+    remove(fitted, phantoms, copy)
+    assert files_of(copy) == files_of(removed)
+
+
+def test_a_full_disk_is_one_line(fitted, phantoms, tmp_path, full_disk):
+    with full_disk(), pytest.raises(StorageError, match="free some space"):
+        remove(fitted, phantoms, tmp_path / "out")
 
 
 def test_a_case_without_a_lesion_is_left_out(removed, fitted, phantoms, tmp_path):

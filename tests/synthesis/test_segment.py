@@ -9,7 +9,7 @@ from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.cli.main import main
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import read_image, write_png
-from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.errors import ConfigError, DataError, ModelError, StorageError
 from diffaug.models.checkpoints import seal
 from diffaug.painting.painter import Painter, painter_digest
 from diffaug.synthesis.segment import label_of, lesion_probabilities, segment_images
@@ -54,6 +54,27 @@ def test_an_undecodable_image_is_listed_and_the_others_are_segmented(fitted, pic
     assert "broken.png" in err and "other 3" in err and "notes" not in err
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["failed"] == ["broken.png"]
+
+
+def test_a_full_disk_is_one_line(fitted, pictures, tmp_path, full_disk):
+    with full_disk(), pytest.raises(StorageError, match=r"overlays/.*free some space"):
+        segment_images(fitted, pictures, tmp_path / "out")
+
+
+def test_what_a_file_manager_leaves_is_no_image(fitted, pictures, tmp_path):
+    (pictures / "._square.png").write_bytes(b"no image")
+    assert segment_images(fitted, pictures, tmp_path / "out").segmented == 3
+
+
+def test_the_mask_of_an_image_that_is_gone_is_gone_too(fitted, pictures, tmp_path):
+    out = tmp_path / "out"
+    segment_images(fitted, pictures, out)
+    (pictures / "wide.png").unlink()
+    (pictures / "high.png").write_bytes(b"no image any more")
+    with pytest.raises(DataError, match=r"high\.png did not.*not an image"):
+        segment_images(fitted, pictures, out)
+    for kind in ("masks", "overlays"):
+        assert [path.name for path in (out / kind).iterdir()] == ["square.png"]
 
 
 def test_images_that_would_share_a_mask_are_refused(fitted, pictures, tmp_path):

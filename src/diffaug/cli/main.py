@@ -12,6 +12,7 @@ import tyro
 from pydantic import ValidationError
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
+from diffaug.artifacts import storing
 from diffaug.cli.base import Command, choose_preset
 from diffaug.cli.data import Data, Prompts
 from diffaug.cli.export import Export
@@ -53,13 +54,16 @@ def main(argv: list[str] | None = None) -> None:
             config=(OmitSubcommandPrefixes,),
         )
         _check_seed(command)
-        command.run()
+        with storing():
+            command.run()
     except ValidationError as error:
         _fail(explain(error))
     except DiffaugError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to continue")
+    except MemoryError:
+        _fail("memory ran out; take smaller images or fewer workers and slots, then run the same command again")
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -23,6 +23,27 @@ KILLED = (
     "a worker process must live until its task ends: one was killed, perhaps because memory ran out; "
     "run the same command again to go on, with fewer workers"
 )
+GUARD = (
+    "a Python script that starts workers needs a guard, since every worker imports the script first and would start "
+    'the work again: put the calls of the script under `if __name__ == "__main__":`, or use one worker'
+)
+UNGUARDED = 77  # exit status of a worker whose script has no guard
+OWNER = "DIFFAUG_POOL"  # the variable in which workers find the process that has started them
+
+
+def check_guard() -> None:
+    """End a worker, and refuse another process, that has come here while it imports a script without a guard.
+
+    Raises:
+        WorkerError: The process is a worker of something else.
+    """
+    from multiprocessing import current_process
+
+    if not getattr(current_process(), "_inheriting", False):
+        return
+    if os.environ.get(OWNER) == str(os.getppid()):
+        os._exit(UNGUARDED)  # the process that has started it tells why, once
+    raise WorkerError(GUARD)
 
 
 def _ignore(*values: Any) -> None:
@@ -146,9 +167,12 @@ class Processes(Pool):
 
     def __init__(self, count: int, on_report: Report = _ignore) -> None:
         from concurrent.futures import Future, ProcessPoolExecutor
-        from multiprocessing import get_context
+        from multiprocessing import get_context, process
 
+        check_guard()
         super().__init__(on_report)
+        os.environ[OWNER] = str(os.getpid())
+        self.processes: set[process.BaseProcess] = set()
         spawn = get_context("spawn")
         self.stop, self.reports = spawn.Event(), spawn.SimpleQueue()
         started_with = (os.getpid(), self.stop, self.reports)
@@ -157,11 +181,13 @@ class Processes(Pool):
 
     def _start(self, job: Job[Any]) -> None:
         from concurrent.futures import BrokenExecutor
+        from multiprocessing import active_children
 
         try:
             self.futures[self.executor.submit(job.task, *job.arguments)] = job
+            self.processes.update(active_children())
         except BrokenExecutor:
-            raise WorkerError(KILLED) from None
+            raise self._broken() from None
 
     def _advance(self, job: Job[Any]) -> None:
         from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
@@ -172,7 +198,13 @@ class Processes(Pool):
             for future in done:
                 self.futures.pop(future).finish(future.result())
         except BrokenExecutor:
-            raise WorkerError(KILLED) from None
+            raise self._broken() from None
+
+    def _broken(self) -> WorkerError:
+        """Return why a worker ended before its task."""
+        self.executor.shutdown(wait=True)  # until every process has its exit status
+        unguarded = any(each.exitcode == UNGUARDED for each in self.processes)
+        return WorkerError(GUARD if unguarded else KILLED)
 
     def _pass_on_reports(self) -> None:
         while not self.reports.empty():

@@ -10,7 +10,7 @@ Knows cases and the files of a study folder; knows no networks.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from diffaug.conditioning.prompts import WORDS
 from diffaug.config import AIMS
 from diffaug.data.case import Case, digest_of_case
 from diffaug.errors import ConfigError, StudyError
+from diffaug.reading import typed
 from diffaug.runfolder import contents_of
 
 LOW = "low-contrast"
@@ -126,6 +127,27 @@ def check_aim(aim: str, baseline: Path | None) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Identity:
+    folds: int = 0
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What study.json says of a study by folds: digests of the tested cases."""
+
+    identity: _Identity
+    tested: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Missed:
+    """What is read of a record of a study."""
+
+    case: str
+    false_negative_rate: float | None
+
+
 def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> dict[str, float]:
     """Read which share of each training case's lesion a baseline missed, out of fold; the mean over seeds.
 
@@ -142,8 +164,8 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
             f"a baseline must be a finished study: {study} lacks study.json or summary.json; "
             "run `diffaug study DATA STUDY --folds 5 --baseline`"
         )
-    plan = contents_of(study, "study.json")
-    tested: Mapping[str, str] = plan.get("tested", {})
+    plan = typed(_Tested, contents_of(study, "study.json"), study / "study.json")
+    tested = plan.tested
     held = {digest_of_case(case): case for case in held_out}
     for name, digest in tested.items():
         if digest in held:
@@ -153,7 +175,7 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
             )
     known = {case.id: digest_of_case(case) for case in train}
     foreign = [name for name in (*known, *tested) if name not in known or tested.get(name) != known[name]]
-    if not plan["identity"].get("folds") or foreign:
+    if not plan.identity.folds or foreign:
         what = f"case {foreign[0]} differs" if foreign else "it has no folds"
         raise StudyError(
             f"a baseline must be the out-of-fold results of these training cases: {study} is not, {what}; "
@@ -161,7 +183,8 @@ def read_needs(study: Path, train: Sequence[Case], held_out: Sequence[Case]) -> 
         )
     missed: dict[str, list[float]] = {name: [] for name in known}
     for path in sorted((study / "runs").glob("real-*-fold*[0-9].jsonl")):
-        for row in read_jsonl(path):
-            if row["false_negative_rate"] is not None:
-                missed[row["case"]].append(float(row["false_negative_rate"]))
+        fix = "remove the file, and study the data set again"
+        for row in (typed(_Missed, line, path, fix) for line in read_jsonl(path, torn=False)):
+            if row.false_negative_rate is not None and row.case in missed:
+                missed[row.case].append(row.false_negative_rate)
     return {name: sum(values) / len(values) if values else 0.0 for name, values in missed.items()}

@@ -76,8 +76,7 @@ class Examples:
         Args:
             cases: The cases.
             bank: Their masks.
-            folds: The validators' fold of each case. An example is of the fold of its request's mask, so that one
-                validator has seen neither.
+            folds: The validators' fold of each case. An example is of the fold of its request's mask.
             budget: Weights of the cases that lead towards an aim.
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
             rules: What is known of their frames.
@@ -89,9 +88,7 @@ class Examples:
         self.attributes: Remembered[str, Attributes] = Remembered(
             lambda name: measure_attributes(self._images[name], cases[name].read_mask(), rules)
         )
-        self.words: Remembered[str, dict[str, str]] = Remembered(
-            lambda name: words_of(self.attributes[name], rules.grey)
-        )
+        self.words: Remembered[str, dict[str, str]] = Remembered(lambda n: words_of(self.attributes[n], rules.grey))
         self._images: Remembered[str, Pixels] = Remembered(lambda name: cases[name].read_image(), limit=IMAGES)
         self._surroundings: Remembered[tuple[str, int], Surroundings] = Remembered(self._measured_surroundings)
         self._flaws = Flaws(bank, self._images, maps, rules)

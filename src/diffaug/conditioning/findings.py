@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffaug.artifacts import PathLike
 from diffaug.conditioning.prompts import ASPECTS, words_allowed
-from diffaug.errors import FindingsError
+from diffaug.errors import DataError, FindingsError
+from diffaug.reading import read_yaml
 
 FOLDER = Path(__file__).parent / "findings"
 DOMAINS = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
@@ -182,11 +182,9 @@ def read_library(path: Path) -> Library:
         FindingsError: The file is missing or malformed, or breaks a rule; one line with the nearest valid names.
     """
     try:
-        return Library.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise FindingsError(f"a findings file must be readable: {path}: {error.strerror}; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FindingsError(f"a findings file must be YAML: {path}: {' '.join(str(error).split())}") from None
+        return Library.model_validate(read_yaml(path))
+    except DataError as error:
+        raise FindingsError(f"a findings file must be readable: {error}") from None
     except ValidationError as error:
         raise FindingsError(f"{path}: {_explain(error)}") from None
 

@@ -168,7 +168,7 @@ def learned_from_values(values: Any) -> LearnedRules:
         return LearnedRules(
             FrameRules(**rules), int(values["frames"]), int(values["painted_on"]), losses, str(values["reason"])
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         names = ", ".join(each.name for each in fields(LearnedRules))
         raise DataError(f"learned rules hold {names}: these do not; fit the model again") from None
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import digest_of_file, digest_of_value
-from diffaug.data.images import Label, Mask, Pixels, read_image, read_label, read_mask, turned_like
+from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label, turned_like
 from diffaug.errors import DataError
 
 NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
@@ -82,10 +82,19 @@ class Case:
         Raises:
             DataError: The case has no mask, the file cannot be read, or a value belongs to no class.
         """
+        return self.read_mask_and_guess()[0]
+
+    def read_mask_and_guess(self) -> tuple[Mask, str]:
+        """Return the lesion mask as `read_mask`, and what was guessed in reading it, as `images.mask_from_file` says.
+
+        Raises:
+            DataError: See `read_mask`.
+        """
         if self.classes:
-            return self.read_label() > 0
-        mask = self._mask_file()
-        return turned_like(self.image, mask, read_mask(mask, self.id).astype(np.uint8)) > 0
+            return self.read_label() > 0, ""
+        path = self._mask_file()
+        mask, guessed = mask_from_file(path, self.id)
+        return turned_like(self.image, path, mask.astype(np.uint8)) > 0, guessed
 
     def read_label(self) -> Label:
         """Return the class numbers of the mask file, shape (H, W), 0 = background; turned as in `read_mask`.
@@ -118,7 +127,7 @@ class Case:
         """
         if self.known is None:
             return np.ones(self.read_image().shape[:2], dtype=bool)
-        return read_mask(self.known, self.id)
+        return mask_from_file(self.known, self.id)[0]
 
     def _mask_file(self) -> Path:
         if self.mask is None:

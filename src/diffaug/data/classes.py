@@ -14,6 +14,7 @@ from diffaug.data.case import LabelClass
 from diffaug.data.folder import CLASSES
 from diffaug.data.images import Label
 from diffaug.errors import ConfigError, DataError
+from diffaug.names import plain_name
 
 BACKGROUND = "background"  # the name whose values belong to no class
 HIGHEST = 65535  # the largest value that is read; written values are at most 255
@@ -93,7 +94,8 @@ def classes_from_words(words: Sequence[str]) -> tuple[LabelClass, ...]:
     for word in words:
         name, _, cells = word.partition("=")
         values = _values_of(cells)
-        if not name.strip() or not values or (0 in values and name != BACKGROUND):
+        is_zero = 0 in values and not any(each.startswith(f"{BACKGROUND}=") for each in words)
+        if not name.strip() or not values or is_zero:
             raise ConfigError(
                 f"--classes takes names with values from 1 to {HIGHEST}, such as disc=1,2 cup=2 or lesion=1-35: got "
                 f"{word!r}; correct it"
@@ -140,7 +142,8 @@ def classes_from_json(names: Any, where: object) -> tuple[LabelClass, ...]:
         values = given if isinstance(given, list) else [given]
         lowest = 0 if name == BACKGROUND else 1
         known = values and all(type(value) is int and lowest <= value <= HIGHEST for value in values)
-        if not known or not name.strip():
+        plain_name(name, f"a class in {where}")
+        if not known:
             raise DataError(
                 f"a class has a name and values from 1 to {HIGHEST}: {where} has {name!r}: {given!r}; correct it"
             )
@@ -149,6 +152,12 @@ def classes_from_json(names: Any, where: object) -> tuple[LabelClass, ...]:
 
 
 def _checked(classes: dict[str, tuple[int, ...]], where: object) -> tuple[LabelClass, ...]:
+    zero = next((name for name, values in classes.items() if 0 in values and name != BACKGROUND), None)
+    if zero and (not classes.get(BACKGROUND) or 0 in classes[BACKGROUND]):
+        raise ConfigError(
+            f"a class has a name and values from 1 to {HIGHEST}: {where} has 0 for {zero}; 0 is {BACKGROUND}, unless "
+            f"another value is declared to be, such as {BACKGROUND}=1 {zero}=0"
+        )
     if classes and set(classes) == {BACKGROUND}:
         raise DataError(f"at least one class is needed beside {BACKGROUND}: {where} has none; add, say, lesion")
     return tuple(LabelClass(name, values) for name, values in classes.items())

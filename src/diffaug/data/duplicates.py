@@ -3,6 +3,7 @@
 Knows nothing of splits and masks, only pixels. Does not look for mirrored or rotated copies.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.artifacts import digest_of_bytes
 from diffaug.data.case import Case
 from diffaug.data.images import Pixels
 
@@ -51,8 +51,9 @@ def fingerprint(pixels: Pixels) -> Fingerprint:
     structure = (structure - structure.sum() / max(1, inside.sum())) * inside
     norm = float(np.linalg.norm(structure))
     structure = structure / norm if norm > FLAT * THUMBNAIL else np.zeros_like(structure)
-    digest = digest_of_bytes(repr(pixels.shape).encode() + pixels.tobytes())
-    return Fingerprint(digest, structure.ravel().astype(np.float32))
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)  # a large image is not copied
+    return Fingerprint(digest.hexdigest()[:16], structure.ravel().astype(np.float32))
 
 
 def duplicates_of_fingerprints(prints: Mapping[str, Fingerprint]) -> list[tuple[str, str]]:

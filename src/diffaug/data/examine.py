@@ -1,15 +1,19 @@
 """Decode cases once, in threads; check them by the rules of the folder format; keep what an inspection shows."""
 
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, check_mask_size
+from diffaug.data.depths import DEPTHS
 from diffaug.data.duplicates import Fingerprint, fingerprint
-from diffaug.data.images import DEPTHS, LOSSY, TURNS, Mask, orientation_of, rgb_from_file
+from diffaug.data.images import LOSSY, TURNS, Mask, orientation_of, pixels_of, rgb_from_file
 from diffaug.data.lesions import count_lesions
 from diffaug.errors import DataError
 
@@ -21,11 +25,18 @@ SENTENCES = {
     "12-bit": "images of more than 8 bits were scaled to 8, with 4,095 as white",
     "16-bit": "images of more than 8 bits were scaled to 8, with 65,535 as white",
     "unit": "images of real numbers were scaled to 8 bits, with 1 as white",
+    "unit-cut": "images of real numbers pass 0 or 1 a little; they were cut there and scaled, with 1 as white",
     "transparency": "images are transparent in parts and were read without transparency",
     "turned": "images are turned by their EXIF orientation and were set upright",
     "unturned-mask": "masks lack the EXIF orientation of their images, fit turned and unturned, and were read upright",
+    "palette-mask": "masks are palettes whose background is another index than 0, and were read so",
+    "half-mask": "masks of more than 8 bits were cut at half of their largest value",
     "jpeg-mask": "masks are JPEG and were cut at 127",
 }
+
+LARGE = 10_000_000  # pixels
+_one_large = threading.Lock()
+GUESSES = ("palette-mask", "half-mask", "unit-cut")  # notes that name a case
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,24 @@ class Finding:
     notes: tuple[str, ...]
 
 
+@contextmanager
+def in_turn(path: object) -> Iterator[None]:
+    """Wait, in threads, until no other large image is at work: decoded, each takes some hundred megabytes."""
+    with _one_large if isinstance(path, Path) and pixels_of(path) > LARGE else nullcontext():
+        yield
+
+
 def examine_case(case: Case) -> Finding:
+    """Decode the image and the mask of a case; of large images one at a time.
+
+    Raises:
+        DataError: See `_examined`.
+    """
+    with in_turn(case.image):
+        return _examined(case)
+
+
+def _examined(case: Case) -> Finding:
     """Decode the image and the mask of a case.
 
     Raises:
@@ -67,7 +95,8 @@ def examine_case(case: Case) -> Finding:
         notes.append("turned")
     area, lesions = None, 0
     if case.mask is not None:
-        mask = case.read_mask()
+        mask, guessed = case.read_mask_and_guess()
+        notes += [guessed] if guessed else []
         _check_mask(case, mask, (height, width))
         area, lesions = float(mask.mean()), count_lesions(mask)
         if case.mask.suffix.lower() in LOSSY:
@@ -115,11 +144,13 @@ def examine_cases(cases: Iterable[Case], progress: str = "") -> list[Finding]:
 def notices_of(findings: Sequence[Finding]) -> list[str]:
     """Return one line for each kind of conversion, with its count, and one where images were scaled in several ways."""
     counts = Counter(note for finding in findings for note in finding.notes)
+    first = {note: finding.case.id for finding in reversed(findings) for note in finding.notes}
     lines = [
         counted(count, SENTENCES.get(note, f"images are {note} and were read as RGB"))
+        + (f", such as {first[note]}" if note in GUESSES else "")
         for note, count in sorted(counts.items())
     ]
-    depths = [depth for depth in DEPTHS if counts[depth]]
+    depths = [depth for depth in DEPTHS if counts[depth] or counts[f"{depth}-cut"]]
     if len(depths) > 1:
         lines.append(
             f"images of more than 8 bits were read as {', '.join(depths)}, each by its own largest value: where one "
@@ -141,5 +172,11 @@ def counted(count: int, sentence: str) -> str:
         "were": "was",
         "their": "its",
         "frames": "frame",
+        "files": "file",
+        "links": "link",
+        "lead": "leads",
+        "they": "it",
+        "have": "has",
+        "names": "a name",
     }
     return f"1 {' '.join(singular.get(word, word) for word in sentence.split())}"

@@ -11,19 +11,22 @@ Where masks have several classes, `classes.json` names each with its values in t
 import json
 import math
 import shutil
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, write_csv, write_text
+from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, sync, sync_tree, write_csv, write_text
 from diffaug.data.case import LESION, NEGATIVE, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
+from diffaug.data.metadata import copy_picture
 from diffaug.data.split import shuffled
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.layouts import Unannotated
+from diffaug.names import Inside, check_distinct, plain_name
 
 TABLE = "cases.csv"
 CLASSES = "classes.json"
@@ -124,12 +127,11 @@ def read_dataset(folder: PathLike) -> Dataset:
     folder = Path(folder)
     table = folder / TABLE
     rows, classes = _read_rows(table), read_classes(folder)
-    cases = tuple(_case_of_row(folder, number, row, classes) for number, row in enumerate(rows, start=2))
+    place = Inside(folder)
+    cases = tuple(_case_of_row(place, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
         raise DataError(f"a data set needs cases: {table} lists none; import images first")
-    repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
-    if repeated:
-        raise DataError(f"ids must be unique: {table} lists {repeated[0]} more than once; rename one of the cases")
+    check_distinct((case.id for case in cases), table)
     for case in cases:
         _check_files(case, table)
     return Dataset(folder, cases)
@@ -158,16 +160,15 @@ def read_classes(folder: Path) -> tuple[LabelClass, ...]:
         raise DataError(f'{CLASSES} must name classes with their values, such as {{"disc": [1, 2]}}: {path} does not')
     for name, values in classes.items():
         known = isinstance(values, list) and values and all(type(value) is int and 0 < value < 256 for value in values)
-        if not known or not name.strip():
+        plain_name(name, f"a class in {path}")
+        if not known:
             raise DataError(f"a class has a name and values from 1 to 255: {path} has {name!r}: {values!r}; correct it")
     return tuple(LabelClass(name, tuple(values)) for name, values in classes.items())
 
 
-def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
-    where = f"{folder / TABLE} row {number}"
-    name, split = row["id"].strip(), row["split"].strip()
-    if not name or not {"/", "\\", "\0"}.isdisjoint(name) or name in (".", ".."):
-        raise DataError(f"an id must be a name without slashes: {where} has {row['id']!r}; rename the case")
+def _case_of_row(place: Inside, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
+    where = f"{place.folder / TABLE} row {number}"
+    name, split = plain_name(row["id"].strip(), f"the id of {where}"), row["split"].strip()
     if split not in SPLITS:
         raise DataError(f"a split must be one of {', '.join(SPLITS)}: case {name} has {split!r} ({where}); correct it")
     if not row["image"]:
@@ -182,24 +183,17 @@ def _case_of_row(folder: Path, number: int, row: dict[str, str], classes: tuple[
         )
     return Case(
         id=name,
-        image=_path_of_cell(folder, row["image"], name),
-        mask=_path_of_cell(folder, row["mask"], name) if row["mask"] else None,
-        group=row["group"] or name,
+        image=place.path(row["image"], f"the image of case {name} in {TABLE}"),
+        mask=place.path(row["mask"], f"the mask of case {name} in {TABLE}") if row["mask"] else None,
+        group=unicodedata.normalize("NFC", row["group"]).strip() or name,  # one patient, however a blank stands there
         split=split,
         prompt=row["prompt"],
         attributes={
             key: _number(row[key], key, name) for key in row if key not in (*COLUMNS, KNOWN) and row[key].strip()
         },
         classes=classes,
-        known=_path_of_cell(folder, row[KNOWN], name) if row.get(KNOWN) else None,
+        known=place.path(row[KNOWN], f"the mask of known pixels of case {name} in {TABLE}") if row.get(KNOWN) else None,
     )
-
-
-def _path_of_cell(folder: Path, cell: str, case: str) -> Path:
-    path = PurePosixPath(cell)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"paths in {TABLE} must lie inside the folder: case {case} has {cell!r}; copy the file into it")
-    return folder / path
 
 
 def _number(cell: str, column: str, case: str) -> float:
@@ -291,6 +285,7 @@ def new_dataset(to: Path) -> Iterator[Path]:
         ConfigError: `to` holds something else, or its parent cannot be written to.
     """
     to = to.absolute()
+    refuse_occupied(to)
     make_folder(to.parent)
     partial = to.with_name(f".{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
@@ -300,7 +295,11 @@ def new_dataset(to: Path) -> Iterator[Path]:
         if not _is_empty(to):
             _check_same(partial, to)
         else:
+            sync_tree(partial)
             partial.replace(to)
+            sync(to.parent)
+    except DiffaugError:
+        raise
     except OSError as error:
         raise ConfigError(f"a data set must be writable: {to}: {error.strerror}; choose another folder") from None
     finally:
@@ -308,11 +307,14 @@ def new_dataset(to: Path) -> Iterator[Path]:
 
 
 def refuse_occupied(to: Path) -> None:
-    """Raise before work starts where `to` holds something that is no data set.
+    """Raise before work starts where `to` holds something that is no data set, or cannot be replaced.
 
     Raises:
-        ConfigError: `to` is a file, or a folder that holds files but no `cases.csv`.
+        ConfigError: `to` is a file, a folder that holds files but no `cases.csv`, a link, or the root of a disk.
     """
+    if to.is_symlink() or to.is_mount():
+        kind = "a link" if to.is_symlink() else "the root of a disk"
+        raise ConfigError(f"a data set needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
     if not _is_empty(to) and not (to / TABLE).is_file():
         raise ConfigError(f"a data set needs a new or empty folder: {to} holds other files; choose another folder")
 
@@ -332,11 +334,18 @@ def _check_same(made: Path, old: Path) -> None:
             )
 
 
-def copy_case(case: Case, folder: Path) -> Case:
-    """Copy the files of a case, byte by byte, to `images/`, `masks/` and `known/`; return the case that lies there."""
-    image = copy_file(case.image, folder / "images", case.id)
-    mask = None if case.mask is None else copy_file(case.mask, folder / "masks", case.id)
-    known = None if case.known is None else copy_file(case.known, folder / "known", case.id)
+def copy_case(case: Case, folder: Path, copy: Callable[[Path, Path, str], Path] | None = None) -> Case:
+    """Copy the files of a case to `images/`, `masks/` and `known/`, and return the case that lies there.
+
+    Args:
+        case: The case.
+        folder: Of the other data set.
+        copy: Copies a file into a folder under another stem, and returns its new path; None copies byte by byte.
+    """
+    copy = copy or copy_file
+    image = copy(case.image, folder / "images", case.id)
+    mask = None if case.mask is None else copy(case.mask, folder / "masks", case.id)
+    known = None if case.known is None else copy(case.known, folder / "known", case.id)
     return replace(case, image=image, mask=mask, known=known)
 
 
@@ -355,7 +364,7 @@ def to_annotate(data: Dataset, unannotated: Unannotated = "all") -> tuple[Case, 
 def subset_dataset(
     data: Dataset, to: PathLike, annotated: int, draw: int = 0, unannotated: Unannotated = "all"
 ) -> Dataset:
-    """Copy a data set in which only some training cases are annotated.
+    """Copy a data set, without the metadata of its files, in which only some training cases are annotated.
 
     Whole groups are taken in seeded order while they fit; only where none fits any more is the last one cut. The other
     cases of `train` become `unannotated`, without masks. `val`, `test` and `unannotated` stay as they are.
@@ -396,7 +405,7 @@ def subset_dataset(
             for case in data
             if case.split not in TRAINING or case.id in kept or unannotated == "all" or case.negative
         ]
-        write_cases(partial, [copy_case(case, partial) for case in cases])
+        write_cases(partial, [copy_case(case, partial, copy_picture) for case in cases])
     return read_dataset(to)
 
 

@@ -4,10 +4,10 @@ Every file is decoded completely, in the orientation that its EXIF data asks for
 booleans, labels become class numbers. Knows nothing of data sets: the argument `case` is the name that an error gives.
 """
 
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from diffaug.artifacts import atomic_path
+from diffaug.data.codes import FEW, background_of, is_solid, lost_codes, pure_codes
+from diffaug.data.depths import scaled
 from diffaug.errors import DataError, ShapeError
+from diffaug.names import PICTURES
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 Mask = NDArray[np.bool_]  # (H, W), True = lesion
@@ -27,7 +30,6 @@ Label = NDArray[np.uint8]  # (H, W), class numbers, 0 = background
 MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
-DEPTHS = {"8-bit": 255.0, "12-bit": 4095.0, "16-bit": 65535.0, "unit": 1.0}  # what white is in them
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 # EXIF orientations that lie on their side, and the turn that sets each upright (EXIF 2.3, tag 0x0112).
 TURNS = {
@@ -36,14 +38,10 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+SUFFIXES = PICTURES
 LOSSY = (".jpg", ".jpeg")
 CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wavelet stands (ISO 15444-1, A.6.1)
 REVERSIBLE = 1  # the value of a lossless wavelet
-PERCENTILES = (0.5, 99.5)  # between which values of more than 8 bits are spread, as in nnU-Net's preprocessing
-FEW = 8  # values; a mask of more than that above 127 has soft edges
-NOISE = 2  # grey levels; a value that has others so near, and they fill no area, comes from a lossy copy
-SOLID = 5  # px; soft edges are thinner than this, areas of a class are not
 
 
 def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
@@ -58,7 +56,7 @@ def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
     """
     image = _decoded(path, case)
     if image.mode in DEEP:
-        grey, depth = _eight_bit(np.asarray(image))
+        grey, depth = scaled(np.asarray(image), f"{case or path.stem} ({path})")
         return np.repeat(grey[:, :, None], 3, axis=2), depth
     kinds = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
     kind = kinds.get(image.mode, image.mode)
@@ -76,25 +74,73 @@ def read_image(path: Path, case: str = "") -> Pixels:
     return rgb_from_file(path, case)[0]
 
 
-def read_mask(path: Path, case: str = "") -> Mask:
-    """Return a mask file as booleans, shape (H, W).
+def mask_from_file(path: Path, case: str = "") -> tuple[Mask, str]:
+    """Decode a mask file.
 
     Values over 127 of an 8-bit mask are lesion; of a colour its strongest channel counts. A lossless mask whose largest
-    value is at most 127 holds class numbers: there every value over 0 is lesion, as in a palette of colours. Masks of
-    more than 8 bits are cut at half of their largest value. What is transparent is background.
+    value is at most 127 holds class numbers: there every value over 0 is lesion, as in a palette of colours all but its
+    background. Masks of more than 8 bits are cut at half of their largest value. What is transparent is background.
+
+    Returns:
+        Booleans, shape (H, W), and what was guessed: "palette-mask" (the background is not index 0), "half-mask" (more
+        than 8 bits were cut at half), or "".
 
     Raises:
-        DataError: The file is missing, damaged or too large.
+        DataError: The file is missing, damaged or too large; or its reading would be a guess: a cut would lose areas of
+            low values, values are negative, or no index of a palette is clearly the background.
     """
-    image = _decoded(path, case)
+    image, guessed = _decoded(path, case), ""
+    values: NDArray[Any] = np.asarray(image)
     if _has_class_palette(image):
-        return np.asarray(image) > 0
+        background = _background_of(image, path, case)
+        return np.asarray(values != background, np.bool_), "palette-mask" if background else ""
     if image.mode in DEEP:
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        values = np.nan_to_num(values.astype(np.float64))
         top = float(values.max(initial=0))
-        return values > (0 if image.mode != "F" and top <= MASK_THRESHOLD else top / 2)
-    strongest = _strongest_channel(image)
-    return strongest > (0 if not is_lossy(path) and strongest.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD)
+        if values.min(initial=0) < 0:
+            raise DataError(
+                f"a mask holds no negative values: case {case or path.stem} ({path}) reaches {values.min():g}; save it "
+                "with 0 as background"
+            )
+        guessed = "" if image.mode != "F" and top <= MASK_THRESHOLD else "half-mask"
+        threshold = top / 2 if guessed else 0
+    else:
+        values = _strongest_channel(image)
+        threshold = 0 if not is_lossy(path) and values.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD
+    if not is_lossy(path) and image.mode != "F" and (codes := lost_codes(values, threshold)):
+        listed = ",".join(map(str, codes))
+        raise DataError(
+            f"a mask of several values is no mask of one lesion class: case {case or path.stem} ({path}) holds "
+            f"{listed}, and a cut at {threshold:g} would lose the lower ones; import it with --classes "
+            f"lesion={listed}, or name the values in classes.json"
+        )
+    return np.asarray(values > threshold, np.bool_), guessed
+
+
+def read_mask(path: Path, case: str = "") -> Mask:
+    """Return a mask file as booleans, shape (H, W); see `mask_from_file`.
+
+    Raises:
+        DataError: The file cannot be read, or its reading would be a guess.
+    """
+    return mask_from_file(path, case)[0]
+
+
+def _background_of(image: Image.Image, path: Path, case: str) -> int:
+    """Return the index of the background of a palette of colours.
+
+    Raises:
+        DataError: The palette does not say, so a guess could turn the mask inside out.
+    """
+    used = np.unique(np.asarray(image)).tolist()
+    found = background_of(np.asarray(image.getpalette("RGB")).reshape(-1, 3), used)
+    if found is None:
+        raise DataError(
+            f"the background of a palette mask is index 0 or black: case {case or path.stem} ({path}) has the indices "
+            f"{', '.join(map(str, used[:8]))} and neither; say which is which with --classes, such as background=1 "
+            "lesion=0, or save the mask in black and white"
+        )
+    return found
 
 
 def read_label(path: Path, case: str = "") -> Label:
@@ -207,22 +253,19 @@ def class_values(path: Path, case: str = "") -> tuple[int, ...]:
         _check_colours(image, path, case)
     plain = _has_class_palette(image) or image.mode in DEEP
     values = np.asarray(image) if plain else _strongest_channel(image)
+    if _has_class_palette(image):
+        values = np.where(values == _background_of(image, path, case), 0, np.maximum(values, 1))
     found = np.unique(values[values > 0])
     if not len(found) or (found != np.rint(found)).any():
         return ()
     top = float(found[-1])
     if not plain and top > MASK_THRESHOLD:
-        solid = _pure([int(value) for value in found if _is_solid(values == value)], found) if len(found) <= FEW else []
+        solid = [int(value) for value in found if is_solid(values == value)] if len(found) <= FEW else []
+        solid = pure_codes(solid, found)
         return tuple(solid) if len(solid) > 1 else ()
     if image.mode in DEEP and top > 32767:  # white of 16 bits, with soft edges
         return ()
     return tuple(int(value) for value in found)
-
-
-def _pure(solid: Sequence[int], found: NDArray[Any]) -> list[int]:
-    """Return the values that fill areas, without those that stand among nearly equal ones, as noise does."""
-    stray = np.array([value for value in found if value not in solid], dtype=np.int64)
-    return [value for value in solid if not (np.abs(stray - value) <= NOISE).any()]
 
 
 def _check_colours(image: Image.Image, path: Path, case: str) -> None:
@@ -234,36 +277,13 @@ def _check_colours(image: Image.Image, path: Path, case: str) -> None:
         return
     codes = pixels.astype(np.int32) @ np.array([65536, 256, 1])
     found = np.unique(codes[codes > 0])
-    areas = [int(code) for code in found if _is_solid(codes == code)] if len(found) <= FEW else []
+    areas = [int(code) for code in found if is_solid(codes == code)] if len(found) <= FEW else []
     if len(areas) > 1:
         raise DataError(
             f"a mask of several classes holds class numbers: case {case or path.stem} ({path}) has areas of "
             f"the colours {', '.join(f'#{code:06x}' for code in areas)}; save it as a grey or palette PNG and name the "
             "classes with --classes"
         )
-
-
-def _is_solid(area: Mask) -> bool:
-    """Tell whether a square of SOLID px lies inside an area."""
-    from scipy.ndimage import minimum_filter
-
-    return bool(minimum_filter(area, SOLID, mode="constant", cval=0).any())
-
-
-def eight_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """Scale values so that the lower limit becomes 0 and the upper 255; what lies outside is cut."""
-    low, high = limits
-    numbers = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
-    return np.clip(np.rint((numbers - low) * (255.0 / max(high - low, 1e-12))), 0, 255).astype(np.uint8)
-
-
-def percentile_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Return two percentiles of the finite values, or their extremes where the percentiles are equal."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(finite, percentiles))
-    return (low, high) if high > low else (float(finite.min()), float(finite.max()))
 
 
 def read_codes(path: Path, case: str = "") -> Label:
@@ -315,15 +335,26 @@ def check_mask(mask: Mask, frame: tuple[int, ...] | None = None) -> None:
         raise DataError(f"a mask is boolean, True inside the lesion: this one holds {mask.dtype}; pass mask > 0")
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone."""
-    with atomic_path(path) as partial:
+def write_png(path: Path, pixels: NDArray[np.uint8], settled: bool = True) -> None:
+    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone.
+
+    Args:
+        path: The file.
+        pixels: What it is to hold.
+        settled: See `artifacts.atomic_path`.
+    """
+    with atomic_path(path, settled) as partial:
         Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
 
 
 def orientation_of(path: Path) -> int:
     """Return the EXIF orientation of an image file, 1 to 8; 1 (upright) where there is none or it cannot be read."""
     return _stored_frame(path)[2]
+
+
+def pixels_of(path: Path) -> int:
+    """Return how many pixels an image file says that it has; 0 where it cannot be read."""
+    return math.prod(_stored_frame(path)[:2])
 
 
 def turned_like(image: Path, mask: Path, values: Label) -> Label:
@@ -355,7 +386,7 @@ def _stored_frame(path: Path) -> tuple[int, int, int]:
                 if isinstance(image, TiffImageFile):  # its size may be that of the upright image
                     size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
                 return *size, orientation if orientation in range(1, 9) else 1
-    except DAMAGE:
+    except (*DAMAGE, Image.DecompressionBombError):
         return 0, 0, 1  # whoever decodes the file says what is wrong with it
 
 
@@ -397,15 +428,6 @@ def _decoded(path: Path, case: str) -> Image.Image:
 
 def _too_large(path: Path, case: str, size: str) -> str:
     return f"an image may have {MAX_PIXELS:,} pixels at most: case {case} ({path}) has {size}; scale it down"
-
-
-def _eight_bit(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
-    """Scale values of more than 8 bits to 0..255; their largest value decides the depth, a name of `DEPTHS`."""
-    numbers = np.nan_to_num(values.astype(np.float64))
-    highest = numbers.max(initial=0)
-    unit = values.dtype.kind == "f" and highest <= 1
-    depth = "16-bit" if highest > 4095 else "12-bit" if highest > 255 else "unit" if unit else "8-bit"
-    return np.clip(np.rint(numbers * (255.0 / DEPTHS[depth])), 0, 255).astype(np.uint8), depth
 
 
 def _has_class_palette(image: Image.Image) -> bool:

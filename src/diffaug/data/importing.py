@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffaug.artifacts import PathLike, read_csv
+from diffaug.artifacts import PathLike, digest_of_bytes
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.classes import classes_from_words, labelling_of, read_source_classes
 from diffaug.data.duplicates import duplicates_of_fingerprints
@@ -17,23 +17,23 @@ from diffaug.data.examine import counted, examine_cases, notices_of
 from diffaug.data.folder import (
     SPLITS,
     Dataset,
-    copy_file,
     new_dataset,
     read_dataset,
     refuse_occupied,
     write_cases,
 )
+from diffaug.data.leftovers import notices_of_leftovers, read_groups
+from diffaug.data.metadata import copy_picture
 from diffaug.data.preparing import Preparing, prepare_all
 from diffaug.data.sources import LAYOUTS
 from diffaug.data.sources.layout import ReadOptions, SourceRecords
-from diffaug.data.sources.names import normal
 from diffaug.data.split import connected, split_by_group
 from diffaug.errors import ConfigError, DataError
 from diffaug.layouts import EmptyMasks
+from diffaug.names import LONGEST, check_distinct, plain_name
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 HELD_OUT = ("val", "test")
-GROUPS = "groups.csv"
 FILES = {"coco": ".json", "yolo": ".yaml", "csv": ".csv"}  # layouts whose source may be a file
 
 Pair = tuple[str, str]  # ids of two images that show the same frame
@@ -74,8 +74,8 @@ def import_dataset(
 ) -> Imported:
     """Turn images and masks in any of the known layouts, or a public data set, into the folder format.
 
-    Every file is decoded before the data set appears. Files are copied byte by byte where a data set can hold them as
-    they are; others are written as PNG. The same import again changes nothing.
+    Every file is decoded before the data set appears. Files keep their coded pixels where a data set can hold them as
+    they are, and lose their metadata; others are written as PNG. The same import again changes nothing.
 
     Args:
         layout: `folder` for images and masks that names pair; nnunet, coco, yolo, csv, dicom, nifti, hf or busi for
@@ -115,9 +115,10 @@ def import_dataset(
     listed = LAYOUTS[layout](source, ReadOptions(tuple(channels)))
     folder = source if source.is_dir() else source.parent
     labelling = labelling_of(known) if (known := _classes_of(listed, declared, folder, layout)) else None
-    groups = _read_groups(folder / GROUPS, listed)
+    listed, notices = _with_plain_ids(listed, source)
+    groups, said_of_groups = read_groups(folder, listed.records)
+    notices += [*said_of_groups, *(notices_of_leftovers(folder, listed.records) if listed.convert is None else ())]
     with new_dataset(to) as partial:
-        notices = list(listed.notices)
         if listed.convert is not None:
             records, more = listed.convert(partial, progress)
             listed, notices = replace(listed, records=records), notices + more
@@ -199,24 +200,34 @@ def _classes_of(
     return declared or listed.classes or read_source_classes(folder)
 
 
-def _read_groups(table: Path, listed: SourceRecords) -> dict[str, str]:
-    """Return the group of each record that has one: from `groups.csv` in the source, where there is one."""
-    records = listed.records
-    if not table.is_file():
-        return {record.id: record.group for record in records if record.group}
-    rows = read_csv(table, ("id", "group"))
-    groups = {normal(row["id"]): row["group"] for row in rows if row["group"]}
-    lacking = [record.id for record in records if record.id not in groups and record.split != "unannotated"]
-    if lacking:
-        raise DataError(f"{GROUPS} must name the group of every case: {table} has none for case {lacking[0]}; add it")
-    return {record.id: groups[record.id] for record in records if record.id in groups}
+def _with_plain_ids(listed: SourceRecords, source: Path) -> tuple[SourceRecords, list[str]]:
+    """Return records whose ids are plain names, long ones cut, and the notices so far.
+
+    Raises:
+        DataError: An id is no plain name, or two differ by capitals alone.
+    """
+    records = [
+        record if len(record.id.encode()) <= LONGEST else replace(record, id=_shortened(record.id))
+        for record in listed.records
+    ]
+    for record in records:
+        plain_name(record.id, f"the id of a case of {source}")
+    check_distinct((record.id for record in records), source)
+    cut = sum(one is not other for one, other in zip(records, listed.records, strict=True))
+    said = [counted(cut, f"cases have names of more than {LONGEST} bytes, which were cut")] if cut else []
+    return replace(listed, records=records), [*listed.notices, *said]
+
+
+def _shortened(name: str) -> str:
+    """Return a long name cut to what every system takes, with a digest that tells it from others."""
+    return f"{name.encode()[: LONGEST - 17].decode(errors='ignore').rstrip()}-{digest_of_bytes(name.encode())}"
 
 
 def _settled(case: Case, folder: Path) -> Case:
     """Copy the files of a case that were not written for it into a new data set."""
     kinds = {"images": case.image, "masks": case.mask}
     inside = {
-        kind: path if path is None or folder in path.parents else copy_file(path, folder / kind, case.id)
+        kind: path if path is None or folder in path.parents else copy_picture(path, folder / kind, case.id)
         for kind, path in kinds.items()
     }
     return replace(case, image=inside["images"] or case.image, mask=inside["masks"])

@@ -12,11 +12,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from diffaug.artifacts import PathLike, read_json, read_jsonl, write_jsonl
+from diffaug.artifacts import PathLike, jsonl_text, read_jsonl, write_text
 from diffaug.data.case import NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
+from diffaug.names import Inside, Name, OptionalName, PicturePath, check_distinct
+from diffaug.reading import read_kept, read_typed
 
 MANIFEST = "manifest.jsonl"
 PROVENANCE = "provenance.json"
@@ -48,10 +50,10 @@ class Request:
     """What to paint: which mask, where, on which background, and from which seed. Nothing is measured on the result."""
 
     index: int
-    id: str
+    id: Name
     seed: int  # of the painter's noise; derived from the base seed and the index
-    background: str  # case id
-    mask_case: str  # case id
+    background: Name  # case id
+    mask_case: Name  # case id
     component: int  # of the mask case, 0 = the largest
     placement: Placement
     transform: MaskTransform
@@ -64,7 +66,9 @@ class Request:
     aim: str = ""  # the stratum it was drawn for, if any
     cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
     negative: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
-    example: str = ""  # case id; its largest lesion, moved onto the mask, is what sampling starts from, if anything
+    example: OptionalName = (
+        ""  # case id; its largest lesion, moved onto the mask, is what sampling starts from, if anything
+    )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -170,12 +174,12 @@ class Row:
     config: str
     removed: tuple[RemovedRegion, ...] = ()
     found: float | None = None
-    shown_in: str = ""
-    image: str = ""
-    mask: str = ""
-    region: str = ""
-    preview: str = ""
-    preview_mask: str = ""
+    shown_in: OptionalName = ""
+    image: PicturePath = ""
+    mask: PicturePath = ""
+    region: PicturePath = ""
+    preview: PicturePath = ""
+    preview_mask: PicturePath = ""
     image_digest: str = ""
     mask_digest: str = ""
     lesion_free: bool = False
@@ -316,9 +320,14 @@ def kept(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.decision == "kept"]
 
 
+def text_of_rows(rows: Iterable[Row]) -> str:
+    """Return rows as JSON lines."""
+    return jsonl_text({"schema": SCHEMA, **asdict(row)} for row in rows)
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically."""
-    write_jsonl(path, ({"schema": SCHEMA, **asdict(row)} for row in rows))
+    write_text(path, text_of_rows(rows))
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
@@ -327,7 +336,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     Raises:
         DataError: A line is not a row, or another version of diffaug wrote it.
     """
-    return tuple(_row_of(values, path, number) for number, values in enumerate(read_jsonl(path), start=1))
+    return tuple(_row_of(values, path, number) for number, values in enumerate(read_jsonl(path, torn=False), start=1))
 
 
 @cache
@@ -373,16 +382,56 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
             raise DataError(
                 f"a synthetic set must be finished: {folder} has no {name}; run `diffaug generate` again to complete it"
             )
+    rows, place = read_rows(folder / MANIFEST), Inside(folder)
+    if (count := _count_of(folder / SUMMARY)) not in (None, len(rows)):
+        raise DataError(
+            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {len(rows)} of {count}; "
+            "run the command that made the set again, or restore the file"
+        )
+    check_distinct((row.id for row in rows), folder / MANIFEST)
+    for row in rows:
+        for name in row.files:
+            place.check(name, f"a file of {row.id} in {MANIFEST}")
     path = folder / PROVENANCE
-    provenance = read_json(path) if path.is_file() else {}
-    return SyntheticSet(
-        folder,
-        read_rows(folder / MANIFEST),
-        read_classes(folder),
-        provenance.get("images", {}),
-        provenance.get("cases", {}),
-        read_seen(folder),
-    )
+    known = read_typed(path, Fitted, "generate the set again") if path.is_file() else Fitted()
+    return SyntheticSet(folder, rows, read_classes(folder), known.images, known.cases, read_seen(folder))
+
+
+@dataclass(frozen=True)
+class _Requested:
+    requested: int
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """What the summary of `generate` counts."""
+
+    lesions: _Requested
+    negatives: _Requested
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """What the summary of `select` counts."""
+
+    kept: int
+    negatives: int
+
+
+def _count_of(summary: Path) -> int | None:
+    """Return how many rows a summary counts; None where it says nothing of them."""
+    if (painted := read_kept(summary, _Painted)) is not None:
+        return painted.lesions.requested + painted.negatives.requested
+    selected = read_kept(summary, _Selected)
+    return None if selected is None else selected.kept + selected.negatives
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a model was fitted on, as fit.json and provenance.json say it: digests of images and annotated cases."""
+
+    images: dict[str, str] = field(default_factory=dict)
+    cases: dict[str, str] = field(default_factory=dict)
 
 
 def _record_of(row: Row) -> dict[str, Any]:

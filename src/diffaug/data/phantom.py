@@ -118,10 +118,10 @@ def _write_phantom(folder: Path, split: str, index: int, kind: Phantoms, size: i
         phantom = phantom_of_index(split, index, size, seed)
         pixels, lesions = phantom.image, phantom.mask
     image = folder / "images" / f"{name}.png"
-    write_png(image, pixels)
+    write_png(image, pixels, settled=False)
     mask = None if split == "unannotated" else folder / "masks" / f"{name}.png"
     if mask:
-        write_png(mask, lesions.astype(np.uint8) * 255)
+        write_png(mask, lesions.astype(np.uint8) * 255, settled=False)
     return Case(name, image, mask, group=name, split=split)
 
 

@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from diffaug.compute.progress import tracked
 from diffaug.data.case import LESION, NEGATIVE, Case
 from diffaug.data.classes import Labelling, spans
-from diffaug.data.examine import counted
+from diffaug.data.depths import PERCENTILES, eight_bit, percentile_limits
+from diffaug.data.examine import counted, in_turn
 from diffaug.data.images import (
-    PERCENTILES,
     Label,
     class_values,
     count_pages,
-    eight_bit,
     is_deep,
     is_lossy,
-    percentile_limits,
     read_deep,
     read_image,
     read_mask,
@@ -122,6 +120,12 @@ def _words(window: tuple[float, float] | None) -> str:
 
 
 def _prepared(record: Record, how: Preparing) -> Prepared | None:
+    """Prepare one record, of large ones one at a time."""
+    with in_turn(record.image):
+        return _prepared_alone(record, how)
+
+
+def _prepared_alone(record: Record, how: Preparing) -> Prepared | None:
     """Prepare one record; None where its mask is empty and such cases are left out."""
     _check_pages(record)
     image, notes = _image_of(record, how)
@@ -223,7 +227,7 @@ def _mask_of(record: Record, how: Preparing, image: Path) -> tuple[Path | None, 
 
 def _write(path: Path, values: NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
-    write_png(path, values)
+    write_png(path, values, settled=False)  # all of them are, before the data set appears
 
 
 def _label_of(record: Record, labelling: Labelling) -> tuple[Label, Path | None]:

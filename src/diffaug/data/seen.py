@@ -15,6 +15,7 @@ from diffaug.artifacts import atomic_path
 from diffaug.data.duplicates import THUMBNAIL, fingerprint
 from diffaug.data.images import Pixels
 from diffaug.errors import DataError
+from diffaug.reading import read_arrays
 
 SEEN_FILE = "seen_images.npz"
 SKETCH = 64  # cosine coefficients of a fingerprint, the lowest ones
@@ -104,11 +105,14 @@ def read_seen(folder: Path) -> Seen:
     if not path.is_file():
         return UNKNOWN
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            seen = Seen(arrays["sketches"], arrays["annotated"], arrays["own"], bool(arrays["complete"]))
-    except Exception as error:
-        raise DataError(f"{path} must be a list of seen images: {error}; fit or generate again") from None
-    return seen
+        arrays = read_arrays(path, ("sketches", "annotated", "own", "complete"))
+    except DataError as error:
+        raise DataError(f"{path} must be a list of seen images: {error}") from None
+    sketches, annotated, own, complete = arrays.values()
+    flags = annotated.shape == own.shape == sketches.shape[:1] and annotated.dtype == own.dtype == np.bool_
+    if not flags or sketches.shape[1:] != (SKETCH,) or sketches.dtype != np.int8 or complete.size != 1:
+        raise DataError(f"{path} must be a list of seen images: its arrays are of other shapes; fit or generate again")
+    return Seen(sketches, annotated, own, bool(complete))
 
 
 def all_of(lists: Sequence[Seen]) -> Seen:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.artifacts import atomic_path, make_folder, write_json
+from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder, storing, sync_tree, write_json
 from diffaug.compute.progress import tracked
 from diffaug.data.images import SUFFIXES, Label, Pixels, read_image, write_png
 from diffaug.data.inspect import outlined
@@ -66,7 +66,8 @@ def images_of(place: Path) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    paths = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = [path for path in found if not path.name.startswith(".")]  # file managers leave such files
     if not paths:
         fix = f"name {place / 'images'}" if (place / "images").is_dir() else "check the path"
         raise DataError(f"segmentation needs images: {place} holds none ({', '.join(SUFFIXES)}); {fix}")
@@ -76,40 +77,56 @@ def images_of(place: Path) -> list[Path]:
     return paths
 
 
+def name_of_place(place: Path) -> str:
+    """Return what tells images of one place from those of others, without saying where they lie."""
+    return f"{place.resolve().name} ({digest_of_bytes(str(place.resolve()).encode())})"
+
+
 def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> SegmentSummary:
     """Segment images, and write `masks/`, `overlays/`, the probabilities that are wanted, and the summary last.
 
     Raises:
         DataError: Some images cannot be decoded; the others are segmented all the same.
     """
-    found, failed = dict[str, float](), []
+    found, failed = dict[str, float](), dict[str, str]()
     for name in ("masks", "overlays", *segmenter.maps):
-        make_folder(out / name)
+        _remove_others(make_folder(out / name), {f"{path.stem}.png" for path in paths})
     for path in tracked(paths, len(paths), "segmenting"):
         try:
             frame = read_image(path)
-        except DataError:
-            failed.append(path.name)
+        except DataError as error:
+            failed[path.name] = str(error)
+            for folder in ("masks", "overlays", *segmenter.maps):  # of a time when it could be read
+                (out / folder / f"{path.stem}.png").unlink(missing_ok=True)
             continue
         maps, name = segmenter.maps_of(frame), f"{path.stem}.png"
         label = segmenter.label_of(maps)
-        write_png(out / "masks" / name, label)
-        write_png(out / "overlays" / name, outlined(frame, label > 0))
+        write_png(out / "masks" / name, label, settled=False)
+        write_png(out / "overlays" / name, outlined(frame, label > 0), settled=False)
         for folder, each in zip(segmenter.maps, maps, strict=False):
             _write_map(out / folder / name, each)
         found[path.name] = round(float((label > 0).mean()), 5)
     summary = SegmentSummary(len(found), tuple(failed), found)
+    with storing(out):
+        sync_tree(out)
     write_json(out / SUMMARY, summary.as_dict())
     if failed:
         raise DataError(
             f"every image must decode: {', '.join(failed)} did not, the other {summary.segmented} are in {out}; save "
-            "again or remove what is damaged"
+            f"again or remove what is damaged ({next(iter(failed.values()))})"
         )
     return summary
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove pictures of images that are gone, which an earlier run has left."""
+    for path in folder.glob("*.png"):
+        if path.name not in names:
+            path.unlink()
 
 
 def _write_map(path: Path, probability: NDArray[np.float32]) -> None:
     """Write probabilities (H, W) as a grey PNG of 16 bits: 0 to 65535."""
     values: NDArray[np.uint16] = np.round(probability.clip(0, 1) * FULL).astype(np.uint16)
-    with atomic_path(path) as partial:
+    with atomic_path(path, settled=False) as partial:
         Image.fromarray(values).save(partial, format="PNG", compress_level=4)

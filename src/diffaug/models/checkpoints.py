@@ -20,10 +20,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, storing, sync_tree, write_json
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
+from diffaug.names import Inside
+from diffaug.reading import read_typed
 from diffaug.runfolder import LOCK
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -140,6 +142,9 @@ def check_configs(folder: Path, name: str) -> None:
                 f"a Stable Diffusion base holds {', '.join(FOLDERS)}: {name} has no {part}/; use its diffusers format"
             )
     unet, vae = _config(folder / "unet", name), _config(folder / "vae", name)
+    for part, values, channel in (("unet", unet, "in_channels"), ("vae", vae, "latent_channels")):
+        if type(values.get(channel, 4)) is not int:
+            raise ModelError(f"a base says how many channels it has: {part}/ of {name} does not; download it again")
     if (folder / "text_encoder_2").is_dir() or unet.get("addition_embed_type"):
         raise ModelError(f"a base must be Stable Diffusion 1.5 or 2: {name} has a second text encoder; use another")
     plain, channels = 2 * int(vae.get("latent_channels", 4)) + 1, unet.get("in_channels", 4)
@@ -252,8 +257,10 @@ def verify_base(folder: Path) -> None:
     """
     if not (folder / BASE_FILE).is_file():
         return
-    base, digests = read_reference(folder), read_json(folder / BASE_FILE)["files"]
+    base, digests = read_reference(folder), read_typed(folder / BASE_FILE, dict[str, dict[str, str]]).get("files", {})
+    place = Inside(base.folder)
     for name, digest in digests.items():
+        place.path(name, f"a file of {BASE_FILE}")
         if not (base.folder / name).is_file() or digest_of_file(base.folder / name) != digest:
             raise ModelError(
                 f"a tuned model needs the base it was fitted on: {base.folder / name} is missing or another file; put "
@@ -272,7 +279,7 @@ def read_words(folder: Path) -> frozenset[str]:
     """Return the words of a model's training prompts; those of measured attributes where it has no list of its own."""
     if not (folder / WORDS_FILE).is_file():
         return frozenset().union(*(words_in(prompt) for prompt in all_prompts()))
-    return frozenset(str(word) for word in read_json(folder / WORDS_FILE))
+    return frozenset(read_typed(folder / WORDS_FILE, list[str], "fit the model again"))
 
 
 def seal(folder: Path) -> str:
@@ -285,6 +292,8 @@ def seal(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)
     kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
     digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
+    with storing(folder):
+        sync_tree(folder)
     write_json(folder / "digests.json", digests)
     return digest_of_value(digests)
 
@@ -300,15 +309,17 @@ def verify(folder: Path) -> str:
             f"a model is a folder made by `diffaug fit`: {folder} does not exist; check the path, or run `diffaug fit`"
         )
     try:
-        digests = dict(read_json(folder / "digests.json"))
-    except (DataError, TypeError, ValueError):
+        digests = read_typed(folder / "digests.json", dict[str, str])
+    except DataError:
         digests = {}
     if not digests:
         raise ModelError(
             f"a finished model has a digests.json: {folder} has none; check the path, or "
             "run `diffaug fit` again, if it was stopped"
         )
+    place = Inside(folder)
     for name, digest in digests.items():
+        place.path(name, "a file of digests.json")
         if not (folder / name).is_file():
             raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")
         if digest_of_file(folder / name) != digest:

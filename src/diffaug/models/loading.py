@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffaug.artifacts import PathLike, read_json
@@ -15,6 +14,7 @@ from diffaug.models.checkpoints import BASE_FILE, STEMS, is_compact_folder, read
 from diffaug.models.compact import Compact
 from diffaug.models.lora import Adapters
 from diffaug.models.stable_diffusion import StableDiffusion
+from diffaug.reading import check_json_of
 
 PARTS: dict[str, Any] = {  # class of each part by its folder; that of the codec by what its config names
     "vae": None,
@@ -75,9 +75,12 @@ def _load_part(folder: Path, name: str) -> Any:
         raise ModelError(f"a model folder needs {', '.join(PARTS)}: {folder} has no {name}/; fit it again")
     part = codec_class(folder / name) if name == "vae" else PARTS[name]
     try:
+        check_json_of(folder / name)
         return _load_network(part, folder / name) if name in STEMS else part.from_pretrained(folder / name, **LOCAL)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a library raises on a configuration that makes no sense
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"every part of a model must load: {folder / name}: {reason}; fit it again") from None
 
 

@@ -1,5 +1,6 @@
 """Pool the records of all draws and folds of one number of annotated cases, and write its tables and report."""
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffaug.artifacts import make_folder, read_json, write_csv, write_json
 from diffaug.data.folder import read_dataset
 from diffaug.pipeline.jobs import Job, is_painted
+from diffaug.study.places import Places, name_of, read_places, write_places
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
@@ -69,6 +71,22 @@ def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     return rows
 
 
+def _with_own_pictures(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Copy predictions into the folder of the tables, which names no file outside, and return rows that name them."""
+    own: list[Mapping[str, Any]] = []
+    for row in rows:
+        name = str(row["prediction"])
+        if name:
+            parts = Path(name).parts  # of the job, of the run, and of the case
+            target = Path("predictions", parts[1], *parts[-2:])
+            make_folder((out / target).parent)
+            shutil.copyfile(out / name, out / target)
+            own.append({**row, "prediction": target.as_posix()})
+        else:
+            own.append(row)
+    return own
+
+
 def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return how many test images the base models have seen: the most of any draw, summed over folds.
 
@@ -104,8 +122,10 @@ def write_pooled(out: Path, pooled: Pooled, curve: Sequence[Mapping[str, Any]], 
     write_csv(make_folder(out) / "curve.csv", curve, CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
     write_csv(out / "training.csv", trained, TRAINING_COLUMNS)
-    write_json(out / "study.json", _plan(pooled))
-    write_tables(out, pooled.rows, pooled.summary, pooled.class_names)
+    plan = _plan(pooled)
+    write_json(out / "study.json", plan)
+    write_places(out, _places(pooled, plan))
+    write_tables(out, _with_own_pictures(out, pooled.rows), pooled.summary, pooled.class_names)
     synthetic = pooled.jobs[0].out / "synthetic"
     return write_report(out, synthetic if (synthetic / "summary.json").is_file() else None)
 
@@ -117,6 +137,13 @@ def curve_of(pooled: Iterable[Pooled]) -> list[dict[str, Any]]:
         for each in pooled
         for arm, values in each.summary["arms"].items()
     ]
+
+
+def _places(pooled: Pooled, plan: Mapping[str, Any]) -> Places:
+    """Return where the folders lie that the first job has read."""
+    job = pooled.jobs[0]
+    there = read_places(job.out / "study", pooled.plans[0]) if pooled.plans else Places()
+    return Places(str(job.source.resolve()), there.synthetic, there.tests if plan["tests"] else {})
 
 
 def _plan(pooled: Pooled) -> dict[str, Any]:
@@ -134,11 +161,11 @@ def _plan(pooled: Pooled) -> dict[str, Any]:
         "identity": {"seed": config.seed, "test": list(job.tests), "device": config.device},
         "config": config.study.model_dump(mode="json"),
         "arms": {name: parse_arm(name).meaning for name in config.study.arms},
-        "data": str(job.source),
+        "data": name_of(job.source),
         **({"classes": list(names)} if len(names) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],
         "synthetic": plan.get("synthetic", []),
-        "oracle": str(job.full),
+        "oracle": name_of(job.full),
         "cases": {**cases, "test": len({row["case"] for row in pooled.rows})},
         **allowed,
         "draws": sorted({each.draw for each in pooled.jobs}),

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +25,10 @@ from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from diffaug.artifacts import atomic_path, digest_of_value, make_folder, read_json, write_json
+from diffaug.artifacts import atomic_path, digest_of_value, make_folder, write_json
 from diffaug.encoder import encoder_digest
 from diffaug.errors import DataError, ModelError
+from diffaug.reading import read_typed
 from diffaug.realism.features import LENGTH, Features
 
 FOLDS = 6  # of the annotated cases; a regression learns from four of them
@@ -136,6 +136,14 @@ class Critic:
         write_json(folder / "critic.json", {"folds": dict(self.folds), "measured": asdict(self.measured)})
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What critic.json holds."""
+
+    folds: dict[str, int]
+    measured: Measured
+
+
 def load_critic(model: Path) -> Critic | None:
     """Return the critic of a model folder; None where its fit made none.
 
@@ -146,9 +154,9 @@ def load_critic(model: Path) -> Critic | None:
     if not folder.is_dir():
         return None
     try:
-        values: dict[str, Any] = read_json(folder / "critic.json")
+        values = read_typed(folder / "critic.json", _Kept)
         tensors = {name: value.numpy() for name, value in load_file(folder / "critic.safetensors").items()}
-        critic = Critic(tensors["weights"], tensors["bias"], values["folds"], Measured(**values["measured"]))
+        critic = Critic(tensors["weights"], tensors["bias"], values.folds, values.measured)
     except (DataError, TypeError, KeyError, OSError, SafetensorError):
         raise ModelError(f"a critic has weights and a threshold: {folder} is damaged; fit the model again") from None
     if critic.measured.encoder != encoder_digest() or critic.weights.shape[1:] != (LENGTH,):

@@ -4,7 +4,8 @@ Reads files alone: the study folder, its synthetic set, and images of the data s
 it writes the funnel of the synthetic set as a table, `funnel.csv`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
 from diffaug.data.funnel import Counts, Funnel, funnel
 from diffaug.data.manifest import MANIFEST, SUMMARY, negatives, read_manifest
-from diffaug.errors import StudyError
+from diffaug.errors import DataError, StudyError
 from diffaug.report import figures, pictures, tables, wording
 from diffaug.report.tables import Study
 from diffaug.study.arms import parse_arm
+from diffaug.study.places import read_places
 
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
 
@@ -46,19 +48,41 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
         raise StudyError(f"a report is an HTML file: {to} is {found}; choose a file name that ends in .html")
     if synthetic is not None and not (synthetic / MANIFEST).is_file():
         raise StudyError(f"a report shows a finished synthetic set: {synthetic} has no {MANIFEST}; check the path")
-    read = tables.read_study(study)
-    if synthetic is None and read.plan["synthetic"]:
-        synthetic = Path(read.plan["synthetic"][0])
+    with _understood(study):
+        read = tables.read_study(study)
+    places = read_places(study, read.plan)
+    if synthetic is None and any(places.synthetic):
+        synthetic = Path(places.synthetic[0])
     make_folder(to.parent)
-    write_text(to, _render(_page(read, synthetic, to)))
+    with _understood(study):
+        text = _render(_page(read, synthetic, to))
+    write_text(to, text)
     return to
+
+
+@contextmanager
+def _understood(study: Path) -> Iterator[None]:
+    """Tell in one line of tables and summaries that are not as a study writes them; they may come from anybody.
+
+    Raises:
+        DataError: A value is missing, or is of another type.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
+        raise DataError(
+            f"a report shows what a study wrote: the tables of {study} are damaged ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:120]}); run the study again, which writes them anew"
+        ) from error
 
 
 def _page(study: Study, synthetic: Path | None, to: Path) -> dict[str, Any]:
     """Return everything that the template names."""
     results, plan = study.results, study.plan
     arm = wording.headline_arm(results)
-    cases = pictures.find_test_cases(plan)
+    cases = pictures.find_test_cases(read_places(study.folder, plan))
     worst_arm = arm or next(iter(results.arms))
     return {
         "study": study,

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from diffaug.data.images import Mask, Pixels, read_image, read_label, read_mask
 from diffaug.data.manifest import Check, Row, SyntheticSet, kept
 from diffaug.errors import DataError
 from diffaug.report.tables import MATTERS, PairedCase, Study, TestedCase, mean_dice, paired_cases
+from diffaug.study.places import Places
 
 T = TypeVar("T")
 ACCEPTED, REFUSED, WORST, CHANGED = 8, 8, 8, 4  # how many cards of each kind
@@ -157,12 +158,10 @@ def read_masks(path: Path, case: str, classes: Sequence[LabelClass]) -> Mask:
     return masks_from_label(read_label(path, case), classes) if classes else read_mask(path, case)[None]
 
 
-def find_test_cases(plan: Mapping[str, Any]) -> dict[str, Case]:
+def find_test_cases(places: Places) -> dict[str, Case]:
     """Return the annotated cases by their ids in cases.csv, from those data sets of a study that still exist."""
-    folders = [("", plan["data"])]
-    folders += [(test.get("prefix", Path(test["folder"]).name), test["folder"]) for test in plan["tests"]]
     found: dict[str, Case] = {}
-    for prefix, folder in folders:
+    for prefix, folder in (("", places.data), *places.tests.items()):
         try:
             cases = read_dataset(Path(folder)).cases if folder else ()
         except DataError:

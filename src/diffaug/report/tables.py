@@ -1,15 +1,16 @@
 """A finished study as its tables say it: reads summary, cases, curve, costs and training; draws and writes nothing."""
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import read_json
+from diffaug.artifacts import read_csv, read_json
 from diffaug.errors import DataError, StudyError
+from diffaug.names import Inside
+from diffaug.reading import read_typed, typed
+from diffaug.study.inputs import check_plan
 from diffaug.study.statistics import Comparison, differences
 
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
@@ -125,9 +126,12 @@ def read_study(folder: Path) -> Study:
             f"a report needs a finished study: {folder} has no summary.json; check the path, or "
             "run `diffaug study` to its end"
         )
-    plan = {"shared_groups": [], "duplicates": []} | read_json(folder / "study.json")
-    arms = plan["config"]["arms"]
-    results = results_from(read_json(folder / "summary.json"), arms)
+    found = read_json(folder / "study.json")
+    check_plan(found, folder / "study.json")
+    plan = {"shared_groups": [], "duplicates": [], **found}
+    arms = typed(list[str], plan["config"].get("arms"), folder / "study.json")
+    summary = read_typed(folder / "summary.json", dict[str, Any])
+    results = results_from(summary, arms)
     return Study(
         folder=folder,
         plan=plan,
@@ -171,12 +175,17 @@ def read_cases(path: Path) -> tuple[TestedCase, ...]:
     """Read a study's cases.csv.
 
     Raises:
-        DataError: The file is missing or has no such columns.
+        DataError: The file is missing or has no such columns, or a prediction does not lie in the study's folder.
     """
+    place = Inside(path.parent)
+
+    def checked(text: str) -> str:
+        return text and place.picture(text, f"a prediction in {path.name}").relative_to(path.parent).as_posix()
+
     try:
         return tuple(
             TestedCase(
-                arm=row["arm"], case=row["case"], dice=float(row["dice"]), prediction=row["prediction"],
+                arm=row["arm"], case=row["case"], dice=float(row["dice"]), prediction=checked(row["prediction"]),
                 strata=tuple(filter(None, row["strata"].split(";"))),
             )
             for row in _rows(path)
@@ -198,8 +207,8 @@ def read_table(path: Path, optional: bool = False) -> list[dict[str, Any]]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return read_csv(path, ())
+    except DataError as error:
         raise _damaged(path, error) from None
 
 

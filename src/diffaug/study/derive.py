@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.artifacts import digest_of_file, make_folder, read_jsonl, write_jsonl
+from diffaug.artifacts import digest_of_file, make_folder, read_jsonl, storing, sync_tree, write_jsonl
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import write_png
 from diffaug.data.manifest import Row, Scores
-from diffaug.errors import EmptyArmError
+from diffaug.errors import DataError, EmptyArmError
+from diffaug.names import Inside, Name
+from diffaug.reading import typed
 from diffaug.study import choose
 from diffaug.study.arms import PSEUDO_LABEL, Arm, ArmSpec
 
@@ -32,7 +34,6 @@ LIKELY = 0.5  # probability over which a pixel of an unannotated image is labell
 FEATURES = (
     "relative_area", "eccentricity", "solidity", "lightness_contrast", "redness_contrast", "edge_sharpness", "texture",
 )  # fmt: skip
-DIGESTS = ("image_digest", "mask_digest")
 LOGARITHMIC = ("relative_area", "texture")
 
 
@@ -164,15 +165,52 @@ def selected_cases(derived: Derived, config: StudyConfig, count: int, name: str 
 def make_labels(baseline: Baseline, images: Sequence[Case]) -> None:
     """Label images with the baseline, unless the folder holds the labels of these very images.
 
-    STUDY/pseudo/masks.jsonl has a line for each image: id, image (digest of its file), mask (file name), area (share of
-    the image), confidence.
+    STUDY/pseudo/masks.jsonl has a line for each image: id, image (digest of its file), mask (file name), mask_digest,
+    area (share of the image), confidence.
     """
     table = baseline.labels_table
     wanted = [(case.id, digest_of_file(case.image)) for case in images]
-    if not images or [(row["id"], row.get("image")) for row in read_jsonl(table)] == wanted:
+    if not images or _are_kept(table, wanted):
         return
     table.unlink(missing_ok=True)
-    write_jsonl(table, list(_labels(baseline, images, make_folder(table.parent / "masks"))))
+    lines = list(_labels(baseline, images, make_folder(table.parent / "masks")))
+    with storing(table):
+        sync_tree(table.parent)
+    write_jsonl(table, lines)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A line of the table of labels: the label of an unannotated image; see `make_labels`."""
+
+    id: str
+    image: str
+    mask: Name
+    mask_digest: str
+    area: float
+    confidence: float
+
+
+def _read_labels(table: Path) -> list[_Labelled]:
+    """Read the table of labels.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    fix = "remove the file, and the study labels the images again"
+    return [typed(_Labelled, line, table, fix) for line in read_jsonl(table, torn=False)]
+
+
+def _are_kept(table: Path, wanted: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether the labels of these very images are there and whole."""
+    try:
+        lines = _read_labels(table)
+    except DataError:
+        return False
+    masks = table.parent / "masks"
+    return [(line.id, line.image) for line in lines] == list(wanted) and all(
+        (masks / line.mask).is_file() and digest_of_file(masks / line.mask) == line.mask_digest for line in lines
+    )
 
 
 def labelled_cases(baseline: Baseline, images: Sequence[Case]) -> tuple[Case, ...]:
@@ -185,17 +223,18 @@ def labelled_cases(baseline: Baseline, images: Sequence[Case]) -> tuple[Case, ..
     """
     least, by_id = baseline.config.pseudo_confidence, {case.id: case for case in images}
     table, classes = baseline.labels_table, baseline.train[0].classes
-    found = [row for row in read_jsonl(table) if row["id"] in by_id]
-    sure = [row for row in found if by_id[row["id"]].negative or (row["area"] >= LEAST and row["confidence"] >= least)]
+    found = [line for line in _read_labels(table) if line.id in by_id]
+    sure = [line for line in found if by_id[line.id].negative or (line.area >= LEAST and line.confidence >= least)]
     if not sure:
         raise EmptyArmError(
             f"an arm needs cases: none of {len(images)} images is left for pseudo-label, of which "
             f"the baseline must find {LEAST:.1%} or more, with study.pseudo_confidence {least:g} or "
             "more; lower the confidence in a new study folder, or leave the arm out"
         )
+    masks = Inside(table.parent / "masks")
     return tuple(
-        replace(by_id[row["id"]], mask=table.parent / "masks" / row["mask"], split="train", classes=classes)
-        for row in sure
+        replace(by_id[line.id], mask=masks.picture(line.mask, f"a mask in {table}"), split="train", classes=classes)
+        for line in sure
     )
 
 
@@ -220,7 +259,7 @@ def _labels(baseline: Baseline, images: Sequence[Case], folder: Path) -> Iterato
             full = enlarged(probability, case.read_image().shape[:2])
             full = np.zeros_like(full) if case.negative else full
             label, name = labelled(full, classes, LIKELY), f"{index:05d}.png"
-            write_png(folder / name, label if classes else label * 255)
+            write_png(folder / name, label if classes else label * 255, settled=False)
             sure = [
                 float(inside[mask].mean()) if mask.any() else 0.0
                 for inside, mask in zip(full, masks_from_label(label, classes), strict=True)
@@ -230,6 +269,7 @@ def _labels(baseline: Baseline, images: Sequence[Case], folder: Path) -> Iterato
                 "id": case.id,
                 "image": digest_of_file(case.image),
                 "mask": name,
+                "mask_digest": digest_of_file(folder / name),
                 "area": float((label > 0).mean()),
                 "confidence": round(min(sure, default=0.0), 5),
             }
@@ -248,16 +288,43 @@ def make_scores(baseline: Baseline, rows: Sequence[Row], cases: Sequence[Case]) 
     """Score painted cases with the baseline, unless the folder holds the scores of these very cases."""
     table = baseline.scores_table
     wanted = [_painted_as(row) for row in rows]
-    if not rows or [tuple(line[name] for name in ("id", *DIGESTS)) for line in read_jsonl(table)] == wanted:
+    if not rows or _scored_as(table) == wanted:
         return
     scores = score_cases(baseline, cases)
     write_jsonl(
         table,
         [
-            {**dict(zip(("id", *DIGESTS), painted_as, strict=True)), **asdict(found)}
+            {**dict(zip(("id", "image_digest", "mask_digest"), painted_as, strict=True)), **asdict(found)}
             for painted_as, found in zip(wanted, scores, strict=True)
         ],
     )
+
+
+@dataclass(frozen=True)
+class _Scored(Scores):
+    """A line of the table of scores, with what it was measured on."""
+
+    id: str
+    image_digest: str
+    mask_digest: str
+
+
+def _read_scores(table: Path) -> list[_Scored]:
+    """Read the table of scores.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    fix = "remove the file, and the study scores the cases again"
+    return [typed(_Scored, line, table, fix) for line in read_jsonl(table, torn=False)]
+
+
+def _scored_as(table: Path) -> list[tuple[str, str, str]] | None:
+    """Return what the scores of a table were measured on; None where it is damaged, so that it is made again."""
+    try:
+        return [(line.id, line.image_digest, line.mask_digest) for line in _read_scores(table)]
+    except DataError:
+        return None
 
 
 def _painted_as(row: Row) -> tuple[str, str, str]:
@@ -268,8 +335,8 @@ def _painted_as(row: Row) -> tuple[str, str, str]:
 def read_scores(baseline: Baseline) -> Mapping[str, Scores]:
     """Return the scores that were made, by the id of the painted case."""
     return {
-        line["id"]: Scores(line["loss"], line["novelty"], line["low_contrast"], tuple(line["features"]))
-        for line in read_jsonl(baseline.scores_table)
+        line.id: Scores(line.loss, line.novelty, line.low_contrast, line.features)
+        for line in _read_scores(baseline.scores_table)
     }
 
 

@@ -7,13 +7,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read_json, write_json
+from pydantic import BaseModel
+
+from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, write_json
 from diffaug.config import UNET, StudyConfig, config_from_values
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import Row, SyntheticSet, read_manifest
 from diffaug.data.seen import SEEN_FILE
 from diffaug.errors import StudyError
+from diffaug.names import Name
+from diffaug.reading import read_kept, typed
 from diffaug.study.provenance import (
     check_bases,
     check_provenance,
@@ -24,6 +28,54 @@ from diffaug.study.provenance import (
 )
 
 DUPLICATES, BASE_SEEN = "duplicates.json", "base_seen.json"
+
+
+class _Identity(BaseModel):
+    seed: int
+    folds: int = 0
+    device: str = "cpu"
+    test: list[str] = []
+
+
+class _Tests(BaseModel):
+    name: str = ""
+    prefix: str = ""
+    folder: str = ""
+
+
+class _Cases(BaseModel):
+    train: int = 0
+    unannotated: int = 0
+    test: int = 0
+    full: int = 0
+    synthetic: list[int] = []
+
+
+class _Plan(BaseModel):
+    """What study.json must be like, so that its readers can take it by its keys."""
+
+    identity: _Identity
+    config: dict[str, Any]
+    data: str = ""
+    synthetic: list[str] = []
+    tests: list[_Tests] = []
+    cases: _Cases = _Cases()
+    arms: dict[str, str] = {}
+    trained: dict[str, str] = {}
+    classes: list[Name] = []
+    class_values: dict[Name, list[int]] = {}
+    versions: dict[str, str] = {}
+    duplicates: list[tuple[str, str]] = []
+    shared_groups: list[str] = []
+
+
+def check_plan(plan: Mapping[str, Any], path: Path) -> None:
+    """Refuse a study.json that holds values of other types than a study writes; it may come from anybody.
+
+    Raises:
+        DataError: Naming the first one.
+    """
+    typed(_Plan, plan, path, "restore the file, or study the data set again in another folder")
 
 
 def config_of_plan(plan: Mapping[str, Any], **changed: Any) -> StudyConfig:
@@ -263,6 +315,32 @@ def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
     return cases
 
 
+@dataclass(frozen=True)
+class _Repeated:
+    """What duplicates.json keeps: pairs of a test and a training case, and the digest of the images compared."""
+
+    images: str
+    pairs: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What `provenance.seen_by_bases` returns."""
+
+    known: bool
+    of: int
+    annotated: list[str]
+    unannotated: list[str]
+
+
+@dataclass(frozen=True)
+class _SeenByBases:
+    """What base_seen.json keeps: the test images that bases have seen, and the digest of the images compared."""
+
+    images: str
+    seen: _Seen
+
+
 def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
     """Return the test images that are also trained on. They are sought once for the same images, and kept in a file.
 
@@ -270,9 +348,9 @@ def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
         StudyError: There are some, and they are not allowed.
     """
     images = digest_of_value(key_of(inputs.seen(), inputs.test))
-    found: Mapping[str, Any] = read_json(path) if path.exists() else {}
-    if found.get("images") == images:
-        pairs = [(test, train) for test, train in found["pairs"]]
+    found = read_kept(path, _Repeated)
+    if found is not None and found.images == images:
+        pairs = found.pairs
     else:
         pairs = repeated_frames(inputs.seen(), inputs.test, "looking for test images in training")
     check_repeated(pairs, allowed)
@@ -286,9 +364,9 @@ def seen_by_painters(path: Path, inputs: Inputs, allowed: bool) -> dict[str, Any
     Raises:
         StudyError: A base has seen the annotation of some, and that is not allowed.
     """
-    kept: Mapping[str, Any] = read_json(path) if path.exists() else {}
-    same = kept.get("images") == _key_of_bases(inputs)
-    seen: dict[str, Any] = dict(kept["seen"]) if same else seen_by_bases(inputs.painted.sets, inputs.test, "comparing")
+    kept = read_kept(path, _SeenByBases)
+    same = kept is not None and kept.images == _key_of_bases(inputs)
+    seen = asdict(kept.seen) if kept and same else seen_by_bases(inputs.painted.sets, inputs.test, "comparing")
     check_bases(seen, allowed)
     return seen
 

@@ -124,7 +124,10 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # passes are recorded on another one
         averaged = None if teacher is None else {"network": teacher}
-        optimise({"network": network}, loss, recipe, files, seed=batches.seed, report=report, averaged=averaged)
+        optimise(
+            {"network": network}, loss, recipe, files,
+            seed=batches.seed, report=report, averaged=averaged, forgiving=True,
+        )  # fmt: skip
 
 
 def record_passes(network: "nn.Module", images: "Tensor") -> None:

@@ -16,10 +16,10 @@ from diffaug.config import StudyConfig
 from diffaug.data.case import LabelClass
 from diffaug.data.classes import classes_from_json
 from diffaug.data.images import Label, Pixels
-from diffaug.data.segmented import Maps, Segmenter, SegmentSummary, images_of, write_segmented
+from diffaug.data.segmented import Maps, Segmenter, SegmentSummary, images_of, name_of_place, write_segmented
 from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import Contents, claimed, contents_of
-from diffaug.study.inputs import config_of_plan
+from diffaug.study.inputs import check_plan, config_of_plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,7 +110,7 @@ def predict_images(
     paths, classes = images_of(images), _classes_of(study, plan)
     identity = {
         "weights": {path.stem: digest_of_file(path) for path in weights},
-        "images": str(images.resolve()),
+        "images": name_of_place(images),
     }
     contents = Contents("folder of predicted images", identity, "config.json")
     predictor = Predictor(_networks(weights, config, len(classes) or 1, device), config, classes, device)
@@ -134,6 +134,7 @@ def _plan_of(study: Path) -> dict[str, Any]:
     plan = contents_of(study, "study.json")
     if plan.get("kind") != "study" or not isinstance(plan.get("config"), dict):
         raise StudyError(f"prediction needs a study: {study} holds a {plan.get('kind')}; check the path")
+    check_plan(plan, study / "study.json")
     return plan
 
 

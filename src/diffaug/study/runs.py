@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import make_folder, read_jsonl, write_json, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import read_mask
-from diffaug.errors import StudyError
+from diffaug.errors import DataError, StudyError
+from diffaug.reading import read_kept, read_typed
 from diffaug.study.arms import Arm
 from diffaug.study.derive import Derivation
 
@@ -84,8 +85,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.records.exists() and (not self.keep or self.weights.exists())
+        """Whether there is nothing left to do. Records that are damaged are told by `records_of`."""
+        weights = self.weights.exists() or not self.keep
+        return self.records.exists() and weights and read_kept(self.about, Trained) is not None
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,12 @@ class Trained:
 
 
 def read_trained(path: Path) -> Trained:
-    """Return what the file `about` of a run says."""
-    found = read_json(path)
-    return Trained(**{**found, "negatives": tuple(found["negatives"])})
+    """Return what the file `about` of a run says.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    return read_typed(path, Trained, "remove the file, and the study tests the run again")
 
 
 def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
@@ -220,7 +225,10 @@ def records_of(run: Run) -> list[dict[str, Any]]:
     Raises:
         StudyError: There is not one for each tested case.
     """
-    rows = read_jsonl(run.records)
+    try:
+        rows = read_jsonl(run.records, torn=False)
+    except DataError as error:
+        raise StudyError(f"{error} (remove it, and the study tests the run again)") from None
     if len(rows) != len(run.test):
         raise StudyError(
             f"a run has a record for each test case: {run.records} has {len(rows)} of {len(run.test)}; "

@@ -25,7 +25,9 @@ from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import contents_of, held
 from diffaug.study import choose
 from diffaug.study.derive import Baseline, Derived, labelled_cases, make_labels, read_scores, selected_cases
-from diffaug.study.inputs import config_of_plan, read_set
+from diffaug.study.inputs import check_plan, config_of_plan, read_set
+from diffaug.study.places import FILE as PLACES
+from diffaug.study.places import read_places
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,14 @@ def read_baseline(study: Path, **changed: Any) -> tuple[dict[str, Any], Dataset,
         ConfigError: An older version of diffaug made the study.
     """
     plan = contents_of(study, "study.json")
+    check_plan(plan, study / "study.json")
     config = config_of_plan(plan, **changed)
-    dataset = read_dataset(Path(plan["data"]))
+    place = read_places(study, plan).data
+    if not place:
+        raise StudyError(
+            f"a baseline needs its data: {study / PLACES} does not say where {plan.get('data')!r} lies; study it again"
+        )
+    dataset = read_dataset(Path(place))
     baseline = Baseline(study, plan["identity"]["seed"], config, dataset.annotated("train"))
     if not baseline.weights.is_file():
         raise StudyError(f"a baseline is a trained arm real: {study} lacks {baseline.name}; run its study with real")
@@ -99,7 +107,7 @@ def select_set(
     if count is not None and count < 1:
         raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
     plan, _, baseline = read_baseline(study, select=config.model_dump())
-    if [str(synthetic.resolve())] != plan["synthetic"]:
+    if [str(synthetic.resolve())] != read_places(study, plan).synthetic:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
     found = read_set(synthetic)

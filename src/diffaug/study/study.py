@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, read_json, write_json
+from diffaug.artifacts import PathLike, write_json
+from diffaug.compute.pool import check_guard
 from diffaug.compute.progress import tracked
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.manifest import accepted
 from diffaug.data.split import folds_by_group
+from diffaug.reading import read_kept
 from diffaug.runfolder import Contents, claim, held, holds, read_contents
 from diffaug.study import choose
 from diffaug.study.arms import Arm, ArmSpec, build_arms, check_size, default_arms, parse_arm, parse_arms
@@ -30,6 +32,8 @@ from diffaug.study.inputs import (
     repeated_in,
     seen_by_painters,
 )
+from diffaug.study.places import FILE as PLACES
+from diffaug.study.places import Places, name_of, write_places
 from diffaug.study.provenance import check_groups, shared_groups
 from diffaug.study.runs import Run, score_late_negatives
 from diffaug.study.strata import Profile, contrast_cut, profile, record
@@ -37,7 +41,15 @@ from diffaug.study.tables import write_summary
 from diffaug.study.workers import complete_runs
 
 FILE = "study.json"
-BESIDE = (DUPLICATES, BASE_SEEN, "profiles.json", "leaks", "leaks.json", "runs")  # may be there before study.json
+BESIDE = (
+    DUPLICATES,
+    BASE_SEEN,
+    PLACES,
+    "profiles.json",
+    "leaks",
+    "leaks.json",
+    "runs",
+)  # may be there before study.json
 LATE = ("synthetic", "oracle", "unannotated")  # may be given after `real` is trained, which does not depend on them
 
 
@@ -86,7 +98,7 @@ class Plan:
         pasted_on = any(case.negative for case in inputs.unannotated) and "copy-paste" in self.config.arms
         digests = inputs.digests(pasted_on or any(spec.takes_unannotated for spec in self.specs))
         before = (read_contents(self.out, FILE) or {"identity": {}})["identity"]
-        where = {"seed": self.seed, "test": list(inputs.tests), "device": self.device}
+        where = {"seed": self.seed, "test": [names[test] or test for test in inputs.tests], "device": self.device}
         folds = {"folds": self.folds} if self.folds else {}
         unasked = {name: before[name] for name in ("unannotated",) if name in before}  # by the arms of this call
         about = {
@@ -94,14 +106,14 @@ class Plan:
             "tested": {case.id: digest_of_case(case) for case in inputs.test},
             "config": self.config.model_dump(mode="json"),
             "arms": {spec.name: spec.meaning for spec in self.specs},
-            "data": str(inputs.dataset.folder.resolve()),
+            "data": name_of(inputs.dataset.folder),
             "tests": [
-                {"name": test, "prefix": prefix, "folder": str(Path(test).resolve()) if prefix else ""}
+                {"name": prefix or test, "prefix": prefix, "folder": name_of(Path(test)) if prefix else ""}
                 for test, prefix in names.items()
             ],
             **_classes(inputs.dataset.cases[0]),
-            "synthetic": [str(one.folder.resolve()) for one in inputs.painted.sets],
-            "oracle": str(inputs.oracle.resolve()) if inputs.oracle else "",
+            "synthetic": [name_of(one.folder) for one in inputs.painted.sets],
+            "oracle": name_of(inputs.oracle) if inputs.oracle else "",
             "cases": {
                 "train": len(inputs.train),
                 "unannotated": len(inputs.unannotated),
@@ -112,6 +124,15 @@ class Plan:
         }
         identity = identity_of_study(self.config) | where | folds | unasked | digests
         return Contents("study", identity, FILE, about, LATE, BESIDE)
+
+    def places(self) -> Places:
+        """Return where the folders lie that are read."""
+        inputs, names = self.inputs, names_of_tests(self.inputs.tests)
+        return Places(
+            str(inputs.dataset.folder.resolve()),
+            [str(one.folder.resolve()) for one in inputs.painted.sets],
+            {prefix: str(Path(test).resolve()) for test, prefix in names.items() if prefix},
+        )
 
     def runs(self, arms: Sequence[Arm], columns: Sequence[Mapping[str, Any]]) -> list[Run]:
         """Return every run: of each seed, arm and fold.
@@ -219,6 +240,8 @@ def run_study(
             it.
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
+        WorkerError: A worker was killed, or the script that calls this starts workers without a guard.
+        StorageError: The disk is full, or a file cannot be written.
 
     Example:
         >>> config = diffaug.StudyConfig()
@@ -227,6 +250,7 @@ def run_study(
     from diffaug.compute.devices import device_of
     from diffaug.study.architectures import check_name, check_network
 
+    check_guard()
     data, out, oracle = Path(data), Path(out), None if oracle is None else Path(oracle)
     sets = [Path(folder) for folder in synthetic]
     device = str(device_of(device))
@@ -260,6 +284,7 @@ def _completed(plan: Plan, arms: Sequence[Arm], contents: Contents, seen: Mappin
     if seen is not None:
         keep_seen(out / BASE_SEEN, inputs, seen)
     claim(out, contents)
+    write_places(out, plan.places())
     runs = plan.runs(arms, columns)
     complete_runs(runs, plan.config.workers)
     for run in runs:
@@ -279,18 +304,26 @@ def _counted(seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if seen is None else {**seen} | {name: len(seen[name]) for name in ("unannotated", "annotated")}
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What profiles.json keeps: measurements by case, and the digest of the data that they belong to."""
+
+    data: str
+    profiles: dict[str, Profile]
+
+
 def _stratify(out: Path, inputs: Inputs) -> tuple[float | None, tuple[dict[str, Any], ...]]:
     """Return the contrast cut of the training cases, and each tested case's measurements and strata.
 
     Measurements are kept in OUT/profiles.json, for the data with this digest.
     """
     path = out / "profiles.json"
-    kept = read_json(path) if path.exists() else {}
-    if kept.get("data") != inputs.data_digest:
+    kept = read_kept(path, _Measured)
+    if kept is None or kept.data != inputs.data_digest:
         cases: Sequence[Case] = (*inputs.train, *inputs.test)
-        measured = {case.id: profile(case).as_dict() for case in tracked(cases, len(cases), "measuring lesions")}
-        kept = {"data": inputs.data_digest, "profiles": measured}
-        write_json(path, kept)
-    profiles = {case: Profile(**values) for case, values in kept["profiles"].items()}
+        measured = {case.id: profile(case) for case in tracked(cases, len(cases), "measuring lesions")}
+        kept = _Measured(inputs.data_digest, measured)
+        write_json(path, {"data": kept.data, "profiles": {name: one.as_dict() for name, one in measured.items()}})
+    profiles = kept.profiles
     cut = contrast_cut(profiles[case.id] for case in inputs.train)
     return cut, tuple(record(case, profiles[case.id], cut) for case in inputs.test)

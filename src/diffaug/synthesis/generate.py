@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, read_json, write_json
-from diffaug.compute.pool import Job
+from diffaug.artifacts import PathLike, write_json
+from diffaug.compute.pool import Job, check_guard
 from diffaug.compute.pool import workers as workers_of
 from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
@@ -35,7 +35,7 @@ from diffaug.realism.critic import load_critic
 from diffaug.runfolder import claimed
 from diffaug.synthesis.obedience import Acted, acted, line_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
-from diffaug.synthesis.shards import ROWS, SECONDS, generate_shard, shard_folder, thresholds_of, workshop_of
+from diffaug.synthesis.shards import ROWS, generate_shard, seconds_of, shard_folder, thresholds_of, workshop_of
 from diffaug.synthesis.sheet import reasons_of, write_sheet
 from diffaug.validator.calibration import Calibration
 
@@ -110,7 +110,8 @@ def generate(
         out: The synthetic set to make.
         config: What to paint, and how much.
         seed: Base seed of the requests.
-        workers: Processes, one thread each.
+        workers: Processes, one thread each. With several, a script needs `if __name__ == "__main__":` around its calls,
+            since each worker imports the script.
         device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
 
     Returns:
@@ -122,11 +123,14 @@ def generate(
         FindingsError: The domain is unknown, or the findings break a rule.
         PlacementError: No mask fits on any background.
         StudyError: The baseline is not of these training cases out of fold.
+        WorkerError: A worker was killed, or the script that calls this starts workers without a guard.
+        StorageError: The disk is full, or a file cannot be written.
 
     Example:
         >>> config = diffaug.GenerateConfig(count=200)
         >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
+    check_guard()
     model, data, out = Path(model), Path(data), Path(out)
     plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
@@ -165,7 +169,7 @@ def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str], learne
     write_seen(out, read_seen(plan.model))
     write_json(out / PROVENANCE, provenance_of(plan))
     write_sheet(out, rows)
-    summary = _summary(plan, rows, sum(read_json(folder / SECONDS) for folder in folders), notices)
+    summary = _summary(plan, rows, sum(seconds_of(folder) or 0.0 for folder in folders), notices)
     library = check_config(plan.config)
     findings = acted(rows, library, out, learned.rules)
     if findings or not is_generic(plan.config):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import digest_of_file, digest_of_value, read_json
+from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.compute.devices import device_of
 from diffaug.conditioning.budget import Budget, make_budget, read_needs
 from diffaug.conditioning.domain import domain_of
@@ -14,11 +14,12 @@ from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, check_dataset, read_dataset
-from diffaug.data.manifest import PROVENANCE
+from diffaug.data.manifest import PROVENANCE, Fitted
 from diffaug.errors import ConfigError, ModelError
 from diffaug.knobs import identity_of
 from diffaug.models.checkpoints import verify
 from diffaug.models.sampling import read_sampler
+from diffaug.reading import read_typed
 from diffaug.runfolder import Contents
 from diffaug.validator.calibration import Calibration
 
@@ -93,8 +94,8 @@ def make_plan(model: Path, data: Path, config: GenerateConfig, seed: int, device
     check_dataset(train)
     domain_of(dataset.class_names).check_place(config.place)
     digests = {case.id: digest_of_case(case) for case in train}
-    fitted = read_json(model / "fit.json")["cases"]
-    changed = [name for name, found in digests.items() if not isinstance(fitted, dict) or fitted.get(name) != found]
+    fitted = read_typed(model / "fit.json", Fitted, "fit a model again").cases
+    changed = [name for name, found in digests.items() if fitted.get(name) != found]
     if changed:
         raise ModelError(
             f"a model paints for the training cases it was fitted on: {changed[0]} of {data} is another one, or was "
@@ -168,7 +169,7 @@ def check_backgrounds(config: GenerateConfig, dataset: Dataset, digests: Mapping
             raise ConfigError(
                 f"{rule}: {case.id} of {folder} is none of {dataset.folder}; label them for this data set"
             )
-    stated = read_json(path)["cases"] if path.is_file() else {"(it has no provenance.json)": ""}
+    stated = read_typed(path, Fitted).cases if path.is_file() else {"(it has no provenance.json)": ""}
     foreign = [name for name, digest in stated.items() if digests.get(name) != digest]
     if foreign or not found:
         raise ConfigError(
@@ -201,7 +202,7 @@ def budget_of(dataset: Dataset, config: GenerateConfig, rules: FrameRules = ENDO
 
 def provenance_of(plan: Plan) -> dict[str, Any]:
     """Return what the model was fitted on, by case: the digests of all images, and those of the annotated cases."""
-    fitted, dataset = read_json(plan.model / "fit.json"), read_dataset(plan.data)
+    fitted, dataset = read_typed(plan.model / "fit.json", Fitted), read_dataset(plan.data)
     here = (*dataset.split("train"), *dataset.split("unannotated"))
-    images = fitted.get("images") or {case.id: digest_of_file(case.image) for case in here}
-    return {"images": images, "cases": fitted["cases"]}
+    images = fitted.images or {case.id: digest_of_file(case.image) for case in here}
+    return {"images": images, "cases": fitted.cases}

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import TypeAdapter
 
 from diffaug.artifacts import (
     PathLike,
@@ -18,7 +17,6 @@ from diffaug.artifacts import (
     digest_of_file,
     digest_of_value,
     make_folder,
-    read_json,
     write_json,
     write_jsonl,
 )
@@ -33,8 +31,10 @@ from diffaug.data.inspect import outlined
 from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
+from diffaug.names import Name
 from diffaug.painting.clearing import CONTEXT, MARGIN, MIRRORED_STRENGTH, STRENGTH, Remover, is_covered
 from diffaug.painting.painter import Painter
+from diffaug.reading import read_kept, read_typed
 from diffaug.runfolder import Contents, claimed
 
 SHEET_CASES, SHEET_SIDE = 12, 240  # of the sheet; px
@@ -53,8 +53,8 @@ class RemovedCase:
         mask_digest: Of the empty mask's.
     """
 
-    id: str
-    source: str
+    id: Name
+    source: Name
     model: str
     regions: tuple[RemovedRegion, ...]
     image_digest: str
@@ -160,7 +160,7 @@ def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hi
         if not _is_made(out, case):
             _write_case(out, case, *remover.remove(case), digest=digest)
 
-    rows = [_read_row(_row_path(out, case)) for case in cases]
+    rows = [read_typed(_row_path(out, case), RemovedCase) for case in cases]
     write_jsonl(out / MANIFEST, (asdict(row) for row in rows))
     write_cases(out, [_made(out, case, remover.rules) for case in cases])
     write_sheet(cases[:SHEET_CASES], out)
@@ -172,17 +172,17 @@ def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hi
     return summary
 
 
-def _read_row(path: Path) -> RemovedCase:
-    return TypeAdapter(RemovedCase).validate_python(read_json(path))
-
-
 def _row_path(out: Path, case: Case) -> Path:
     return out / "rows" / f"{case.id}.json"
 
 
 def _is_made(out: Path, case: Case) -> bool:
-    made = _made(out, case)
-    return all(path.is_file() for path in (_row_path(out, case), made.image, made.mask) if path)
+    """Tell whether a case's row is there, and its files are those that were written with it."""
+    made, row = _made(out, case), read_kept(_row_path(out, case), RemovedCase)
+    if row is None or not made.mask:
+        return False
+    files = {made.image: row.image_digest, made.mask: row.mask_digest}
+    return all(path.is_file() and digest_of_file(path) == digest for path, digest in files.items())
 
 
 def _made(out: Path, case: Case, rules: FrameRules = ENDOSCOPIC) -> Case:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from diffaug.artifacts import PathLike
 from diffaug.data.images import Pixels
-from diffaug.data.segmented import Maps, Segmenter, SegmentSummary, images_of, write_segmented
+from diffaug.data.segmented import Maps, Segmenter, SegmentSummary, images_of, name_of_place, write_segmented
 from diffaug.models.checkpoints import verify
 from diffaug.painting.painter import Painter
 from diffaug.painting.window import frame_window, window_image
@@ -57,7 +57,7 @@ def segment_images(model: PathLike, images: PathLike, out: PathLike, *, device: 
     model, images, out = Path(model), Path(images), Path(out)
     digest, paths = verify(model), images_of(images)
     painter = Painter.load(model, device, sealed=False)
-    identity = {"model": digest, "images": str(images.resolve())}
+    identity = {"model": digest, "images": name_of_place(images)}
     segmenter = Segmenter(partial(lesion_probabilities, painter), lambda maps: label_of(maps > 0.5))
     with claimed(out, Contents("folder of segmented images", identity, "config.json")):
         return write_segmented(segmenter, paths, out)

@@ -1,8 +1,8 @@
 """Shards: the unit of work, of resuming and of distribution.
 
 A shard is a fixed list of cases, each of one or several requests. Its files are a pure function of the plan and its
-index; it is complete when its `rows.jsonl`, written last, and all that it names exist. Kill it anywhere: what is
-missing is made again.
+index; it is complete when its `rows.jsonl`, written last, and every other file have the digests that
+`digests.json` says. Kill it anywhere, or damage a file: what is missing or torn is made again.
 """
 
 import shutil
@@ -15,12 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from diffaug.artifacts import digest_of_file, make_folder, write_json
+from diffaug.artifacts import (
+    digest_of_bytes,
+    digest_of_file,
+    digests_of_folder,
+    make_folder,
+    storing,
+    sync_tree,
+    write_json,
+    write_text,
+)
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.grammar import KnownWords
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Label, Mask, Pixels, write_png
-from diffaug.data.manifest import Request, Row, kept, lesions, read_rows, write_rows
+from diffaug.data.manifest import Request, Row, kept, lesions, read_rows, text_of_rows
 from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
 from diffaug.painting.engine import Painted
@@ -29,6 +38,7 @@ from diffaug.painting.layout import Layout
 from diffaug.painting.looks import look_at, origins_of, reason_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker, paint_requests
+from diffaug.reading import read_kept
 from diffaug.realism.critic import Critic
 from diffaug.synthesis.plan import Plan, backgrounds_of, fitted_cases
 from diffaug.synthesis.shared import SharedPictures
@@ -38,6 +48,7 @@ from diffaug.validator.gate import Gate
 PREVIEWS = 3  # pictures of turned-down requests kept per shard
 ROWS = "rows.jsonl"
 SECONDS = "seconds.json"
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def shard_folder(out: Path, shard: int) -> Path:
 def generate_shard(plan: Plan, out: Path, shard: int) -> int:
     """Make one shard, unless it is complete, and return how many of its lesions were kept."""
     folder = shard_folder(out, shard)
-    if not _is_complete(folder, out):
+    if not _is_complete(folder):
         started = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         size = plan.config.shard_size
@@ -114,14 +125,26 @@ def generate_shard(plan: Plan, out: Path, shard: int) -> int:
         found = _rows(workshop_of(plan), out, folder, range(shard * size, (shard + 1) * size))
         rows = sorted(found, key=lambda row: row.request.index)
         write_json(folder / SECONDS, round(time.monotonic() - started, 3))
-        write_rows(folder / ROWS, rows)
+        with storing(folder):
+            sync_tree(folder)
+        text = text_of_rows(rows)
+        digests = digests_of_folder(folder, ("*/*.png",)) | {ROWS: digest_of_bytes(text.encode())}
+        write_json(folder / DIGESTS, digests)
+        write_text(folder / ROWS, text)
     return len(kept(lesions(read_rows(folder / ROWS))))
 
 
-def _is_complete(folder: Path, out: Path) -> bool:
-    """Tell whether a shard's rows are written, and every file that they name is still there."""
-    rows = read_rows(folder / ROWS)
-    return bool(rows) and all((out / name).is_file() for row in rows for name in row.files)
+def seconds_of(folder: Path) -> float | None:
+    """Return the computing time of a shard; None where it is not known."""
+    return read_kept(folder / SECONDS, float)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Tell whether the rows of a shard and all files that were written for them are there, as they were written."""
+    digests = read_kept(folder / DIGESTS, dict[str, str])
+    if not digests or seconds_of(folder) is None:
+        return False
+    return digests.items() <= digests_of_folder(folder, (ROWS, "*/*.png")).items()
 
 
 @dataclass(frozen=True)
@@ -230,12 +253,12 @@ def _write_case(row: Row, folder: Path, image: Pixels, label: Label, out: Path, 
     """Write image and label, and the mask of what was painted if it is given, and return the row with their names."""
     paths = [folder / kind / f"{row.id}.png" for kind in ("images", "masks")]
     for path, values in zip(paths, (image, label), strict=True):
-        write_png(path, values)
+        write_png(path, values, settled=False)
     names, digests = [path.relative_to(out).as_posix() for path in paths], [digest_of_file(path) for path in paths]
     region = ""
     if painted is not None:
         path = make_folder(folder / "regions") / f"{row.id}.png"
-        write_png(path, painted.astype(np.uint8) * 255)
+        write_png(path, painted.astype(np.uint8) * 255, settled=False)
         region = path.relative_to(out).as_posix()
     return replace(
         row, image=names[0], mask=names[1], region=region, image_digest=digests[0], mask_digest=digests[1],
@@ -247,7 +270,7 @@ def _write_preview(row: Row, workshop: Workshop, folder: Path, layout: Layout, i
     """Write the window of a turned-down request with the requested mask, and return the row with their names."""
     paths = [folder / "turned-down" / f"{row.id}{ending}.png" for ending in ("", "_mask")]
     mask = np.asarray(layout.window.crop(layout.masks.values * layout.masks.new), dtype=np.uint8)
-    write_png(paths[0], np.asarray(layout.window.crop(image), dtype=np.uint8))
-    write_png(paths[1], workshop.label(mask))
+    write_png(paths[0], np.asarray(layout.window.crop(image), dtype=np.uint8), settled=False)
+    write_png(paths[1], workshop.label(mask), settled=False)
     names = [path.relative_to(out).as_posix() for path in paths]
     return replace(row, preview=names[0], preview_mask=names[1])

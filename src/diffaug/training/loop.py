@@ -3,13 +3,15 @@
 Knows modules and a loss; not what they mean. Codec, painter, validators and the study's segmentation networks use it.
 """
 
+import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +23,9 @@ from diffaug.compute.devices import ALONE, Process, average_gradients
 from diffaug.compute.progress import progress_bar
 from diffaug.compute.seeds import generator_of, seeded
 from diffaug.config import CodecConfig, DenoiserConfig, ValidatorConfig
-from diffaug.errors import ModelError
+from diffaug.errors import DataError, ModelError
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0
 LOG_EVERY = 50  # iterations
@@ -136,26 +140,57 @@ class Best:
 
 
 def _save(path: Path, tensors: Tensors, done: int) -> None:
+    values = {name: value.detach().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as partial:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial, {"done": str(done)})
+        save_file(values, partial, {"done": str(done), "digest": _digest_of(values)})
 
 
-def _load(path: Path, targets: Tensors) -> int:
+def _digest_of(values: Tensors) -> str:
+    """Return the digest of tensors by name: a file of which a part was zeroed still opens."""
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        digest.update(name.encode())
+        digest.update(values[name].cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _load(path: Path, targets: Tensors, forgiving: bool) -> int:
     """Fill the target tensors in place, each in its own memory format, and return the iterations done.
+
+    Args:
+        path: The checkpoint.
+        targets: What it must hold.
+        forgiving: Whether a damaged one, which is of no use to anybody, is taken for none.
 
     Raises:
         ModelError: The file is damaged, or holds other tensors.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            done = (file.metadata() or {}).get("done")
-            if done is None or set(file.keys()) != set(targets):
-                raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
-            _fill(targets, {name: file.get_tensor(name) for name in targets})
-            return int(done)
-    except (RuntimeError, OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
+            about, names = file.metadata() or {}, set(file.keys())
+            values = {name: file.get_tensor(name) for name in names}
+        done = int(about.get("done", -1))
+        if "digest" in about and about["digest"] != _digest_of(values):
+            raise ValueError("its values are not those that were written")
+    except (RuntimeError, OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        if not forgiving:
+            raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
+        log.warning(f"{path} is damaged ({reason}): this training starts again from its beginning")
+        return 0
+    fits = names == set(targets) and all(values[name].shape == targets[name].shape for name in names)
+    if done < 0 or not fits:
+        raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
+    _fill(targets, values)
+    return done
+
+
+def _rows_until(table: Path, start: int) -> list[dict[str, Any]]:
+    """Return the rows of a log up to an iteration; none of a damaged one, which nothing depends on."""
+    try:
+        return [row for row in read_jsonl(table) if int(row.get("iteration", start + 1)) <= start]
+    except (DataError, TypeError, ValueError):
+        return []
 
 
 def _is_look(done: int, iterations: int) -> bool:
@@ -225,6 +260,7 @@ def optimise(
     process: Process = ALONE,
     report: Callable[[int], None] | None = None,
     averaged: Mapping[str, nn.Module] | None = None,
+    forgiving: bool = False,
 ) -> None:
     """Train modules in place; they end with the moving average of their weights, with the best average if scored.
 
@@ -241,26 +277,24 @@ def optimise(
         score: Judges the averaged modules on what they have not seen, lower is better; called `LOOKS` times.
         process: Which of the processes that train together this is; gradients are averaged over them.
         report: Is called with the iterations done; None shows a progress bar.
-        averaged: Copies of the modules by the same names, which hold the moving average at every iteration, such as the
-            teacher of a student. Their parameters get no gradient.
+        averaged: Copies of the modules by the same names, which always hold the moving average, such as a teacher.
+        forgiving: Whether training starts from its beginning where the checkpoint is damaged.
 
     Raises:
         ModelError: The checkpoint is of another model, or the loss is not finite.
     """
-    name, checkpoint, log = files.name, files.with_name(f"{files.name}.checkpoint"), log_of(files)
     make_folder(files.parent)
+    name, checkpoint, table = files.name, files.with_name(f"{files.name}.checkpoint"), log_of(files)
     tensors = tensors_of(modules)
     parameters = {key: value for key, value in tensors.items() if isinstance(value, nn.Parameter)}
     average = Average(tensors, recipe.average, None if averaged is None else _state_of(averaged))
     best = Best(score, modules.values(), tensors) if score else None
     optimiser, moments = _optimiser(parameters, recipe)
-
     state = moments | _named("weights", tensors) | _named("average", average.values)  # all that a resumed run needs
     state |= _named("best", best.values) | {"least": best.least} if best else {}
-    start = _load(checkpoint, state) if checkpoint.exists() else 0
+    start = _load(checkpoint, state, forgiving) if checkpoint.exists() else 0
     if process.leads:
-        write_jsonl(log, (row for row in read_jsonl(log) if row["iteration"] <= start))
-
+        write_jsonl(table, _rows_until(table, start))
     for module in modules.values():
         module.train()
     saved, clock = time.monotonic(), time.process_time()
@@ -284,19 +318,22 @@ def optimise(
             if best and _is_look(done, recipe.iterations):
                 row["score"] = round(best.look(average.values), 6)
             if done % LOG_EVERY == 0 or done == recipe.iterations:
-                row |= {key: round(value, 6) for key, value in terms.items()}
-                row["ms"] = round(1000 * (time.process_time() - clock) / (done - start), 1)
+                row |= _logged(terms, (time.process_time() - clock) / (done - start))
             show(done)
             if row and process.leads:
-                append_jsonl(log, {"iteration": done, **row})
-            is_due = time.monotonic() - saved > CHECKPOINT_SECONDS or done == recipe.iterations
-            if is_due and process.leads:
+                append_jsonl(table, {"iteration": done, **row})
+            if process.leads and (time.monotonic() - saved > CHECKPOINT_SECONDS or done == recipe.iterations):
                 _save(checkpoint, state, done)
                 saved = time.monotonic()
 
     _fill(tensors, best.values if best else average.values)
     for module in modules.values():
         module.eval()
+
+
+def _logged(terms: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """Return the terms of a loss and the milliseconds of an iteration, as the log has them."""
+    return {**{key: round(value, 6) for key, value in terms.items()}, "ms": round(1000 * seconds, 1)}
 
 
 def _named(kind: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,15 +15,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffaug.artifacts import read_json, write_json
+from diffaug.artifacts import write_json
 from diffaug.data.lesions import SIZES
 from diffaug.errors import DataError, ModelError
+from diffaug.reading import read_typed
 
 BINS = SIZES
 TOP = 0.98  # quantile of a window's probabilities that stands for the strongest
@@ -239,15 +239,13 @@ class Calibration:
             ModelError: It is missing or malformed.
         """
         try:
-            values: dict[str, Any] = read_json(path)
-            values["checks"] = tuple(values["checks"])
-            for name in ("groups", "stop_groups"):
-                values[name] = {size: tuple(members) for size, members in values[name].items()}
-            values["trajectories"] = tuple(
-                Trajectory(item["size_bin"], tuple(item["scores"])) for item in values["trajectories"]
-            )
-            return Calibration(**values)
-        except (DataError, TypeError, KeyError, AttributeError):
+            found = read_typed(path, Calibration)
+            steps = {str(step) for step in found.checks}
+            kept = all(steps <= set(found.thresholds.get(name, {})) for name in BINS)
+            if not (kept and found.folds and found.checks and 0 < found.alpha < 1):
+                raise DataError("its thresholds are not those of its checks")
+            return found
+        except DataError:
             raise ModelError(f"a model needs its calibration: {path} is missing or malformed; fit it again") from None
 
 

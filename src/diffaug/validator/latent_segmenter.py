@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from diffaug.compute.precision import autocast
 from diffaug.config import ValidatorConfig
 from diffaug.errors import ModelError
+from diffaug.reading import check_json_of
 
 UPSCALE = 4
 
@@ -72,8 +73,9 @@ def load_segmenter(folder: Path, device: torch.device | str = "cpu") -> Any:
         ModelError: The folder is missing or damaged.
     """
     try:
+        check_json_of(folder)
         network = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # whatever a library raises on a configuration that makes no sense
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"a model needs its validators: {folder}: {reason}; fit it again") from None
     return network.float().eval().requires_grad_(False).to(device)

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffaug.artifacts import read_json
-from diffaug.data.images import SUFFIXES
+from diffaug.data.images import MAX_PIXELS, SUFFIXES
 from diffaug.data.sources.layout import Record, SourceRecords
 from diffaug.data.sources.names import SPLIT_WORDS, WORD, normal
 from diffaug.data.sources.polygons import Outlines, Shape, coded
@@ -62,8 +62,8 @@ def read_coco(source: Path) -> SourceRecords:
     names: dict[str, None] = {}
     entries: list[_Entry] = []
     for path, table in read.items():
-        names |= dict.fromkeys(str(category["name"]) for category in table["categories"])
         entries += _entries_of(table, path, base, index, splits.get(path, ""))
+        names |= dict.fromkeys(str(category["name"]) for category in table["categories"])
     _check_once(entries, base)
     outlines, classes = coded([entry.outlines for entry in entries], list(names))
     deep = len({(entry.split, entry.path.stem) for entry in entries}) < len(entries)
@@ -161,17 +161,26 @@ def _entries_of(
                 find_image(image["file_name"], path, split, base, index),
                 split,
                 Outlines(
-                    tuple(shapes[image["id"]]), int(image["height"]), int(image["width"]),
-                    f"{path.name}, image {image['id']}", {},
+                    tuple(shapes[image["id"]]), *_size_of(image, path), f"{path.name}, image {image['id']}", {},
                 ),
             )
             for image in table["images"]
         ]  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
             f"images have id, file_name, height and width, and annotations id, image_id, category_id and segmentation: "
             f"{path} lacks or spoils {error}; export it again"
         ) from None
+
+
+def _size_of(image: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    height, width = int(image["height"]), int(image["width"])
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise DataError(
+            f"an image has 1 to {MAX_PIXELS:,} pixels: image {image['id']} of {path.name} has {width} x {height}; "
+            "correct its size"
+        )
+    return height, width
 
 
 def _polygons(segmentation: Any, where: str) -> tuple[tuple[float, ...], ...] | Mapping[str, Any]:

@@ -22,8 +22,9 @@ from typing import Any
 from diffaug.artifacts import read_json
 from diffaug.data.case import LabelClass
 from diffaug.data.classes import classes_from_json
+from diffaug.data.depths import PERCENTILES, eight_bit, percentile_limits
 from diffaug.data.examine import counted
-from diffaug.data.images import PERCENTILES, SUFFIXES, eight_bit, is_deep, percentile_limits, read_deep, read_image
+from diffaug.data.images import SUFFIXES, is_deep, read_deep, read_image
 from diffaug.data.sources.layout import ReadOptions, Record, Scan, SourceRecords, subfolder
 from diffaug.data.sources.names import natural
 from diffaug.data.sources.nifti import choose_channels, is_nifti, slice_notice, slices_of, stack_colours

@@ -83,5 +83,5 @@ def _has_annotations(path: Path) -> bool:
 
 def _has_columns(path: Path) -> bool:
     with path.open("rb") as file:
-        columns = {cell.strip(b' "').lower() for cell in file.readline().split(b",")}
+        columns = {cell.strip(b' "').lower() for cell in file.readline(1 << 16).split(b",")}
     return any(b"image" in cell for cell in columns) and any(b"mask" in cell for cell in columns)

@@ -150,7 +150,7 @@ def _convert(cases: Sequence[Case], crop: bool, folder: Path, progress: str) -> 
 
 def _write_photograph(case: Case, folder: Path) -> Case:
     mask = folder / "masks" / f"{case.id}.png"
-    write_png(mask, _label_of(case))
+    write_png(mask, _label_of(case), settled=False)
     return replace(case, image=copy_file(case.image, folder / "images", case.id), mask=mask)
 
 
@@ -163,8 +163,8 @@ def _write_crop(case: Case, folder: Path) -> tuple[Case, float]:
     share = float((label[window] > 0).sum() / max(1, (label > 0).sum()))
     image, mask = (folder / kind / f"{case.id}.png" for kind in ("images", "masks"))
     if share:
-        write_png(image, np.ascontiguousarray(pixels[window]))
-        write_png(mask, np.ascontiguousarray(label[window]))
+        write_png(image, np.ascontiguousarray(pixels[window]), settled=False)
+        write_png(mask, np.ascontiguousarray(label[window]), settled=False)
     return replace(case, image=image, mask=mask), share
 
 

@@ -19,6 +19,7 @@ from diffaug.data.sources.layout import Record, SourceRecords
 from diffaug.data.sources.names import SPLIT_WORDS, normal, read_folder_name
 from diffaug.data.sources.recognise import files_of, not_understood
 from diffaug.errors import DataError
+from diffaug.names import plain_name
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "image_path", "image_file", "image_file_name", "img", "file_name", "filename", "path"),
@@ -169,6 +170,5 @@ def _check_ids(records: Sequence[Record], table: Path) -> None:
     for record in records:
         if record.id in seen:
             raise DataError(f"ids are unique: {table.name} has {record.id} twice; rename one in a column id")
-        if not record.id.strip() or {"/", "\\", "\0"} & set(record.id) or record.id in (".", ".."):
-            raise DataError(f"an id is a name without slashes: {table.name} has {record.id!r}; rename it")
+        plain_name(record.id, f"an id in {table.name}")
         seen.add(record.id)

@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffaug.data.images import SUFFIXES, read_image
 from diffaug.data.sources.layout import Record, SourceRecords
 from diffaug.data.sources.names import normal, read_folder_name
 from diffaug.data.sources.polygons import Outlines, Shape, coded
 from diffaug.data.sources.recognise import files_of, not_understood
 from diffaug.errors import DataError
+from diffaug.reading import read_bytes, read_yaml
 
 BOX = 5  # numbers of a line that is a box: class, centre, width and height
 
@@ -82,11 +81,11 @@ def _names_of(table: Path | None) -> dict[int, str]:
     if table is None:
         return {0: "lesion"}
     try:
-        plan: Any = yaml.safe_load(table.read_text(encoding="utf-8"))
+        plan: Any = read_yaml(table)
         names = plan["names"]
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except (DataError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise DataError(
             f"data.yaml has names, a list of the classes: {table} has not; add, say, names: [lesion]"
         ) from None
@@ -105,7 +104,10 @@ def _name(image: Path, split: str, base: Path, deep: bool) -> str:
 def _outlines(image: Path, text: Path | None, names: dict[int, str], base: Path) -> Outlines:
     height, width = read_image(image).shape[:2]
     where = str(text.relative_to(base)) if text else f"{image.relative_to(base)} without a text file"
-    lines = text.read_text(encoding="utf-8").splitlines() if text else []
+    try:
+        lines = read_bytes(text).decode().splitlines() if text else []
+    except UnicodeDecodeError:
+        raise DataError(f"a label is text in UTF-8: {where} is not; export it again") from None
     shapes = [
         _shape(line.split(), f"{where} line {number}", names, (width, height))
         for number, line in enumerate(lines, start=1)
@@ -117,7 +119,7 @@ def _outlines(image: Path, text: Path | None, names: dict[int, str], base: Path)
 def _shape(cells: Sequence[str], where: str, names: dict[int, str], size: tuple[int, int]) -> Shape:
     try:
         number, corners = int(float(cells[0])), [float(cell) for cell in cells[1:]]
-    except ValueError:
+    except (ValueError, OverflowError):
         raise DataError(
             f"a line is a class number and corners: {where} holds {' '.join(cells[:3])!r}; correct it"
         ) from None
