@@ -254,3 +254,9 @@ def test_a_hyphenated_word_counts_by_its_parts():
 
 def test_every_prompt_of_measured_attributes_is_within_clip():
     assert all(reads_clip(text) for text in all_prompts())
+
+
+def test_an_article_that_a_model_does_not_know_is_the_other_one():
+    draft = Draft({"shape": "oval"}, "lesion", (), ())
+    assert with_known_words(draft, KnownWords(frozenset({"a", "an", "oval", "lesion"})))[0] == "an oval lesion"
+    assert with_known_words(draft, KnownWords(frozenset({"a", "oval", "lesion"})))[0] == "a oval lesion"

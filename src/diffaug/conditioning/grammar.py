@@ -244,8 +244,10 @@ def with_known_words(draft: Draft, known: KnownWords, noun: str = NOUN) -> tuple
     )
     while not known.reads(said.text()) and (said.settings or said.traits):
         said = replace(said, settings=said.settings[:-1]) if said.settings else replace(said, traits=said.traits[:-1])
-    kept = list(_parts(said))
-    return said.text(), tuple(part for part in _parts(draft) if part not in kept)
+    kept, text = list(_parts(said)), said.text()
+    if text.startswith("an ") and not known.has("an"):
+        text = f"a {text.removeprefix('an ')}"
+    return text, tuple(part for part in _parts(draft) if part not in kept)
 
 
 def _spoken(aspect: str, word: str) -> str:
