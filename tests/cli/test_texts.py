@@ -76,14 +76,23 @@ def test_a_fit_says_what_it_learned_and_how_to_paint() -> None:
 def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
     counts = Funnel(Counts(70, 60, 4, 6), Counts(33, 30, 0, 3), {}, {})
     summary = GenerateSummary(
-        counts, 9.0, 0.1, notices=("few lesions",), reasons={"kept": 90, "looks painted": 10}, painted_on=22
+        counts,
+        9.0,
+        0.1,
+        notices=("few lesions",),
+        reasons={"kept": 90, "looks painted": 10},
+        painted_on=22,
+        lesion_cases=60,
+        negative_cases=30,
     )
     text = generate_text(summary, Path("d"), Path("synthetic/x"), Path("synthetic/x/contact_sheet.png"))
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text) and "few lesions" in text
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
     none = Funnel(Counts(1, 1), Counts(), {}, {})
-    alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1), Path("d"), Path("s"), Path("s.png"))
+    alone = generate_text(
+        GenerateSummary(none, 1.0, 1.0, painted_on=1, lesion_cases=1), Path("d"), Path("s"), Path("s.png")
+    )
     assert "negative" not in alone and alone.startswith("1 lesion case on 1 image, in s.")
 
 

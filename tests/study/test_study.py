@@ -668,6 +668,22 @@ def test_a_selected_set_is_a_synthetic_set_of_its_own(tmp_path, finished, inputs
     read_inputs(dataset, [tmp_path / "selected"], ["test"])
 
 
+def test_a_selected_case_lies_in_the_group_of_its_background(tmp_path):
+    dataset, out = make_dataset(tmp_path / "data"), tmp_path / "selected"
+    table = dataset / "cases.csv"
+    head, *lines = table.read_text(encoding="utf-8").splitlines()
+    place = head.split(",").index("group")
+    cells = [line.split(",") for line in lines]
+    for row in cells:
+        row[place] = f"patient-{row[0]}"
+    table.write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n", encoding="utf-8")
+    synthetic = make_synthetic(tmp_path / "synthetic", data=dataset)
+    run_study(dataset, tmp_path / "study", [synthetic], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1}))
+    select_set(synthetic, out, tmp_path / "study", CONFIG.select)
+    background = {row.id: row.request.background for row in read_set(out)}
+    assert {case.group for case in read_dataset(out)} == {f"patient-{name}" for name in background.values()}
+
+
 def test_a_selected_picture_keeps_every_request_that_it_shows(tmp_path, finished, inputs):
     path = inputs[1] / "manifest.jsonl"
     before = path.read_bytes()

@@ -113,7 +113,7 @@ def fit_text(summary: "FitSummary", data: Path, model: Path) -> str:
 
 def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path) -> str:
     """Return how many cases were kept, why others were not, where to look, and how to study them."""
-    kept, negatives = summary.funnel.lesions.kept, summary.funnel.negatives.kept
+    kept, negatives = summary.lesion_cases, summary.negative_cases
     beside = f", and {counted(negatives, 'negative')} (painted without a lesion) beside them" if negatives else ""
     total = sum(summary.reasons.values())
     rows = [(f"{count}", f"{100 * count / max(1, total):.0f} %", reason) for reason, count in summary.reasons.items()]

@@ -1,7 +1,7 @@
 """Data sets that a finished study makes: the painted cases that its baseline selects, and the images that it labels."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def select_set(
     synthetic, out, study = Path(synthetic), Path(out), Path(study)
     if count is not None and count < 1:
         raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
-    plan, _, baseline = read_baseline(study, select=config.model_dump())
+    plan, dataset, baseline = read_baseline(study, select=config.model_dump())
     if [str(synthetic.resolve())] != read_places(study, plan).synthetic:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
@@ -123,18 +123,21 @@ def select_set(
     kept = lesions(rows)
     sizes = Counter(row.request.size_bin for row in kept)
     selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes))
-    _copy_rows(found, rows, out, asdict(selection))
+    group_of = {case.id: case.group for case in dataset}
+    _copy_rows(found, rows, out, asdict(selection), group_of)
     return selection
 
 
-def _copy_rows(found: SyntheticSet, rows: Sequence[Row], out: Path, summary: dict[str, Any]) -> None:
-    """Copy some rows of a synthetic set, and their files, into a set of its own.
+def _copy_rows(
+    found: SyntheticSet, rows: Sequence[Row], out: Path, summary: dict[str, Any], group_of: Mapping[str, str]
+) -> None:
+    """Copy some rows of a synthetic set, and their files, into a set of its own, each in the group of its background.
 
     Rows whose lesions the copied pictures show come along: their sources are those of the picture, too.
     """
     shown = {row.id for row in rows}
     with new_dataset(out) as partial:
-        cases = [copy_case(found.case(row), partial) for row in rows]
+        cases = [copy_case(found.case(row, group_of.get(row.request.background, "")), partial) for row in rows]
         write_cases(partial, cases)
         moved = [_moved(row, case, found, partial) for row, case in zip(rows, cases, strict=True)]
         write_rows(partial / MANIFEST, [*moved, *(row for row in found if row.shown_in in shown)])

@@ -70,6 +70,8 @@ class GenerateSummary:
         reasons: Requests by what became of them, in words.
         rules: What in the frames is no tissue, and how many annotated frames can be painted on: one line.
         painted_on: Frames that a kept case is painted on.
+        lesion_cases: Kept cases with a lesion; surplus ones, which the funnel counts as kept, are not among them.
+        negative_cases: Kept cases without one.
         findings: By finding how it acted in the prompts, and how far kept lesions show what it implies.
     """
 
@@ -82,6 +84,8 @@ class GenerateSummary:
     reasons: Mapping[str, int] = field(default_factory=dict)
     rules: str = ""
     painted_on: int = 0
+    lesion_cases: int = 0
+    negative_cases: int = 0
     findings: Mapping[str, Acted] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -200,6 +204,8 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
         notices=tuple(notices),
         reasons=reasons_of(rows),
         painted_on=len({row.request.background for row in kept(rows)}),
+        lesion_cases=len([row for row in kept(rows) if not row.request.negative]),
+        negative_cases=len([row for row in kept(rows) if row.request.negative]),
     )
 
 
