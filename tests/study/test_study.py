@@ -20,6 +20,7 @@ from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json,
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
+from diffaug.data.funnel import funnel
 from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import accepted, lesions, read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, StorageError, StudyError
@@ -685,8 +686,8 @@ def test_a_selected_case_lies_in_the_group_of_its_background(tmp_path):
 
 
 def test_a_selected_picture_keeps_every_request_that_it_shows(tmp_path, finished, inputs):
-    path = inputs[1] / "manifest.jsonl"
-    before = path.read_bytes()
+    path, summary = (inputs[1] / name for name in ("manifest.jsonl", "summary.json"))
+    before, counts = path.read_bytes(), summary.read_bytes()
     rows = read_rows(path)
     joined = [
         replace(row_of(90 + n, ("train-4", "train-5")), decision="joined", shown_in=row.id)
@@ -694,9 +695,11 @@ def test_a_selected_picture_keeps_every_request_that_it_shows(tmp_path, finished
     ]
     try:
         write_rows(path, [*rows, *joined])
+        write_json(summary, funnel([*rows, *joined]).as_dict())
         select_set(inputs[1], tmp_path / "selected", finished, CONFIG.select, 2)
     finally:
         path.write_bytes(before)
+        summary.write_bytes(counts)
     found = read_set(tmp_path / "selected")
     pictures = [row for row in found if not row.shown_in]
     assert [row.shown_in for row in found if row.shown_in] == sorted(row.id for row in pictures)

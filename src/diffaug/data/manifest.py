@@ -383,10 +383,10 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
                 f"a synthetic set must be finished: {folder} has no {name}; run `diffaug generate` again to complete it"
             )
     rows, place = read_rows(folder / MANIFEST), Inside(folder)
-    if (count := _count_of(folder / SUMMARY)) not in (None, len(rows)):
+    if (counts := _counts_of(folder / SUMMARY, rows))[0] not in (None, counts[1]):
         raise DataError(
-            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {len(rows)} of {count}; "
-            "run the command that made the set again, or restore the file"
+            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {counts[1]}, not {counts[0]}"
+            "; run the command that made the set again, or restore the file"
         )
     check_distinct((row.id for row in rows), folder / MANIFEST)
     for row in rows:
@@ -418,12 +418,12 @@ class _Selected:
     negatives: int
 
 
-def _count_of(summary: Path) -> int | None:
-    """Return how many rows a summary counts; None where it says nothing of them."""
+def _counts_of(summary: Path, rows: tuple[Row, ...]) -> tuple[int | None, int]:
+    """Return how many rows a summary counts, if it says so, and how many there are; a selection counts pictures."""
     if (painted := read_kept(summary, _Painted)) is not None:
-        return painted.lesions.requested + painted.negatives.requested
+        return painted.lesions.requested + painted.negatives.requested, len(rows)
     selected = read_kept(summary, _Selected)
-    return None if selected is None else selected.kept + selected.negatives
+    return selected and selected.kept + selected.negatives, sum(not row.shown_in for row in rows)
 
 
 @dataclass(frozen=True)
