@@ -385,8 +385,8 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
     rows, place = read_rows(folder / MANIFEST), Inside(folder)
     if (counts := _counts_of(folder / SUMMARY, rows))[0] not in (None, counts[1]):
         raise DataError(
-            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {counts[1]}, not {counts[0]}"
-            "; run the command that made the set again, or restore the file"
+            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {counts[1]}, not "
+            f"{counts[0]}; run the command that made the set again, or restore the file"
         )
     check_distinct((row.id for row in rows), folder / MANIFEST)
     for row in rows:
