@@ -34,8 +34,7 @@ Placement = Literal["free", "replace", "removed"]
 class MaskTransform:
     """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
 
-    `scale` is relative to the frame: 1 keeps the lesion's share of the frame's area, whatever the frame's size, and
-    whatever the elastic transform does.
+    `scale` is relative to the frame: 1 keeps the lesion's share of its area, whatever the elastic transform does.
     """
 
     scale: float = 1.0
@@ -423,7 +422,8 @@ def _counts_of(summary: Path, rows: tuple[Row, ...]) -> tuple[int | None, int]:
     if (painted := read_kept(summary, _Painted)) is not None:
         return painted.lesions.requested + painted.negatives.requested, len(rows)
     selected = read_kept(summary, _Selected)
-    return selected and selected.kept + selected.negatives, sum(not row.shown_in for row in rows)
+    counted = selected.kept + selected.negatives if selected else None
+    return counted, sum(not row.shown_in for row in rows)
 
 
 @dataclass(frozen=True)
