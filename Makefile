@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check clean
+.PHONY: install demo test test-slow check docs clean
 
 install: .venv/installed
 
@@ -24,5 +24,8 @@ test: install check  ## checks and the default tests
 test-slow: install  ## tests that take minutes
 	$(BIN)/python -m pytest -m slow --no-header -rs
 
+docs: install  ## the documentation site: open site/index.html
+	$(BIN)/python -m mkdocs build --quiet --strict
+
 clean:
-	rm -rf out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf out site .pytest_cache .mypy_cache .ruff_cache

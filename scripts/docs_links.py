@@ -1,0 +1,59 @@
+"""A hook of mkdocs: what a page of docs/ links to elsewhere in the repository, such as CHANGELOG.md, comes along.
+
+On a code host `../CHANGELOG.md` is a link; in the site that file lies outside of docs/. It is copied to repository/,
+and the links to it point there. Links to files that do not exist stay as they are, so that a strict build names them.
+"""
+
+import re
+from pathlib import Path
+from posixpath import normpath, relpath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ELSEWHERE = re.compile(r'<script src="https?://[^>]*></script>')
+LINK = re.compile(r"(?<=\]\()(?:\.\./)+[\w./-]+")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the linked files of the repository to those of the site."""
+    for file in list(files.documentation_pages()):
+        for target in LINK.findall(file.content_string):
+            path = _in_repository(file.src_uri, target)
+            place = f"repository/{path}"
+            if path and place not in files.src_uris and (_root(config) / path).is_file():
+                files.append(File.generated(config, place, abs_src_path=str(_root(config) / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links to files of the repository to their copies."""
+    here = page.file.src_uri
+
+    def moved(match: re.Match[str]) -> str:
+        path = _in_repository(here, match[0])
+        place = f"repository/{path}"
+        return relpath(place, start=normpath(f"{here}/..")) if place in files.src_uris else match[0]
+
+    return LINK.sub(moved, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Load the script of the search from the site, not from another server."""
+    return ELSEWHERE.sub(f'<script src="{relpath("search_from_files.js", normpath(f"{page.url}/.."))}"></script>', output)
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """Do the same for what is no page, such as 404.html."""
+    return ELSEWHERE.sub('<script src="search_from_files.js"></script>', output_content)
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.docs_dir).parent
+
+
+def _in_repository(page: str, target: str) -> str:
+    """Return the path of a link's target in the repository; "" if it is a page of docs/."""
+    path = normpath(f"docs/{page}/../{target}")
+    return "" if path.startswith(("docs/", "..")) else path
