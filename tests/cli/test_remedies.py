@@ -16,14 +16,9 @@ from diffaug.layouts import SOURCES
 
 PACKAGE = Path(diffaug.__file__).parent
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (
-    "README.md",
-    "docs/concepts.md",
-    "docs/datasets.md",
-    "docs/export.md",
-    "docs/training.md",
-    "docs/stable_diffusion.md",
-)
+OF_THEN = ("decisions.md", "results.md")  # they name options of the time they tell of
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name not in OF_THEN)
+DOCUMENTS = ("README.md", *(page.relative_to(ROOT).as_posix() for page in PAGES))
 COMMANDS = (
     "demo", "data import", "data phantom", "data inspect", "data subset", "prompts", "fit", "generate", "remove",
     "segment", "pseudo-label", "select", "study", "report", "predict", "export", "run",

@@ -1,7 +1,8 @@
-"""A hook of mkdocs: what a page of docs/ links to elsewhere in the repository, such as CHANGELOG.md, comes along.
+"""Hooks of mkdocs: what pages of docs/ link to elsewhere in the repository comes along, and nothing from elsewhere.
 
 On a code host `../CHANGELOG.md` is a link; in the site that file lies outside of docs/. It is copied to repository/,
 and the links to it point there. Links to files that do not exist stay as they are, so that a strict build names them.
+Pages load nothing from another server: of the script that the plugin `offline` takes from one there is our own.
 """
 
 import re
@@ -13,6 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ELSEWHERE = re.compile(r'<script src="https?://[^>]*></script>')
+DECISION = re.compile(r"^(\d+)\. ", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?:\.\./)+[\w./-]+")
 
 
@@ -28,8 +30,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links to files of the repository to their copies."""
+    """Point links to files of the repository to their copies, and let each decision begin a paragraph."""
     here = page.file.src_uri
+    if here == "decisions.md":
+        markdown = DECISION.sub(r"\n\g<0>", markdown)
 
     def moved(match: re.Match[str]) -> str:
         path = _in_repository(here, match[0])
@@ -39,9 +43,19 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return LINK.sub(moved, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Number the decisions as docs/decisions.md does: Markdown counts on where a number is left out."""
+    numbers = iter(DECISION.findall(page.markdown or ""))
+    return (
+        html if page.file.src_uri != "decisions.md" else re.sub("<li>", lambda _: f'<li value="{next(numbers)}">', html)
+    )
+
+
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Load the script of the search from the site, not from another server."""
-    return ELSEWHERE.sub(f'<script src="{relpath("search_from_files.js", normpath(f"{page.url}/.."))}"></script>', output)
+    return ELSEWHERE.sub(
+        f'<script src="{relpath("search_from_files.js", normpath(f"{page.url}/.."))}"></script>', output
+    )
 
 
 def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
