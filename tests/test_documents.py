@@ -31,8 +31,11 @@ from diffaug.cli.main import main
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TOLD = ("concepts", "datasets", "decisions", "results", "stable_diffusion")  # text on what was, or needs downloads
+TESTED = ("export", "training")  # by tests/export and tests/augment
 PAGES = sorted(
-    page for path in DOCS.rglob("*.md") if (page := path.relative_to(DOCS).with_suffix("").as_posix()) not in TOLD
+    page
+    for path in DOCS.rglob("*.md")
+    if (page := path.relative_to(DOCS).with_suffix("").as_posix()) not in (*TOLD, *TESTED)
 )
 QUICK = ("faq", "report", "trust")  # pages that train nothing; the tutorial runs once, for all
 SMALLER = {  # least values: a command that is given more is run with these
