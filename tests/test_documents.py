@@ -37,7 +37,7 @@ PAGES = sorted(
     for path in DOCS.rglob("*.md")
     if (page := path.relative_to(DOCS).with_suffix("").as_posix()) not in (*TOLD, *TESTED)
 )
-QUICK = ("faq", "report", "trust")  # pages that train nothing; the tutorial runs once, for all
+QUICK = ("checks", "faq", "report", "trust")  # pages that train nothing; the tutorial runs once, for all
 SMALLER = {"--count": 3, "--annotated": 8, "--folds": 2, "--workers": 1}  # a command that has more is run with these
 PRESETS = ("fit", "generate", "study", "select")  # commands that get the preset smoke if the page gives them none
 OUT = {"import": 4, "subset": 3, "fit": 2, "generate": 3, "study": 2}  # which word of a command it makes
