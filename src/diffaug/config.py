@@ -121,10 +121,10 @@ class FitConfig(Knobs):
     # What the images show: endoscopy, fundus, ultrasound, microscopy, dermoscopy, x-ray or generic. It names
     # lesion-free tissue in prompts. With auto it is proposed from the images, and `diffaug data inspect` says why.
     domain: str = "auto"
-    codec: CodecConfig = CodecConfig()
-    denoiser: DenoiserConfig = DenoiserConfig()
-    validator: ValidatorConfig = ValidatorConfig()
-    sampler: SamplerConfig = SamplerConfig()
+    codec: CodecConfig = CodecConfig()  # How images become latents, and latents images.
+    denoiser: DenoiserConfig = DenoiserConfig()  # The network that paints.
+    validator: ValidatorConfig = ValidatorConfig()  # The networks that check what is painted, and their thresholds.
+    sampler: SamplerConfig = SamplerConfig()  # How painting is sampled.
 
     @field_validator("validator")
     @classmethod

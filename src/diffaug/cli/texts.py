@@ -120,7 +120,7 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
     lines = [f"{counted(kept, 'lesion case')} on {counted(summary.painted_on, 'image')}{beside}, in {out}."]
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
-    lines += [*summary.notices, f"Look at them: {sheet}"]
+    lines.append(f"Look at them: {sheet}")
     return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
 
 

@@ -97,6 +97,7 @@ def compare(data: Dataset, painted: PathLike | None = None) -> tuple[Comparison,
 def table_of(comparisons: Sequence[Comparison]) -> str:
     """Return comparisons as text, a line each, with what the quantities mean."""
     rows = [("lesions", "annotated (95 % interval)", "painted", ""), *(each.cells() for each in comparisons)]
+    rows = rows if any(row[2] for row in rows[1:]) else [(name, annotated, "", "") for name, annotated, *_ in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", *(f"{name}: {meaning}" for name, meaning in QUANTITIES.items())])

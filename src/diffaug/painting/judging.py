@@ -74,7 +74,9 @@ def verdict_on(layout: Layout, sample: Painted, calibration: Calibration, kind: 
         sample = judged(sample, layout.size_bin, calibration)
     if is_left_over(layout):
         if not layout.is_clear:
-            return Verdict("rejected", "no tissue of its frame covers what was to go of a lesion", sample.checks)
+            return Verdict(
+                "rejected", "the lesion that was to go could not be covered with tissue of its image", sample.checks
+            )
         reason = f"{layout.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
         return Verdict("rejected", reason, sample.checks)
     return Verdict(sample.decision, _reason(sample.checks, calibration.steps), sample.checks)
@@ -102,6 +104,6 @@ def verdict_on_negative(latents: Tensor, region: Tensor, fold: int | None, gate:
     """
     probability = gate.probability(fold, latents, torch.zeros(1, dtype=torch.long))
     found = float((probability.amax(1) * region).sum() / region.sum().clamp_min(1e-6))
-    reason = f"lesion-free tissue: the validator finds {found:.3f} of its region, {NEGATIVE_LIMIT:g} is the limit"
+    reason = f"negative: the validators find a lesion in {found:.3f} of its region, {NEGATIVE_LIMIT:g} is the limit"
     decision: Decision = "kept" if found < NEGATIVE_LIMIT or kind == "off" else "rejected"
     return Verdict(decision, reason, found=round(found, 5))
