@@ -66,6 +66,8 @@ def training_windows(cases: Sequence[Case], per_case: int, seed: int = 0) -> Poo
 class _Batches:
     """Random rows of a pool, each batch a pure function of its iteration."""
 
+    taught_rows = 0  # every row has a label
+
     def __init__(self, pool: Pool, size: int, seed: int = 0) -> None:
         self.pool, self.size, self.seed = pool, size, seed
 

@@ -82,7 +82,7 @@ def test_a_leak_study_in_the_folder_of_a_study_reaches_its_report(sequences, tmp
     summary = leak_study(sequences, tmp_path / "out", CONFIG, folds=2)
     page = write_report(tmp_path / "out").read_text(encoding="utf-8")
     for way, one in summary["ways"].items():
-        assert f'<th scope="row">{way}</th><td>{summary["n"]}</td>' in page
+        assert f'<th scope="row">{way}</th><td data-label="n">{summary["n"]}</td>' in page
         assert fraction(one["dice"]) in page and points(one["flattered"]) in page
     assert "8 cases in 2 groups" in page
 

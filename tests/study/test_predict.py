@@ -184,7 +184,7 @@ def test_code_that_a_study_names_runs_only_if_the_user_names_it_too(study, pictu
 
 
 def test_the_command_prints_what_it_found_and_names_what_it_could_not_read(study, pictures, tmp_path, capsys):
-    main(["predict", str(study), str(pictures), str(tmp_path / "out"), "--arm", "real", "--seed", "3"])
+    main(["predict", str(study), str(pictures), str(tmp_path / "out"), "--arm", "real", "--seed", "3", "--json"])
     assert json.loads(capsys.readouterr().out)["segmented"] == 3
     (pictures / "broken.png").write_bytes((pictures / "wide.png").read_bytes()[:99])
     with pytest.raises(SystemExit) as end:

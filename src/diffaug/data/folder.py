@@ -276,16 +276,20 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> None:
 
 
 @contextmanager
-def new_dataset(to: Path) -> Iterator[Path]:
+def new_dataset(to: Path, table: str = TABLE) -> Iterator[Path]:
     """Yield a folder beside `to` that takes its place when the block ends, and is removed when the block fails.
 
     Where `to` already holds the same cases and files it stays as it is, so the same command again changes nothing.
+
+    Args:
+        to: The folder.
+        table: A file that every folder of its kind has.
 
     Raises:
         ConfigError: `to` holds something else, or its parent cannot be written to.
     """
     to = to.absolute()
-    refuse_occupied(to)
+    refuse_occupied(to, table)
     make_folder(to.parent)
     partial = to.with_name(f".{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
@@ -306,16 +310,16 @@ def new_dataset(to: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_occupied(to: Path) -> None:
+def refuse_occupied(to: Path, table: str = TABLE) -> None:
     """Raise before work starts where `to` holds something that is no data set, or cannot be replaced.
 
     Raises:
-        ConfigError: `to` is a file, a folder that holds files but no `cases.csv`, a link, or the root of a disk.
+        ConfigError: `to` is a file, a folder that holds files but no such table, a link, or the root of a disk.
     """
     if to.is_symlink() or to.is_mount():
         kind = "a link" if to.is_symlink() else "the root of a disk"
         raise ConfigError(f"a data set needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
-    if not _is_empty(to) and not (to / TABLE).is_file():
+    if not _is_empty(to) and not (to / table).is_file():
         raise ConfigError(f"a data set needs a new or empty folder: {to} holds other files; choose another folder")
 
 

@@ -125,7 +125,7 @@ def export_set(
         collection = collection.without_val()
     if layout not in KNOWN_IN_PART:
         collection = collection.without_partly_known(f"the format {layout} has no pixels without a label")
-    with new_dataset(out) as partial:
+    with new_dataset(out, ORIGIN) as partial:
         remarks = WRITERS[layout](collection, partial, out, progress)
         if folds and layout != "nnunet":
             write_folds(collection.folds, partial / "folds.json")
