@@ -50,7 +50,7 @@ def test_a_copy_of_a_real_lesion_is_not_recognised_by_its_own_case(likeness):
 
 
 def test_the_likeness_benchmark_names_its_encoder_and_measures_painted_and_pasted_lesions(tmp_path, phantoms, fitted):
-    config = GenerateConfig(count=12, shard_size=12, gate="off", negatives=0.0, place="replace")
+    config = GenerateConfig(count=24, shard_size=12, gate="off", negatives=0.0, place="replace")
     generate(fitted, phantoms, tmp_path / "made", config)
     out = tmp_path / "likeness.json"
     command = [
@@ -65,4 +65,4 @@ def test_the_likeness_benchmark_names_its_encoder_and_measures_painted_and_paste
     measured = json.loads(out.read_text())
     assert measured["encoder"] == "efficientnet-lite0" and measured["encoder_digest"]
     assert 0 <= measured["auc"]["low"] <= measured["auc"]["value"] <= measured["auc"]["high"] <= 1
-    assert measured["painted"] == 12 and {"value", "low", "high"} == set(measured["kid_pasted"])
+    assert measured["painted"] == 24 and {"value", "low", "high"} == set(measured["kid_pasted"])
