@@ -245,7 +245,7 @@ def test_processes_that_accelerate_launches_train_what_one_trains(bases, phantom
     for number, words in enumerate(([], launch)):
         model = tmp_path / str(number)
         command = [sys.executable, *words, str(script), "fit", str(phantoms), str(model)]
-        command += ["--base", str(bases["sd2"]), *options]
+        command += ["--base", str(bases["sd2"]), *options, "--json"]
         printed.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
         assert verify(model)
         values.append(load_file(model / "pytorch_lora_weights.safetensors"))
