@@ -8,7 +8,7 @@ folder; the table that names them is written last.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from diffaug.study.arms import PSEUDO_LABEL, Arm, ArmSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Line = TypeVar("Line")  # of a table
 FLIPS = ((), (2,), (3,), (2, 3))  # axes of an image that a label is averaged over
 LEAST = 0.001  # of the image; a smaller label is noise
 LIKELY = 0.5  # probability over which a pixel of an unannotated image is labelled lesion
@@ -191,14 +192,23 @@ class _Labelled:
     confidence: float
 
 
-def _read_labels(table: Path) -> list[_Labelled]:
-    """Read the table of labels.
+def _read_table(table: Path, kind: type[Line], work: str) -> list[Line]:
+    """Read a table that was made with the baseline, such as that of labels.
+
+    Args:
+        table: The file.
+        kind: What its lines are.
+        work: What the study does again if the file is removed.
 
     Raises:
         DataError: It is damaged.
     """
-    fix = "remove the file, and the study labels the images again"
-    return [typed(_Labelled, line, table, fix) for line in read_jsonl(table, torn=False)]
+    fix = f"remove the file, and the study {work} again"
+    return [typed(kind, line, table, fix) for line in read_jsonl(table, torn=False)]
+
+
+def _read_labels(table: Path) -> list[_Labelled]:
+    return _read_table(table, _Labelled, "labels the images")
 
 
 def _are_kept(table: Path, wanted: Sequence[tuple[str, str]]) -> bool:
@@ -310,13 +320,7 @@ class _Scored(Scores):
 
 
 def _read_scores(table: Path) -> list[_Scored]:
-    """Read the table of scores.
-
-    Raises:
-        DataError: It is damaged.
-    """
-    fix = "remove the file, and the study scores the cases again"
-    return [typed(_Scored, line, table, fix) for line in read_jsonl(table, torn=False)]
+    return _read_table(table, _Scored, "scores the cases")
 
 
 def _scored_as(table: Path) -> list[tuple[str, str, str]] | None:
