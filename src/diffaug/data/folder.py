@@ -310,17 +310,17 @@ def new_dataset(to: Path, table: str = TABLE) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_occupied(to: Path, table: str = TABLE) -> None:
-    """Raise before work starts where `to` holds something that is no data set, or cannot be replaced.
+def refuse_occupied(to: Path, table: str = TABLE, what: str = "a data set") -> None:
+    """Raise before work starts where `to` holds something of another kind than what is made, or cannot be replaced.
 
     Raises:
         ConfigError: `to` is a file, a folder that holds files but no such table, a link, or the root of a disk.
     """
     if to.is_symlink() or to.is_mount():
         kind = "a link" if to.is_symlink() else "the root of a disk"
-        raise ConfigError(f"a data set needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
+        raise ConfigError(f"{what} needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
     if not _is_empty(to) and not (to / table).is_file():
-        raise ConfigError(f"a data set needs a new or empty folder: {to} holds other files; choose another folder")
+        raise ConfigError(f"{what} needs a new or empty folder: {to} holds other files; choose another folder")
 
 
 def _is_empty(to: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, write_csv
-from diffaug.data.folder import new_dataset
+from diffaug.data.folder import new_dataset, refuse_occupied
 from diffaug.errors import ConfigError
 from diffaug.export.cases import COLUMNS, ORIGIN, Collection, collect, count_of
 from diffaug.export.coco import write_coco
@@ -117,7 +117,7 @@ def export_set(
         raise ConfigError(f"a format must be one of {', '.join(FORMATS)}; got {layout!r}")
     if folds is not None and folds < 2:
         raise ConfigError(f"--folds must be 2 or more: it is {folds}; use 5")
-    _refuse_occupied(out)
+    refuse_occupied(out, ORIGIN, "an export")
     wanted = folds if folds is not None or layout == "nnunet" else 0
     real = None if data is None else Path(data)
     collection = collect(synthetic, real, folds=wanted, negatives=negatives, ratio=ratio, seed=seed)
@@ -132,12 +132,6 @@ def export_set(
         write_csv(partial / ORIGIN, [entry.record() for entry in collection.entries], COLUMNS)
     counts = {split: count_of(collection.split(split)) for split in collection.splits}
     return Exported(out, counts, _counts_of(collection), (*collection.left_out, *remarks))
-
-
-def _refuse_occupied(out: Path) -> None:
-    """Raise before work starts where a folder holds something that no export wrote."""
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / ORIGIN).is_file())):
-        raise ConfigError(f"an export needs a new or empty folder: {out} holds other files; choose another folder")
 
 
 def _counts_of(collection: Collection) -> tuple[FoldCounts, ...]:
