@@ -102,7 +102,7 @@ def test_unannotated_frames_of_which_nothing_is_known_get_a_label_where_they_are
     assert partly and not any(row.request.negative for row in partly)
     assert [row for row in found if row.is_partly_known] == partly
     check_provenance(found, dataset)
-    for row in partly:
+    for row in (row for row in partly if row.id in cases):
         case, background = cases[row.id], others[row.request.background].read_image()
         assert case == replace(found.case(row), attributes=case.attributes)
         known = case.read_known()
@@ -110,7 +110,8 @@ def test_unannotated_frames_of_which_nothing_is_known_get_a_label_where_they_are
         np.testing.assert_array_equal(case.read_image()[~known], background[~known])
     whole = next(case for case in cases.values() if case.id not in {row.id for row in partly})
     assert whole.known is None and whole.read_known().all()
-    with pytest.raises(DataError, match=rf"those of {len(partly)} cases of .*set are known in part"):
+    kept = sum(row.id in cases for row in partly)
+    with pytest.raises(DataError, match=rf"those of {kept} cases of .*set are known in part"):
         fit(tmp_path / "set", tmp_path / "model", FitConfig())
     assert not (tmp_path / "model").exists()
 

@@ -1,6 +1,6 @@
 """What is drawn for a request before a place is sought: a mask, its size, how it lies, and how many a case gets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -17,7 +17,6 @@ from diffaug.data.manifest import MaskTransform, Placement
 Place = Literal["mixed", "free", "replace", "removed"]  # what is asked for
 
 CHOOSY = 20  # masks that are drawn at most until one is of an outline that some example fits
-SORTED = 30  # masks that are drawn, of which those are tried first that suit a background best
 LATER = 0.4  # weight of the masks of a case, over that of the case whose turn comes before
 REMOVED_SHARE = 0.2  # of the requests of a mix that do not add a lesion; the rest of them replace one
 INSIDE = 1.06  # a mask drawn for a size class keeps this factor from its limits, since rendering changes its area
@@ -44,26 +43,24 @@ class Masks:
             drawn = (self._bank.draw(rng, weights) for _ in range(CHOOSY))
             return next((mask for mask in drawn if self._examples.fit(mask[0])), None) or self._bank.draw(rng, weights)
         parts = self._bank.components(self._examples.draw_leading(aim, rng))
-        entry, transform = parts[int(rng.integers(len(parts)))], draw_transform(rng, self._bank.turn)
-        low, high = BOUNDS[aim.split(maxsplit=1)[0]]
-        area = float(np.clip(entry.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
-        return entry, replace(transform, scale=round(float(np.sqrt(area / entry.relative_area)), 4))
+        return self.moved(parts[int(rng.integers(len(parts)))], aim, rng)
 
-    def suited(
-        self, aim: str, name: str, rng: np.random.Generator, turns: Sequence[str]
-    ) -> Iterator[tuple[MaskEntry, MaskTransform]]:
-        """Yield masks for a background without end, those first that lie on tissue like that around its lesion.
+    def of(self, case: str) -> tuple[MaskEntry, ...]:
+        """Return the lesions of a case, the largest first."""
+        return self._bank.components(case)
 
-        That costs nothing, and a mask that does not suit need not be rendered. Lesions with a flaw, and those of the
-        background itself, come last.
-        """
+    def may_lie_on(self, lesion: MaskEntry, name: str) -> bool:
+        """Tell whether a background is of the kind of a lesion's frame."""
+        return lesion.case in self._kinds.alike(name)
+
+    def moved(self, lesion: MaskEntry, aim: str, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
+        """Return a lesion and a transform that is drawn for it; under an aim it keeps to the aim's size class."""
+        transform = draw_transform(rng, self._bank.turn)
         if not aim:
-            weights = self._weights(name, turns)
-            drawn = [self._bank.draw(rng, weights) for _ in range(SORTED)]
-            fresh = [mask for mask in drawn if self._examples.is_fresh(name, mask[0])]
-            yield from sorted(fresh, key=lambda mask: self._examples.unlike_frame(mask[0], mask[1], name))
-        while True:
-            yield self.draw(aim, name, rng, turns)
+            return lesion, transform
+        low, high = BOUNDS[aim.split(maxsplit=1)[0]]
+        area = float(np.clip(lesion.relative_area * transform.scale**2, low * INSIDE, high / INSIDE))
+        return lesion, replace(transform, scale=round(float(np.sqrt(area / lesion.relative_area)), 4))
 
     def _weights(self, name: str, turns: Sequence[str]) -> NDArray[np.float64]:
         """Return the weights of the cases on a background, in the order of the bank's names."""

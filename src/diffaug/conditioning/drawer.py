@@ -32,7 +32,7 @@ from diffaug.conditioning.prompts import ASPECTS
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.request import Placed, RequestMasks, masks_of_request, seed_of_request
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
-from diffaug.conditioning.seeking import ANY, Seeker
+from diffaug.conditioning.seeking import ANY, Seeker, Sought
 from diffaug.conditioning.turns import Turns, in_turn, in_turn_with_substitutes
 from diffaug.conditioning.wording import Wording
 from diffaug.config import GenerateConfig
@@ -42,6 +42,7 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import MaskTransform, Request
 from diffaug.errors import PlacementError
 
+APART = 7919  # between the seeds of the turns of lesions and of backgrounds, so that no lesion meets its own frame
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest
 
 
@@ -215,7 +216,8 @@ class RequestDrawer:
         rng = np.random.default_rng(seed)
         aim = self.budget.stratum_of(index // self.per_case // self.config.shard_size) if self.budget else ""
         options = partial(self._options, index=index)
-        found = self._seeker.seek(names, index, aim, rng, options, taken)
+        cases = in_turn_with_substitutes(self.examples.names, self.seed + APART, self._turn_of(index))
+        found = self._seeker.seek(Sought(index, names, cases, options, aim, rng, taken))
         if found is None:
             return None
         placed, look = found
@@ -258,9 +260,12 @@ class RequestDrawer:
 
     def _options(self, background: str, index: int) -> list[str]:
         """Return the cases of a background's kind in the order of their turns."""
+        return in_turn(list(self.kinds.alike(background)), self.seed, self._turn_of(index))
+
+    def _turn_of(self, index: int) -> int:
+        """Return how many lesions are drawn before that of a request."""
         number, member = divmod(index, self.per_case)
-        turn = self._turns.of(number) * self.per_case + member
-        return in_turn(list(self.kinds.alike(background)), self.seed, turn)
+        return self._turns.of(number) * self.per_case + member
 
 
 def ratios_of(bank: MaskBank, cases: Mapping[str, Case], domain: Domain) -> dict[str, float]:

@@ -27,7 +27,6 @@ from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import MaskTransform
 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture
@@ -105,6 +104,11 @@ class Examples:
         sums = np.cumsum([self._weights[name] for name in names])
         return names[int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))]
 
+    def leading_in_turn(self, aim: str, rng: np.random.Generator) -> list[str]:
+        """Return the training cases of a stratum in a random order, those with more weight in the budget earlier."""
+        names = [name for name in self.leading(aim) if self._weights[name] > 0]
+        return sorted(names, key=lambda name: float(rng.exponential() / self._weights[name]))
+
     def draw(
         self,
         mask: MaskEntry,
@@ -170,29 +174,27 @@ class Examples:
         key = entry.case, entry.component
         return not self._flaws[key] or self._nearest[key] <= FITS
 
-    def is_fresh(self, background: str, mask: MaskEntry) -> bool:
-        """Tell whether the lesion of a mask has no flaw, and is of another case than a background."""
-        return mask.case != background and not self._flaws[mask.case, mask.component]
+    def is_whole(self, mask: MaskEntry) -> bool:
+        """Tell whether the lesion of a mask has no flaw."""
+        return not self._flaws[mask.case, mask.component]
 
-    def unlike(self, mask: MaskEntry, place: Surroundings, new: Mask, area: float, besides: str, flip: bool) -> float:
+    def unlike(self, mask: MaskEntry, place: Surroundings, area: float, flip: bool) -> float:
         """Return how badly the lesion of a mask suits a place; up to FAR it looks as if it lay there.
 
-        It is infinite where the lesion has a flaw. If the mask is one of the case that is left out, another lesion is
-        moved onto it, see `draw`.
+        Args:
+            mask: Of the lesion.
+            place: What lies around it there.
+            area: Of the mask there, px.
+            flip: Whether it is flipped.
         """
-        diameter = equivalent_diameter(area)
-        if mask.case != besides:
-            return math.inf if self._flaws[mask.case, mask.component] else self._unlike(mask, place, diameter, flip)
-        rays = ray_lengths(new, centre_of(new))
-        others = [name for name in self._of_fold(mask.case, besides) if name != besides and self._moves_well(name)]
-        return min((self._mismatch(name, place, rays, diameter) for name in others), default=math.inf)
+        return self._unlike(mask, place, equivalent_diameter(area), flip)
 
-    def unlike_frame(self, mask: MaskEntry, transform: MaskTransform, background: str) -> float:
+    def unlike_frame(self, mask: MaskEntry, background: str) -> float:
         """Return how badly a lesion suits where the largest lesion of a background lies; 0 if that is not annotated."""
         if background not in self._cases or not self._bank.components(background):
             return 0.0
-        diameter = transform.scale * equivalent_diameter(float(mask.area))
-        return self._unlike(mask, self._surroundings[background, 0], diameter, transform.flip)
+        diameter = equivalent_diameter(float(mask.area))
+        return self._unlike(mask, self._surroundings[background, 0], diameter, False)
 
     def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
         """Return the words of a case's lesion in another place: its surface is compared with the tissue there."""

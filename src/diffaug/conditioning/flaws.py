@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from diffaug.conditioning.attributes import lab_from_rgb
 from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placement import PlacementMap, highlights
@@ -12,9 +14,9 @@ from diffaug.conditioning.writing import longest_line, marks_on
 from diffaug.data.images import Pixels, is_grey
 
 STARLIKE = 0.94  # area of a lesion over that of the shape that its rays span; with less it is bent, and moves badly
-CUT_SHORT = 0.04  # share of a lesion's outline that may lie near the frame's edge, its border or an overlay
-OVEREXPOSED = 0.05  # share of a lesion on highlights; with more, little of it is seen
-CLIPPED, WHITE = 245, 0.35  # of 255, and share of a lesion whose lightest channel is no darker: its colour is lost
+CUT_SHORT = 0.1  # share of a lesion's outline that may lie near the frame's edge, its border or an overlay
+OVEREXPOSED = 0.08  # share of a lesion on highlights; with more, little of it is seen
+CLIPPED, WHITE = 245, 0.2  # of 255, and share of a lesion two of whose channels are no darker: its colour is lost
 MARKED = 0.18  # marks on a grey lesion, px over its diameter; calipers that are no long line leave more
 MEASURED = 0.53  # of a grey lesion's diameter; a longer line across it was drawn by who measured it
 
@@ -58,5 +60,5 @@ class Flaws(Remembered[tuple[str, int], bool]):
             return marks_on(shown, lesion.crop) > MARKED or longest_line(shown, lesion.crop) > MEASURED
         if self._rules.glare is None:
             return False
-        clipped = float((shown.max(axis=2) >= CLIPPED)[lesion.crop].mean())
+        clipped = float((np.median(shown, axis=2) >= CLIPPED)[lesion.crop].mean())
         return clipped > WHITE or float(highlights(lab_from_rgb(shown))[lesion.crop].mean()) > OVEREXPOSED

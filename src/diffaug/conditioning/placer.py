@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from diffaug.conditioning.backgrounds import Backgrounds
-from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, draw_transform, render
+from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, draw_transform, paste, render
 from diffaug.conditioning.placement import BAND, place_free, place_replace
 from diffaug.conditioning.request import Placed
 from diffaug.conditioning.sites import Sites
@@ -23,6 +23,7 @@ DRAWS = 40  # masks that are drawn to find those of the wanted size
 SHRINK = 0.85  # a mask that is too large for `free` is tried once more at this scale
 SIMILAR = (0.95, 1.5)  # area of a replacing mask over that of the old lesion, so that most of what is painted is lesion
 OWN, OWN_TURN = 3, 0.3  # tries with the outline of the old lesion itself, and how much less it is turned than others
+REST = 0.1  # of the area of a new lesion; so much of an old one is hidden well enough by mirrored tissue
 REPLACE_MARGIN = 0.3  # share of the band; a replacing mask may be nearer to the border, as real lesions are
 
 Drawn = Callable[[], tuple[MaskEntry, MaskTransform]]  # draws a mask
@@ -150,12 +151,20 @@ class Placer:
             shape = render(entry.draft, form, old.draft.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
             place = place_replace(places, old.draft.in_frame(), shape, margin)
-            if place is not None:
+            if place is not None and not self._leaves_much(name, old.draft, shape, place):
                 return self._placed(name, "replace", entry, form, shape, place)
             tries += 1
             if tries == 2 * TRIES + own:
                 break
         return None
+
+    def _leaves_much(self, name: str, old: MaskEntry, shape: Mask, place: tuple[int, int]) -> bool:
+        """Tell whether a new lesion leaves much of one that is too large for tissue of its frame to cover the rest."""
+        if name in self._backgrounds.removable:
+            return False
+        new = paste(shape, *place, old.frame)
+        gone = ndimage.distance_transform_edt(~old.in_frame()) <= self._margin(shape)
+        return bool(np.count_nonzero(gone & ~new) > REST * np.count_nonzero(new))
 
     def _own(self, old: MaskEntry, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
         """Return the outline of the lesion that is replaced, changed a little: it covers what few others cover."""

@@ -26,17 +26,20 @@ def in_turn(names: Sequence[str], seed: int, number: int) -> list[str]:
 
 
 def in_turn_with_substitutes(names: Sequence[str], seed: int, number: int) -> list[str]:
-    """Return the name whose turn it is, and the others in an order of turns of their own.
+    """Return the name whose turn it is, and the others in an order that is drawn for the request.
 
-    Where a name does not suit in its turn, its place is so not taken by the same other one every time.
+    Where a name does not suit in its turn, its place is so not taken by the same other one for one request after the
+    other.
 
     Args:
         names: In a fixed order.
-        seed: Chooses the orders of every round.
+        seed: Chooses the orders.
         number: Of the request, 0 or more.
     """
     first = in_turn(names, seed, number)[:1]
-    return [*first, *(name for name in in_turn(names, seed + 1, number) if name not in first)]
+    others = [name for name in names if name not in first]
+    order = np.random.default_rng((seed, number, 1)).permutation(len(others))
+    return [*first, *(others[int(each)] for each in order)]
 
 
 class Turns:

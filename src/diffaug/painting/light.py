@@ -29,12 +29,15 @@ GREY = 0.1  # least length of the tissue's colour over its brightness: tissue th
 VARIES = 0.3  # most that the light differs from its median along the border, natural logarithm
 GLARE, BRIGHT = 160.0, 225.0  # grey level of the lightest channel, where a highlight begins and is complete
 PALE, WHITE = 0.72, 0.92  # the darkest channel over the lightest, where a highlight begins and is complete
-LIGHTEST = 245.0  # grey level to which the lighter part of what is moved may be lit; what is as light stays so
+CLIPPED, FULL = 232.0, 248.0  # grey level of a channel from which a camera may have clipped it, and surely has
+OVER = 4.0  # px; the Gaussian that smooths the factor by which a clipped channel is raised
+LIGHTEST = 228.0  # grey level to which the second channel of what is moved may be lit; what is as light stays so
 DETAILS = (1.0, 2.0)  # px; widths of the Gaussians between which structure is compared
 SOFTER, SHARPER = 0.4, 1.2  # least and most that it is multiplied by
 FAINT = 0.15  # grey levels that are added to both, so that nothing is divided by nearly nothing
 LEAST_AROUND = 60  # px of tissue that say how sharp a place is
 EXPOSED = 0.1  # of the body's radius; the Gaussian that what limits its light is smoothed by at its border
+LIT_UP = 1.1  # most that the shading of a patch brightens a place by
 LIGHTER = 0.8  # quantile of its colours that counts as that part
 
 
@@ -98,6 +101,36 @@ def chroma(colours: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((colours + LEVEL) / light - 1)
 
 
+def unclipped(patch: NDArray[Any]) -> Values:
+    """Return colours whose usually lightest channel is estimated where the camera clipped it, (h, w, 3), grey levels.
+
+    A clipped channel says the least that it can be. Darkened as it is, it would fall below the others: red tissue would
+    turn grey. It is estimated from the second lightest channel: their usual quotient, where nothing is clipped, falls
+    towards 1 as the colour comes near white. Grooves between clipped pixels are raised by the same factor as these.
+
+    Args:
+        patch: Shape (h, w, 3), grey levels up to 255.
+    """
+    values = patch.astype(np.float32)
+    exposed = (values.max(axis=2) < CLIPPED) & (np.median(values, axis=2) > CLIPPED / 4)
+    if np.count_nonzero(exposed) < LEAST_AROUND:
+        return values
+    usual = np.median(values[exposed], axis=0)
+    first, second = (int(each) for each in np.argsort(-usual, kind="stable")[:2])
+    quotient = float(np.median(values[exposed, first] / np.maximum(values[exposed, second], 1)))
+    whiter = np.clip((values[..., second] - usual[second]) / max(255.0 - float(usual[second]), 1.0), 0, 1) ** 3
+    estimate = values[..., second] * (quotient + (1 - quotient) * whiter)
+    clipped = np.clip((values[..., first] - CLIPPED) / (FULL - CLIPPED), 0, 1)
+    missing = clipped * np.maximum(estimate - values[..., first], 0)
+    made = values.copy()
+    made[..., first] *= 1 + _smooth(missing) / np.maximum(_smooth(values[..., first]), 1)
+    return made
+
+
+def _smooth(values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(ndimage.gaussian_filter(values, OVER))
+
+
 def light_quotient(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
     """Return what a patch is multiplied by to take on the light of a place, (h, w, 1).
 
@@ -126,7 +159,8 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
     """Return a patch in the light of a place, (h, w, 3), not clipped.
 
     Highlights keep their own lightness and colour, since they show the lamp and not the tissue. The lighter part of the
-    body is lit no further than a camera would expose it: with more, a pale lesion would be white all over.
+    body is lit no further than a camera would expose it: with more, a pale lesion would be white all over. Its second
+    lightest channel counts, since the lightest of red tissue is often clipped.
 
     Args:
         patch: What is moved there, (h, w, 3), grey levels.
@@ -135,16 +169,15 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
         body: What is moved, without what surrounds it, (h, w).
     """
     gain = light_quotient(patch, place, around)
-    coloured = tinted(patch, place, around)
+    coloured = tinted(unclipped(patch), place, around)
     if body.any():
-        own, usual = np.quantile(patch[body], LIGHTER, axis=0), float(np.median(gain[body]))
-        lit = np.quantile(coloured[body], LIGHTER, axis=0) * usual
-        least = min(1.0, max(LIGHTEST, float(own.max())) / max(float(lit.max()), 1.0))
+        own, lit = (float(np.median(np.quantile(values[body], LIGHTER, axis=0))) for values in (patch, coloured))
+        lit *= float(np.median(gain[body]))
+        least = min(1.0, max(LIGHTEST, own) / max(lit, 1.0))
         soft = ndimage.gaussian_filter(body.astype(np.float32), EXPOSED * float(np.sqrt(body.sum() / np.pi)))
         gain = gain * (1 - (1 - least) * soft[..., None])
     glare = _glare(patch)
-    white = np.maximum(gain.mean(axis=2, keepdims=True), 0.9)
-    return np.asarray(gain * coloured * (1 - glare) + white * patch * glare, dtype=np.float32)
+    return np.asarray(gain * coloured * (1 - glare) + patch * glare, dtype=np.float32)
 
 
 def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
@@ -170,6 +203,22 @@ def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Valu
         made += (coarse - smooth) * float(np.clip((theirs + FAINT) / (ours + FAINT), SOFTER, SHARPER))
         coarse, there = smooth, smooth_there
     return made + coarse
+
+
+def shading_on(patch: NDArray[Any], place: NDArray[Any], sigma: float) -> Values:
+    """Return a place under the shading of a patch, (h, w, 3): its own colours, about as dark as the patch is.
+
+    The place is darkened as far as need be, and brightened by LIT_UP at most: a shadow or a fold comes along, and no
+    lighter mucosa and no highlight.
+
+    Args:
+        patch: What is moved there, (h, w, 3), grey levels.
+        place: What was there, (h, w, 3).
+        sigma: Of the Gaussian that smooths the place, so that its structure is not seen under that of the patch, px.
+    """
+    smooth = ndimage.gaussian_filter(place.astype(np.float32), (sigma, sigma, 0))
+    ratio = (brightness(patch) + LEVEL) / (brightness(smooth) + LEVEL)
+    return np.asarray(smooth * np.minimum(ratio, LIT_UP), dtype=np.float32)
 
 
 def _glare(patch: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.masks import origin_points
+from diffaug.conditioning.placer import REST
 from diffaug.conditioning.rays import Alignment, aligned, centre_of, ray_lengths
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.writing import unwritten
@@ -36,7 +37,6 @@ from diffaug.validator.gate import Gate
 
 HALO = 0.4  # of the radius of a new lesion's area; width of what its example brings along of the tissue around it
 DEPTH = 1.2  # of the height of a new lesion; how far below itself it changes an ultrasound image
-REST = 0.1  # of the area of a new lesion; so much of an old one is hidden well enough by mirrored tissue
 REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
 
 
