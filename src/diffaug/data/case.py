@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from diffaug.errors import DataError
 
 NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
 LESION = "lesion"  # the class of a data set that declares none
+UNANNOTATED = "unannotated"  # the split of images without masks, and their kind
+PAINTED_NEGATIVE = "painted-negative"
+Kind = Literal["lesion", "negative", "painted-negative", "unannotated"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Case:
         classes: The classes that the data set declares; without any, a mask has the single class `lesion`.
         known: The file of a mask of the pixels whose label is known; None where all of them are. A lesion that was
             painted onto an image of which nothing is known has one.
+        painted_negative: Whether tissue without a lesion was painted on it. Its mask shows only lesions that the image
+            had before, if any.
 
     Example:
         >>> case = diffaug.read_dataset("data/mine")["train-0"]
@@ -58,6 +63,20 @@ class Case:
     attributes: dict[str, float] = field(default_factory=dict)
     classes: tuple[LabelClass, ...] = ()
     known: Path | None = None
+    painted_negative: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What the case shows, in a word.
+
+        `painted-negative`: see the attribute. `negative`: it is declared to be lesion-free. `unannotated`: it has no
+        mask. `lesion`: its mask shows a lesion.
+        """
+        if self.painted_negative and self.mask is not None:
+            return PAINTED_NEGATIVE
+        if self.negative:
+            return NEGATIVE
+        return UNANNOTATED if self.mask is None else LESION
 
     @property
     def negative(self) -> bool:

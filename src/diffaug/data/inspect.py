@@ -12,10 +12,11 @@ from diffaug.artifacts import PathLike, atomic_path, make_folder
 from diffaug.data.case import Case
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import Finding, examine_cases, notices_of
-from diffaug.data.folder import SPLITS, Dataset
+from diffaug.data.folder import Dataset
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import LARGE, SMALL
 from diffaug.data.split import shuffled
+from diffaug.data.table import SPLITS
 
 THUMBNAIL = 192  # px
 COLUMNS, ROWS = 8, 6
