@@ -107,8 +107,8 @@ class Dataset:
     def table(self) -> list[dict[str, Any]]:
         """Return one flat record a case, such as for `pandas.DataFrame(dataset.table())`.
 
-        Every record has the same columns: those of `cases.csv`, with paths as they can be opened. A cell holds a text, a
-        number, or None where the case has no such file or attribute.
+        Every record has the same columns: those of `cases.csv`, with paths as they can be opened. A cell holds a text,
+        a number, or None where the case has no such file or attribute.
         """
         return records_of(self.cases)
 

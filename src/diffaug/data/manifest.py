@@ -273,11 +273,11 @@ class SyntheticSet:
             row: A row of this set, with an image.
             group: What must not be divided by a split; the background unless given.
         """
-        attributes = {NEGATIVE: 1.0} if row.lesion_free else {}
-        request, paths = row.request, (self.folder / row.image, self.folder / row.mask)
+        attributes, request = ({NEGATIVE: 1.0} if row.lesion_free else {}), row.request
+        paths, group = (self.folder / row.image, self.folder / row.mask), group or request.background
         known = self.folder / row.region if row.is_partly_known else None
-        about = ("train", request.prompt, attributes, self.classes, known, request.negative)
-        return Case(row.id, *paths, group or request.background, *about)
+        words = group, "train", request.prompt
+        return Case(row.id, *paths, *words, attributes, self.classes, known, request.negative)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one flat record a row, such as for `pandas.DataFrame(synthetic.table())`.

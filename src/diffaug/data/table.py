@@ -1,8 +1,8 @@
 """The rows of `cases.csv`: what each cell means, read, written and as records.
 
-The columns are id, image, mask, group, split, prompt, kind, then attributes (numbers). Paths are relative to the folder,
-with forward slashes. `kind` is a word of `Case.kind`; it may be missing, or empty, and must not contradict the row. A
-column `known` may name masks of the pixels whose label is known, where not all are.
+The columns are id, image, mask, group, split, prompt, kind, then attributes (numbers). Paths are relative to the
+folder, with forward slashes. `kind` is a word of `Case.kind`; it may be missing, or empty, and must not contradict the
+row. A column `known` may name masks of the pixels whose label is known, where not all are.
 """
 
 import math
