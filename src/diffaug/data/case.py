@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label, turned_like
 from diffaug.errors import DataError
 
-NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
-LESION = "lesion"  # the class of a data set that declares none
-UNANNOTATED = "unannotated"  # the split of images without masks, and their kind
-PAINTED_NEGATIVE = "painted-negative"
+NEGATIVE: Final = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
+LESION: Final = "lesion"  # the class of a data set that declares none
+UNANNOTATED: Final = "unannotated"  # the split of images without masks, and their kind
+PAINTED_NEGATIVE: Final = "painted-negative"
 Kind = Literal["lesion", "negative", "painted-negative", "unannotated"]
 
 
