@@ -7,9 +7,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label, turned_like
+from diffaug.data.pictures import picture_of
 from diffaug.errors import DataError
 
 NEGATIVE: Final = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
@@ -52,6 +54,8 @@ class Case:
         >>> case = diffaug.read_dataset("data/mine")["train-0"]
         >>> case.read_image().shape, case.read_mask().shape, case.class_names
         ((128, 128, 3), (128, 128), ('lesion',))
+        >>> case.kind, case.show().size
+        ('lesion', (128, 128))
     """
 
     id: str
@@ -137,6 +141,19 @@ class Case:
             DataError: The case has no mask, the file cannot be read, or a value belongs to no class.
         """
         return masks_from_label(self.read_label(), self.classes)
+
+    def show(self, side: int = 512) -> Image.Image:
+        """Return a picture of the case with the outlines of its classes, which Jupyter shows.
+
+        Args:
+            side: Longest side of the picture, px. A smaller image keeps its size.
+
+        Raises:
+            DataError: A file cannot be read, or a value of the mask belongs to no class.
+        """
+        pixels = self.read_image()
+        masks = None if self.mask is None else self.read_masks()
+        return picture_of(pixels, masks, min(side, max(pixels.shape[:2])))
 
     def read_known(self) -> Mask:
         """Return where the label is known, shape (H, W).
