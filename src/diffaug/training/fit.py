@@ -30,6 +30,7 @@ from diffaug.models.checkpoints import Checkpoint, read_words, seal, verify, wri
 from diffaug.models.sampling import write_sampler
 from diffaug.painting.painter import Painter, guided
 from diffaug.painting.window import CONTEXT
+from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import Measured
 from diffaug.runfolder import Contents, claim, held, holds
 from diffaug.training.codec import Fidelity, measure_codec, train_codec
@@ -126,8 +127,9 @@ class _Fit:
 def fit(
     data: PathLike,
     model: PathLike,
-    config: FitConfig,
+    config: FitConfig | None = None,
     *,
+    preset: str = DEFAULT,
     base: PathLike | None = SHIPPED,
     seed: int = 0,
     device: str = "cpu",
@@ -141,27 +143,31 @@ def fit(
     Args:
         data: A data set folder.
         model: The folder to make.
-        config: Architecture and schedules; the architecture is the base's where there is one.
+        config: Architecture and schedules; the architecture is the base's where there is one. None takes the preset's.
+        preset: default, demo (minutes, on phantoms), smoke (shows only that it runs), or stable-diffusion.
         base: A model folder to start from, a Stable Diffusion inpainting checkpoint by path or hub name, or None to
             train every part from scratch.
         seed: Seeds every stage.
         device: Where to compute: cpu, cuda, cuda:N or auto.
         painting: What will be asked for: the gate's looks on the way are calibrated on such requests. None is what
-            `generate` asks for by default.
+            `generate` asks for with the same preset.
 
     Returns:
         What was measured; None in every process but the first, where several train together.
 
     Raises:
-        ConfigError: Low-rank updates of something else than Stable Diffusion, or none of it; the device is not there; a
-            batch has fewer rows than there are processes; `model` was made with other settings, or is in use.
+        ConfigError: Settings and a preset are given, or there is no such preset; low-rank updates of something else
+            than Stable Diffusion, or none of it; the device is not there; a batch has fewer rows than there are
+            processes; `model` was made with other settings, or is in use.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: The base is unsuitable, or a finished model was altered.
 
     Example:
-        >>> diffaug.fit("data/mine", "models/mine", diffaug.FitConfig())  # doctest: +SKIP
+        >>> diffaug.fit("data/mine", "models/mine", preset="demo")  # doctest: +SKIP
     """
     data, model = Path(data), Path(model)
+    config = settings_of(config, preset, lambda chosen: chosen.fit)
+    painting = settings_of(painting, DEFAULT if painting else preset, lambda chosen: chosen.generate)
     place, process = device_of(device), this_process()
     check_batch(config.denoiser.batch_size, process)
     check_domain(config.domain)
@@ -171,7 +177,7 @@ def fit(
     check_count(len(annotated), data, {split: len(dataset.annotated(split)) for split in ("val", "test")})
     check_known(annotated, data)
     names = dataset.class_names
-    job = _Fit(data, model, config, start, seed, place, painting or GenerateConfig(), annotated, unannotated, names)
+    job = _Fit(data, model, config, start, seed, place, painting, annotated, unannotated, names)
     contents = job.contents()
     if is_finished(model, contents):
         return FitSummary.read(model) if process.leads else None
