@@ -9,6 +9,7 @@ import pytest
 from diffaug.cli.texts import (
     fit_text,
     flat,
+    folds_text,
     generate_text,
     labels_text,
     leaks_text,
@@ -71,6 +72,22 @@ def test_a_fit_says_what_it_learned_and_how_to_paint() -> None:
     )
     assert "this took 3.0 min" in text and "3 small, 9 large" in text and "31.2 dB" in text and "critic" not in text
     assert text.splitlines()[-1] == "Next: diffaug generate m/x data/x synthetic/x"
+
+
+def test_a_fit_without_a_critic_says_why() -> None:
+    why = "the annotated cases form 2 groups, such as patients, and it needs 3"
+    summary = FitSummary(12, 0, {}, Fidelity(31.0, 0.9), (), None, None, {}, {"painter": 1.0}, why)
+    assert f"critic   none, so painted lesions are not checked for looking painted: {why}" in fit_text(
+        summary, Path("d"), Path("m")
+    )
+
+
+def test_a_study_by_folds_ends_with_its_table_its_report_and_the_next_command() -> None:
+    text = folds_text(summary_of("real", "selected"), 5, Path("s/nall/report.html"), Path("data/mine"))
+    *arms, told, report, after = text.splitlines()
+    assert arms[1].startswith("real") and arms[2].startswith("selected")
+    assert "the other 4 of 5 folds" in told and report == "Report: s/nall/report.html"
+    assert after == "Next: diffaug fit data/mine models/mine"
 
 
 def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:

@@ -101,6 +101,8 @@ def fit_text(summary: "FitSummary", data: Path, model: Path) -> str:
             f"tells painted from real lesions with an AUC of {told.auc:.2f} (0.5 is not at all, 1 always), and keeps "
             f"{100 * told.accepted:.0f} % of the painted ones"
         )
+    elif summary.no_critic:
+        known["critic"] = f"none, so painted lesions are not checked for looking painted: {summary.no_critic}"
     took = minutes(sum(summary.seconds.values()))
     return "\n".join(
         [
@@ -126,6 +128,19 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
 
 def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path]) -> str:
     """Return the arms of a study with their scores and their differences to `real`, and how to read more of it."""
+    painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
+    return "\n".join([arms_text(summary), next_command("report", out, *painted)])
+
+
+def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path) -> str:
+    """Return the same of a study by folds, whose report is written, and how to paint with every annotated case."""
+    told = f"Each case was tested once, by networks that were trained on the other {folds - 1} of {folds} folds."
+    after = next_command("fit", data, f"models/{data.name}")
+    return "\n".join([arms_text(summary), told, f"Report: {report}", after])
+
+
+def arms_text(summary: Mapping[str, Any]) -> str:
+    """Return the arms of a study with their scores and their differences to `real`, as a table with a legend."""
     rows = [("arm", "Dice", "against real, points", "small lesions", "missed")]
     for arm, found in summary["arms"].items():
         gain = summary["differences"].get(f"{arm} - real", {}).get("dice")
@@ -144,8 +159,7 @@ def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path])
         f"{counted(first['n'], 'test case')}, {repeats}{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. "
         "Missed: cases with an IoU under 0.1."
     )
-    painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
-    return "\n".join([table(rows), told, next_command("report", out, *painted)])
+    return "\n".join([table(rows), told])
 
 
 def _fraction(interval: Mapping[str, Any]) -> str:

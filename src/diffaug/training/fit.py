@@ -58,7 +58,8 @@ class FitSummary:
         codec: What the codec keeps of the images.
         notices: What a user should know, a line each.
         painter: Which weights of the painter were kept; None where no cases chose them.
-        realism: What the critic of realism measured; None where there are too few lesions for one.
+        realism: What the critic of realism measured; None where there is none.
+        no_critic: Why there is no critic; empty where there is one.
         scores: Agreement of the validators with each real lesion that they have not seen, by size bin and step.
         seconds: Of each stage.
     """
@@ -72,6 +73,7 @@ class FitSummary:
     realism: Measured | None
     scores: Mapping[str, Mapping[str, list[float]]]
     seconds: Mapping[str, float]
+    no_critic: str = ""
 
     @staticmethod
     def read(model: Path) -> "FitSummary":
@@ -240,10 +242,11 @@ def _fitted(
     # before, and teach a critic.
     first = first_calibration(model, config, scores, folds, max(1, painter.classes))
     made = Painter(painter, config.sampler, first, networks, job.painting.slots, rules=learned.rules)
-    calibration, critic = write_gates(model, made, cases, config.validator.trajectories, job.painting, seed)
+    gates = write_gates(model, made, cases, config.validator.trajectories, job.painting, seed)
     clock.note("trajectories")
 
     is_soft = fidelity.psnr_db < LEAST_PSNR and not painter.trains_codec
+    calibration, critic = gates.calibration, gates.critic
     told = [*calibration.notices(), *(critic.notices() if critic else [])]
     notices = [
         learned.line(),
@@ -260,6 +263,7 @@ def _fitted(
         notices=(*notices, *([SOFT] if is_soft else [])),
         painter=chosen_checkpoint(job.training / "painter.log.jsonl"),
         realism=critic.measured if critic else None,
+        no_critic=gates.no_critic,
         scores={name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         seconds={name: round(value, 1) for name, value in clock.seconds.items()},
     )
