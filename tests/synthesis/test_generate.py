@@ -458,7 +458,7 @@ def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monke
     made: list[int] = []
     plan = make_plan(fitted, phantoms, CONFIG, 0)
     assert plan.budget.strata == ("small", "large") and plan.budget.quotas == (5, 1)
-    assert generate_module._complete(plan, tmp_path, 1) == made == [0, 1, 2, 4, 6, 8]
+    assert list(generate_module._complete(plan, tmp_path, 1)) == made == [0, 1, 2, 4, 6, 8]
 
 
 # Ways to decide and to label
