@@ -58,7 +58,9 @@ class Run:
             checked(config)
             if not (config.out / "data").is_dir():  # else it is imported, and may have been removed since
                 source_of(config)
-            return print_plan(config, self.json)
+            folder = config.data.path if config.data.source == "folder" else None
+            made = config.out / "data"
+            return print_plan(config, self.json, made if made.is_dir() else folder, config.out, config.device)
         from diffaug.pipeline.run import run_pipeline
 
         return print_reports(run_pipeline(config))

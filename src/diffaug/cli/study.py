@@ -121,13 +121,14 @@ class Study:
         if self.baseline or self.leaks:
             ways = 4 if self.leaks else 1
             one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
-            return print_plan(one, self.json)
+            return print_plan(one, self.json, self.data, self.out, self.device)
         if not self.folds:
-            return print_plan(self.study, self.json)
+            return print_plan(self.study, self.json, self.data, self.out, self.device)
         config = self._config()
         count = len(cases) - len(cases) // self.folds  # of each fold
         update = {"annotated": (count,), "source": "folder", "path": self.data}
-        return print_plan(config.model_copy(update={"data": config.data.model_copy(update=update)}), self.json)
+        config = config.model_copy(update={"data": config.data.model_copy(update=update)})
+        return print_plan(config, self.json, self.data, self.out, self.device)
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""

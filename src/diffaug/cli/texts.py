@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffaug.data.segmented import SegmentSummary
     from diffaug.export.export import Exported
+    from diffaug.pipeline.estimate import Estimate
+    from diffaug.pipeline.machine import Look
     from diffaug.study.sets import Labelling, Selection
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.synthesis.remove import RemoveSummary
@@ -56,23 +58,32 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def plan_text(settings: Mapping[str, Any], defaults: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return a plan: the settings that are not their defaults, the minutes and the disk space.
+def plan_text(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], look: "Look", found: "Estimate", free: float
+) -> str:
+    """Return a plan in a few lines: the data, the work, settings that are not their defaults, time and disk.
 
     Args:
         settings: Of the stage, by name.
         defaults: Of the same names.
-        found: The estimate: minutes on two cores, megabytes and, of a run, draws.
+        look: At the data and the machine.
+        found: What they let expect.
+        free: Space on the disk, GB.
     """
-    changed = {name: _value(value) for name, value in settings.items() if value != defaults.get(name)}
-    lines = ["This is a dry run: nothing is written. Settings that are not the defaults:"]
-    lines.append(facts(changed) if changed else "  none")
-    draws = f" for {counted(found['draws'], 'draw')}" if "draws" in found else ""
-    lines.append(
-        f"It takes about {minutes(60 * found['minutes'])} on two cores{draws}, and {found['megabytes']:.0f} MB on disk."
+    changed = [f"{name} {_value(value)}" for name, value in settings.items() if value != defaults.get(name)]
+    speeds = {"painter": look.painter, "segmentation network": look.segmenter}
+    speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)
+    return "\n".join(
+        [
+            "This is a dry run: nothing is written.",
+            look.facts.text(),
+            f"Work: {found.work}.",
+            f"Settings that are not the defaults: {_named(changed) if changed else 'none'}.",
+            f"Time: about {minutes(60 * found.minutes)} on this machine, which was timed just now ({speed}).",
+            f"Disk: about {found.megabytes:.0f} MB, of {free:.0f} GB that are free.",
+            "--json prints every setting.",
+        ]
     )
-    lines.append("--json prints every setting.")
-    return "\n".join(lines)
 
 
 def _value(value: Any) -> str:
