@@ -23,6 +23,8 @@ from diffaug.cli.texts import (
 )
 from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
+from diffaug.pipeline.estimate import Estimate
+from diffaug.pipeline.machine import Facts, Look
 from diffaug.study.sets import Labelling, Selection
 from diffaug.study.statistics import summarise
 from diffaug.synthesis.generate import GenerateSummary
@@ -137,6 +139,11 @@ def test_durations_are_told_in_seconds_or_minutes(seconds: float, told: str) -> 
 
 def test_a_plan_shows_what_is_not_a_default() -> None:
     settings, defaults = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "d": None}
-    text = plan_text(flat(settings), flat(defaults), {"minutes": 1.0, "megabytes": 3.2, "draws": 3})
-    assert re.search(r"^  a\.c  1, 2$", text, re.M) and "a.b" not in text
-    assert "about 60 s on two cores for 3 draws, and 3 MB on disk" in text
+    found = Estimate(1.0, 3.2, 3, "fit and paint")
+    text = plan_text(flat(settings), flat(defaults), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3), found, 57.2)
+    assert len(text.splitlines()) <= 10
+    assert "not the defaults: a.c 1, 2." in text and "a.b" not in text
+    assert "40 annotated and 3 unannotated training images, 9 test images; 64 x 32 px, 1.5 lesions" in text
+    assert "Work: fit and paint." in text and "about 60 s" in text and "33 ms for a row of the painter" in text
+    assert "about 3 MB, of 57 GB" in text
+    assert "is not there" in plan_text({}, {}, Look(), found, 1.0)

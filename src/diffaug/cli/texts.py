@@ -79,7 +79,7 @@ def plan_text(
             look.facts.text(),
             f"Work: {found.work}.",
             f"Settings that are not the defaults: {_named(changed) if changed else 'none'}.",
-            f"Time: about {minutes(60 * found.minutes)} on this machine, which was timed just now ({speed}).",
+            f"Time: about {minutes(60 * found.minutes)} on this machine if nothing else runs on it (timed: {speed}).",
             f"Disk: about {found.megabytes:.0f} MB, of {free:.0f} GB that are free.",
             "--json prints every setting.",
         ]

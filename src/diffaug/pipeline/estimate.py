@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEGMENTER, ENCODER = 10.0, 32.0  # ms of a training step of `unet` and of other networks at 128 px, for each row
-# What else a stage does, in painter's rows: measured with the preset demo (docs/results.md, "Estimates").
+# What else a stage does, in painter's rows, as measured on phantoms; decision 112 says how far off the sums are.
 VALIDATOR = 0.1  # a training step of a validator, for each row
 WINDOW = 1.3  # a window that a validator learns from: cut, encoded, noised and denoised
 LOOK = 24 / 3  # an annotated case that chooses the checkpoint, each time it is looked at: 24 windows without gradient
 CALIBRATE = 8.0  # a sample that is painted to calibrate, and shown to the critic
 LEARN = 8.0  # an annotated image: read, its rules, its windows and its views for the critic
-REQUEST = 6.0  # a request: drawn, laid out, painted, decoded, blended and checked
+REQUEST = 8.0  # a request: drawn, laid out, painted, decoded, blended and checked
 WRITE = 30.0  # a megapixel of a kept case: blended, written and read back
 AUGMENT, TEST = 0.05, 0.4  # an image of a study, augmented or tested, in rows of its own network
-LOADED = 0.25  # minutes until a stage works: imports, networks, and images that are checked
-REQUESTED = 1.5  # requests for a kept case
+LOADED = 0.15  # minutes until a stage works: imports, networks, and images that are checked
+REQUESTED = 2.0  # requests for a kept lesion case
 FEW = 2  # lesions of an image, up to which a case gets one
 MODEL_MB, RUN_MB = 65.0, 20.0  # a model folder; the weights and predictions of a trained network
 
@@ -80,12 +80,13 @@ def _estimate_fit(config: FitConfig, look: Look) -> Estimate:
 
 
 def _estimate_painting(config: GenerateConfig, look: Look) -> Estimate:
-    facts, negatives = look.facts, round(config.count * config.negatives)
+    facts, lesions = look.facts, round(REQUESTED * config.count)
+    negatives = round(lesions * config.negatives)
     each = config.lesions_per_case or (1 if facts.lesions <= FEW else min(16, round(facts.lesions)))
-    requests = round(REQUESTED * (config.count * each + negatives))
+    requests = lesions * each + negatives
     kept = config.count + negatives
     rows = requests * REQUEST + kept * facts.megapixels * WRITE
-    work = f"{config.count} lesion cases and up to {negatives} negatives of some {requests} requests"
+    work = f"{config.count} lesion cases, and some {negatives} negatives beside them, of about {requests} requests"
     work += f", by {config.workers} processes" if config.workers > 1 else ""
     megabytes = kept * facts.megabytes + requests * 0.02  # previews and rows
     return Estimate(_minutes_of(rows * look.row_of_thread / config.workers), round(megabytes, 1), work=work)
