@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.lesions import count_lesions
 from diffaug.data.split import shuffled
 from diffaug.data.table import TABLE
+from diffaug.errors import ConfigError
 
 PAINTER = 34.0  # ms of a row of the painter, on one thread of the machine of docs/results.md (AVX-512)
 LOOKED_AT = 8  # images whose size, lesions and bytes are measured
-SECONDS = 1.0  # of a probe, beside its first step
-ROWS = 8  # of a batch of a probe
+SECONDS = 0.5  # of a probe, beside its first step
+ROWS = 4  # of a batch of a probe
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Look:
 
 
 def look_at(config: Config | FitConfig | GenerateConfig | StudyConfig, facts: Facts, device: str) -> Look:
-    """Time the networks that a stage, or a run, computes with.
+    """Time the networks that a stage, or a run, computes with; nothing is timed where its device is not here.
 
     Args:
         config: Of the stage or the run.
@@ -98,16 +100,20 @@ def look_at(config: Config | FitConfig | GenerateConfig | StudyConfig, facts: Fa
         device: Where it will compute.
 
     Raises:
-        ConfigError: The device is not there, or the network of the study cannot be loaded.
+        ConfigError: The network of the study cannot be loaded.
         StudyError: The user's function failed.
     """
     import torch
 
     from diffaug.compute.devices import device_of
 
+    try:
+        place = device_of(device)
+    except ConfigError:
+        return Look(facts)
     study = config if isinstance(config, StudyConfig) else config.study if isinstance(config, Config) else None
     painter = None if isinstance(config, StudyConfig) else painter_milliseconds(device)
-    threads = torch.get_num_threads() if device_of(device).type == "cpu" else 1
+    threads = torch.get_num_threads() if place.type == "cpu" else 1
     return Look(facts, painter, threads, segmenter_milliseconds(study, device) if study else None)
 
 
@@ -143,6 +149,7 @@ def free_gigabytes(folder: Path) -> float:
     return shutil.disk_usage(there).free / 1e9
 
 
+@cache
 def painter_milliseconds(device: str) -> float:
     """Return the time of a training step of the shipped painter, for each window of a batch."""
     import torch
@@ -168,6 +175,7 @@ def painter_milliseconds(device: str) -> float:
         return _timed(step, model.device.type)
 
 
+@cache
 def segmenter_milliseconds(config: StudyConfig, device: str) -> float:
     """Return the time of a training step of the network of a study, for each image of a batch.
 
