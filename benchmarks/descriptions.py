@@ -22,8 +22,8 @@ from diffaug.conditioning.attributes import Attributes, bounding_box, measure_at
 from diffaug.conditioning.prompts import ASPECTS, describe, words_of
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.inspect import outlined
 from diffaug.data.lesions import lesion_masks
+from diffaug.data.pictures import outlined
 from diffaug.data.split import shuffled
 
 SIDE, COLUMNS, ROWS = 300, 3, 3  # px of a picture, tiles of a sheet

@@ -43,8 +43,8 @@ from diffaug.data.case import Case, masks_from_label
 from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.data.fundus import disc_and_cup, vertical_ratio
 from diffaug.data.importing import import_dataset
-from diffaug.data.inspect import outlined
 from diffaug.data.manifest import Row, read_manifest
+from diffaug.data.pictures import outlined
 from diffaug.painting.requests import paint_requests
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batches, load_images

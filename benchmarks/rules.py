@@ -25,7 +25,7 @@ from diffaug.conditioning.rules import ENDOSCOPIC, NAMES, FrameRules, LearnedRul
 from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Pixels, write_png
-from diffaug.data.inspect import outlined
+from diffaug.data.pictures import outlined
 
 
 def every(cases: Sequence[Case], count: int) -> list[Case]:

@@ -2,9 +2,11 @@
 
 On a code host `../CHANGELOG.md` is a link; in the site that file lies outside of docs/. It is copied to repository/,
 and the links to it point there. Links to files that do not exist stay as they are, so that a strict build names them.
+A notebook of docs/ becomes a page, whose code is that of its cells.
 Pages load nothing from another server: of the script that the plugin `offline` takes from one there is our own.
 """
 
+import json
 import re
 from pathlib import Path
 from posixpath import normpath, relpath
@@ -19,7 +21,10 @@ LINK = re.compile(r"(?<=\]\()(?:\.\./)+[\w./-]+")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the linked files of the repository to those of the site."""
+    """Add a page for each notebook, and the linked files of the repository, to those of the site."""
+    for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        place = f"{file.src_uri.removesuffix('.ipynb')}_notebook.md"
+        files.append(File.generated(config, place, content=_page_of(file.content_string, file.name)))
     for file in list(files.documentation_pages()):
         for target in LINK.findall(file.content_string):
             path = _in_repository(file.src_uri, target)
@@ -61,6 +66,13 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
     """Do the same for what is no page, such as 404.html."""
     return ELSEWHERE.sub('<script src="search_from_files.js"></script>', output_content)
+
+
+def _page_of(notebook: str, name: str) -> str:
+    """Return the cells of a notebook as Markdown, with a link to it."""
+    texts = [("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(notebook)["cells"]]
+    parts = [f"```python\n{text}\n```" if kind == "code" else text for text, kind in texts]
+    return "\n\n".join([*parts[:1], f"[Download this notebook]({name}.ipynb)", *parts[1:]]) + "\n"
 
 
 def _root(config: MkDocsConfig) -> Path:

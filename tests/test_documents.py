@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,16 @@ def test_the_python_of_the_readme_runs(desk: Path) -> None:
     assert code
     for block in code:
         exec(compile(block, "README.md", "exec"), names)
+
+
+def test_every_extra_is_documented_and_every_form_for_issues_can_be_filled_in() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(extras)
+    forms = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
+    for form in (yaml.safe_load(path.read_text(encoding="utf-8")) for path in forms):
+        ids = [part["id"] for part in form["body"] if part["type"] != "markdown"]
+        assert form["name"] and form["description"] and ids and len(set(ids)) == len(ids)
 
 
 class _ParsedError(Exception):

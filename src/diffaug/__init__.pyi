@@ -79,6 +79,7 @@ from diffaug.study.sets import select_set as select_set
 from diffaug.study.study import run_study as run_study
 from diffaug.synthesis.generate import GenerateSummary as GenerateSummary
 from diffaug.synthesis.generate import generate as generate
+from diffaug.synthesis.generate import generate_cases as generate_cases
 from diffaug.synthesis.remove import RemoveSummary as RemoveSummary
 from diffaug.synthesis.remove import remove as remove
 from diffaug.synthesis.segment import segment_images as segment_images

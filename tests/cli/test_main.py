@@ -182,7 +182,9 @@ def test_every_source_that_is_not_there_is_one_line_with_status_1_and_writes_not
 def test_an_import_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_drishti(tmp_path / "source", 5)
     main(["data", "import", "drishti-gs", str(tmp_path / "source"), str(tmp_path / "data"), "--seed", "3"])
-    assert capsys.readouterr().out == f"5 cases in {tmp_path / 'data'}: 3 train, 1 val, 1 test\n"
+    counts, after = capsys.readouterr().out.splitlines()
+    assert counts == f"5 cases in {tmp_path / 'data'}: 3 train, 1 val, 1 test"
+    assert after == f"Next: diffaug data inspect {tmp_path / 'data'} --out {tmp_path / 'data.png'}"
 
 
 def test_an_impossible_option_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,16 +215,18 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     main(["generate", "m", "d", "s", "--count", "77", "--dry-run", "--json"])
     plan = yaml.safe_load(capsys.readouterr().out)
     assert plan["config"]["count"] == 77
-    assert set(plan["estimate"]) == {"minutes", "megabytes"}
+    assert set(plan["estimate"]) == {"minutes", "megabytes", "work"} and not plan["data"]["known"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_is_a_few_lines_about_what_differs_from_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     main(["generate", "m", "d", "s", "--count", "77", "--place", "free", "--dry-run"])
     plan = capsys.readouterr().out
-    assert re.search(r"count +77\n +place +free\n", plan) and "MB on disk" in plan and len(plan.splitlines()) < 10
-    main(["fit", "d", "m", "--dry-run"])
-    assert "  none\n" in capsys.readouterr().out
+    assert "count 77, place free." in plan and "MB, of" in plan and len(plan.splitlines()) < 10
+    assert "for a row of the painter" in plan
+    main(["fit", "d", "m", "--device", "cuda:7", "--dry-run"])
+    plan = capsys.readouterr().out
+    assert "defaults: none." in plan and "the device is not here" in plan
 
 
 @pytest.mark.parametrize(

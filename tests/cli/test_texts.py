@@ -9,6 +9,7 @@ import pytest
 from diffaug.cli.texts import (
     fit_text,
     flat,
+    folds_text,
     generate_text,
     labels_text,
     leaks_text,
@@ -22,6 +23,8 @@ from diffaug.cli.texts import (
 )
 from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
+from diffaug.pipeline.estimate import Estimate
+from diffaug.pipeline.machine import Facts, Look
 from diffaug.study.sets import Labelling, Selection
 from diffaug.study.statistics import summarise
 from diffaug.synthesis.generate import GenerateSummary
@@ -73,6 +76,22 @@ def test_a_fit_says_what_it_learned_and_how_to_paint() -> None:
     assert text.splitlines()[-1] == "Next: diffaug generate m/x data/x synthetic/x"
 
 
+def test_a_fit_without_a_critic_says_why() -> None:
+    why = "the annotated cases form 2 groups, such as patients, and it needs 3"
+    summary = FitSummary(12, 0, {}, Fidelity(31.0, 0.9), (), None, None, {}, {"painter": 1.0}, why)
+    assert f"critic   none, so painted lesions are not checked for looking painted: {why}" in fit_text(
+        summary, Path("d"), Path("m")
+    )
+
+
+def test_a_study_by_folds_ends_with_its_table_its_report_and_the_next_command() -> None:
+    text = folds_text(summary_of("real", "selected"), 5, Path("s/nall/report.html"), Path("data/mine"))
+    *arms, told, report, after = text.splitlines()
+    assert arms[1].startswith("real") and arms[2].startswith("selected")
+    assert "the other 4 of 5 folds" in told and report == "Report: s/nall/report.html"
+    assert after == "Next: diffaug fit data/mine models/mine"
+
+
 def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
     counts = Funnel(Counts(70, 60, 4, 6), Counts(33, 30, 0, 3), {}, {})
     summary = GenerateSummary(
@@ -120,6 +139,11 @@ def test_durations_are_told_in_seconds_or_minutes(seconds: float, told: str) -> 
 
 def test_a_plan_shows_what_is_not_a_default() -> None:
     settings, defaults = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "d": None}
-    text = plan_text(flat(settings), flat(defaults), {"minutes": 1.0, "megabytes": 3.2, "draws": 3})
-    assert re.search(r"^  a\.c  1, 2$", text, re.M) and "a.b" not in text
-    assert "about 60 s on two cores for 3 draws, and 3 MB on disk" in text
+    found = Estimate(1.0, 3.2, 3, "fit and paint")
+    text = plan_text(flat(settings), flat(defaults), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3), found, 57.2)
+    assert len(text.splitlines()) <= 10
+    assert "not the defaults: a.c 1, 2." in text and "a.b" not in text
+    assert "40 annotated and 3 unannotated training images, 9 test images; 64 x 32 px, 1.5 lesions" in text
+    assert "Work: fit and paint." in text and "about 60 s" in text and "33 ms for a row of the painter" in text
+    assert "about 3 MB, of 57 GB" in text
+    assert "is not there" in plan_text({}, {}, Look(), found, 1.0)

@@ -31,6 +31,42 @@ def test_long_work_logs_a_line_a_minute_with_the_time_that_is_left(caplog, monke
     ]  # fmt: skip
 
 
+class _Shell:
+    """Stands for IPython in a kernel: keeps what a cell shows."""
+
+    kernel = object()
+
+    def __init__(self):
+        self.shown = []
+
+    def get_ipython(self):
+        return self
+
+    def HTML(self, text):  # noqa: N802 - the name of IPython's class
+        return text
+
+    def display(self, text, display_id):
+        self.shown.append(text)
+        return self
+
+    def update(self, text):
+        self.shown.append(text)
+
+
+def test_a_cell_of_a_notebook_shows_a_bar_and_keeps_nothing_of_it(capfd, monkeypatch):
+    shell = _Shell()
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", shell)
+    clock = iter([0.0, 0.1, 1.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with progress_bar("kept <cases>", 40) as show:
+        show(1)  # too soon after the start
+        show(12)
+    bar = '<progress value="12" max="40"></progress> kept &lt;cases&gt;: 12 of 40'
+    assert shell.shown == ["", bar, ""]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_only_the_first_of_several_processes_shows_anything(capfd, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("diffaug.compute.progress.EVERY", 0.0)

@@ -10,7 +10,6 @@ from PIL import Image
 
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import (
-    SPLITS,
     Dataset,
     check_dataset,
     copy_case,
@@ -20,6 +19,7 @@ from diffaug.data.folder import (
     write_cases,
 )
 from diffaug.data.images import write_png
+from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError, DiffaugError
 
 Make = Callable[..., Path]

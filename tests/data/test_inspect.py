@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import imported
-from PIL import Image
+from layouts import imported, write_eyes
+from PIL import Image, ImageFont
 
 from diffaug.data.folder import Dataset, read_dataset, write_cases
-from diffaug.data.inspect import OUTLINE, inspect_dataset, outlined
+from diffaug.data.inspect import inspect_dataset
 from diffaug.data.phantom import make_phantoms
+from diffaug.data.pictures import FONT, OUTLINE, OUTLINES, fitting, outlined
+from diffaug.data.sheet import drawn_cases
 from diffaug.errors import ConfigError
 
 
@@ -85,6 +87,34 @@ def test_an_outline_lies_around_the_mask_and_nowhere_else() -> None:
     changed = (outlined(np.zeros((9, 9, 3), np.uint8), mask) == OUTLINE).all(axis=2)
     assert changed.sum() == 12
     assert not (changed & mask).any()
+
+
+def test_each_class_is_outlined_in_its_colour_and_shown(tmp_path: Path) -> None:
+    eyes = imported("folder", write_eyes(tmp_path / "eyes"), tmp_path / "data")[0]
+    sheet = inspect_dataset(eyes, tmp_path / "sheet.png").sheet
+    assert sheet is not None
+    for pixels in (np.asarray(Image.open(sheet)), np.asarray(eyes[0].show())):
+        assert all((pixels == colour).all(axis=2).sum() > 50 for colour in OUTLINES[: len(eyes.classes)])
+
+
+def test_a_picture_of_a_case_is_its_image_where_no_mask_is(data: Dataset) -> None:
+    case = data.split("unannotated")[0]
+    assert np.array_equal(np.asarray(case.show()), case.read_image())
+    assert data[0].show(side=32).size == (32, 32)
+    assert data[0].show()._repr_png_()
+
+
+@pytest.mark.parametrize("text", ["a", "train-0", "Patient_2024-03-17_" * 9, "画像" * 60])
+def test_a_text_is_shortened_to_its_width_and_keeps_both_ends(text: str) -> None:
+    shown = fitting(text, 180)
+    assert ImageFont.load_default(FONT).getlength(shown) <= 180
+    assert shown == text or (shown[:6] == text[:6] and shown[-6:] == text[-6:])
+
+
+def test_every_split_is_on_the_sheet(data: Dataset) -> None:
+    many = [replace(data[0], id=f"t{number}") for number in range(500)]
+    shown = drawn_cases([*many, *data.split("val"), *data.split("test"), *data.split("unannotated")])
+    assert {case.split for case in shown} == {"train", "val", "test", "unannotated"} and len(shown) == 48
 
 
 def test_a_sheet_that_cannot_be_written_is_one_line(data: Dataset, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from layouts import imported, write_pair
 from PIL import Image
 
-from diffaug.data.folder import SPLITS, Dataset, read_dataset
+from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.importing import import_dataset
+from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError, DiffaugError
 
 Make = Callable[..., Path]

@@ -19,10 +19,12 @@ from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import read_rows
+from diffaug.data.phantom import make_phantoms
 from diffaug.data.split import folds_by_group
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
 from diffaug.pipeline.estimate import _minutes, estimate, within_budget
 from diffaug.pipeline.jobs import import_data, imported, jobs_of
+from diffaug.pipeline.machine import Facts, Look, facts_of, free_gigabytes
 from diffaug.pipeline.run import _label_backgrounds, run_pipeline
 from diffaug.study.records import Records
 from diffaug.study.study import run_study
@@ -54,6 +56,26 @@ def test_every_preset_has_an_estimate_and_the_demo_fits_into_eight_minutes() -> 
     for name, preset in PRESETS.items():
         assert estimate(preset).minutes > 0, name
     assert estimate(PRESETS["demo"]).minutes < 8
+
+
+def test_an_estimate_follows_from_the_data_and_the_machine() -> None:
+    few, many = Facts(20, lesions=1.0), Facts(200, lesions=12.0)
+    fit, paint, study = (getattr(PRESETS["default"], stage) for stage in ("fit", "generate", "study"))
+    for config in (fit, paint):
+        assert estimate(config, Look(many)).minutes > estimate(config, Look(few)).minutes
+        slow, fast = (estimate(config, Look(few, painter=ms)).minutes for ms in (80.0, 8.0))
+        assert slow > 5 * fast
+    assert estimate(paint, Look(Facts(megabytes=2.0))).megabytes > 4 * estimate(paint, Look()).megabytes
+    assert estimate(study, Look(segmenter=60.0)).minutes > 1.9 * estimate(study, Look(segmenter=30.0)).minutes
+
+
+def test_a_look_at_a_data_set_measures_it(tmp_path: Path) -> None:
+    data = make_phantoms(tmp_path / "data", 5, 0, 3, 2, size=96)
+    found = facts_of(data.folder)
+    assert (found.train, found.unannotated, found.tested, found.width, found.height) == (5, 2, 3, 96, 96)
+    assert 1 <= found.lesions <= 2 and 0.005 < found.megabytes < 0.03 and found.known
+    assert not facts_of(tmp_path / "nothere").known
+    assert free_gigabytes(tmp_path / "not" / "yet") > 0
 
 
 @pytest.mark.parametrize(("share", "draws"), [(None, 3), (2.0, 3), (0.7, 2), (0.1, 1)])

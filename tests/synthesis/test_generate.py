@@ -31,7 +31,7 @@ from diffaug.data.lesions import size_class
 from diffaug.data.manifest import read_manifest, read_rows
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
-from diffaug.errors import ConfigError, DataError, FindingsError, ModelError, PlacementError, StorageError
+from diffaug.errors import ConfigError, DataError, DiffaugError, FindingsError, ModelError, PlacementError, StorageError
 from diffaug.models.checkpoints import read_words, seal
 from diffaug.painting.clearing import Remover
 from diffaug.painting.window import image_of, resized
@@ -39,7 +39,7 @@ from diffaug.runfolder import held
 from diffaug.study.study import run_study
 from diffaug.synthesis import generate as generate_module
 from diffaug.synthesis import plan as plan_module
-from diffaug.synthesis.generate import generate
+from diffaug.synthesis.generate import generate, generate_cases
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, workshop_of
 
@@ -69,6 +69,34 @@ generate(Path({str(strict)!r}), Path({str(phantoms)!r}), Path({str(out)!r}), con
     generate(strict, phantoms, out, CONFIG)
     assert first.stat().st_mtime_ns == before  # what was complete is not made again
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def test_cases_are_those_of_the_set_that_is_written_and_a_stop_is_continued(strict, phantoms, unbroken, tmp_path):
+    out = tmp_path / "synthetic"
+    begun = generate_cases(strict, phantoms, out, CONFIG)
+    first = next(begun)
+    assert np.asarray(first.show()).shape == first.read_image().shape  # it lies on the disk already
+    assert not (out / "manifest.jsonl").exists()
+    with pytest.raises(ConfigError, match="in use"):
+        generate(strict, phantoms, out, CONFIG)
+    begun.close()
+
+    cases = list(generate_cases(strict, phantoms, out, CONFIG))
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+    assert cases == list(read_dataset(out)) and cases[0] == first
+    assert sum(case.kind == "lesion" for case in cases) == CONFIG.count
+
+
+def test_what_is_wrong_is_told_before_the_first_case(strict, phantoms, unbroken, tmp_path):
+    with pytest.raises(ConfigError, match="a folder holds one synthetic set"):
+        generate_cases(strict, phantoms, unbroken, CONFIG, seed=1)
+    with pytest.raises(ConfigError, match="both are given"):
+        generate_cases(strict, phantoms, tmp_path / "synthetic", CONFIG, preset="demo")
+    with pytest.raises(ConfigError, match="a preset must be one of default, demo"):
+        generate(strict, phantoms, tmp_path / "synthetic", preset="dmeo")
+    with pytest.raises(DiffaugError):
+        generate_cases(tmp_path, phantoms, tmp_path / "synthetic", CONFIG)
+    assert not (tmp_path / "synthetic").exists()
 
 
 def test_two_workers_write_what_one_writes(strict, phantoms, unbroken, tmp_path):
@@ -432,7 +460,7 @@ def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monke
     made: list[int] = []
     plan = make_plan(fitted, phantoms, CONFIG, 0)
     assert plan.budget.strata == ("small", "large") and plan.budget.quotas == (5, 1)
-    assert generate_module._complete(plan, tmp_path, 1) == made == [0, 1, 2, 4, 6, 8]
+    assert list(generate_module._complete(plan, tmp_path, 1)) == made == [0, 1, 2, 4, 6, 8]
 
 
 # Ways to decide and to label

@@ -112,6 +112,7 @@ def test_a_fit_run_again_returns_at_once_with_the_same_digests(fitted, phantoms,
     assert (fitted / "digests.json").read_bytes() == before
     assert summary == FitSummary.read(fitted)
     assert (summary.annotated, summary.unannotated) == (8, 2)
+    assert (summary.realism is None) == bool(summary.no_critic)
 
 
 def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(copy, tmp_path, tiny):

@@ -246,7 +246,7 @@ def test_too_few_trajectories_stop_nothing_and_the_calibration_says_so():
     few = calibration(delta=0.02).with_trajectories(painted(40))
     assert few.stop_groups == {}
     assert all(few.threshold(name, 2) == 0.0 and few.threshold(name, 4) == 0.5 for name in BINS)
-    assert any("40 painted trajectories are too few" in line for line in few.notices())
+    assert any("40 samples that were painted to the end are too few to set limits" in line for line in few.notices())
 
 
 def test_one_threshold_for_every_size_moves_the_looks_before_it():

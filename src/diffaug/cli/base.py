@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -80,12 +81,23 @@ def print_result(value: Any, text: Callable[[], str], as_json: bool) -> None:
     print(json.dumps(value, indent=2, sort_keys=True) if as_json else text())
 
 
-def print_plan(config: Any, as_json: bool) -> None:
-    """Print the knobs of a stage, the minutes that they take on two cores, and the disk."""
-    from diffaug.pipeline.estimate import estimate
+def print_plan(config: Any, as_json: bool, data: Path | None, out: Path, device: str) -> None:
+    """Print what a stage will do, and the time and the disk that it takes, from a look at data and machine.
 
-    knobs, found = config.model_dump(mode="json"), estimate(config).as_dict()
+    Args:
+        config: The settings of the stage, or of a run.
+        as_json: Whether to print everything as JSON.
+        data: The data set; None where the settings say what will be drawn or imported.
+        out: The folder that the stage makes.
+        device: Where it will compute.
+    """
+    from diffaug.pipeline.estimate import estimate
+    from diffaug.pipeline.machine import facts_of, free_gigabytes, look_at
+
+    look = look_at(config, facts_of(data), device)
+    knobs, found = config.model_dump(mode="json"), estimate(config, look)
     defaults = flat(type(config)().model_dump(mode="json"))
+    values = {"config": knobs, "data": asdict(look.facts), "estimate": found.as_dict()}
     print_result(
-        {"config": knobs, "estimate": found}, lambda: plan_text(flat(knobs), defaults, found), as_json
+        values, lambda: plan_text(flat(knobs), defaults, look, found, free_gigabytes(out)), as_json
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from diffaug.cli.base import DataPath, OutPath, Seed
+from diffaug.cli.texts import next_command
 from diffaug.layouts import SOURCES, EmptyMasks, Source, Unannotated
 
 LAYOUT_HELP = "; ".join(f"{name}: {text}" for name, text in SOURCES.items())
@@ -63,6 +64,7 @@ class DataImport:
         for notice in imported.notices:
             print(notice, file=sys.stderr)
         print(f"{len(imported.dataset)} cases in {self.to}: {imported.counts()}")
+        print(next_command("data", "inspect", self.to, "--out", self.to.with_name(f"{self.to.name}.png")))
 
 
 @dataclass
@@ -90,6 +92,7 @@ class DataPhantom:
         counts = (self.train, self.val, self.test, self.unannotated)
         dataset = make_phantoms(self.to, *counts, kind=self.kind, size=self.size, seed=self.seed, progress="phantoms")
         print(f"{len(dataset)} cases in {self.to}")
+        print(next_command("data", "inspect", self.to, "--out", self.to.with_name(f"{self.to.name}.png")))
 
 
 @dataclass
@@ -117,6 +120,8 @@ class DataInspect:
             print(f"\n{table_of(compare(data, self.painted))}")
         learned = learn_frames(data.split("train"), progress="learning rules")
         print(f"\n{learned.line()}\n{learned.domain_line()}")
+        if data.annotated("train") and self.painted is None:
+            print(next_command("fit", self.data, f"models/{self.data.resolve().name}"))
 
 
 @dataclass

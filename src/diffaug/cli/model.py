@@ -52,7 +52,7 @@ class Fit:
     def run(self) -> None:
         """Fit, and print what was measured."""
         if self.dry_run:
-            return print_plan(self.fit, self.json)
+            return print_plan(self.fit, self.json, self.data, self.model, self.device)
         from diffaug.training.fit import fit
         from diffaug.training.starting import SHIPPED
 
@@ -94,7 +94,7 @@ class Generate:
         """Generate, and print the funnel."""
         if self.dry_run:
             self._check()
-            return print_plan(self.generate, self.json)
+            return print_plan(self.generate, self.json, self.data, self.out, self.device)
         from diffaug.synthesis.generate import generate
         from diffaug.synthesis.sheet import SHEET
 

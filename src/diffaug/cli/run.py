@@ -1,5 +1,6 @@
 """Commands that run every stage: run and demo."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,16 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from diffaug.cli.base import DryRun, Seed, print_plan
+from diffaug.cli.texts import arms_text
 from diffaug.config import config_from_values, read_config
+from diffaug.reading import read_json
+
+
+def print_reports(reports: Sequence[Path]) -> None:
+    """Print the table of each number of annotated cases, and the path of its report in a line of its own."""
+    for report in reports:
+        print(arms_text(read_json(report.parent / "summary.json")))
+        print(report.absolute())
 
 
 @dataclass
@@ -48,12 +58,12 @@ class Run:
             checked(config)
             if not (config.out / "data").is_dir():  # else it is imported, and may have been removed since
                 source_of(config)
-            return print_plan(config, self.json)
+            folder = config.data.path if config.data.source == "folder" else None
+            made = config.out / "data"
+            return print_plan(config, self.json, made if made.is_dir() else folder, config.out, config.device)
         from diffaug.pipeline.run import run_pipeline
 
-        for report in run_pipeline(config):
-            print(report.absolute())
-        return None
+        return print_reports(run_pipeline(config))
 
 
 @dataclass
@@ -71,5 +81,4 @@ class Demo:
         """Run every stage of the preset `demo`."""
         from diffaug.pipeline.run import run_pipeline
 
-        for report in run_pipeline(config_from_values({"out": self.out, "seed": self.seed}, "demo")):
-            print(report.absolute())
+        print_reports(run_pipeline(config_from_values({"out": self.out, "seed": self.seed}, "demo")))

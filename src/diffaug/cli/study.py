@@ -22,9 +22,10 @@ from diffaug.cli.base import (
     print_plan,
     print_result,
 )
-from diffaug.cli.texts import labels_text, leaks_text, segment_text, selection_text, study_text
+from diffaug.cli.texts import folds_text, labels_text, leaks_text, segment_text, selection_text, study_text
 from diffaug.config import Config, SelectConfig, StudyConfig, config_from_values
 from diffaug.errors import ConfigError
+from diffaug.reading import read_json
 
 
 @dataclass
@@ -78,7 +79,10 @@ class Study:
         if self.folds and not self.baseline:
             from diffaug.pipeline.run import run_pipeline
 
-            return print(*(path.absolute() for path in run_pipeline(self._config(), self.data)), sep="\n")
+            (report,) = run_pipeline(self._config(), self.data)
+            pooled = read_json(report.parent / "summary.json")
+            text = folds_text(pooled, self.folds, report, self.data)
+            return print_result({**pooled, "report": str(report.absolute())}, lambda: text, self.json)
         from diffaug.study.study import run_study
 
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
@@ -117,13 +121,14 @@ class Study:
         if self.baseline or self.leaks:
             ways = 4 if self.leaks else 1
             one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
-            return print_plan(one, self.json)
+            return print_plan(one, self.json, self.data, self.out, self.device)
         if not self.folds:
-            return print_plan(self.study, self.json)
+            return print_plan(self.study, self.json, self.data, self.out, self.device)
         config = self._config()
         count = len(cases) - len(cases) // self.folds  # of each fold
         update = {"annotated": (count,), "source": "folder", "path": self.data}
-        return print_plan(config.model_copy(update={"data": config.data.model_copy(update=update)}), self.json)
+        config = config.model_copy(update={"data": config.data.model_copy(update=update)})
+        return print_plan(config, self.json, self.data, self.out, self.device)
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""

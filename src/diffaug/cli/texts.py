@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffaug.data.segmented import SegmentSummary
     from diffaug.export.export import Exported
+    from diffaug.pipeline.estimate import Estimate
+    from diffaug.pipeline.machine import Look
     from diffaug.study.sets import Labelling, Selection
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.synthesis.remove import RemoveSummary
@@ -56,23 +58,34 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def plan_text(settings: Mapping[str, Any], defaults: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return a plan: the settings that are not their defaults, the minutes and the disk space.
+def plan_text(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], look: "Look", found: "Estimate", free: float
+) -> str:
+    """Return a plan in a few lines: the data, the work, settings that are not their defaults, time and disk.
 
     Args:
         settings: Of the stage, by name.
         defaults: Of the same names.
-        found: The estimate: minutes on two cores, megabytes and, of a run, draws.
+        look: At the data and the machine.
+        found: What they let expect.
+        free: Space on the disk, GB.
     """
-    changed = {name: _value(value) for name, value in settings.items() if value != defaults.get(name)}
-    lines = ["This is a dry run: nothing is written. Settings that are not the defaults:"]
-    lines.append(facts(changed) if changed else "  none")
-    draws = f" for {counted(found['draws'], 'draw')}" if "draws" in found else ""
-    lines.append(
-        f"It takes about {minutes(60 * found['minutes'])} on two cores{draws}, and {found['megabytes']:.0f} MB on disk."
+    changed = [f"{name} {_value(value)}" for name, value in settings.items() if value != defaults.get(name)]
+    speeds = {"painter": look.painter, "segmentation network": look.segmenter}
+    speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)
+    where = f"on this machine if nothing else runs on it (timed: {speed})"
+    where = where if speed else "on two cores with AVX-512, since the device is not here, and nothing was timed"
+    return "\n".join(
+        [
+            "This is a dry run: nothing is written.",
+            look.facts.text(),
+            f"Work: {found.work}.",
+            f"Settings that are not the defaults: {_named(changed) if changed else 'none'}.",
+            f"Time: about {minutes(60 * found.minutes)} {where}.",
+            f"Disk: about {found.megabytes:.0f} MB, of {free:.0f} GB that are free.",
+            "--json prints every setting.",
+        ]
     )
-    lines.append("--json prints every setting.")
-    return "\n".join(lines)
 
 
 def _value(value: Any) -> str:
@@ -101,6 +114,8 @@ def fit_text(summary: "FitSummary", data: Path, model: Path) -> str:
             f"tells painted from real lesions with an AUC of {told.auc:.2f} (0.5 is not at all, 1 always), and keeps "
             f"{100 * told.accepted:.0f} % of the painted ones"
         )
+    elif summary.no_critic:
+        known["critic"] = f"none, so painted lesions are not checked for looking painted: {summary.no_critic}"
     took = minutes(sum(summary.seconds.values()))
     return "\n".join(
         [
@@ -126,6 +141,19 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
 
 def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path]) -> str:
     """Return the arms of a study with their scores and their differences to `real`, and how to read more of it."""
+    painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
+    return "\n".join([arms_text(summary), next_command("report", out, *painted)])
+
+
+def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path) -> str:
+    """Return the same of a study by folds, whose report is written, and how to paint with every annotated case."""
+    told = f"Each case was tested once, by networks that were trained on the other {folds - 1} of {folds} folds."
+    after = next_command("fit", data, f"models/{data.name}")
+    return "\n".join([arms_text(summary), told, f"Report: {report}", after])
+
+
+def arms_text(summary: Mapping[str, Any]) -> str:
+    """Return the arms of a study with their scores and their differences to `real`, as a table with a legend."""
     rows = [("arm", "Dice", "against real, points", "small lesions", "missed")]
     for arm, found in summary["arms"].items():
         gain = summary["differences"].get(f"{arm} - real", {}).get("dice")
@@ -144,8 +172,7 @@ def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path])
         f"{counted(first['n'], 'test case')}, {repeats}{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. "
         "Missed: cases with an IoU under 0.1."
     )
-    painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
-    return "\n".join([table(rows), told, next_command("report", out, *painted)])
+    return "\n".join([table(rows), told])
 
 
 def _fraction(interval: Mapping[str, Any]) -> str:

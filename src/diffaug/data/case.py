@@ -3,17 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label, turned_like
+from diffaug.data.pictures import picture_of
 from diffaug.errors import DataError
 
-NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
-LESION = "lesion"  # the class of a data set that declares none
+NEGATIVE: Final = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant
+LESION: Final = "lesion"  # the class of a data set that declares none
+UNANNOTATED: Final = "unannotated"  # the split of images without masks, and their kind
+PAINTED_NEGATIVE: Final = "painted-negative"
+Kind = Literal["lesion", "negative", "painted-negative", "unannotated"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,15 @@ class Case:
         classes: The classes that the data set declares; without any, a mask has the single class `lesion`.
         known: The file of a mask of the pixels whose label is known; None where all of them are. A lesion that was
             painted onto an image of which nothing is known has one.
+        painted_negative: Whether tissue without a lesion was painted on it. Its mask shows only lesions that the image
+            had before, if any.
 
     Example:
         >>> case = diffaug.read_dataset("data/mine")["train-0"]
         >>> case.read_image().shape, case.read_mask().shape, case.class_names
         ((128, 128, 3), (128, 128), ('lesion',))
+        >>> case.kind, case.show().size
+        ('lesion', (128, 128))
     """
 
     id: str
@@ -58,6 +67,20 @@ class Case:
     attributes: dict[str, float] = field(default_factory=dict)
     classes: tuple[LabelClass, ...] = ()
     known: Path | None = None
+    painted_negative: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What the case shows, in a word.
+
+        `painted-negative`: see the attribute. `negative`: it is declared to be lesion-free. `unannotated`: it has no
+        mask. `lesion`: its mask shows a lesion.
+        """
+        if self.painted_negative and self.mask is not None:
+            return PAINTED_NEGATIVE
+        if self.negative:
+            return NEGATIVE
+        return UNANNOTATED if self.mask is None else LESION
 
     @property
     def negative(self) -> bool:
@@ -118,6 +141,19 @@ class Case:
             DataError: The case has no mask, the file cannot be read, or a value belongs to no class.
         """
         return masks_from_label(self.read_label(), self.classes)
+
+    def show(self, side: int = 512) -> Image.Image:
+        """Return a picture of the case with the outlines of its classes, which Jupyter shows.
+
+        Args:
+            side: Longest side of the picture, px. A smaller image keeps its size.
+
+        Raises:
+            DataError: A file cannot be read, or a value of the mask belongs to no class.
+        """
+        pixels = self.read_image()
+        masks = None if self.mask is None else self.read_masks()
+        return picture_of(pixels, masks, min(side, max(pixels.shape[:2])))
 
     def read_known(self) -> Mask:
         """Return where the label is known, shape (H, W).

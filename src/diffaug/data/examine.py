@@ -117,7 +117,7 @@ def _check_mask(case: Case, mask: Mask, size: tuple[int, int]) -> None:
     if mask.any() and case.negative:
         raise DataError(
             f"a negative case has no lesion: case {case.id} ({case.mask}) is declared negative and has one; "
-            "empty its mask, or clear its cell in the column `negative`"
+            "empty its mask, or clear its cells in the columns `kind` and `negative`"
         )
 
 

@@ -1,38 +1,33 @@
 """The folder format: `images/`, `masks/` and `cases.csv`, read by every stage.
 
-`cases.csv` has the columns id, image, mask, group, split, prompt, then attributes (numbers). Paths are relative to the
-folder, with forward slashes. A column `known` may name masks of the pixels whose label is known, where not all are. A
-synthetic set is such a folder too; its paths lead into `shards/`.
+`cases.csv` has a row for each case; `table.py` says what its columns mean. A synthetic set is such a folder too; its
+paths lead into `shards/`.
 
 Where masks have several classes, `classes.json` names each with its values in the masks, outer classes first:
 `{"disc": [1, 2], "cup": [2]}`. Without it there is one class, `lesion`.
 """
 
 import json
-import math
 import shutil
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, sync, sync_tree, write_csv, write_text
 from diffaug.data.case import LESION, NEGATIVE, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.metadata import copy_picture
 from diffaug.data.split import shuffled
+from diffaug.data.table import COLUMNS, SPLITS, TABLE, case_of_row, header_of, records_of, row_of_case
 from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.layouts import Unannotated
 from diffaug.names import Inside, check_distinct, plain_name
 
-TABLE = "cases.csv"
 CLASSES = "classes.json"
-COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
-KNOWN = "known"  # a further column, of paths
-SPLITS = ("train", "val", "test", "unannotated")
 TRAINING = ("train", "unannotated")  # splits that a model may have seen
 
 
@@ -109,6 +104,14 @@ class Dataset:
         """Return the cases of a split that have a mask."""
         return tuple(case for case in self.split(name) if case.mask is not None)
 
+    def table(self) -> list[dict[str, Any]]:
+        """Return one flat record a case, such as for `pandas.DataFrame(dataset.table())`.
+
+        Every record has the same columns: those of `cases.csv`, with paths as they can be opened. A cell holds a text,
+        a number, or None where the case has no such file or attribute.
+        """
+        return records_of(self.cases)
+
 
 def read_dataset(folder: PathLike) -> Dataset:
     """Read `cases.csv` and `classes.json` and check that the files exist; no image is decoded.
@@ -128,7 +131,7 @@ def read_dataset(folder: PathLike) -> Dataset:
     table = folder / TABLE
     rows, classes = _read_rows(table), read_classes(folder)
     place = Inside(folder)
-    cases = tuple(_case_of_row(place, number, row, classes) for number, row in enumerate(rows, start=2))
+    cases = tuple(case_of_row(place, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
         raise DataError(f"a data set needs cases: {table} lists none; import images first")
     check_distinct((case.id for case in cases), table)
@@ -164,48 +167,6 @@ def read_classes(folder: Path) -> tuple[LabelClass, ...]:
         if not known:
             raise DataError(f"a class has a name and values from 1 to 255: {path} has {name!r}: {values!r}; correct it")
     return tuple(LabelClass(name, tuple(values)) for name, values in classes.items())
-
-
-def _case_of_row(place: Inside, number: int, row: dict[str, str], classes: tuple[LabelClass, ...]) -> Case:
-    where = f"{place.folder / TABLE} row {number}"
-    name, split = plain_name(row["id"].strip(), f"the id of {where}"), row["split"].strip()
-    if split not in SPLITS:
-        raise DataError(f"a split must be one of {', '.join(SPLITS)}: case {name} has {split!r} ({where}); correct it")
-    if not row["image"]:
-        raise DataError(f"every case needs an image: case {name} has none ({where}); add its path")
-    if split == "unannotated" and row["mask"]:
-        raise DataError(
-            f"the split unannotated has no masks: case {name} has one ({where}); clear it or change the split"
-        )
-    if split != "unannotated" and not row["mask"]:
-        raise DataError(
-            f"every case of {split} needs a mask: case {name} has none ({where}); add it or make the split unannotated"
-        )
-    return Case(
-        id=name,
-        image=place.path(row["image"], f"the image of case {name} in {TABLE}"),
-        mask=place.path(row["mask"], f"the mask of case {name} in {TABLE}") if row["mask"] else None,
-        group=unicodedata.normalize("NFC", row["group"]).strip() or name,  # one patient, however a blank stands there
-        split=split,
-        prompt=row["prompt"],
-        attributes={
-            key: _number(row[key], key, name) for key in row if key not in (*COLUMNS, KNOWN) and row[key].strip()
-        },
-        classes=classes,
-        known=place.path(row[KNOWN], f"the mask of known pixels of case {name} in {TABLE}") if row.get(KNOWN) else None,
-    )
-
-
-def _number(cell: str, column: str, case: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(
-            f"an attribute must be a number: case {case} has {column} {cell!r}; correct it or clear the cell"
-        )
-    return value
 
 
 def _check_files(case: Case, table: Path) -> None:
@@ -254,25 +215,10 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> None:
 
     Attributes become columns in the order in which they first appear; what a case lacks stays empty.
     """
-    attributes = list(dict.fromkeys(name for case in cases for name in case.attributes))
-    rows = [
-        {
-            "id": case.id,
-            "image": case.image.relative_to(folder).as_posix(),
-            "mask": case.mask.relative_to(folder).as_posix() if case.mask else "",
-            "group": case.group,
-            "split": case.split,
-            "prompt": case.prompt,
-            **({KNOWN: case.known.relative_to(folder).as_posix()} if case.known else {}),
-            **{name: repr(float(value)) for name, value in case.attributes.items()},
-        }
-        for case in cases
-    ]
-    known = (KNOWN,) if any(case.known for case in cases) else ()
     if cases and cases[0].classes:
         classes = {each.name: each.values for each in cases[0].classes}  # `write_json` would sort them
         write_text(folder / CLASSES, json.dumps(classes, ensure_ascii=False) + "\n")
-    write_csv(folder / TABLE, rows, (*COLUMNS, *known, *attributes))
+    write_csv(folder / TABLE, [row_of_case(case, folder) for case in cases], header_of(cases))
 
 
 @contextmanager

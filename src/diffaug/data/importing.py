@@ -15,7 +15,6 @@ from diffaug.data.classes import classes_from_words, labelling_of, read_source_c
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import counted, examine_cases, notices_of
 from diffaug.data.folder import (
-    SPLITS,
     Dataset,
     new_dataset,
     read_dataset,
@@ -28,6 +27,7 @@ from diffaug.data.preparing import Preparing, prepare_all
 from diffaug.data.sources import LAYOUTS
 from diffaug.data.sources.layout import ReadOptions, SourceRecords
 from diffaug.data.split import connected, split_by_group
+from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError
 from diffaug.layouts import EmptyMasks
 from diffaug.names import LONGEST, check_distinct, plain_name

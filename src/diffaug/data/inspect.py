@@ -6,21 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from diffaug.artifacts import PathLike, atomic_path, make_folder
+from diffaug.artifacts import PathLike, make_folder
 from diffaug.data.case import Case
 from diffaug.data.duplicates import duplicates_of_fingerprints
 from diffaug.data.examine import Finding, examine_cases, notices_of
-from diffaug.data.folder import SPLITS, Dataset
-from diffaug.data.images import Mask, Pixels
+from diffaug.data.folder import Dataset
 from diffaug.data.lesions import LARGE, SMALL
-from diffaug.data.split import shuffled
+from diffaug.data.sheet import sheet_path, write_contact_sheet
+from diffaug.data.table import SPLITS
 
-THUMBNAIL = 192  # px
-COLUMNS, ROWS = 8, 6
-OUTLINE = (64, 255, 64)
-SHEET = "contact-sheet.png"
 HEADER = ("split", "cases", "groups", "lesion area of the image", "<5 %", ">15 %", "lesions")
 
 
@@ -132,7 +127,7 @@ def inspect_dataset(data: Dataset, out: PathLike | None = None, progress: str = 
         (8, (((128, 128), 10),), ())
     """
     if out is not None:
-        make_folder(_sheet_path(Path(out)).parent)
+        make_folder(sheet_path(Path(out)).parent)
     findings = examine_cases(data.cases, progress)
     split_of = {case.id: case.split for case in data}
     pairs = duplicates_of_fingerprints({finding.case.id: finding.fingerprint for finding in findings})
@@ -168,62 +163,3 @@ def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
     shown = ", ".join(f"{first} = {second}" for first, second in pairs[:6])
     return f"{len(pairs)}{f' ({shown})' if shown else ''}"
-
-
-def write_contact_sheet(cases: Sequence[Case], out: Path) -> Path:
-    """Write thumbnails of up to 48 cases, drawn over all splits, with the outlines of their masks.
-
-    Args:
-        cases: Cases to draw from; the same cases are drawn every time.
-        out: A PNG file, or a folder for `contact-sheet.png`.
-
-    Returns:
-        The path of the sheet.
-
-    Raises:
-        ConfigError: `out` cannot be written.
-    """
-    path = _sheet_path(out)
-    make_folder(path.parent)
-    drawn = set(shuffled((case.id for case in cases), seed=0)[: COLUMNS * ROWS])
-    shown = [case for case in cases if case.id in drawn]
-    rows = -(-len(shown) // COLUMNS)
-    sheet = Image.new("RGB", (min(COLUMNS, len(shown)) * THUMBNAIL, rows * THUMBNAIL))
-    for index, case in enumerate(shown):
-        row, column = divmod(index, COLUMNS)
-        sheet.paste(_thumbnail(case), (column * THUMBNAIL, row * THUMBNAIL))
-    with atomic_path(path) as partial:
-        sheet.save(partial, format="PNG")
-    return path
-
-
-def _sheet_path(out: Path) -> Path:
-    return out if out.suffix.lower() == ".png" else out / SHEET
-
-
-def _thumbnail(case: Case) -> Image.Image:
-    """Return a square picture of a case, its mask outlined, its id in the corner."""
-    pixels = case.read_image()
-    small = _fit(Image.fromarray(pixels))
-    if case.mask is not None:
-        mask = np.asarray(_fit(Image.fromarray(case.read_mask().astype(np.uint8) * 255))) > 127
-        small = Image.fromarray(outlined(np.asarray(small), mask))
-    square = Image.new("RGB", (THUMBNAIL, THUMBNAIL))
-    square.paste(small, ((THUMBNAIL - small.width) // 2, (THUMBNAIL - small.height) // 2))
-    ImageDraw.Draw(square).text((4, 3), case.id, fill="white", stroke_width=1, stroke_fill="black", font_size=11)
-    return square
-
-
-def _fit(picture: Image.Image) -> Image.Image:
-    scale = THUMBNAIL / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
-
-
-def outlined(pixels: Pixels, mask: Mask) -> Pixels:
-    """Return a copy of the pixels, shape (H, W, 3), with the outer rim of the mask, shape (H, W), drawn in green."""
-    from scipy.ndimage import binary_dilation
-
-    drawn = np.array(pixels)
-    drawn[binary_dilation(mask) & ~mask] = OUTLINE
-    return drawn

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from diffaug.artifacts import PathLike, jsonl_text, read_jsonl, write_text
-from diffaug.data.case import NEGATIVE, Case, LabelClass
+from diffaug.data.case import LESION, NEGATIVE, PAINTED_NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
@@ -65,9 +65,7 @@ class Request:
     aim: str = ""  # the stratum it was drawn for, if any
     cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
     negative: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
-    example: OptionalName = (
-        ""  # case id; its largest lesion, moved onto the mask, is what sampling starts from, if anything
-    )
+    example: OptionalName = ""  # case id; sampling starts from its largest lesion, moved onto the mask, if anything
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -234,8 +232,8 @@ class SyntheticSet:
         SyntheticSet(synthetic/mine: 2 requests, 1 kept)
         >>> synthetic.case(synthetic["synth-00000"]).prompt
         'a small pale polyp'
-        >>> [(record["id"], record["decision"], record["score"]) for record in synthetic.table()]
-        [('synth-00000', 'kept', 0.75), ('synth-00001', 'stopped', 0.25)]
+        >>> [(record["id"], record["kind"], record["decision"]) for record in synthetic.table()]
+        [('synth-00000', 'lesion', 'kept'), ('synth-00001', 'lesion', 'stopped')]
     """
 
     folder: Path
@@ -275,11 +273,11 @@ class SyntheticSet:
             row: A row of this set, with an image.
             group: What must not be divided by a split; the background unless given.
         """
-        attributes = {NEGATIVE: 1.0} if row.lesion_free else {}
-        paths = self.folder / row.image, self.folder / row.mask
-        group = group or row.request.background
+        attributes, request = ({NEGATIVE: 1.0} if row.lesion_free else {}), row.request
+        paths, group = (self.folder / row.image, self.folder / row.mask), group or request.background
         known = self.folder / row.region if row.is_partly_known else None
-        return Case(row.id, *paths, group, "train", row.request.prompt, attributes, self.classes, known)
+        words = group, "train", request.prompt
+        return Case(row.id, *paths, *words, attributes, self.classes, known, request.negative)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one flat record a row, such as for `pandas.DataFrame(synthetic.table())`.
@@ -439,6 +437,7 @@ def _record_of(row: Row) -> dict[str, Any]:
     nested = ("request", "transform", "checks", "window", "removed", "scores", "look")
     return {
         **{name: value for name, value in {**request, **transform, **values}.items() if name not in nested},
+        "kind": PAINTED_NEGATIVE if request["negative"] else LESION,
         "findings": ", ".join(row.request.findings),
         "unknown_words": ", ".join(row.request.unknown_words),
         **dict(zip(("window_top", "window_left", "window_side"), row.window, strict=True)),

@@ -19,7 +19,7 @@ from diffaug.artifacts import PathLike
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case
 from diffaug.data.cells import draw_cells
-from diffaug.data.folder import SPLITS, Dataset, new_dataset, read_dataset, refuse_occupied, write_cases
+from diffaug.data.folder import Dataset, new_dataset, read_dataset, refuse_occupied, write_cases
 from diffaug.data.images import Mask, Pixels, write_png
 from diffaug.data.scene import (
     PALE,
@@ -34,6 +34,7 @@ from diffaug.data.scene import (
     smoothstep,
     step_towards,
 )
+from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError
 
 Kind = Literal["protruding", "small-protruding", "small-flat", "flat"]

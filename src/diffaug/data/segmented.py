@@ -16,8 +16,8 @@ from PIL import Image
 from diffaug.artifacts import atomic_path, digest_of_bytes, make_folder, storing, sync_tree, write_json
 from diffaug.compute.progress import tracked
 from diffaug.data.images import SUFFIXES, Label, Pixels, read_image, write_png
-from diffaug.data.inspect import outlined
 from diffaug.data.manifest import SUMMARY
+from diffaug.data.pictures import outlined
 from diffaug.errors import DataError
 
 Maps = NDArray[np.float32]  # (K, H, W), probabilities of K classes

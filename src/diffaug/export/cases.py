@@ -7,8 +7,9 @@ from typing import Any
 
 from diffaug.artifacts import digest_of_file
 from diffaug.data.case import LESION, Case, LabelClass
-from diffaug.data.folder import TABLE, Dataset, read_dataset
+from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, kept, read_manifest
+from diffaug.data.table import TABLE
 from diffaug.errors import ConfigError, DataError
 from diffaug.export.folds import MOST, Fold, divided, held_out
 from diffaug.study.provenance import check_provenance

@@ -1,6 +1,6 @@
 """Flat images/ and masks/, with a table: a data set in the folder format, so that every command reads it, too.
 
-cases.csv               id, image, mask, group, split, prompt, synthetic, negative
+cases.csv               id, image, mask, group, split, prompt, kind, synthetic, negative
 classes.json            the values of each class, where there are several
 known/                  masks of the pixels whose label is known, where not all are
 images/, masks/         masks of one class hold 0 and 255, others the values of their classes

@@ -3,24 +3,32 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from diffaug.config import UNET, Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.pipeline.jobs import ARMS, Job, is_painted
+from diffaug.pipeline.machine import Facts, Look
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
 
 log = logging.getLogger(__name__)
 
-# Milliseconds of one core, from the run of runs/kvasir.sh in docs/results.md (two AVX-512 cores); a rough guide.
-TRAIN_PAINTER, TRAIN_VALIDATOR, AUGMENT_SEGMENTER, TRAIN_SEGMENTER = 34.0, 12.0, 1.5, 10.0  # per row of a batch
-TRAIN_ENCODER = 32.0  # the same of efficientnet-lite0 with its decoder, and so of any network whose cost is unknown
-PAINT_STEP, PREPARE, FINISH = 12.0, 90.0, 90.0  # per request
-KEPT_MB = 0.25  # a kept case of 352 x 352 as PNG
-MODEL_MB = 75.0
-ALL = 500  # training cases of a data set that is not looked at
+SEGMENTER, ENCODER = 10.0, 32.0  # ms of a training step of `unet` and of other networks at 128 px, for each row
+# What else a stage does, in painter's rows, as measured on phantoms; decision 112 says how far off the sums are.
+VALIDATOR = 0.1  # a training step of a validator, for each row
+WINDOW = 1.3  # a window that a validator learns from: cut, encoded, noised and denoised
+LOOK = 24 / 3  # an annotated case that chooses the checkpoint, each time it is looked at: 24 windows without gradient
+CALIBRATE = 8.0  # a sample that is painted to calibrate, and shown to the critic
+LEARN = 8.0  # an annotated image: read, its rules, its windows and its views for the critic
+REQUEST = 8.0  # a request: drawn, laid out, painted, decoded, blended and checked
+WRITE = 30.0  # a megapixel of a kept case: blended, written and read back
+AUGMENT, TEST = 0.05, 0.4  # an image of a study, augmented or tested, in rows of its own network
+LOADED = 0.15  # minutes until a stage works: imports, networks, and images that are checked
+REQUESTED = 2.0  # requests for a kept lesion case
+FEW = 2  # lesions of an image, up to which a case gets one
+MODEL_MB, RUN_MB = 65.0, 20.0  # a model folder; the weights and predictions of a trained network
 
 
 @dataclass(frozen=True)
@@ -28,54 +36,102 @@ class Estimate:
     """What a stage or a run will take, roughly.
 
     Attributes:
-        minutes: On two cores.
+        minutes: On this machine where it was timed, else on two cores.
         megabytes: On disk.
         draws: Of a whole run: the number of draws that its budget allows.
+        work: What is done, in a sentence.
     """
 
     minutes: float
     megabytes: float
     draws: int | None = None
+    work: str = ""
 
-    def as_dict(self) -> dict[str, float]:
-        """Return the numbers that are known."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is known as JSON values."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig) -> Estimate:
+def estimate(config: Config | FitConfig | GenerateConfig | StudyConfig, look: Look | None = None) -> Estimate:
     """Estimate what a stage or a whole run will take. The codec counts as shipped: it is not trained."""
+    look = look or Look()
     if isinstance(config, FitConfig):
-        d, v = config.denoiser, config.validator
-        ms = d.iterations * d.batch_size * TRAIN_PAINTER + v.folds * v.iterations * v.batch_size * TRAIN_VALIDATOR
-        return Estimate(round(ms / 2 / 60_000 + 2, 1), 3 * MODEL_MB)
+        return _estimate_fit(config, look)
     if isinstance(config, GenerateConfig):
-        requests = 1.5 * config.count * (1 + config.negatives)
-        ms = requests * (PREPARE + FINISH + 10 * PAINT_STEP)
-        return Estimate(round(ms / config.workers / 60_000, 1), round(requests * KEPT_MB, 1))
+        return _estimate_painting(config, look)
     if isinstance(config, StudyConfig):
-        runs = len(config.arms or ARMS) * config.seeds
-        row = TRAIN_SEGMENTER * config.widths[0] / 48 if config.network == UNET else TRAIN_ENCODER
-        row = AUGMENT_SEGMENTER + row * (config.size / 128) ** 2
-        ms = runs * config.iterations * config.batch_size * row
-        return Estimate(round(ms / config.workers / 60_000, 1), 10.0 * runs)
-    return _estimate_run(config)
+        return _estimate_study(config, look)
+    return _estimate_run(config, look)
 
 
-def _estimate_run(config: Config) -> Estimate:
+def _estimate_fit(config: FitConfig, look: Look) -> Estimate:
+    from diffaug.training.loop import LOOKS
+
+    d, v, cases = config.denoiser, config.validator, look.facts.train
+    held_out = max(2, cases // 10) if cases >= 20 else 0
+    rows = d.iterations * d.batch_size + min(LOOKS, d.iterations) * held_out * LOOK
+    rows += v.folds * v.iterations * v.batch_size * VALIDATOR + cases * v.windows_per_case * WINDOW
+    rows += v.trajectories * CALIBRATE + (cases + look.facts.unannotated) * LEARN
+    work = (
+        f"{d.iterations} painter iterations of {d.batch_size} windows, {v.folds} validators of {v.iterations} "
+        f"iterations of {v.batch_size}, {v.trajectories} samples to calibrate"
+    )
+    return Estimate(_minutes_of(rows * look.row), MODEL_MB, work=work)
+
+
+def _estimate_painting(config: GenerateConfig, look: Look) -> Estimate:
+    facts, lesions = look.facts, round(REQUESTED * config.count)
+    negatives = round(lesions * config.negatives)
+    each = config.lesions_per_case or (1 if facts.lesions <= FEW else min(16, round(facts.lesions)))
+    requests = lesions * each + negatives
+    kept = config.count + negatives
+    rows = requests * REQUEST + kept * facts.megapixels * WRITE
+    work = f"{config.count} lesion cases, and some {negatives} negatives beside them, of about {requests} requests"
+    work += f", by {config.workers} processes" if config.workers > 1 else ""
+    megabytes = kept * facts.megabytes + requests * 0.02  # previews and rows
+    return Estimate(_minutes_of(rows * look.row_of_thread / config.workers), round(megabytes, 1), work=work)
+
+
+def _estimate_study(config: StudyConfig, look: Look) -> Estimate:
+    arms = config.arms or ARMS
+    runs = len(arms) * config.seeds
+    row = look.segmenter
+    if row is None:
+        row = SEGMENTER * config.widths[0] / 48 if config.network == UNET else ENCODER
+        row *= (config.size / 128) ** 2
+    images = config.iterations * config.batch_size * (1 + AUGMENT) + look.facts.tested * TEST
+    work = (
+        f"{len(arms)} arms x {config.seeds} seeds: {runs} trainings of {config.iterations} iterations of "
+        f"{config.batch_size} images, {config.workers} at a time, each tested on {look.facts.tested} images"
+    )
+    rounds = math.ceil(runs / config.workers)  # the last round may leave processes idle
+    return Estimate(_minutes_of(rounds * images * row), RUN_MB * runs, work=work)
+
+
+def _minutes_of(milliseconds: float) -> float:
+    return round(milliseconds / 60_000 + LOADED, 1)
+
+
+def _estimate_run(config: Config, look: Look) -> Estimate:
     data = config.data
-    train = data.phantoms[0] if data.source == "phantom" else ALL
+    if data.source == "phantom":
+        size, counts = data.phantom_size, data.phantoms
+        look = replace(look, facts=Facts(counts[0], counts[3], counts[2], size, size, megabytes=2e-6 * size**2))
     parts = []
     for annotated in data.annotated:
-        count = math.ceil(data.painted_per_real * (train if isinstance(annotated, str) else annotated))
-        painting = config.generate.model_copy(update={"count": count})
-        parts += [estimate(config.fit), estimate(painting), estimate(config.study)]
+        number = look.facts.train if isinstance(annotated, str) else annotated
+        painting = config.generate.model_copy(update={"count": math.ceil(data.painted_per_real * number)})
+        here = replace(look, facts=replace(look.facts, train=number))
+        parts += [estimate(part, here) for part in (config.fit, painting, config.study)]
     folds, draws = max(1, data.folds), len(data.draws)
     minutes, megabytes = (
         folds * sum(values) for values in zip(*((p.minutes, p.megabytes) for p in parts), strict=True)
     )
     if config.budget is not None:
         draws = min(draws, max(1, int(config.budget / minutes)))
-    return Estimate(round(draws * minutes, 1), round(draws * megabytes, 1), draws)
+    numbers = ", ".join(map(str, data.annotated))
+    work = f"fit, painting and study with {numbers} annotated cases, {draws} draws, {folds} folds each"
+    return Estimate(round(draws * minutes, 1), round(draws * megabytes, 1), draws, work)
 
 
 def within_budget(jobs: Sequence[Job], records: "Records") -> list[Job]:

@@ -4,6 +4,7 @@ Inputs are read and refused (`inputs`), runs are planned (here) and completed (`
 records become tables (`tables`).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.manifest import accepted
 from diffaug.data.split import folds_by_group
+from diffaug.presets import DEFAULT, settings_of
 from diffaug.reading import read_kept
 from diffaug.runfolder import Contents, claim, held, holds, read_contents
 from diffaug.study import choose
@@ -200,9 +202,10 @@ class Plan:
 def run_study(
     data: PathLike,
     out: PathLike,
-    synthetic: Sequence[PathLike],
-    config: StudyConfig,
+    synthetic: PathLike | Sequence[PathLike] = (),
+    config: StudyConfig | None = None,
     *,
+    preset: str = DEFAULT,
     seed: int = 0,
     test: str | Sequence[str] = "test",
     device: str = "cpu",
@@ -222,8 +225,9 @@ def run_study(
     Args:
         data: Data set whose annotated `train` cases every arm sees.
         out: Study folder.
-        synthetic: Finished synthetic sets, made from these training cases alone.
-        config: Arms, seeds, schedule; without arms, those that the inputs allow.
+        synthetic: A finished synthetic set, or several, made from these training cases alone.
+        config: Arms, seeds, schedule; without arms, those that the inputs allow. None takes the preset's.
+        preset: default, demo (minutes, on phantoms), or smoke (shows only that it runs).
         seed: First of the `config.seeds` seeds.
         test: What is tested on: splits of `data`, or folders of other data sets (their `test`, or all they have
             annotated where that is empty).
@@ -236,23 +240,23 @@ def run_study(
         The summary, as written.
 
     Raises:
-        ConfigError: An unknown arm, the device is not there, `out` holds something else, or another process works in
-            it.
+        ConfigError: An unknown arm or preset, or settings beside a preset; the device is not there, `out` holds
+            something else, or another process works in it.
         StudyError: The comparison would not be honest or cannot be run, or a run failed.
         DataError: A file breaks a rule of the folder format.
         WorkerError: A worker was killed, or the script that calls this starts workers without a guard.
         StorageError: The disk is full, or a file cannot be written.
 
     Example:
-        >>> config = diffaug.StudyConfig()
-        >>> diffaug.run_study("data/mine", "studies/mine", ["synthetic/mine"], config)  # doctest: +SKIP
+        >>> diffaug.run_study("data/mine", "studies/mine", "synthetic/mine", preset="demo")  # doctest: +SKIP
     """
     from diffaug.compute.devices import device_of
     from diffaug.study.architectures import check_name, check_network
 
     check_guard()
     data, out, oracle = Path(data), Path(out), None if oracle is None else Path(oracle)
-    sets = [Path(folder) for folder in synthetic]
+    config = settings_of(config, preset, lambda chosen: chosen.study)
+    sets = [Path(folder) for folder in ([synthetic] if isinstance(synthetic, str | os.PathLike) else synthetic)]
     device = str(device_of(device))
     check_name(config.network)
     config = config.model_copy(update={"arms": ("real",)}) if folds else config

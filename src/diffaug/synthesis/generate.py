@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
 from diffaug.conditioning.rules import LearnedRules, read_rules
 from diffaug.config import GenerateConfig
+from diffaug.data.case import Case
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
 from diffaug.data.manifest import (
@@ -31,8 +32,9 @@ from diffaug.data.manifest import (
 )
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
+from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import load_critic
-from diffaug.runfolder import claimed
+from diffaug.runfolder import claimed, holds
 from diffaug.synthesis.obedience import Acted, acted, line_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
 from diffaug.synthesis.shards import ROWS, generate_shard, seconds_of, shard_folder, thresholds_of, workshop_of
@@ -94,12 +96,24 @@ class GenerateSummary:
         return {**values.pop("funnel"), **values, "notices": list(self.notices)}
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A checked call: what is made, where, by how many workers, and what was said before work started."""
+
+    plan: Plan
+    out: Path
+    workers: int
+    notices: tuple[str, ...]
+    learned: LearnedRules
+
+
 def generate(
     model: PathLike,
     data: PathLike,
     out: PathLike,
-    config: GenerateConfig,
+    config: GenerateConfig | None = None,
     *,
+    preset: str = DEFAULT,
     seed: int = 0,
     workers: int = 1,
     device: str = "cpu",
@@ -112,7 +126,8 @@ def generate(
         model: A finished model folder.
         data: The data set it was fitted on.
         out: The synthetic set to make.
-        config: What to paint, and how much.
+        config: What to paint, and how much; None takes the preset's.
+        preset: default, demo (minutes, on phantoms), or smoke (shows only that it runs).
         seed: Base seed of the requests.
         workers: Processes, one thread each. With several, a script needs `if __name__ == "__main__":` around its calls,
             since each worker imports the script.
@@ -123,7 +138,8 @@ def generate(
 
     Raises:
         ModelError: The model is unfinished or altered, was fitted on other cases, or keeps too little.
-        ConfigError: `out` holds a set with other settings, another process works in it, or the device is not there.
+        ConfigError: `out` holds a set with other settings, another process works in it, the device is not there, there
+            is no such preset, or settings are given beside one.
         FindingsError: The domain is unknown, or the findings break a rule.
         PlacementError: No mask fits on any background.
         StudyError: The baseline is not of these training cases out of fold.
@@ -134,9 +150,59 @@ def generate(
         >>> config = diffaug.GenerateConfig(count=200)
         >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
+    settings = settings_of(config, preset, lambda chosen: chosen.generate)
+    shards = _painted(_checked(Path(model), Path(data), Path(out), settings, seed, workers, device))
+    while True:
+        try:
+            next(shards)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return] # the summary that `_painted` returns
+
+
+def generate_cases(
+    model: PathLike,
+    data: PathLike,
+    out: PathLike,
+    config: GenerateConfig | None = None,
+    *,
+    preset: str = DEFAULT,
+    seed: int = 0,
+    workers: int = 1,
+    device: str = "cpu",
+) -> Iterator[Case]:
+    """Do what `generate` does, and yield every kept case, negatives too, as soon as its shard is on the disk.
+
+    The set is finished when the last case has been taken. Whoever stops earlier leaves a set that the same call, or
+    `generate`, continues. Inputs are checked when this is called, before the first case is asked for.
+
+    Args:
+        model: As of `generate`.
+        data: As of `generate`.
+        out: As of `generate`.
+        config: As of `generate`.
+        preset: As of `generate`.
+        seed: As of `generate`.
+        workers: As of `generate`.
+        device: As of `generate`.
+
+    Raises:
+        DiffaugError: Whatever `generate` raises.
+
+    Example:
+        >>> cases = diffaug.generate_cases("models/mine", "data/mine", "synthetic/mine")  # doctest: +SKIP
+        >>> next(cases).show()  # doctest: +SKIP
+    """
+    settings = settings_of(config, preset, lambda chosen: chosen.generate)
+    run = _checked(Path(model), Path(data), Path(out), settings, seed, workers, device)
+    dataset = read_dataset(run.plan.data)
+    return (case for rows in _painted(run) for case in _cases_of(run.out, rows, dataset))
+
+
+def _checked(model: Path, data: Path, out: Path, config: GenerateConfig, seed: int, workers: int, device: str) -> _Run:
+    """Check all that can be told before work starts, and log what a user should know."""
     check_guard()
-    model, data, out = Path(model), Path(data), Path(out)
     plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
+    holds(out, plan.contents())
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
         dataset = read_dataset(data)
         train, others = [case for case in dataset.split("train") if case.mask], backgrounds_of(config, dataset)
@@ -144,9 +210,20 @@ def generate(
     notices = notices_of_gate(plan)
     for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
-    with claimed(out, plan.contents()):
+    return _Run(plan, out, workers, tuple(notices), learned)
+
+
+def _painted(run: _Run) -> Generator[list[Row], None, GenerateSummary]:
+    """Complete the shards, yield the kept rows of each, write the set, and return its summary."""
+    with claimed(run.out, run.plan.contents()):
         try:
-            return _written(plan, out, workers, notices, learned)
+            folders, rows, found = list[Path](), list[Row](), Counter[str]()
+            for shard in _complete(run.plan, run.out, run.workers):
+                folders.append(shard_folder(run.out, shard))
+                made = _mark_surplus(read_rows(folders[-1] / ROWS), run.plan.quotas(), found)
+                rows += made
+                yield kept(made)
+            return _written(run, folders, rows)
         finally:
             workshop_of.cache_clear()  # the model leaves memory with its last shard
 
@@ -160,20 +237,19 @@ def notices_of_gate(plan: Plan) -> list[str]:
     return [*gate.notices(), *(critic.notices() if critic else [])]
 
 
-def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str], learned: LearnedRules) -> GenerateSummary:
-    """Complete the shards, write the set, and return its summary."""
-    folders = [shard_folder(out, shard) for shard in _complete(plan, out, workers)]
-    rows = _mark_surplus([row for folder in folders for row in read_rows(folder / ROWS)], plan.quotas())
+def _written(run: _Run, folders: Sequence[Path], rows: Sequence[Row]) -> GenerateSummary:
+    """Write the set of some completed shards, and return its summary."""
+    plan, out, learned = run.plan, run.out, run.learned
     for extra in (out / "shards").iterdir():
         if extra.is_dir() and extra not in folders:
             shutil.rmtree(extra)  # made ahead by another worker, and not needed
 
     write_rows(out / MANIFEST, rows)
-    _write_cases(out, rows, read_dataset(plan.data))
+    write_cases(out, _cases_of(out, kept(rows), read_dataset(plan.data)))
     write_seen(out, read_seen(plan.model))
     write_json(out / PROVENANCE, provenance_of(plan))
     write_sheet(out, rows)
-    summary = _summary(plan, rows, sum(seconds_of(folder) or 0.0 for folder in folders), notices)
+    summary = _summary(plan, rows, sum(seconds_of(folder) or 0.0 for folder in folders), run.notices)
     library = check_config(plan.config)
     findings = acted(rows, library, out, learned.rules)
     if findings or not is_generic(plan.config):
@@ -183,10 +259,10 @@ def _written(plan: Plan, out: Path, workers: int, notices: Sequence[str], learne
     return summary
 
 
-def _write_cases(out: Path, rows: Sequence[Row], dataset: Dataset) -> None:
-    """Write the table of the kept cases, each in the group of its background."""
+def _cases_of(out: Path, rows: Sequence[Row], dataset: Dataset) -> list[Case]:
+    """Return kept rows as cases, each in the group of its background."""
     made = SyntheticSet(out, tuple(rows), dataset.cases[0].classes)
-    write_cases(out, [made.case(row, group=dataset[row.request.background].group) for row in kept(rows)])
+    return [made.case(row, group=dataset[row.request.background].group) for row in rows]
 
 
 def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[str]) -> GenerateSummary:
@@ -209,8 +285,8 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
     )
 
 
-def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
-    """Complete shards in order until enough cases are kept; return their numbers.
+def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
+    """Complete shards in order until enough cases are kept; yield the number of each.
 
     With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
     which little is kept get more of them.
@@ -222,7 +298,6 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
     asked = 1 + plan.config.negatives  # requests for one lesion
     most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
     found, made = Counter[str](), Counter[str]()
-    shards: list[int] = []
 
     def stratum_of(shard: int) -> str:
         return budget.stratum_of(shard) if budget else ""
@@ -249,14 +324,19 @@ def _complete(plan: Plan, out: Path, workers: int) -> list[int]:
                     ahead[number] = pool.submit(generate_shard, plan, out, number)
             found[name] += pool.result(ahead.pop(shard))
             made[name] += 1
-            shards.append(shard)
             show(sum(min(found[name], quota) for name, quota in wanted.items()))
-    return shards
+            yield shard
 
 
-def _mark_surplus(rows: Sequence[Row], quotas: Mapping[str, int]) -> list[Row]:
-    """Mark what was kept beyond the wanted count, in all or of a stratum, so that `--count N` means N."""
-    found, marked = Counter[str](), []
+def _mark_surplus(rows: Sequence[Row], quotas: Mapping[str, int], found: Counter[str]) -> list[Row]:
+    """Mark what was kept beyond the wanted count, in all or of a stratum, so that `--count N` means N.
+
+    Args:
+        rows: Of the next shard.
+        quotas: The wanted count by stratum.
+        found: What was kept in the shards before; it is counted further.
+    """
+    marked = []
     for row in rows:
         name = row.request.aim
         if row.decision == "kept" and not row.request.negative:

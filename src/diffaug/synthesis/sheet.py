@@ -5,17 +5,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from diffaug.artifacts import atomic_path
-from diffaug.data.images import Mask, Pixels, read_image, read_label
-from diffaug.data.inspect import outlined
+from diffaug.data.case import masks_from_label
+from diffaug.data.folder import read_classes
+from diffaug.data.images import Mask, read_image, read_label
 from diffaug.data.manifest import Row, kept
+from diffaug.data.pictures import GAP, LINE, picture_of, tile
 
 SHEET = "contact_sheet.png"
 KEPT, REFUSED = 24, 12  # pictures of each kind at most
-SIDE, CAPTION, COLUMNS = 240, 34, 6  # px of a picture, px under it, pictures in a row: an even number
+SIDE, COLUMNS = 240, 6  # px of a picture, pictures in a row: an even number
+WIDE, TALL = SIDE + GAP, SIDE + 2 * LINE + GAP  # px of a tile
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -45,10 +47,10 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
     refused = [row for row in rows if row.preview and not row.request.negative][:REFUSED]
     tiles: list[Image.Image | None] = [tile for row in shown for tile in _kept_tiles(out, row)]
     tiles += [None] * (-len(tiles) % COLUMNS) + [_refused_tile(out, row) for row in refused]
-    page = Image.new("RGB", (COLUMNS * SIDE, max(1, -(-len(tiles) // COLUMNS)) * (SIDE + CAPTION)), "white")
-    for place, tile in enumerate(tiles):
-        if tile is not None:
-            page.paste(tile, (place % COLUMNS * SIDE, place // COLUMNS * (SIDE + CAPTION)))
+    page = Image.new("RGB", (COLUMNS * WIDE, max(1, -(-len(tiles) // COLUMNS)) * TALL), "white")
+    for place, each in enumerate(tiles):
+        if each is not None:
+            page.paste(each, (place % COLUMNS * WIDE, place // COLUMNS * TALL))
     path = out / SHEET
     with atomic_path(path) as partial:
         page.save(partial, format="PNG")
@@ -56,31 +58,24 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
 
 
 def _kept_tiles(out: Path, row: Row) -> list[Image.Image]:
-    image, mask = read_image(out / row.image), read_label(out / row.mask) > 0
-    return [_tile(image, None, f"{row.id}\n{row.request.placement}"), _tile(image, mask, scores_of(row))]
+    image, mask = read_image(out / row.image), _masks_of(out, row.mask)
+    plain, drawn = picture_of(image, None, SIDE), picture_of(image, mask, SIDE)
+    return [tile(plain, [row.id, row.request.placement], SIDE), tile(drawn, scores_of(row), SIDE)]
 
 
 def _refused_tile(out: Path, row: Row) -> Image.Image:
-    image, mask = read_image(out / row.preview), read_label(out / row.preview_mask) > 0
-    return _tile(image, mask, f"{row.decision}: {row.id}\n{scores_of(row, ', ')}")
+    image, mask = read_image(out / row.preview), _masks_of(out, row.preview_mask)
+    lines = [f"{row.decision}: {row.id}", ", ".join(scores_of(row))]
+    return tile(picture_of(image, mask, SIDE), lines, SIDE)
 
 
-def scores_of(row: Row, between: str = "\n") -> str:
-    """Return in words what the gates found."""
-    parts = [f"agreement {row.score:.2f}" if row.score is not None else "no gate"]
-    parts += [f"looks painted {1 - row.look.score:.2f}"] if row.look else []
-    return between.join(parts)
+def _masks_of(out: Path, name: str) -> Mask:
+    """Return the mask of each class of a label of the set."""
+    label, classes = read_label(out / name), read_classes(out)
+    return masks_from_label(label, classes) if classes else label > 0
 
 
-def _tile(image: Pixels, mask: Mask | None, text: str) -> Image.Image:
-    """Return a picture at the side of all, its mask outlined, and a text under it."""
-    scale = SIDE / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
-    if mask is not None:
-        inside = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
-        small = outlined(small, inside)
-    tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
-    tile.paste(Image.fromarray(small), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
-    ImageDraw.Draw(tile).multiline_text((4, SIDE + 2), text, fill="black", font_size=12, spacing=2)
-    return tile
+def scores_of(row: Row) -> list[str]:
+    """Return in words what the gates found, one or two lines."""
+    found = [f"agreement {row.score:.2f}" if row.score is not None else "no gate"]
+    return [*found, *([f"looks painted {1 - row.look.score:.2f}"] if row.look else [])]

@@ -9,7 +9,7 @@ from diffaug.painting.engine import Painted
 from diffaug.painting.layout import Layout
 from diffaug.painting.looks import origins_of, views_in
 from diffaug.painting.painter import Painter
-from diffaug.realism.critic import FOLDS, Critic, Seen, fit_critic
+from diffaug.realism.critic import FEWEST, FOLDS, Critic, Seen, fit_critic
 from diffaug.training.windows import Annotated
 
 LEAST_FOLDS = 3  # with two of them left out, one has to be left
@@ -35,6 +35,22 @@ def train_critic(
     folds = folds_by_group(groups, count, seed)
     real = [Seen(views_in(case.image, lesion), (case.case.id,)) for case in cases for lesion in case.lesions]
     return fit_critic(real, painted_lesions(painter, samples), folds, alpha)
+
+
+def why_no_critic(cases: Sequence[Annotated], painted: int) -> str:
+    """Return why `train_critic` had too little to learn from.
+
+    Args:
+        cases: The annotated training cases.
+        painted: Number of samples that could be painted to the end.
+    """
+    groups, real = len({case.case.group for case in cases}), sum(len(case.lesions) for case in cases)
+    if groups < LEAST_FOLDS:
+        return f"the annotated cases form {groups} groups, such as patients, and it needs {LEAST_FOLDS}"
+    return (
+        f"it learns from parts of the {real} real and {painted} painted lesions of the fit, and needs {FEWEST} of each "
+        "in every part; annotate more, or fit with a larger --validator.trajectories"
+    )
 
 
 def painted_lesions(painter: Painter, samples: Iterable[Sample]) -> list[Seen]:

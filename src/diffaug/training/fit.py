@@ -30,6 +30,7 @@ from diffaug.models.checkpoints import Checkpoint, read_words, seal, verify, wri
 from diffaug.models.sampling import write_sampler
 from diffaug.painting.painter import Painter, guided
 from diffaug.painting.window import CONTEXT
+from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import Measured
 from diffaug.runfolder import Contents, claim, held, holds
 from diffaug.training.codec import Fidelity, measure_codec, train_codec
@@ -57,7 +58,8 @@ class FitSummary:
         codec: What the codec keeps of the images.
         notices: What a user should know, a line each.
         painter: Which weights of the painter were kept; None where no cases chose them.
-        realism: What the critic of realism measured; None where there are too few lesions for one.
+        realism: What the critic of realism measured; None where there is none.
+        no_critic: Why there is no critic; empty where there is one.
         scores: Agreement of the validators with each real lesion that they have not seen, by size bin and step.
         seconds: Of each stage.
     """
@@ -71,6 +73,7 @@ class FitSummary:
     realism: Measured | None
     scores: Mapping[str, Mapping[str, list[float]]]
     seconds: Mapping[str, float]
+    no_critic: str = ""
 
     @staticmethod
     def read(model: Path) -> "FitSummary":
@@ -126,8 +129,9 @@ class _Fit:
 def fit(
     data: PathLike,
     model: PathLike,
-    config: FitConfig,
+    config: FitConfig | None = None,
     *,
+    preset: str = DEFAULT,
     base: PathLike | None = SHIPPED,
     seed: int = 0,
     device: str = "cpu",
@@ -141,27 +145,31 @@ def fit(
     Args:
         data: A data set folder.
         model: The folder to make.
-        config: Architecture and schedules; the architecture is the base's where there is one.
+        config: Architecture and schedules; the architecture is the base's where there is one. None takes the preset's.
+        preset: default, demo (minutes, on phantoms), smoke (shows only that it runs), or stable-diffusion.
         base: A model folder to start from, a Stable Diffusion inpainting checkpoint by path or hub name, or None to
             train every part from scratch.
         seed: Seeds every stage.
         device: Where to compute: cpu, cuda, cuda:N or auto.
         painting: What will be asked for: the gate's looks on the way are calibrated on such requests. None is what
-            `generate` asks for by default.
+            `generate` asks for with the same preset.
 
     Returns:
         What was measured; None in every process but the first, where several train together.
 
     Raises:
-        ConfigError: Low-rank updates of something else than Stable Diffusion, or none of it; the device is not there; a
-            batch has fewer rows than there are processes; `model` was made with other settings, or is in use.
+        ConfigError: Settings and a preset are given, or there is no such preset; low-rank updates of something else
+            than Stable Diffusion, or none of it; the device is not there; a batch has fewer rows than there are
+            processes; `model` was made with other settings, or is in use.
         DataError: A case breaks a rule, or there are too few annotated ones.
         ModelError: The base is unsuitable, or a finished model was altered.
 
     Example:
-        >>> diffaug.fit("data/mine", "models/mine", diffaug.FitConfig())  # doctest: +SKIP
+        >>> diffaug.fit("data/mine", "models/mine", preset="demo")  # doctest: +SKIP
     """
     data, model = Path(data), Path(model)
+    config = settings_of(config, preset, lambda chosen: chosen.fit)
+    painting = settings_of(painting, DEFAULT if painting else preset, lambda chosen: chosen.generate)
     place, process = device_of(device), this_process()
     check_batch(config.denoiser.batch_size, process)
     check_domain(config.domain)
@@ -171,7 +179,7 @@ def fit(
     check_count(len(annotated), data, {split: len(dataset.annotated(split)) for split in ("val", "test")})
     check_known(annotated, data)
     names = dataset.class_names
-    job = _Fit(data, model, config, start, seed, place, painting or GenerateConfig(), annotated, unannotated, names)
+    job = _Fit(data, model, config, start, seed, place, painting, annotated, unannotated, names)
     contents = job.contents()
     if is_finished(model, contents):
         return FitSummary.read(model) if process.leads else None
@@ -234,10 +242,11 @@ def _fitted(
     # before, and teach a critic.
     first = first_calibration(model, config, scores, folds, max(1, painter.classes))
     made = Painter(painter, config.sampler, first, networks, job.painting.slots, rules=learned.rules)
-    calibration, critic = write_gates(model, made, cases, config.validator.trajectories, job.painting, seed)
+    gates = write_gates(model, made, cases, config.validator.trajectories, job.painting, seed)
     clock.note("trajectories")
 
     is_soft = fidelity.psnr_db < LEAST_PSNR and not painter.trains_codec
+    calibration, critic = gates.calibration, gates.critic
     told = [*calibration.notices(), *(critic.notices() if critic else [])]
     notices = [
         learned.line(),
@@ -254,6 +263,7 @@ def _fitted(
         notices=(*notices, *([SOFT] if is_soft else [])),
         painter=chosen_checkpoint(job.training / "painter.log.jsonl"),
         realism=critic.measured if critic else None,
+        no_critic=gates.no_critic,
         scores={name: {str(step): values for step, values in found.items()} for name, found in scores.items()},
         seconds={name: round(value, 1) for name, value in clock.seconds.items()},
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from diffaug.painting.clearing import Remover
 from diffaug.painting.painter import Painter, painter_digest
 from diffaug.painting.requests import LayoutMaker, paint_requests
 from diffaug.realism.critic import Critic
-from diffaug.training.critic import Sample, train_critic
+from diffaug.training.critic import Sample, train_critic, why_no_critic
 from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import BINS, Calibration, Trajectory, calibrate, check_steps
 from diffaug.validator.gate import Gate
@@ -50,9 +51,24 @@ def first_calibration(
     ).over_floor()
 
 
+@dataclass(frozen=True)
+class Gates:
+    """What decides on painted samples.
+
+    Attributes:
+        calibration: Thresholds, those before the end included.
+        critic: Tells painted lesions from real ones; None where there is too little to learn from.
+        no_critic: Why there is none.
+    """
+
+    calibration: Calibration
+    critic: Critic | None
+    no_critic: str
+
+
 def write_gates(
     model: Path, painter: Painter, cases: Sequence[Annotated], count: int, config: GenerateConfig, seed: int
-) -> tuple[Calibration, Critic | None]:
+) -> Gates:
     """Write a painter's calibration with thresholds before the end, and its critic, from samples painted to the end.
 
     Neither knows a painted sample where nothing can be painted; then there is no critic.
@@ -84,7 +100,7 @@ def write_gates(
     calibration.save(model / "calibration.json")
     if critic is not None:
         critic.save(model)
-    return calibration, critic
+    return Gates(calibration, critic, "" if critic else why_no_critic(cases, len(scores)))
 
 
 def painted_samples(

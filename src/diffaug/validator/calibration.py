@@ -198,9 +198,11 @@ class Calibration:
         for name, members in self.groups.items():
             if members != (name,) and total >= least:
                 others = _listed(f"{self.counts.get(member, 0)} {member}" for member in members if member != name)
+                count = self.counts.get(name, 0)
+                words = ("lesion is", "it shares") if count == 1 else ("lesions are", "they share")
                 notices.append(
-                    f"only {self.counts.get(name, 0)} {name} lesions are annotated ({least} are needed): they share a "
-                    f"threshold with the {others} ones"
+                    f"only {count} {name} {words[0]} annotated ({least} are needed): {words[1]} a threshold with the "
+                    f"{others} ones"
                 )
         low = [name for name in BINS if total >= least and self.threshold(name, self.steps) < WEAK]
         if low:
@@ -217,8 +219,8 @@ class Calibration:
                 )
         if self.trajectories and not self.stop_groups:
             notices.append(
-                f"no sample is stopped early: {len(self.trajectories)} painted trajectories are too few to calibrate "
-                "it; fit with a larger --validator.trajectories"
+                f"no sample is stopped early: {len(self.trajectories)} samples that were painted to the end are too "
+                "few to set limits for it; fit with a larger --validator.trajectories"
             )
         return notices
 

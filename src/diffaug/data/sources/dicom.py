@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffaug.data.folder import SPLITS
 from diffaug.data.sources.folder import divided_split
 from diffaug.data.sources.layout import Drawing, Record, Scan, SourceRecords, Values
 from diffaug.data.sources.pairing import Pair, find_pairs, has_image_suffix, in_natural_order
+from diffaug.data.table import SPLITS
 from diffaug.errors import DataError
 
 SUFFIXES = (".dcm", ".dicom", ".ima")

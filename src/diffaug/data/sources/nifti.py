@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.data.depths import PERCENTILES, eight_bit, percentile_limits
-from diffaug.data.folder import SPLITS
 from diffaug.data.sources.folder import divided_split, group_notices
 from diffaug.data.sources.layout import ReadOptions, Record, Scan, SourceRecords, Values
 from diffaug.data.sources.pairing import find_pairs, in_natural_order
+from diffaug.data.table import SPLITS
 from diffaug.errors import DataError
 
 SUFFIXES = (".nii", ".nii.gz")
