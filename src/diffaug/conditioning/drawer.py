@@ -39,7 +39,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import MaskTransform, Request
+from diffaug.data.request import MaskTransform, Request
 from diffaug.errors import PlacementError
 
 NEAREST = 0.12  # a cup is painted in one of this share of the discs, those whose own ratio is nearest

@@ -27,7 +27,7 @@ from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import MaskTransform
+from diffaug.data.request import MaskTransform
 
 OF_LOOK = ("contrast", "colour", "border", "surface")  # aspects that an example keeps on any mask that it is moved onto
 NEARLY = 0.05  # examples whose differences are this close count as equal; in the logarithm of a texture

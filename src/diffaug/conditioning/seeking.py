@@ -21,7 +21,7 @@ from diffaug.conditioning.rules import FrameRules
 from diffaug.conditioning.wording import Look, Wording
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import Placement
+from diffaug.data.request import Placement
 
 AGAIN = 3  # masks that are tried on a background until one suits it
 SUITED = 4  # backgrounds that are tried for that, for a mask of the drawn size and for one of any, before any will do

@@ -23,7 +23,8 @@ from diffaug.conditioning.request import RequestMasks
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.config import SamplerConfig
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import Check, Decision
+from diffaug.data.manifest import Decision
+from diffaug.data.request import Check
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
 from diffaug.errors import ConfigError, ModelError

@@ -19,16 +19,7 @@ from diffaug.conditioning.rules import LearnedRules, read_rules
 from diffaug.config import GenerateConfig
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
-from diffaug.data.manifest import (
-    MANIFEST,
-    PROVENANCE,
-    SUMMARY,
-    Row,
-    SyntheticSet,
-    kept,
-    read_rows,
-    write_rows,
-)
+from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, kept, read_rows, write_rows
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
 from diffaug.realism.critic import load_critic

@@ -28,7 +28,8 @@ from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
 from diffaug.data.images import Pixels, write_png
 from diffaug.data.inspect import outlined
-from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
+from diffaug.data.manifest import MANIFEST, SUMMARY
+from diffaug.data.request import RemovedRegion
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
 from diffaug.names import Name

@@ -29,7 +29,8 @@ from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.grammar import KnownWords
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Label, Mask, Pixels, write_png
-from diffaug.data.manifest import Request, Row, kept, lesions, read_rows, text_of_rows
+from diffaug.data.manifest import Row, kept, lesions, read_rows, text_of_rows
+from diffaug.data.request import Request
 from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
 from diffaug.painting.engine import Painted
@@ -255,15 +256,13 @@ def _write_case(row: Row, folder: Path, image: Pixels, label: Label, out: Path, 
     for path, values in zip(paths, (image, label), strict=True):
         write_png(path, values, settled=False)
     names, digests = [path.relative_to(out).as_posix() for path in paths], [digest_of_file(path) for path in paths]
-    region = ""
     if painted is not None:
         path = make_folder(folder / "regions") / f"{row.id}.png"
         write_png(path, painted.astype(np.uint8) * 255, settled=False)
-        region = path.relative_to(out).as_posix()
+        row = replace(row, region=path.relative_to(out).as_posix(), region_digest=digest_of_file(path))
     return replace(
-        row, image=names[0], mask=names[1], region=region, image_digest=digests[0], mask_digest=digests[1],
-        lesion_free=not label.any(),
-    )  # fmt: skip
+        row, image=names[0], mask=names[1], image_digest=digests[0], mask_digest=digests[1], lesion_free=not label.any()
+    )
 
 
 def _write_preview(row: Row, workshop: Workshop, folder: Path, layout: Layout, image: Pixels, out: Path) -> Row:
