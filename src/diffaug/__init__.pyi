@@ -45,9 +45,11 @@ from diffaug.data.inspect import inspect_dataset as inspect_dataset
 from diffaug.data.manifest import Row as Row
 from diffaug.data.manifest import SyntheticSet as SyntheticSet
 from diffaug.data.manifest import read_manifest as read_manifest
+from diffaug.data.origin import Origin as Origin
 from diffaug.data.phantom import make_phantoms as make_phantoms
 from diffaug.data.request import Check as Check
 from diffaug.data.request import MaskTransform as MaskTransform
+from diffaug.data.request import RemovedCase as RemovedCase
 from diffaug.data.request import RemovedRegion as RemovedRegion
 from diffaug.data.request import Request as Request
 from diffaug.data.request import Scores as Scores
@@ -77,10 +79,14 @@ from diffaug.study.predict import predict_images as predict_images
 from diffaug.study.sets import Selection as Selection
 from diffaug.study.sets import select_set as select_set
 from diffaug.study.study import run_study as run_study
+from diffaug.synthesis.explain import Explanation as Explanation
+from diffaug.synthesis.explain import explain_image as explain_image
 from diffaug.synthesis.generate import GenerateSummary as GenerateSummary
 from diffaug.synthesis.generate import generate as generate
 from diffaug.synthesis.remove import RemoveSummary as RemoveSummary
 from diffaug.synthesis.remove import remove as remove
+from diffaug.synthesis.reproduce import Reproduction as Reproduction
+from diffaug.synthesis.reproduce import reproduce_image as reproduce_image
 from diffaug.synthesis.segment import segment_images as segment_images
 from diffaug.training.fit import FitSummary as FitSummary
 from diffaug.training.fit import fit as fit

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import digest_of_file, digest_of_value
-from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label, turned_like
+from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label
+from diffaug.data.orientation import turned_like
 from diffaug.errors import DataError
 
 NEGATIVE = "negative"  # the column of cases.csv that declares, with 1, a case whose empty mask is meant

@@ -1,4 +1,4 @@
-"""The parts of a row of a manifest: what a request asks for, and what is measured on its result."""
+"""What manifests say: what a request asks for, what is measured on its result, and what a removal painted away."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -109,3 +109,39 @@ class Scores:
     novelty: float
     low_contrast: bool
     features: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RemovedCase:
+    """A case whose lesions were painted away: a row of the manifest that `diffaug remove` writes.
+
+    Attributes:
+        id: Of the new case.
+        source: The case that it was.
+        model: Digest of the model.
+        regions: What was painted.
+        image_digest: Of the picture's bytes.
+        mask_digest: Of the empty mask's.
+    """
+
+    id: Name
+    source: Name
+    model: str
+    regions: tuple[RemovedRegion, ...]
+    image_digest: str
+    mask_digest: str
+
+    @property
+    def image(self) -> str:
+        """The path of its picture in the folder."""
+        return f"images/{self.id}.png"
+
+    @property
+    def mask(self) -> str:
+        """The path of its empty mask in the folder."""
+        return f"masks/{self.id}.png"
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of its files by path."""
+        return {self.image: self.image_digest, self.mask: self.mask_digest}

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from diffaug.artifacts import atomic_path
-from diffaug.data.images import Mask, Pixels, read_image, read_label
+from diffaug.data.images import Mask, Pixels, png_info, read_image, read_label
 from diffaug.data.inspect import outlined
 from diffaug.data.manifest import Row, kept
+from diffaug.data.origin import MARK
 
 SHEET = "contact_sheet.png"
 KEPT, REFUSED = 24, 12  # pictures of each kind at most
@@ -51,7 +52,7 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
             page.paste(tile, (place % COLUMNS * SIDE, place // COLUMNS * (SIDE + CAPTION)))
     path = out / SHEET
     with atomic_path(path) as partial:
-        page.save(partial, format="PNG")
+        page.save(partial, format="PNG", pnginfo=png_info(MARK))
     return path
 
 
