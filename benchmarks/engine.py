@@ -49,7 +49,7 @@ from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import Request
+from diffaug.data.request import Request
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0

@@ -30,7 +30,8 @@ from diffaug.conditioning.masks import MaskBank, render
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.images import Mask, Pixels, read_image, read_label
 from diffaug.data.lesions import lesion_masks
-from diffaug.data.manifest import MaskTransform, Row, SyntheticSet, lesions, read_manifest
+from diffaug.data.manifest import Row, SyntheticSet, lesions, read_manifest
+from diffaug.data.request import MaskTransform
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.painting.looks import features_in, origins_of
 from diffaug.realism.critic import area_under_curve, regression

@@ -45,8 +45,8 @@ from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.importing import import_dataset
 from diffaug.data.lesions import lesion_masks
-from diffaug.data.manifest import Request
 from diffaug.data.phantom import make_phantoms
+from diffaug.data.request import Request
 from diffaug.diffusion.sampler import sample
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.models.base import LatentInpainter

@@ -16,20 +16,22 @@ from layouts import write_pair
 from PIL import Image
 
 import diffaug
+from diffaug.data.images import write_png
 from diffaug.data.manifest import write_rows
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "diffaug"
 NAMES = """
-    Attributes Case CaseDataset Check CodecConfig Conditioning Config ConfigError Counts DataConfig DataError Dataset
-    DatasetCheck DenoiserConfig DiffaugError DiscPlace EmptyArmError Exported FindingsError FitConfig FitSummary
-    FoldCounts Funnel Gate GenerateConfig GenerateSummary Imported Inspection LabelClass LatentInpainter Library
-    MaskTransform Mix ModelError OnArrays Painter Painting PlacementError RandPaintLesiond RandPasteLesiond
-    RemoveSummary RemovedRegion Request Row SamplerConfig Scores SegmentSummary SelectConfig Selection ShapeError
-    SplitSummary StudyConfig StudyError SyntheticDataset SyntheticSet ValidatorConfig WorkerError check_dataset
-    describe draw_prompts draw_requests export_set fit funnel generate generate_cases import_dataset inspect_dataset
-    library_of load_model locate_disc make_phantoms measure_attributes mix predict_images read_config read_dataset
-    read_manifest remove run_pipeline run_study sample segment_images select_set subset_dataset write_report
+    Attributes Case CaseDataset Check CodecConfig Conditioning Config ConfigError Counts DataConfig DataError
+    Dataset DatasetCheck DenoiserConfig DiffaugError DiscPlace EmptyArmError Explanation Exported FindingsError
+    FitConfig FitSummary FoldCounts Funnel Gate GenerateConfig GenerateSummary Imported Inspection LabelClass
+    LatentInpainter Library MaskTransform Mix ModelError OnArrays Origin Painter Painting PlacementError
+    RandPaintLesiond RandPasteLesiond RemoveSummary RemovedCase RemovedRegion Reproduction Request Row SamplerConfig
+    Scores SegmentSummary SelectConfig Selection ShapeError SplitSummary StudyConfig StudyError SyntheticDataset
+    SyntheticSet ValidatorConfig WorkerError check_dataset describe draw_prompts draw_requests explain_image
+    export_set fit funnel generate generate_cases import_dataset inspect_dataset library_of load_model locate_disc
+    make_phantoms measure_attributes mix predict_images read_config read_dataset read_manifest remove
+    reproduce_image run_pipeline run_study sample segment_images select_set subset_dataset write_report
 """.split()  # noqa: SIM905
 FUNCTIONS = [name for name in NAMES if name[0].islower()]
 
@@ -116,6 +118,8 @@ def shelf(tmp_path_factory, phantoms):
     (folder / "synthetic/mine").mkdir(parents=True)
     write_rows(folder / "synthetic/mine/manifest.jsonl", rows)
     (folder / "synthetic/mine/summary.json").write_text("{}")
+    said = diffaug.Origin({}, "", {}, "", rows[0].id, requests=(rows[0].request,)).texts()
+    write_png(folder / "synthetic/mine/i.png", np.zeros((8, 8, 3), np.uint8), texts=said)
     return folder
 
 

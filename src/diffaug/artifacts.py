@@ -15,7 +15,8 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ SETTLED = 1_000_000_000  # ns; a file that changed later may change again withou
 PACKAGES = ("diffaug", "torch", "diffusers", "transformers", "monai", "numpy", "scipy", "scikit-image", "pillow")
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # of the system, as Rust writes it
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Fields of JSON and columns of tables that tell how long something took: all in which two runs of one config differ.
+TIMES = ("seconds", "seconds_per_kept", "fit_seconds", "generate_seconds", "minutes", "ms")
+DATE = "SOURCE_DATE_EPOCH"  # seconds since 1970, https://reproducible-builds.org/specs/source-date-epoch/
 
 
 def make_folder(path: Path) -> Path:
@@ -205,9 +209,38 @@ def digest_of_folder(folder: Path, patterns: Sequence[str] = ("**/*",)) -> str:
     return digest_of_value(digests_of_folder(folder, patterns))
 
 
+def without_times(value: Any) -> Any:
+    """Return a JSON value without the fields that tell how long something took, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_times(each) for name, each in value.items() if name not in TIMES}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def date_of_writing() -> str:
+    """Return the day that what is written now names, in UTC: that of SOURCE_DATE_EPOCH where it is set, else today.
+
+    Raises:
+        ConfigError: The variable is no number of seconds.
+    """
+    text = os.environ.get(DATE, "")
+    try:
+        moment = datetime.fromtimestamp(int(text), UTC) if text else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(
+            f"{DATE} is a number of seconds since 1970: it is {text[:40]!r}; correct it, or unset it"
+        ) from None
+    return moment.date().isoformat()
+
+
+@cache
+def digest_of_code() -> str:
+    """Return the digest of the code of this package: of two states of one version, and of own changes."""
+    return digest_of_folder(Path(__file__).parent, ("**/*.py",))
+
+
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape a result."""
-    numbers = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that shape a result, and the digest of diffaug's own code."""
+    numbers = {"python": platform.python_version(), "code": digest_of_code()}
     for package in PACKAGES:
         try:
             numbers[package] = importlib.metadata.version(package)

@@ -33,6 +33,8 @@ COMMANDS = [
     ["report"],
     ["predict"],
     ["export"],
+    ["explain"],
+    ["reproduce"],
     ["run"],
 ]
 
@@ -114,6 +116,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         (["study", "d", "o", "--leaks", "--oracle", "full"], ["--leaks", "--oracle is given"]),
         (["study", "d", "o", "--network", "efficientnet"], ["efficientnet-lite0, unet", "'efficientnet'"]),
         (["predict", "no-such-study", "i", "o"], ["no-such-study", "check the path"]),
+        (["explain", "no-such.png"], ["no-such.png", "does not exist"]),
+        (["reproduce", "no-such.png"], ["no-such.png", "does not exist"]),
     ],
     ids=[
         "inspect",
@@ -130,6 +134,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         "leaks",
         "network",
         "predict",
+        "explain",
+        "reproduce",
     ],
 )
 def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(

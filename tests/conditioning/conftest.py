@@ -12,7 +12,7 @@ from diffaug.conditioning.drawer import RequestDrawer, draw_requests
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels, write_png
-from diffaug.data.manifest import Request
+from diffaug.data.request import Request
 
 Frame = tuple[Pixels, Mask]
 TISSUE, LESION = (190, 100, 85), (205, 90, 80)

@@ -19,7 +19,7 @@ from diffaug.conditioning.masks import (
 )
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.images import write_png
-from diffaug.data.manifest import MaskTransform
+from diffaug.data.request import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
 IDENTITY = MaskTransform()

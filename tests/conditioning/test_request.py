@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from diffaug.conditioning.masks import MaskBank, MaskEntry
 from diffaug.conditioning.request import Placed, masks_of_request, seed_of_request
 from diffaug.config import GenerateConfig
-from diffaug.data.manifest import MaskTransform, Request
+from diffaug.data.request import MaskTransform, Request
 
 CONFIG = GenerateConfig(negatives=0.0)
 

@@ -6,12 +6,7 @@ import pytest
 
 from diffaug.data.funnel import funnel
 from diffaug.data.manifest import (
-    Check,
-    MaskTransform,
-    RemovedRegion,
-    Request,
     Row,
-    Scores,
     SyntheticSet,
     accepted,
     kept,
@@ -23,6 +18,7 @@ from diffaug.data.manifest import (
     turned_down,
     write_rows,
 )
+from diffaug.data.request import Check, MaskTransform, RemovedRegion, Request, Scores
 from diffaug.errors import DataError
 
 REQUEST = Request(

@@ -8,9 +8,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from diffaug.data.folder import copy_case, read_dataset, subset_dataset
-from diffaug.data.images import orientation_of, read_image
+from diffaug.data.images import read_image
 from diffaug.data.importing import import_dataset
 from diffaug.data.metadata import copy_picture, without_metadata
+from diffaug.data.orientation import orientation_of
 from diffaug.errors import DataError
 
 SECRET = b"Jane Doe 1950"

@@ -14,7 +14,7 @@ import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
 from study_folders import make_dataset, make_synthetic
 
-from diffaug.artifacts import digest_of_file, read_json, read_jsonl
+from diffaug.artifacts import digest_of_file, read_json, read_jsonl, without_times
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Config, StudyConfig, config_from_values
 from diffaug.data.folder import read_dataset
@@ -26,7 +26,9 @@ from diffaug.pipeline.estimate import _minutes, estimate, within_budget
 from diffaug.pipeline.jobs import import_data, imported, jobs_of
 from diffaug.pipeline.machine import Facts, Look, facts_of, free_gigabytes
 from diffaug.pipeline.run import _label_backgrounds, run_pipeline
+from diffaug.study.lines import STORED
 from diffaug.study.records import Records
+from diffaug.study.statistics import METRICS
 from diffaug.study.study import run_study
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +153,32 @@ def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) 
     assert digest_of_file(report.parent / "summary.json") == before
     assert not list(tmp_path.glob("n6-draw*"))  # nothing was made again
     assert "whose predictions are not kept" in report.read_text(encoding="utf-8")
+
+
+def results_of(out: Path) -> dict[str, Any]:
+    """Return what every table and JSON file of a run says, apart from times and from paths on this machine."""
+    found: dict[str, Any] = {}
+    for path in sorted(out.rglob("*")):
+        if path.suffix not in (".json", ".jsonl", ".csv") or path.name in ("places.json", "seconds.json"):
+            continue
+        value: Any = path.read_text(encoding="utf-8").splitlines()
+        if path.suffix == ".csv":
+            value = list(csv.DictReader(value))
+        else:
+            value = read_json(path) if path.suffix == ".json" else [json.loads(line) for line in value]
+        found[path.relative_to(out).as_posix()] = without_times(value)
+    return found
+
+
+def test_two_runs_of_one_config_and_seed_give_the_same_study_table(tmp_path: Path) -> None:
+    results = []
+    for name in ("one", "other"):
+        config = real_alone(tmp_path / name, draws=(0,))
+        run_pipeline(painted(config, "real", "copy-paste", "mean-teacher"))
+        results.append(results_of(tmp_path / name))
+    assert results[0].keys() > {"n6/study.json", "n6/summary.json", "n6/cases.csv", "n6/training.csv", "records.jsonl"}
+    assert results[0] == results[1]
+    assert all("minutes" not in row for row in results[0]["n6/training.csv"])
 
 
 def test_what_was_recorded_on_a_gpu_is_reported_where_there_is_none(tmp_path: Path) -> None:
@@ -290,10 +318,11 @@ def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
     guess = _minutes(second, Records(path))
     assert _minutes(first, Records(path)) == guess > 1
     records, told = Records(path), {"annotated": 6, "fit_seconds": 60.0, "generate_seconds": 90.0}
-    records.note("cost", first.painted_key, {"alike": first.alike(), **told})
+    records.note_cost(first.painted_key, {"alike": first.alike(), **told})
+    row = {"case": "a", "group": "a", "area": 0.1, "contrast": 5.0, "strata": [], **dict.fromkeys((*METRICS, *STORED))}
     for arm in ("real", "validated"):
-        line = {"alike": first.alike(arm), "arm": arm, "annotated": 6, "cut": None, "seconds": 30.0}
-        records.note("run", first.keys()[arm, 0], line)
+        line = {"arm": arm, "annotated": 6, "draw": 0, "fold": None, "seed": 0, "cases": {}, "negatives": []}
+        records.add(first.keys()[arm, 0], {**line, "alike": first.alike(arm), "seconds": 30.0}, [row], None)
     assert _minutes(first, Records(path)) == 0
     workers = config.generate.workers  # of the study there is one
     assert _minutes(second, Records(path)) == pytest.approx(1 + 1.5 / workers + 2 * 0.5)
@@ -305,8 +334,8 @@ def test_what_other_runs_cost_is_left_out_and_the_training_of_each_arm_is_told(t
     config = real_alone(tmp_path, draws=(0,))
     (job,) = jobs_of(config, import_data(config, tmp_path / "data"))
     records = Records(tmp_path / "records.jsonl")
-    records.note("cost", job.painted_key, {"annotated": 6, "draw": 0})
-    records.note("cost", "another", {"annotated": 6, "draw": 1})
+    records.note_cost(job.painted_key, {"annotated": 6, "draw": 0})
+    records.note_cost("another", {"annotated": 6, "draw": 1})
     (report,) = run_pipeline(config)
     costs, training = (
         list(csv.DictReader((report.parent / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
@@ -540,6 +569,18 @@ def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> No
     (tmp_path / "records.jsonl").write_text("".join(kept), encoding="utf-8")
     run_pipeline(config)
     assert digest_of_file(summary) == before
+
+
+@pytest.mark.slow
+def test_two_runs_that_fit_and_paint_give_the_same_study_table(tmp_path: Path) -> None:
+    results = []
+    for name in ("one", "other"):
+        arms = ["real", "selected", "selected+pseudo-label"]
+        config = {"out": tmp_path / name, "generate": {"gate": "off", "negatives": 0.5}}
+        run_pipeline(config_from_values({**config, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke"))
+        results.append(results_of(tmp_path / name))
+    assert results[0].keys() > {"n12/study.json", "n12/summary.json", "n12-draw0/synthetic/manifest.jsonl"}
+    assert results[0] == results[1]
 
 
 @pytest.mark.slow

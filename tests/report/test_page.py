@@ -12,7 +12,7 @@ from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, write_csv, write_json
 from diffaug.config import StudyConfig
-from diffaug.errors import DataError, StudyError
+from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
 from diffaug.report.tables import comparisons, read_study
@@ -335,3 +335,16 @@ def test_rescued_and_lost_cases_stand_side_by_side(folders, tmp_path):
     rescued, lost = page.index("<h3>Rescued</h3>"), page.index("<h3>Lost</h3>")
     assert rescued < page.index("<strong>test-0</strong> Dice 0.10 → 0.90") < lost
     assert lost < page.index("<strong>test-1</strong> Dice 0.90 → 0.10")
+
+
+def test_the_date_of_a_page_can_be_set_so_that_two_pages_are_equal(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    pages = [write_report(folders / "alone", to=tmp_path / f"{name}.html").read_bytes() for name in ("one", "two")]
+    assert pages[0] == pages[1] and b"written on 2001-09-09." in pages[0]
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH is a number of seconds since 1970: it is 'yesterday'"):
+        write_report(folders / "alone", to=tmp_path / "three.html")
+    assert not (tmp_path / "three.html").exists()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    text = write_report(folders / "alone", to=tmp_path / "four.html").read_text(encoding="utf-8")
+    assert re.search(r"written on \d{4}-\d\d-\d\d\.", text)

@@ -13,16 +13,8 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import LabelClass, digest_of_case
 from diffaug.data.folder import read_dataset, write_cases
 from diffaug.data.funnel import funnel
-from diffaug.data.manifest import (
-    MANIFEST,
-    SUMMARY,
-    Check,
-    MaskTransform,
-    Request,
-    Row,
-    SyntheticSet,
-    write_rows,
-)
+from diffaug.data.manifest import MANIFEST, SUMMARY, Row, SyntheticSet, write_rows
+from diffaug.data.request import Check, MaskTransform, Request
 from diffaug.data.seen import NOTHING, write_seen
 
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")

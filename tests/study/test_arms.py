@@ -1,9 +1,10 @@
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from study_folders import make_dataset, make_synthetic
 
+from diffaug.artifacts import digest_of_value
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import read_rows, write_rows
@@ -185,6 +186,13 @@ def test_a_painted_file_that_was_changed_is_refused_before_anything_is_trained(t
     with pytest.raises(StudyError, match=f"{row.id}.png is not the file that manifest.jsonl names"):
         run_study(dataset, tmp_path / "study", [synthetic], StudyConfig())
     assert not (tmp_path / "study").exists()
+
+
+def test_a_set_of_before_there_were_digests_of_regions_keeps_the_digest_that_studies_know(dataset, synthetic):
+    rows = [asdict(row) for row in read_rows(synthetic / "manifest.jsonl")]
+    before = [{name: value for name, value in row.items() if name != "region_digest"} for row in rows]
+    found = read_inputs(dataset, [synthetic], ["test"]).digests(with_unannotated=False)
+    assert found["synthetic"] == [digest_of_value(before)]
 
 
 def test_a_split_without_cases_is_refused(tmp_path):

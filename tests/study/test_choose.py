@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from study_folders import row_of
 
 from diffaug.config import SelectConfig
-from diffaug.data.manifest import Check, Row, Scores, accepted, painted, turned_down
+from diffaug.data.manifest import Row, accepted, painted, turned_down
+from diffaug.data.request import Check, Scores
 from diffaug.study.choose import held_out_negatives, over_threshold, random_like, select, training_negatives
 
 SIZES = ("small", "medium", "large")

@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffaug.artifacts import make_folder, read_json, write_json
+from diffaug.artifacts import digest_of_file, make_folder, read_json, write_json
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.config import FitConfig, GenerateConfig
 from diffaug.data.case import NEGATIVE, digest_of_case
 from diffaug.data.folder import copy_case, new_dataset, read_dataset, write_cases
-from diffaug.data.images import read_mask, write_png
+from diffaug.data.images import read_codes, read_mask, write_png
 from diffaug.data.manifest import read_manifest
 from diffaug.errors import ConfigError, DataError, StudyError
+from diffaug.export.export import export_set
 from diffaug.study.inputs import read_set
 from diffaug.study.provenance import check_provenance
 from diffaug.synthesis.generate import generate
@@ -108,12 +109,22 @@ def test_unannotated_frames_of_which_nothing_is_known_get_a_label_where_they_are
         known = case.read_known()
         assert case.read_mask().any() and not (case.read_mask() & ~known).any() and not known.all()
         np.testing.assert_array_equal(case.read_image()[~known], background[~known])
+    negatives = [row for row in found if row.request.negative and row.region]
+    assert negatives
+    for row in (*partly, *negatives):
+        assert row.region_digest == digest_of_file(tmp_path / "set" / row.region)
     whole = next(case for case in cases.values() if case.id not in {row.id for row in partly})
     assert whole.known is None and whole.read_known().all()
     kept = sum(row.id in cases for row in partly)
     with pytest.raises(DataError, match=rf"those of {kept} cases of .*set are known in part"):
         fit(tmp_path / "set", tmp_path / "model", FitConfig())
     assert not (tmp_path / "model").exists()
+    changed = tmp_path / "set" / partly[0].region
+    write_png(changed, np.full_like(read_codes(changed), 255))
+    with pytest.raises(StudyError, match=f"regions/{partly[0].id}.png is not the file that manifest"):
+        read_set(tmp_path / "set")
+    with pytest.raises(DataError, match=f"{partly[0].id}.png was changed since"):
+        export_set(tmp_path / "set", tmp_path / "exported", "nnunet")
 
 
 def test_a_case_on_a_labelled_frame_is_judged_by_who_has_not_seen_its_mask(fitted, phantoms, labelled):

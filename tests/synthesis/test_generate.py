@@ -626,9 +626,13 @@ def test_the_sealed_sampler_shapes_what_is_painted(ungated, fitted, phantoms, tm
     def painted(name, **change):
         model = with_sampler(fitted, tmp_path / f"model-{name}", **change)
         generate(model, phantoms, tmp_path / name, CONFIG.model_copy(update={"gate": "off"}))
-        return {row.id: row.image_digest for row in read_rows(tmp_path / name / "manifest.jsonl")}
+        return pixels_of(tmp_path / name)
 
-    plain = {row.id: row.image_digest for row in read_rows(ungated / "manifest.jsonl")}
+    def pixels_of(folder):
+        rows = read_rows(folder / "manifest.jsonl")
+        return {row.id: read_image(folder / row.image).tobytes() for row in rows if row.image}
+
+    plain = pixels_of(ungated)
     noise = painted("noise", strength=1.0)
     assert noise.keys() == plain.keys() and all(noise[key] != plain[key] for key in plain)
     for name, change in (("solver", {"solver": "ab2"}), ("guidance", {"guidance": (2.0, 1.5)})):

@@ -17,6 +17,7 @@ from diffaug.cli.base import Command, choose_preset
 from diffaug.cli.data import Data, Prompts
 from diffaug.cli.export import Export
 from diffaug.cli.model import Fit, Generate, Remove, Segment
+from diffaug.cli.provenance import Explain, Reproduce
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
 from diffaug.errors import ConfigError, DiffaugError
@@ -36,6 +37,8 @@ Commands = (
     | Annotated[Report, subcommand("report")]
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Export, subcommand("export")]
+    | Annotated[Explain, subcommand("explain")]
+    | Annotated[Reproduce, subcommand("reproduce")]
     | Annotated[Run, subcommand("run")]
 )
 

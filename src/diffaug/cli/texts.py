@@ -9,17 +9,28 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffaug.data.origin import Origin
+    from diffaug.data.request import Request
     from diffaug.data.segmented import SegmentSummary
     from diffaug.export.export import Exported
     from diffaug.pipeline.estimate import Estimate
     from diffaug.pipeline.machine import Look
     from diffaug.study.sets import Labelling, Selection
+    from diffaug.synthesis.explain import Explanation
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.synthesis.remove import RemoveSummary
+    from diffaug.synthesis.reproduce import Reproduction
     from diffaug.training.fit import FitSummary
 
 SHOWN = 5  # names in a line
 NO_VALUE = "-"
+NEW = "\n"
+UNKNOWN = "not known"
+STATES = {
+    "same": "that of the set, byte for byte",
+    "pixels": "saved anew, with the pixels of the set's",
+    "other": "changed: the set's has other pixels",
+}
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -33,9 +44,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def facts(pairs: Mapping[str, Any]) -> str:
-    """Return names and values as lines of text."""
+    """Return names and values as lines of text; further lines of a value stand below its first."""
     width = max(len(name) for name in pairs)
-    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in pairs.items())
+    further = "\n" + " " * (width + 4)
+    return "\n".join(f"  {name.ljust(width)}  {further.join(str(value).split(NEW))}" for name, value in pairs.items())
 
 
 def next_command(*words: Any) -> str:
@@ -249,3 +261,90 @@ def leaks_text(summary: Mapping[str, Any]) -> str:
     for name, found in summary["ways"].items():
         rows.append((name, _fraction(found["dice"]), _points(found["flattered"])))
     return table(rows)
+
+
+def explanation_text(found: "Explanation", image: Path) -> str:
+    """Return what a synthetic picture was made of, a fact a line, and how to paint it again."""
+    origin, is_mask = found.origin, found.what not in ("picture", "preview")
+    kinds = {
+        "picture": "a picture painted by diffaug",
+        "preview": "a window of a sample that was turned down",
+        "removed": "an image whose lesions were painted away",
+    }
+    what = f"is the {found.what} of" if is_mask else "is synthetic:"
+    lines = [f"{plain(found.image)} {what} {kinds[origin.kind]}, {origin.id}."]
+    several = len(origin.requests) > 1
+    for number, request in enumerate(origin.requests, start=1):
+        lines += [*([f"Lesion {number}:"] if several else []), facts(_request_facts(request))]
+    lines += [*(["All of it:"] if several else []), facts(_origin_facts(found))]
+    missing = [] if found.folder else [word for name in ("model", "data") for word in (f"--{name}", name.upper())]
+    return "\n".join([*lines, *([] if is_mask else [next_command("reproduce", image, *missing)])])
+
+
+def _request_facts(request: "Request") -> dict[str, str]:
+    """Return what one lesion of a picture was made of."""
+    moved = request.transform
+    lesion = "the largest lesion" if not request.component else f"lesion {request.component + 1} by size"
+    how = f"{moved.scale:.2f} times its size, turned by {moved.angle:.0f} degrees{', mirrored' if moved.flip else ''}"
+    same = request.example == request.mask_case and request.cup_ratio is None
+    example = "the lesion of the mask" if same else f"the largest lesion of case {request.example}"
+    where = {"free": "on tissue", "replace": "over a lesion", "removed": "where lesions were painted away first"}
+    return {
+        "painted": f"{'tissue without a lesion' if request.negative else 'a lesion'}, {where[request.placement]}",
+        "background": f"case {request.background}",
+        "mask": f"{lesion} of case {request.mask_case}, {how}; from row {request.top} and column {request.left} on",
+        "example": example if request.example else "none",
+        "prompt": plain(request.prompt),
+        "findings": plain(", ".join(request.findings)) or "none",
+        "seed": str(request.seed),
+    }
+
+
+def _origin_facts(found: "Explanation") -> dict[str, str]:
+    """Return what a picture was made with, and what its set says of it."""
+    origin = found.origin
+    told = {
+        "source": f"case {origin.source}" if origin.source else "",
+        "references": NEW.join(found.references),
+        "model": plain(origin.model or UNKNOWN) + (f", validators {plain(origin.validator)}" * bool(origin.validator)),
+        "settings": plain(_settings(origin)) or UNKNOWN,
+        "set": f"{origin.set_digest}, {f'in {found.folder}' if found.folder else 'not looked at; --in names it'}",
+        "versions": plain(", ".join(f"{name} {version}" for name, version in origin.versions.items())) or UNKNOWN,
+        "processor": plain(origin.processor) or UNKNOWN,
+        "decision": plain(
+            found.reason if found.reason.startswith(found.decision) else f"{found.decision}: {found.reason}"
+        ),
+        "file": STATES.get(found.state, ""),
+        "metadata": "" if found.marked else "none; what stands here is from the set",
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _settings(origin: "Origin") -> str:
+    """Return the settings of a set that are not their defaults, with its seed."""
+    from diffaug.config import GenerateConfig
+
+    defaults = GenerateConfig().model_dump(mode="json")
+    values = {name.removeprefix("generate."): value for name, value in origin.settings.items()}
+    apart = ("model", "data", "findings", "backgrounds", "budget")
+    changed = {name: value for name, value in values.items() if name not in apart and value != defaults.get(name)}
+    return ", ".join(f"{name} {_value(value)}" for name, value in changed.items())
+
+
+def plain(text: str) -> str:
+    """Return a text that is not trusted as a terminal may show it: hidden characters as codes."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def reproduction_text(found: "Reproduction") -> str:
+    """Return how a picture that was painted again differs from what it is."""
+    pairs = found.changed.items()
+    changed = "; ".join(f"{name} was {plain(before) or UNKNOWN}, is {plain(here)}" for name, (before, here) in pairs)
+    elsewhere = f" ({changed})" if changed else ""
+    if found.equal:
+        same = "the file is the same, byte for byte" if found.same_file else "its metadata or its coding differ"
+        return f"{found.id} was painted again: all pixels are equal, and {same}{elsewhere}."
+    return (
+        f"{found.id} was painted again: the largest difference of a pixel is {found.largest} of 255, and "
+        f"{100 * found.share:.2f} % of the pixels differ{elsewhere}"
+    )

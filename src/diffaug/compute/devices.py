@@ -1,6 +1,7 @@
 """Devices by their names, and the processes that `accelerate launch` starts."""
 
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,19 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and this_process().count > 1:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
+
+
+def processor_of(device: torch.device) -> str:
+    """Return the kind of processor that a device is: one kind computes the same bits.
+
+    Of a CPU it is the system, the architecture, and what torch computes with: the vector instructions, and whether
+    there are instructions for bfloat16, since models are evaluated in it where there are.
+    """
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    more = {"BF16": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return " ".join([platform.system(), platform.machine(), vectors, *(name for name, found in more.items() if found)])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from diffaug.conditioning.examples import Examples
 from diffaug.conditioning.kinds import Kinds
 from diffaug.conditioning.masks import MaskBank, MaskEntry, draw_transform
 from diffaug.data.lesions import LARGE, SMALL, size_class
-from diffaug.data.manifest import MaskTransform, Placement
+from diffaug.data.request import MaskTransform, Placement
 
 Place = Literal["mixed", "free", "replace", "removed"]  # what is asked for
 

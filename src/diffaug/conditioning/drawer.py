@@ -39,7 +39,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import MaskTransform, Request
+from diffaug.data.request import MaskTransform, Request
 from diffaug.errors import PlacementError
 
 APART = 7919  # between the seeds of the turns of lesions and of backgrounds, so that no lesion meets its own frame

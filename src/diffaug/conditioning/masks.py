@@ -18,7 +18,7 @@ from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, s
 from diffaug.data.case import Case
 from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import LEAST_PIXELS, Lesion, components, largest_part
-from diffaug.data.manifest import MaskTransform
+from diffaug.data.request import MaskTransform
 from diffaug.errors import DataError, PlacementError
 
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these

@@ -16,7 +16,7 @@ from diffaug.conditioning.request import Placed
 from diffaug.conditioning.sites import Sites
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import MaskTransform, Placement
+from diffaug.data.request import MaskTransform, Placement
 
 TRIES = 4  # masks for each background and placement
 DRAWS = 40  # masks that are drawn to find those of the wanted size

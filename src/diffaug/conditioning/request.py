@@ -16,7 +16,7 @@ from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render_label,
 from diffaug.data.case import LabelClass, masks_from_label
 from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import connected_parts
-from diffaug.data.manifest import MaskTransform, Placement, Request
+from diffaug.data.request import MaskTransform, Placement, Request
 
 FRONT = 0.12  # of the frame's longest side; nearer to its middle a lesion is lit from the front
 

@@ -24,7 +24,7 @@ from diffaug.conditioning.rules import FrameRules
 from diffaug.conditioning.wording import Look, Wording
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import Placement
+from diffaug.data.request import Placement
 
 LESIONS, PLACES = 6, 6  # lesions in turn that are tried, and backgrounds that each is tried on
 AGAIN = 3  # times that a lesion is tried on the first background in turn
@@ -114,7 +114,8 @@ class Seeker:
 
         The first in turn comes AGAIN times, since another turn and flip may suit it.
         """
-        for name in (*sought.names[:1] * AGAIN, *sought.names[1:]):
+        names = list(sought.names)
+        for name in names[:1] * AGAIN + names[1:]:
             may_lie = name != lesion.case and self.masks.may_lie_on(lesion, name)
             if may_lie and self.examples.unlike_frame(lesion, name) <= FAIR:
                 yield name

@@ -18,7 +18,7 @@ from diffaug.conditioning.request import Placed
 from diffaug.data.case import Case
 from diffaug.data.images import Mask
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import Request
+from diffaug.data.request import Request
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffaug.artifacts import digest_of_file, digest_of_value
-from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label, turned_like
+from diffaug.data.images import Label, Mask, Pixels, mask_from_file, read_image, read_label
+from diffaug.data.orientation import turned_like
 from diffaug.data.pictures import picture_of
 from diffaug.errors import DataError
 

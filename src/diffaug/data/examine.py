@@ -13,8 +13,9 @@ from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, check_mask_size
 from diffaug.data.depths import DEPTHS
 from diffaug.data.duplicates import Fingerprint, fingerprint
-from diffaug.data.images import LOSSY, TURNS, Mask, orientation_of, pixels_of, rgb_from_file
+from diffaug.data.images import LOSSY, Mask, rgb_from_file
 from diffaug.data.lesions import count_lesions
+from diffaug.data.orientation import TURNS, orientation_of, pixels_of
 from diffaug.errors import DataError
 
 # The sentence of each note, in the plural; `counted` makes the singular.

@@ -4,18 +4,17 @@ Every file is decoded completely, in the orientation that its EXIF data asks for
 booleans, labels become class numbers. Knows nothing of data sets: the argument `case` is the name that an error gives.
 """
 
-import math
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from diffaug.artifacts import atomic_path
 from diffaug.data.codes import FEW, background_of, is_solid, lost_codes, pure_codes
@@ -31,13 +30,6 @@ MAX_PIXELS = 80_000_000  # larger files are taken for decompression bombs
 MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published Kvasir-SEG rule
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
-# EXIF orientations that lie on their side, and the turn that sets each upright (EXIF 2.3, tag 0x0112).
-TURNS = {
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 SUFFIXES = PICTURES
 LOSSY = (".jpg", ".jpeg")
 CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wavelet stands (ISO 15444-1, A.6.1)
@@ -335,70 +327,27 @@ def check_mask(mask: Mask, frame: tuple[int, ...] | None = None) -> None:
         raise DataError(f"a mask is boolean, True inside the lesion: this one holds {mask.dtype}; pass mask > 0")
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8], settled: bool = True) -> None:
-    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on the pixels alone.
+def write_png(
+    path: Path, pixels: NDArray[np.uint8], settled: bool = True, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write pixels (H, W, 3) or a grey image (H, W) as PNG, atomically; the bytes depend on pixels and texts alone.
 
     Args:
         path: The file.
         pixels: What it is to hold.
         settled: See `artifacts.atomic_path`.
+        texts: What its metadata say, by keyword.
     """
     with atomic_path(path, settled) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG", compress_level=4)
+        Image.fromarray(pixels).save(partial, format="PNG", compress_level=4, pnginfo=png_info(texts or {}))
 
 
-def orientation_of(path: Path) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 (upright) where there is none or it cannot be read."""
-    return _stored_frame(path)[2]
-
-
-def pixels_of(path: Path) -> int:
-    """Return how many pixels an image file says that it has; 0 where it cannot be read."""
-    return math.prod(_stored_frame(path)[:2])
-
-
-def turned_like(image: Path, mask: Path, values: Label) -> Label:
-    """Turn a mask that was drawn on the stored pixels of an image whose EXIF orientation lies on its side.
-
-    Args:
-        image: The image file.
-        mask: The mask file; one with an EXIF orientation of its own was set upright when it was decoded.
-        values: The decoded mask, shape (H, W).
-
-    Returns:
-        The mask in the frame of the upright image; unchanged unless its shape shows that it was not turned.
-    """
-    width, height, orientation = _stored_frame(image)
-    if orientation not in TURNS or width == height or values.shape != (height, width) or orientation_of(mask) != 1:
-        return values
-    return np.asarray(Image.fromarray(values).transpose(TURNS[orientation]))
-
-
-def _stored_frame(path: Path) -> tuple[int, int, int]:
-    """Return the stored width and height in pixels and the EXIF orientation, without decoding."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                told = not isinstance(image, PngImageFile) or _has_text_or_exif(path)
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if told else 1
-                size = image.size
-                if isinstance(image, TiffImageFile):  # its size may be that of the upright image
-                    size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
-                return *size, orientation if orientation in range(1, 9) else 1
-    except (*DAMAGE, Image.DecompressionBombError):
-        return 0, 0, 1  # whoever decodes the file says what is wrong with it
-
-
-def _has_text_or_exif(path: Path) -> bool:
-    """Tell whether a PNG file has a chunk that may hold an orientation; Pillow decodes all pixels to find that out."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            if head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-                return True
-            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    return False
+def png_info(texts: Mapping[str, str]) -> PngInfo:
+    """Return texts, by keyword, as Pillow writes them into the metadata of a PNG."""
+    info = PngInfo()
+    for keyword, text in texts.items():
+        info.add_text(keyword, text)
+    return info
 
 
 def _decoded(path: Path, case: str) -> Image.Image:

@@ -15,9 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from diffaug.artifacts import PathLike, jsonl_text, read_jsonl, write_text
 from diffaug.data.case import LESION, NEGATIVE, PAINTED_NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
+from diffaug.data.request import Check, RemovedRegion, Request, Scores
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
-from diffaug.names import Inside, Name, OptionalName, PicturePath, check_distinct
+from diffaug.names import Inside, OptionalName, PicturePath, check_distinct
 from diffaug.reading import read_kept, read_typed
 
 MANIFEST = "manifest.jsonl"
@@ -27,108 +28,6 @@ SCHEMA = 2  # of a row; raised when a reader of the older one would misunderstan
 
 # surplus: accepted, beyond the number asked for; joined: accepted, and shown in the picture of another row
 Decision = Literal["kept", "surplus", "joined", "stopped", "rejected"]
-Placement = Literal["free", "replace", "removed"]
-
-
-@dataclass(frozen=True)
-class MaskTransform:
-    """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
-
-    `scale` is relative to the frame: 1 keeps the lesion's share of its area, whatever the elastic transform does.
-    """
-
-    scale: float = 1.0
-    angle: float = 0.0  # degrees, counter-clockwise
-    flip: bool = False
-    elastic: float = 0.0  # standard deviation of the shifts, as a share of the equivalent diameter
-    warp: int = 0  # seeds the shifts
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to paint: which mask, where, on which background, and from which seed. Nothing is measured on the result."""
-
-    index: int
-    id: Name
-    seed: int  # of the painter's noise; derived from the base seed and the index
-    background: Name  # case id
-    mask_case: Name  # case id
-    component: int  # of the mask case, 0 = the largest
-    placement: Placement
-    transform: MaskTransform
-    top: int  # px of the background's frame, of the transformed mask's bounding box
-    left: int
-    prompt: str
-    size_bin: str  # small, medium or large: the new mask's share of the background's frame
-    findings: tuple[str, ...] = ()  # that the prompt is made of
-    unknown_words: tuple[str, ...] = ()  # left out of the prompt, since the model was not trained on them
-    aim: str = ""  # the stratum it was drawn for, if any
-    cup_ratio: float | None = None  # vertical cup-to-disc ratio of the new cup in the background's own disc
-    negative: bool = False  # lesion-free tissue is painted where the mask lies, and labelled background
-    example: OptionalName = ""  # case id; sampling starts from its largest lesion, moved onto the mask, if anything
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The ids of the training cases that it is made of, sorted."""
-        return tuple(sorted({self.background, self.mask_case, self.example} - {""}))
-
-
-@dataclass(frozen=True)
-class Check:
-    """One look of the gate at one sample.
-
-    Attributes:
-        step: Steps done.
-        t: Timestep of the estimate.
-        score: Agreement with the requested mask inside the region, in [0, 1].
-        threshold: The least accepted score.
-    """
-
-    step: int
-    t: int
-    score: float
-    threshold: float
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the sample may go on."""
-        return self.score >= self.threshold
-
-
-@dataclass(frozen=True)
-class RemovedRegion:
-    """A region of a background from which a lesion was painted away.
-
-    Attributes:
-        window: Top, left and side of the window, px of the frame.
-        seed: Of the painter's noise.
-        found_before: Share of the lesion's area that the validator found before.
-        found_after: The same after.
-        patched: Whether tissue of the frame covers the region; without, tissue was mirrored at its border.
-    """
-
-    window: tuple[int, int, int]
-    seed: int
-    found_before: float
-    found_after: float
-    patched: bool = True
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What was measured on a painted case with a study's baseline, see `study.derive`.
-
-    Attributes:
-        loss: 1 - soft Dice of the baseline's prediction.
-        novelty: Distance of the attributes from those of the nearest training lesion, in standard deviations.
-        low_contrast: Whether its contrast is under the lowest third of the training lesions.
-        features: The attributes, in standard deviations from the mean of the training lesions.
-    """
-
-    loss: float
-    novelty: float
-    low_contrast: bool
-    features: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -156,6 +55,7 @@ class Row:
         preview_mask: Path of the requested mask in that picture.
         image_digest: Of the picture's bytes.
         mask_digest: Of the label's bytes.
+        region_digest: Of the bytes of the mask of what was painted; sets of older versions have none.
         lesion_free: Whether the whole label is background.
         scores: What `diffaug select` measured.
     """
@@ -179,6 +79,7 @@ class Row:
     preview_mask: PicturePath = ""
     image_digest: str = ""
     mask_digest: str = ""
+    region_digest: str = ""
     lesion_free: bool = False
     scores: Scores | None = None
     look: Check | None = None  # of the critic of realism: the chance that the lesion is real
@@ -212,6 +113,12 @@ class Row:
     def files(self) -> tuple[str, ...]:
         """The paths of all files that it names."""
         return tuple(path for path in (self.image, self.mask, self.region, self.preview, self.preview_mask) if path)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of its files by path, as far as they are kept."""
+        named = (self.image, self.image_digest), (self.mask, self.mask_digest), (self.region, self.region_digest)
+        return {path: digest for path, digest in named if path and digest}
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,7 +3,7 @@
 Pixels are never coded anew where a format can be taken apart: JPEG, PNG, WebP and JPEG 2000 lose the parts that no
 reader needs, and keep the others byte for byte. TIFF files with other tags than those of their pixels are written anew,
 without loss. What decoding depends on stays: the markers of JFIF and Adobe, transparency, and the orientation, which
-stands alone in a new EXIF block.
+stands alone in a new EXIF block. What marks a synthetic picture (`origin`) stays, so that it never becomes a real one.
 """
 
 import io
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffaug.data.images import DAMAGE, orientation_of
+from diffaug.data.images import DAMAGE
+from diffaug.data.orientation import orientation_of
+from diffaug.data.origin import marks_of
 from diffaug.errors import DataError
 from diffaug.names import PICTURES
 from diffaug.reading import read_bytes
@@ -93,22 +95,29 @@ def _exif(orientation: int) -> bytes:
 
 def _png_parts(data: bytes, orientation: int) -> Iterator[bytes]:
     """Yield the chunks that belong to the picture (PNG 1.2, section 3.2)."""
-    place = len(PNG)
+    place, blocks = len(PNG), [b"eXIf" + _exif(orientation)] if orientation != 1 else []
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        marks = marks_of(image.info)
+    blocks += [b"tEXt" + keyword.encode("latin-1") + b"\0" + text.encode("latin-1") for keyword, text in marks.items()]
     while place < len(data):
         (length,) = struct.unpack_from(">I", data, place)
         kind, end = data[place + 4 : place + 8], place + 12 + length
         if end > len(data):
             raise ValueError("a chunk is cut off")
-        if kind == b"IDAT" and orientation != 1:
-            block = b"eXIf" + _exif(orientation)
-            yield struct.pack(">I", len(block) - 4) + block + struct.pack(">I", zlib.crc32(block))
-            orientation = 1
+        if kind == b"IDAT":
+            yield from map(_png_chunk, blocks)
+            blocks = []
         if kind in PNG_PARTS:
             yield data[place:end]
         if kind == b"IEND":
             return
         place = end
     raise ValueError("the end is missing")
+
+
+def _png_chunk(block: bytes) -> bytes:
+    """Return a chunk from its kind and its data."""
+    return struct.pack(">I", len(block) - 4) + block + struct.pack(">I", zlib.crc32(block))
 
 
 def _jpeg_parts(data: bytes, orientation: int) -> Iterator[bytes]:

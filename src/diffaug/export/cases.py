@@ -204,7 +204,8 @@ def _painted(found: SyntheticSet, negatives: bool) -> tuple[list[Entry], tuple[s
 
 
 def _check_unchanged(row: Row, case: Case) -> None:
-    for path, digest in ((case.image, row.image_digest), (case.mask, row.mask_digest)):
+    known = (case.known, row.region_digest)
+    for path, digest in ((case.image, row.image_digest), (case.mask, row.mask_digest), known):
         if path and digest and digest_of_file(path) != digest:
             raise DataError(
                 f"a synthetic set holds what was painted: {path} was changed since; restore it, or generate the set "

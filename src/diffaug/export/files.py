@@ -18,7 +18,8 @@ from PIL import Image
 
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, LabelClass, check_mask_size
-from diffaug.data.images import DAMAGE, Label, orientation_of, write_png
+from diffaug.data.images import DAMAGE, Label, write_png
+from diffaug.data.orientation import orientation_of
 from diffaug.export.cases import Entry
 
 Result = TypeVar("Result")

@@ -23,7 +23,7 @@ from diffaug.conditioning.writing import unwritten
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import connected_parts
-from diffaug.data.manifest import RemovedRegion
+from diffaug.data.request import RemovedRegion
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.compose import band_width, compose, reach_of, without_border

@@ -13,7 +13,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from diffaug.data.manifest import Check, Decision
+from diffaug.data.manifest import Decision
+from diffaug.data.request import Check
 from diffaug.diffusion.contract import Conditioning, Denoiser
 from diffaug.diffusion.sampler import NO_PAST, Solver, finished, solver_step
 from diffaug.diffusion.schedule import Schedule

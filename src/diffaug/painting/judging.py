@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffaug.data.manifest import Check, Decision
+from diffaug.data.manifest import Decision
+from diffaug.data.request import Check
 from diffaug.painting.engine import Painted
 from diffaug.painting.layout import Layout
 from diffaug.validator.calibration import Calibration

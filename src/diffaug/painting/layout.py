@@ -12,7 +12,7 @@ from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.request import RequestMasks
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import size_class
-from diffaug.data.manifest import RemovedRegion
+from diffaug.data.request import RemovedRegion
 from diffaug.painting.below import share_below
 from diffaug.painting.compose import band_width, halo_width, reach_of, region_of, without_border
 from diffaug.painting.window import CONTEXT, Window, resized, window_around

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import Check, Request
+from diffaug.data.request import Check, Request
 from diffaug.painting.window import window_around, window_image, window_mask
 from diffaug.realism.critic import Critic
 from diffaug.realism.features import CONTEXT, SIDE, Features, lesion_features

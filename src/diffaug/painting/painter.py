@@ -22,8 +22,10 @@ from diffaug.conditioning.prompts import EMPTY_PROMPT
 from diffaug.conditioning.request import RequestMasks
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.config import SamplerConfig
-from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import Check, Decision
+from diffaug.data.images import Mask, Pixels, png_info
+from diffaug.data.manifest import Decision
+from diffaug.data.origin import MARK
+from diffaug.data.request import Check
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.guidance import Guided
 from diffaug.errors import ConfigError, ModelError
@@ -72,7 +74,7 @@ class Painting:
     def _repr_png_(self) -> bytes:
         """Return the image as PNG, for Jupyter."""
         data = io.BytesIO()
-        Image.fromarray(self.image).save(data, format="PNG")
+        Image.fromarray(self.image).save(data, format="PNG", pnginfo=png_info(MARK))
         return data.getvalue()
 
 

@@ -15,7 +15,7 @@ from diffaug.conditioning.rays import Alignment, aligned, centre_of, ray_lengths
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.writing import unwritten
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import RemovedRegion, Request
+from diffaug.data.request import RemovedRegion, Request
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import region_of, without_border
 from diffaug.painting.engine import Painted

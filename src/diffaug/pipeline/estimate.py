@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from diffaug.pipeline.jobs import ARMS, Job, is_painted
 from diffaug.pipeline.machine import Facts, Look
 
 if TYPE_CHECKING:
+    from diffaug.study.lines import CostLine, RunLine
     from diffaug.study.records import Records
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,8 @@ def _minutes(job: Job, records: "Records") -> float:
     return minutes
 
 
-def _measured(lines: Sequence[Mapping[str, Any]], workers: int, guess: float, what: str = "seconds") -> float:
+def _measured(lines: Sequence["RunLine | CostLine"], workers: int, guess: float, what: str = "seconds") -> float:
     """Return the mean minutes of recorded lines, which hold seconds of a core. Without lines it is the guess."""
-    minutes = [line[what] / workers / 60 for line in lines if line.get(what) is not None]
+    seconds = [getattr(line, what, None) for line in lines]
+    minutes = [each / workers / 60 for each in seconds if each is not None]
     return sum(minutes) / len(minutes) if minutes else guess

@@ -23,6 +23,7 @@ from diffaug.knobs import identity_of
 from diffaug.runfolder import Contents, is_same, read_contents, write_contents
 
 if TYPE_CHECKING:
+    from diffaug.study.lines import RunLine
     from diffaug.study.records import Records
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class Job:
 
         return key_of_run(arm, self.config.study, self.painting if is_painted(arm) else {}, where)
 
-    def recorded(self, records: "Records") -> dict[tuple[str, int], dict[str, Any]]:
+    def recorded(self, records: "Records") -> dict[tuple[str, int], "RunLine"]:
         """Return the lines of the recorded runs, by arm and seed.
 
         `oracle` does not depend on the annotated cases: its line may be that of another number of them. It gets the
@@ -196,9 +197,11 @@ class Job:
         """
         found = {run: records.run(key, self.painted_key) for run, key in self.keys().items()}
         lines = {run: line for run, line in found.items() if line is not None}
-        own = [line for line in lines.values() if line["annotated"] == self.annotated]
-        shared = {"annotated": self.annotated, **({"cut": own[0]["cut"]} if own else {})}
-        return {run: line | shared for run, line in lines.items()}
+        own = [line for line in lines.values() if line.annotated == self.annotated]
+        return {
+            run: replace(line, annotated=self.annotated, cut=own[0].cut if own else line.cut)
+            for run, line in lines.items()
+        }
 
     def missing(self, records: "Records") -> list[str]:
         """Return the arm of each run that is not recorded."""

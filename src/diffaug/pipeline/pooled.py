@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from diffaug.pipeline.jobs import Job, is_painted
 from diffaug.study.places import Places, name_of, read_places, write_places
 
 if TYPE_CHECKING:
+    from diffaug.study.lines import RunLine
     from diffaug.study.records import Records
 
 EXCEPTIONS = ("duplicates", "shared_groups")  # test images and groups that were trained on, where that was allowed
@@ -37,7 +38,7 @@ class Pooled:
     """
 
     jobs: tuple[Job, ...]
-    lines: tuple[dict[str, Any], ...]
+    lines: "tuple[RunLine, ...]"
     rows: tuple[dict[str, Any], ...]
     summary: dict[str, Any]
     plans: tuple[dict[str, Any], ...]
@@ -52,12 +53,13 @@ def pool(jobs: Sequence[Job], records: "Records") -> Pooled:
     lines = [line for _, line in recorded]
     rows = [row for job, line in recorded for row in _with_pictures(job, records.records_of(line))]
     config, class_names = jobs[0].config, read_dataset(jobs[0].full).class_names
-    summary = summarise(rows, config.study.bootstrap, config.seed, class_names, lines)
-    cuts = sorted({line["cut"] for line in lines if line["cut"] is not None})  # each draw and fold has its own
+    alarms = [{**asdict(line), "negatives": line.negatives or []} for line in lines]
+    summary = summarise(rows, config.study.bootstrap, config.seed, class_names, alarms)
+    cuts = sorted({line.cut for line in lines if line.cut is not None})  # each draw and fold has its own
     summary |= {"contrast_cut": cuts[0] if len(cuts) == 1 else None, "contrast_cuts": cuts}
-    summary["base_seen"] = _seen_by_bases([line for line in lines if is_painted(line["arm"])])
+    summary["base_seen"] = _seen_by_bases([line for line in lines if is_painted(line.arm)])
     for line in reversed(lines):
-        summary["arms"][line["arm"]]["cases"] = line["cases"]
+        summary["arms"][line.arm]["cases"] = line.cases
     plans = tuple(read_json(path) for job in jobs if (path := job.out / "study" / "study.json").is_file())
     return Pooled(tuple(jobs), tuple(lines), tuple(rows), summary, plans, tuple(class_names))
 
@@ -87,7 +89,7 @@ def _with_own_pictures(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Map
     return own
 
 
-def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _seen_by_bases(lines: "Sequence[RunLine]") -> dict[str, Any] | None:
     """Return how many test images the base models have seen: the most of any draw, summed over folds.
 
     Without lines it is None.
@@ -95,7 +97,7 @@ def _seen_by_bases(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not lines:
         return None
     nothing = {"known": False, "of": 0, "annotated": 0, "unannotated": 0}
-    seen_in = [(line["fold"], line.get("base_seen") or nothing) for line in lines]
+    seen_in = [(line.fold, line.base_seen or nothing) for line in lines]
     folds = [[seen for fold, seen in seen_in if fold == each] for each in {fold for fold, _ in seen_in}]
     counts = {name: sum(max(seen[name] for seen in fold) for fold in folds) for name in list(nothing)[1:]}
     return {"known": all(seen["known"] for _, seen in seen_in), **counts}
@@ -117,8 +119,10 @@ def write_pooled(out: Path, pooled: Pooled, curve: Sequence[Mapping[str, Any]], 
     from diffaug.study.tables import write_tables
 
     painted = {job.painted_key for job in pooled.jobs}
-    costs = [line for line in records.noted("cost") if line["cost"] in painted]
-    trained = [{**line, "minutes": round(line["seconds"] / 60, 4)} for line in pooled.lines if "seconds" in line]
+    costs = [asdict(line) for line in records.costs() if line.cost in painted]
+    trained = [
+        {**asdict(line), "minutes": round(line.seconds / 60, 4)} for line in pooled.lines if line.seconds is not None
+    ]
     write_csv(make_folder(out) / "curve.csv", curve, CURVE_COLUMNS)
     write_csv(out / "costs.csv", costs, COST_COLUMNS)
     write_csv(out / "training.csv", trained, TRAINING_COLUMNS)
@@ -155,7 +159,10 @@ def _plan(pooled: Pooled) -> dict[str, Any]:
     config, names = job.config, pooled.class_names
     cases = {"train": job.count, "unannotated": 0, "synthetic": [], "full": 0, **plan.get("cases", {})}
     allowed = {
-        name: _distinct(source.get(name, []) for source in (*pooled.lines, *pooled.plans)) for name in EXCEPTIONS
+        name: _distinct(
+            [*(getattr(line, name) for line in pooled.lines), *(plan.get(name, []) for plan in pooled.plans)]
+        )
+        for name in EXCEPTIONS
     }
     return {
         "identity": {"seed": config.seed, "test": list(job.tests), "device": config.device},

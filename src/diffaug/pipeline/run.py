@@ -123,7 +123,7 @@ def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
     made = generate(
         out / "model", out / "data", out / "synthetic", wanted, seed=job.seed, workers=wanted.workers, device=device
     )
-    records.note("cost", job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
+    records.note_cost(job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
 
 
 def _label_backgrounds(job: Job) -> Path | None:
@@ -161,8 +161,8 @@ def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None
             about |= {"base_seen": summary["base_seen"]} if is_painted(arm) else {}
             about |= {name: plan[name] for name in EXCEPTIONS if plan[name]}
             records.add(key, about, read_jsonl(runs / f"{arm}-{seed}.jsonl"), summary["contrast_cut"])
-        elif trained.negatives and not known["negatives"]:
-            records.note("alarms", alarms_key(key, job.painted_key), {"negatives": list(trained.negatives)})
+        elif trained.negatives and not known.negatives:
+            records.note_alarms(alarms_key(key, job.painted_key), trained.negatives)
 
 
 def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, make_folder, read_json, write_csv, write_text
+from diffaug.artifacts import PathLike, date_of_writing, make_folder, read_json, write_csv, write_text
 from diffaug.data.funnel import Counts, Funnel, funnel
 from diffaug.data.manifest import MANIFEST, SUMMARY, negatives, read_manifest
 from diffaug.errors import DataError, StudyError
@@ -35,6 +35,7 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
 
     Raises:
         StudyError: The study or the set is not finished, or `to` is no HTML file.
+        ConfigError: The variable SOURCE_DATE_EPOCH is no number of seconds.
         DataError: A file of the study or of the set is damaged.
 
     Example:
@@ -42,7 +43,7 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
         PosixPath('studies/mine/report.html')
     """
     study, synthetic = Path(study), None if synthetic is None else Path(synthetic)
-    to = Path(to or study / "report.html")
+    to, date = Path(to or study / "report.html"), date_of_writing()  # which is checked before figures take it
     if to.is_dir() or to.suffix.lower() not in (".html", ".htm"):
         found = "a folder" if to.is_dir() else "not one"
         raise StudyError(f"a report is an HTML file: {to} is {found}; choose a file name that ends in .html")
@@ -55,7 +56,7 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
         synthetic = Path(places.synthetic[0])
     make_folder(to.parent)
     with _understood(study):
-        text = _render(_page(read, synthetic, to))
+        text = _render({**_page(read, synthetic, to), "date": date})
     write_text(to, text)
     return to
 

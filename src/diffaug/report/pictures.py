@@ -15,7 +15,8 @@ from scipy import ndimage
 from diffaug.data.case import Case, LabelClass, masks_from_label
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask, Pixels, read_image, read_label, read_mask
-from diffaug.data.manifest import Check, Row, SyntheticSet, kept
+from diffaug.data.manifest import Row, SyntheticSet, kept
+from diffaug.data.request import Check
 from diffaug.errors import DataError
 from diffaug.report.tables import MATTERS, PairedCase, Study, TestedCase, mean_dice, paired_cases
 from diffaug.study.places import Places

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.config import SelectConfig
-from diffaug.data.manifest import Row, Scores, accepted, negatives, painted
+from diffaug.data.manifest import Row, accepted, negatives, painted
+from diffaug.data.request import Scores
 
 HELD_OUT = 4  # every fourth negative trains nothing: false alarms are counted on it
 

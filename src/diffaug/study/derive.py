@@ -18,7 +18,8 @@ from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import write_png
-from diffaug.data.manifest import Row, Scores
+from diffaug.data.manifest import Row
+from diffaug.data.request import Scores
 from diffaug.errors import DataError, EmptyArmError
 from diffaug.names import Inside, Name
 from diffaug.reading import typed

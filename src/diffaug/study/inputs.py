@@ -178,8 +178,10 @@ def _digest(cases: Sequence[Case]) -> str:
 
 
 def _digest_of_set(synthetic: SyntheticSet) -> str:
-    """Return the digest of a set's rows, which hold the digests of its files."""
-    return digest_of_value([asdict(row) for row in synthetic])
+    """Return the digest of a set's rows, which hold the digests of its files; of older ones none of their regions."""
+    rows = [asdict(row) for row in synthetic]
+    unsaid = "region_digest"
+    return digest_of_value([{name: row[name] for name in row if row[name] or name != unsaid} for row in rows])
 
 
 def read_inputs(data: Path, synthetic: Sequence[Path], tests: Sequence[str], oracle: Path | None = None) -> Inputs:
@@ -242,9 +244,7 @@ def read_set(folder: Path, number: int = 0) -> SyntheticSet:
 
 
 def _check_files(folder: Path, row: Row) -> None:
-    for name, digest in ((row.image, row.image_digest), (row.mask, row.mask_digest)):
-        if not name or not digest:
-            continue
+    for name, digest in row.digests.items():
         if not (folder / name).is_file() or digest_of_file(folder / name) != digest:
             raise StudyError(
                 f"a synthetic set must hold what was painted: {folder / name} is not the file that manifest.jsonl "

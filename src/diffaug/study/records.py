@@ -1,27 +1,28 @@
 """What is kept of finished runs: one JSON line a run, small enough to be committed, from which every summary is made.
 
 `test` describes the test cases once, `run` holds the scores of one run on them, rounded to 1e-4; `cost` and `alarms`
-are what a fit took, and what a run finds on negatives that were painted after it.
+are what a fit took, and what a run finds on negatives that were painted after it (`lines`).
 A run is known by the digest of everything its numbers depend on; what is recorded is not run again.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_jsonl
+from diffaug.artifacts import append_jsonl, digest_of_value, make_folder, read_jsonl, write_text
 from diffaug.config import StudyConfig
 from diffaug.study.arms import parse_arm
+from diffaug.study.lines import STORED, AlarmsLine, CasesLine, CostLine, Line, RunLine, line_of
 from diffaug.study.statistics import METRICS
 
-STORED = {"dice": 1e-4, "sensitivity": 1e-4, "precision": 1e-4, "hd95": 0.1, "lesion_recall": 1e-4, "false_alarm": 1.0,
-          "false_area": 1e-6}  # fmt: skip
 MIXING = (  # knobs that an arm of real cases alone does not depend on
     "synthetic_per_real", "synthetic_share", "negatives", "select", "fixed_threshold", "pseudo_confidence",
 )  # fmt: skip
 TEACHING = ("teacher_confidence",)  # knobs that only an arm with a teacher depends on
 LOW_CONTRAST = "low-contrast"
 REAL_ALONE = ("real", "oracle")
+Kind = TypeVar("Kind", RunLine, CostLine, AlarmsLine)
 
 
 def key_of_run(arm: str, config: StudyConfig, painting: Mapping[str, Any], where: Mapping[str, Any]) -> str:
@@ -50,29 +51,36 @@ def alarms_key(run: str, painted: str) -> str:
 
 
 class Records:
-    """The lines of a records file, and what can be read from them."""
+    """The lines of a records file, and what can be read from them.
+
+    Raises:
+        DataError: A line breaks a rule of its kind.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = read_jsonl(path)
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
-            write_jsonl(path, self.lines)  # a kill cut the last line off
+        self.lines: list[Line] = []
+        self._tests: dict[str, CasesLine] = {}
+        values = read_jsonl(path)
+        for number, line in enumerate(values, start=1):
+            self._take(line, f"{path} line {number}")
+        if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):  # a kill cut the last line off
+            whole = data.split(b"\n")[: len(values)]
+            write_text(path, "".join(f"{line.decode()}\n" for line in whole))
 
-    def run(self, key: str, painted: str = "") -> dict[str, Any] | None:
+    def run(self, key: str, painted: str = "") -> RunLine | None:
         """Return the line of a run with the false alarms on the negatives of one painting. It is None without a record.
 
         Args:
             key: The key of the run.
             painted: The digest of what fit and painting depend on. A line that names no painting is taken for its own.
         """
-        line = next((line for line in self.lines if line.get("run") == key), None)
-        if line is None:
-            return None
-        if "negatives" not in line:
+        line = next((line for line in self._of(RunLine) if line.run == key), None)
+        if line is None or line.negatives is None:
             return line
-        alarms = line["negatives"] if line.get("painted", painted) == painted else []
-        noted = (other["negatives"] for other in self.lines if other.get("alarms") == alarms_key(key, painted))
-        return {**line, "negatives": alarms or next(noted, [])}
+        alarms = line.negatives if line.painted in (None, painted) else []
+        noted = (other.negatives for other in self._of(AlarmsLine) if other.alarms == alarms_key(key, painted))
+        return replace(line, negatives=alarms or next(noted, []))
 
     def add(self, key: str, told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], cut: float | None) -> None:
         """Append a run, and the description of its test cases where there is none yet.
@@ -87,44 +95,62 @@ class Records:
         cases = {name: [row[name] for row in rows] for name in ("case", "group", "area", "contrast")}
         cases["strata"] = [[name for name in row["strata"] if name != LOW_CONTRAST] for row in rows]
         test = digest_of_value(cases)
-        if not any(line.get("test") == test and "case" in line for line in self.lines):
+        if test not in self._tests:
             self._append({"test": test, **cases})
         units = _columns_of(rows[0])
         values = {name: [_whole(row[name], unit) for row in rows] for name, unit in units.items()}
         values = {name: column for name, column in values.items() if any(value is not None for value in column)}
         self._append({"run": key, **told, "on": test, "cut": cut, "units": units, "values": values})
 
-    def note(self, kind: str, key: str, told: Mapping[str, Any]) -> None:
-        """Append what a stage cost (`cost`), or what a run says of negatives painted after it (`alarms`), once."""
-        if not any(line.get(kind) == key for line in self.lines):
-            self._append({kind: key, **told})
+    def note_cost(self, key: str, told: Mapping[str, Any]) -> None:
+        """Append what fit and painting cost, once."""
+        if not any(line.cost == key for line in self._of(CostLine)):
+            self._append({"cost": key, **told})
 
-    def noted(self, kind: str) -> list[dict[str, Any]]:
-        """Return the lines of a kind of stage."""
-        return [line for line in self.lines if kind in line]
+    def note_alarms(self, key: str, negatives: Sequence[float]) -> None:
+        """Append what a run finds on negatives that were painted after it, once."""
+        if not any(line.alarms == key for line in self._of(AlarmsLine)):
+            self._append({"alarms": key, "negatives": list(negatives)})
 
-    def alike(self, digest: str) -> list[dict[str, Any]]:
+    def costs(self) -> list[CostLine]:
+        """Return what fits and paintings cost."""
+        return self._of(CostLine)
+
+    def alike(self, digest: str) -> list[RunLine | CostLine]:
         """Return the lines of what took as long, as far as is known."""
-        return [line for line in self.lines if line.get("alike") == digest]
+        return [line for line in self.lines if isinstance(line, RunLine | CostLine) and line.alike == digest]
 
-    def records_of(self, line: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def records_of(self, line: RunLine) -> list[dict[str, Any]]:
         """Return the per-case records of a run's line, as `runs.complete_run` makes them, to the digits kept."""
-        cases = next(one for one in self.lines if one.get("test") == line["on"] and "case" in one)
-        told = {name: line[name] for name in ("arm", "annotated", "draw", "fold", "seed")}
-        units, values, nothing = line["units"], line["values"], [None] * len(cases["case"])
+        cases = self._tests[line.on]
+        told = {name: getattr(line, name) for name in ("arm", "annotated", "draw", "fold", "seed")}
+        units, values, nothing = line.units, line.values, [None] * len(cases.case)
         return [
             told
             | _scores({name: _number(values.get(name, nothing)[index], unit) for name, unit in units.items()})
-            | {name: cases[name][index] for name in ("case", "group", "area", "contrast")}
-            | {"strata": _strata(cases["strata"][index], cases["contrast"][index], line["cut"])}
+            | {name: getattr(cases, name)[index] for name in ("case", "group", "area", "contrast")}
+            | {"strata": _strata(cases.strata[index], cases.contrast[index], line.cut)}
             | {"prediction": ""}
-            for index in range(len(cases["case"]))
+            for index in range(len(cases.case))
         ]
+
+    def _of(self, kind: type[Kind]) -> list[Kind]:
+        return [line for line in self.lines if isinstance(line, kind)]
+
+    def _take(self, values: Mapping[str, Any], where: str) -> None:
+        """Check a line, and keep it."""
+        line = line_of(values, where)
+        if isinstance(line, CasesLine):
+            line.check(where)
+            self._tests.setdefault(line.test, line)
+        if isinstance(line, RunLine):
+            line.check(self._tests, where)
+        self.lines.append(line)
 
     def _append(self, line: dict[str, Any]) -> None:
         make_folder(self.path.parent)
+        self._take(line, f"a line of {self.path}")
         append_jsonl(self.path, line)
-        self.lines.append(line)
 
 
 def _whole(value: float | None, unit: float) -> int | None:

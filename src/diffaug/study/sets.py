@@ -10,16 +10,7 @@ from diffaug.artifacts import PathLike, write_json
 from diffaug.config import SelectConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
-from diffaug.data.manifest import (
-    MANIFEST,
-    PROVENANCE,
-    SUMMARY,
-    Row,
-    SyntheticSet,
-    accepted,
-    lesions,
-    write_rows,
-)
+from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, accepted, lesions, write_rows
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import contents_of, held

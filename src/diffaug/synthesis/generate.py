@@ -20,16 +20,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
-from diffaug.data.manifest import (
-    MANIFEST,
-    PROVENANCE,
-    SUMMARY,
-    Row,
-    SyntheticSet,
-    kept,
-    read_rows,
-    write_rows,
-)
+from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, kept, read_rows, write_rows
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
 from diffaug.presets import DEFAULT, settings_of

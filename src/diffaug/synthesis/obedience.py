@@ -19,7 +19,8 @@ from diffaug.conditioning.prompts import words_of
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.data.images import Mask, read_image, read_mask
 from diffaug.data.lesions import connected_parts
-from diffaug.data.manifest import Request, Row, kept, lesions
+from diffaug.data.manifest import Row, kept, lesions
+from diffaug.data.request import Request
 
 NAMED = 5  # findings of a kind that a line names
 

@@ -4,7 +4,7 @@ A case's result is a pure function of (model digest, case, seed); it is complete
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +17,30 @@ from diffaug.artifacts import (
     digest_of_file,
     digest_of_value,
     make_folder,
+    versions,
     write_json,
     write_jsonl,
 )
+from diffaug.compute.devices import one_thread, processor_of
 from diffaug.compute.progress import tracked
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
-from diffaug.data.images import Pixels, write_png
-from diffaug.data.manifest import MANIFEST, SUMMARY, RemovedRegion
+from diffaug.data.images import png_info, write_png
+from diffaug.data.manifest import MANIFEST, SUMMARY
+from diffaug.data.origin import MARK, Origin
 from diffaug.data.pictures import outlined
+from diffaug.data.request import RemovedCase
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
-from diffaug.names import Name
 from diffaug.painting.clearing import CONTEXT, MARGIN, MIRRORED_STRENGTH, STRENGTH, Remover, is_covered
 from diffaug.painting.painter import Painter
 from diffaug.reading import read_kept, read_typed
 from diffaug.runfolder import Contents, claimed
 
 SHEET_CASES, SHEET_SIDE = 12, 240  # of the sheet; px
-
-
-@dataclass(frozen=True)
-class RemovedCase:
-    """A case whose lesions were painted away.
-
-    Attributes:
-        id: Of the new case.
-        source: The case that it was.
-        model: Digest of the model.
-        regions: What was painted.
-        image_digest: Of the picture's bytes.
-        mask_digest: Of the empty mask's.
-    """
-
-    id: Name
-    source: Name
-    model: str
-    regions: tuple[RemovedRegion, ...]
-    image_digest: str
-    mask_digest: str
 
 
 @dataclass(frozen=True)
@@ -111,16 +93,47 @@ def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, dev
         >>> diffaug.remove("models/mine", "data/mine", "removed/mine")  # doctest: +SKIP
     """
     model, data, out = Path(model), Path(data), Path(out)
+    removals = removals_of(model, data, seed, device)
+    with claimed(out, Contents("folder of cleared cases", removals.origin.settings, "config.json")), one_thread():
+        return _written(removals, out)
+
+
+@dataclass(frozen=True)
+class Removals:
+    """What is removed, and by what.
+
+    Attributes:
+        remover: The loaded model.
+        cases: What is cleared.
+        hidden: The ids of cases that cannot be cleared.
+        origin: What the pictures have in common of what they say of themselves.
+    """
+
+    remover: Remover
+    cases: tuple[Case, ...]
+    hidden: tuple[str, ...]
+    origin: Origin
+
+
+def removals_of(model: Path, data: Path, seed: int, device: str) -> Removals:
+    """Load a model, and find the cases whose lesions it removes.
+
+    Raises:
+        DataError: There is none, or a case breaks a rule.
+        ModelError: The model is unfinished or altered.
+    """
     digest, rules = verify(model), read_rules(model).rules
     cases, hidden = removable_cases(data, rules)
     painter = Painter.load(model, device, sealed=False)
     remover = Remover(painter.model, painter.calibration, painter.validators, seed, rules=rules)
+    place = painter.model.device
     identity = {
-        "margin": MARGIN, "context": CONTEXT, "strength": [STRENGTH, MIRRORED_STRENGTH], "seed": seed, "model": digest,
-        "data": digest_of_value({case.id: digest_of_case(case) for case in cases}), "device": str(painter.model.device),
+        "margin": MARGIN, "context": CONTEXT, "strength": [STRENGTH, MIRRORED_STRENGTH], "seed": seed,
+        "model": digest, "data": digest_of_value({case.id: digest_of_case(case) for case in cases}),
+        "device": str(place),
     }  # fmt: skip
-    with claimed(out, Contents("folder of cleared cases", identity, "config.json")):
-        return _written(cases, remover, out, digest, hidden)
+    origin = Origin(identity, painter.calibration.validator, versions(), processor_of(place), kind="removed")
+    return Removals(remover, tuple(cases), hidden, origin)
 
 
 def removable_cases(data: Path, rules: FrameRules = ENDOSCOPIC) -> tuple[list[Case], tuple[str, ...]]:
@@ -154,20 +167,21 @@ def _can_be_cleared(case: Case, rules: FrameRules) -> bool:
     return not lost_from_view(mask, field).any() and is_covered(frame, mask, field, rules)
 
 
-def _written(cases: Sequence[Case], remover: Remover, out: Path, digest: str, hidden: tuple[str, ...]) -> RemoveSummary:
+def _written(removals: Removals, out: Path) -> RemoveSummary:
     """Paint what is not painted yet, write the tables and the sheet, and return the summary."""
+    cases, rules = removals.cases, removals.remover.rules
     for case in tracked(cases, len(cases), "removing"):
         if not _is_made(out, case):
-            _write_case(out, case, *remover.remove(case), digest=digest)
+            write_removal(removals, case, out)
 
     rows = [read_typed(_row_path(out, case), RemovedCase) for case in cases]
     write_jsonl(out / MANIFEST, (asdict(row) for row in rows))
-    write_cases(out, [_made(out, case, remover.rules) for case in cases])
+    write_cases(out, [_made(out, case, rules) for case in cases])
     write_sheet(cases[:SHEET_CASES], out)
     regions = [region for row in rows for region in row.regions]
     before, after = ([getattr(region, name) for region in regions] for name in ("found_before", "found_after"))
     medians = [round(float(np.median(values)), 4) for values in (before, after)]
-    summary = RemoveSummary(len(rows), len(regions), medians[0], medians[1], hidden)
+    summary = RemoveSummary(len(rows), len(regions), medians[0], medians[1], removals.hidden)
     write_json(out / SUMMARY, summary.as_dict())
     return summary
 
@@ -191,16 +205,18 @@ def _made(out: Path, case: Case, rules: FrameRules = ENDOSCOPIC) -> Case:
     return Case(name, image, mask, case.group, case.split, prompt, classes=case.classes)
 
 
-def _write_case(out: Path, case: Case, frame: Pixels, regions: tuple[RemovedRegion, ...], *, digest: str) -> None:
-    """Write image, empty mask, and last of all the row."""
+def write_removal(removals: Removals, case: Case, out: Path) -> Path:
+    """Remove the lesions of a case, write image, empty mask, and last of all the row, and return the image's file."""
+    origin, (frame, regions) = removals.origin, removals.remover.remove(case)
     made = _made(out, case)
     for folder in ("images", "masks", "rows"):
         make_folder(out / folder)
     mask = out / "masks" / f"{made.id}.png"
-    write_png(made.image, frame)
+    write_png(made.image, frame, texts=replace(origin, id=made.id, source=case.id).texts())
     write_png(mask, np.zeros(frame.shape[:2], dtype=np.uint8))
-    row = RemovedCase(made.id, case.id, digest, regions, digest_of_file(made.image), digest_of_file(mask))
+    row = RemovedCase(made.id, case.id, origin.model, regions, digest_of_file(made.image), digest_of_file(mask))
     write_json(_row_path(out, case), asdict(row))
+    return made.image
 
 
 def write_sheet(cases: Sequence[Case], out: Path) -> None:
@@ -214,4 +230,4 @@ def write_sheet(cases: Sequence[Case], out: Path) -> None:
             picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
             page.paste(picture, ((3 * (number % 2) + column) * SHEET_SIDE, number // 2 * SHEET_SIDE))
     with atomic_path(out / "before_after.png") as partial:
-        page.save(partial, format="PNG")
+        page.save(partial, format="PNG", pnginfo=png_info(MARK))

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,18 @@ from diffaug.artifacts import (
     make_folder,
     storing,
     sync_tree,
+    versions,
     write_json,
     write_text,
 )
+from diffaug.compute.devices import processor_of
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.grammar import KnownWords
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Label, Mask, Pixels, write_png
-from diffaug.data.manifest import Request, Row, kept, lesions, read_rows, text_of_rows
+from diffaug.data.manifest import Row, kept, lesions, read_rows, text_of_rows
+from diffaug.data.origin import Kind, Origin, settings_of
+from diffaug.data.request import Request
 from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
 from diffaug.painting.engine import Painted
@@ -66,6 +70,17 @@ class Workshop:
     painter: Painter
     maker: LayoutMaker
     gate: Gate
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What the pictures have in common of what they say of themselves."""
+        validator, processor = self.painter.calibration.validator, processor_of(self.painter.model.device)
+        return Origin(settings_of(self.plan.identity()), validator, versions(), processor)
+
+    def texts(self, kind: Kind, *rows: Row) -> dict[str, str]:
+        """Return what a picture that shows some rows, that of its file first, says of itself."""
+        requests = tuple(row.request for row in rows)
+        return replace(self.origin, id=rows[0].id, kind=kind, requests=requests).texts()
 
     @property
     def thresholds(self) -> Calibration:
@@ -180,9 +195,10 @@ def _rows(workshop: Workshop, out: Path, folder: Path, numbers: Sequence[int]) -
             waiting = []
     yield from _pictured(workshop, folder, out, waiting, shared, previews)
     for picture in shared.finished():
-        first, *others = picture.finished_rows()
-        region = picture.region if workshop.is_partly_known(first) else None
-        yield from (_write_case(first, folder, picture.image, workshop.label(picture.values), out, region), *others)
+        rows = picture.finished_rows()
+        region = picture.region if workshop.is_partly_known(rows[0]) else None
+        first = _write_case(workshop, rows, folder, picture.image, picture.values, out, region)
+        yield from (first, *rows[1:])
 
 
 def _verdict(workshop: Workshop, layout: Layout, sample: Painted) -> Verdict:
@@ -243,34 +259,46 @@ def _pictured(
             continue
         if item.written:
             region = item.layout.region if row.request.negative or workshop.is_partly_known(row) else None
-            row = _write_case(row, folder, image, workshop.label(item.layout.masks.values), out, region)
+            row = _write_case(workshop, [row], folder, image, item.layout.masks.values, out, region)
         if item.shown:
             row = _write_preview(row, workshop, folder, item.layout, image, out)
         yield row
 
 
-def _write_case(row: Row, folder: Path, image: Pixels, label: Label, out: Path, painted: Mask | None = None) -> Row:
-    """Write image and label, and the mask of what was painted if it is given, and return the row with their names."""
+def _write_case(
+    workshop: Workshop,
+    rows: Sequence[Row],
+    folder: Path,
+    image: Pixels,
+    values: Label,
+    out: Path,
+    painted: Mask | None = None,
+) -> Row:
+    """Write the image that shows some rows, its label, and the mask of what was painted if it is given.
+
+    Returns:
+        The first row, with the names of the files.
+    """
+    row, label = rows[0], workshop.label(values)
     paths = [folder / kind / f"{row.id}.png" for kind in ("images", "masks")]
-    for path, values in zip(paths, (image, label), strict=True):
-        write_png(path, values, settled=False)
+    write_png(paths[0], image, settled=False, texts=workshop.texts("picture", *rows))
+    write_png(paths[1], label, settled=False)
     names, digests = [path.relative_to(out).as_posix() for path in paths], [digest_of_file(path) for path in paths]
-    region = ""
     if painted is not None:
         path = make_folder(folder / "regions") / f"{row.id}.png"
         write_png(path, painted.astype(np.uint8) * 255, settled=False)
-        region = path.relative_to(out).as_posix()
+        row = replace(row, region=path.relative_to(out).as_posix(), region_digest=digest_of_file(path))
     return replace(
-        row, image=names[0], mask=names[1], region=region, image_digest=digests[0], mask_digest=digests[1],
-        lesion_free=not label.any(),
-    )  # fmt: skip
+        row, image=names[0], mask=names[1], image_digest=digests[0], mask_digest=digests[1], lesion_free=not label.any()
+    )
 
 
 def _write_preview(row: Row, workshop: Workshop, folder: Path, layout: Layout, image: Pixels, out: Path) -> Row:
     """Write the window of a turned-down request with the requested mask, and return the row with their names."""
     paths = [folder / "turned-down" / f"{row.id}{ending}.png" for ending in ("", "_mask")]
     mask = np.asarray(layout.window.crop(layout.masks.values * layout.masks.new), dtype=np.uint8)
-    write_png(paths[0], np.asarray(layout.window.crop(image), dtype=np.uint8), settled=False)
+    shown = np.asarray(layout.window.crop(image), dtype=np.uint8)
+    write_png(paths[0], shown, settled=False, texts=workshop.texts("preview", row))
     write_png(paths[1], workshop.label(mask), settled=False)
     names = [path.relative_to(out).as_posix() for path in paths]
     return replace(row, preview=names[0], preview_mask=names[1])

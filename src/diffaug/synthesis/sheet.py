@@ -10,8 +10,9 @@ from PIL import Image
 from diffaug.artifacts import atomic_path
 from diffaug.data.case import masks_from_label
 from diffaug.data.folder import read_classes
-from diffaug.data.images import Mask, read_image, read_label
+from diffaug.data.images import Mask, png_info, read_image, read_label
 from diffaug.data.manifest import Row, kept
+from diffaug.data.origin import MARK
 from diffaug.data.pictures import GAP, LINE, picture_of, tile
 
 SHEET = "contact_sheet.png"
@@ -53,7 +54,7 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
             page.paste(each, (place % COLUMNS * WIDE, place // COLUMNS * TALL))
     path = out / SHEET
     with atomic_path(path) as partial:
-        page.save(partial, format="PNG")
+        page.save(partial, format="PNG", pnginfo=png_info(MARK))
     return path
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from diffaug.data.manifest import Request
+from diffaug.data.request import Request
 from diffaug.data.split import folds_by_group
 from diffaug.painting.engine import Painted
 from diffaug.painting.layout import Layout

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffaug.data.manifest import Check
+from diffaug.data.request import Check
 from diffaug.errors import ModelError
 from diffaug.validator.calibration import Calibration, agreement
 from diffaug.validator.latent_segmenter import segment
