@@ -26,7 +26,7 @@ from diffaug.data.metadata import copy_picture
 from diffaug.data.split import shuffled
 from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.layouts import Unannotated
-from diffaug.names import Inside, check_distinct, plain_name
+from diffaug.names import Inside, check_distinct, plain_name, without_links
 
 TABLE = "cases.csv"
 CLASSES = "classes.json"
@@ -124,7 +124,7 @@ def read_dataset(folder: PathLike) -> Dataset:
         >>> data["train-0"].read_image().shape
         (128, 128, 3)
     """
-    folder = Path(folder)
+    folder = without_links(Path(folder))
     table = folder / TABLE
     rows, classes = _read_rows(table), read_classes(folder)
     place = Inside(folder)

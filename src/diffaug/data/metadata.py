@@ -8,14 +8,13 @@ stands alone in a new EXIF block.
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from diffaug.data.images import DAMAGE, orientation_of
+from diffaug.data.images import DAMAGE, opened, orientation_of
 from diffaug.errors import DataError
 from diffaug.names import PICTURES
 from diffaug.reading import read_bytes
@@ -208,7 +207,7 @@ def _without_comments(kind: bytes, box: bytes) -> bytes:
 
 def _tiff(data: bytes, orientation: int) -> bytes:
     """Return a TIFF file as it is if it has tags of its pixels alone, else written anew with the same pixels."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+    with opened(io.BytesIO(data)) as image:
         tags = set(getattr(image, "tag_v2", {}))
         if tags <= TIFF_TAGS and getattr(image, "n_frames", 1) == 1:
             return data
@@ -222,7 +221,7 @@ def _tiff(data: bytes, orientation: int) -> bytes:
 
 def _as_png(data: bytes) -> bytes:
     """Return a picture of any other format as PNG, in its own mode where PNG has it."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+    with opened(io.BytesIO(data)) as image:
         image.load()
         plain = image.copy()
         plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
