@@ -48,6 +48,9 @@ class Fault:
     at: float = 0
 
 
+UNTOUCHED = Fault()
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child ended.
@@ -121,7 +124,12 @@ class Watch:
 
 
 def run_command(
-    words: Sequence[str], folder: Path, fault: Fault = Fault(), *, seconds: float = HANG_SECONDS, bounded: bool = False
+    words: Sequence[str],
+    folder: Path,
+    fault: Fault = UNTOUCHED,
+    *,
+    seconds: float = HANG_SECONDS,
+    bounded: bool = False,
 ) -> Ended:
     """Run a command with a folder as working directory, and the only place that it may write to.
 
@@ -149,10 +157,15 @@ def run_command(
         file.close()
     marked = [line.partition(" ")[::2] for line in texts[0].splitlines()]
     return Ended(
-        os.waitstatus_to_exitcode(status), texts[1], took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, struct.unpack("q", counter[:])[0],
-        tuple(dict.fromkeys(text for mark, text in marked if mark == "outside")),
-        frozenset(text for mark, text in marked if mark == "read"),
-    )  # fmt: skip
+        status=os.waitstatus_to_exitcode(status),
+        said=texts[1],
+        seconds=took,
+        cpu=usage.ru_utime + usage.ru_stime,
+        peak_mb=usage.ru_maxrss / 1024,
+        operations=struct.unpack("q", counter[:])[0],
+        outside=tuple(dict.fromkeys(text for mark, text in marked if mark == "outside")),
+        opened=frozenset(text for mark, text in marked if mark == "read"),
+    )
 
 
 def _wait(pid: int, seconds: float) -> tuple[int, Any]:

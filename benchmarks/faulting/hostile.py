@@ -18,8 +18,9 @@ from faulting.scene import COMMANDS
 MODEL_FILES = (
     "model_index.json json", "calibration.json json", "fit.json json", "rules.json json", "sampler.json json",
     "scheduler/scheduler_config.json json", "text_encoder/config.json json", "tokenizer/tokenizer.json json",
-    "tokenizer/tokenizer_config.json json", "tokenizer/words.json json", "unet/config.json json", "vae/config.json json",
-    "validator/0/config.json json", "seen_images.npz npz", "text_encoder/model.safetensors safetensors",
+    "tokenizer/tokenizer_config.json json", "tokenizer/words.json json", "unet/config.json json",
+    "vae/config.json json", "validator/0/config.json json", "seen_images.npz npz",
+    "text_encoder/model.safetensors safetensors",
     "unet/diffusion_pytorch_model.safetensors safetensors", "vae/diffusion_pytorch_model.safetensors safetensors",
     "validator/0/diffusion_pytorch_model.safetensors safetensors",
 )  # fmt: skip
@@ -218,10 +219,9 @@ def _seal(model: Path) -> None:
     from diffaug.artifacts import digest_of_file
 
     listed = json.loads((model / "digests.json").read_text())
-    small = {
-        name: (model / name) for name in listed if (model / name).is_file() and (model / name).stat().st_size < 2**28
-    }
-    fresh = {name: digest_of_file(small[name]) if name in small else old for name, old in listed.items()}
+    plain = [name for name in listed if (model / name).is_file() and not (model / name).is_symlink()]
+    small = [name for name in plain if (model / name).stat().st_size < 2**28]
+    fresh = listed | {name: digest_of_file(model / name) for name in small}
     (model / "digests.json").write_text(json.dumps(fresh))
 
 

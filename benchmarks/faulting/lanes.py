@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from faulting.children import Ended, Fault, Watch, run_command
+from faulting.children import UNTOUCHED, Ended, Fault, Watch, run_command
 from faulting.scene import COMMANDS, Command
 from faulting.trees import Tree, clear, tree_of
 
@@ -105,7 +105,7 @@ class Lane:
         if "study" in inputs:
             places.write_text(places.read_text().replace(str(self.scene), str(self.case)))
 
-    def run(self, command: Command, fault: Fault = Fault(), seconds: float = SLOW) -> Ended:
+    def run(self, command: Command, fault: Fault = UNTOUCHED, seconds: float = SLOW) -> Ended:
         """Run a command in the working directory."""
         return run_command(command.words, self.case, fault, seconds=seconds)
 

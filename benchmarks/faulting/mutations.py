@@ -15,7 +15,8 @@ import yaml
 LONG = 10**39
 WORDS = (
     "", ".", "..", "/", "../../canary/canary.png", "@CANARY@/canary.png", "@CANARY@/canary.json", "a\u202egnp.exe",
-    "\x00", "\x1b[2J", "con", "x" * 300, "é" * 150, "\ud800", "nan", "1e999", "-1", "null", "images/../../canary/canary.png",
+    "\x00", "\x1b[2J", "con", "x" * 300, "é" * 150, "\ud800", "nan", "1e999", "-1", "null",
+    "images/../../canary/canary.png",
     "C:\\x.png", "\\\\host\\share\\a.png", "file:///etc/passwd", "http://127.0.0.1:9/x", "${HOME}", "{{7*7}}",
     "<script>alert(1)</script>", "=1+1", "%s%n", "train", "2024-01-01", "!!python/object/apply:os.system [id]",
 )  # fmt: skip
@@ -34,6 +35,16 @@ WORST = (
     b"\x80\0\0\0",
     b"\xff\xfe",
 )
+
+ELEMENTS = (
+    0, 1, 2, 3, 7, 8, 12, 16, 32, 64, 65535, 10**6, -1, "", "x", "1\\2", None, "1e400", "nan", [1, 2], "RGB",
+    "PALETTE COLOR", "YBR_FULL_422", "MONOCHROME1",
+)  # fmt: skip
+FIELDS = (  # bytes of a NIfTI-1 header, and what lies there
+    (0, "i"), (40, "h"), (42, "h"), (44, "h"), (46, "h"), (48, "h"), (70, "h"), (72, "h"), (76, "f"), (80, "f"),
+    (88, "f"), (108, "f"), (112, "f"), (116, "f"), (252, "h"), (254, "h"), (256, "f"), (280, "f"), (300, "f"),
+    (344, "i"),
+)  # fmt: skip
 
 
 def mutated(kind: str, data: bytes, seed: int) -> bytes:
@@ -277,13 +288,11 @@ def _of_dicom(data: bytes, rng: random.Random) -> bytes:
         name = rng.choice(
             [*names, "NumberOfFrames", "PlanarConfiguration", "WindowWidth", "PixelSpacing", "BitsAllocated"]
         )
-        values = (0, 1, 2, 3, 7, 8, 12, 16, 32, 64, 65535, 10**6, -1, "", "x", "1\\2", None, "1e400", "nan", [1, 2], "RGB",
-                  "PALETTE COLOR", "YBR_FULL_422", "MONOCHROME1")  # fmt: skip
         try:
             if rng.random() < 0.2 and name in found:
                 delattr(found, name)
             else:
-                setattr(found, name, rng.choice(values))
+                setattr(found, name, rng.choice(ELEMENTS))
         except (ValueError, TypeError, AttributeError):
             continue
     if rng.random() < 0.2:
@@ -302,9 +311,7 @@ def _of_dicom(data: bytes, rng: random.Random) -> bytes:
 def _of_nifti(data: bytes, rng: random.Random) -> bytes:
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 2))):
-        at, form = rng.choice(((0, "i"), (40, "h"), (42, "h"), (44, "h"), (46, "h"), (48, "h"), (70, "h"), (72, "h"), (76, "f"),
-                               (80, "f"), (88, "f"), (108, "f"), (112, "f"), (116, "f"), (252, "h"), (254, "h"), (256, "f"),
-                               (280, "f"), (300, "f"), (344, "i")))  # fmt: skip
+        at, form = rng.choice(FIELDS)
         value = rng.choice((0, 1, 2, 3, 4, 7, 16, 128, 255, 32767, -1, -32768))
         real = rng.choice((0.0, 1e38, -1e38, float("nan"), float("inf"), 352.0, 1e9, 0.5))
         struct.pack_into(f"<{form}", found, at, real if form == "f" else value)

@@ -23,8 +23,8 @@ FIT = {
 }  # fmt: skip
 GENERATE = {"count": 4, "shard_size": 3, "slots": 3, "workers": 1, "gate": "off"}
 STUDY = {
-    "network": "unet", "widths": [8, 8, 8, 8, 8], "arms": ["real", "selected"], "iterations": 40, "ema": 0.5, "size": 64,
-    "batch_size": 4, "workers": 1, "bootstrap": 20, "pseudo_confidence": 0.0,
+    "network": "unet", "widths": [8, 8, 8, 8, 8], "arms": ["real", "selected"], "iterations": 40, "ema": 0.5,
+    "size": 64, "batch_size": 4, "workers": 1, "bootstrap": 20, "pseudo_confidence": 0.0,
 }  # fmt: skip
 RUN = {
     "preset": "smoke", "out": "out",
