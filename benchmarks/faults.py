@@ -53,7 +53,7 @@ def trials_of(options: argparse.Namespace, lane: Lane) -> list[str]:
     if "hostile" in chosen:
         names += hostile_trials(count, seed)
         names += corpus_trials(options.corpus) if options.corpus else []
-    return names
+    return names[:: round(1 / options.share)]
 
 
 def try_all(names: Sequence[str], lanes: int, out: Path) -> list[dict[str, Any]]:
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="folder of other hostile files")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts alone")
     parser.add_argument("--hostile", type=int, default=HOSTILE, help="number of hostile files")
+    parser.add_argument("--share", type=float, default=1.0, help="try this share of everything")
     parser.add_argument("--lanes", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", help="name of one trial, whose folder is left in DIR/repeated/case")

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HANG_SECONDS = 20.0
+HANG_SECONDS = 20.0  # of computing
+WAIT_SECONDS = 60.0  # of waiting for a hostile file's reader, on a machine that has other work
 MOST_MB = 2048.0
 BROKEN = 99  # exit status of a child that ended by an exception
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -78,7 +79,7 @@ class Ended:
     @property
     def flaw(self) -> str:
         """Return what is wrong about this end, in a word; "" for a result, and for one line and exit status 1."""
-        if self.seconds >= HANG_SECONDS:
+        if self.seconds >= WAIT_SECONDS or self.cpu >= HANG_SECONDS:
             return "hang"
         if self.peak_mb > MOST_MB or "diffaug: memory ran out" in self.said:
             return "memory"
@@ -128,7 +129,7 @@ def run_command(
     folder: Path,
     fault: Fault = UNTOUCHED,
     *,
-    seconds: float = HANG_SECONDS,
+    seconds: float = WAIT_SECONDS,
     bounded: bool = False,
 ) -> Ended:
     """Run a command with a folder as working directory, and the only place that it may write to.

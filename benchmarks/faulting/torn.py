@@ -65,7 +65,7 @@ def try_torn(name: str, lane: Lane) -> Found:
     file.write_bytes(damaged(data, how))
     found.counted = damaged(data, how) != data
     ended = found.take(lane.run(command))
-    if ended.flaw:
+    if ended.flaw in ("traceback", "outside"):
         found.add("tracebacks", ended.said[-400:])
     lost, other = differences(usual.tree, tree_of(lane.case))
     changed = [each for each in lost + other if mode == "made" or each != path]

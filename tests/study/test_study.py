@@ -180,6 +180,16 @@ def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, inputs, finishe
     assert files_of(broken) == files_of(finished)
 
 
+def test_checkpoints_that_a_study_left_when_it_was_killed_at_the_end_of_a_run_are_removed(tmp_path, inputs, finished):
+    dataset, synthetic = inputs
+    study = Path(shutil.copytree(finished, tmp_path / "study"))
+    (study / "runs" / "real-0.checkpoint").write_bytes(b"of the last iteration")
+    (study / "summary.json").unlink()
+    run_study(dataset, study, [synthetic], CONFIG)
+    assert files_of(study) == files_of(finished)
+    assert not list(study.rglob("*.checkpoint"))
+
+
 def test_two_workers_write_what_one_writes(tmp_path, inputs, finished):
     dataset, synthetic = inputs
     two = tmp_path / "two"

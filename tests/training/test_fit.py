@@ -120,6 +120,13 @@ def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(copy, tmp_pat
     assert set(made.scores) <= {"small", "medium", "large"}
 
 
+def test_checkpoints_that_a_fit_left_when_it_was_killed_at_its_end_are_removed(fitted, phantoms, tiny, tmp_path):
+    model = Path(shutil.copytree(fitted, tmp_path / "model"))
+    (model / "training" / "codec.checkpoint").write_bytes(b"of the last iteration")
+    fit(phantoms, model, tiny, base=None)
+    assert not list(model.rglob("*.checkpoint"))
+
+
 def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(diffaug.training.loop, "CHECKPOINT_SECONDS", -1.0)
     generator_of, kills = diffaug.training.loop.generator_of, 0

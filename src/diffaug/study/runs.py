@@ -79,6 +79,11 @@ class Run:
         return Path(f"{self.files}.safetensors")
 
     @property
+    def checkpoint(self) -> Path:
+        """What a resumed training starts from."""
+        return Path(f"{self.files}.checkpoint")
+
+    @property
     def about(self) -> Path:
         """The file that says what it was trained on, and what it finds on held-out negatives."""
         return Path(f"{self.files}.pool.json")
@@ -146,7 +151,7 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     counts = len(arm.real), len(arm.pool), arm.negatives, arm.wanted_negatives, arm.labelled
     write_json(run.about, asdict(Trained(*counts, _alarms(run, network), len(arm.taught))))
     write_jsonl(run.records, rows)
-    Path(f"{run.files}.checkpoint").unlink(missing_ok=True)
+    run.checkpoint.unlink(missing_ok=True)
 
 
 def _trained_network(run: Run, report: Report) -> "nn.Module":

@@ -106,6 +106,16 @@ class _Fit:
         """Where checkpoints and logs are kept; no part of the model."""
         return self.model / "training"
 
+    def read(self) -> FitSummary:
+        """Return what the finished fit measured; a process that was killed at its end may have left checkpoints."""
+        self.remove_checkpoints()
+        return FitSummary.read(self.model)
+
+    def remove_checkpoints(self) -> None:
+        """Remove what a resumed training would start from."""
+        for checkpoint in self.training.glob("*.checkpoint"):
+            checkpoint.unlink(missing_ok=True)
+
     def contents(self) -> Contents:
         """Return what the model folder is to hold."""
         cases = (*self.annotated, *self.unannotated)
@@ -174,13 +184,13 @@ def fit(
     job = _Fit(data, model, config, start, seed, place, painting or GenerateConfig(), annotated, unannotated, names)
     contents = job.contents()
     if is_finished(model, contents):
-        return FitSummary.read(model) if process.leads else None
+        return job.read() if process.leads else None
     notices = [*check_dataset((*annotated, *unannotated), "checking images").notices, *notices_of(start, place)]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     painter = load_base(start, len(names), config.denoiser.merge) if start else None
     with held(model) if process.leads else nullcontext():
         if is_finished(model, contents):  # by another process, while the images were checked
-            return FitSummary.read(model) if process.leads else None
+            return job.read() if process.leads else None
         if process.leads:
             claim(model, contents)
         return _fitted(job, painter, folds, notices)
@@ -259,8 +269,7 @@ def _fitted(
     )
     write_json(model / SUMMARY, asdict(summary))
     seal(model)
-    for checkpoint in job.training.glob("*.checkpoint"):
-        checkpoint.unlink()
+    job.remove_checkpoints()
     return summary
 
 
