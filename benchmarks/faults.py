@@ -14,6 +14,7 @@ import argparse
 import gc
 import json
 import os
+import random
 import sys
 import time
 import traceback
@@ -53,7 +54,9 @@ def trials_of(options: argparse.Namespace, lane: Lane) -> list[str]:
     if "hostile" in chosen:
         names += hostile_trials(count, seed)
         names += corpus_trials(options.corpus) if options.corpus else []
-    return names[:: round(1 / options.share)]
+    names = [name for name in names if options.match in name]
+    chosen_ones = set(random.Random(seed).sample(names, round(options.share * len(names))))
+    return [name for name in names if name in chosen_ones]
 
 
 def try_all(names: Sequence[str], lanes: int, out: Path) -> list[dict[str, Any]]:
@@ -119,6 +122,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts alone")
     parser.add_argument("--hostile", type=int, default=HOSTILE, help="number of hostile files")
     parser.add_argument("--share", type=float, default=1.0, help="try this share of everything")
+    parser.add_argument("--match", default="", help="try what has this in its name alone, such as dicom:nasty")
     parser.add_argument("--lanes", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", help="name of one trial, whose folder is left in DIR/repeated/case")

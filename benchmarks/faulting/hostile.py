@@ -99,6 +99,9 @@ def _doors() -> list[Door]:
         add("segment model data/images out", "model data", f"model/{name}", kind, 0.25, seal=True)
         add("generate model data out", "model data", f"model/{name}", kind, 0.15, more=paint, seal=True)
     add("segment model data/images out", "model data", "model/digests.json", "json", 0.5)
+    add("fit data model", "data model", "model/training/summary.json", "json", 0.5, more=COMMANDS["fit"].words[3:])
+    add("fit data model", "data model", "model/training/digests.json", "json", 0.2, more=COMMANDS["fit"].words[3:])
+    add("fit data model", "data model", "model/fit.json", "json", 0.5, more=COMMANDS["fit"].words[3:])
     for name, kind in _listed(SET_FILES):
         target = f"synthetic/{name}"
         add("export synthetic out", "synthetic data", target, kind, 1.0, more=("--format", "folder", "--with", "data"))
