@@ -36,7 +36,7 @@ PARTS: dict[str, Callable[[str, Lane], Found]] = {
 }  # fmt: skip
 HOSTILE = 10_000  # files of a whole run
 COUNTED = {"kill": "kill_points", "storage": "storage_faults", "torn": "torn_files", "hostile": "hostile_files"}
-FLAWS = ("lost", "torn", "differing", "stuck", "torn_accepted", "tracebacks", "hangs", "memory", "outside")
+FLAWS = ("lost", "torn", "differing", "stuck", "torn_accepted", "tracebacks", "hangs", "memory", "outside", "unmade")
 
 
 def trials_of(options: argparse.Namespace, lane: Lane) -> list[str]:
@@ -87,7 +87,10 @@ def _work(names: Iterable[str], folder: Path, scene: Path) -> None:
     lane = Lane(folder, scene)
     with folder.with_suffix(".jsonl").open("w") as file:
         for name in names:
-            found = PARTS[name.partition(":")[0]](name, lane)
+            try:
+                found = PARTS[name.partition(":")[0]](name, lane)
+            except Exception as error:  # of the harness: the trial was not made, and the others are
+                found = Found(name, counted=False, flaws=[("unmade", f"{type(error).__name__}: {error}"[:400])])
             file.write(json.dumps(asdict(found)) + "\n")
             file.flush()
 

@@ -12,8 +12,12 @@ from faulting.makers import Maker, writes
 def _dicom(**values: object) -> Callable[[bytes], bytes]:
     def make(old: bytes) -> bytes:
         import pydicom
+        from pydicom.encaps import encapsulate
 
         found = pydicom.dcmread(io.BytesIO(old))
+        if "syntax" in values:
+            found.PixelData = encapsulate([found.PixelData])
+            found["PixelData"].VR = "OB"
         for name, value in values.items():
             if name == "syntax":
                 found.file_meta.TransferSyntaxUID = str(value)
