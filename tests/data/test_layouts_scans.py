@@ -305,6 +305,7 @@ def test_a_missing_extra_is_one_line_that_names_it(
     [
         {"Rows": 65535, "Columns": 65535},
         {"Rows": 0},
+        {"Rows": 12},
         {"NumberOfFrames": 2_000_000_000},
         {"NumberOfFrames": 40},
         {"SamplesPerPixel": 60_000},

@@ -263,7 +263,10 @@ def _pixels(data: Any, path: Path, frame: int, case: str) -> NDArray[Any]:
                 "uncompressed"
             )
         index = frame if _frames_of(data) > 1 else None
-        return np.asarray(pixel_array(data, index=index))
+        values = np.asarray(pixel_array(data, index=index))
+        if values.shape[:2] != (int(data.Rows), int(data.Columns)) or values.shape[2:] not in ((), (3,)):
+            raise ValueError(f"its pixels have the shape {values.shape}")
+        return values
     except DataError:
         raise
     except Exception as error:  # pydicom raises many kinds for damaged files
