@@ -14,6 +14,7 @@ from faulting.trees import differences, torn_in, tree_of
 
 LAST = ("fit", "run")  # commands that are also killed at their last writes
 QUICK = ("phantom", "import", "subset", "generate", "study")
+QUICK_STORAGE = ("import", "generate")
 STORAGE = 5  # faults of storage of each kind for a command
 
 
@@ -35,7 +36,9 @@ def storage_trials(quick: bool, seed: int) -> list[str]:
     """Return names of faults of storage: full and read-only from some operation on, and a small disk."""
     rng = random.Random(seed + 1)
     commands = [
-        command.name for command in COMMANDS.values() if not command.late and (not quick or command.name in QUICK)
+        command.name
+        for command in COMMANDS.values()
+        if not command.late and (not quick or command.name in QUICK_STORAGE)
     ]
     count = 1 if quick else STORAGE
     kinds = ("full", "readonly", "disk")
