@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffaug.errors import DataError
-from diffaug.names import Inside, check_distinct, fault_of_name, fault_of_path, inside, plain_name, shown
+from diffaug.names import Inside, check_distinct, fault_of_name, fault_of_path, inside, plain_name, shown, without_links
 
 NAMES = ("synth-00017", "P7", "IM 12 (3)", "dätä", "患者-3", "a.b.c", "console", ".hidden", "👩\u200d⚕️")
 BAD_NAMES = (
@@ -89,3 +89,18 @@ def test_a_name_that_stands_twice_is_refused_and_others_are_not() -> None:
 def test_a_message_shows_what_hides_in_a_text() -> None:
     assert shown("a\u202eb") == "'a\\u202eb'"
     assert len(shown("x" * 500)) < 80
+
+
+def test_a_folder_holds_no_link_that_leads_out_and_others_pass(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.png").write_bytes(b"a")
+    (folder / "images" / "b.png").symlink_to("a.png")
+    (folder / ".hidden").symlink_to("/etc/passwd")
+    (tmp_path / "link").symlink_to(folder)
+    assert without_links(tmp_path / "link") == tmp_path / "link"
+    for name, target in (("summary.json", "/etc/passwd"), ("shards", "/etc"), ("images/c.png", "../../other")):
+        (folder / name).symlink_to(target)
+        with pytest.raises(DataError, match="no link that leads out"):
+            without_links(folder)
+        (folder / name).unlink()

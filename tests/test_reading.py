@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffaug.artifacts import digest_of_file
 from diffaug.conditioning.findings import read_library
 from diffaug.conditioning.rules import RULES_FILE, read_rules
 from diffaug.config import read_config
@@ -22,7 +23,17 @@ from diffaug.data.sources.coco import read_coco
 from diffaug.errors import DataError, DiffaugError
 from diffaug.models.checkpoints import read_words, verify
 from diffaug.models.sampling import read_sampler
-from diffaug.reading import read_arrays, read_bytes, read_csv, read_json, read_jsonl, read_kept, read_yaml, typed
+from diffaug.reading import (
+    check_size,
+    read_arrays,
+    read_bytes,
+    read_csv,
+    read_json,
+    read_jsonl,
+    read_kept,
+    read_yaml,
+    typed,
+)
 from diffaug.realism.critic import load_critic
 from diffaug.report.tables import read_study
 from diffaug.runfolder import contents_of
@@ -116,8 +127,10 @@ def test_a_device_or_a_pipe_is_no_file(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"device, a pipe or a folder|Is a directory"):
             read_bytes(tmp_path / name)
     (tmp_path / "cases.csv").symlink_to("/dev/zero")
-    with pytest.raises(DataError, match=r"cases\.csv must be a CSV file"):
+    with pytest.raises(DataError, match=r"holds no link that leads out of it: .*cases\.csv"):
         read_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"cases\.csv must be a CSV file"):
+        read_csv(tmp_path / "cases.csv", ())
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
@@ -213,3 +226,22 @@ def test_every_door_takes_hostile_files_without_a_traceback(tmp_path: Path, name
             doors(folder)[name]()
         except DiffaugError as error:
             assert "\n" not in str(error)
+
+
+def test_a_file_of_no_kind_that_is_so_large_has_no_digest_and_weights_are_as_long_as_their_header_says(tmp_path):
+    for name in ("a.png", "config.json", "b.safetensors"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**34)
+        with pytest.raises(DataError, match="bytes at most"):
+            digest_of_file(tmp_path / name)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**32], "data_offsets": [0, 2**34]}}).encode()
+    with (tmp_path / "c.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2**34)
+    check_size(tmp_path / "c.safetensors", (tmp_path / "c.safetensors").stat().st_size)
+
+
+def test_an_error_is_one_line_whatever_the_names_of_files_are():
+    error = DataError("the file a\nb\x1b[2J\u202ec.png; rename it")
+    assert str(error) == r"the file a\nb\x1b[2J\u202ec.png; rename it"
+    assert str(DataError("plain: é, 名")) == "plain: é, 名"

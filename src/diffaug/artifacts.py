@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.errors import ConfigError, DiffaugError, StorageError
+from diffaug.reading import check_size
 from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_jsonl as read_jsonl  # noqa: PLC0414 - who writes files also reads them
@@ -176,8 +177,12 @@ def digest_of_file(path: Path) -> str:
     """Return the digest of a file's bytes, which may not fit into memory.
 
     A process reads an unchanged file once: the digest is kept by path, size, inode and times of change.
+
+    Raises:
+        DataError: The file has more bytes than files of its kind have, so that its digest might take hours.
     """
     status = path.stat()
+    check_size(path, status.st_size)
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return _read_digest(path)
     return _kept_digest(path.absolute(), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)

@@ -17,8 +17,18 @@ with status 1. Any other exception that reaches the user is a bug.
 """
 
 
+def one_line(text: str) -> str:
+    r"""Return a text on one line: new lines, and what a terminal would obey or not show, become codes such as `\\n`."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class DiffaugError(Exception):
     """The base of all errors that a user can correct."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())  # names of files that come from others are part of it
 
 
 class DataError(DiffaugError):

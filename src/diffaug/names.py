@@ -107,7 +107,7 @@ class Inside:
         Raises:
             DataError: It is not relative, or leads out of the folder, perhaps through a link.
         """
-        fault = fault_of_path(text) or ("" if self._holds(text) else "leads out of the folder by a link")
+        fault = fault_of_path(text) or ("" if self.holds(text) else "leads out of the folder by a link")
         if fault:
             raise DataError(
                 f"a path lies inside its folder: {what} is {shown(text)}, which {fault} ({self.folder}); copy the file "
@@ -125,7 +125,8 @@ class Inside:
             raise DataError(f"a picture ends in one of {' '.join(PICTURES)}: {what} is {shown(text)}; save it as a PNG")
         return path
 
-    def _holds(self, text: str) -> bool:
+    def holds(self, text: str) -> bool:
+        """Tell whether a relative path stays in the folder when links are followed."""
         parent, name = os.path.split(text)
         if parent not in self._parents:
             self._parents[parent] = self._is_under(os.path.realpath(f"{self._root}/{parent}"))
@@ -134,6 +135,25 @@ class Inside:
 
     def _is_under(self, place: str) -> bool:
         return place == self._root or place.startswith(self._root.rstrip(os.sep) + os.sep)
+
+
+def without_links(folder: Path) -> Path:
+    """Return a folder in which no link leads out of it, so that nothing else is read. Hidden files do not count.
+
+    Raises:
+        DataError: Naming the first link.
+    """
+    place = Inside(folder)
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (*folders, *sorted(names)):
+            path = os.path.join(parent, name)  # noqa: PTH118 - a set has ten thousands of them
+            if not name.startswith(".") and _is_link(path) and not place.holds(os.path.relpath(path, folder)):
+                raise DataError(
+                    f"a folder that is read holds no link that leads out of it: {path} does; copy the file into the "
+                    "folder, or remove the link"
+                )
+    return folder
 
 
 def _is_link(place: str) -> bool:

@@ -27,6 +27,8 @@ from diffaug.errors import DataError
 Typed = TypeVar("Typed")
 LARGEST = 256 * 2**20  # bytes of a file of text, or of the arrays of an .npz file when unpacked
 LARGEST_YAML = 2**20  # bytes
+LARGEST_FILE = 2**30  # bytes of a file that is no text: a picture, or weights without a header that says more
+LARGEST_HEADER = 10**8  # bytes of the header of weights, as safetensors has it
 MOST_VALUES = 16_000_000  # of a JSON file, and a quarter of it of a CSV file: Python needs 70 or 250 bytes for each
 MOST_NODES = 100_000  # of a YAML file, what aliases stand for counted each time
 DEEPEST = 100  # brackets inside each other; json and yaml themselves end at some hundreds
@@ -50,6 +52,42 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         return _bytes_of(path, most)
     except ValueError as error:
         raise DataError(f"a file must be readable: {path}: {error}; restore it, or run its stage again") from None
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a plain file; what reads it otherwise might wait for ever.
+
+    Raises:
+        DataError: It is missing, or a device, a pipe or a folder.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"a file must be readable: {path}: {error.strerror}; restore it") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"a file must be readable: {path} is a device, a pipe or a folder; replace it")
+    return status.st_size
+
+
+def check_size(path: Path, size: int) -> None:
+    """Refuse a file that is larger than others of its kind: weights are as long as their header says.
+
+    Raises:
+        DataError: It is.
+    """
+    if size <= LARGEST_FILE:
+        return
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if path.suffix == ".safetensors" and length <= LARGEST_HEADER else b""
+    try:
+        parts = typed(dict[str, dict[str, Any]], json_from_bytes(header), path)
+        ends = [part["data_offsets"][1] for name, part in parts.items() if name != "__metadata__"]
+        if 8 + length + max(ends) == size:
+            return
+    except (ValueError, DataError, LookupError, TypeError):
+        pass
+    raise DataError(f"a file of this kind has {LARGEST_FILE:,} bytes at most: {path} has {size:,}; replace the file")
 
 
 def _bytes_of(path: Path, most: int) -> bytes:

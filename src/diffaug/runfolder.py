@@ -13,6 +13,7 @@ from typing import Any
 
 from diffaug.artifacts import make_folder, read_json, versions, write_json
 from diffaug.errors import ConfigError, DataError
+from diffaug.names import without_links
 
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
@@ -44,11 +45,12 @@ def read_contents(folder: Path, file: str) -> dict[str, Any] | None:
 
     Raises:
         ConfigError: Another version of diffaug wrote the file.
-        DataError: The file is not JSON.
+        DataError: The file is not JSON, or a link leads out of the folder.
     """
     path = folder / file
     if not path.is_file():
         return None
+    without_links(folder)
     try:
         values = read_json(path)
     except DataError as error:

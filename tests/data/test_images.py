@@ -319,3 +319,9 @@ def test_values_whose_white_is_not_clear_are_refused_with_the_option_that_decide
 def test_a_mask_of_negative_values_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no negative values"):
         read_mask(saved(tmp_path / "a.tif", Image.fromarray(np.array([[-1, 0, 1]], np.int32))))
+
+
+def test_a_picture_that_another_program_would_draw_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="not an image"):
+        read_image(tmp_path / "a.png")

@@ -1,11 +1,17 @@
 """DICOM and NIfTI as tiny trees: masks, windows, groups, spacing; and files that cannot be read."""
 
+import gzip
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from layouts import box, imported, picture, put, refused
+
+from diffaug.data.depths import PERCENTILES, percentile_limits
+from diffaug.data.sources import nifti
+from diffaug.data.sources.nifti import read_volume
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 nibabel = pytest.importorskip("nibabel", reason="the extra nifti is not installed")
@@ -292,3 +298,89 @@ def test_a_missing_extra_is_one_line_that_names_it(
         write_volume(source / "labels/missing.nii", labels())
     monkeypatch.setitem(__import__("sys").modules, module, None)
     assert f"install the extra: pip install 'diffaug[{extra}]'" in refused(layout, source, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"Rows": 65535, "Columns": 65535},
+        {"Rows": 0},
+        {"Rows": 12},
+        {"NumberOfFrames": 2_000_000_000},
+        {"NumberOfFrames": 40},
+        {"SamplesPerPixel": 60_000},
+        {"PixelSpacing": [0.0, -1.0]},
+    ],
+    ids=str,
+)
+def test_a_dicom_file_that_declares_more_than_it_holds_is_one_line(tmp_path: Path, elements: dict[str, Any]) -> None:
+    source = write_dicom(tmp_path / "source")
+    dicom(source / "images/IM1.dcm", grey(1), **{"PatientID": "Miller^0", **elements})
+    if "PixelSpacing" in elements:  # what cannot be is not kept
+        assert "spacing_x" not in imported("dicom", source, tmp_path / "data")[0]["IM1"].attributes
+    else:
+        assert "IM1" in refused("dicom", source, tmp_path / "data")
+
+
+def test_a_deflated_dicom_file_is_read_and_one_that_unpacks_to_much_is_refused(tmp_path: Path, monkeypatch) -> None:
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    source = write_dicom(tmp_path / "source")
+    dicom(source / "images/IM1.dcm", grey(1), PatientID="Miller^0")
+    data = pydicom.dcmread(source / "images/IM1.dcm")
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(source / "images/IM1.dcm", enforce_file_format=True)
+    assert len(imported("dicom", source, tmp_path / "data")[0]) == 4
+    monkeypatch.setattr("diffaug.data.sources.dicom.LARGEST", 2000)
+    assert "unpacks to more than 2,000 bytes" in refused("dicom", source, tmp_path / "more")
+
+
+def _with_header(path: Path, at: int, form: str, *values: float) -> None:
+    """Overwrite a field of the header of a NIfTI-1 file, which may be packed."""
+    packed = path.suffix == ".gz"
+    data = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    struct.pack_into(f"<{form}", data, at, *values)
+    path.write_bytes(gzip.compress(bytes(data)) if packed else bytes(data))
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize(
+    ("at", "form", "values"),
+    [
+        (40, "8h", (3, 32767, 32767, 32767, 1, 1, 1, 1)),
+        (40, "8h", (3, -48, 40, 3, 1, 1, 1, 1)),
+        (40, "8h", (0, 0, 0, 0, 0, 0, 0, 0)),
+        (108, "f", (1e9,)),
+        (108, "f", (-400.0,)),
+        (70, "h", (9999,)),
+    ],
+)
+def test_a_volume_that_declares_more_than_can_be_is_one_line(tmp_path: Path, ending: str, at: int, form: str, values):
+    for folder, kind in (("images", np.int16), ("labels", np.uint8)):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        volume = nibabel.Nifti1Image(np.ones((20, 16, 3), kind), np.eye(4))
+        nibabel.save(volume, tmp_path / "source" / folder / f"p1.{ending}")
+    _with_header(tmp_path / "source" / "images" / f"p1.{ending}", at, form, *values)
+    assert f"p1.{ending}" in refused("nifti", tmp_path / "source", tmp_path / "data")
+
+
+def test_scaled_values_of_a_volume_are_those_that_nibabel_reads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = nibabel.Nifti1Image(rng.integers(0, 900, (20, 16, 3)).astype(np.int16), np.diag([-1.0, 1.0, 3.0, 1.0]))
+    volume.header.set_slope_inter(-0.37, 12.5)
+    nibabel.save(volume, tmp_path / "a.nii.gz")
+    whole = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata()
+    found = read_volume(tmp_path / "a.nii.gz")
+    for index in range(3):
+        expected = np.swapaxes(whole[::-1, ::-1, index], 0, 1)
+        assert np.array_equal(found.plane(2, index)[:, :, 0], expected)
+    assert found.limits is not None
+    assert np.allclose(found.limits[0], percentile_limits(whole, PERCENTILES), rtol=1e-12)
+
+
+def test_volumes_in_memory_stay_below_a_bound(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("diffaug.data.sources.nifti.LARGEST_CASE", 3000)
+    for name in "abcd":
+        nibabel.save(nibabel.Nifti1Image(np.ones((10, 10, 10), np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
+        read_volume(tmp_path / f"{name}.nii.gz")
+    assert sum(volume.values.nbytes for volume in nifti._kept.values()) <= 3000

@@ -38,6 +38,12 @@ def test_beyond_the_frame_it_is_mirrored(top, left):
     assert (Window(top, left, 20).crop(frame()) == wide[top + 40 : top + 60, left + 40 : left + 60]).all()
 
 
+def test_a_large_window_is_resampled_a_channel_at_a_time_and_looks_the_same(monkeypatch):
+    whole = window_image(frame(60, 60), Window(0, 0, 60), 16)
+    monkeypatch.setattr("diffaug.painting.window.LARGE", 32)
+    assert torch.allclose(window_image(frame(60, 60), Window(0, 0, 60), 16), whole, atol=1e-6)
+
+
 def test_a_window_larger_than_the_frame_is_mirrored_as_often_as_it_takes():
     wide = np.pad(frame(8, 5), ((30, 30), (30, 30), (0, 0)), mode="reflect")
     assert (Window(-20, -25, 50).crop(frame(8, 5)) == wide[10:60, 5:55]).all()

@@ -23,7 +23,7 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.funnel import funnel
 from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import accepted, lesions, read_rows, write_rows
-from diffaug.errors import ConfigError, DataError, StorageError, StudyError
+from diffaug.errors import ConfigError, DataError, DiffaugError, StorageError, StudyError
 from diffaug.report.page import write_report
 from diffaug.runfolder import held
 from diffaug.study import choose, derive
@@ -178,6 +178,34 @@ def test_a_killed_study_resumed_equals_an_unbroken_one(tmp_path, inputs, finishe
         assert not (broken / "summary.json").exists()
     run_study(dataset, broken, [synthetic], CONFIG)
     assert files_of(broken) == files_of(finished)
+
+
+def test_checkpoints_that_a_study_left_when_it_was_killed_at_the_end_of_a_run_are_removed(tmp_path, inputs, finished):
+    dataset, synthetic = inputs
+    study = Path(shutil.copytree(finished, tmp_path / "study"))
+    (study / "runs" / "real-0.checkpoint").write_bytes(b"of the last iteration")
+    (study / "summary.json").unlink()
+    run_study(dataset, study, [synthetic], CONFIG)
+    assert files_of(study) == files_of(finished)
+    assert not list(study.rglob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("torn", [b"", b"half"])
+def test_a_torn_prediction_is_made_again(tmp_path, inputs, finished, torn):
+    dataset, synthetic = inputs
+    study = Path(shutil.copytree(finished, tmp_path / "study"))
+    next((study / "predictions").glob("real-0/*.png")).write_bytes(torn)
+    run_study(dataset, study, [synthetic], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
+def test_torn_weights_of_a_finished_run_are_one_line_that_names_the_file(tmp_path, inputs, finished):
+    dataset, synthetic = inputs
+    study = Path(shutil.copytree(finished, tmp_path / "study"))
+    weights = study / "runs" / "real-0.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(DiffaugError, match=r"real-0\.safetensors"):
+        run_study(dataset, study, [synthetic], CONFIG)
 
 
 def test_two_workers_write_what_one_writes(tmp_path, inputs, finished):

@@ -18,7 +18,7 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.images import write_png
 from diffaug.data.seen import read_seen, sketches_of
 from diffaug.data.split import folds_by_group
-from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.errors import ConfigError, DataError, DiffaugError, ModelError
 from diffaug.models.checkpoints import find_checkpoint, read_words, verify
 from diffaug.models.loading import PARTS, load_model
 from diffaug.runfolder import held
@@ -119,6 +119,22 @@ def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(copy, tmp_pat
     made = fit(copy, tmp_path / "model", tiny, base=None)
     assert made == fit(copy, tmp_path / "model", tiny, base=None)
     assert set(made.scores) <= {"small", "medium", "large"}
+
+
+def test_checkpoints_that_a_fit_left_when_it_was_killed_at_its_end_are_removed(fitted, phantoms, tiny, tmp_path):
+    model = Path(shutil.copytree(fitted, tmp_path / "model"))
+    (model / "training" / "codec.checkpoint").write_bytes(b"of the last iteration")
+    fit(phantoms, model, tiny, base=None)
+    assert not list(model.rglob("*.checkpoint"))
+
+
+@pytest.mark.parametrize("torn", [b"", b"{}", b"[]", b'{"codec": 1}', b'{"notices": {}}'])
+def test_a_torn_log_or_summary_of_a_finished_fit_is_one_line(fitted, phantoms, tiny, tmp_path, torn):
+    for name in ("codec.log.jsonl", "summary.json"):
+        model = Path(shutil.copytree(fitted, tmp_path / name))
+        (model / "training" / name).write_bytes(torn)
+        with pytest.raises(DiffaugError, match=name):
+            fit(phantoms, model, tiny, base=None)
 
 
 def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, tiny, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from diffaug.cli.model import Fit, Generate, Remove, Segment
 from diffaug.cli.provenance import Explain, Reproduce
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
-from diffaug.errors import ConfigError, DiffaugError
+from diffaug.errors import ConfigError, DiffaugError, one_line
 from diffaug.knobs import explain
 
 Commands = (
@@ -76,7 +76,7 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message alone."""
-        print(self.format(record), file=sys.stderr, flush=True)
+        print("\n".join(map(one_line, self.format(record).split("\n"))), file=sys.stderr, flush=True)
 
 
 def _show_log() -> None:
@@ -97,5 +97,5 @@ def _check_seed(command: Any) -> None:
 
 
 def _fail(line: str) -> None:
-    print(f"diffaug: {line}", file=sys.stderr)
+    print(f"diffaug: {one_line(line)}", file=sys.stderr)
     raise SystemExit(1)

@@ -25,10 +25,10 @@ def eight_bit(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.u
 
 def percentile_limits(values: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
     """Return two percentiles of the finite values, or their extremes where the percentiles are equal."""
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values.flatten()  # a copy, which is sorted
     if not finite.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(finite, percentiles))
+    low, high = (float(value) for value in np.percentile(finite, percentiles, overwrite_input=True))
     return (low, high) if high > low else (float(finite.min()), float(finite.max()))
 
 

@@ -25,7 +25,7 @@ from diffaug.data.split import shuffled
 from diffaug.data.table import COLUMNS, SPLITS, TABLE, case_of_row, header_of, records_of, row_of_case
 from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.layouts import Unannotated
-from diffaug.names import Inside, check_distinct, plain_name
+from diffaug.names import Inside, check_distinct, plain_name, without_links
 
 CLASSES = "classes.json"
 TRAINING = ("train", "unannotated")  # splits that a model may have seen
@@ -127,7 +127,7 @@ def read_dataset(folder: PathLike) -> Dataset:
         >>> data["train-0"].read_image().shape
         (128, 128, 3)
     """
-    folder = Path(folder)
+    folder = without_links(Path(folder))
     table = folder / TABLE
     rows, classes = _read_rows(table), read_classes(folder)
     place = Inside(folder)

@@ -4,16 +4,18 @@ Every file is decoded completely, in the orientation that its EXIF data asks for
 booleans, labels become class numbers. Knows nothing of data sets: the argument `case` is the name that an error gives.
 """
 
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from diffaug.artifacts import atomic_path
@@ -31,9 +33,19 @@ MASK_THRESHOLD = 127  # JPEG masks hold values around 0 and 255; the published K
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of more than 8 bits a value
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 SUFFIXES = PICTURES
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM")
 LOSSY = (".jpg", ".jpeg")
+KINDS = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
 CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wavelet stands (ISO 15444-1, A.6.1)
 REVERSIBLE = 1  # the value of a lossless wavelet
+
+
+@contextmanager
+def opened(file: Path | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture of one of `FORMATS`, whatever its suffix: of its others Pillow hands some to other programs."""
+    Image.init()  # Pillow knows some formats only when it has seen a file of them
+    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+        yield image  # Pillow warns of bombs and of odd EXIF; the rules here decide
 
 
 def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
@@ -50,8 +62,7 @@ def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
     if image.mode in DEEP:
         grey, depth = scaled(np.asarray(image), f"{case or path.stem} ({path})")
         return np.repeat(grey[:, :, None], 3, axis=2), depth
-    kinds = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
-    kind = kinds.get(image.mode, image.mode)
+    kind = KINDS.get(image.mode, image.mode)
     if kind == "transparency" and image.getextrema()[-1] == (255, 255):
         kind = "grey" if image.mode == "LA" else ""  # an opaque alpha channel hides nothing
     return np.array(image.convert("RGB")), kind
@@ -172,10 +183,8 @@ def _format(path: Path) -> str:
 def is_deep(path: Path) -> bool:
     """Tell whether a file holds grey values of more than 8 bits; False where it cannot be opened."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return image.mode in DEEP
+        with opened(path) as image:
+            return image.mode in DEEP
     except (*DAMAGE, Image.DecompressionBombError):
         return False  # whoever decodes the file says what is wrong with it
 
@@ -185,13 +194,11 @@ def count_pages(path: Path) -> int:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return 1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                size, pages = image.size, getattr(image, "n_frames", 1)
-                if pages > 1:
-                    image.seek(1)
-                return pages if image.size == size else 1  # a smaller second page is a preview
+        with opened(path) as image:
+            size, pages = image.size, getattr(image, "n_frames", 1)
+            if pages > 1:
+                image.seek(1)
+            return pages if image.size == size else 1  # a smaller second page is a preview
     except (*DAMAGE, Image.DecompressionBombError):
         return 1  # whoever decodes the file says what is wrong with it
 
@@ -354,22 +361,18 @@ def _decoded(path: Path, case: str) -> Image.Image:
     """Decode a file completely, in its own mode and the orientation its EXIF asks for."""
     case = case or path.stem
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs and of odd EXIF; the rules here decide
-            with Image.open(path) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(_too_large(path, case, f"{width} x {height}"))
-                image.load()
-                return ImageOps.exif_transpose(image) or image
+        with opened(path) as image:
+            if math.prod(image.size) > MAX_PIXELS:
+                raise DataError(_too_large(path, case, " x ".join(map(str, image.size))))
+            image.load()
+            return ImageOps.exif_transpose(image) or image
     except FileNotFoundError:
         raise DataError(f"every case needs its file: case {case} has no {path}; restore it or drop the case") from None
     except Image.DecompressionBombError:
         raise DataError(_too_large(path, case, "more")) from None
     except DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            reason = "not an image"
+        said = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = (said.splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"every file must decode: case {case} ({path}): {reason}; replace the file or drop the case"
         ) from None

@@ -18,7 +18,7 @@ from diffaug.data.folder import read_classes
 from diffaug.data.request import Check, RemovedRegion, Request, Scores
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
-from diffaug.names import Inside, OptionalName, PicturePath, check_distinct
+from diffaug.names import Inside, OptionalName, PicturePath, check_distinct, without_links
 from diffaug.reading import read_kept, read_typed
 
 MANIFEST = "manifest.jsonl"
@@ -280,7 +280,7 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
         >>> [row.request.prompt for row in synthetic if row.accepted]
         ['a small pale polyp']
     """
-    folder = Path(folder)
+    folder = without_links(Path(folder))
     for name in (MANIFEST, SUMMARY):
         if not (folder / name).is_file():
             raise DataError(

@@ -8,14 +8,13 @@ stands alone in a new EXIF block. What marks a synthetic picture (`origin`) stay
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from diffaug.data.images import DAMAGE
+from diffaug.data.images import DAMAGE, opened
 from diffaug.data.orientation import orientation_of
 from diffaug.data.origin import marks_of
 from diffaug.errors import DataError
@@ -96,7 +95,7 @@ def _exif(orientation: int) -> bytes:
 def _png_parts(data: bytes, orientation: int) -> Iterator[bytes]:
     """Yield the chunks that belong to the picture (PNG 1.2, section 3.2)."""
     place, blocks = len(PNG), [b"eXIf" + _exif(orientation)] if orientation != 1 else []
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+    with opened(io.BytesIO(data)) as image:
         marks = marks_of(image.info)
     blocks += [b"tEXt" + keyword.encode("latin-1") + b"\0" + text.encode("latin-1") for keyword, text in marks.items()]
     while place < len(data):
@@ -217,7 +216,7 @@ def _without_comments(kind: bytes, box: bytes) -> bytes:
 
 def _tiff(data: bytes, orientation: int) -> bytes:
     """Return a TIFF file as it is if it has tags of its pixels alone, else written anew with the same pixels."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+    with opened(io.BytesIO(data)) as image:
         tags = set(getattr(image, "tag_v2", {}))
         if tags <= TIFF_TAGS and getattr(image, "n_frames", 1) == 1:
             return data
@@ -231,7 +230,7 @@ def _tiff(data: bytes, orientation: int) -> bytes:
 
 def _as_png(data: bytes) -> bytes:
     """Return a picture of any other format as PNG, in its own mode where PNG has it."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+    with opened(io.BytesIO(data)) as image:
         image.load()
         plain = image.copy()
         plain.info = {key: value for key, value in image.info.items() if key == "transparency"}

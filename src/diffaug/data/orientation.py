@@ -1,7 +1,6 @@
 """How image files lie: the orientation and the size that they say, without decoding their pixels."""
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from diffaug.data.images import DAMAGE, Label
+from diffaug.data.images import DAMAGE, Label, opened
 
 # EXIF orientations that lie on their side, and the turn that sets each upright (EXIF 2.3, tag 0x0112).
 TURNS = {
@@ -52,15 +51,12 @@ def turned_like(image: Path, mask: Path, values: Label) -> Label:
 def _stored_frame(path: Path) -> tuple[int, int, int]:
     """Return the stored width and height in pixels and the EXIF orientation, without decoding."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                told = not isinstance(image, PngImageFile) or _may_have_orientation(path)
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if told else 1
-                size = image.size
-                if isinstance(image, TiffImageFile):  # its size may be that of the upright image
-                    size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
-                return *size, orientation if orientation in range(1, 9) else 1
+        with opened(path) as image:
+            told = not isinstance(image, PngImageFile) or _may_have_orientation(path)
+            orientation, size = image.getexif().get(ExifTags.Base.Orientation, 1) if told else 1, image.size
+            if isinstance(image, TiffImageFile):  # its size may be that of the upright image
+                size = int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
+            return *size, orientation if orientation in range(1, 9) else 1
     except (*DAMAGE, Image.DecompressionBombError):
         return 0, 0, 1  # whoever decodes the file says what is wrong with it
 

@@ -5,7 +5,6 @@ JSON value, the `Origin`. They hold names of cases, digests and settings, and no
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from diffaug.artifacts import digest_of_value
-from diffaug.data.images import DAMAGE
+from diffaug.data.images import DAMAGE, opened
 from diffaug.data.request import Request
 from diffaug.errors import DataError
 from diffaug.names import OptionalName
@@ -119,7 +118,7 @@ def read_origin(path: Path) -> Origin | None:
         DataError: The file is missing or no picture, or its origin is damaged.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with opened(path) as image:
             texts = dict(image.info) if image.format == "PNG" else {}
     except (*DAMAGE, Image.DecompressionBombError) as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else "it is no picture"

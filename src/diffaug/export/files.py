@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, LabelClass, check_mask_size
-from diffaug.data.images import DAMAGE, Label, write_png
+from diffaug.data.images import DAMAGE, Label, opened, write_png
 from diffaug.data.orientation import orientation_of
 from diffaug.export.cases import Entry
 
@@ -108,7 +108,7 @@ def write_image(case: Case, folder: Path, name: str, kinds: Sequence[str] = ("PN
 def _plain_size(path: Path, kinds: Sequence[str]) -> tuple[int, int] | None:
     """Return height and width of a file that every reader shows as `read_image` does; None for others."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             kind = image.format or ""
             fits = kind in kinds and path.suffix.lower() in KEPT[kind]
             plain = image.mode == "RGB" and "transparency" not in image.info and getattr(image, "n_frames", 1) == 1
@@ -122,7 +122,7 @@ def _plain_size(path: Path, kinds: Sequence[str]) -> tuple[int, int] | None:
 def write_label(path: Path, values: Label, source: Path | None) -> None:
     """Write a grey PNG, byte by byte from its source where that holds the same values."""
     if source is not None and source.suffix.lower() == ".png":
-        with Image.open(source) as image:
+        with opened(source) as image:
             same = image.mode == "L" and np.array_equal(np.asarray(image), values) and orientation_of(source) == 1
         if same:
             shutil.copyfile(source, path)

@@ -24,7 +24,7 @@ from diffaug.artifacts import digest_of_file, digest_of_value, make_folder, read
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
-from diffaug.names import Inside
+from diffaug.names import Inside, without_links
 from diffaug.reading import read_typed
 from diffaug.runfolder import LOCK
 
@@ -308,6 +308,7 @@ def verify(folder: Path) -> str:
         raise ModelError(
             f"a model is a folder made by `diffaug fit`: {folder} does not exist; check the path, or run `diffaug fit`"
         )
+    without_links(folder)
     try:
         digests = read_typed(folder / "digests.json", dict[str, str])
     except DataError:

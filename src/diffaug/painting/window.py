@@ -15,6 +15,7 @@ from diffaug.conditioning.attributes import bounding_box
 from diffaug.data.images import Mask, Pixels
 
 Frame = NDArray[np.uint8]
+LARGE = 4096  # px; the side of a window that is resampled a channel at a time
 CONTEXT = (1.3, 2.2)  # window side over the longer side of what is painted, drawn between these
 
 
@@ -132,6 +133,8 @@ def window_image(frame: Pixels, window: Window, side: int) -> Tensor:
 
 def image_of(square: Pixels, side: int) -> Tensor:
     """Return a square of pixels at another side: (s, s, 3) => (1, 3, side, side) in [-1, 1]."""
+    if len(square) > LARGE:  # a channel at a time, which takes a third of the memory
+        return torch.cat([resize(tensor_from_pixels(square[..., n, None]), side).clamp(-1, 1) for n in range(3)], 1)
     return resize(tensor_from_pixels(square), side).clamp(-1, 1)
 
 

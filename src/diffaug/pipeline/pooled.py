@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from diffaug.artifacts import make_folder, read_json, write_csv, write_json
 from diffaug.data.folder import read_dataset
 from diffaug.pipeline.jobs import Job, is_painted
+from diffaug.runfolder import held
 from diffaug.study.places import Places, name_of, read_places, write_places
 
 if TYPE_CHECKING:
@@ -114,7 +115,15 @@ def write_pooled(out: Path, pooled: Pooled, curve: Sequence[Mapping[str, Any]], 
 
     Returns:
         The report.
+
+    Raises:
+        ConfigError: Another process works in the folder.
     """
+    with held(out):  # which also removes what a killed process left half-written
+        return _write_pooled(out, pooled, curve, records)
+
+
+def _write_pooled(out: Path, pooled: Pooled, curve: Sequence[Mapping[str, Any]], records: "Records") -> Path:
     from diffaug.report.page import write_report
     from diffaug.study.tables import write_tables
 

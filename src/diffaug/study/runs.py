@@ -5,11 +5,11 @@ config alone: the same file comes from one worker or many, broken off or not.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffaug.artifacts import make_folder, read_jsonl, write_json, write_jsonl
+from diffaug.artifacts import digest_of_file, digests_of_folder, make_folder, read_jsonl, write_json, write_jsonl
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import read_mask
@@ -79,6 +79,11 @@ class Run:
         return Path(f"{self.files}.safetensors")
 
     @property
+    def checkpoint(self) -> Path:
+        """What a resumed training starts from."""
+        return Path(f"{self.files}.checkpoint")
+
+    @property
     def about(self) -> Path:
         """The file that says what it was trained on, and what it finds on held-out negatives."""
         return Path(f"{self.files}.pool.json")
@@ -86,8 +91,20 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do. Records that are damaged are told by `records_of`."""
-        weights = self.weights.exists() or not self.keep
-        return self.records.exists() and weights and read_kept(self.about, Trained) is not None
+        about = read_kept(self.about, Trained)
+        if about is None or not self.records.exists() or (self.keep and not self.weights.exists()):
+            return False
+        return not self.keep or about.files.items() <= self.digests().items()
+
+    @property
+    def predictions(self) -> Path:
+        """Where the predicted masks are saved; a torn one is made again with the weights, where these are kept."""
+        return self.out / "predictions" / self.name
+
+    def digests(self) -> dict[str, str]:
+        """Return the digests of the weights and of the predicted masks, as far as they are there."""
+        pictures = digests_of_folder(self.predictions, ("*.png",))
+        return pictures | ({"weights": digest_of_file(self.weights)} if self.weights.exists() else {})
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,7 @@ class Trained:
         labelled: Unannotated images among them that the baseline labelled, beside painted cases.
         taught: Unannotated images that the average of the network's weights labelled, beside the pool.
         negatives: Of each held-out negative, the share of its painted region that is predicted to be a lesion.
+        files: Digests of the weights and of the predicted masks, where the weights are kept.
     """
 
     real: int
@@ -111,10 +129,11 @@ class Trained:
     labelled: int
     negatives: tuple[float, ...]
     taught: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def cases(self) -> dict[str, int]:
         """Return how many cases it was trained on, by what they are, as summaries and records say it."""
-        counts = {name: value for name, value in asdict(self).items() if name != "negatives"}
+        counts = {name: value for name, value in asdict(self).items() if name not in ("negatives", "files")}
         return {name: value for name, value in counts.items() if value or name not in ("labelled", "taught")}
 
 
@@ -144,9 +163,10 @@ def complete_run(run: Run, report: Report = lambda iteration: None) -> None:
     rows = _tested(run, network)
     arm = run.arm
     counts = len(arm.real), len(arm.pool), arm.negatives, arm.wanted_negatives, arm.labelled
-    write_json(run.about, asdict(Trained(*counts, _alarms(run, network), len(arm.taught))))
+    files = run.digests() if run.keep else {}
+    write_json(run.about, asdict(Trained(*counts, _alarms(run, network), len(arm.taught), files)))
     write_jsonl(run.records, rows)
-    Path(f"{run.files}.checkpoint").unlink(missing_ok=True)
+    run.checkpoint.unlink(missing_ok=True)
 
 
 def _trained_network(run: Run, report: Report) -> "nn.Module":

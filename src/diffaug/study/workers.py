@@ -22,6 +22,9 @@ def complete_runs(runs: Sequence[Run], count: int) -> None:
         WorkerError: A worker process was killed.
     """
     pending = [run for run in runs if not run.finished]
+    for run in runs:
+        if run not in pending:
+            run.checkpoint.unlink(missing_ok=True)  # of a process that was killed at its end
     if not pending:
         return
     derived = next((run.derive.derived for run in pending if run.derive is not None), None)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_jsonl
 from diffaug.conditioning.findings import DOMAINS, Library, library_of
-from diffaug.data.images import DAMAGE, read_image
+from diffaug.data.images import DAMAGE, opened, read_image
 from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, read_manifest
 from diffaug.data.origin import Kind, Origin, read_origin, settings_of
 from diffaug.data.request import RemovedCase
@@ -242,7 +242,7 @@ def _state(image: Path, path: Path, digest: str) -> State:
 def _same_pixels(image: Path, other: Path) -> bool:
     """Tell whether two files show the same pixels; False where one cannot be read."""
     try:
-        with Image.open(image) as one, Image.open(other) as two:
+        with opened(image) as one, opened(other) as two:
             if one.size != two.size:
                 return False
     except (*DAMAGE, Image.DecompressionBombError):

@@ -28,7 +28,7 @@ from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset, write_cases
-from diffaug.data.images import png_info, write_png
+from diffaug.data.images import png_info, read_image, write_png
 from diffaug.data.manifest import MANIFEST, SUMMARY
 from diffaug.data.origin import MARK, Origin
 from diffaug.data.pictures import outlined
@@ -225,7 +225,7 @@ def write_sheet(cases: Sequence[Case], out: Path) -> None:
     page = Image.new("RGB", (6 * SHEET_SIDE, -(-len(cases) // 2) * SHEET_SIDE))
     for number, case in enumerate(cases):
         before = case.read_image()
-        after = np.asarray(Image.open(_made(out, case).image))
+        after = read_image(_made(out, case).image)
         for column, pixels in enumerate((outlined(before, case.read_mask()), before, after)):
             picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
             page.paste(picture, ((3 * (number % 2) + column) * SHEET_SIDE, number // 2 * SHEET_SIDE))

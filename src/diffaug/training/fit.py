@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_json, write_json
+from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, digests_of_folder, write_json
 from diffaug.compute.devices import device_of, leave_others, this_process
 from diffaug.conditioning.proposal import check_domain, learn_frames
 from diffaug.conditioning.rules import LearnedRules, write_rules
@@ -23,14 +23,16 @@ from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.images import Pixels
 from diffaug.data.seen import NOTHING, Seen, read_seen, write_seen
 from diffaug.data.split import folds_by_group
-from diffaug.errors import DataError
+from diffaug.errors import DataError, ModelError
 from diffaug.knobs import identity_of
 from diffaug.models.base import LatentInpainter
 from diffaug.models.checkpoints import Checkpoint, read_words, seal, verify, write_words
 from diffaug.models.sampling import write_sampler
+from diffaug.names import inside
 from diffaug.painting.painter import Painter, guided
 from diffaug.painting.window import CONTEXT
 from diffaug.presets import DEFAULT, settings_of
+from diffaug.reading import read_kept, read_typed
 from diffaug.realism.critic import Measured
 from diffaug.runfolder import Contents, claim, held, holds
 from diffaug.training.codec import Fidelity, measure_codec, train_codec
@@ -45,6 +47,7 @@ SOFT = "the base's codec keeps little of these images (codec.psnr_db): painted t
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
 FEWEST_CASES = 6
 SUMMARY = "training/summary.json"
+LOGS = "digests.json"  # in training/: of its logs, which are no part of the model
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,9 @@ class FitSummary:
         """Read the summary of a finished model folder.
 
         Raises:
-            DataError: It is missing.
+            DataError: It is missing or damaged.
         """
-        values = read_json(model / SUMMARY)
-        codec, painter, notices = Fidelity(**values["codec"]), values["painter"], tuple(values["notices"])
-        chosen = ChosenCheckpoint(**painter) if painter else None
-        realism = Measured(**values["realism"]) if values.get("realism") else None
-        return FitSummary(**{**values, "codec": codec, "painter": chosen, "notices": notices, "realism": realism})
+        return read_typed(model / SUMMARY, FitSummary, "restore the file, or fit again in another folder")
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,27 @@ class _Fit:
     def training(self) -> Path:
         """Where checkpoints and logs are kept; no part of the model."""
         return self.model / "training"
+
+    def read(self) -> FitSummary:
+        """Return what the finished fit measured; a process that was killed at its end may have left checkpoints.
+
+        Raises:
+            ModelError: A log of the training was altered.
+        """
+        self.remove_checkpoints()
+        for name, digest in (read_kept(self.training / LOGS, dict[str, str]) or {}).items():
+            path = inside(self.training, name, f"a log of {LOGS}")
+            if not path.is_file() or digest_of_file(path) != digest:
+                raise ModelError(
+                    f"logs of a training stay as they were written: {path} was altered; restore it, remove "
+                    f"{self.training / LOGS} if you can do without, or fit again in another folder"
+                )
+        return FitSummary.read(self.model)
+
+    def remove_checkpoints(self) -> None:
+        """Remove what a resumed training would start from."""
+        for checkpoint in self.training.glob("*.checkpoint"):
+            checkpoint.unlink(missing_ok=True)
 
     def contents(self) -> Contents:
         """Return what the model folder is to hold."""
@@ -182,13 +202,13 @@ def fit(
     job = _Fit(data, model, config, start, seed, place, painting, annotated, unannotated, names)
     contents = job.contents()
     if is_finished(model, contents):
-        return FitSummary.read(model) if process.leads else None
+        return job.read() if process.leads else None
     notices = [*check_dataset((*annotated, *unannotated), "checking images").notices, *notices_of(start, place)]
     folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
     painter = load_base(start, len(names), config.denoiser.merge) if start else None
     with held(model) if process.leads else nullcontext():
         if is_finished(model, contents):  # by another process, while the images were checked
-            return FitSummary.read(model) if process.leads else None
+            return job.read() if process.leads else None
         if process.leads:
             claim(model, contents)
         return _fitted(job, painter, folds, notices)
@@ -268,9 +288,9 @@ def _fitted(
         seconds={name: round(value, 1) for name, value in clock.seconds.items()},
     )
     write_json(model / SUMMARY, asdict(summary))
+    write_json(job.training / LOGS, digests_of_folder(job.training, ("*.jsonl",)))
     seal(model)
-    for checkpoint in job.training.glob("*.checkpoint"):
-        checkpoint.unlink()
+    job.remove_checkpoints()
     return summary
 
 

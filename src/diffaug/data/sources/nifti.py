@@ -8,9 +8,12 @@ them: superior or anterior up, the patient's right on the left. The size of a pi
 Source: https://nifti.nimh.nih.gov/nifti-1; read by nibabel.
 """
 
-from collections.abc import Sequence
+import gzip
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,9 +27,14 @@ from diffaug.data.sources.layout import ReadOptions, Record, Scan, SourceRecords
 from diffaug.data.sources.pairing import find_pairs, in_natural_order
 from diffaug.data.table import SPLITS
 from diffaug.errors import DataError
+from diffaug.reading import size_of
 
 SUFFIXES = (".nii", ".nii.gz")
 KEPT = 4  # volumes in memory
+LARGEST_VOLUME = 2**29  # bytes: 1,024 slices of 512 x 512 of 16 bits
+LARGEST_CASE = 3 * 2**28  # bytes of volumes in memory at once: those of one case are read in turn
+MOST_SLICES = 32_767  # along an axis; NIfTI-1 can say no more
+LARGEST_HEADER = 2**24  # bytes before the values
 ONE_AT_A_TIME = Lock()  # slices are read in threads, and those of one volume load it once
 
 
@@ -35,14 +43,26 @@ class Volume:
     """A volume in canonical orientation (RAS+).
 
     Attributes:
-        values: Shape (X, Y, Z, C).
+        values: As they are stored, shape (X, Y, Z, C).
         spacing: Of voxels, mm, of the first three axes.
-        limits: The percentiles of each channel; None where the file holds bytes.
+        limits: The percentiles of each channel, scaled; None where the file holds bytes.
+        scale: Slope and intercept, which turn what is stored into values.
     """
 
     values: NDArray[Any]
     spacing: tuple[float, float, float]
     limits: tuple[tuple[float, float], ...] | None
+    scale: tuple[float, float] = (1.0, 0.0)
+
+    def plane(self, axis: int, index: int) -> NDArray[Any]:
+        """Return a slice as a viewer shows it, scaled, shape (H, W, C)."""
+        from nibabel.volumeutils import apply_read_scaling
+
+        cut = np.take(self.values, index, axis=axis)
+        return np.asarray(apply_read_scaling(np.swapaxes(cut[::-1, ::-1], 0, 1), *self.scale))
+
+
+_kept: OrderedDict[tuple[Path, int, int], Volume] = OrderedDict()
 
 
 def is_nifti(path: Path) -> bool:
@@ -54,29 +74,78 @@ def read_volume(path: Path) -> Volume:
     """Return a volume; the last few are remembered.
 
     Raises:
-        DataError: The file cannot be read, or nibabel is not installed.
+        DataError: The file cannot be read or is too large, or nibabel is not installed.
     """
     with ONE_AT_A_TIME:
-        status = path.stat()
-        return _volume(path, status.st_mtime_ns, status.st_size)
+        size = size_of(path)
+        key = (path, path.stat().st_mtime_ns, size)
+        if key not in _kept:
+            with _decoding(path):
+                _make_room(_declared_bytes(path, size))
+                _kept[key] = _volume(path)
+        _kept.move_to_end(key)
+        return _kept[key]
 
 
-@lru_cache(maxsize=KEPT)
-def _volume(path: Path, *_status: int) -> Volume:
+def _make_room(size: int) -> None:
+    while _kept and (len(_kept) >= KEPT or sum(each.values.nbytes for each in _kept.values()) + size > LARGEST_CASE):
+        _kept.popitem(last=False)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Turn what nibabel raises for damaged files, which is of many kinds, into one line."""
     try:
-        import nibabel
+        yield
     except ImportError:
         raise DataError(
             f"NIfTI files are read by nibabel: it is not installed ({path}); install the extra: "
             "pip install 'diffaug[nifti]'"
         ) from None
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        values = np.asarray(image.dataobj)
-        spacing = [float(size) for size in image.header.get_zooms()[:3]]
-    except Exception as error:  # nibabel raises many kinds for damaged files
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"every file must decode: {path}: {reason}; replace the file or drop the case") from None
+
+
+def _declared_bytes(path: Path, size: int) -> int:
+    """Return how many bytes the values of a file take, by its header alone.
+
+    Raises:
+        ValueError: It declares too many values, or more than it holds.
+    """
+    import nibabel
+
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if packed else path.open("rb") as file:
+        head = file.read(540)  # of NIfTI-2; that of NIfTI-1 has 348
+    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    kind = next((kind for kind in kinds if kind.may_contain_header(head)), None)
+    if kind is None:
+        raise ValueError("it is no NIfTI-1 or NIfTI-2")
+    header = kind(head[: kind.sizeof_hdr], check=False)
+    shape, start = header.get_data_shape(), int(header.get_data_offset())
+    held = math.prod(shape) * header.get_data_dtype().itemsize
+    if not shape or min(shape) < 1 or max(shape) > MOST_SLICES or held > LARGEST_VOLUME:
+        raise ValueError(
+            f"it declares {' x '.join(map(str, shape)) or 'no'} values, where {LARGEST_VOLUME:,} bytes and "
+            f"{MOST_SLICES:,} slices can be read; cut it into parts, or save it with 16 bits a value"
+        )
+    if not 0 <= start <= LARGEST_HEADER or (not packed and start + held > size):
+        raise ValueError(f"its {held:,} bytes of values do not lie in its {size:,} bytes")
+    return int(held)
+
+
+def _volume(path: Path) -> Volume:
+    import nibabel
+
+    image = nibabel.load(path)
+    scale = float(image.dataobj.slope), float(image.dataobj.inter)
+    stored = nibabel.Nifti1Image(image.dataobj.get_unscaled(), image.affine, image.header)
+    image = nibabel.as_closest_canonical(stored)
+    values = np.asarray(image.dataobj)
+    spacing = [float(size) for size in image.header.get_zooms()[:3]]
     if values.dtype.names:  # RGB voxels are a structure of three bytes
         values = np.stack([values[name] for name in values.dtype.names[:3]], axis=-1)
         values = values.reshape(*values.shape[:2], *(values.shape[2:-1] or (1,)), 3)
@@ -86,9 +155,15 @@ def _volume(path: Path, *_status: int) -> Volume:
         values = values.reshape(*values.shape[:3], -1)
     spacing += [1.0] * (3 - len(spacing))
     limits = None
-    if values.dtype != np.uint8:
-        limits = tuple(percentile_limits(values[..., index], PERCENTILES) for index in range(values.shape[3]))
-    return Volume(values, (spacing[0], spacing[1], spacing[2]), limits)
+    if values.dtype != np.uint8 or scale != (1.0, 0.0):
+        found = [percentile_limits(values[..., index], PERCENTILES) for index in range(values.shape[3])]
+        limits = tuple(_scaled(each, scale) for each in found)
+    return Volume(values, (spacing[0], spacing[1], spacing[2]), limits, scale)
+
+
+def _scaled(limits: tuple[float, float], scale: tuple[float, float]) -> tuple[float, float]:
+    low, high = sorted(limit * scale[0] + scale[1] for limit in limits)
+    return low, high
 
 
 def axis_of(volume: Volume) -> int:
@@ -97,12 +172,6 @@ def axis_of(volume: Volume) -> int:
     if flat:
         return flat[0]
     return max((2, 1, 0), key=lambda axis: round(volume.spacing[axis], 3))
-
-
-def plane(values: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """Return a slice as a viewer shows it, shape (H, W, C)."""
-    cut = np.take(values, index, axis=axis)
-    return np.asarray(np.swapaxes(cut[::-1, ::-1], 0, 1))
 
 
 @dataclass(frozen=True)
@@ -119,7 +188,7 @@ class SlicePicture:
         planes, limits = [], []
         for path in self.paths:
             volume = read_volume(path)
-            cut = plane(volume.values, self.axis, self.index)
+            cut = volume.plane(self.axis, self.index)
             for channel in range(cut.shape[2]):
                 planes.append(cut[:, :, channel])
                 limits.append(volume.limits[channel] if volume.limits else None)
@@ -144,7 +213,7 @@ class SliceLabel:
 
     def read(self) -> Values:
         """Return its values."""
-        return whole_numbers(plane(read_volume(self.path).values[..., :1], self.axis, self.index)[:, :, 0], self.path)
+        return whole_numbers(read_volume(self.path).plane(self.axis, self.index)[:, :, 0], self.path)
 
 
 def stack_colours(colours: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -217,6 +286,11 @@ def slices_of(
                 f"slices must have the size of their labels: {path} has {_shape(other.values)} for a volume of "
                 f"{_shape(first.values)} ({images[0]}); resample it to the volume"
             )
+    if sum(volume.values.nbytes for volume in (*volumes, *(other for _, other in others))) > LARGEST_CASE:
+        raise DataError(
+            f"the volumes of a case are read together, {LARGEST_CASE:,} bytes at most: those of {images[0]} have more; "
+            "cut them into parts, or save them with 16 bits a value"
+        )
     channels = choose_channels(sum(volume.values.shape[3] for volume in volumes), options, images[0])
     sides = [size for number, size in enumerate(first.spacing) if number != axis]
     attributes = {"spacing_x": sides[0], "spacing_y": sides[1]}
