@@ -27,7 +27,7 @@ from diffaug.study.provenance import (
     seen_by_bases,
 )
 
-DUPLICATES, BASE_SEEN = "duplicates.json", "base_seen.json"
+DUPLICATES, PAINTED_DUPLICATES, BASE_SEEN = "duplicates.json", "painted_duplicates.json", "base_seen.json"
 
 
 class _Identity(BaseModel):
@@ -113,6 +113,10 @@ class PaintedRows:
     def cases(self, rows: Sequence[Row]) -> tuple[Case, ...]:
         """Return some of the rows as training cases."""
         return tuple(self._set_of[row.id].case(row) for row in rows)
+
+    def pictures(self) -> tuple[Case, ...]:
+        """Return every picture of the sets as a case, whatever the gate decided."""
+        return self.cases([row for row in self.rows if row.image])
 
     def regions(self, rows: Sequence[Row]) -> tuple[Path, ...]:
         """Return, for some negatives among the rows, the masks of what was painted."""
@@ -341,18 +345,24 @@ class _SeenByBases:
     seen: _Seen
 
 
-def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
+def repeated_in(path: Path, seen: Sequence[Case], test: Sequence[Case], allowed: bool) -> list[list[str]]:
     """Return the test images that are also trained on. They are sought once for the same images, and kept in a file.
+
+    Args:
+        path: The file.
+        seen: Every case, real or painted, whose image may be trained on.
+        test: Tested cases.
+        allowed: Whether there may be some.
 
     Raises:
         StudyError: There are some, and they are not allowed.
     """
-    images = digest_of_value(key_of(inputs.seen(), inputs.test))
+    images = digest_of_value(key_of(seen, test))
     found = read_kept(path, _Repeated)
     if found is not None and found.images == images:
         pairs = found.pairs
     else:
-        pairs = repeated_frames(inputs.seen(), inputs.test, "looking for test images in training")
+        pairs = repeated_frames(seen, test, "looking for test images in training")
     check_repeated(pairs, allowed)
     write_json(make_folder(path.parent) / path.name, {"images": images, "pairs": pairs})
     return [list(pair) for pair in pairs]
