@@ -26,7 +26,8 @@ NAMES = """
     FoldCounts Funnel Gate GenerateConfig GenerateSummary Imported Inspection LabelClass LatentInpainter Library
     MaskTransform Mix ModelError OnArrays Painter Painting PlacementError RandPaintLesiond RandPasteLesiond
     RemoveSummary RemovedRegion Request Row SamplerConfig Scores SegmentSummary SelectConfig Selection ShapeError
-    SplitSummary StudyConfig StudyError SyntheticDataset SyntheticSet ValidatorConfig WorkerError check_dataset
+    SplitSummary StudyConfig StudyError SyntheticDataset SyntheticSet ValidatorConfig WorkerError audit_set
+    check_dataset
     describe draw_prompts draw_requests export_set fit funnel generate import_dataset inspect_dataset library_of
     load_model locate_disc make_phantoms measure_attributes mix predict_images read_config read_dataset read_manifest
     remove run_pipeline run_study sample segment_images select_set subset_dataset write_report

@@ -111,7 +111,8 @@ def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, pro
             quality, attributes = _quality(painted, training, held_out, known, seen), attributes_of(painted, training)
             places, more = _places(dataset, made, diagnosis)
             notices += more
-            privacy, more = _privacy(made, dataset, painted, held_out, known, seen, said)
+            shown = background_share(made, dataset, diagnosis.damaged)
+            privacy, more = _privacy(painted, held_out, known, seen, shown, said)
             notices += more
     useful = verdict(study.results, headline_arm(study.results)) if study else None
     return Audit(
@@ -145,12 +146,11 @@ def _places(dataset: Dataset, made: SyntheticSet, diagnosis: Diagnosis) -> tuple
 
 
 def _privacy(
-    made: SyntheticSet,
-    dataset: Dataset,
     painted: Sequence[Found],
     held_out: Sequence[Found],
     known: Known,
     seen: dict[str, Features],
+    shown: tuple[float, float] | None,
     said: Callable[[str], str],
 ) -> tuple[Privacy | None, list[str]]:
     fresh = held_out_likeness(held_out, known, seen["held"])
@@ -179,5 +179,4 @@ def _privacy(
     copied = [(one, like) for one, like in zip(painted, looked, strict=True) if limits.is_copy(like)]
     own = [known.lesions[like.nearest].case == one.example for one, like in copied]
     from_example = float(np.mean(own)) if own else None
-    shown = background_share(made, dataset)
     return Privacy(scores, recall, limits, len(fresh), painted, looked, known, from_example, shown), notices

@@ -81,7 +81,7 @@ class Limits:
     Attributes:
         distance: In the encoder's features.
         correlation: Of structures.
-        false_alarms: Share of the held-out lesions beyond them; a fresh one is beyond with a chance of about ALPHA.
+        false_alarms: Share of the held-out lesions beyond them.
     """
 
     distance: float
@@ -112,21 +112,17 @@ def likeness(lesion: Found, features: Features, known: Known, other_groups: bool
 
 
 def limits_of(held_out: Sequence[Likeness]) -> Limits:
-    """Return the limits beyond which at most ALPHA of held-out lesions lie, by one measure or the other.
+    """Return the limits beyond which a fresh real lesion lies with a chance of at most ALPHA, by either measure.
 
-    Both have the same number of held-out lesions beyond them. With fewer than 2 / ALPHA - 1 lesions the limits are the
-    nearest ones, and a fresh lesion is beyond with a chance of 2 / (n + 1).
+    Each limit is the (k + 1)-th most extreme of n held-out values, k + 1 = floor(ALPHA (n + 1) / 2): a fresh value is
+    beyond it with probability (k + 1) / (n + 1). With fewer than 2 / ALPHA - 1 lesions it is the most extreme one, and
+    the chance is 2 / (n + 1).
     """
-    distance = np.sort([one.distance for one in held_out])
-    correlation = -np.sort([-one.correlation for one in held_out])
-    best = Limits(float(distance[0]), float(correlation[0]), 0.0)
-    for count in range(1, len(held_out)):
-        limits = Limits(float(distance[count]), float(correlation[count]), 0.0)
-        beyond = sum(limits.is_copy(one) for one in held_out)
-        if beyond > int(ALPHA * (len(held_out) + 1)):
-            break
-        best = replace(limits, false_alarms=beyond / len(held_out))
-    return best
+    place = max(0, int(ALPHA * (len(held_out) + 1) / 2) - 1)
+    distance = np.sort([one.distance for one in held_out])[place]
+    correlation = -np.sort([-one.correlation for one in held_out])[place]
+    limits = Limits(float(distance), float(correlation), 0.0)
+    return replace(limits, false_alarms=sum(limits.is_copy(one) for one in held_out) / len(held_out))
 
 
 def held_out_likeness(held_out: Sequence[Found], known: Known, features: Features) -> list[Likeness]:
@@ -235,12 +231,12 @@ def _share_nearer(made: Values, real: Values) -> float:
     return float((made < np.quantile(real, ALPHA)).mean())
 
 
-def background_share(made: SyntheticSet, dataset: Dataset) -> tuple[float, float] | None:
+def background_share(made: SyntheticSet, dataset: Dataset, damaged: frozenset[str]) -> tuple[float, float] | None:
     """Return how many pictures show a training image around the lesion, and how much of them is its exact pixels.
 
     A picture shows its background if at least a fifth of its pixels are the same. None where no background is at hand.
     """
-    rows = [row for row in kept(made.rows) if row.image][:MOST_BACKGROUNDS]
+    rows = [row for row in kept(made.rows) if row.image and row.id not in damaged][:MOST_BACKGROUNDS]
     known, shares = {case.id: case for case in dataset.cases}, list[float]()
     for row in rows:
         case = known.get(row.request.background)
