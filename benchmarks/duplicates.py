@@ -8,7 +8,8 @@ Usage: python benchmarks/duplicates.py --out DIR [--count N] [--quick]
 Real images come from the folder DIFFAUG_DATA: polyps (Kvasir-SEG), breast ultrasound (BUSI) and fundus photographs
 (DRIONS-DB). Copies are resized, saved as JPEG, flipped, cut by 5 to 20 % of each side, made lighter or darker, or all
 of these. An alarm is false between images that cannot be the same: polyps of Kvasir-SEG and of CVC-ClinicDB, benign
-and malignant lesions of BUSI, eyes of DRIONS-DB and of Drishti-GS. `before` is what a fingerprint alone finds.
+and malignant lesions of BUSI but five that are one picture, eyes of DRIONS-DB and of Drishti-GS. `before` is what a
+fingerprint alone finds.
 """
 
 import argparse
@@ -97,12 +98,18 @@ def recall(images: dict[str, Pixels], prints: dict[str, Fingerprint], count: int
     return found
 
 
+# The same picture twice in BUSI, once as benign and once as malignant: looked at one by one, no false alarms.
+TWICE = {("benign-164", "malignant-52"), ("benign-85", "malignant-52"), ("benign-399", "malignant-93"),
+         ("benign-406", "malignant-94"), ("benign-433", "malignant-145")}  # fmt: skip
+
+
 def false_alarms(one: dict[str, Fingerprint], other: dict[str, Fingerprint]) -> dict[str, Any]:
     """Return the share of images that are taken for one of a set in which they cannot be."""
     prints = {f"1 {name}": value for name, value in one.items()} | {f"2 {name}": value for name, value in other.items()}
-    pairs = duplicates_of_fingerprints(prints, {name: int(name[0]) for name in prints})
+    found = duplicates_of_fingerprints(prints, {name: int(name[0]) for name in prints})
+    pairs = [pair for pair in found if (pair[0][2:], pair[1][2:]) not in TWICE]
     alarmed = {name for pair in pairs for name in pair}
-    return {"images": len(prints), "alarms": len(alarmed), "share": len(alarmed) / len(prints), "pairs": pairs[:20]}
+    return {"images": len(prints), "alarms": len(alarmed), "true": len(found) - len(pairs), "pairs": pairs[:20]}
 
 
 def neighbours(prints: dict[str, Fingerprint], sequences: Path) -> dict[str, float]:

@@ -81,7 +81,7 @@ class Limits:
     Attributes:
         distance: In the encoder's features.
         correlation: Of structures.
-        false_alarms: Share of the held-out lesions beyond them.
+        false_alarms: Chance that a fresh real lesion lies beyond them, at most.
     """
 
     distance: float
@@ -121,8 +121,7 @@ def limits_of(held_out: Sequence[Likeness]) -> Limits:
     place = max(0, int(ALPHA * (len(held_out) + 1) / 2) - 1)
     distance = np.sort([one.distance for one in held_out])[place]
     correlation = -np.sort([-one.correlation for one in held_out])[place]
-    limits = Limits(float(distance), float(correlation), 0.0)
-    return replace(limits, false_alarms=sum(limits.is_copy(one) for one in held_out) / len(held_out))
+    return Limits(float(distance), float(correlation), min(1.0, 2 * (place + 1) / (len(held_out) + 1)))
 
 
 def held_out_likeness(held_out: Sequence[Found], known: Known, features: Features) -> list[Likeness]:

@@ -113,13 +113,7 @@ def structures_of(grey: Values) -> Values:
     blur = _blur(grey.shape[-1])
     low, high = np.quantile(grey.reshape(len(grey), -1), (0.01, 0.95), axis=1).astype(np.float32)[:, :, None, None]
     lit = grey >= low + DARK * (high - low)
-    inside = lit.copy()
-    for axis, shift in ((1, 1), (1, -1), (2, 1), (2, -1)):  # one px inside the border of the field of view
-        moved = np.roll(lit, shift, axis)
-        edge = 0 if shift > 0 else -1
-        moved[(slice(None),) * axis + (edge,)] = True
-        inside &= moved
-    inside = inside.astype(np.float32)
+    inside = _eroded(lit, grey.shape[-1] // COARSE).astype(np.float32)
     share = np.maximum(blur @ inside @ blur.T, 1e-3)
     values = (grey - blur @ (grey * inside) @ blur.T / share) * inside
     area = np.maximum(1.0, inside.sum((1, 2), keepdims=True))
@@ -128,6 +122,15 @@ def structures_of(grey: Values) -> Values:
     values = (values - values.sum((1, 2), keepdims=True) / area) * inside
     norm = np.sqrt((values**2).sum((1, 2), keepdims=True))
     return np.asarray(np.where(deviation > FLAT, values / np.maximum(norm, 1e-6), 0.0), np.float32)
+
+
+def _eroded(lit: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Return the field of view without its border, which all frames of one camera share; that of the frame stays."""
+    inside = lit
+    for _ in range(pixels):
+        padded = np.pad(inside, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+        inside = inside & padded[:, 2:, 1:-1] & padded[:, :-2, 1:-1] & padded[:, 1:-1, 2:] & padded[:, 1:-1, :-2]
+    return inside
 
 
 def _fitted(grey: Values, structure: Values, start: Box) -> float:
