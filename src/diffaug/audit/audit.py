@@ -1,12 +1,11 @@
 """The audit of a synthetic set: diagnosis, quality, privacy and usefulness, as `audit.json` and one page."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from diffaug.artifacts import PathLike, digest_of_value, write_json
+from diffaug.artifacts import PathLike, write_json
 from diffaug.audit.diagnosis import Diagnosis, diagnose
 from diffaug.audit.lesions import Found, audited_rows, held_out_lesions, painted_lesions, real_lesions
 from diffaug.audit.page import write_page
@@ -32,6 +31,7 @@ from diffaug.painting.looks import features_in
 from diffaug.realism.measures import Features
 from diffaug.report.tables import Study, read_study
 from diffaug.report.wording import headline_arm, verdict
+from diffaug.study.inputs import digest_of_set, numbered
 
 FILE, PAGE = "audit.json", "audit.html"
 
@@ -78,7 +78,7 @@ def audit_set(
 def _study_of(folder: Path, made: SyntheticSet) -> Study:
     read = read_study(folder)
     studied = read.plan["identity"].get("synthetic", [])
-    if digest_of_value([asdict(row) for row in made]) not in studied:
+    if not any(digest_of_set(numbered(made, place)) == digest for place, digest in enumerate(studied)):
         raise StudyError(
             f"usefulness is what a study of this set found: {folder} is of another set, or {made.folder} was changed "
             "since; name the study of this set"

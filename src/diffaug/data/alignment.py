@@ -25,7 +25,7 @@ DARK = 0.12  # of the range of grey levels; what is darker lies outside the fiel
 FLAT = 0.25  # grey levels; structure weaker than this says nothing
 CANDIDATE = 0.78  # correlation of sketches
 CANDIDATES = 3  # of an image that are aligned
-HOPELESS = 0.35  # correlation after the first steps under which no other image was the same
+HOPELESS = (0.2, 0.35)  # correlation at the start, and after the first steps, under which no image was the same
 STEPS = (0.04, 0.02, 0.01, 0.005)  # by which a box is moved, in sides
 SAME_PART = 0.7  # `benchmarks/duplicates.py`: the measured recall and false alarms
 
@@ -93,7 +93,7 @@ def candidates(views: Sequence[Views], sides: NDArray[np.intp]) -> Iterator[tupl
 def aligned(one: Views, other: Views) -> float:
     """Return the correlation of the structures of two images where one, or a part of it, fits the other best.
 
-    The search starts from the best view of either, and ends where that is enough.
+    The search starts from the best view of either, and ends where SAME_PART is reached.
     """
     scores = [(a.views @ b.turned.T, a, b) for a, b in ((one, other), (other, one))]
     best = 0.0
@@ -111,7 +111,8 @@ def structures_of(grey: Values) -> Values:
     A structure does not depend on brightness and contrast; it is all 0 where a square is flat.
     """
     blur = _blur(grey.shape[-1])
-    low, high = np.quantile(grey.reshape(len(grey), -1), (0.01, 0.95), axis=1).astype(np.float32)[:, :, None, None]
+    some = grey.reshape(len(grey), -1)[:, :: 5 if grey.shape[-1] == FINE else 3]  # in no step with the columns
+    low, high = np.quantile(some, (0.01, 0.95), axis=1).astype(np.float32)[:, :, None, None]
     lit = grey >= low + DARK * (high - low)
     inside = _eroded(lit, grey.shape[-1] // COARSE).astype(np.float32)
     share = np.maximum(blur @ inside @ blur.T, 1e-3)
@@ -134,16 +135,20 @@ def _eroded(lit: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
 
 def _fitted(grey: Values, structure: Values, start: Box) -> float:
-    """Return the best correlation of a structure with that of a box of a thumbnail, moved from a start."""
+    """Return the correlation of a structure with that of a box of a thumbnail, moved until it is enough."""
     box, best = np.array(start), float(_correlations(grey, structure, [start])[0])
+    if best < HOPELESS[0]:
+        return best
     for step in STEPS:
         for _ in range(4):
+            if best >= SAME_PART:
+                return best
             moved = [_kept_inside(box, number, change) for number in range(4) for change in (-step, step)]
             values = _correlations(grey, structure, [tuple(each) for each in moved])
             if values.max() <= best + 1e-3:
                 break
             box, best = moved[int(values.argmax())], float(values.max())
-        if best < HOPELESS:
+        if best < HOPELESS[1]:
             break
     return best
 

@@ -163,7 +163,7 @@ class Inputs:
         """
         return {
             "data": self.data_digest,
-            "synthetic": [_digest_of_set(one) for one in self.painted.sets],
+            "synthetic": [digest_of_set(one) for one in self.painted.sets],
             "oracle": _digest(self.full) if self.full else "",
         } | ({"unannotated": _digest(self.unannotated)} if with_unannotated else {})
 
@@ -181,7 +181,7 @@ def _digest(cases: Sequence[Case]) -> str:
     return digest_of_value([values(case) for case in cases])
 
 
-def _digest_of_set(synthetic: SyntheticSet) -> str:
+def digest_of_set(synthetic: SyntheticSet) -> str:
     """Return the digest of a set's rows, which hold the digests of its files."""
     return digest_of_value([asdict(row) for row in synthetic])
 
@@ -239,6 +239,11 @@ def read_set(folder: Path, number: int = 0) -> SyntheticSet:
     found = read_manifest(folder)
     for row in found:
         _check_files(folder, row)
+    return numbered(found, number)
+
+
+def numbered(found: SyntheticSet, number: int) -> SyntheticSet:
+    """Return a set as the one at a place among the sets of a study; see `read_set`."""
     if not number:
         return found
     rows = (replace(row, request=replace(row.request, id=f"{number + 1}:{row.id}")) for row in found)
