@@ -67,8 +67,7 @@ def duplicates_of_fingerprints(
 ) -> list[tuple[str, str]]:
     """Return the pairs of names whose images are equal or nearly equal, in order, each pair once.
 
-    Two images are nearly equal when their structures correlate at SAME_FRAME or more, or when one fits a part of the
-    other, mirrored or turned as may be, at SAME_PART or more.
+    Two images are nearly equal when one, or a part of it, fits the other, mirrored or turned as may be, at SAME_PART.
 
     Args:
         prints: Of each image.
@@ -78,19 +77,23 @@ def duplicates_of_fingerprints(
     if not names:
         return []
     side_of = np.array([sides[name] if sides else 0 for name in names], dtype=np.intp)
-    pairs = set()
-    for one, other in _equal(list(prints.values())):
-        if not sides or side_of[one] != side_of[other]:
-            pairs.add((one, other))
     views = [views_of(each.thumbnail) for each in prints.values()]
-    for one, other in candidates(views, side_of):
-        if (one, other) not in pairs and aligned(views[one], views[other]) >= SAME_PART:
+    pairs, wanted = set[tuple[int, int]](), set(candidates(views, side_of))
+    for one, other in _alike(list(prints.values())):
+        if not sides or side_of[one] != side_of[other]:
+            is_equal = prints[names[one]].digest == prints[names[other]].digest
+            (pairs if is_equal else wanted).add((one, other))
+    for one, other in sorted(wanted - pairs):
+        if aligned(views[one], views[other]) >= SAME_PART:
             pairs.add((one, other))
     return [(names[one], names[other]) for one, other in sorted(pairs)]
 
 
-def _equal(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of places whose pixels are the same, or whose structures correlate at SAME_FRAME."""
+def _alike(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of places whose pixels are the same, or whose structures correlate at SAME_FRAME.
+
+    The latter are candidates alone: frames of one camera share the border of a field of view that is not quite dark.
+    """
     structures = np.stack([each.structure for each in prints])
     digests = np.array([each.digest for each in prints])
     for start in range(0, len(prints), BLOCK):
