@@ -25,8 +25,10 @@ DARK = 0.12  # of the range of grey levels; what is darker lies outside the fiel
 FLAT = 0.25  # grey levels; structure weaker than this says nothing
 CANDIDATE = 0.78  # correlation of sketches
 CANDIDATES = 3  # of an image that are aligned
+STARTS = 6  # views of either image whose fine structure is compared; the search starts from the best
 HOPELESS = (0.2, 0.35)  # correlation at the start, and after the first steps, under which no image was the same
 STEPS = (0.04, 0.02, 0.01, 0.005)  # by which a box is moved, in sides
+MOVES = 10  # of each step, at most
 SAME_PART = 0.7  # `benchmarks/duplicates.py`: the measured recall and false alarms
 
 Values = NDArray[np.float32]
@@ -93,15 +95,20 @@ def candidates(views: Sequence[Views], sides: NDArray[np.intp]) -> Iterator[tupl
 def aligned(one: Views, other: Views) -> float:
     """Return the correlation of the structures of two images where one, or a part of it, fits the other best.
 
-    The search starts from the best view of either, and ends where SAME_PART is reached.
+    The search starts from one of the best views of either, and ends where SAME_PART is reached.
     """
     scores = [(a.views @ b.turned.T, a, b) for a, b in ((one, other), (other, one))]
     best = 0.0
     for found, a, b in sorted(scores, key=lambda each: -float(each[0].max())):
-        view, number = np.unravel_index(int(found.argmax()), found.shape)
-        best = max(best, _fitted(a.thumbnail, oriented(b.fine, int(number)), _boxes()[int(view)]))
-        if best >= SAME_PART:
-            break
+        likeliest = np.argsort(-found, axis=None, kind="stable")[:STARTS]
+        views, numbers = np.unravel_index(likeliest, found.shape)
+        boxes = [_boxes()[view] for view in views]
+        turned = np.stack([oriented(b.fine, int(number)) for number in numbers])
+        order = np.argsort(-_correlations(a.thumbnail, turned, boxes), kind="stable")
+        for start in dict.fromkeys((int(order[0]), 0)):  # the best by fine structure, and by sketch
+            best = max(best, _fitted(a.thumbnail, turned[start], boxes[start]))
+            if best >= SAME_PART:
+                return best
     return best
 
 
@@ -140,7 +147,7 @@ def _fitted(grey: Values, structure: Values, start: Box) -> float:
     if best < HOPELESS[0]:
         return best
     for step in STEPS:
-        for _ in range(4):
+        for _ in range(MOVES):
             if best >= SAME_PART:
                 return best
             moved = [_kept_inside(box, number, change) for number in range(4) for change in (-step, step)]
