@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
-from judge import NETWORK, Judge, _Batches, iou_inside, kid, training_windows
+from judge import NETWORK, Judge, _Batches, iou_inside, training_windows
 from numpy.typing import NDArray
 from painter import Lesion, codec_passed, features, fitted, lesions_of, prepare_data, say, windows
 from scipy import ndimage
@@ -60,6 +60,7 @@ from diffaug.painting.layout import Layout
 from diffaug.painting.painter import Painter, blended, noised
 from diffaug.painting.requests import paint_requests
 from diffaug.painting.window import CONTEXT, frame_window, window_image, window_mask
+from diffaug.realism.measures import kid
 from diffaug.report.pictures import spread
 from diffaug.study.batches import Pixels as Pool
 from diffaug.study.network import build_network, train

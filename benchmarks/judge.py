@@ -1,7 +1,7 @@
-"""An independent judge of painted lesions: a pixel-space segmentation network, and the kernel distance.
+"""An independent judge of painted lesions: a pixel-space segmentation network.
 
 The judge is trained on windows of real cases that no painter has seen; it never sees a painted one. Knows pixels only.
-Legend: N windows, S = 128 px window side, D features.
+Legend: N windows, S = 128 px window side.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -118,29 +117,3 @@ def iou_inside(probability: Tensor, mask: Tensor, region: Tensor) -> list[float]
     found, wanted = (probability > 0.5) & (region > 0.5), mask > 0.5
     union = (found | wanted).sum((1, 2, 3)).clamp_min(1)
     return ((found & wanted).sum((1, 2, 3)) / union).tolist()
-
-
-def kid(a: NDArray[np.float64], b: NDArray[np.float64], draws: int = 300) -> dict[str, float]:
-    """Return the kernel distance of two feature sets, (N, D) and (M, D), with a 95 % bootstrap interval.
-
-    The unbiased estimate of the squared maximum mean discrepancy with k(x, y) = (x y / D + 1)^3, times 1000; features
-    are standardised by the second set. Resampled rows that are the same row make no pair.
-
-    Source: Binkowski et al. 2018 (arXiv:1801.01401), Sec. 4.
-    """
-    mean, deviation = b.mean(0), b.std(0) + 1e-6
-    a, b = (a - mean) / deviation, (b - mean) / deviation
-    kernels = [(x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
-
-    def distance(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:
-        within = []
-        for kernel, index in ((kernels[0], rows), (kernels[1], columns)):
-            apart = index[:, None] != index[None, :]
-            within.append(float(kernel[np.ix_(index, index)][apart].mean()))
-        return 1000 * (within[0] + within[1] - 2 * float(kernels[2][np.ix_(rows, columns)].mean()))
-
-    rng = np.random.default_rng(0)
-    resampled = [distance(rng.integers(0, len(a), len(a)), rng.integers(0, len(b), len(b))) for _ in range(draws)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    value = distance(np.arange(len(a)), np.arange(len(b)))
-    return {"value": round(value, 3), "low": round(float(low), 3), "high": round(float(high), 3)}

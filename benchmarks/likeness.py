@@ -21,20 +21,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import kid
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from diffaug.artifacts import write_json
+from diffaug.audit.lesions import new_lesion
 from diffaug.conditioning.masks import MaskBank, render
 from diffaug.data.folder import Dataset, read_dataset
-from diffaug.data.images import Mask, Pixels, read_image, read_label
+from diffaug.data.images import Mask, Pixels, read_image
 from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import Row, SyntheticSet, lesions, read_manifest
 from diffaug.data.request import MaskTransform
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.painting.looks import features_in, origins_of
 from diffaug.realism.critic import area_under_curve, regression
+from diffaug.realism.measures import kid, resampler
 
 DRAWS = 1000  # of the bootstrap
 MOST = 120  # real lesions, so that a classifier for each is a matter of seconds
@@ -80,19 +81,6 @@ def auc(real: Sequence[Seen], painted: Sequence[Seen]) -> dict[str, float]:
     return {"value": round(value, 3), "low": round(float(edges[0]), 3), "high": round(float(edges[1]), 3)}
 
 
-def resampler(groups: Sequence[str]) -> Any:
-    """Return a function that draws whole groups with replacement, and returns the places of their members."""
-    members: dict[str, list[int]] = {}
-    for place, name in enumerate(groups):
-        members.setdefault(name, []).append(place)
-    parts = [np.array(some) for some in members.values()]
-
-    def draw(rng: np.random.Generator) -> NDArray[np.intp]:
-        return np.concatenate([parts[place] for place in rng.integers(0, len(parts), len(parts))])
-
-    return draw
-
-
 # --- Real, painted, pasted --------------------------------------------------------------------------------------------
 
 
@@ -108,14 +96,6 @@ def real_lesions(dataset: Dataset) -> list[Seen]:
         for mask in lesion_masks(case.read_mask()):
             found.append(Seen(features_in(image, mask), case.group, frozenset({case.group})))
     return found
-
-
-def new_lesion(made: SyntheticSet, row: Row) -> Mask | None:
-    """Return the lesion that was painted in a row's picture: the one nearest to the middle of its window."""
-    parts = lesion_masks(read_label(made.folder / row.mask) > 0)
-    top, left, side = row.window
-    middle = np.array([top + side / 2, left + side / 2])
-    return min(parts, key=lambda part: float(np.abs(np.argwhere(part).mean(0) - middle).sum()), default=None)
 
 
 def painted_lesions(dataset: Dataset, made: SyntheticSet, rows: Sequence[Row]) -> list[tuple[Row, Mask, Seen]]:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import CONTEXT, Judge, crop, iou_inside, kid, window_of
+from judge import CONTEXT, Judge, crop, iou_inside, window_of
 from likeness import MOST, Seen, auc, pasted_onto
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,7 +37,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from diffaug.artifacts import make_folder, read_json, write_json
-from diffaug.conditioning.attributes import equivalent_diameter, lab_from_rgb, measure_attributes
+from diffaug.conditioning.attributes import measure_attributes
 from diffaug.conditioning.masks import render
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
@@ -52,14 +52,16 @@ from diffaug.encoder import NAME, encoder_digest
 from diffaug.models.base import LatentInpainter
 from diffaug.models.loading import load_model
 from diffaug.painting.clearing import Remover
-from diffaug.painting.compose import band_width, compose, region_of
+from diffaug.painting.compose import band_width, compose
 from diffaug.painting.engine import paint
 from diffaug.painting.layout import Layout
 from diffaug.painting.looks import features_in, origins_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker
+from diffaug.painting.seams import ratios, region_around
 from diffaug.painting.window import window_image, window_mask
 from diffaug.realism.features import lesion_features
+from diffaug.realism.measures import kid
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import workshop_of
 from diffaug.training.codec import fidelity
@@ -106,7 +108,7 @@ def lesions_of(cases: Iterable[Case], most: int) -> list[Lesion]:
     for case in cases:
         image = case.read_image()
         for mask in lesion_masks(case.read_mask()):
-            found.append(Lesion(image, mask, region_of(mask, np.zeros_like(mask), band_width(mask, 0.08)), case.id))
+            found.append(Lesion(image, mask, region_around(mask), case.id))
     return found[:most]
 
 
@@ -208,30 +210,9 @@ class Easel:
         return Lesion(mixed.round().astype(np.uint8), layout.masks.new, layout.region, request.mask_case)
 
 
-def ratios(lesion: Lesion) -> tuple[float, float]:
-    """Return the gradient at the region's border over that beside it, and fine detail inside over outside.
-
-    Gradients are those of L* under a Gaussian of 1 px; detail is their median. Border: within 1.5 px; beside it: 3 to
-    8 px on both sides. Inside: deeper than the blending band; outside: within half a diameter of the region.
-    """
-    lightness = lab_from_rgb(lesion.image)[..., 0]
-    gradient = ndimage.gaussian_gradient_magnitude(lightness, 1.0)
-    inside = ndimage.distance_transform_edt(lesion.region)
-    outside = ndimage.distance_transform_edt(~lesion.region)
-    distance = np.where(lesion.region, inside - 0.5, outside - 0.5)
-    lit = lightness > 12
-    seam = gradient[(distance < 1.5) & lit], gradient[(distance >= 3) & (distance < 8) & lit]
-    band = band_width(lesion.mask, 0.08)
-    reach = max(8.0, equivalent_diameter(float(lesion.region.sum())) / 2)
-    detail = gradient[lesion.region & (inside > band) & lit], gradient[~lesion.region & (outside < reach) & lit]
-    if min(len(part) for part in (*seam, *detail)) < 20:
-        return float("nan"), float("nan")
-    return float(seam[0].mean() / seam[1].mean()), float(np.median(detail[0]) / np.median(detail[1]))
-
-
 def measure_ratios(lesions: Sequence[Lesion], suffix: str = "") -> dict[str, float]:
     """Return the medians of `ratios`."""
-    seam, sharpness = np.nanmedian(np.array([ratios(lesion) for lesion in lesions]), axis=0)
+    seam, sharpness = np.nanmedian(np.array([ratios(x.image, x.mask, x.region) for x in lesions]), axis=0)
     return {f"seam_ratio{suffix}": round(float(seam), 3), f"sharpness_ratio{suffix}": round(float(sharpness), 3)}
 
 

@@ -203,3 +203,11 @@ def test_the_structure_benchmark_counts_code_imports_and_knobs(tmp_path):
 def test_the_structure_benchmark_finds_no_cycle_in_the_package():
     run = subprocess.run([sys.executable, str(BENCHMARKS / "structure.py")], check=True, capture_output=True, text=True)
     assert "| cycles of modules | none |" in run.stdout and "| cycles of packages | none |" in run.stdout
+
+
+def test_the_duplicate_benchmark_finds_changed_copies_and_no_others(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "duplicates.py"), "--out", str(tmp_path), "--quick"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "duplicates.json").read_text())
+    assert 0.8 <= measured["duplicate_recall"] <= 1 and measured["duplicate_false_alarms"] <= 0.2
+    assert set(measured["recall"]["phantoms"]) == {"resized", "JPEG", "flipped", "cut", "lighter", "all"}

@@ -1,5 +1,6 @@
 """The public names of diffaug, for type checkers; `__init__.py` reads this file to import a name when it is used."""
 
+from diffaug.audit.audit import audit_set as audit_set
 from diffaug.augment.datasets import CaseDataset as CaseDataset
 from diffaug.augment.datasets import Mix as Mix
 from diffaug.augment.datasets import SyntheticDataset as SyntheticDataset

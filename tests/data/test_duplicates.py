@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from diffaug.data import duplicates
 from diffaug.data.case import Case
-from diffaug.data.duplicates import BLOCK, Fingerprint, duplicates_of_fingerprints, find_duplicates, fingerprint
+from diffaug.data.duplicates import Fingerprint, duplicates_of_fingerprints, find_duplicates, fingerprint
 from diffaug.data.images import Pixels
 from diffaug.data.phantom import phantom_of_index
 from diffaug.data.sources.folder import read_folder
@@ -67,10 +68,11 @@ def test_flat_images_of_two_sizes_are_not_equal() -> None:
     assert duplicates_of_fingerprints(sizes) == []
 
 
-def test_pairs_are_found_across_blocks() -> None:
-    nothing = np.zeros(1024, np.float32)
-    prints = {str(index): Fingerprint(str(index % (BLOCK + 5)), nothing) for index in range(BLOCK + 6)}
-    assert duplicates_of_fingerprints(prints) == [("0", str(BLOCK + 5))]
+def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "BLOCK", 4)
+    nothing = np.zeros(1024, np.float32), np.zeros((128, 128), np.uint8)
+    prints = {str(index): Fingerprint(str(index % 9), *nothing) for index in range(10)}
+    assert duplicates_of_fingerprints(prints) == [("0", "9")]
 
 
 def test_no_images_have_no_duplicates() -> None:

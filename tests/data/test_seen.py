@@ -20,6 +20,12 @@ def test_a_rescaled_frame_is_known_and_others_are_not():
     assert NOTHING.holds(sketches_of([larger])) == [False] and seen.holds(sketches_of([])) == []
 
 
+def test_a_mirrored_frame_is_known():
+    seen = Seen.of([], [frame(seed) for seed in range(40)])
+    mirrored = [frame(3)[::-1], frame(4)[:, ::-1], frame(5)[::-1, ::-1]]
+    assert seen.holds(sketches_of(np.ascontiguousarray(each) for each in mirrored)) == [True] * 3
+
+
 def test_a_list_goes_from_base_to_fit_and_says_who_saw_what():
     base = NOTHING.then(Seen.of([frame(1)], [frame(2)]))
     fitted = base.then(Seen.of([frame(3)], [frame(4)]))

@@ -11,7 +11,10 @@ from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
 from diffaug.artifacts import read_json, write_csv, write_json
+from diffaug.audit.audit import audit_set
 from diffaug.config import StudyConfig
+from diffaug.data.copies import Copy, write_copies
+from diffaug.data.manifest import MANIFEST, accepted, read_manifest, read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
@@ -208,6 +211,29 @@ def test_a_chosen_set_is_shown_without_a_funnel(folders, tmp_path):
     assert "from another set by `diffaug select`: it holds 2 of" in page and "what became of the requests" not in page
     assert page.count('alt="Close-up of the painted lesion') == 2
     assert not (tmp_path / "funnel.csv").exists()
+
+
+def test_copies_that_an_audit_found_are_not_chosen(folders, tmp_path):
+    synthetic, study = folders / "synthetic", folders / "study"
+    rows = accepted(read_manifest(synthetic))
+    (tmp_path / "audit").mkdir()
+    write_copies(tmp_path / "audit", synthetic, len(rows), [Copy(rows[0].id, rows[0].id, "train-0", 0.9, 1.0)])
+    found = select_set(synthetic, tmp_path / "out", study, CONFIG.select, without_copies=tmp_path / "audit")
+    assert found.copies == 1 and rows[0].id not in {row.id for row in read_manifest(tmp_path / "out")}
+    write_copies(tmp_path / "audit", synthetic, len(rows), [Copy(row.id, row.id, "train-0", 0.9, 1.0) for row in rows])
+    with pytest.raises(StudyError, match="are copies; paint with a larger"):
+        select_set(synthetic, tmp_path / "none", study, CONFIG.select, without_copies=tmp_path / "audit")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_audit_shows_the_verdict_of_a_study_of_its_set_alone(folders, tmp_path):
+    audit_set(folders / "synthetic", tmp_path / "audit", study=folders / "study")
+    assert read_json(tmp_path / "audit" / "audit.json")["usefulness"]["title"]
+    other = shutil.copytree(folders / "synthetic", tmp_path / "other")
+    write_rows(other / MANIFEST, list(read_rows(other / MANIFEST))[::-1])
+    with pytest.raises(StudyError, match="is of another set"):
+        audit_set(other, tmp_path / "second", study=folders / "study")
+    assert not (tmp_path / "second").exists()
 
 
 def test_the_funnel_is_drawn_from_its_table(folders, tmp_path):

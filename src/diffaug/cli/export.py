@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
@@ -36,6 +36,10 @@ class Export:
     negatives: bool = True
     # Export at most this number of painted lesions for each real training case. By default all are exported.
     ratio: float | None = None
+    # Leave out the pictures that show a copy of a training lesion: the folder that `diffaug audit` made of this set.
+    without_copies: Annotated[Path | None, arg(metavar="AUDIT")] = None
+    # Continue even if an image of val or test repeats one of train.
+    allow_duplicates: bool = False
     seed: Seed = 0
     json: Json = False
 
@@ -43,8 +47,14 @@ class Export:
         """Export, and say what was written."""
         from diffaug.export.export import export_set
 
-        options = {"folds": self.folds, "negatives": self.negatives, "ratio": self.ratio, "seed": self.seed}
-        found = export_set(self.synthetic, self.out, self.format, self.with_, progress="exporting", **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {
+            "folds": self.folds,
+            "negatives": self.negatives,
+            "ratio": self.ratio,
+            "seed": self.seed,
+        }
+        options |= {"without_copies": self.without_copies, "allow_duplicates": self.allow_duplicates}
+        found = export_set(self.synthetic, self.out, self.format, self.with_, progress="exporting", **options)
         for notice in found.notices:
             print(notice, file=sys.stderr)
         print_result(found.as_dict(), lambda: exported_text(found), self.json)

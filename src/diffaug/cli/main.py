@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from diffaug.artifacts import storing
+from diffaug.cli.audit import Audit
 from diffaug.cli.base import Command, choose_preset
 from diffaug.cli.data import Data, Prompts
 from diffaug.cli.export import Export
@@ -36,6 +37,7 @@ Commands = (
     | Annotated[Study, subcommand("study")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Audit, subcommand("audit")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Reproduce, subcommand("reproduce")]

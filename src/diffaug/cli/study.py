@@ -172,6 +172,8 @@ class Select:
     study: Path  # Finished study of the same synthetic set. Its trained arm `real` scores the cases.
     # Number of lesions to choose, the best first. By default all that are not too hard are chosen.
     count: int | None = None
+    # Leave out the pictures that show a copy of a training lesion: the folder that `diffaug audit` made of this set.
+    without_copies: Annotated[Path | None, arg(metavar="AUDIT")] = None
     preset: Preset = "default"
     json: Json = False
     select: Annotated[SelectConfig, Flat] = field(default_factory=lambda: chosen_preset().study.select)
@@ -180,7 +182,9 @@ class Select:
         """Select, and print what was chosen."""
         from diffaug.study.sets import select_set
 
-        found = select_set(self.synthetic, self.out, self.study, self.select, self.count)
+        found = select_set(
+            self.synthetic, self.out, self.study, self.select, self.count, without_copies=self.without_copies
+        )
         if self.count is not None and found.kept < self.count:
             print(
                 f"{found.kept} of {self.count} wanted cases are chosen: no more are accepted and not too hard",

@@ -235,7 +235,14 @@ def selection_text(found: "Selection", out: Path) -> str:
     """Return how many painted cases were chosen."""
     sizes = ", ".join(f"{count} {size}" for size, count in found.by_size.items())
     beside = f", and {counted(found.negatives, 'negative')} beside them" if found.negatives else ""
-    return f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}."
+    copies = f" {counted(found.copies, 'copy')} left out." if found.copies == 1 else ""
+    copies = f" {found.copies} copies left out." if found.copies > 1 else copies
+    return f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}.{copies}"
+
+
+def audit_text(lines: Sequence[str], page: Path) -> str:
+    """Return what an audit found, a line each, and where its page is."""
+    return "\n".join([*lines, f"The page: {page}"])
 
 
 def exported_text(found: "Exported") -> str:

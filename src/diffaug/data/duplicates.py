@@ -1,16 +1,17 @@
-"""Repeated frames: the same picture saved twice, recompressed, rescaled, or taken a moment later.
+"""Repeated frames: the same picture saved twice, recompressed, rescaled, cut, mirrored, or taken a moment later.
 
-Knows nothing of splits and masks, only pixels. Does not look for mirrored or rotated copies.
+Knows nothing of splits and masks, only pixels.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffaug.data.alignment import SAME_PART, SIDE, aligned, candidates, views_of
 from diffaug.data.case import Case
 from diffaug.data.images import Pixels
 
@@ -25,13 +26,17 @@ BLOCK = 1024  # rows compared at once
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies an image: a digest of its pixels, and its fine structure.
+    """What identifies an image.
 
-    `structure` has length THUMBNAIL ** 2, mean 0 and norm 1, or is all 0 where the image is flat.
+    Attributes:
+        digest: Of its pixels.
+        structure: Its fine structure, of length THUMBNAIL ** 2, mean 0 and norm 1, or all 0 where the image is flat.
+        thumbnail: Its grey levels, (SIDE, SIDE), by which cut and mirrored copies are found.
     """
 
     digest: str
     structure: NDArray[np.float32]
+    thumbnail: NDArray[np.uint8]
 
 
 def fingerprint(pixels: Pixels) -> Fingerprint:
@@ -44,6 +49,7 @@ def fingerprint(pixels: Pixels) -> Fingerprint:
 
     size = (THUMBNAIL, THUMBNAIL)
     grey = Image.fromarray(pixels).convert("L")
+    larger = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0))
     thumbnail = np.asarray(grey.resize(size, Image.Resampling.BOX, reducing_gap=2.0), dtype=np.float32)
     inside = binary_erosion(thumbnail >= DARK, border_value=1)
     share = np.maximum(gaussian_filter(inside.astype(np.float32), BLUR), 1e-3)
@@ -53,28 +59,50 @@ def fingerprint(pixels: Pixels) -> Fingerprint:
     structure = structure / norm if norm > FLAT * THUMBNAIL else np.zeros_like(structure)
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)  # a large image is not copied
-    return Fingerprint(digest.hexdigest()[:16], structure.ravel().astype(np.float32))
+    return Fingerprint(digest.hexdigest()[:16], structure.ravel().astype(np.float32), larger)
 
 
-def duplicates_of_fingerprints(prints: Mapping[str, Fingerprint]) -> list[tuple[str, str]]:
+def duplicates_of_fingerprints(
+    prints: Mapping[str, Fingerprint], sides: Mapping[str, int] | None = None
+) -> list[tuple[str, str]]:
     """Return the pairs of names whose images are equal or nearly equal, in order, each pair once.
 
-    Two images are nearly equal when their structures correlate at SAME_FRAME or more.
+    Two images are nearly equal when one, or a part of it, fits the other, mirrored or turned as may be, at SAME_PART.
+
+    Args:
+        prints: Of each image.
+        sides: A positive number for each name; images of one side are not compared. None compares all.
     """
     names = list(prints)
     if not names:
         return []
-    structures = np.stack([prints[name].structure for name in names])
-    digests = np.array([prints[name].digest for name in names])
-    pairs = []
-    for start in range(0, len(names), BLOCK):
+    side_of = np.array([sides[name] if sides else 0 for name in names], dtype=np.intp)
+    views = [views_of(each.thumbnail) for each in prints.values()]
+    pairs, wanted = set[tuple[int, int]](), set(candidates(views, side_of))
+    for one, other in _alike(list(prints.values())):
+        if not sides or side_of[one] != side_of[other]:
+            is_equal = prints[names[one]].digest == prints[names[other]].digest
+            (pairs if is_equal else wanted).add((one, other))
+    for one, other in sorted(wanted - pairs):
+        if aligned(views[one], views[other]) >= SAME_PART:
+            pairs.add((one, other))
+    return [(names[one], names[other]) for one, other in sorted(pairs)]
+
+
+def _alike(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of places whose pixels are the same, or whose structures correlate at SAME_FRAME.
+
+    The latter are candidates alone: frames of one camera share the border of a field of view that is not quite dark.
+    """
+    structures = np.stack([each.structure for each in prints])
+    digests = np.array([each.digest for each in prints])
+    for start in range(0, len(prints), BLOCK):
         rows = slice(start, start + BLOCK)
         alike = structures[rows] @ structures.T >= SAME_FRAME
         alike |= digests[rows, None] == digests[None, :]
         for row, column in zip(*np.nonzero(alike), strict=True):
             if start + row < column:
-                pairs.append((names[start + int(row)], names[int(column)]))
-    return pairs
+                yield start + int(row), int(column)
 
 
 def find_duplicates(cases: Iterable[Case]) -> list[tuple[str, str]]:

@@ -22,18 +22,20 @@ SKETCH = 64  # cosine coefficients of a fingerprint, the lowest ones
 SAME_SKETCH = 0.93  # Kvasir-SEG, 900 images: three true pairs at 0.987 and above, the next pair at 0.860
 
 Sketches = NDArray[np.int8]  # (n, SKETCH)
+_ALL = np.indices((THUMBNAIL, THUMBNAIL)).reshape(2, -1)
+_DOWN, _ACROSS = _ALL[:, np.lexsort((_ALL[0], _ALL.sum(0)))[:SKETCH]]  # frequencies of the coefficients
+# A mirrored image has the same coefficients, those of odd frequency with the other sign.
+_MIRRORS = tuple(np.where(axes % 2, -1, 1).astype(np.int8) for axes in (0 * _DOWN, _DOWN, _ACROSS, _DOWN + _ACROSS))
 
 
 def sketches_of(images: Iterable[Pixels]) -> Sketches:
     """Return a sketch of each image: the lowest cosine coefficients of its fingerprint; zeros where it is flat."""
     from scipy.fft import dctn
 
-    down, across = np.indices((THUMBNAIL, THUMBNAIL))
-    lowest = np.lexsort((down.ravel(), (down + across).ravel()))[:SKETCH]
     sketches = []
     for pixels in images:
         structure = fingerprint(pixels).structure.reshape(THUMBNAIL, THUMBNAIL)
-        values = dctn(structure, norm="ortho").ravel()[lowest]
+        values = dctn(structure, norm="ortho")[_DOWN, _ACROSS]
         sketches.append(np.round(values * 127 / max(1e-6, float(np.abs(values).max()))).astype(np.int8))
     return np.stack(sketches) if sketches else np.zeros((0, SKETCH), np.int8)
 
@@ -71,10 +73,11 @@ class Seen:
         return replace(self, sketches=self.sketches[chosen], annotated=self.annotated[chosen], own=self.own[chosen])
 
     def holds(self, sketches: Sketches) -> list[bool]:
-        """Return for each sketch whether its image, or nearly the same image, is in the list."""
+        """Return for each sketch whether its image, or nearly the same or a mirrored image, is in the list."""
         if not len(self.sketches) or not len(sketches):
             return [False] * len(sketches)
-        alike: NDArray[np.float32] = np.max(_unit(sketches) @ _unit(self.sketches).T, axis=1)
+        known = _unit(self.sketches).T
+        alike: NDArray[np.float32] = np.max([np.max(_unit(sketches * signs) @ known, axis=1) for signs in _MIRRORS], 0)
         return [bool(value >= SAME_SKETCH) for value in alike]
 
 

@@ -12,7 +12,7 @@ from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, kept, read_manife
 from diffaug.data.table import TABLE
 from diffaug.errors import ConfigError, DataError
 from diffaug.export.folds import MOST, Fold, divided, held_out
-from diffaug.study.provenance import check_provenance
+from diffaug.study.provenance import check_provenance, check_repeated, repeated_frames
 
 ORIGIN = "provenance.csv"  # beside the cases: where each comes from
 COLUMNS = (
@@ -131,7 +131,16 @@ class Collection:
 
 
 def collect(
-    synthetic: Path, data: Path | None, *, folds: int | None, negatives: bool, ratio: float | None, seed: int
+    synthetic: Path,
+    data: Path | None,
+    *,
+    folds: int | None,
+    negatives: bool,
+    ratio: float | None,
+    seed: int,
+    left_out: frozenset[str] = frozenset(),
+    allow_duplicates: bool = False,
+    progress: str = "",
 ) -> Collection:
     """Read what is exported, and refuse what would leak.
 
@@ -143,10 +152,14 @@ def collect(
         negatives: Whether cases that are painted lesion-free are exported, too.
         ratio: The most painted lesions for each real training case, the first of the set; None for all.
         seed: Chooses the folds.
+        left_out: Ids of pictures that are copies, which are not exported.
+        allow_duplicates: Whether an image of val or test may repeat one that is trained on.
+        progress: What to call the search for such images in a progress bar; empty for none.
 
     Raises:
         DataError: A set is unfinished or breaks a rule, ids repeat, or there are fewer groups than folds.
-        StudyError: The synthetic set saw more than the training images of the data set.
+        StudyError: The synthetic set saw more than the training images of the data set, or an image of val or test is
+            trained on.
         ConfigError: Folds or a ratio are asked for without real cases.
     """
     if data is None and (folds or ratio is not None):
@@ -155,7 +168,7 @@ def collect(
     if ratio is not None and not 0 < ratio < 1e6:
         raise ConfigError(f"--ratio is a number of painted lesions for each real case, above 0: it is {ratio}; use 2")
     found = read_manifest(synthetic)
-    painted, said = _painted(found, negatives)
+    painted, said = _painted(found, negatives, left_out)
     if data is None:
         return Collection(found.folder.absolute().name, tuple(painted), _classes(found.classes), left_out=said)
     dataset = read_dataset(data)
@@ -166,6 +179,7 @@ def collect(
     trained = [entry for entry in real if entry.case.split == "train"]
     if ratio is not None:
         painted = _fewer(painted, round(ratio * len(trained)))
+    said += _repeated([*trained, *painted], real, allow_duplicates, progress)
     parts, drawn = _folds(dataset, trained, painted, folds, seed)
     entries = sorted(real, key=lambda entry: SPLITS.index(entry.case.split))
     _check_ids([*entries, *painted])
@@ -176,7 +190,15 @@ def _classes(declared: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     return tuple(declared) or (LabelClass(LESION, (1,)),)
 
 
-def _painted(found: SyntheticSet, negatives: bool) -> tuple[list[Entry], tuple[str, ...]]:
+def _repeated(trained: Sequence[Entry], real: Sequence[Entry], allowed: bool, progress: str) -> tuple[str, ...]:
+    """Refuse images of val and test that are trained on, painted ones included; where they are allowed, say so."""
+    tested = [entry.case for entry in real if entry.case.split != "train"]
+    pairs = repeated_frames([entry.case for entry in trained], tested, progress) if tested else []
+    check_repeated(pairs, allowed)
+    return (f"images of val or test that repeat one of train: {len(pairs)}, which was allowed",) if pairs else ()
+
+
+def _painted(found: SyntheticSet, negatives: bool, left_out: frozenset[str]) -> tuple[list[Entry], tuple[str, ...]]:
     """Return the kept cases of a synthetic set, whose files are those that were painted, and what was left out."""
     table = {case.id: case for case in read_dataset(found.folder)}
     shown: dict[str, list[Row]] = {}
@@ -196,11 +218,15 @@ def _painted(found: SyntheticSet, negatives: bool) -> tuple[list[Entry], tuple[s
         _check_unchanged(row, case)
         case = replace(case, split="train", prompt=case.prompt or row.request.prompt)
         entries.append(Entry(case, (row, *shown.get(row.id, ()))))
-    chosen = [entry for entry in entries if negatives or not entry.negative]
+    original = [entry for entry in entries if entry.id not in left_out]
+    chosen = [entry for entry in original if negatives or not entry.negative]
     if not chosen:
-        raise DataError(f"an export needs kept cases: {found.folder} has none; generate more")
-    gone = len(entries) - len(chosen)
-    return chosen, (f"negatives (painted lesion-free) are left out: {gone}",) if gone else ()
+        raise DataError(f"an export needs kept cases: {found.folder} has none that is wanted; generate more")
+    gone = {
+        "pictures that show copies of training lesions": len(entries) - len(original),
+        "negatives (painted lesion-free)": len(original) - len(chosen),
+    }
+    return chosen, tuple(f"{what} are left out: {count}" for what, count in gone.items() if count)
 
 
 def _check_unchanged(row: Row, case: Case) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, write_csv
+from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import new_dataset, refuse_occupied
 from diffaug.errors import ConfigError
 from diffaug.export.cases import COLUMNS, ORIGIN, Collection, collect, count_of
@@ -83,6 +84,8 @@ def export_set(
     folds: int | None = None,
     negatives: bool = True,
     ratio: float | None = None,
+    without_copies: PathLike | None = None,
+    allow_duplicates: bool = False,
     seed: int = 0,
     progress: str = "",
 ) -> Exported:
@@ -101,12 +104,14 @@ def export_set(
             would draw folds itself: one that validates on `val` or, without that split, five.
         negatives: Whether to export cases that are painted lesion-free, too.
         ratio: The most painted lesions for each real training case, the first of the set; None for all.
+        without_copies: Folder of an audit of the set; pictures that show a copy of a training lesion are left out.
+        allow_duplicates: Go on where an image of val or test repeats one that is trained on, and say so.
         seed: Chooses the folds.
         progress: What to call the work in a progress bar on stderr; empty for none.
 
     Raises:
         DataError: The set is unfinished, a file breaks a rule, or the format cannot hold the classes.
-        StudyError: The set saw more than the training images of `data`.
+        StudyError: The set saw more than the training images of `data`, or an image of val or test is trained on.
         ConfigError: There is no such format, an option is no use, or `out` holds something else or cannot be written.
 
     Example:
@@ -120,7 +125,11 @@ def export_set(
     refuse_occupied(out, ORIGIN, "an export")
     wanted = folds if folds is not None or layout == "nnunet" else 0
     real = None if data is None else Path(data)
-    collection = collect(synthetic, real, folds=wanted, negatives=negatives, ratio=ratio, seed=seed)
+    left_out = copied_pictures(Path(without_copies), synthetic) if without_copies else frozenset[str]()
+    collection = collect(
+        synthetic, real, folds=wanted, negatives=negatives, ratio=ratio, seed=seed, left_out=left_out,
+        allow_duplicates=allow_duplicates, progress=progress,
+    )  # fmt: skip
     if layout == "nnunet" and collection.folds_are_drawn:
         collection = collection.without_val()
     if layout not in KNOWN_IN_PART:

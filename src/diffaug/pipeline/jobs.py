@@ -356,7 +356,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         inputs = read_inputs(job.full, (), job.tests)
         check_network(job.config.study, len(inputs.dataset.class_names))
         check_groups(shared_groups(inputs.dataset, inputs.test), job.config.data.allow_duplicates)
-        repeated_in(job.repeated, inputs, job.config.data.allow_duplicates)
+        repeated_in(job.repeated, inputs.seen(), inputs.test, job.config.data.allow_duplicates)
 
 
 def _check_cases(config: Config, annotated: int | str, train: Sequence[Case], where: str) -> None:

@@ -15,8 +15,8 @@ from diffaug.data.funnel import Counts, Funnel, funnel
 from diffaug.data.manifest import MANIFEST, SUMMARY, negatives, read_manifest
 from diffaug.errors import DataError, StudyError
 from diffaug.report import figures, pictures, tables, wording
+from diffaug.report.rendering import render
 from diffaug.report.tables import Study
-from diffaug.study.arms import parse_arm
 from diffaug.study.places import read_places
 
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept")
@@ -56,7 +56,7 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
         synthetic = Path(places.synthetic[0])
     make_folder(to.parent)
     with _understood(study):
-        text = _render({**_page(read, synthetic, to), "date": date})
+        text = render("page.html.j2", {**_page(read, synthetic, to), "date": date})
     write_text(to, text)
     return to
 
@@ -109,24 +109,6 @@ def _page(study: Study, synthetic: Path | None, to: Path) -> dict[str, Any]:
         "set": _set_page(synthetic, to) if synthetic and (synthetic / MANIFEST).is_file() else None,
         "vcdr": "vcdr_error" in results.first,
     }
-
-
-def _render(page: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("diffaug.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["without_ratio"] = lambda arm: parse_arm(arm).without_ratio
-    environment.filters |= {
-        name: getattr(wording, name)
-        for name in ("fraction", "points", "percent", "pixels", "signed_percent", "is_sure", "case_counts")
-    }
-    return environment.get_template("page.html.j2").render(page)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from diffaug.study.provenance import (
     seen_by_bases,
 )
 
-DUPLICATES, BASE_SEEN = "duplicates.json", "base_seen.json"
+DUPLICATES, PAINTED_DUPLICATES, BASE_SEEN = "duplicates.json", "painted_duplicates.json", "base_seen.json"
 
 
 class _Identity(BaseModel):
@@ -114,6 +114,10 @@ class PaintedRows:
         """Return some of the rows as training cases."""
         return tuple(self._set_of[row.id].case(row) for row in rows)
 
+    def pictures(self) -> tuple[Case, ...]:
+        """Return every picture of the sets as a case, whatever the gate decided."""
+        return self.cases([row for row in self.rows if row.image])
+
     def regions(self, rows: Sequence[Row]) -> tuple[Path, ...]:
         """Return, for some negatives among the rows, the masks of what was painted."""
         return tuple(self._set_of[row.id].folder / row.region for row in rows)
@@ -159,7 +163,7 @@ class Inputs:
         """
         return {
             "data": self.data_digest,
-            "synthetic": [_digest_of_set(one) for one in self.painted.sets],
+            "synthetic": [digest_of_set(one) for one in self.painted.sets],
             "oracle": _digest(self.full) if self.full else "",
         } | ({"unannotated": _digest(self.unannotated)} if with_unannotated else {})
 
@@ -177,7 +181,7 @@ def _digest(cases: Sequence[Case]) -> str:
     return digest_of_value([values(case) for case in cases])
 
 
-def _digest_of_set(synthetic: SyntheticSet) -> str:
+def digest_of_set(synthetic: SyntheticSet) -> str:
     """Return the digest of a set's rows, which hold the digests of its files; of older ones none of their regions."""
     rows = [asdict(row) for row in synthetic]
     unsaid = "region_digest"
@@ -237,6 +241,11 @@ def read_set(folder: Path, number: int = 0) -> SyntheticSet:
     found = read_manifest(folder)
     for row in found:
         _check_files(folder, row)
+    return numbered(found, number)
+
+
+def numbered(found: SyntheticSet, number: int) -> SyntheticSet:
+    """Return a set as the one at a place among the sets of a study; see `read_set`."""
     if not number:
         return found
     rows = (replace(row, request=replace(row.request, id=f"{number + 1}:{row.id}")) for row in found)
@@ -341,18 +350,24 @@ class _SeenByBases:
     seen: _Seen
 
 
-def repeated_in(path: Path, inputs: Inputs, allowed: bool) -> list[list[str]]:
+def repeated_in(path: Path, seen: Sequence[Case], test: Sequence[Case], allowed: bool) -> list[list[str]]:
     """Return the test images that are also trained on. They are sought once for the same images, and kept in a file.
+
+    Args:
+        path: The file.
+        seen: Every case, real or painted, whose image may be trained on.
+        test: Tested cases.
+        allowed: Whether there may be some.
 
     Raises:
         StudyError: There are some, and they are not allowed.
     """
-    images = digest_of_value(key_of(inputs.seen(), inputs.test))
+    images = digest_of_value(key_of(seen, test))
     found = read_kept(path, _Repeated)
     if found is not None and found.images == images:
         pairs = found.pairs
     else:
-        pairs = repeated_frames(inputs.seen(), inputs.test, "looking for test images in training")
+        pairs = repeated_frames(seen, test, "looking for test images in training")
     check_repeated(pairs, allowed)
     write_json(make_folder(path.parent) / path.name, {"images": images, "pairs": pairs})
     return [list(pair) for pair in pairs]

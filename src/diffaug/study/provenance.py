@@ -79,12 +79,9 @@ def repeated_frames(seen: Iterable[Case], test: Sequence[Case], progress: str = 
     named = [(f"train {case.id}", case) for case in training.values()]
     named += [(f"test {case.id}", case) for case in test]
     prints = {name: fingerprint(case.read_image()) for name, case in tracked(named, len(named), progress)}
-    pairs = []
-    for one, other in duplicates_of_fingerprints(prints):
-        (first, name), (second, twin) = one.split(" ", 1), other.split(" ", 1)
-        if first == "train" and second == "test":
-            pairs.append((twin, name))
-    return sorted(pairs)
+    sides = {name: 1 if name.startswith("train ") else 2 for name in prints}
+    found = duplicates_of_fingerprints(prints, sides)
+    return sorted((other.removeprefix("test "), one.removeprefix("train ")) for one, other in found)
 
 
 def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:
@@ -99,7 +96,7 @@ def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:
     more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
     raise StudyError(
         f"a test image must not be trained on: of the test and the training cases, {named}{more} show the same frame; "
-        "remove one of each from cases.csv, or allow it with --allow-duplicates, which marks the report"
+        "remove one of each, or allow it with --allow-duplicates, which what is made will say"
     )
 
 

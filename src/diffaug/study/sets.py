@@ -9,6 +9,7 @@ from typing import Any
 from diffaug.artifacts import PathLike, write_json
 from diffaug.config import SelectConfig
 from diffaug.data.case import Case, digest_of_case
+from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
 from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, accepted, lesions, write_rows
 from diffaug.data.seen import write_seen
@@ -30,12 +31,14 @@ class Selection:
         kept: Lesions that were chosen.
         negatives: Cases without a lesion that belong to them.
         by_size: Chosen lesions by size class.
+        copies: Accepted lesions that were left out, since an audit calls them copies of training lesions.
     """
 
     accepted: int
     kept: int
     negatives: int
     by_size: dict[str, int]
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,12 @@ def read_baseline(study: Path, **changed: Any) -> tuple[dict[str, Any], Dataset,
 
 
 def select_set(
-    synthetic: PathLike, out: PathLike, study: PathLike, config: SelectConfig, count: int | None = None
+    synthetic: PathLike,
+    out: PathLike,
+    study: PathLike,
+    config: SelectConfig,
+    count: int | None = None,
+    without_copies: PathLike | None = None,
 ) -> Selection:
     """Copy the selected cases of a synthetic set into a data set of their own, with the negatives that belong to them.
 
@@ -85,9 +93,11 @@ def select_set(
         study: A finished study of this set alone, with the arm `real`.
         config: The upper cut of the loss, and the weight of novelty.
         count: Lesions wanted; None takes all that are not too hard.
+        without_copies: Folder of an audit of the set; pictures that show a copy of a training lesion are left out.
 
     Raises:
         StudyError: The study is of another set, or has no trained baseline; nothing is left.
+        DataError: The audit has no decisions about copies, or is of another set.
         ConfigError: `out` holds something else, or `count` is under 1.
 
     Example:
@@ -97,6 +107,7 @@ def select_set(
     synthetic, out, study = Path(synthetic), Path(out), Path(study)
     if count is not None and count < 1:
         raise ConfigError(f"a selection has at least one case: --count is {count}; ask for more, or leave it out")
+    copied = copied_pictures(Path(without_copies), synthetic) if without_copies else frozenset[str]()
     plan, dataset, baseline = read_baseline(study, select=config.model_dump())
     if [str(synthetic.resolve())] != read_places(study, plan).synthetic:
         named = ", ".join(plan["synthetic"]) or "no set"
@@ -107,13 +118,21 @@ def select_set(
     with held(study):
         derived.make()
     knobs = baseline.config
+    left = [row for row in candidates if row.id not in copied]
+    if not left:
+        raise StudyError(
+            f"a selection needs cases: all {len(candidates)} accepted ones of {synthetic} are copies; paint with a "
+            "larger --sampler.strength, or leave --without-copies out"
+        )
+    derived = replace(derived, rows=tuple(left), cases=tuple(found.case(row) for row in left))
     chosen = [case.id for case in selected_cases(derived, knobs, len(candidates) if count is None else count)]
     more = [row.id for row in choose.training_negatives(found)][: round(knobs.negatives * len(chosen))]
     scores, row_of = read_scores(baseline), {row.id: row for row in found}
     rows = [replace(row_of[name], decision="kept", scores=scores.get(name)) for name in (*chosen, *more)]
     kept = lesions(rows)
     sizes = Counter(row.request.size_bin for row in kept)
-    selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes))
+    gone = len(candidates) - len(left)
+    selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes), gone)
     group_of = {case.id: case.group for case in dataset}
     _copy_rows(found, rows, out, asdict(selection), group_of)
     return selection

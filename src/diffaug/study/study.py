@@ -26,6 +26,7 @@ from diffaug.study.derive import Baseline, Derivation, Derived
 from diffaug.study.inputs import (
     BASE_SEEN,
     DUPLICATES,
+    PAINTED_DUPLICATES,
     Inputs,
     keep_seen,
     names_of_tests,
@@ -45,6 +46,7 @@ from diffaug.study.workers import complete_runs
 FILE = "study.json"
 BESIDE = (
     DUPLICATES,
+    PAINTED_DUPLICATES,
     BASE_SEEN,
     PLACES,
     "profiles.json",
@@ -274,7 +276,9 @@ def run_study(
     shared = [] if folds else shared_groups(inputs.dataset, inputs.test, inputs.full)
     check_groups(shared, allow_duplicates)
     seen = seen_by_painters(out / BASE_SEEN, inputs, allow_duplicates) if inputs.painted.sets else None
-    repeated = [] if folds else repeated_in(out / DUPLICATES, inputs, allow_duplicates)
+    repeated = [] if folds else repeated_in(out / DUPLICATES, inputs.seen(), inputs.test, allow_duplicates)
+    if inputs.painted.sets:
+        repeated += repeated_in(out / PAINTED_DUPLICATES, inputs.painted.pictures(), inputs.test, allow_duplicates)
     exceptions = {"duplicates": repeated, "shared_groups": shared, "base_seen": seen}
 
     with held(out):

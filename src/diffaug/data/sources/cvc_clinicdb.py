@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from diffaug.data.duplicates import SAME_FRAME
+from diffaug.data.duplicates import SAME_FRAME, duplicates_of_fingerprints
 from diffaug.data.examine import Finding
 from diffaug.data.sources.layout import Record, SourceRecords, files_by_stem, subfolder
 from diffaug.data.sources.recognise import not_understood
@@ -96,8 +97,7 @@ def _remarks(sequences: Mapping[int, int], findings: Sequence[Finding]) -> list[
     two = numbers[:, None] != numbers[None, :]
     remarks = [
         f"frames of the sequences {first} and {second} look the same: the two are one group"
-        for first, second in sorted({(numbers[a], numbers[b]) for a, b in np.argwhere(two & (alike >= SAME_FRAME))})
-        if first < second
+        for first, second in sorted(_shared(findings, numbers, np.argwhere(two & (alike >= SAME_FRAME))))
     ]
     neighbours = [alike[a, b] for a, b in pairwise(range(len(numbers))) if numbers[a] == numbers[b]]
     margin = DEVIATIONS * float(alike[two].std()) / len(neighbours) ** 0.5
@@ -107,3 +107,12 @@ def _remarks(sequences: Mapping[int, int], findings: Sequence[Finding]) -> list[
             "been numbered anew, and then sequences cross the splits; compare them with the published archive"
         )
     return remarks
+
+
+def _shared(findings: Sequence[Finding], numbers: NDArray[np.intp], pairs: NDArray[np.intp]) -> set[tuple[int, int]]:
+    """Return the pairs of sequences, the lower first, in which frames of some pairs are repeated."""
+    chosen = {findings[place].case.id: place for place in np.unique(pairs)}
+    prints = {name: findings[place].fingerprint for name, place in chosen.items()}
+    found = duplicates_of_fingerprints(prints, {name: int(numbers[place]) for name, place in chosen.items()})
+    ends = [sorted((int(numbers[chosen[one]]), int(numbers[chosen[other]]))) for one, other in found]
+    return {(first, second) for first, second in ends}
