@@ -22,12 +22,12 @@ from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
 from diffaug.data.images import Mask, Pixels
 from diffaug.painting.below import with_effect_below
-from diffaug.painting.light import in_detail_of, relit, shading_on
+from diffaug.painting.light import glare_of, in_detail_of, relit, shading_on
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
 UPRIGHT = Alignment()
-COLOUR = (0.05, 0.5)  # of the halo; where its own colour begins to fade, and is gone; beyond it brings shading alone
+COLOUR = (0.0, 0.3)  # of the halo; where its own colour begins to fade, and is gone; beyond it brings shading alone
 COARSE, FINE = (0.3, 1.0), (0.3, 0.75)  # of the halo; where coarse and fine structure begin to fade, and are gone
 FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
 LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
@@ -192,7 +192,7 @@ def moved_example(
     own_colour = np.where(new, 1.0, falling(away / halo, *COLOUR))[..., None]
     patch = patch * own_colour + shading_on(patch, place, FINER * halo) * (1 - own_colour)
     shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * halo)
-    shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1))
+    shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
     coarse, fine = (shown * falling(away / halo, *ends) for ends in (COARSE, FINE))
     mixed = in_two_scales(place, patch, coarse, fine, FINER * halo)
     return np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)

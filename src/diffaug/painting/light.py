@@ -37,7 +37,8 @@ SOFTER, SHARPER = 0.4, 1.2  # least and most that it is multiplied by
 FAINT = 0.15  # grey levels that are added to both, so that nothing is divided by nearly nothing
 LEAST_AROUND = 60  # px of tissue that say how sharp a place is
 EXPOSED = 0.1  # of the body's radius; the Gaussian that what limits its light is smoothed by at its border
-LIT_UP = 1.1  # most that the shading of a patch brightens a place by
+LEAST_MATT = 0.05  # share of a place that is no highlight, to tell of its colour
+SHADED, LIT_UP = 0.55, 1.1  # least and most that the shading of a patch multiplies the light of a place by
 LIGHTER = 0.8  # quantile of its colours that counts as that part
 
 
@@ -176,7 +177,7 @@ def relit(patch: NDArray[Any], place: NDArray[Any], around: Mask, body: Mask) ->
         least = min(1.0, max(LIGHTEST, own) / max(lit, 1.0))
         soft = ndimage.gaussian_filter(body.astype(np.float32), EXPOSED * float(np.sqrt(body.sum() / np.pi)))
         gain = gain * (1 - (1 - least) * soft[..., None])
-    glare = _glare(patch)
+    glare = glare_of(patch)
     return np.asarray(gain * coloured * (1 - glare) + patch * glare, dtype=np.float32)
 
 
@@ -208,20 +209,22 @@ def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Valu
 def shading_on(patch: NDArray[Any], place: NDArray[Any], sigma: float) -> Values:
     """Return a place under the shading of a patch, (h, w, 3): its own colours, about as dark as the patch is.
 
-    The place is darkened as far as need be, and brightened by LIT_UP at most: a shadow or a fold comes along, and no
-    lighter mucosa and no highlight.
+    The light changes between SHADED and LIT_UP at most: a shadow or a fold comes along, and no lumen, no lighter mucosa
+    and no highlight. Highlights of the place do not count.
 
     Args:
         patch: What is moved there, (h, w, 3), grey levels.
         place: What was there, (h, w, 3).
         sigma: Of the Gaussian that smooths the place, so that its structure is not seen under that of the patch, px.
     """
-    smooth = ndimage.gaussian_filter(place.astype(np.float32), (sigma, sigma, 0))
+    matt = 1 - glare_of(place)
+    sums = ndimage.gaussian_filter(np.concatenate([place * matt, matt], axis=2).astype(np.float32), (sigma, sigma, 0))
+    smooth = np.where(sums[..., 3:] > LEAST_MATT, sums[..., :3] / np.maximum(sums[..., 3:], LEAST_MATT), place)
     ratio = (brightness(patch) + LEVEL) / (brightness(smooth) + LEVEL)
-    return np.asarray(smooth * np.minimum(ratio, LIT_UP), dtype=np.float32)
+    return np.asarray(smooth * np.clip(ratio, SHADED, LIT_UP), dtype=np.float32)
 
 
-def _glare(patch: NDArray[Any]) -> NDArray[Any]:
+def glare_of(patch: NDArray[Any]) -> NDArray[Any]:
     """Return how far each pixel is a highlight, bright and without colour, (h, w, 1); nothing is in a grey image."""
     if is_grey(patch):
         return np.zeros((*patch.shape[:2], 1))
