@@ -15,7 +15,6 @@ from diffaug.painting.light import (
     light_quotient,
     membrane,
     relit,
-    shading_on,
     tinted,
     unclipped,
 )
@@ -207,25 +206,3 @@ def test_a_groove_between_clipped_pixels_keeps_its_colour_beside_them():
 def test_in_a_grey_image_no_channel_is_estimated():
     grey = np.repeat(np.random.default_rng(0).uniform(0, 255, (SIDE, SIDE, 1)), 3, axis=2).astype(np.float32)
     np.testing.assert_array_equal(unclipped(grey), grey)
-
-
-@given(st.integers(0, 99))
-def test_shading_keeps_the_colour_of_the_place_and_stays_within_limits(seed):
-    rng = np.random.default_rng(seed)
-    place = flat(*rng.uniform(60, 180, 3))
-    made = shading_on(rng.uniform(0, 255, (SIDE, SIDE, 3)), place, 2.0)
-    ratio = made / place
-    np.testing.assert_allclose(ratio, ratio[..., :1].repeat(3, axis=2), rtol=1e-4)
-    assert ratio.min() > 0.54 and ratio.max() < 1.11
-
-
-def test_shading_of_a_patch_that_is_like_the_place_changes_nothing():
-    place = flat(150, 90, 70)
-    np.testing.assert_allclose(shading_on(place, place, 2.0), place, rtol=1e-4)
-
-
-def test_a_highlight_of_the_place_lends_no_colour():
-    place = flat(150, 90, 70)
-    place[18:22, 18:22] = 250
-    made = shading_on(flat(150, 90, 70), place, 3.0)
-    np.testing.assert_allclose(made[20, 14] / made[20, 14, 0], (1, 0.6, 70 / 150), rtol=0.02)

@@ -22,12 +22,11 @@ from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
 from diffaug.data.images import Mask, Pixels
 from diffaug.painting.below import with_effect_below
-from diffaug.painting.light import glare_of, in_detail_of, relit, shading_on
+from diffaug.painting.light import glare_of, in_detail_of, relit
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
 UPRIGHT = Alignment()
-COLOUR = (0.0, 0.3)  # of the halo; where its own colour begins to fade, and is gone; beyond it brings shading alone
 COARSE, FINE = (0.3, 1.0), (0.3, 0.75)  # of the halo; where coarse and fine structure begin to fade, and are gone
 FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
 LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
@@ -166,10 +165,10 @@ def moved_example(
 ) -> Pixels:
     """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
-    The lesion comes with a halo: its contact shadow, its base, the folds that it bends. Both take on the light of the
-    place as it is beyond the halo, and the halo its colour, too: it brings shading, and no other mucosa. Coarse
-    structure fades into the background over the whole halo, fine structure over a part of it, so that no texture is
-    seen twice. The lesion is as sharp as the tissue that it comes to.
+    The lesion comes with a halo of its own tissue: its contact shadow, its base, the folds that it bends. Both take on
+    the light of the place as it is beyond the halo. Coarse structure fades into the background over the whole halo,
+    fine structure over a part of it, so that no texture is seen twice; highlights of the background stay. It is as
+    sharp as the tissue that it comes to.
 
     Args:
         example: The lesion.
@@ -189,8 +188,6 @@ def moved_example(
     if depth:
         place = with_effect_below(place, usable, patch, lit, new, depth)
     patch = in_detail_of(np.clip(relit(patch, place, around, new), 0, 255), place, around)
-    own_colour = np.where(new, 1.0, falling(away / halo, *COLOUR))[..., None]
-    patch = patch * own_colour + shading_on(patch, place, FINER * halo) * (1 - own_colour)
     shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * halo)
     shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
     coarse, fine = (shown * falling(away / halo, *ends) for ends in (COARSE, FINE))

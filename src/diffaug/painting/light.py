@@ -37,8 +37,6 @@ SOFTER, SHARPER = 0.4, 1.2  # least and most that it is multiplied by
 FAINT = 0.15  # grey levels that are added to both, so that nothing is divided by nearly nothing
 LEAST_AROUND = 60  # px of tissue that say how sharp a place is
 EXPOSED = 0.1  # of the body's radius; the Gaussian that what limits its light is smoothed by at its border
-LEAST_MATT = 0.05  # share of a place that is no highlight, to tell of its colour
-SHADED, LIT_UP = 0.55, 1.1  # least and most that the shading of a patch multiplies the light of a place by
 LIGHTER = 0.8  # quantile of its colours that counts as that part
 
 
@@ -204,24 +202,6 @@ def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Valu
         made += (coarse - smooth) * float(np.clip((theirs + FAINT) / (ours + FAINT), SOFTER, SHARPER))
         coarse, there = smooth, smooth_there
     return made + coarse
-
-
-def shading_on(patch: NDArray[Any], place: NDArray[Any], sigma: float) -> Values:
-    """Return a place under the shading of a patch, (h, w, 3): its own colours, about as dark as the patch is.
-
-    The light changes between SHADED and LIT_UP at most: a shadow or a fold comes along, and no lumen, no lighter mucosa
-    and no highlight. Highlights of the place do not count.
-
-    Args:
-        patch: What is moved there, (h, w, 3), grey levels.
-        place: What was there, (h, w, 3).
-        sigma: Of the Gaussian that smooths the place, so that its structure is not seen under that of the patch, px.
-    """
-    matt = 1 - glare_of(place)
-    sums = ndimage.gaussian_filter(np.concatenate([place * matt, matt], axis=2).astype(np.float32), (sigma, sigma, 0))
-    smooth = np.where(sums[..., 3:] > LEAST_MATT, sums[..., :3] / np.maximum(sums[..., 3:], LEAST_MATT), place)
-    ratio = (brightness(patch) + LEVEL) / (brightness(smooth) + LEVEL)
-    return np.asarray(smooth * np.clip(ratio, SHADED, LIT_UP), dtype=np.float32)
 
 
 def glare_of(patch: NDArray[Any]) -> NDArray[Any]:
