@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import make_folder, read_json, versions, write_json
+from diffaug.artifacts import digests_of_folder, make_folder, read_json, versions, write_json
 from diffaug.errors import ConfigError, DataError
 from diffaug.names import without_links
+from diffaug.reading import read_typed
 
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
+FILES = "files.json"  # digests of the files of a finished folder
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,50 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def finished_files(folder: Path) -> dict[str, str]:
+    """Return the digests of a folder's files; hidden ones and reports, which are made of the others, do not count."""
+    found = {Path(name): digest for name, digest in digests_of_folder(folder).items() if name != FILES}
+    return {path.as_posix(): one for path, one in found.items() if path.name[0] != "." and path.suffix != ".html"}
+
+
+def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the digests of files of a finished folder that were altered; those that were removed do not count.
+
+    Args:
+        folder: The folder.
+        noted: Digests when it was finished; None reads those that `note_files` wrote, if it did.
+
+    Raises:
+        DataError: The file that holds the digests is damaged.
+    """
+    if noted is None:
+        if not (folder / FILES).is_file():
+            return {}
+        noted = read_typed(folder / FILES, dict[str, str], "remove the file, and files of the folder are not compared")
+    found = digests_of_folder(folder) if noted else {}
+    return {name: found[name] for name, one in noted.items() if found.get(name, one) != one}
+
+
+def note_files(folder: Path, altered: Mapping[str, str]) -> None:
+    """Write the digests of a finished folder's files.
+
+    Args:
+        folder: The folder.
+        altered: What `altered_files` told before the work that should have made these files again.
+
+    Raises:
+        DataError: One of them is still as it was.
+    """
+    found = finished_files(folder)
+    left = [name for name, digest in altered.items() if found.get(name) == digest]
+    if left:
+        raise DataError(
+            f"files of a finished folder stay as they were written: {folder / left[0]} was altered; restore it, or "
+            "remove it, then run the same command again"
+        )
+    write_json(folder / FILES, found)
 
 
 def _remove_partial(folder: Path) -> None:
