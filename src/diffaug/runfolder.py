@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import digests_of_folder, make_folder, read_json, versions, write_json
+from diffaug.artifacts import digest_of_file, make_folder, read_json, versions, write_json
 from diffaug.errors import ConfigError, DataError
 from diffaug.names import without_links
 from diffaug.reading import read_typed
@@ -19,6 +19,7 @@ from diffaug.reading import read_typed
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
 FILES = "files.json"  # digests of the files of a finished folder
+PASSING = (".html", ".checkpoint")  # files that may come and go
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,9 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def finished_files(folder: Path) -> dict[str, str]:
-    """Return the digests of a folder's files; hidden ones and reports, which are made of the others, do not count."""
-    found = {Path(name): digest for name, digest in digests_of_folder(folder).items() if name != FILES}
-    return {path.as_posix(): one for path, one in found.items() if path.name[0] != "." and path.suffix != ".html"}
+    """Return the digests of a folder's files; hidden ones, reports and checkpoints do not count."""
+    paths = [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and path.suffix not in PASSING]
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in paths if path != folder / FILES}
 
 
 def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -186,7 +187,7 @@ def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[
         if not (folder / FILES).is_file():
             return {}
         noted = read_typed(folder / FILES, dict[str, str], "remove the file, and files of the folder are not compared")
-    found = digests_of_folder(folder) if noted else {}
+    found = finished_files(folder) if noted else {}
     return {name: found[name] for name, one in noted.items() if found.get(name, one) != one}
 
 
