@@ -5,6 +5,7 @@ One JSON file of the folder says what it holds: the `identity`, which is everyth
 the same identity continues where a killed process stopped; any other identity is refused in one line.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from diffaug.reading import read_typed
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
 FILES = "files.json"  # digests of the files of a finished folder
+OF_WEIGHTS = re.compile(r"\.tmp[A-Za-z0-9]{6}")  # what safetensors writes before it takes the name that it was given
 PASSING = (".html", ".checkpoint")  # files that may come and go
 
 
@@ -173,8 +175,8 @@ def finished_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in paths if path != folder / FILES}
 
 
-def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the digests of files of a finished folder that were altered; those that were removed do not count.
+def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Return when files of a finished folder were altered, in ns; files that were removed do not count.
 
     Args:
         folder: The folder.
@@ -188,10 +190,14 @@ def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[
             return {}
         noted = read_typed(folder / FILES, dict[str, str], "remove the file, and files of the folder are not compared")
     found = finished_files(folder) if noted else {}
-    return {name: found[name] for name, one in noted.items() if found.get(name, one) != one}
+    return {name: _written(folder / name) for name, one in noted.items() if found.get(name, one) != one}
 
 
-def note_files(folder: Path, altered: Mapping[str, str]) -> None:
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def note_files(folder: Path, altered: Mapping[str, int]) -> None:
     """Write the digests of a finished folder's files.
 
     Args:
@@ -199,22 +205,21 @@ def note_files(folder: Path, altered: Mapping[str, str]) -> None:
         altered: What `altered_files` told before the work that should have made these files again.
 
     Raises:
-        DataError: One of them is still as it was.
+        DataError: One of them was not written again.
     """
-    found = finished_files(folder)
-    left = [name for name, digest in altered.items() if found.get(name) == digest]
+    left = [name for name, when in altered.items() if _written(folder / name) == when]
     if left:
         raise DataError(
             f"files of a finished folder stay as they were written: {folder / left[0]} was altered; restore it, or "
             "remove it, then run the same command again"
         )
-    write_json(folder / FILES, found)
+    write_json(folder / FILES, finished_files(folder))
 
 
 def _remove_partial(folder: Path) -> None:
     """Remove the half-written files of killed processes: whoever holds the folder has none yet."""
-    for path in folder.rglob(".*.partial"):
-        if path.is_file():
+    for path in folder.rglob(".*"):
+        if (path.suffix == ".partial" or OF_WEIGHTS.fullmatch(path.name)) and path.is_file():
             with suppress(OSError):
                 path.unlink()
 

@@ -328,6 +328,7 @@ def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
     )
     run_pipeline(config, data)
     shutil.rmtree(job / "study")  # as if the arms were chosen together from the start
+    (job / "files.json").unlink()
     subset = read_dataset(job / "data")
     make_synthetic(job / "synthetic", sources=(subset.split("train")[0].id,), data=job / "data")
     painted = config.study.model_copy(update={"arms": ("real", "validated"), "synthetic_per_real": 0.5})

@@ -77,7 +77,7 @@ def _device(name: str) -> str:
     return str(device_of(name))
 
 
-def _run_job(job: Job, records: "Records", altered: Mapping[str, str]) -> None:
+def _run_job(job: Job, records: "Records", altered: Mapping[str, int]) -> None:
     """Run the stages of a job that its unrecorded runs need, or its runs here if files were altered; record them."""
     from diffaug.study.arms import parse_arm
 
