@@ -178,6 +178,7 @@ def test_a_damaged_file_of_a_finished_job_is_made_again_or_named(tmp_path: Path)
                 run_pipeline(config)
             assert "remove" in str(told.value)
         path.write_bytes(data)
+    (tmp_path / "duplicates.json").write_bytes(b"")
     run_pipeline(config)
     assert results_of(tmp_path) == before
     assert (tmp_path / "records.jsonl").read_bytes() == records

@@ -20,7 +20,7 @@ from diffaug.data.folder import TRAINING, Dataset, copy_case, new_dataset, read_
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError, DataError
 from diffaug.knobs import identity_of
-from diffaug.reading import typed
+from diffaug.reading import read_kept, typed
 from diffaug.runfolder import Contents, altered_files, finished_files, is_same, read_contents, write_contents
 
 if TYPE_CHECKING:
@@ -160,6 +160,11 @@ class Job:
     def repeated(self) -> Path:
         """The file that lists test images that are trained on. It is the same for all draws and numbers."""
         return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
+
+    @property
+    def is_repeated_damaged(self) -> bool:
+        """Whether that file is there and damaged; `check_jobs` makes it again."""
+        return self.repeated.is_file() and read_kept(self.repeated, dict[str, Any]) is None
 
     def alike(self, arm: str = "") -> str:
         """Return the digest of what the time of an arm depends on; without an arm, that of fit and painting."""

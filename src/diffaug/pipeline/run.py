@@ -52,7 +52,7 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     records = Records(config.records or config.out / "records.jsonl")
     jobs = within_budget(jobs_of(config, dataset), records)
     altered = {job.out: altered_files(job.out) for job in jobs}
-    check_jobs([job for job in jobs if job.missing(records) or altered[job.out]])
+    check_jobs([job for job in jobs if job.missing(records) or altered[job.out] or job.is_repeated_damaged])
     for job in jobs:
         _run_job(job, records, altered[job.out])
     pooled = {number: pool([job for job in jobs if job.annotated == number], records) for number in _numbers(jobs)}
