@@ -1,6 +1,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_what_an_ended_process_left_of_a_file_goes_with_the_next_write(tmp_path):
+    """On a disk that became read-only nobody could remove it."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = tmp_path / f".a[1].txt.{ended.pid}.partial"
+    others = [f".b.txt.{ended.pid}.partial", f".a[1].txt.{os.getppid()}.partial", ".a[1].txt.x.partial"]
+    for name in (left.name, *others):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "a[1].txt", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a[1].txt", *others}
 
 
 def test_a_value_that_is_not_json_leaves_nothing(tmp_path):

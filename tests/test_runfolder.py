@@ -98,5 +98,8 @@ def test_whoever_holds_a_folder_removes_what_killed_processes_left(tmp_path):
     left, other = tmp_path / "runs" / ".real-0.jsonl.4711.partial", tmp_path / "runs" / "real-0.jsonl"
     left.write_text("half")
     other.write_text("whole")
+    of_weights, own = tmp_path / "runs" / ".tmpYgTSYe", tmp_path / "runs" / ".tmp-mine"  # as safetensors names it
+    for path in (of_weights, own):
+        path.write_text("half")
     with held(tmp_path):
-        assert not left.exists() and other.exists()
+        assert not left.exists() and not of_weights.exists() and other.exists() and own.exists()

@@ -22,7 +22,7 @@ class Undisturbed:
     Attributes:
         ended: How it ends.
         tree: What its working directory holds then.
-        sizes: Bytes of the files that it made, in order.
+        sizes: Bytes of the files that it made, or made again, in order.
         grown: Bytes that its working directory grew by.
         given: Bytes of its inputs.
     """
@@ -119,12 +119,12 @@ class Lane:
             command = COMMANDS[name]
             self.lay_out(*command.inputs)
             given = _bytes_of(self.case)
-            before = {path for path in self.case.rglob("*") if path.is_file()}
+            before = {path: path.stat().st_ino for path in self.case.rglob("*") if path.is_file()}
             ended = self.run(command)
             if ended.status:
                 raise RuntimeError(f"{name} fails undisturbed: {ended.said[-2000:]}")
-            made = [path for path in self.case.rglob("*") if path.is_file() and path not in before]
-            sizes = tuple(sorted(path.stat().st_size for path in made))
+            found = [(path, path.stat()) for path in self.case.rglob("*") if path.is_file()]
+            sizes = tuple(sorted(status.st_size for path, status in found if before.get(path) != status.st_ino))
             grown = _bytes_of(self.case) - given
             self._known[name] = Undisturbed(ended, tree_of(self.case), sizes, grown, given)
         return self._known[name]

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 VOLATILE = ("seconds", "ms", "milliseconds", "created", "generate_seconds", "fit_seconds", "seconds_per_kept")
-TIMED = ("costs.csv", "training.csv", "curve.csv", "training/digests.json")  # hold seconds, or digests of logs that do
+# They hold seconds, or digests of logs that do.
+TIMED = ("costs.csv", "training.csv", "curve.csv", "training/digests.json", "draw0/files.json")
 IGNORED = (".lock", "seconds.json", ".tmp")
 
 Tree = Mapping[str, Any]
@@ -30,9 +31,10 @@ def _without_volatile(value: Any) -> Any:
 def _value_of(path: Path, root: bytes) -> Any:
     """Return what a file says: of JSON its values without seconds, of others their bytes; roots of paths cut off."""
     data = path.read_bytes().replace(root, b"@")
-    if path.as_posix().endswith(TIMED):
-        return data.count(b"\n")
     try:
+        if path.as_posix().endswith(TIMED):
+            lines = data.splitlines()
+            return sorted(json.loads(data)) if path.suffix == ".json" else (lines[:1], len(lines))
         if path.suffix == ".json":
             return _without_volatile(json.loads(data))
         if path.suffix == ".jsonl":

@@ -6,6 +6,7 @@ are those of `reading`. Knows nothing of images, models or stages.
 
 import csv
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -128,9 +129,32 @@ def atomic_path(path: Path, settled: bool = True) -> Iterator[Path]:
             partial.replace(path)
             if settled:
                 sync(path.parent)
+                _remove_left(path.parent, name)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _remove_left(folder: Path, name: str) -> None:
+    """Remove what processes that have ended left of a file, which could not be removed on a disk that was read-only."""
+    for left in folder.glob(f".{glob.escape(name)}.*.partial"):
+        number = left.name.split(".")[-2]
+        if number.isdecimal() and left.is_file() and not _is_running(int(number)):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether there is a process of this number; where that cannot be asked, there may be."""
+    if os.name == "nt":  # whose `os.kill` would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,18 +5,23 @@ One JSON file of the folder says what it holds: the `identity`, which is everyth
 the same identity continues where a killed process stopped; any other identity is refused in one line.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import make_folder, read_json, versions, write_json
+from diffaug.artifacts import digest_of_file, make_folder, read_json, versions, write_json
 from diffaug.errors import ConfigError, DataError
 from diffaug.names import without_links
+from diffaug.reading import read_typed
 
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
+FILES = "files.json"  # digests of the files of a finished folder
+OF_WEIGHTS = re.compile(r"\.tmp[A-Za-z0-9]{6}")  # what safetensors writes before it takes the name that it was given
+PASSING = (".html", ".checkpoint")  # files that may come and go
 
 
 @dataclass(frozen=True)
@@ -164,10 +169,57 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def finished_files(folder: Path) -> dict[str, str]:
+    """Return the digests of a folder's files; hidden ones, reports and checkpoints do not count."""
+    paths = [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and path.suffix not in PASSING]
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in paths if path != folder / FILES}
+
+
+def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Return when files of a finished folder were altered, in ns; files that were removed do not count.
+
+    Args:
+        folder: The folder.
+        noted: Digests when it was finished; None reads those that `note_files` wrote, if it did.
+
+    Raises:
+        DataError: The file that holds the digests is damaged.
+    """
+    if noted is None:
+        if not (folder / FILES).is_file():
+            return {}
+        noted = read_typed(folder / FILES, dict[str, str], "remove the file, and files of the folder are not compared")
+    found = finished_files(folder) if noted else {}
+    return {name: _written(folder / name) for name, one in noted.items() if found.get(name, one) != one}
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def note_files(folder: Path, altered: Mapping[str, int]) -> None:
+    """Write the digests of a finished folder's files.
+
+    Args:
+        folder: The folder.
+        altered: What `altered_files` told before the work that should have made these files again.
+
+    Raises:
+        DataError: One of them was not written again.
+    """
+    left = [name for name, when in altered.items() if _written(folder / name) == when]
+    if left:
+        raise DataError(
+            f"files of a finished folder stay as they were written: {folder / left[0]} was altered; restore it, or "
+            "remove it, then run the same command again"
+        )
+    write_json(folder / FILES, finished_files(folder))
+
+
 def _remove_partial(folder: Path) -> None:
     """Remove the half-written files of killed processes: whoever holds the folder has none yet."""
-    for path in folder.rglob(".*.partial"):
-        if path.is_file():
+    for path in folder.rglob(".*"):
+        if (path.suffix == ".partial" or OF_WEIGHTS.fullmatch(path.name)) and path.is_file():
             with suppress(OSError):
                 path.unlink()
 

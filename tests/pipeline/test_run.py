@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,48 @@ def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) 
     assert "whose predictions are not kept" in report.read_text(encoding="utf-8")
 
 
+def test_a_damaged_file_of_a_finished_job_is_made_again_or_named(tmp_path: Path) -> None:
+    config = real_alone(tmp_path, draws=(0,))
+    run_pipeline(config)
+    job, before, records = tmp_path / "n6-draw0", results_of(tmp_path), (tmp_path / "records.jsonl").read_bytes()
+    made_again = ("study/predictions/real-0/00000.png", "study/profiles.json", "study/summary.json")
+    digests = {name: digest_of_file(job / name) for name in made_again}
+    for name in made_again:
+        (job / name).write_bytes((job / name).read_bytes()[:-9])
+    run_pipeline(config)
+    assert {name: digest_of_file(job / name) for name in made_again} == digests
+    for path in (
+        job / "study" / "runs" / "real-0.log.jsonl",
+        job / "data" / "cases.csv",
+        tmp_path / "data" / "cases.csv",
+    ):
+        data = path.read_bytes()
+        path.write_bytes(bytes(len(data)))
+        for _ in range(2):
+            with pytest.raises(DiffaugError, match=re.escape(str(path))) as told:
+                run_pipeline(config)
+            assert "remove" in str(told.value)
+        path.write_bytes(data)
+    (tmp_path / "duplicates.json").write_bytes(b"")
+    run_pipeline(config)
+    assert results_of(tmp_path) == before
+    assert (tmp_path / "records.jsonl").read_bytes() == records
+
+
+def test_a_file_that_is_removed_from_a_finished_job_is_not_missed(tmp_path: Path) -> None:
+    """Whoever needs the space may remove weights, or data: the results are recorded."""
+    config = real_alone(tmp_path, draws=(0,))
+    run_pipeline(config)
+    shutil.rmtree(tmp_path / "n6-draw0" / "data")
+    (tmp_path / "n6-draw0" / "study" / "runs" / "real-0.safetensors").unlink()
+    run_pipeline(config)
+    assert not (tmp_path / "n6-draw0" / "data").exists()
+    shutil.rmtree(tmp_path / "n6-draw0" / "study")
+    (tmp_path / "n6-draw0" / "data.json").write_text("{}")
+    with pytest.raises(DataError, match=r"n6-draw0/data.json was altered; .* remove it"):
+        run_pipeline(config)
+
+
 def results_of(out: Path) -> dict[str, Any]:
     """Return what every table and JSON file of a run says, apart from times and from paths on this machine."""
     found: dict[str, Any] = {}
@@ -162,7 +205,9 @@ def results_of(out: Path) -> dict[str, Any]:
         if path.suffix not in (".json", ".jsonl", ".csv") or path.name in ("places.json", "seconds.json"):
             continue
         value: Any = path.read_text(encoding="utf-8").splitlines()
-        if path.suffix == ".csv":
+        if path.name == "files.json":
+            value = sorted(read_json(path))  # digests, also of logs that hold times
+        elif path.suffix == ".csv":
             value = list(csv.DictReader(value))
         else:
             value = read_json(path) if path.suffix == ".json" else [json.loads(line) for line in value]
@@ -284,6 +329,7 @@ def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
     )
     run_pipeline(config, data)
     shutil.rmtree(job / "study")  # as if the arms were chosen together from the start
+    (job / "files.json").unlink()
     subset = read_dataset(job / "data")
     make_synthetic(job / "synthetic", sources=(subset.split("train")[0].id,), data=job / "data")
     painted = config.study.model_copy(update={"arms": ("real", "validated"), "synthetic_per_real": 0.5})

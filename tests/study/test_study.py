@@ -355,6 +355,15 @@ def test_damaged_files_that_a_study_keeps_are_made_again(study, finished, inputs
     assert files_of(study) == files_of(finished)
 
 
+@pytest.mark.parametrize("share", [None, 0.0, 0.5])
+def test_damaged_scores_of_a_finished_study_are_made_again(study, finished, inputs, share):
+    scores = study / "scores.jsonl"
+    data = scores.read_bytes()
+    scores.write_bytes(bytes(len(data)) if share is None else data[: int(share * len(data))])
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"data": 3}', b"[" * 3000, b"\xff\xfe", b"9" * 5000])
 def test_a_file_of_a_study_of_other_types_is_made_again(study, finished, inputs, damage):
     for name in ("profiles.json", "duplicates.json", "base_seen.json", "runs/real-0.pool.json"):

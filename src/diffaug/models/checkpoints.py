@@ -318,12 +318,12 @@ def verify(folder: Path) -> str:
             f"a finished model has a digests.json: {folder} has none; check the path, or "
             "run `diffaug fit` again, if it was stopped"
         )
-    place = Inside(folder)
+    place, again = Inside(folder), f"restore it, or remove {folder} and fit again"
     for name, digest in digests.items():
         place.path(name, "a file of digests.json")
         if not (folder / name).is_file():
-            raise ModelError(f"every file of a model must be there: {folder / name} is missing; fit it again")
+            raise ModelError(f"every file of a model must be there: {folder / name} is missing; {again}")
         if digest_of_file(folder / name) != digest:
-            raise ModelError(f"a model's files must be as they were fitted: {folder / name} was altered; fit it again")
+            raise ModelError(f"a model's files must be as they were fitted: {folder / name} was altered; {again}")
     verify_base(folder)
     return digest_of_value(digests)

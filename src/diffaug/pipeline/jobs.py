@@ -18,9 +18,10 @@ from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import TRAINING, Dataset, copy_case, new_dataset, read_dataset, to_annotate, write_cases
 from diffaug.data.split import connected, folds_by_group
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, DataError
 from diffaug.knobs import identity_of
-from diffaug.runfolder import Contents, is_same, read_contents, write_contents
+from diffaug.reading import read_kept, typed
+from diffaug.runfolder import Contents, altered_files, finished_files, is_same, read_contents, write_contents
 
 if TYPE_CHECKING:
     from diffaug.study.lines import RunLine
@@ -92,16 +93,27 @@ def _digest_of_source(source: Path, out: Path) -> str:
 
 
 def derived(to: Path, made_of: dict[str, Any], make: Callable[[Path], Any]) -> None:
-    """Make a data set once. The file TO.json beside it says what it was made of.
+    """Make a data set once. The file TO.json beside it says what it was made of, and holds the digests of its files.
 
     Raises:
         ConfigError: It was made of other things.
+        DataError: One of its files was altered.
     """
     contents = Contents("data set of a run", made_of, f"{to.name}.json")
     if (to / "cases.csv").is_file() and is_same(to.parent, contents, to):
+        _check_unaltered(to, contents.file)
         return
     make(to)  # refuses a folder that holds other cases
-    write_contents(to.parent, contents)
+    write_contents(to.parent, replace(contents, about={"files": finished_files(to)}))
+
+
+def _check_unaltered(to: Path, file: str) -> None:
+    noted = (read_contents(to.parent, file) or {}).get("files", {})  # older versions noted none
+    for name in altered_files(to, typed(dict[str, str], noted, to.parent / file)):
+        raise DataError(
+            f"a data set of a run stays as it was made: {to / name} was altered; restore it, or remove {to}, and the "
+            "same command makes it again"
+        )
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,11 @@ class Job:
     def repeated(self) -> Path:
         """The file that lists test images that are trained on. It is the same for all draws and numbers."""
         return self.config.out / f"duplicates{'' if self.fold is None else f'-fold{self.fold}'}.json"
+
+    @property
+    def is_repeated_damaged(self) -> bool:
+        """Whether that file is there and damaged; `check_jobs` makes it again."""
+        return self.repeated.is_file() and read_kept(self.repeated, dict[str, Any]) is None
 
     def alike(self, arm: str = "") -> str:
         """Return the digest of what the time of an arm depends on; without an arm, that of fit and painting."""
@@ -207,6 +224,11 @@ class Job:
         """Return the arm of each run that is not recorded."""
         recorded = self.recorded(records)
         return [run[0] for run in self.keys() if run not in recorded]
+
+    def trained(self) -> list[str]:
+        """Return the arm of each run that was trained in this job's folder."""
+        runs = self.out / "study" / "runs"
+        return [arm for arm, seed in self.keys() if (runs / f"{arm}-{seed}.jsonl").is_file()]
 
     @cached_property
     def generate(self) -> GenerateConfig:

@@ -1,7 +1,7 @@
 """Every stage from one config: `diffaug run`, `diffaug demo` and `diffaug study --folds`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from diffaug.errors import EmptyArmError
 from diffaug.pipeline.estimate import within_budget
 from diffaug.pipeline.jobs import Job, check_jobs, checked, derived, imported, is_painted, jobs_of, made_of
 from diffaug.pipeline.pooled import EXCEPTIONS, curve_of, pool, write_pooled
-from diffaug.runfolder import held
+from diffaug.runfolder import altered_files, held, note_files
 
 if TYPE_CHECKING:
     from diffaug.study.records import Records
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     """Run every stage for each number of annotated cases, draw and fold, and report the pooled results.
 
-    Recorded trainings are not repeated.
+    Recorded trainings are not repeated. If a file of a finished job was altered, the job's stages are called again, and
+    make it again or name it.
 
     Args:
         config: Every stage. Without arms the study has `real`, `copy-paste`, `unfiltered` and `selected`.
@@ -38,6 +39,7 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
         ConfigError: A stage cannot be run, which is found before the first stage starts; or another process works in
             the folder of a job.
         FindingsError: The findings are unknown or break a rule.
+        DataError: A file of a finished job was altered, and no stage makes it again.
         DiffaugError: Any error of a stage.
 
     Example:
@@ -49,9 +51,10 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     dataset = read_dataset(data) if data is not None else imported(config)
     records = Records(config.records or config.out / "records.jsonl")
     jobs = within_budget(jobs_of(config, dataset), records)
-    check_jobs([job for job in jobs if job.missing(records)])
+    altered = {job.out: altered_files(job.out) for job in jobs}
+    check_jobs([job for job in jobs if job.missing(records) or altered[job.out] or job.is_repeated_damaged])
     for job in jobs:
-        _run_job(job, records)
+        _run_job(job, records, altered[job.out])
     pooled = {number: pool([job for job in jobs if job.annotated == number], records) for number in _numbers(jobs)}
     curve = curve_of(pooled.values())
     return [write_pooled(config.out / f"n{number}", each, curve, records) for number, each in pooled.items()]
@@ -74,12 +77,14 @@ def _device(name: str) -> str:
     return str(device_of(name))
 
 
-def _run_job(job: Job, records: "Records") -> None:
-    """Run the stages of a job that its unrecorded runs need, and record these runs."""
+def _run_job(job: Job, records: "Records", altered: Mapping[str, int]) -> None:
+    """Run the stages of a job that its unrecorded runs need, or its runs here if files were altered; record them."""
     from diffaug.study.arms import parse_arm
 
-    pending = list(dict.fromkeys(job.missing(records)))
+    pending = list(dict.fromkeys([*job.missing(records), *(job.trained() if altered else ())]))
     if not pending:
+        if altered:
+            note_files(job.out, altered)  # names one: there are no stages here that would make it again
         return
     with held(job.out):
         derived(
@@ -95,7 +100,9 @@ def _run_job(job: Job, records: "Records") -> None:
         if painted:
             _paint(job, [arm for arm in pending if not is_painted(arm)], records)
         log.info(f"study: {', '.join(pending)}; {job.config.study.seeds} seeds")
-        _study_and_record(job, pending, records)
+        summary = _study(job, pending)
+        note_files(job.out, altered)  # before the last run is recorded
+        _record(job, pending, records, summary)
 
 
 def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
@@ -117,7 +124,7 @@ def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
         log.info(notice)
     if job.labels_backgrounds:
         log.info(f"study: {', '.join(others)}; real labels the images that are painted on")
-        _study_and_record(job, others, records)
+        _record(job, others, records, _study(job, others))
         wanted = wanted.model_copy(update={"backgrounds": _label_backgrounds(job)})
     log.info(f"generate: {wanted.count} cases")
     made = generate(
@@ -140,12 +147,12 @@ def _label_backgrounds(job: Job) -> Path | None:
     return to
 
 
-def _study_and_record(job: Job, arms: Sequence[str], records: "Records") -> None:
-    """Run some arms of a job's study and record the runs that are not recorded yet."""
+def _record(job: Job, arms: Sequence[str], records: "Records", summary: Mapping[str, Any]) -> None:
+    """Record the runs of some arms of a job's study, whose summary is given, that are not recorded yet."""
     from diffaug.study.records import alarms_key
     from diffaug.study.runs import read_trained
 
-    summary, runs = _study(job, arms), job.out / "study" / "runs"
+    runs = job.out / "study" / "runs"
     plan = read_json(job.out / "study" / "study.json")
     for (arm, seed), key in job.keys().items():
         if arm not in arms:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from diffaug.artifacts import atomic_path
 from diffaug.conditioning.domain import domain_of
 from diffaug.data.case import Case, LabelClass, label_from_probabilities
 from diffaug.data.images import Label, Mask
@@ -229,10 +230,11 @@ def write_prediction(path: Path, prediction: Label, size: int, classes: Sequence
     if classes:
         picture = Image.fromarray(prediction)
         picture.thumbnail((size, size), Image.Resampling.NEAREST)  # label values have no mean
-        picture.save(path, format="PNG")
-        return
-    picture = Image.fromarray(prediction.astype(np.uint8) * 255)
-    scale = min(1.0, size / max(picture.size))
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-    pixels: NDArray[np.uint8] = np.asarray(picture)
-    Image.fromarray(np.where(pixels > 127, 255, 0).astype(np.uint8)).save(path, format="PNG")
+    else:
+        picture = Image.fromarray(prediction.astype(np.uint8) * 255)
+        scale = min(1.0, size / max(picture.size))
+        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+        pixels: NDArray[np.uint8] = np.asarray(picture)
+        picture = Image.fromarray(np.where(pixels > 127, 255, 0).astype(np.uint8))
+    with atomic_path(path, settled=False) as partial:
+        picture.save(partial, format="PNG")

@@ -14,7 +14,7 @@ def complete_runs(runs: Sequence[Run], count: int) -> None:
     """Complete runs with a number of workers, under a progress bar.
 
     What the baseline makes for derived arms is made once, as soon as the baseline is trained, and before the first of
-    these arms.
+    these arms. It is read, and made again where it is damaged, also when all runs are finished.
 
     Raises:
         StudyError: A run failed.
@@ -25,9 +25,11 @@ def complete_runs(runs: Sequence[Run], count: int) -> None:
     for run in runs:
         if run not in pending:
             run.checkpoint.unlink(missing_ok=True)  # of a process that was killed at its end
+    derived = next((run.derive.derived for run in runs if run.derive is not None), None)
     if not pending:
+        if derived:
+            derived.make()  # where it is missing or damaged
         return
-    derived = next((run.derive.derived for run in pending if run.derive is not None), None)
     baseline = derived.baseline.name if derived else ""
     first = sorted((run for run in pending if run.derive is None), key=lambda run: run.name != baseline)
     total = sum(run.config.iterations for run in pending)
