@@ -9,6 +9,7 @@ import pytest
 import yaml
 from layouts import write_drishti
 
+from diffaug import __version__
 from diffaug.cli.main import main
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
@@ -118,6 +119,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         (["predict", "no-such-study", "i", "o"], ["no-such-study", "check the path"]),
         (["explain", "no-such.png"], ["no-such.png", "does not exist"]),
         (["reproduce", "no-such.png"], ["no-such.png", "does not exist"]),
+        (["fitt", "d", "m"], ["'fitt'", "did you mean `fit`"]),
+        (["import", "folder", "f", "d"], ["'import'", "`diffaug data import`"]),
     ],
     ids=[
         "inspect",
@@ -136,6 +139,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         "predict",
         "explain",
         "reproduce",
+        "misspelt",
+        "beneath",
     ],
 )
 def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
@@ -151,6 +156,15 @@ def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
     assert err.startswith("diffaug: ") and err.count("\n") == 1 and "Traceback" not in err
     assert all(part in err for part in parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_the_help_is_printed_and_the_version_with_its_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, err = said(capsys, [])
+    assert (status, err) == (0, "") and "generate" in out
+    main(["--version"])
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 def test_prompts_are_printed_with_their_references_and_without_torch() -> None:

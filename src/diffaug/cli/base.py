@@ -62,7 +62,7 @@ def choose_preset(words: list[str]) -> None:
 def _last_value(option: str, words: list[str]) -> str | None:
     """Return the value that an option is given last; None where it is not given."""
     found = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == option:
             found = following
         elif word.startswith(f"{option}="):
