@@ -8,8 +8,9 @@ from typing import Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
-from diffaug.cli.texts import flat, plan_text
+from diffaug.cli.texts import plan_text
 from diffaug.config import PRESETS, Config, config_from_values
+from diffaug.runfolder import flat
 
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[

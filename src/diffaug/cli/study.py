@@ -88,7 +88,9 @@ class Study:
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
         options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
         summary = run_study(self.data, self.out, self.synthetic, self.study, **options)
-        return print_result(summary, lambda: study_text(summary, self.out, self.synthetic), self.json)
+        return print_result(
+            summary, lambda: study_text(summary, self.out, self.synthetic, self.study.iterations), self.json
+        )
 
     def _check(self) -> None:
         """Refuse options that mean nothing, alone or beside --folds, --baseline and --leaks."""
