@@ -202,7 +202,9 @@ def test_every_source_that_is_not_there_is_one_line_with_status_1_and_writes_not
 def test_an_import_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_drishti(tmp_path / "source", 5)
     main(["data", "import", "drishti-gs", str(tmp_path / "source"), str(tmp_path / "data"), "--seed", "3"])
-    counts, after = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    counts, after = out.splitlines()
+    assert "1 test image is too few to show a difference" in err and "--split 100:0:0" in err
     assert counts == f"5 cases in {tmp_path / 'data'}: 3 train, 1 val, 1 test"
     assert after == f"Next: diffaug data inspect {tmp_path / 'data'} --out {tmp_path / 'data.png'}"
 
