@@ -139,8 +139,10 @@ def test_selections_labels_and_leaks_are_told_in_a_line_or_a_table() -> None:
     assert "+18.0 [+12.0, +24.0]" in leaks_text({"ways": {"random": {"dice": dice, "flattered": more}}})
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(5, "5 s"), (89, "89 s"), (90, "1.5 min"), (3600, "60.0 min")])
-def test_durations_are_told_in_seconds_or_minutes(seconds: float, told: str) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(5, "5 s"), (89, "89 s"), (90, "1.5 min"), (7200, "120.0 min"), (9000, "2.5 hours")]
+)
+def test_durations_are_told_in_seconds_minutes_or_hours(seconds: float, told: str) -> None:
     assert minutes(seconds) == told
 
 

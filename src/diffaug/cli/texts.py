@@ -61,7 +61,9 @@ def counted(count: int, what: str) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """Return a duration in seconds or minutes."""
+    """Return a duration in seconds, minutes or hours."""
+    if seconds > 7200:
+        return f"{seconds / 3600:.1f} hours"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
