@@ -32,8 +32,10 @@ def test_another_identity_is_refused_by_name_and_changes_nothing(tmp_path: Path)
         claim(tmp_path, replace(THING, identity={"seed": 2, "config": {"count": 3}}))
     with pytest.raises(ConfigError, match="made with base = None, not x"):
         claim(tmp_path, replace(THING, identity={**THING.identity, "base": "x"}))
-    with pytest.raises(ConfigError, match="made with config = "):
+    with pytest.raises(ConfigError, match="made with count = 3, not None; choose"):
         claim(tmp_path, replace(THING, identity={"seed": 1}))
+    with pytest.raises(ConfigError, match="made with count = 3, not 4, and 1 more; choose"):
+        claim(tmp_path, replace(THING, identity={"seed": 2, "config": {"count": 4}}))
     assert (tmp_path / "config.json").read_bytes() == before
 
 

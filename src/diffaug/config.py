@@ -176,8 +176,8 @@ class GenerateConfig(Knobs):
     # Turn down samples that the model's critic tells from real lesions, as it turns down few real ones.
     realism: bool = True
     paint_all: bool = False  # Finish the samples that the gate rejects, too. Some arms of a study choose among them.
-    # Negatives for each painted lesion. A negative is a painted case without a lesion: it teaches a network that
-    # painted tissue alone is no lesion.
+    # Requests for a negative for each request for a lesion. A negative is a painted case without a lesion: it teaches
+    # a network that painted tissue alone is no lesion. --count does not count negatives.
     negatives: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     # Number of processes, each with one thread. The result does not depend on it.
     workers: Annotated[Positive, COMPUTING] = 2

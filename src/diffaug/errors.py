@@ -16,6 +16,16 @@ Each message is one line: the rule, the value that breaks it, and the fix. The c
 with status 1. Any other exception that reaches the user is a bug.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known names that are most like a name, or all known names, as text."""
+    names = [str(name) for name in known]
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}"
+
 
 def one_line(text: str) -> str:
     r"""Return a text on one line: new lines, and what a terminal would obey or not show, become codes such as `\\n`."""

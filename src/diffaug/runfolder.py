@@ -113,16 +113,25 @@ def is_same(folder: Path, contents: Contents, named: Path | None = None) -> bool
     old = read_contents(folder, contents.file)
     if old is None:
         return False
-    before = old["identity"]
-    for name in sorted({*before, *contents.identity}):
-        late = name in contents.late and not before.get(name)
-        if before.get(name) != contents.identity.get(name) and not late:
-            raise ConfigError(
-                f"a folder holds one {contents.kind}: {named or folder} was made with {name} = "
-                f"{_short(before.get(name))}, not {_short(contents.identity.get(name))}; choose another folder, or go "
-                "back to its settings"
-            )
+    before, late = flat(old["identity"]), {name for name in contents.late if not old["identity"].get(name)}
+    wanted = flat(contents.identity)
+    others = [name for name in sorted({*before, *wanted}) if before.get(name) != wanted.get(name)]
+    if others := [name for name in others if name.split(".")[0] not in late]:
+        name, more = others[0], f", and {len(others) - 1} more" if len(others) > 1 else ""
+        raise ConfigError(
+            f"a folder holds one {contents.kind}: {named or folder} was made with {name.removeprefix('config.')} = "
+            f"{_short(before.get(name))}, not {_short(wanted.get(name))}{more}; choose another folder, or go back to "
+            "its settings"
+        )
     return True
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names; an empty group is a value."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{before}{name}.") if value and isinstance(value, Mapping) else {f"{before}{name}": value}
+    return found
 
 
 def claim(folder: Path, contents: Contents) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from layouts import write_drishti
 
+from diffaug import __version__
 from diffaug.cli.main import main
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
@@ -118,6 +119,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         (["predict", "no-such-study", "i", "o"], ["no-such-study", "check the path"]),
         (["explain", "no-such.png"], ["no-such.png", "does not exist"]),
         (["reproduce", "no-such.png"], ["no-such.png", "does not exist"]),
+        (["fitt", "d", "m"], ["'fitt'", "did you mean `fit`"]),
+        (["import", "folder", "f", "d"], ["'import'", "`diffaug data import`"]),
     ],
     ids=[
         "inspect",
@@ -136,6 +139,8 @@ def test_importing_the_package_imports_no_torch_and_every_public_name_exists() -
         "predict",
         "explain",
         "reproduce",
+        "misspelt",
+        "beneath",
     ],
 )
 def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
@@ -151,6 +156,15 @@ def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
     assert err.startswith("diffaug: ") and err.count("\n") == 1 and "Traceback" not in err
     assert all(part in err for part in parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_the_help_is_printed_and_the_version_with_its_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, err = said(capsys, [])
+    assert (status, err) == (0, "") and "generate" in out
+    main(["--version"])
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 def test_prompts_are_printed_with_their_references_and_without_torch() -> None:
@@ -188,7 +202,9 @@ def test_every_source_that_is_not_there_is_one_line_with_status_1_and_writes_not
 def test_an_import_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_drishti(tmp_path / "source", 5)
     main(["data", "import", "drishti-gs", str(tmp_path / "source"), str(tmp_path / "data"), "--seed", "3"])
-    counts, after = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    counts, after = out.splitlines()
+    assert "1 test image is too few to show a difference" in err and "--split 100:0:0" in err
     assert counts == f"5 cases in {tmp_path / 'data'}: 3 train, 1 val, 1 test"
     assert after == f"Next: diffaug data inspect {tmp_path / 'data'} --out {tmp_path / 'data.png'}"
 
@@ -215,22 +231,24 @@ def test_a_malformed_config_file_raises_one_line(text: str, tmp_path: Path) -> N
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["generate", "m", "d", "s", "--count", "77", "--dry-run", "--json"])
+    main(["generate", "m", str(phantoms), "s", "--count", "77", "--dry-run", "--json"])
     plan = yaml.safe_load(capsys.readouterr().out)
     assert plan["config"]["count"] == 77
-    assert set(plan["estimate"]) == {"minutes", "megabytes", "work"} and not plan["data"]["known"]
+    assert set(plan["estimate"]) == {"minutes", "megabytes", "work"} and plan["data"]["known"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_is_a_few_lines_about_what_differs_from_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["generate", "m", "d", "s", "--count", "77", "--place", "free", "--dry-run"])
+def test_a_dry_run_is_a_few_lines_about_what_differs_from_the_defaults(
+    phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["generate", "m", str(phantoms), "s", "--count", "77", "--place", "free", "--dry-run"])
     plan = capsys.readouterr().out
     assert "count 77, place free." in plan and "MB, of" in plan and len(plan.splitlines()) < 10
     assert "for a row of the painter" in plan
-    main(["fit", "d", "m", "--device", "cuda:7", "--dry-run"])
+    main(["fit", str(phantoms), "m", "--device", "cuda:7", "--dry-run"])
     plan = capsys.readouterr().out
     assert "defaults: none." in plan and "the device is not here" in plan
 
@@ -302,7 +320,7 @@ def test_options_of_a_study_that_mean_nothing_are_one_line_of_error(
 def test_a_dry_run_of_a_study_is_about_its_data(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = said(capsys, ["study", "nothere", "s", "--dry-run"])
     assert (status, out) == (1, "") and "nothere" in err
-    main(["study", str(phantoms), "s", "--folds", "4", "--dry-run", "--json"])
+    main(["study", str(phantoms), "s", "--folds", "4", "--batch-size", "4", "--dry-run", "--json"])
     plan = yaml.safe_load(capsys.readouterr().out)
     train = len(read_dataset(phantoms).split("train"))
     assert plan["config"]["data"]["path"] == str(phantoms)
@@ -312,6 +330,32 @@ def test_a_dry_run_of_a_study_is_about_its_data(phantoms: Path, capsys: pytest.C
     assert alone["config"]["arms"] == ["real"] and alone["estimate"]["minutes"] < plan["estimate"]["minutes"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fit", "nothere", "m"], "nothere does not exist"),
+        (["generate", "m", "nothere", "s"], "nothere does not exist"),
+        (["study", "DATA", "s", "--folds", "30"], "got 30 folds of 8 groups"),
+        (["study", "DATA", "s", "--folds", "30", "--baseline"], "got 30 folds of 8 groups"),
+        (["study", "DATA", "s", "--folds", "2", "--batch-size", "4", "--arms", "real", "selected"], "without fold 0"),
+        (["study", "DATA", "s", "--synthetic", "nothere"], "nothere"),
+    ],
+)
+def test_a_dry_run_refuses_data_that_the_run_would_refuse(
+    words: list[str], told: str, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(phantoms) if word == "DATA" else word for word in words]
+    status, out, err = said(capsys, [*words, "--dry-run"])
+    assert (status, out, err.count("\n")) == (1, "", 1) and told in err
+
+
+def test_a_dry_run_of_a_study_names_the_arms_that_will_be_trained(
+    phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["study", str(phantoms), "s", "--dry-run"])
+    assert "2 arms (real, copy-paste) x" in capsys.readouterr().out
+
+
 def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["generate", "m", str(phantoms), "s", "--aim", "small", "--count", "9", "--dry-run"])
     lines = capsys.readouterr().err.splitlines()
@@ -319,16 +363,33 @@ def test_a_dry_run_prints_what_is_aimed_at(phantoms: Path, capsys: pytest.Captur
     assert sum(int(line.split("(")[0].split()[-1]) for line in lines[1:]) == 9
 
 
-def test_a_preset_sets_the_defaults_and_an_option_overrides_it(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["fit", "d", "m", "--preset", "smoke", "--validator.folds", "4", "--dry-run", "--json"])
+def test_a_preset_sets_the_defaults_and_an_option_overrides_it(
+    phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", str(phantoms), "m", "--preset", "smoke", "--validator.folds", "4", "--dry-run", "--json"])
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert config["validator"]["folds"] == 4
     assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
 
 
-def test_lora_and_merge_have_short_names_and_any_base_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lora_and_merge_have_short_names_and_any_base_is_taken(
+    phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(
-        ["fit", "d", "m", "--base", "owner/name", "--lora", "16", "--merge", "--device", "auto", "--dry-run", "--json"]
+        [
+            "fit",
+            str(phantoms),
+            "m",
+            "--base",
+            "owner/name",
+            "--lora",
+            "16",
+            "--merge",
+            "--device",
+            "auto",
+            "--dry-run",
+            "--json",
+        ]
     )
     denoiser = yaml.safe_load(capsys.readouterr().out)["config"]["denoiser"]
     assert (denoiser["lora_rank"], denoiser["merge"]) == (16, True)

@@ -8,7 +8,6 @@ import pytest
 
 from diffaug.cli.texts import (
     fit_text,
-    flat,
     folds_text,
     generate_text,
     labels_text,
@@ -25,6 +24,7 @@ from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
 from diffaug.pipeline.estimate import Estimate
 from diffaug.pipeline.machine import Facts, Look
+from diffaug.runfolder import flat
 from diffaug.study.sets import Labelling, Selection
 from diffaug.study.statistics import summarise
 from diffaug.synthesis.generate import GenerateSummary
@@ -74,6 +74,13 @@ def test_a_fit_says_what_it_learned_and_how_to_paint() -> None:
     )
     assert "this took 3.0 min" in text and "3 small, 9 large" in text and "31.2 dB" in text and "critic" not in text
     assert text.splitlines()[-1] == "Next: diffaug generate m/x data/x synthetic/x"
+
+
+def test_a_fit_that_was_finished_says_so_and_the_next_command_takes_its_preset() -> None:
+    summary = FitSummary(12, 0, {}, Fidelity(31.0, 0.9), (), None, None, {}, {"painter": 1.0})
+    first, *_, last = fit_text(summary, Path("d"), Path("m"), "smoke", again=True).splitlines()
+    assert first == "The model m was already fitted; nothing was done."
+    assert last == "Next: diffaug generate m d synthetic/m --preset smoke"
 
 
 def test_a_fit_without_a_critic_says_why() -> None:
@@ -132,8 +139,10 @@ def test_selections_labels_and_leaks_are_told_in_a_line_or_a_table() -> None:
     assert "+18.0 [+12.0, +24.0]" in leaks_text({"ways": {"random": {"dice": dice, "flattered": more}}})
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(5, "5 s"), (89, "89 s"), (90, "1.5 min"), (3600, "60.0 min")])
-def test_durations_are_told_in_seconds_or_minutes(seconds: float, told: str) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(5, "5 s"), (89, "89 s"), (90, "1.5 min"), (7200, "120.0 min"), (9000, "2.5 hours")]
+)
+def test_durations_are_told_in_seconds_minutes_or_hours(seconds: float, told: str) -> None:
     assert minutes(seconds) == told
 
 

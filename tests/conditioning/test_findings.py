@@ -3,9 +3,9 @@ import re
 import pytest
 import yaml
 
-from diffaug.conditioning.findings import DOMAINS, FOLDER, library_of, nearest, read_library
+from diffaug.conditioning.findings import DOMAINS, FOLDER, library_of, read_library
 from diffaug.conditioning.grammar import draw_prompts, words_in
-from diffaug.errors import FindingsError
+from diffaug.errors import FindingsError, nearest
 
 OWN = {
     "domain": "dermatoscopy",

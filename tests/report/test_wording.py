@@ -76,6 +76,42 @@ def test_networks_that_have_not_learned_to_segment_support_no_conclusion(arm, me
 
 
 @pytest.mark.parametrize(
+    ("sizes", "iterations", "title", "words"),
+    [
+        (
+            {"n": 6, "groups": 3},
+            5000,
+            "3 groups (patients) are too few",
+            "6 held-out real cases of 3 groups (patients),",
+        ),
+        ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "6 held-out real cases, with"),
+        ({"n": 40, "groups": 20}, 8, "the networks were trained for 8 iterations", "--iterations"),
+    ],
+)
+def test_few_patients_or_a_short_training_support_no_conclusion(sizes, iterations, title, words):
+    summary = summary_of(0.05, 0.01, 0.09)
+    summary["arms"]["validated"] = {**summary["arms"]["validated"], **sizes}
+    found = verdict(results_from(summary, iterations=iterations), "validated")
+    assert found.kind == "nothing" and found.title.startswith(f"No conclusion: {title}") and words in found.text
+    summary["arms"]["validated"] |= {"n": 40, "groups": 8}
+    assert verdict(results_from(summary, iterations=100), "validated").kind == "gain"
+
+
+def test_fewer_than_three_groups_have_a_mean_without_an_interval():
+    summary = summary_of(0.05, 0.01, 0.09)
+    parts = (summary["arms"]["real"]["strata"], summary["differences"]["validated - real"]["strata"])
+    for groups, shown in ((2, "0.050 [–]"), (3, "0.050 [0.010, 0.090]")):
+        for strata in parts:
+            strata["small"] = {**strata["small"], "groups": groups}
+        results = results_from(summary)
+        assert fraction(results.arms["real"]["strata"]["small"]["dice"]) == shown
+        small = results.difference("validated", "real")["strata"]["small"]["dice"]
+        assert is_sure(small) is (groups == 3) and points(small).startswith("+5.0 [")
+        assert missed_sentence(results, "validated").endswith("." if groups == 3 else "; no difference shown.")
+        assert is_sure(results.difference("validated", "real")["dice"])
+
+
+@pytest.mark.parametrize(
     ("arm", "title"), [("copy-paste", "Pasted lesions helped"), ("pseudo-label", "Pseudo-labels helped")]
 )
 def test_the_headline_names_what_was_added(arm, title):

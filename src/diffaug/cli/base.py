@@ -8,8 +8,9 @@ from typing import Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
-from diffaug.cli.texts import flat, plan_text
+from diffaug.cli.texts import plan_text
 from diffaug.config import PRESETS, Config, config_from_values
+from diffaug.runfolder import flat
 
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[
@@ -62,7 +63,7 @@ def choose_preset(words: list[str]) -> None:
 def _last_value(option: str, words: list[str]) -> str | None:
     """Return the value that an option is given last; None where it is not given."""
     found = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == option:
             found = following
         elif word.startswith(f"{option}="):

@@ -6,16 +6,18 @@ Torch is imported by the commands that need it, so that `--help` answers at once
 import logging
 import os
 import sys
-from typing import Annotated, Any
+from difflib import get_close_matches
+from typing import Annotated, Any, get_args
 
 import tyro
 from pydantic import ValidationError
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
+from diffaug import __version__
 from diffaug.artifacts import storing
 from diffaug.cli.audit import Audit
 from diffaug.cli.base import Command, choose_preset
-from diffaug.cli.data import Data, Prompts
+from diffaug.cli.data import Data, DataCommand, Prompts
 from diffaug.cli.export import Export
 from diffaug.cli.model import Fit, Generate, Remove, Segment
 from diffaug.cli.provenance import Explain, Reproduce
@@ -46,10 +48,13 @@ Commands = (
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command; an expected error is one line on stderr and exit status 1."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run a command, or print the help if none is given; an expected error is one line on stderr and exit status 1."""
+    words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if words == ["--version"]:
+        return print(__version__)
     _show_log()
     try:
+        _check_command(words[0])
         choose_preset(words)
         command: Command = tyro.cli(
             Commands,
@@ -87,6 +92,27 @@ def _show_log() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
         logger.addHandler(_ToStderr())
+
+
+def _names(commands: Any) -> list[str]:
+    """Return the names of a union of commands."""
+    return [get_args(command)[1].name for command in get_args(commands)]
+
+
+def _check_command(word: str) -> None:
+    """Refuse a first word that is no command, and say which command it may be meant for.
+
+    Raises:
+        ConfigError: There is no such command.
+    """
+    names, beneath = _names(Commands), _names(DataCommand)
+    if word.startswith("-") or word in names:
+        return
+    if word in beneath:
+        raise ConfigError(f"a command must be a known one: {word!r} is a command of data; use `diffaug data {word}`")
+    meant = get_close_matches(word, names, n=1)
+    fix = f"did you mean `{meant[0]}`?" if meant else "`diffaug --help` lists them"
+    raise ConfigError(f"a command must be a known one: {word!r} is not; {fix}")
 
 
 def _check_seed(command: Any) -> None:

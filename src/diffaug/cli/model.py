@@ -53,12 +53,14 @@ class Fit:
         """Fit, and print what was measured."""
         if self.dry_run:
             return print_plan(self.fit, self.json, self.data, self.model, self.device)
+        from diffaug.models.checkpoints import SEAL
         from diffaug.training.fit import fit
         from diffaug.training.starting import SHIPPED
 
         base = None if self.from_scratch else SHIPPED if self.base == "compact" else self.base
         painting = chosen_preset().generate
         options = {"base": base, "seed": self.seed, "device": self.device, "painting": painting}
+        again = (self.model / SEAL).is_file()  # a fit with other settings is refused
         summary = fit(self.data, self.model, self.fit, **options)  # type: ignore[arg-type]
         if summary is None:
             return None  # the first of several processes tells
@@ -66,7 +68,7 @@ class Fit:
             print(notice, file=sys.stderr)
         shown = asdict(summary)
         value = {key: shown[key] for key in ("annotated", "unannotated", "lesions", "codec", "seconds")}
-        return print_result(value, lambda: fit_text(summary, self.data, self.model), self.json)
+        return print_result(value, lambda: fit_text(summary, self.data, self.model, self.preset, again), self.json)
 
 
 @dataclass

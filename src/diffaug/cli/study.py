@@ -88,7 +88,9 @@ class Study:
         options = {"seed": self.seed, "test": self.test, "device": self.device, "oracle": self.oracle}
         options |= {"allow_duplicates": self.allow_duplicates, "folds": self.folds}
         summary = run_study(self.data, self.out, self.synthetic, self.study, **options)
-        return print_result(summary, lambda: study_text(summary, self.out, self.synthetic), self.json)
+        return print_result(
+            summary, lambda: study_text(summary, self.out, self.synthetic, self.study.iterations), self.json
+        )
 
     def _check(self) -> None:
         """Refuse options that mean nothing, alone or beside --folds, --baseline and --leaks."""
@@ -111,21 +113,29 @@ class Study:
     def _plan(self) -> None:
         """Check what can be told without work, and print knobs, minutes and disk."""
         from diffaug.data.folder import read_dataset
+        from diffaug.data.split import folds_by_group
+        from diffaug.pipeline.jobs import checked, checked_folds
         from diffaug.study.architectures import check_name
-        from diffaug.study.arms import parse_arms
+        from diffaug.study.arms import default_arms, parse_arms
+        from diffaug.study.inputs import read_set
 
         check_name(self.study.network)
-        cases = read_dataset(self.data).split("train")
+        dataset = read_dataset(self.data)
+        groups = {case.id: case.group for case in dataset.split("train")}
         if self.study.arms:
             parse_arms(self.study.arms)
         if self.baseline or self.leaks:
+            folds_by_group(groups, self.folds or 5, self.seed)  # or it is refused
             ways = 4 if self.leaks else 1
             one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
             return print_plan(one, self.json, self.data, self.out, self.device)
         if not self.folds:
-            return print_plan(self.study, self.json, self.data, self.out, self.device)
-        config = self._config()
-        count = len(cases) - len(cases) // self.folds  # of each fold
+            rows = [row for number, one in enumerate(self.synthetic) for row in read_set(one, number)]
+            named = self.study.model_copy(update={"arms": self.study.arms or default_arms(rows)})
+            return print_plan(named, self.json, self.data, self.out, self.device)
+        config = checked(self._config())
+        checked_folds(config, dataset, groups)
+        count = len(groups) - len(groups) // self.folds  # of each fold
         update = {"annotated": (count,), "source": "folder", "path": self.data}
         config = config.model_copy(update={"data": config.data.model_copy(update=update)})
         return print_plan(config, self.json, self.data, self.out, self.device)

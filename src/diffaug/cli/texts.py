@@ -61,7 +61,9 @@ def counted(count: int, what: str) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """Return a duration in seconds or minutes."""
+    """Return a duration in seconds, minutes or hours."""
+    if seconds > 7200:
+        return f"{seconds / 3600:.1f} hours"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
@@ -104,16 +106,16 @@ def _value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
-    return found
+def fit_text(summary: "FitSummary", data: Path, model: Path, preset: str = "default", again: bool = False) -> str:
+    """Return what a fit learned, and how to paint with it.
 
-
-def fit_text(summary: "FitSummary", data: Path, model: Path) -> str:
-    """Return what a fit learned, and how to paint with it."""
+    Args:
+        summary: Of the fit.
+        data: What it was fitted on.
+        model: The model folder.
+        preset: Of its settings; the next command takes the same.
+        again: Whether the model was fitted before, and nothing was done now.
+    """
     sizes = ", ".join(f"{count} {size}" for size, count in summary.lesions.items() if count)
     known = {
         "images": f"{summary.annotated} annotated, {summary.unannotated} unannotated",
@@ -128,12 +130,14 @@ def fit_text(summary: "FitSummary", data: Path, model: Path) -> str:
         )
     elif summary.no_critic:
         known["critic"] = f"none, so painted lesions are not checked for looking painted: {summary.no_critic}"
-    took = minutes(sum(summary.seconds.values()))
+    took, same = minutes(sum(summary.seconds.values())), [] if preset == "default" else ["--preset", preset]
     return "\n".join(
         [
-            f"The model {model} is fitted; this took {took}.",
+            f"The model {model} was already fitted; nothing was done."
+            if again
+            else f"The model {model} is fitted; this took {took}.",
             facts(known),
-            next_command("generate", model, data, f"synthetic/{model.name}"),
+            next_command("generate", model, data, f"synthetic/{model.name}", *same),
         ]
     )
 
@@ -151,10 +155,10 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
     return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
 
 
-def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path]) -> str:
+def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path], iterations: int | None = None) -> str:
     """Return the arms of a study with their scores and their differences to `real`, and how to read more of it."""
     painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
-    return "\n".join([arms_text(summary), next_command("report", out, *painted)])
+    return "\n".join([arms_text(summary, iterations), next_command("report", out, *painted)])
 
 
 def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path) -> str:
@@ -164,27 +168,38 @@ def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path)
     return "\n".join([arms_text(summary), told, f"Report: {report}", after])
 
 
-def arms_text(summary: Mapping[str, Any]) -> str:
-    """Return the arms of a study with their scores and their differences to `real`, as a table with a legend."""
+def arms_text(summary: Mapping[str, Any], iterations: int | None = None) -> str:
+    """Return the arms of a study with their scores and their differences to `real`, as a table with a legend.
+
+    Args:
+        summary: Of the study.
+        iterations: How long each network was trained, where known.
+    """
+    from diffaug.report.tables import results_from
+    from diffaug.report.wording import headline_arm, verdict
+
+    results = results_from(summary, iterations=iterations)
+    gains, arm = dict(results.against_real), headline_arm(results)
     rows = [("arm", "Dice", "against real, points", "small lesions", "missed")]
-    for arm, found in summary["arms"].items():
-        gain = summary["differences"].get(f"{arm} - real", {}).get("dice")
+    for name, found in results.arms.items():
+        gain = gains.get(name, {}).get("dice")
         rows.append(
             (
-                arm,
+                name,
                 _fraction(found["dice"]),
                 _points(gain) if gain else NO_VALUE,
                 _fraction(found["strata"]["small"]["dice"]),
                 _percent(found["missed"]),
             )
         )
-    first = next(iter(summary["arms"].values()))
+    first = results.first
     repeats = f"{first['draws']} draws, " if first["draws"] > 1 else ""
     told = (
         f"{counted(first['n'], 'test case')}, {repeats}{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. "
         "Missed: cases with an IoU under 0.1."
     )
-    return "\n".join([table(rows), told])
+    headline = verdict(results, arm)
+    return "\n".join([table(rows), told, *([f"{headline.title}."] if arm and headline.kind == "nothing" else [])])
 
 
 def _fraction(interval: Mapping[str, Any]) -> str:
@@ -198,8 +213,8 @@ def _percent(interval: Mapping[str, Any]) -> str:
 def _points(interval: Mapping[str, Any]) -> str:
     if interval["mean"] is None:
         return NO_VALUE
-    mean, low, high = (100 * interval[name] for name in ("mean", "low", "high"))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    low, high = (NO_VALUE if interval[name] is None else f"{100 * interval[name]:+.1f}" for name in ("low", "high"))
+    return f"{100 * interval['mean']:+.1f} [{low if low == NO_VALUE else f'{low}, {high}'}]"
 
 
 def remove_text(summary: "RemoveSummary", out: Path) -> str:
@@ -284,7 +299,8 @@ def explanation_text(found: "Explanation", image: Path) -> str:
     for number, request in enumerate(origin.requests, start=1):
         lines += [*([f"Lesion {number}:"] if several else []), facts(_request_facts(request))]
     lines += [*(["All of it:"] if several else []), facts(_origin_facts(found))]
-    missing = [] if found.folder else [word for name in ("model", "data") for word in (f"--{name}", name.upper())]
+    apart = [name for name in ("model", "data") if not found.beside(name)]
+    missing = [word for name in apart for word in (f"--{name}", name.upper())]
     return "\n".join([*lines, *([] if is_mask else [next_command("reproduce", image, *missing)])])
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import read_jsonl
-from diffaug.conditioning.findings import nearest
 from diffaug.conditioning.prompts import WORDS
 from diffaug.config import AIMS
 from diffaug.data.case import Case, digest_of_case
-from diffaug.errors import ConfigError, StudyError
+from diffaug.errors import ConfigError, StudyError, nearest
 from diffaug.reading import typed
 from diffaug.runfolder import contents_of
 

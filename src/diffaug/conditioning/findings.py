@@ -5,7 +5,6 @@ be asked of a painter, and is never claimed of a real case.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from diffaug.artifacts import PathLike
 from diffaug.conditioning.prompts import ASPECTS, words_allowed
-from diffaug.errors import DataError, FindingsError
+from diffaug.errors import DataError, FindingsError, nearest
 from diffaug.reading import read_yaml
 
 FOLDER = Path(__file__).parent / "findings"
@@ -187,13 +186,6 @@ def read_library(path: Path) -> Library:
         raise FindingsError(f"a findings file must be readable: {error}") from None
     except ValidationError as error:
         raise FindingsError(f"{path}: {_explain(error)}") from None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known names that are most like a name, or all known names, as text."""
-    names = [str(name) for name in known]
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}"
 
 
 def _require(what: str, name: str, known: Iterable[str]) -> None:

@@ -12,13 +12,13 @@ from PIL import Image
 from scipy import ndimage
 
 from diffaug.conditioning.attributes import lab_from_rgb
-from diffaug.conditioning.findings import DOMAINS, GENERIC, canonical, nearest
+from diffaug.conditioning.findings import DOMAINS, GENERIC, canonical
 from diffaug.conditioning.rule_learning import learn_rules
 from diffaug.conditioning.rules import LearnedRules
 from diffaug.data.case import Case
 from diffaug.data.fundus import disc_and_cup
 from diffaug.data.lesions import count_lesions
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, nearest
 
 AUTO = "auto"  # the domain that is proposed
 SAMPLE = 40  # cases that are looked at

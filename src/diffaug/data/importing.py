@@ -26,7 +26,7 @@ from diffaug.data.metadata import copy_picture
 from diffaug.data.preparing import Preparing, prepare_all
 from diffaug.data.sources import LAYOUTS
 from diffaug.data.sources.layout import ReadOptions, SourceRecords
-from diffaug.data.split import connected, split_by_group
+from diffaug.data.split import ENOUGH_GROUPS, connected, split_by_group
 from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError
 from diffaug.layouts import EmptyMasks
@@ -46,10 +46,13 @@ class Imported:
     Attributes:
         dataset: The data set.
         notices: One sentence for each thing that the user should know: conversions, repeated frames, missing files.
+        few: What to do about a test split that is too small to compare on; empty where it is not, or where there is
+            none.
     """
 
     dataset: Dataset
     notices: tuple[str, ...]
+    few: str = ""
 
     def counts(self) -> str:
         """Return how many cases lie in each split, in words."""
@@ -124,9 +127,10 @@ def import_dataset(
             listed, notices = replace(listed, records=records), notices + more
         cases, said = prepare_all(listed.records, Preparing(partial, labelling, empty_masks, window), progress)
         placed, more = _placed(cases, groups, listed, shares, seed, progress)
+        few = _few_to_test(placed, not any(case.split for case in cases if case.split != "unannotated"))
         write_cases(partial, [_settled(case, partial) for case in placed])
         _remove_others(partial, placed)
-    return Imported(read_dataset(to), (*notices, *said, *more))
+    return Imported(read_dataset(to), (*notices, *said, *more), few)
 
 
 def shares_of(split: str) -> dict[str, float]:
@@ -312,6 +316,18 @@ def _splits(cases: Sequence[Case], groups: Mapping[str, str], wanted: Mapping[st
                 "move one of the cases or correct groups.csv"
             )
     return splits
+
+
+def _few_to_test(placed: Sequence[Case], drawn: bool) -> str:
+    """Say that the test cases are of too few groups to compare on, and, where their split was drawn, what to do."""
+    test = [case for case in placed if case.split == "test"]
+    groups = len({case.group for case in test})
+    if not test or groups >= ENOUGH_GROUPS:
+        return ""
+    of = "" if groups == len(test) else f" of {groups} group{'s' * (groups != 1)}"
+    said = f"{len(test)} test image{'s' * (len(test) != 1)}{of} {'is' if len(test) == 1 else 'are'} too few to show a "
+    said += f"difference, which takes {ENOUGH_GROUPS} groups (patients)"
+    return f"{said}; with --split 100:0:0 and `diffaug study --folds 5` every image is tested" if drawn else said
 
 
 def _notices(within: int, crossing: Sequence[Pair], left_out: int) -> list[str]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from diffaug.errors import DataError
 
+ENOUGH_GROUPS = 8  # of held-out cases: fewer show no difference between two ways to train
+
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
     """Return the distinct names in an order that depends on the names and the seed alone."""

@@ -33,6 +33,7 @@ FOLDERS = (*STEMS, "tokenizer", "scheduler")
 ADDED = ("pytorch_lora_weights.safetensors", "mask_channels.safetensors")  # what a fit adds to a base, where not merged
 BASE_FILE = "base.json"  # digests of the base's files
 PLACE_FILE = "base_place.json"  # where the base lies; no part of what the model is, so it may be edited
+SEAL = "digests.json"  # of a finished model folder
 WORDS_FILE = "tokenizer/words.json"  # the words that the text encoder has met in training
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -288,13 +289,13 @@ def seal(folder: Path) -> str:
     Training logs (`training/`), half-written files of a killed run and the place of a base do not count: they do not
     change what the model does.
     """
-    apart = ("digests.json", PLACE_FILE, LOCK)
+    apart = (SEAL, PLACE_FILE, LOCK)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in apart)
     kept = [path for path in files if path.relative_to(folder).parts[0] != "training" and path.suffix != ".partial"]
     digests = {path.relative_to(folder).as_posix(): digest_of_file(path) for path in kept}
     with storing(folder):
         sync_tree(folder)
-    write_json(folder / "digests.json", digests)
+    write_json(folder / SEAL, digests)
     return digest_of_value(digests)
 
 
@@ -310,7 +311,7 @@ def verify(folder: Path) -> str:
         )
     without_links(folder)
     try:
-        digests = read_typed(folder / "digests.json", dict[str, str])
+        digests = read_typed(folder / SEAL, dict[str, str])
     except DataError:
         digests = {}
     if not digests:

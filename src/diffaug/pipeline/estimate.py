@@ -87,7 +87,7 @@ def _estimate_painting(config: GenerateConfig, look: Look) -> Estimate:
     requests = lesions * each + negatives
     kept = config.count + negatives
     rows = requests * REQUEST + kept * facts.megapixels * WRITE
-    work = f"{config.count} lesion cases, and some {negatives} negatives beside them, of about {requests} requests"
+    work = f"{config.count} lesion cases, and up to {negatives} negatives beside them, of about {requests} requests"
     work += f", by {config.workers} processes" if config.workers > 1 else ""
     megabytes = kept * facts.megabytes + requests * 0.02  # previews and rows
     return Estimate(_minutes_of(rows * look.row_of_thread / config.workers), round(megabytes, 1), work=work)
@@ -102,8 +102,9 @@ def _estimate_study(config: StudyConfig, look: Look) -> Estimate:
         row *= (config.size / 128) ** 2
     images = config.iterations * config.batch_size * (1 + AUGMENT) + look.facts.tested * TEST
     work = (
-        f"{len(arms)} arms x {config.seeds} seeds: {runs} trainings of {config.iterations} iterations of "
-        f"{config.batch_size} images, {config.workers} at a time, each tested on {look.facts.tested} images"
+        f"{len(arms)} arms ({', '.join(arms)}) x {config.seeds} seeds: {runs} trainings of {config.iterations} "
+        f"iterations of {config.batch_size} images, {config.workers} at a time, "
+        f"each tested on {look.facts.tested} images"
     )
     rounds = math.ceil(runs / config.workers)  # the last round may leave processes idle
     return Estimate(_minutes_of(rounds * images * row), RUN_MB * runs, work=work)

@@ -304,10 +304,7 @@ def jobs_of(config: Config, dataset: Dataset) -> list[Job]:
         fulls: Mapping[int | None, Path] = {None: dataset.folder}
     else:
         train = dataset.split("train")
-        fold_of = folds_by_group(_groups_of(train), wanted.folds, config.seed)
-        for fold, annotated in product(range(wanted.folds), wanted.annotated):  # before a folder is made
-            others = [case for case in train if fold_of[case.id] != fold]
-            _check_cases(config, annotated, others, f"{dataset.folder} without fold {fold}")
+        fold_of = checked_folds(config, dataset, _groups_of(train))  # before a folder is made
         fulls = {fold: config.out / f"fold{fold}" for fold in range(wanted.folds)}
         for fold in range(wanted.folds):
             derived(
@@ -405,6 +402,20 @@ def made_of(config: Config, digest: str, fold: int | None) -> dict[str, Any]:
     """Return what the data set of a fold is made of, given the digest of the full one."""
     where = {"data": digest, "folds": config.data.folds, "fold": fold, "seed": config.seed}
     return where | ({} if config.data.unannotated == "all" else {"unannotated": config.data.unannotated})
+
+
+def checked_folds(config: Config, dataset: Dataset, groups: Mapping[str, str]) -> dict[str, int]:
+    """Return the fold of each training case, by case id.
+
+    Raises:
+        DataError: There are fewer groups than folds, or too few cases without a fold.
+        ConfigError: More annotated cases are asked for than there are without a fold.
+    """
+    fold_of = folds_by_group(groups, config.data.folds, config.seed)
+    for fold, annotated in product(range(config.data.folds), config.data.annotated):
+        others = [case for case in dataset.split("train") if fold_of[case.id] != fold]
+        _check_cases(config, annotated, others, f"{dataset.folder} without fold {fold}")
+    return fold_of
 
 
 def _groups_of(cases: Sequence[Case]) -> dict[str, str]:

@@ -15,7 +15,6 @@ from diffaug.config import Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.lesions import count_lesions
 from diffaug.data.split import shuffled
-from diffaug.data.table import TABLE
 from diffaug.errors import ConfigError
 
 PAINTER = 34.0  # ms of a row of the painter, on one thread of the machine of docs/results.md (AVX-512)
@@ -118,12 +117,12 @@ def look_at(config: Config | FitConfig | GenerateConfig | StudyConfig, facts: Fa
 
 
 def facts_of(folder: Path | None) -> Facts:
-    """Return the facts of a data set, from its table and some of its training images; a guess where it is not there.
+    """Return the facts of a data set, from its table and some of its training images; without one, a guess.
 
     Raises:
-        DataError: The table, or an image that is looked at, breaks a rule of the format.
+        DataError: The data set is not there, or its table or an image that is looked at breaks a rule of the format.
     """
-    if folder is None or not (folder / TABLE).is_file():
+    if folder is None:
         return Facts()
     data = read_dataset(folder)
     train = data.annotated("train")

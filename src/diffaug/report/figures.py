@@ -106,10 +106,11 @@ def _is_narrow(figure: "Figure") -> bool:
 
 
 def _bounds(intervals: Sequence[Interval], factor: float = 1.0) -> tuple[list[float], list[list[float]]]:
-    """Return means, and how far each interval reaches below and above its mean."""
+    """Return means, and how far each interval reaches below and above its mean; nowhere where there is no interval."""
     means = [factor * interval["mean"] for interval in intervals]
-    below = [factor * (interval["mean"] - interval["low"]) for interval in intervals]
-    return means, [below, [factor * (interval["high"] - interval["mean"]) for interval in intervals]]
+    ends = [(one["mean"], one["mean"]) if one["low"] is None else (one["low"], one["high"]) for one in intervals]
+    below = [mean - factor * low for mean, (low, _) in zip(means, ends, strict=True)]
+    return means, [below, [factor * high - mean for mean, (_, high) in zip(means, ends, strict=True)]]
 
 
 def _colour(arm: str) -> str:

@@ -15,6 +15,8 @@ from diffaug.study.statistics import Comparison, differences
 
 STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the page; others follow
 MEASURES = (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_negative_rate"))
+UNSURE = {"low", "high", "p", "p_holm", "relative_low", "relative_high"}  # what says how sure a mean is
+FEWEST_GROUPS = 3  # that an interval is shown of: fewer groups of test cases vary too little to say anything
 MATTERS = 0.1  # the change of a case's Dice from which it counts as rescued or lost
 
 Interval = Mapping[str, Any]  # mean, low, high: numbers, or None where there is no value
@@ -30,12 +32,14 @@ class Results:
         differences: The paired difference of two arms, by what is compared.
         base_seen: How many test images the painter's base model has seen; None where nothing was painted.
         contrast_cuts: The contrast below which a lesion is low-contrast, one for each draw that has another.
+        iterations: How long each network was trained; None where that is not known.
     """
 
     arms: Mapping[str, Group]
     differences: Mapping[Comparison, Group]
     base_seen: Mapping[str, Any] | None = None
     contrast_cuts: tuple[float, ...] = ()
+    iterations: int | None = None
 
     @property
     def against_real(self) -> list[tuple[str, Group]]:
@@ -131,7 +135,7 @@ def read_study(folder: Path) -> Study:
     plan = {"shared_groups": [], "duplicates": [], **found}
     arms = typed(list[str], plan["config"].get("arms"), folder / "study.json")
     summary = read_typed(folder / "summary.json", dict[str, Any])
-    results = results_from(summary, arms)
+    results = results_from(summary, arms, plan["config"].get("iterations"))
     return Study(
         folder=folder,
         plan=plan,
@@ -145,18 +149,44 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def results_from(summary: Mapping[str, Any], order: Sequence[str] = ()) -> Results:
-    """Return what a summary holds, in the order of a study's arms; JSON files sort by name."""
+def results_from(summary: Mapping[str, Any], order: Sequence[str] = (), iterations: int | None = None) -> Results:
+    """Return what a summary holds, in the order of a study's arms; JSON files sort by name.
+
+    What was measured on fewer than `FEWEST_GROUPS` groups of test cases has a mean, but no interval and no p-value.
+    """
     names = [arm for arm in order or summary["arms"] if arm in summary["arms"]]
     written = differences(summary)
     pairs = dict.fromkeys(Comparison(arm, other) for other in ("real", *names) for arm in names)
     cuts = summary.get("contrast_cuts") or [summary.get("contrast_cut")]
     return Results(
-        arms={name: summary["arms"][name] for name in names},
-        differences={pair: written[pair] for pair in pairs if pair in written},
+        arms={name: _shown(summary["arms"][name], groups_of(summary["arms"][name])) for name in names},
+        differences={
+            pair: _shown(written[pair], groups_of(summary["arms"][pair.arm])) for pair in pairs if pair in written
+        },
         base_seen=summary.get("base_seen", {"known": False, "unannotated": 0, "annotated": 0}),
         contrast_cuts=tuple(cut for cut in cuts if cut is not None),
+        iterations=iterations,
     )
+
+
+def groups_of(group: Group) -> int:
+    """Return how many groups of test cases something was measured on; where that is not known, how many cases."""
+    groups = group.get("groups")
+    return int(group["n"] if groups is None else groups)
+
+
+def _shown(group: Group, groups: int) -> Group:
+    """Return what was measured on a number of groups, without the intervals that come from too few of them."""
+    found = dict(group)
+    for name, value in group.items():
+        if name == "strata":
+            found[name] = {stratum: _shown(part, groups_of(part)) for stratum, part in value.items()}
+        elif name == "classes":
+            found[name] = {one: _shown(part, groups) for one, part in value.items()}
+        elif isinstance(value, Mapping) and "mean" in value:
+            own = groups_of(group["strata"]["small"]) if name == "missed_small" else value.get("n", groups)
+            found[name] = value if own >= FEWEST_GROUPS else {**value, **dict.fromkeys(UNSURE & value.keys())}
+    return found
 
 
 def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -164,9 +194,10 @@ def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"arms": {}, "differences": {}}
     for row in table:
         name = Comparison(row["arm"], row["against"]).name if row["against"] else row["arm"]
-        group = found["differences" if row["against"] else "arms"].setdefault(name, {"n": row["n"], "strata": {}})
+        sizes = {"n": row["n"], "groups": row.get("groups")}
+        group = found["differences" if row["against"] else "arms"].setdefault(name, {**sizes, "strata": {}})
         if row["stratum"] != "all":
-            group = group["strata"].setdefault(row["stratum"], {"n": row["n"]})
+            group = group["strata"].setdefault(row["stratum"], dict(sizes))
         group[row["metric"]] = {key: row[key] for key in ("mean", "low", "high")}
     return found
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffaug.report.tables import Interval, Results
+from diffaug.data.split import ENOUGH_GROUPS
+from diffaug.report.tables import Group, Interval, Results, groups_of
 from diffaug.study.arms import parse_arm
 from diffaug.study.statistics import Comparison
 
@@ -17,6 +18,7 @@ SUBJECTS = {  # of the headline; others are painted
 }  # fmt: skip
 LABELLED_BY = {"pseudo-label": "real", "mean-teacher": "the average of the network's weights during training"}
 NO_VALUE = "–"
+FEW_ITERATIONS = 100  # a network that was trained for fewer has learned nothing
 LEARNED = 0.2  # Dice and precision under which a network has not learned the task, or marks nearly everything
 
 
@@ -25,8 +27,8 @@ class Verdict:
     """The headline of the page.
 
     Attributes:
-        kind: What the interval of the difference shows; "nothing" where nothing was compared, or where the networks
-            have not learned the task, so that the difference says nothing.
+        kind: What the interval of the difference shows; "nothing" where nothing was compared, or where there are too
+            few groups of test cases, or the networks have not learned the task, so that the difference says nothing.
         title: The same in a few words.
         text: The same in one sentence, with numbers.
     """
@@ -47,7 +49,7 @@ def case_counts(counts: Mapping[str, int]) -> str:
 
 
 def fraction(interval: Interval) -> str:
-    """Write an interval of fractions, such as 0.785 [0.751, 0.812]; a dash where there is no value."""
+    """Write an interval of fractions, such as 0.785 [0.751, 0.812]; a dash where there is no value or no interval."""
     return _interval(interval, lambda value: f"{value:.3f}")
 
 
@@ -74,7 +76,8 @@ def signed_percent(interval: Interval) -> str:
 def _interval(interval: Interval, write: Callable[[float], str], unit: str = "") -> str:
     if interval["mean"] is None:
         return NO_VALUE
-    return f"{write(interval['mean'])}{unit} [{write(interval['low'])}, {write(interval['high'])}]"
+    ends = NO_VALUE if interval["low"] is None else f"{write(interval['low'])}, {write(interval['high'])}"
+    return f"{write(interval['mean'])}{unit} [{ends}]"
 
 
 def signed(value: float) -> str:
@@ -121,17 +124,48 @@ def verdict(results: Results, arm: str | None) -> Verdict:
     difference, measured = results.difference(arm, "real")["dice"], results.arms[arm]
     added = "Painted and labelled cases" if labelled_count(measured) else SUBJECTS.get(arm, "Synthetic cases")
     text = (
-        f"On {measured['n']} held-out real cases, with {repeats(measured)}, the arm {arm} changed mean Dice by "
-        f"{signed(difference['mean'])} points against real (95 % interval {signed(difference['low'])} to "
-        f"{signed(difference['high'])})"
+        f"On {measured['n']} held-out real cases{_of_groups(measured)}, with {repeats(measured)}, the arm {arm} "
+        f"changed mean Dice by {signed(difference['mean'])} points against real{_ends(difference, '95 % interval ')}"
     )
-    if (weak := _not_learned(results, arm)) is not None:
-        return Verdict("nothing", "No conclusion: the networks have not learned to segment", f"{weak} {text}.")
+    if (weak := _no_conclusion(results, arm)) is not None:
+        return Verdict("nothing", f"No conclusion: {weak[0]}", f"{weak[1]} {text}.")
     if not is_sure(difference):
         return Verdict("none", "No difference shown", f"{text}; the interval includes zero.")
     if difference["mean"] > 0:
         return Verdict("gain", f"{added} helped", f"{text}.")
     return Verdict("loss", f"{added} hurt", f"{text}.")
+
+
+def _ends(interval: Interval, what: str = "") -> str:
+    """Write the ends of an interval of differences in brackets; nothing where there is none."""
+    low, high = interval["low"], interval["high"]
+    return "" if low is None or high is None else f" ({what}{signed(low)} to {signed(high)})"
+
+
+def _of_groups(arm: Group) -> str:
+    """Say of how many groups the test cases are; nothing where every case is a group of its own."""
+    groups = groups_of(arm)
+    return f" of {groups} group{'s' * (groups != 1)} (patients)" if groups != arm["n"] else ""
+
+
+def _no_conclusion(results: Results, arm: str) -> tuple[str, str] | None:
+    """Say in a few words and in a sentence why a comparison of two arms shows nothing; None where it may."""
+    measured = results.arms[arm]
+    if (groups := groups_of(measured)) < ENOUGH_GROUPS:
+        own = groups == measured["n"]
+        what = f"{groups} {'case' if own else 'group'}{'s' * (groups != 1)}{'' if own else ' (patients)'}"
+        few = f"{what} {'is' if groups == 1 else 'are'} too few to compare on"
+        return few, (
+            f"Fewer than {ENOUGH_GROUPS} groups of test cases show no difference between arms: test on every annotated "
+            "case (import with --split 100:0:0, and study with --folds 5)."
+        )
+    if results.iterations is not None and results.iterations < FEW_ITERATIONS:
+        return f"the networks were trained for {results.iterations} iterations", (
+            f"A network learns nothing in fewer than {FEW_ITERATIONS} iterations: leave --preset smoke out, or train "
+            "longer (--iterations), before you compare arms."
+        )
+    weak = _not_learned(results, arm)
+    return None if weak is None else ("the networks have not learned to segment", weak)
 
 
 def _not_learned(results: Results, arm: str) -> str | None:
@@ -174,7 +208,7 @@ def labelled_sentence(results: Results, arm: str | None) -> str:
         return f"{text}. The arm {added} was not run, so how much these images contribute is not known."
     return (
         f"{text}. Against {added}, which was trained on the same images without painted cases, it changed mean "
-        f"Dice by {signed(difference['mean'])} points ({signed(difference['low'])} to {signed(difference['high'])})"
+        f"Dice by {signed(difference['mean'])} points{_ends(difference)}"
         f"{'.' if is_sure(difference) else '; no difference shown.'}"
     )
 
@@ -189,8 +223,8 @@ def missed_sentence(results: Results, arm: str | None) -> str:
         return "The test cases contain no small lesion, so the page says nothing about small lesions."
     return (
         f"Of the small lesions (n = {small['n']}), real missed {100 * real['missed']['mean']:.1f} % and {arm} missed "
-        f"{100 * small['missed']['mean']:.1f} %: {signed(difference['mean'])} points "
-        f"({signed(difference['low'])} to {signed(difference['high'])})"
+        f"{100 * small['missed']['mean']:.1f} %: {signed(difference['mean'])} points"
+        f"{_ends(difference)}"
         f"{'.' if is_sure(difference) else '; no difference shown.'}"
     )
 

@@ -183,8 +183,10 @@ def groups_of(records: Sequence[Record]) -> list[str]:
     return [found[case] for case in sorted(found)]
 
 
-def _size_of(records: Sequence[Record], stratum: str | None = None) -> int:
-    return len({record["case"] for record in records if stratum is None or stratum in record["strata"]})
+def _sizes(records: Sequence[Record], stratum: str | None = None) -> dict[str, int]:
+    """Return how many cases there are, and of how many groups."""
+    own = [record for record in records if stratum is None or stratum in record["strata"]]
+    return {"n": len({record["case"] for record in own}), "groups": len(set(groups_of(own)))}
 
 
 def summarise(
@@ -279,8 +281,7 @@ def compared(arms: Sequence[str]) -> list[Comparison]:
 def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: Sequence[str]) -> dict[str, Any]:
     groups, draws = groups_of(records), len({record.get("draw", 0) for record in records})
     arm: dict[str, Any] = {
-        "n": _size_of(records),
-        "groups": len(set(groups)),
+        **_sizes(records),
         "seeds": len({(record.get("draw"), record["seed"]) for record in records}) // draws,  # of each draw
         "draws": draws,
         "n_lesion_free": len({record["case"] for record in records if record.get("area") == 0}),
@@ -289,7 +290,7 @@ def _arm_summary(records: Sequence[Record], resamples: int, seed: int, classes: 
     for metric in METRICS:
         arm[metric] = interval(values_of(records, metric), resamples, seed, groups)
     for stratum in strata_names(classes):
-        arm["strata"][stratum] = {"n": _size_of(records, stratum)} | {
+        arm["strata"][stratum] = _sizes(records, stratum) | {
             metric: interval(values_of(records, metric, stratum), resamples, seed, groups) for metric in STRATUM_METRICS
         }
     return arm | _by_class(classes, lambda column: interval(values_of(records, column), resamples, seed, groups))
@@ -316,7 +317,7 @@ def _difference(
 
     difference: dict[str, Any] = {metric: against(metric) for metric in METRICS}
     strata: dict[str, dict[str, Any]] = {
-        stratum: {"n": _size_of(other, stratum)} | {metric: against(metric, stratum) for metric in STRATUM_METRICS}
+        stratum: _sizes(other, stratum) | {metric: against(metric, stratum) for metric in STRATUM_METRICS}
         for stratum in strata_names(classes)
     }
     for metric in STRATUM_METRICS:
@@ -356,22 +357,23 @@ def _gap(
 def tidy(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a summary as the rows of one long table, from which the figures and tables of the report are made."""
     return [
-        {"arm": arm, "against": against, "stratum": stratum, "metric": metric, "n": n}
+        {"arm": arm, "against": against, "stratum": stratum, "metric": metric, "n": sizes["n"]}
+        | {"groups": sizes.get("groups")}  # which older summaries lack
         | {name: one.get(name) for name in ("mean", "low", "high", "p", "p_holm")}
-        for arm, against, stratum, n, found in _parts(summary)
+        for arm, against, stratum, sizes, found in _parts(summary)
         for metric, one in _intervals(found)
     ]
 
 
-def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int, dict[str, Any]]]:
+def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any], dict[str, Any]]]:
     for arm, found in summary["arms"].items():
-        yield arm, "", "all", found["n"], found | _flat(found)
+        yield arm, "", "all", found, found | _flat(found)
         for stratum, one in found["strata"].items():
-            yield arm, "", stratum, one["n"], one
+            yield arm, "", stratum, one, one
     for pair, found in differences(summary).items():
-        yield pair.arm, pair.against, "all", summary["arms"][pair.arm]["n"], found | _flat(found)
+        yield pair.arm, pair.against, "all", summary["arms"][pair.arm], found | _flat(found)
         for stratum, one in found["strata"].items():
-            yield pair.arm, pair.against, stratum, one["n"], one
+            yield pair.arm, pair.against, stratum, one, one
 
 
 def _flat(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from diffaug.study.runs import Run, read_trained, records_of
 from diffaug.study.statistics import METRICS, summarise, tidy
 
 COLUMNS = ("arm", "seed", "case", "group", *METRICS, "area", "contrast", "strata", "prediction")
-SUMMARY_COLUMNS = ("arm", "against", "stratum", "metric", "n", "mean", "low", "high", "p", "p_holm")
+SUMMARY_COLUMNS = ("arm", "against", "stratum", "metric", "n", "groups", "mean", "low", "high", "p", "p_holm")
 
 
 def write_summary(

@@ -83,6 +83,11 @@ class Explanation:
     domain: str = ""
     references: tuple[str, ...] = ()
 
+    def beside(self, name: str) -> Path | None:
+        """Return a folder that lies beside the set, as `diffaug run` puts `model` and `data`; None if there is none."""
+        folder = self.folder.absolute().parent / name if self.folder else None
+        return folder if folder and folder.is_dir() else None
+
     @property
     def decision(self) -> str:
         """What the gate decided, and what became of the request; empty where that is not known."""

@@ -147,8 +147,7 @@ def _folder(name: str, given: PathLike | None, found: Explanation, image: Path) 
     """
     if given:
         return Path(given)
-    beside = found.folder.absolute().parent / name if found.folder else None
-    if beside is None or not beside.is_dir():
+    if (beside := found.beside(name)) is None:
         raise ConfigError(f"a picture is painted again with its model and data: add --{name} {name.upper()} of {image}")
     return beside
 
