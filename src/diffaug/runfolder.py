@@ -197,7 +197,10 @@ def altered_files(folder: Path, noted: Mapping[str, str] | None = None) -> dict[
     if noted is None:
         if not (folder / FILES).is_file():
             return {}
-        noted = read_typed(folder / FILES, dict[str, str], "remove the file, and files of the folder are not compared")
+        try:
+            noted = read_typed(folder / FILES, dict[str, str])
+        except DataError as error:
+            raise DataError(f"{error}; or remove it, and the files of the folder are not compared") from None
     found = finished_files(folder) if noted else {}
     return {name: _written(folder / name) for name, one in noted.items() if found.get(name, one) != one}
 

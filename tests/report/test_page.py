@@ -54,6 +54,15 @@ def page(folders):
     return Page(write_report(folders / "study").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("name", ["places.json", "study.json", "cases.csv"])
+def test_a_study_whose_link_leads_out_of_its_folder_is_not_read(folders, tmp_path, name):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    (study / name).rename(tmp_path / "outside")
+    (study / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(DataError, match=f"no link that leads out of it: .*{name}"):
+        write_report(study)
+
+
 def test_the_page_needs_nothing_but_itself(page):
     assert not page.all("script")
     assert not page.all("link")

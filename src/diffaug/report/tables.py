@@ -8,7 +8,7 @@ from typing import Any
 
 from diffaug.artifacts import read_csv, read_json
 from diffaug.errors import DataError, StudyError
-from diffaug.names import Inside
+from diffaug.names import Inside, without_links
 from diffaug.reading import read_typed, typed
 from diffaug.study.inputs import check_plan
 from diffaug.study.statistics import Comparison, differences
@@ -123,14 +123,14 @@ def read_study(folder: Path) -> Study:
 
     Raises:
         StudyError: The study is not finished.
-        DataError: A file of the study is damaged.
+        DataError: A file of the study is damaged, or a link leads out of its folder.
     """
     if not (folder / "summary.json").is_file():
         raise StudyError(
             f"a report needs a finished study: {folder} has no summary.json; check the path, or "
             "run `diffaug study` to its end"
         )
-    found = read_json(folder / "study.json")
+    found = read_json(without_links(folder) / "study.json")
     check_plan(found, folder / "study.json")
     plan = {"shared_groups": [], "duplicates": [], **found}
     arms = typed(list[str], plan["config"].get("arms"), folder / "study.json")
