@@ -22,6 +22,13 @@ LOCK = ".lock"
 FILES = "files.json"  # digests of the files of a finished folder
 OF_WEIGHTS = re.compile(r"\.tmp[A-Za-z0-9]{6}")  # what safetensors writes before it takes the name that it was given
 PASSING = (".html", ".checkpoint")  # files that may come and go
+KINDS = {  # the file that a folder of each kind has; those that hold files of others come first
+    "digests.json": "a model",
+    "fit.json": "an unfinished model",
+    "study.json": "a study",
+    "manifest.jsonl": "a synthetic set",
+    "cases.csv": "a data set",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,13 @@ class Contents:
     about: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+
+
+def kind_of(folder: Path) -> str:
+    """Return what a place holds, such as `is a data set` in the words of a message; empty where no file tells."""
+    if not folder.is_dir():
+        return "is a file" if folder.exists() else "does not exist"
+    return next((f"is {kind}" for file, kind in KINDS.items() if (folder / file).is_file()), "")
 
 
 def read_contents(folder: Path, file: str) -> dict[str, Any] | None:

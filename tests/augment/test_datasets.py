@@ -57,7 +57,7 @@ def test_a_transform_makes_what_is_trained_on(folders):
 
 
 def test_an_unfinished_set_and_cases_without_masks_are_refused(folders, tmp_path, phantoms):
-    with pytest.raises(DataError, match="must be finished"):
+    with pytest.raises(DataError, match="is a data set; check the path"):
         SyntheticDataset(folders[0])
     with pytest.raises(DataError, match="has none; pass dataset"):
         CaseDataset(read_dataset(phantoms).split("unannotated"))

@@ -349,6 +349,11 @@ def test_a_dry_run_refuses_data_that_the_run_would_refuse(
     assert (status, out, err.count("\n")) == (1, "", 1) and told in err
 
 
+def test_a_data_set_in_the_place_of_the_model_is_told(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = said(capsys, ["generate", str(phantoms), "m", "s"])
+    assert status == 1 and f"{phantoms} is a data set; name the model; it comes first" in err
+
+
 def test_a_dry_run_of_a_study_names_the_arms_that_will_be_trained(
     phantoms: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,7 +101,7 @@ def test_a_folder_a_patient_is_a_group(tmp_path: Path) -> None:
     assert data["patient-2-1"].group == "patient-2"
     assert {case.group for case in data} == {f"patient-{patient}" for patient in range(6)}
     assert all(len({case.split for case in data if case.group == group}) == 1 for group in {c.group for c in data})
-    assert "6 folders became groups, such as patient-0: no split divides it" in result.notices
+    assert "6 folders became groups, such as patient-0: each is kept in one split" in result.notices
 
 
 def test_a_patient_may_have_folders_of_its_own(tmp_path: Path) -> None:

@@ -115,6 +115,17 @@ def test_an_unfinished_set_is_refused(tmp_path: Path, lacking: str) -> None:
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "told"), [("", "does not exist"), ("cases.csv", "is a data set"), ("study.json", "is a study")]
+)
+def test_another_folder_than_a_set_is_named_for_what_it_is(tmp_path: Path, file: str, told: str) -> None:
+    if file:
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / file).touch()
+    with pytest.raises(DataError, match=rf"other {told}; check the path"):
+        read_manifest(tmp_path / "other")
+
+
 def test_a_set_gives_its_rows_as_cases_and_as_flat_records(tmp_path: Path) -> None:
     other = replace(ROW, request=replace(REQUEST, id="synth-00004"), lesion_free=True)
     write_rows(tmp_path / "manifest.jsonl", [ROW, other])

@@ -222,12 +222,14 @@ def test_an_unfinished_set_is_refused(painted, tmp_path):
     (tmp_path / "set" / "summary.json").unlink()
     out = tmp_path / "out"
     assert "must be finished" in refused(DataError, tmp_path / "set", out, "coco", out=out)
-    assert "must be finished" in refused(DataError, tmp_path / "nothing", out, "coco", out=out)
+    assert "nothing does not exist" in refused(DataError, tmp_path / "nothing", out, "coco", out=out)
 
 
 def test_an_unknown_format_folds_without_cases_and_numbers_of_no_use_are_refused(painted, odd, tmp_path):
     out = tmp_path / "out"
     assert "one of nnunet, monai, coco" in refused(ConfigError, painted, out, "cocoa", out=out)
+    assert "nearest: nnunet" in refused(ConfigError, painted, out, "nnU-Net", out=out)
+    assert "is a synthetic set; name that one" in refused(DataError, painted, out, "monai", painted, out=out)
     assert "--with DATA" in refused(ConfigError, painted, out, "monai", out=out, folds=3)
     assert "--with DATA" in refused(ConfigError, painted, out, "monai", out=out, ratio=2.0)
     assert "it is 1" in refused(ConfigError, painted, out, "monai", odd, out=out, folds=1)

@@ -47,7 +47,7 @@ def test_the_page_names_every_column_of_the_table_of_origins(shelf, painted, mon
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["no-such-set", "out", "--format", "coco"], ["no-such-set", "must be finished"]),
+        (["no-such-set", "out", "--format", "coco"], ["no-such-set", "does not exist"]),
         (["synthetic/mine", "out", "--format", "cocoa"], ["one of nnunet, monai", "'cocoa'"]),
         (["synthetic/mine", "out", "--format", "coco", "--folds", "3"], ["--with DATA"]),
         (["synthetic/mine", "data", "--format", "coco"], ["holds other files", "choose another folder"]),

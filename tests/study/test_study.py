@@ -546,6 +546,13 @@ def test_an_image_that_is_declared_to_be_lesion_free_gets_an_empty_label(tmp_pat
     assert case.id == "train-7" and case.negative and not case.read_mask().any()
 
 
+def test_without_unannotated_images_there_is_nothing_to_label(tmp_path):
+    config = CONFIG.model_copy(update={"arms": ("real",), "seeds": 1})
+    run_study(make_dataset(tmp_path / "data"), tmp_path / "out", [], config)
+    with pytest.raises(StudyError, match="data has none; import the images with some in a folder unannotated/"):
+        pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
+
+
 def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(tmp_path):
     dataset = partly_annotated(tmp_path / "data")
     synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)

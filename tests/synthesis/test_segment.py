@@ -9,6 +9,7 @@ from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.cli.main import main
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import read_image, write_png
+from diffaug.data.segmented import images_of
 from diffaug.errors import ConfigError, DataError, ModelError, StorageError
 from diffaug.models.checkpoints import seal
 from diffaug.painting.painter import Painter, painter_digest
@@ -96,6 +97,13 @@ def test_a_folder_without_images_is_one_line_of_error(fitted, tmp_path):
     with pytest.raises(DataError, match="holds none") as error:
         segment_images(fitted, tmp_path, tmp_path / "out")
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_folders_of_images_names_one_of_them(tmp_path, pictures):
+    for name in ("P01", "P02"):
+        shutil.copytree(pictures, tmp_path / "all" / name)
+    with pytest.raises(DataError, match=r"holds no image itself, but 2 folders that do; give one of them, .*P01"):
+        images_of(tmp_path / "all")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
 from diffaug.names import Inside, OptionalName, PicturePath, check_distinct, without_links
 from diffaug.reading import read_kept, read_typed
+from diffaug.runfolder import kind_of
 
 MANIFEST = "manifest.jsonl"
 PROVENANCE = "provenance.json"
@@ -280,7 +281,15 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
         >>> [row.request.prompt for row in synthetic if row.accepted]
         ['a small pale polyp']
     """
-    folder = without_links(Path(folder))
+    folder = Path(folder)
+    kind = kind_of(folder)
+    started = kind == "is a synthetic set" or (kind == "is a data set" and (folder / SUMMARY).is_file())
+    if kind and not started:
+        raise DataError(
+            f"a synthetic set is a folder that `diffaug generate` or `diffaug select` made: {folder} {kind}; check the "
+            "path"
+        )
+    without_links(folder)
     for name in (MANIFEST, SUMMARY):
         if not (folder / name).is_file():
             raise DataError(

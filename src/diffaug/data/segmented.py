@@ -69,8 +69,18 @@ def images_of(place: Path) -> list[Path]:
     found = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     paths = [path for path in found if not path.name.startswith(".")]  # file managers leave such files
     if not paths:
-        fix = f"name {place / 'images'}" if (place / "images").is_dir() else "check the path"
-        raise DataError(f"segmentation needs images: {place} holds none ({', '.join(SUFFIXES)}); {fix}")
+        below = sorted(
+            {path.parent for path in place.glob("*/*") if path.suffix.lower() in SUFFIXES and path.is_file()}
+        )
+        holds = f"holds none ({', '.join(SUFFIXES)})"
+        if (place / "images").is_dir():
+            fix = f"name {place / 'images'}"
+        elif below:
+            number = f"{len(below)} folders that do" if len(below) > 1 else "a folder that does"
+            holds, fix = f"holds no image itself, but {number}", f"give one of them, such as {below[0]}"
+        else:
+            fix = "check the path"
+        raise DataError(f"segmentation needs images: {place} {holds}; {fix}")
     stems = Counter(path.stem for path in paths)
     if twins := [path.name for path in paths if stems[path.stem] > 1]:
         raise DataError(f"each image needs a name of its own, as its mask has: {', '.join(twins[:2])}; rename one")

@@ -12,6 +12,7 @@ from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, kept, read_manife
 from diffaug.data.table import TABLE
 from diffaug.errors import ConfigError, DataError
 from diffaug.export.folds import MOST, Fold, divided, held_out
+from diffaug.runfolder import kind_of
 from diffaug.study.provenance import check_provenance, check_repeated, repeated_frames
 
 ORIGIN = "provenance.csv"  # beside the cases: where each comes from
@@ -171,6 +172,10 @@ def collect(
     painted, said = _painted(found, negatives, left_out)
     if data is None:
         return Collection(found.folder.absolute().name, tuple(painted), _classes(found.classes), left_out=said)
+    if (kind := kind_of(data)) == "is a synthetic set":
+        raise DataError(
+            f"--with names the data set that the synthetic set was generated from: {data} {kind}; name that one"
+        )
     dataset = read_dataset(data)
     _check_together(found, dataset)
     _check_groups(dataset)

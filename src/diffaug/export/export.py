@@ -11,7 +11,7 @@ from typing import Any
 from diffaug.artifacts import PathLike, write_csv
 from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import new_dataset, refuse_occupied
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, nearest
 from diffaug.export.cases import COLUMNS, ORIGIN, Collection, collect, count_of
 from diffaug.export.coco import write_coco
 from diffaug.export.fiftyone import write_fiftyone
@@ -119,7 +119,7 @@ def export_set(
     """
     synthetic, out = Path(synthetic), Path(out)
     if layout not in WRITERS:
-        raise ConfigError(f"a format must be one of {', '.join(FORMATS)}; got {layout!r}")
+        raise ConfigError(f"a format must be one of {', '.join(FORMATS)}; got {layout!r}; {nearest(layout, FORMATS)}")
     if folds is not None and folds < 2:
         raise ConfigError(f"--folds must be 2 or more: it is {folds}; use 5")
     refuse_occupied(out, ORIGIN, "an export")

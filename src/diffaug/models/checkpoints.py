@@ -26,7 +26,7 @@ from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
 from diffaug.names import Inside, without_links
 from diffaug.reading import read_typed
-from diffaug.runfolder import LOCK
+from diffaug.runfolder import LOCK, kind_of
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 FOLDERS = (*STEMS, "tokenizer", "scheduler")
@@ -305,10 +305,10 @@ def verify(folder: Path) -> str:
     Raises:
         ModelError: The folder is unfinished, or a file is missing or altered.
     """
-    if not folder.is_dir():
-        raise ModelError(
-            f"a model is a folder made by `diffaug fit`: {folder} does not exist; check the path, or run `diffaug fit`"
-        )
+    kind = kind_of(folder)
+    if kind and not kind.endswith("model"):
+        fix = "check the path, or run `diffaug fit`" if not folder.exists() else "name the model; it comes first"
+        raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} {kind}; {fix}")
     without_links(folder)
     try:
         digests = read_typed(folder / SEAL, dict[str, str])

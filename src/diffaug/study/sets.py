@@ -178,13 +178,18 @@ def pseudo_label_set(study: Path, out: Path, confidence: float | None = None) ->
         confidence: Least mean probability in a mask; None takes the study's.
 
     Raises:
-        StudyError: There is no trained baseline.
+        StudyError: There is no trained baseline, or the data set has no unannotated image.
         EmptyArmError: It is sure of no image.
         ConfigError: `out` holds something else.
     """
     changed = {} if confidence is None else {"pseudo_confidence": confidence}
     plan, dataset, baseline = read_baseline(study, **changed)
     images = dataset.split("unannotated")
+    if not images:
+        raise StudyError(
+            f"pseudo-labels are for unannotated images: {dataset.folder} has none; import the images with some in a "
+            "folder unannotated/, and study the new data set"
+        )
     with held(study):
         make_labels(baseline, images)
     labelled = labelled_cases(baseline, images)

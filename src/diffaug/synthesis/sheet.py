@@ -66,7 +66,7 @@ def _kept_tiles(out: Path, row: Row) -> list[Image.Image]:
 
 def _refused_tile(out: Path, row: Row) -> Image.Image:
     image, mask = read_image(out / row.preview), _masks_of(out, row.preview_mask)
-    lines = [f"{row.decision}: {row.id}", ", ".join(scores_of(row))]
+    lines = [f"{row.decision}: {row.id}", ", ".join(scores_of(row, short=True))]
     return tile(picture_of(image, mask, SIDE), lines, SIDE)
 
 
@@ -76,7 +76,8 @@ def _masks_of(out: Path, name: str) -> Mask:
     return masks_from_label(label, classes) if classes else label > 0
 
 
-def scores_of(row: Row) -> list[str]:
-    """Return in words what the gates found, one or two lines."""
-    found = [f"agreement {row.score:.2f}" if row.score is not None else "no gate"]
+def scores_of(row: Row, short: bool = False) -> list[str]:
+    """Return in words what the gates found, one or two lines; those of `short` fit into one without the limit."""
+    limit = f" (limit {row.checks[-1].threshold:.2f})" if row.checks and not (short and row.look) else ""
+    found = [f"agreement {row.score:.2f}{limit}" if row.score is not None else "no gate"]
     return [*found, *([f"looks painted {1 - row.look.score:.2f}"] if row.look else [])]

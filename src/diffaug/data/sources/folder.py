@@ -67,4 +67,4 @@ def group_notices(records: list[Record]) -> tuple[str, ...]:
     if not groups:
         return ()
     number = "1 folder became a group" if len(groups) == 1 else f"{len(groups)} folders became groups"
-    return (f"{number}, such as {groups[0]}: no split divides it",)
+    return (f"{number}, such as {groups[0]}: each is kept in one split",)
