@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from layouts import write_drishti
 
 from diffaug.data.duplicates import find_duplicates
@@ -48,6 +49,7 @@ def test_the_loop_benchmark_measures_every_way_and_each_is_repeatable(fitted, ph
     assert all(row["repeatable"] and row["core_milliseconds"] > 0 and row["samples"] == 4 for row in measured.values())
 
 
+@pytest.mark.slow
 def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "painter.py"), "--out", str(tmp_path), "--quick"]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -91,6 +93,7 @@ def test_the_benchmark_of_passes_trains_the_same_network_both_ways(tmp_path):
     assert lines[0].split()[-1] == lines[1].split()[-1] and float(lines[0].split()[2]) > 0
 
 
+@pytest.mark.slow
 def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path):
     make_phantoms(tmp_path / "data", 12, 1, 1, 0, size=96, seed=0)
     command = [
@@ -142,6 +145,7 @@ def test_the_placement_benchmark_finds_no_violation_on_phantoms_with_an_overlay_
     assert (tmp_path / "sheet-1.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
     tree = write_drishti(tmp_path / "tree", 14, cropped=True)
     command = [sys.executable, str(BENCHMARKS / "drishti.py"), "--out", str(tmp_path), "--from", str(tree), "--quick"]
