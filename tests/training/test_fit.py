@@ -188,7 +188,8 @@ def test_a_model_folder_fitted_with_other_settings_is_refused(fitted, copy, tiny
     else:
         case = read_dataset(copy).split("train")[2]
         write_png(case.mask, 255 * (~case.read_mask()).astype("uint8"))
-    with pytest.raises(ConfigError, match=f"made with {'data' if change == 'mask' else change} = ") as error:
+    named = {"mask": "data", "config": "sampler.steps"}.get(change, change)
+    with pytest.raises(ConfigError, match=f"made with {named} = ") as error:
         fit(copy, fitted, config, base=base, seed=seed)
     assert "\n" not in str(error.value)
     assert verify(fitted)
