@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset, write_cases
@@ -180,6 +181,9 @@ def write_refuge_case(
 ) -> None:
     """Write one photograph and its mask."""
     pixels, label = fundus(refuge_seed(stem), side)
+    rng = np.random.default_rng((refuge_seed(stem), 1))
+    vessels = ndimage.gaussian_filter(rng.normal(0, 1, (side, side)), side / 40)  # no two eyes have the same
+    pixels = np.clip(pixels + (14 * vessels / vessels.std())[..., None], 0, 255).astype(np.uint8)
     for folder in (images, masks):
         folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(images / f"{stem}.jpg", quality=95)
