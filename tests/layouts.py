@@ -177,34 +177,43 @@ def refuge_seed(stem: str) -> int:
 
 
 def write_refuge_case(
-    stem: str, images: Path, masks: Path, suffix: str = ".bmp", codes: Pixels = CODES, side: int = 96
+    stem: str,
+    images: Path,
+    masks: Path,
+    suffix: str = ".bmp",
+    codes: Pixels = CODES,
+    side: int = 96,
+    vessels: bool = False,
 ) -> None:
-    """Write one photograph and its mask."""
+    """Write one photograph and its mask; with vessels, which are blotches here, no two eyes look the same."""
     pixels, label = fundus(refuge_seed(stem), side)
-    rng = np.random.default_rng((refuge_seed(stem), 1))
-    vessels = ndimage.gaussian_filter(rng.normal(0, 1, (side, side)), side / 40)  # no two eyes have the same
-    pixels = np.clip(pixels + (14 * vessels / vessels.std())[..., None], 0, 255).astype(np.uint8)
+    if vessels:
+        rng = np.random.default_rng((refuge_seed(stem), 1))
+        blotches = ndimage.gaussian_filter(rng.normal(0, 1, (side, side)), side / 40)
+        pixels = np.clip(pixels + (14 * blotches / blotches.std())[..., None], 0, 255).astype(np.uint8)
     for folder in (images, masks):
         folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(images / f"{stem}.jpg", quality=95)
     Image.fromarray(codes[label]).save(masks / f"{stem}{suffix}")
 
 
-def write_refuge(folder: Path, stems: dict[str, list[str]] | None = None, side: int = 96) -> Path:
+def write_refuge(
+    folder: Path, stems: dict[str, list[str]] | None = None, side: int = 96, vessels: bool = False
+) -> Path:
     """Write the archives of the challenge, with the pictures for people that lie among the annotations."""
     stems = stems or refuge_stems()
     training, annotation = folder / "Training400", folder / "Annotation-Training400"
     for stem in stems["train"]:
         kind = "Glaucoma" if stem[0] == "g" else "Non-Glaucoma"
-        write_refuge_case(stem, training / kind, annotation / "Disc_Cup_Masks" / kind, side=side)
+        write_refuge_case(stem, training / kind, annotation / "Disc_Cup_Masks" / kind, side=side, vessels=vessels)
         (annotation / "Disc_Cup_Fovea_Illustration").mkdir(exist_ok=True)
         shutil.copy(training / kind / f"{stem}.jpg", annotation / "Disc_Cup_Fovea_Illustration" / f"{stem}.jpg")
     for stem in stems["val"]:
         masks = folder / "REFUGE-Validation400-GT" / "Disc_Cup_Masks"
-        write_refuge_case(stem, folder / "REFUGE-Validation400", masks, side=side)
+        write_refuge_case(stem, folder / "REFUGE-Validation400", masks, side=side, vessels=vessels)
     for number, stem in enumerate(stems["test"]):
         masks = folder / "REFUGE-Test-GT" / "Disc_Cup_Masks" / "GN"[number % 2]
-        write_refuge_case(stem, folder / "Test400", masks, side=side)
+        write_refuge_case(stem, folder / "Test400", masks, side=side, vessels=vessels)
     return folder
 
 

@@ -576,7 +576,7 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
     if name == "clinicdb":
         write_clinicdb(source, (72, 96), ".png")
     elif name == "refuge2":
-        write_refuge(source, refuge_stems(24, 3, 6), side=256)
+        write_refuge(source, refuge_stems(24, 3, 6), side=256, vessels=True)
     else:
         write_drishti(source, 30, side=128)
     words = (out, str(source)) if name == "drishti" else (str(source), out)
