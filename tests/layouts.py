@@ -110,7 +110,15 @@ def eye(seed: int, side: int = 96, ratio: float = 0.6) -> tuple[Pixels, Pixels]:
     return pixels, disc.astype(np.uint8) + cup
 
 
-def write_eyes(folder: Path, train: int = 8, test: int = 3, side: int = 96) -> Path:
+def with_vessels(pixels: Pixels, seed: int) -> Pixels:
+    """Return a drawn square eye with blotches of its own for vessels, without which one eye repeats another."""
+    blotches = ndimage.gaussian_filter(
+        np.random.default_rng((seed, 1)).normal(0, 1, pixels.shape[:2]), len(pixels) / 40
+    )
+    return np.clip(pixels + (14 * blotches / blotches.std())[..., None], 0, 255).astype(np.uint8)
+
+
+def write_eyes(folder: Path, train: int = 8, test: int = 3, side: int = 96, vessels: bool = False) -> Path:
     """Write a data set of drawn discs and cups; the last training case has no cup."""
     cases = []
     for split, count in (("train", train), ("test", test)):
@@ -118,7 +126,9 @@ def write_eyes(folder: Path, train: int = 8, test: int = 3, side: int = 96) -> P
             ratio = 0.0 if (split, index) == ("train", train - 1) else 0.35 + 0.5 * index / max(1, count - 1)
             name = f"{split}-{index}"
             paths = [folder / kind / f"{name}.png" for kind in ("images", "masks")]
-            for path, values in zip(paths, eye(100 * len(split) + index, side, ratio), strict=True):
+            seed = 100 * len(split) + index
+            pixels, label = eye(seed, side, ratio)
+            for path, values in zip(paths, (with_vessels(pixels, seed) if vessels else pixels, label), strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(values).save(path)
             cases.append(Case(name, *paths, group=name, split=split, classes=DISC_AND_CUP))
@@ -185,12 +195,10 @@ def write_refuge_case(
     side: int = 96,
     vessels: bool = False,
 ) -> None:
-    """Write one photograph and its mask; with vessels, which are blotches here, no two eyes look the same."""
+    """Write one photograph and its mask; with vessels no two eyes look the same."""
     pixels, label = fundus(refuge_seed(stem), side)
     if vessels:
-        rng = np.random.default_rng((refuge_seed(stem), 1))
-        blotches = ndimage.gaussian_filter(rng.normal(0, 1, (side, side)), side / 40)
-        pixels = np.clip(pixels + (14 * blotches / blotches.std())[..., None], 0, 255).astype(np.uint8)
+        pixels = with_vessels(pixels, refuge_seed(stem))
     for folder in (images, masks):
         folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(images / f"{stem}.jpg", quality=95)

@@ -153,7 +153,7 @@ def desk(tutorial: Path, tmp_path: Path) -> Iterator[Path]:
     for row in rows:
         put_pair(tutorial / "data/phantoms", row, tmp_path / "my-images")
         put_busi(tutorial / "data/phantoms", row, tmp_path / "Dataset_BUSI_with_GT", row["id"])
-    eyes = write_eyes(tmp_path / "drawn")
+    eyes = write_eyes(tmp_path / "drawn", vessels=True)
     for kind in ("images", "masks"):
         shutil.copytree(eyes / kind, tmp_path / "my-eyes" / kind)
     with contextlib.chdir(tmp_path):
