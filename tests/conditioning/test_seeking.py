@@ -1,5 +1,6 @@
 from collections import Counter
 
+from diffaug.conditioning.attributes import equivalent_diameter
 from diffaug.conditioning.examples import FAR
 from diffaug.conditioning.seeking import UNLIKE
 
@@ -28,5 +29,7 @@ def test_what_is_drawn_suits_its_place(drawer, requests):
     for request in requests:
         entry, new = drawer.bank.entry(request.mask_case, request.component), drawer.masks(request).new
         place = drawer.backgrounds.surroundings(request.background, new)
-        unlike.append(drawer.examples.unlike(entry, place, float(new.sum()), request.transform.flip))
+        unlike.append(
+            drawer.examples.unlike(entry, place, equivalent_diameter(float(new.sum())), request.transform.flip)
+        )
     assert sorted(unlike)[len(unlike) // 2] <= FAR and sorted(unlike)[int(0.9 * len(unlike))] <= UNLIKE

@@ -9,6 +9,7 @@ import pytest
 from diffaug.data.manifest import read_rows
 from diffaug.synthesis.generate import generate
 from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.remove import remove
 from diffaug.synthesis.shards import workshop_of
 
 sys.path.insert(0, str(Path(__file__).parent))  # synthetic_sets.py
@@ -49,6 +50,14 @@ def unbroken(strict, phantoms, tmp_path_factory):
     """A synthetic set made in one go, in one process, with a gate that turns some down."""
     out = tmp_path_factory.mktemp("unbroken") / "synthetic"
     generate(strict, phantoms, out, CONFIG)
+    return out
+
+
+@pytest.fixture(scope="session")
+def removed(fitted, phantoms, tmp_path_factory):
+    """The phantoms without their lesions, made in one go."""
+    out = tmp_path_factory.mktemp("removed") / "set"
+    remove(fitted, phantoms, out)
     return out
 
 

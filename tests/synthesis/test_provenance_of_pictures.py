@@ -22,7 +22,6 @@ from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.export.export import export_set
 from diffaug.synthesis.explain import explain_image
 from diffaug.synthesis.generate import generate
-from diffaug.synthesis.remove import remove
 from diffaug.synthesis.reproduce import Reproduction, reproduce_image
 from diffaug.synthesis.shards import shard_folder
 
@@ -35,13 +34,6 @@ def kept_row(folder):
 def stray(unbroken, tmp_path):
     """A kept picture that was copied out of its set."""
     return Path(shutil.copy(unbroken / kept_row(unbroken).image, tmp_path / "figure 1.png"))
-
-
-@pytest.fixture(scope="session")
-def removed(strict, phantoms, tmp_path_factory):
-    out = tmp_path_factory.mktemp("removed") / "set"
-    remove(strict, phantoms, out)
-    return out
 
 
 def texts_of(path):
@@ -75,11 +67,11 @@ def test_a_picture_holds_its_request_and_the_digest_that_its_set_had_before_it_w
                 assert origin.processor and origin.sources == row.request.sources
 
 
-def test_metadata_hold_no_paths_and_no_names_of_users(unbroken, removed, strict, phantoms, tmp_path):
+def test_metadata_hold_no_paths_and_no_names_of_users(unbroken, removed, strict, fitted, phantoms, tmp_path):
     for path in [*unbroken.rglob("*.png"), *removed.rglob("*.png")]:
         text = " ".join(texts_of(path).values())
         assert "/" not in text and "\\\\" not in text
-        assert not any(part in text for folder in (unbroken, strict, phantoms) for part in folder.parts[1:-1])
+        assert not any(part in text for folder in (unbroken, strict, fitted, phantoms) for part in folder.parts[1:-1])
         assert len(text) < 3000
 
 
@@ -213,13 +205,13 @@ def test_findings_come_with_their_references(strict, phantoms, tmp_path):
     assert again.same_file
 
 
-def test_a_removal_is_explained_and_reproduced(removed, strict, phantoms, tmp_path):
+def test_a_removal_is_explained_and_reproduced(removed, fitted, phantoms, tmp_path):
     picture = sorted((removed / "images").glob("*.png"))[0]
     found = explain_image(picture)
     assert found.origin.kind == "removed" and found.origin.source == found.row.source and found.state == "same"
     stray = shutil.copy(picture, tmp_path / "stray.png")
     assert explain_image(stray).origin == found.origin
-    assert reproduce_image(stray, strict, phantoms).same_file
+    assert reproduce_image(stray, fitted, phantoms).same_file
 
 
 # Painting again

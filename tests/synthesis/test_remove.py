@@ -14,14 +14,6 @@ from diffaug.painting.clearing import Remover, is_covered, regions_of
 from diffaug.synthesis.remove import remove
 
 
-@pytest.fixture(scope="session")
-def removed(fitted, phantoms, tmp_path_factory):
-    """The phantoms without their lesions, made in one go."""
-    out = tmp_path_factory.mktemp("removed") / "set"
-    remove(fitted, phantoms, out)
-    return out
-
-
 def files_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 

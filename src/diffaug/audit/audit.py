@@ -10,6 +10,7 @@ from diffaug.audit.diagnosis import Diagnosis, diagnose
 from diffaug.audit.lesions import Found, audited_rows, held_out_lesions, painted_lesions, real_lesions
 from diffaug.audit.page import write_page
 from diffaug.audit.privacy import (
+    ALPHA,
     FEWEST,
     Known,
     background_share,
@@ -157,12 +158,13 @@ def _privacy(
     notices = []
     if len(fresh) < FEWEST:
         return None, [f"Copies need {FEWEST} held-out real lesions: there are {len(fresh)}; annotate more."]
-    if len(fresh) < 39:
-        notices.append(
-            f"Only {len(fresh)} real lesions set the limits of copies (39 are needed): up to "
-            f"{200 / (len(fresh) + 1):.0f} % of fresh real lesions would be taken for copies, not 5 %."
-        )
     limits = limits_of(fresh)
+    if limits.false_alarms > ALPHA:
+        notices.append(
+            f"Only {len(fresh)} real lesions set the limits of copies ({round(2 / ALPHA) - 1} are needed): up to "
+            f"{100 * limits.false_alarms:.0f} % of fresh real lesions would be taken for copies, not "
+            f"{100 * ALPHA:.0f} %."
+        )
     looked = [
         likeness(one, row, known)
         for one, row in tracked(list(zip(painted, seen["painted"], strict=True)), len(painted), said("comparing"))

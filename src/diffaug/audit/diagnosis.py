@@ -141,7 +141,7 @@ def _unsaid(made: SyntheticSet) -> list[str]:
 def _sources(made: SyntheticSet, dataset: Dataset) -> Outcome:
     """Check sources and digests as a study does."""
     lines = _lines(lambda: check_provenance(made, dataset))
-    return Outcome("sources are training cases", len(made.rows), tuple(lines), len(lines))
+    return _outcome("sources are training cases", len(made.rows), lines)
 
 
 def _lines(check: Callable[[], object]) -> list[str]:

@@ -12,6 +12,7 @@ The audit does not excuse that. Whoever must not show a patient's lesion has to 
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,11 @@ class Known:
     lesions: Sequence[Found]
     features: Features
     structures: Sequence[Structures]
+
+    @cached_property
+    def deviation(self) -> Values:
+        """Standard deviation of each feature as the lesions lie, (D,)."""
+        return np.asarray(self.features[0].std(0) + 1e-6)
 
     @classmethod
     def of(cls, lesions: Sequence[Found], progress: str = "") -> "Known":
@@ -103,12 +109,11 @@ def likeness(lesion: Found, features: Features, known: Known, other_groups: bool
         other_groups: Compare with those of other groups than its own alone.
     """
     allowed = np.array([not other_groups or one.group != lesion.group for one in known.lesions])
-    deviation = known.features[0].std(0) + 1e-6
-    distances = np.sqrt((((known.features - features) / deviation) ** 2).sum(2)).min(0)
+    distances = np.sqrt((((known.features - features) / known.deviation) ** 2).sum(2)).min(0)
     distances[~allowed] = np.inf
     match = nearest(shifted(lesion.image, lesion.mask), known.structures, allowed.tolist())
     place = match.place if match.place >= 0 else int(distances.argmin())
-    return Likeness(float(distances[place if match.place < 0 else distances.argmin()]), match.correlation, place)
+    return Likeness(float(distances.min()), match.correlation, place)
 
 
 def limits_of(held_out: Sequence[Likeness]) -> Limits:

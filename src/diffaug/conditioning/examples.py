@@ -152,7 +152,7 @@ class Examples:
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
         diameter = equivalent_diameter(float(area))
         good = mask.case in names and not self._flaws[mask.case, mask.component]
-        own = self._unlike(mask, place, diameter, flip) if good else math.inf
+        own = self.unlike(mask, place, diameter, flip) if good else math.inf
         if own <= FAR:
             return mask.case
         names = [name for name in names if name != mask.case or self._moves_well(name)] or names
@@ -178,23 +178,29 @@ class Examples:
         """Tell whether the lesion of a mask has no flaw."""
         return not self._flaws[mask.case, mask.component]
 
-    def unlike(self, mask: MaskEntry, place: Surroundings, area: float, flip: bool) -> float:
+    def unlike(self, mask: MaskEntry, place: Surroundings, diameter: float, flip: bool) -> float:
         """Return how badly the lesion of a mask suits a place; up to FAR it looks as if it lay there.
+
+        What lies around it counts, its light and its size.
 
         Args:
             mask: Of the lesion.
             place: What lies around it there.
-            area: Of the mask there, px.
+            diameter: Of the mask there, px.
             flip: Whether it is flipped.
         """
-        return self._unlike(mask, place, equivalent_diameter(area), flip)
+        around = self._surroundings[mask.case, mask.component]
+        distance = float(np.linalg.norm((around.colour - place.colour) / DELTA_LAB))
+        larger = math.log(diameter / equivalent_diameter(float(mask.area)))
+        size = max(-larger, ENLARGED * larger)
+        return distance + size + around.differ(place, flip) / DELTA_SIDE + CUT * (1 - around.lit)
 
     def unlike_frame(self, mask: MaskEntry, background: str) -> float:
         """Return how badly a lesion suits where the largest lesion of a background lies; 0 if that is not annotated."""
         if background not in self._cases or not self._bank.components(background):
             return 0.0
         diameter = equivalent_diameter(float(mask.area))
-        return self._unlike(mask, self._surroundings[background, 0], diameter, False)
+        return self.unlike(mask, self._surroundings[background, 0], diameter, False)
 
     def words_at(self, name: str, place: Surroundings) -> dict[str, str]:
         """Return the words of a case's lesion in another place: its surface is compared with the tissue there."""
@@ -220,16 +226,8 @@ class Examples:
         way = aligned(self._rays[name], rays, self.turns)
         if way.stretch > FITS:
             return math.inf
-        unlike = self._unlike(self._bank.components(name)[0], place, diameter, way.flip)
+        unlike = self.unlike(self._bank.components(name)[0], place, diameter, way.flip)
         return unlike + 0.1 * way.stretch / STRETCH
-
-    def _unlike(self, entry: MaskEntry, place: Surroundings, diameter: float, flip: bool) -> float:
-        """Return how badly a lesion, perhaps flipped, suits a place: by what lies around it, its light and its size."""
-        around = self._surroundings[entry.case, entry.component]
-        distance = float(np.linalg.norm((around.colour - place.colour) / DELTA_LAB))
-        larger = math.log(diameter / equivalent_diameter(float(entry.area)))
-        size = max(-larger, ENLARGED * larger)
-        return distance + size + around.differ(place, flip) / DELTA_SIDE + CUT * (1 - around.lit)
 
     def _least_stretch(self, key: tuple[str, int]) -> float:
         lesion = self._bank.entry(*key).draft.shape

@@ -14,6 +14,7 @@ from itertools import islice
 
 import numpy as np
 
+from diffaug.conditioning.attributes import equivalent_diameter
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.chances import Masks, Placements
 from diffaug.conditioning.examples import FAR, Examples
@@ -157,7 +158,8 @@ class Seeker:
         """Return how badly a lesion suits its place; infinite if it is lit from another side."""
         if not self.rules.grey and not placed.keeps_light(self.backgrounds.draft(placed.background).size):
             return math.inf
-        return self.examples.unlike(placed.entry, look.around, look.area, placed.transform.flip)
+        diameter = equivalent_diameter(float(look.area))
+        return self.examples.unlike(placed.entry, look.around, diameter, placed.transform.flip)
 
 
 def _size_of(aim: str) -> str:
