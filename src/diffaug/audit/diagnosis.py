@@ -7,13 +7,13 @@ import numpy as np
 
 from diffaug.artifacts import digest_of_file
 from diffaug.compute.progress import tracked
-from diffaug.data.duplicates import Fingerprint, duplicates_of_fingerprints, fingerprint
+from diffaug.data.case import Case
 from diffaug.data.folder import Dataset
 from diffaug.data.images import read_image
 from diffaug.data.manifest import Row, SyntheticSet, kept
 from diffaug.data.seen import SEEN_FILE
 from diffaug.errors import DataError, DiffaugError
-from diffaug.study.provenance import check_provenance, seen_by_bases
+from diffaug.study.provenance import check_provenance, repeated_frames, seen_by_bases
 
 SHOWN = 10  # findings that are named of one check
 
@@ -60,14 +60,11 @@ def diagnose(made: SyntheticSet, dataset: Dataset | None, progress: str = "") ->
     rows = [row for row in made.rows if row.image]
     damaged: dict[str, str] = {}
     labels: list[str] = []
-    prints: dict[str, Fingerprint] = {}
     for row in tracked(rows, len(rows), progress):
         for line in _damage(made, row):
             damaged.setdefault(row.id, line)
         if row.id not in damaged:
             labels += _label_findings(made, row)
-            if dataset and row.decision == "kept":
-                prints[f"set {row.id}"] = fingerprint(made.case(row).read_image())
     torn = [f"{row.id}: {line}" for row in made.rows for line in _previews(made, row)]
     checks = [
         _outcome("files are those that were written", len(made.rows), [*damaged.values(), *torn]),
@@ -79,7 +76,8 @@ def diagnose(made: SyntheticSet, dataset: Dataset | None, progress: str = "") ->
         skipped = "no data set is given; add it with --with DATA"
         names = ("sources are training cases", "no picture repeats a test image", "no base has seen a test annotation")
         return Diagnosis((*checks, *(Outcome(name, 0, skipped=skipped) for name in names)), frozenset(damaged))
-    against = [_sources(made, dataset), *_leaks(made, dataset, prints)]
+    pictures = [made.case(row) for row in kept(rows) if row.id not in damaged]
+    against = [_sources(made, dataset), *_leaks(made, dataset, pictures)]
     return Diagnosis((*checks, *against), frozenset(damaged))
 
 
@@ -152,16 +150,14 @@ def _lines(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def _leaks(made: SyntheticSet, dataset: Dataset, prints: dict[str, Fingerprint]) -> Iterator[Outcome]:
+def _leaks(made: SyntheticSet, dataset: Dataset, pictures: Sequence[Case]) -> Iterator[Outcome]:
     """Compare pictures, and what bases have seen, with the images of val and test."""
     held_out = [*dataset.split("val"), *dataset.split("test")]
     names = ("no picture repeats a test image", "no base has seen a test annotation")
     if not held_out:
         yield from (Outcome(name, 0, skipped="the data set has no val and no test") for name in names)
         return
-    tested = {f"test {case.id}": fingerprint(case.read_image()) for case in held_out}
-    sides = {name: 1 if name.startswith("set ") else 2 for name in (*prints, *tested)}
-    pairs = duplicates_of_fingerprints({**prints, **tested}, sides)
-    yield _outcome(names[0], len(prints), [f"{one.removeprefix('set ')} shows {other}" for one, other in pairs])
+    pairs = sorted((picture, tested) for tested, picture in repeated_frames(pictures, held_out))
+    yield _outcome(names[0], len(pictures), [f"{picture} shows test {tested}" for picture, tested in pairs])
     seen = seen_by_bases([made], held_out)
     yield _outcome(names[1], len(held_out), [f"the annotation of {name} was seen" for name in seen["annotated"]])

@@ -250,8 +250,7 @@ def selection_text(found: "Selection", out: Path) -> str:
     """Return how many painted cases were chosen."""
     sizes = ", ".join(f"{count} {size}" for size, count in found.by_size.items())
     beside = f", and {counted(found.negatives, 'negative')} beside them" if found.negatives else ""
-    copies = f" {counted(found.copies, 'copy')} left out." if found.copies == 1 else ""
-    copies = f" {found.copies} copies left out." if found.copies > 1 else copies
+    copies = f" {found.copies} {'copy' if found.copies == 1 else 'copies'} left out." if found.copies else ""
     return f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}.{copies}"
 
 
