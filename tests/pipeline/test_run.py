@@ -205,7 +205,7 @@ def results_of(out: Path) -> dict[str, Any]:
         if path.suffix not in (".json", ".jsonl", ".csv") or path.name in ("places.json", "seconds.json"):
             continue
         value: Any = path.read_text(encoding="utf-8").splitlines()
-        if path.name == "files.json":
+        if path.name in ("files.json", "digests.json"):
             value = sorted(read_json(path))  # digests, also of logs that hold times
         elif path.suffix == ".csv":
             value = list(csv.DictReader(value))
