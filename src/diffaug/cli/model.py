@@ -150,9 +150,9 @@ class Segment:
     """
 
     model: ModelPath
-    # Folder of images to segment.
+    # Folder of images to segment, with its subfolders, or one image.
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
-    out: OutPath  # Folder to make. It holds masks, overlays and a summary.
+    out: OutPath  # Folder to make. It holds masks and overlays, in the subfolders of the images, and a summary.
     device: Device = "cpu"
     json: Json = False
 

@@ -12,6 +12,7 @@ from diffaug.data.case import LabelClass
 from diffaug.data.examine import Finding
 from diffaug.data.images import SUFFIXES
 from diffaug.data.sources.names import natural, normal
+from diffaug.data.sources.recognise import files_of
 from diffaug.errors import DataError
 
 Values = NDArray[np.integer[Any]]  # (H, W), the values of a mask, 0 = background
@@ -151,7 +152,7 @@ def files_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, deep: bool =
         DataError: Two files have one stem.
     """
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*") if deep else folder.iterdir()) if folder.is_dir() else ():
+    for path in (files_of(folder) if deep else sorted(folder.iterdir())) if folder.is_dir() else ():
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
             continue
         stem = normal(path.stem)
