@@ -14,6 +14,7 @@ from diffaug.data.images import SUFFIXES
 from diffaug.data.sources.names import natural, normal
 from diffaug.data.sources.recognise import files_of
 from diffaug.errors import DataError
+from diffaug.layouts import MissingMasks
 
 Values = NDArray[np.integer[Any]]  # (H, W), the values of a mask, 0 = background
 
@@ -111,9 +112,11 @@ class ReadOptions:
 
     Attributes:
         channels: Which channels of an image become grey (one) or red, green and blue; () for those that there are.
+        missing_masks: What an image without a mask is, in the layouts `PAIRED`.
     """
 
     channels: tuple[int, ...] = ()
+    missing_masks: MissingMasks = "refuse"
 
 
 def pair_files(
