@@ -120,11 +120,14 @@ class DataInspect:
 
         data = read_dataset(self.data)
         print(inspect_dataset(data, self.out, progress="inspecting").text())
-        if any(case.mask for case in data.split("train")):
+        lesions = any(not case.negative for case in data.annotated("train"))
+        if lesions:
             print(f"\n{table_of(compare(data, self.painted))}")
-        learned = learn_frames(data.split("train"), progress="learning rules")
-        print(f"\n{learned.line()}\n{learned.domain_line()}")
-        if data.annotated("train") and self.painted is None:
+            learned = learn_frames(data.split("train"), progress="learning rules")
+            print(f"\n{learned.line()}\n{learned.domain_line()}")
+        else:
+            print("\nno training image has an annotated lesion: there is nothing to learn from")
+        if lesions and self.painted is None:
             print(next_command("fit", self.data, f"models/{self.data.resolve().name}"))
 
 
