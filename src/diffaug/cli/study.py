@@ -81,7 +81,7 @@ class Study:
 
             (report,) = run_pipeline(self._config(), self.data)
             pooled = read_json(report.parent / "summary.json")
-            text = folds_text(pooled, self.folds, report, self.data)
+            text = folds_text(pooled, self.folds, report, self.data, self.study.iterations)
             return print_result({**pooled, "report": str(report.absolute())}, lambda: text, self.json)
         from diffaug.study.study import run_study
 
