@@ -212,7 +212,7 @@ def test_torn_weights_of_a_finished_run_are_one_line_that_names_the_file(tmp_pat
         run_study(dataset, study, [synthetic], CONFIG)
 
 
-@pytest.mark.slow  # tests/compute/test_pool.py holds by default that the number of workers changes no result
+@pytest.mark.slow  # two processes import torch; tests/compute/test_pool.py tests order and threads of a pool by default
 def test_two_workers_write_what_one_writes(tmp_path, inputs, finished):
     dataset, synthetic = inputs
     two = tmp_path / "two"
