@@ -12,6 +12,8 @@ Source = Literal[
     "kvasir-seg", "cvc-clinicdb", "refuge2", "refuge2-crops", "drishti-gs", "endotect",
 ]  # fmt: skip
 EmptyMasks = Literal["refuse", "negative", "leave-out"]  # what an empty mask means
+MissingMasks = Literal["refuse", "unannotated"]  # what an image without a mask is
+PAIRED: tuple[Source, ...] = ("folder", "busi", "dicom", "nifti")  # layouts in which names pair images with masks
 Unannotated = Literal["all", "lesion-free"]  # which images of a subset have no annotation
 SOURCES: Mapping[str, str] = {
     "folder": "images and masks, paired by the names of folders and files",

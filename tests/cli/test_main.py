@@ -85,11 +85,16 @@ def test_an_option_is_explained_by_its_own_words(capsys: pytest.CaptureFixture[s
     assert "--seed INT Random seed. The same seed gives the same result." in " ".join(words.split())
 
 
-def test_help_imports_no_torch() -> None:
+def test_help_imports_no_torch_and_neither_does_a_wrong_path() -> None:
+    wrong = (["fit", "nowhere", "m"], ["generate", "nowhere", "d", "s"], ["remove", "nowhere", "d", "r"])
     code = (
         "import sys\nfrom diffaug.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'monai', 'diffusers', 'transformers', 'matplotlib', 'skimage', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        f"for words in {wrong!r}:\n    try:\n        main(words)\n    except SystemExit as end:\n"
+        "        assert end.code == 1\n"
+        "heavy = {'torch', 'monai', 'diffusers', 'transformers', 'matplotlib', 'skimage'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)

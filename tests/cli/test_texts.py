@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from diffaug.artifacts import write_json
+from diffaug.cli.run import print_reports
 from diffaug.cli.texts import (
     fit_text,
     folds_text,
@@ -41,8 +43,8 @@ def record(arm: str, case: int, dice: float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def summary_of(*arms: str) -> dict[str, object]:
-    records = [record(arm, case, 0.5 + 0.1 * place) for place, arm in enumerate(arms) for case in range(4)]
+def summary_of(*arms: str, cases: int = 4) -> dict[str, object]:
+    records = [record(arm, case, 0.5 + 0.1 * place) for place, arm in enumerate(arms) for case in range(cases)]
     return summarise(records, 50)
 
 
@@ -52,7 +54,7 @@ def test_columns_are_aligned_and_lines_end_without_blanks() -> None:
 
 
 def test_a_study_is_a_line_for_each_arm_with_its_difference_to_real() -> None:
-    text = study_text(summary_of("real", "copy-paste"), Path("studies/my study"), [Path("synthetic/a b")])
+    text = study_text(summary_of("real", "copy-paste"), Path("studies/my study"), [Path("synthetic/a b")], 4000)
     real, pasted = (next(line for line in text.splitlines() if line.startswith(arm)) for arm in ("real", "copy-paste"))
     assert "0.500" in real and re.search(r"0\.600 +\+10\.0 \[\+10\.0, \+10\.0\]", pasted)
     assert "4 test cases, 1 seed" in text
@@ -62,7 +64,9 @@ def test_a_study_is_a_line_for_each_arm_with_its_difference_to_real() -> None:
 
 
 def test_a_stratum_without_cases_has_no_number() -> None:
-    line = next(one for one in study_text(summary_of("real"), Path("s"), []).splitlines() if one.startswith("real"))
+    line = next(
+        one for one in study_text(summary_of("real"), Path("s"), [], 4000).splitlines() if one.startswith("real")
+    )
     assert line.split()[-4:] == ["-", "-", "0.0", "%"]
 
 
@@ -92,11 +96,35 @@ def test_a_fit_without_a_critic_says_why() -> None:
 
 
 def test_a_study_by_folds_ends_with_its_table_its_report_and_the_next_command() -> None:
-    text = folds_text(summary_of("real", "selected"), 5, Path("s/nall/report.html"), Path("data/mine"))
+    text = folds_text(summary_of("real", "selected"), 5, Path("s/nall/report.html"), Path("data/mine"), 4000)
     *arms, told, report, after = text.splitlines()
     assert arms[1].startswith("real") and arms[2].startswith("selected")
     assert "the other 4 of 5 folds" in told and report == "Report: s/nall/report.html"
     assert after == "Next: diffaug fit data/mine models/mine"
+
+
+def test_every_table_of_arms_says_when_nothing_can_be_concluded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tables of `study`, of folds, of runs and of the demo follow the rule of the report."""
+    few, enough = summary_of("real", "selected"), summary_of("real", "selected", cases=9)
+    write_json(tmp_path / "summary.json", enough)
+
+    def tables(summary: dict[str, object], iterations: int) -> list[str]:
+        write_json(tmp_path / "summary.json", summary)
+        print_reports([tmp_path / "report.html"], iterations)
+        return [
+            study_text(summary, Path("s"), [], iterations),
+            folds_text(summary, 5, Path("s/nall/report.html"), Path("data/mine"), iterations),
+            capsys.readouterr().out,
+        ]
+
+    for text in tables(enough, 99):
+        assert "No conclusion: the networks were trained for 99 iterations." in text
+    for text in tables(few, 4000):
+        assert "No conclusion: 4 cases are too few to compare on." in text
+    for text in tables(enough, 100):
+        assert "No conclusion" not in text
 
 
 def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:

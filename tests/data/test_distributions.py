@@ -29,4 +29,6 @@ def test_the_table_says_what_lies_outside(cells):
 
     found = compare(cells)
     text = table_of([replace(found[0], painted=2.0), *found[1:]])
-    assert text.splitlines()[1].endswith("outside") and text.count("outside") == 1
+    assert text.splitlines()[2].split() == ["painted", "2", "outside"]
+    assert text.splitlines()[-1].startswith("outside: ") and text.count("outside") == 2
+    assert "outside" not in table_of(found) and len(table_of(found).splitlines()) == 1 + len(QUANTITIES)

@@ -168,6 +168,43 @@ def test_empty_masks_are_asked_about_and_every_remedy_works(tmp_path: Path) -> N
     assert "1 image was left out: its mask is empty" in notices
 
 
+def test_missing_masks_are_asked_about_and_the_remedy_works_in_folders_of_patients(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for patient in range(4):
+        for index in range(3):
+            put(source / f"P{patient}/images/c{index}.png", picture(10 * patient + index))
+            if index or patient == 3:
+                put(source / f"P{patient}/masks/c{index}.png", area(index))
+    said = one_line(source, tmp_path / "data", split="50:0:50")
+    assert "case c0" in said
+    assert "add --missing-masks unannotated" in said
+    data, notices = imported("folder", source, tmp_path / "data", split="100:0:0", missing_masks="unannotated")
+    assert [case.id for case in data.split("unannotated")] == [f"P{patient}-c0" for patient in range(3)]
+    assert {case.group for case in data.split("unannotated")} == {"P0", "P1", "P2"}
+    assert len(data.split("train")) == 9
+    assert "3 images have no mask and became unannotated" in notices
+    data, notices = imported("folder", source, tmp_path / "split", split="50:0:50", missing_masks="unannotated")
+    held_out = {case.group for case in data.split("test")}
+    assert {case.group for case in data.split("unannotated")} == {"P0", "P1", "P2"} - held_out
+    assert any("from groups of val or test and were left out" in line or "was left out" in line for line in notices)
+
+
+def test_missing_masks_of_test_images_and_of_other_layouts_are_refused(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", "train/images/c{}.png", "train/masks/c{}.png")
+    pairs(source, "test/images/c{}.png", "test/masks/c{}.png")
+    (source / "test/masks/c1.png").unlink()
+    said = one_line(source, tmp_path / "data", missing_masks="unannotated")
+    assert "every image of test needs one" in said
+    assert "--missing-masks" not in said
+    (source / "train/masks/c2.png").unlink()
+    (source / "unannotated/images").mkdir(parents=True)
+    (source / "test/images/c1.png").rename(source / "unannotated/images/c1.png")
+    data, _ = imported("folder", source, tmp_path / "data", missing_masks="unannotated")
+    assert {case.id for case in data.split("unannotated")} <= {"train-c2", "unannotated-c1"}
+    said = one_line(source, tmp_path / "other", "coco", missing_masks="unannotated")
+    assert "the layout is coco" in said
+
+
 def test_two_masks_for_one_image_are_ambiguous_and_every_remedy_works(tmp_path: Path) -> None:
     source = pairs(tmp_path / "source", "c{}.png", "c{}_mask.png")
     other = area(0) * 0

@@ -46,6 +46,16 @@ def test_a_linked_picture_is_read_and_not_told(make_source: Make, tmp_path: Path
     assert notices == []
 
 
+def test_a_linked_folder_is_read_once_and_its_links_back_are_not_followed(make_source: Make, tmp_path: Path) -> None:
+    whole, source = make_source(), tmp_path / "linked"
+    shutil.copytree(whole, source / "P1")
+    (source / "P2").symlink_to(whole)
+    (whole / "back").symlink_to(source)
+    data, notices = imported("folder", source, tmp_path / "data", split="100:0:0")
+    assert {case.id.split("-")[0] for case in data} == {"P1", "P2"}
+    assert notices[0].startswith("2 folders became groups")
+
+
 def groups(count: int, text: Callable[[int], str]) -> str:
     return "id,group\n" + "".join(f"c{index},{text(index)}\n" for index in range(count))
 

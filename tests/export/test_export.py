@@ -92,7 +92,7 @@ def test_the_flat_form_is_a_data_set_with_the_same_cases_that_a_table_imports(wh
 def test_only_kept_cases_are_exported_each_once_with_where_it_is_from(layout, painted, odd, tmp_path):
     found = export_set(painted, tmp_path / "out", layout, odd)
     rows = {row["id"]: row for row in read_csv(tmp_path / "out" / "provenance.csv", ())}
-    assert [name for name, row in rows.items() if row["kind"] == "synthetic"] == KEPT
+    assert [name for name, row in rows.items() if row["origin"] == "synthetic"] == KEPT
     assert {row["split"] for name, row in rows.items() if name in KEPT} == {"train"}
     assert rows["synth-00000"]["background"] == "train-0" and rows["synth-00000"]["mask_source"] == "train-1"
     assert rows["synth-00000"]["prompt"] == "a lesion, the 0th" and rows["synth-00000"]["decision"] == "kept"
@@ -101,7 +101,7 @@ def test_only_kept_cases_are_exported_each_once_with_where_it_is_from(layout, pa
     assert [rows[name]["negative"] for name in KEPT] == list("00011")
     assert [rows[name]["lesion_free"] for name in (*KEPT, "train-5")] == list("000011")
     assert rows["synth-00002"]["group"] == "patient 1", "an unannotated background brings its group along"
-    assert rows["train-0"]["kind"] == "real" and rows["train-0"]["background"] == ""
+    assert rows["train-0"]["origin"] == "real" and rows["train-0"]["background"] == ""
     files = {path.stem.removesuffix("_0000") for path in (tmp_path / "out").rglob("*.png")}
     assert set(KEPT) <= files and not files & {f"synth-0000{index}" for index in (5, 6, 7, 8)}
     assert found.counts["train"].startswith("6 real and 5 synthetic (2 of them negatives)")
@@ -186,7 +186,7 @@ def test_folds_never_validate_on_painted_cases_nor_train_on_ones_that_show_their
         group_of = {case.id: case.group for case in read_dataset(odd)}
         assert len(folds) == 4 == len(found.folds)
         for fold, counts in zip(folds, found.folds, strict=True):
-            assert all(rows[name]["kind"] == "real" for name in fold["val"])
+            assert all(rows[name]["origin"] == "real" for name in fold["val"])
             unseen = {group_of[name] for name in fold["val"]}
             for name in fold["train"]:
                 kinds = ("background", "mask_source", "example")

@@ -41,7 +41,17 @@ def test_the_page_names_every_column_of_the_table_of_origins(shelf, painted, mon
     monkeypatch.chdir(shelf)
     main(["export", "synthetic/mine", "out", "--format", "folder"])
     columns = set(read_csv(shelf / "out" / "provenance.csv", ())[0])
-    assert {"background", "mask_source", "example", "prompt", "decision", "negative", "lesion_free"} <= columns
+    assert {
+        "origin",
+        "background",
+        "mask_source",
+        "example",
+        "prompt",
+        "decision",
+        "negative",
+        "lesion_free",
+    } <= columns
+    assert "kind" not in columns, "in cases.csv it says lesion or negative"
 
 
 @pytest.mark.parametrize(

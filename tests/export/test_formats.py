@@ -157,7 +157,7 @@ def test_monai_loads_each_list_with_paths_that_are_there(painted, odd, tmp_path)
         training = load_decathlon_datalist(path, True, "training")
         validation = load_decathlon_datalist(path, True, "validation")
         assert [case["id"] for case in training] == fold["train"] and [case["id"] for case in validation] == fold["val"]
-        assert all(case["kind"] == "real" for case in validation)
+        assert all(case["origin"] == "real" for case in validation)
         for case in (*training, *validation):
             assert drawn(case["image"]).shape == (*drawn(case["label"]).shape, 3)
 

@@ -96,6 +96,18 @@ def test_of_several_classes_the_mask_holds_the_values_of_the_labels(eyes, tmp_pa
         assert set(np.unique(np.asarray(Image.open(path)))) <= {0, 1, 2}
 
 
+def test_masks_overlays_and_probabilities_keep_the_subfolders_of_the_images(study, pictures, tmp_path):
+    photos = make_folder(tmp_path / "photos")
+    for patient in ("P01", "P02"):
+        shutil.copytree(pictures, photos / patient / "day")
+    assert predict_images(study, photos, tmp_path / "out", arm="real").segmented == 6
+    for kind in ("masks", "overlays", "probabilities"):
+        made = {
+            path.relative_to(tmp_path / "out" / kind).as_posix() for path in (tmp_path / "out" / kind).rglob("*.png")
+        }
+        assert made == {path.relative_to(photos).as_posix() for path in photos.rglob("*.png")}
+
+
 def test_a_single_image_is_enough(study, pictures, tmp_path):
     assert predict_images(study, pictures / "wide.png", tmp_path / "out", arm="real").segmented == 1
 
@@ -112,7 +124,8 @@ def test_what_cannot_work_is_refused_before_anything_is_written(study, pictures,
     for path in (bare / "runs").glob("real-*.safetensors"):
         path.unlink()
     empty, holder = make_folder(tmp_path / "empty"), tmp_path / "holder"
-    shutil.copytree(pictures, holder / "images")
+    for name in ("images", "masks"):
+        shutil.copytree(pictures, holder / name)
     run, leaks = tmp_path / "run", make_folder(tmp_path / "leaks")
     shutil.copytree(study, run / "n6-draw0" / "study")
     write_json(make_folder(run / "n6") / "study.json", {"draws": [0]})
@@ -127,6 +140,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(study, pictures,
         (bare, pictures, {"arm": "real"}, StudyError, "--arms real, which trains what is missing"),
         (study, empty, {"arm": "real"}, DataError, "holds none"),
         (study, holder, {"arm": "real"}, DataError, "name .*images"),
+        (study, tmp_path, {"arm": "real"}, ConfigError, "must not lie among the images"),
         (empty, pictures, {"arm": "real"}, DataError, "study.json says what a folder holds"),
         (study, pictures, {"arm": "real", "device": "cuda:9"}, ConfigError, "cuda"),
     ]

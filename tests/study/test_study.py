@@ -3,8 +3,8 @@
 import json
 import math
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,10 @@ CONFIG = StudyConfig(
     arms=("real", "copy-paste", "validated", "selected"), seeds=2, size=64, network="unet", widths=(8, 8, 16, 16, 16),
     iterations=6, batch_size=4, learning_rate=5e-3, ema=0.5, synthetic_per_real=0.5, bootstrap=50, workers=1,
 )  # fmt: skip
+
+LABELLING = CONFIG.model_copy(
+    update={"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.0, "iterations": 25}
+)
 
 
 def files_of(folder):
@@ -208,6 +212,7 @@ def test_torn_weights_of_a_finished_run_are_one_line_that_names_the_file(tmp_pat
         run_study(dataset, study, [synthetic], CONFIG)
 
 
+@pytest.mark.slow  # two processes import torch; tests/compute/test_pool.py tests order and threads of a pool by default
 def test_two_workers_write_what_one_writes(tmp_path, inputs, finished):
     dataset, synthetic = inputs
     two = tmp_path / "two"
@@ -307,11 +312,32 @@ def test_a_painted_mask_of_another_size_is_refused(tmp_path, inputs):
         run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update={"arms": ("real", "validated")}))
 
 
-def test_labels_and_studies_belong_to_the_images_that_are_there(tmp_path):
-    dataset = partly_annotated(tmp_path / "data")
-    update = {"arms": ("real", "pseudo-label"), "seeds": 1, "pseudo_confidence": 0.0, "iterations": 60}
-    config = CONFIG.model_copy(update=update)
-    run_study(dataset, tmp_path / "out", [], config)
+@pytest.fixture(scope="module")
+def labelling(tmp_path_factory):
+    """A partly annotated data set, and a study of `real` and `pseudo-label` that has learned to label it."""
+    folder = tmp_path_factory.mktemp("labelling")
+    run_study(partly_annotated(folder / "data"), folder / "out", [], LABELLING)
+    return folder
+
+
+def copied(labelling, to):
+    """Return a data set and its study that a test may change; nothing is trained again."""
+    dataset, out = (shutil.copytree(labelling / name, to / name) for name in ("data", "out"))
+    run_study(dataset, out, [], LABELLING)  # which notes where the data set lies
+    return dataset, out
+
+
+def told_by(benchmark, words, monkeypatch, capsys):
+    """Return what a benchmark prints. It runs in this process, which has imported what it needs."""
+    capsys.readouterr()
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", [benchmark, *map(str, words)])
+    runpy.run_path(str(BENCHMARKS / benchmark), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_labels_and_studies_belong_to_the_images_that_are_there(labelling, tmp_path):
+    config, (dataset, _) = LABELLING, copied(labelling, tmp_path)
     gone = read_jsonl(tmp_path / "out" / "pseudo" / "masks.jsonl")[0]["id"]
     table = dataset / "cases.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
@@ -553,13 +579,12 @@ def test_without_unannotated_images_there_is_nothing_to_label(tmp_path):
         pseudo_label_set(tmp_path / "out", tmp_path / "labelled")
 
 
-def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(tmp_path):
-    dataset = partly_annotated(tmp_path / "data")
+def test_painted_arms_with_labels_also_train_on_the_images_of_pseudo_label(labelling, tmp_path):
+    dataset, _ = copied(labelling, tmp_path)
     synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)
     taught = ("selected+pseudo-label", "validated@0.4+pseudo-label")
     arms = (*taught, "selected", "pseudo-label", "real")
-    changed = {"arms": arms, "seeds": 1, "iterations": 60, "pseudo_confidence": 0.0}
-    summary = run_study(dataset, tmp_path / "out", [synthetic], CONFIG.model_copy(update=changed))
+    summary = run_study(dataset, tmp_path / "out", [synthetic], LABELLING.model_copy(update={"arms": arms}))
     count = summary["arms"]["pseudo-label"]["cases"]["pool"]
     assert count > 0 and not any("labelled" in summary["arms"][arm]["cases"] for arm in arms[2:])
     for arm, painted, negatives in zip(taught, (3, 2), (2, 1), strict=True):
@@ -621,25 +646,23 @@ def test_a_baseline_that_is_sure_of_no_image_is_refused(tmp_path):
         run_study(dataset, tmp_path / "out", [synthetic], config)
 
 
-def test_the_label_benchmark_tells_how_well_a_trained_arm_labels_what_was_withheld(tmp_path):
-    full, dataset = make_dataset(tmp_path / "full", train=9), partly_annotated(tmp_path / "data")
-    run_study(
-        dataset, tmp_path / "out", [], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1, "iterations": 60})
-    )
-    command = [sys.executable, str(BENCHMARKS / "labels.py"), str(full), str(tmp_path / "out")]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+def test_the_label_benchmark_tells_how_well_a_trained_arm_labels_what_was_withheld(
+    labelling, tmp_path, monkeypatch, capsys
+):
+    full = make_dataset(tmp_path / "full", train=9)
+    told = told_by("labels.py", [full, labelling / "out"], monkeypatch, capsys).splitlines()
     assert told[0] == "real: 1 networks, 3 images" and told[-1].startswith("  sure of ")
     lost = [float(re.search(r"not found ([0-9.]+) %", line)[1]) for line in told[1:-1]]
     assert len(lost) == 7 and lost == sorted(lost)  # the higher the threshold, the fewer pixels
 
 
-def test_the_screening_benchmark_compares_sets_from_the_weights_of_real(tmp_path):
+def test_the_screening_benchmark_compares_sets_from_the_weights_of_real(tmp_path, monkeypatch, capsys):
     full, dataset = make_dataset(tmp_path / "full", train=9), partly_annotated(tmp_path / "data")
     synthetic = make_synthetic(tmp_path / "synthetic", negatives=4, data=dataset)
     run_study(dataset, tmp_path / "out", [], CONFIG.model_copy(update={"arms": ("real",), "seeds": 1}))
     before = digest_of_file(tmp_path / "out" / "runs" / "real-0.safetensors")
-    command = [sys.executable, str(BENCHMARKS / "screen.py"), str(full), str(tmp_path / "out"), "--iterations", "30"]
-    told = subprocess.run([*command, "--synthetic", synthetic], check=True, capture_output=True, text=True).stdout
+    words = [full, tmp_path / "out", "--iterations", 15, "--synthetic", synthetic]
+    told = told_by("screen.py", words, monkeypatch, capsys)
     assert [line.split(":")[0] for line in told.splitlines()] == [
         "real", "copy-paste", f"{synthetic}", f"{synthetic} and negatives"
     ]  # fmt: skip

@@ -519,7 +519,11 @@ def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_
     summary = generate(strict, phantoms, out, CONFIG.model_copy(update={"domain": "colonoscopy", "gate": "off"}))
     rows = read_rows(out / "manifest.jsonl")
     assert "findings in prompts: " in caplog.text and "through the attributes that they imply" in caplog.text
-    assert "rules in force: " in caplog.text and summary.rules in caplog.text and summary.painted_on > 0
+    assert (
+        "rules in force, which keep paint off: " in caplog.text
+        and summary.rules in caplog.text
+        and summary.painted_on > 0
+    )
     asked = Counter(name for row in rows if not row.request.negative for name in row.request.findings)
     counts = {name: one.by_name + one.by_attributes + one.without_effect for name, one in summary.findings.items()}
     assert counts == dict(asked)

@@ -95,15 +95,53 @@ def test_the_same_command_segments_again_and_other_images_need_another_folder(fi
 
 def test_a_folder_without_images_is_one_line_of_error(fitted, tmp_path):
     with pytest.raises(DataError, match="holds none") as error:
-        segment_images(fitted, tmp_path, tmp_path / "out")
-    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+        segment_images(fitted, make_folder(tmp_path / "empty"), tmp_path / "out")
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_folders_of_images_names_one_of_them(tmp_path, pictures):
-    for name in ("P01", "P02"):
-        shutil.copytree(pictures, tmp_path / "all" / name)
-    with pytest.raises(DataError, match=r"holds no image itself, but 2 folders that do; give one of them, .*P01"):
-        images_of(tmp_path / "all")
+def test_images_in_subfolders_keep_them_and_nothing_is_left_out(fitted, pictures, tmp_path):
+    photos = make_folder(tmp_path / "photos")
+    shutil.copyfile(pictures / "wide.png", photos / "wide.png")
+    shutil.copytree(pictures, photos / "P01")
+    shutil.copytree(pictures, photos / "P02" / "day 1")
+    (photos / "P02" / "day 1" / "high.png").write_bytes(b"no image")
+    (photos / "P03").symlink_to(pictures)  # many people arrange their images by links
+    (photos / "P03" / "again").symlink_to(photos)  # leads back
+    with pytest.raises(DataError, match=r"P02/day 1/high\.png did not, the other 9"):
+        segment_images(fitted, photos, tmp_path / "out")
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert summary["failed"] == ["P02/day 1/high.png"]
+    wanted = {"wide.png", "P02/day 1/square.png", "P02/day 1/wide.png"}
+    wanted |= {f"{folder}/{path.name}" for folder in ("P01", "P03") for path in pictures.glob("*.png")}
+    assert set(summary["found"]) == wanted
+    for kind in ("masks", "overlays"):
+        made = {
+            path.relative_to(tmp_path / "out" / kind).as_posix() for path in (tmp_path / "out" / kind).rglob("*.png")
+        }
+        assert made == wanted
+    shutil.rmtree(photos / "P02")
+    assert segment_images(fitted, photos, tmp_path / "out").segmented == 7
+    assert not (tmp_path / "out" / "masks" / "P02").exists()
+
+
+def test_folders_of_masks_and_results_among_the_images_are_refused(pictures, tmp_path):
+    whole = make_folder(tmp_path / "whole")
+    for name in ("images", "masks"):
+        shutil.copytree(pictures, whole / name)
+    with pytest.raises(DataError, match=r"not masks: .* has the folder masks; name .*whole/images$"):
+        images_of(whole, tmp_path / "out")
+    assert len(images_of(whole / "images", tmp_path / "out").paths) == 3
+    with pytest.raises(ConfigError, match="name another folder"):
+        images_of(pictures, pictures / "results")
+    with pytest.raises(DataError, match="is no folder and no file; check the path"):
+        images_of(tmp_path / "nowhere", tmp_path / "out")
+    (whole / "images" / "wide.PNG").mkdir()
+    shutil.copyfile(pictures / "wide.png", whole / "images" / "wide.PNG" / "a.png")
+    assert len(images_of(whole / "images", tmp_path / "out").paths) == 4
+    shutil.move(whole / "images" / "wide.PNG", whole / "images" / "high.png.png")
+    shutil.move(whole / "images" / "high.png", whole / "images" / "high.png.jpg")
+    with pytest.raises(DataError, match=r"each image needs a name of its own.*high\.png\.jpg"):
+        images_of(whole / "images", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from diffaug.cli.base import DataPath, OutPath, Seed
 from diffaug.cli.texts import next_command
-from diffaug.layouts import SOURCES, EmptyMasks, Source, Unannotated
+from diffaug.layouts import SOURCES, EmptyMasks, MissingMasks, Source, Unannotated
 
 LAYOUT_HELP = "; ".join(f"{name}: {text}" for name, text in SOURCES.items())
 
@@ -36,6 +36,9 @@ class DataImport:
     # What an empty mask means: negative makes the image a lesion-free case, leave-out leaves it out, and refuse, the
     # default, stops the import.
     empty_masks: EmptyMasks = "refuse"
+    # What an image without a mask is, in the layouts folder, busi, dicom and nifti: unannotated imports it as
+    # unannotated, with the group of its folder; refuse, the default, stops the import, since the mask may be lost.
+    missing_masks: MissingMasks = "refuse"
     # Centre and width of the values that become black to white, such as 40,400, for images of more than 8 bits. By
     # default each image or volume is scaled from its 0.5th to its 99.5th percentile.
     window: str = ""
@@ -58,6 +61,7 @@ class DataImport:
             split=self.split,
             classes=self.classes,
             empty_masks=self.empty_masks,
+            missing_masks=self.missing_masks,
             window=window_of(self.window) if self.window else None,
             channels=channels_of(self.channels) if self.channels else (),
         )
@@ -116,11 +120,14 @@ class DataInspect:
 
         data = read_dataset(self.data)
         print(inspect_dataset(data, self.out, progress="inspecting").text())
-        if any(case.mask for case in data.split("train")):
+        lesions = any(not case.negative for case in data.annotated("train"))
+        if lesions:
             print(f"\n{table_of(compare(data, self.painted))}")
-        learned = learn_frames(data.split("train"), progress="learning rules")
-        print(f"\n{learned.line()}\n{learned.domain_line()}")
-        if data.annotated("train") and self.painted is None:
+            learned = learn_frames(data.split("train"), progress="learning rules")
+            print(f"\n{learned.line()}\n{learned.domain_line()}")
+        else:
+            print("\nno training image has an annotated lesion: there is nothing to learn from")
+        if lesions and self.painted is None:
             print(next_command("fit", self.data, f"models/{self.data.resolve().name}"))
 
 

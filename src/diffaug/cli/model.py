@@ -53,7 +53,10 @@ class Fit:
         """Fit, and print what was measured."""
         if self.dry_run:
             return print_plan(self.fit, self.json, self.data, self.model, self.device)
+        from diffaug.data.folder import read_dataset
         from diffaug.models.checkpoints import SEAL
+
+        read_dataset(self.data)  # or it is refused, before torch and diffusers are imported, which takes seconds
         from diffaug.training.fit import fit
         from diffaug.training.starting import SHIPPED
 
@@ -97,6 +100,11 @@ class Generate:
         if self.dry_run:
             self._check()
             return print_plan(self.generate, self.json, self.data, self.out, self.device)
+        from diffaug.data.folder import read_dataset
+        from diffaug.models.checkpoints import check_model
+
+        check_model(self.model)  # or it is refused, before torch and diffusers are imported, which takes seconds
+        read_dataset(self.data)
         from diffaug.synthesis.generate import generate
         from diffaug.synthesis.sheet import SHEET
 
@@ -136,6 +144,9 @@ class Remove:
 
     def run(self) -> None:
         """Remove, and print what the validator finds before and after."""
+        from diffaug.models.checkpoints import check_model
+
+        check_model(self.model)
         from diffaug.synthesis.remove import remove
 
         summary = remove(self.model, self.data, self.out, seed=self.seed, device=self.device)
@@ -150,14 +161,17 @@ class Segment:
     """
 
     model: ModelPath
-    # Folder of images to segment.
+    # Folder of images to segment, with its subfolders, or one image.
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
-    out: OutPath  # Folder to make. It holds masks, overlays and a summary.
+    out: OutPath  # Folder to make. It holds masks and overlays, in the subfolders of the images, and a summary.
     device: Device = "cpu"
     json: Json = False
 
     def run(self) -> None:
         """Segment, and print the share of each frame that was found."""
+        from diffaug.models.checkpoints import check_model
+
+        check_model(self.model)
         from diffaug.synthesis.segment import segment_images
 
         summary = segment_images(self.model, self.images, self.out, device=self.device)

@@ -13,10 +13,15 @@ from diffaug.config import config_from_values, read_config
 from diffaug.reading import read_json
 
 
-def print_reports(reports: Sequence[Path]) -> None:
-    """Print the table of each number of annotated cases, and the path of its report in a line of its own."""
+def print_reports(reports: Sequence[Path], iterations: int) -> None:
+    """Print the table of each number of annotated cases, and the path of its report in a line of its own.
+
+    Args:
+        reports: Their paths.
+        iterations: How long each network of the studies was trained.
+    """
     for report in reports:
-        print(arms_text(read_json(report.parent / "summary.json")))
+        print(arms_text(read_json(report.parent / "summary.json"), iterations))
         print(report.absolute())
 
 
@@ -63,7 +68,7 @@ class Run:
             return print_plan(config, self.json, made if made.is_dir() else folder, config.out, config.device)
         from diffaug.pipeline.run import run_pipeline
 
-        return print_reports(run_pipeline(config))
+        return print_reports(run_pipeline(config), config.study.iterations)
 
 
 @dataclass
@@ -81,4 +86,5 @@ class Demo:
         """Run every stage of the preset `demo`."""
         from diffaug.pipeline.run import run_pipeline
 
-        print_reports(run_pipeline(config_from_values({"out": self.out, "seed": self.seed}, "demo")))
+        config = config_from_values({"out": self.out, "seed": self.seed}, "demo")
+        print_reports(run_pipeline(config), config.study.iterations)

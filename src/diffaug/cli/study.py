@@ -81,7 +81,7 @@ class Study:
 
             (report,) = run_pipeline(self._config(), self.data)
             pooled = read_json(report.parent / "summary.json")
-            text = folds_text(pooled, self.folds, report, self.data)
+            text = folds_text(pooled, self.folds, report, self.data, self.study.iterations)
             return print_result({**pooled, "report": str(report.absolute())}, lambda: text, self.json)
         from diffaug.study.study import run_study
 
@@ -231,13 +231,14 @@ class PseudoLabel:
 class Predict:
     """Segment images with the networks that a study trained on one of its arms.
 
-    OUT gets masks, overlays, and probabilities as PNG files of 16 bits (65535 is 1), each as large as its image.
+    OUT gets masks, overlays, and probabilities as PNG files of 16 bits (65535 is 1), each as large as its image, in the
+    subfolders of the images.
 
     Example: diffaug predict studies/kvasir-100 my-images predicted/my-images --arm selected
     """
 
     study: StudyPath  # Study folder. It must hold the weights of the arm.
-    # Folder of images of any size, or one image.
+    # Folder of images of any size, with its subfolders, or one image.
     images: Annotated[Positional[Path], arg(metavar="IMAGES")]
     out: OutPath  # Folder to make. It holds masks, overlays, probabilities and a summary.
     arm: str = ""  # Arm whose networks segment the images. A study of one arm needs none.

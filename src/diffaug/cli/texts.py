@@ -155,25 +155,25 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
     return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
 
 
-def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path], iterations: int | None = None) -> str:
+def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path], iterations: int) -> str:
     """Return the arms of a study with their scores and their differences to `real`, and how to read more of it."""
     painted = [word for one in synthetic[:1] for word in ("--synthetic", one)]
     return "\n".join([arms_text(summary, iterations), next_command("report", out, *painted)])
 
 
-def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path) -> str:
+def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path, iterations: int) -> str:
     """Return the same of a study by folds, whose report is written, and how to paint with every annotated case."""
     told = f"Each case was tested once, by networks that were trained on the other {folds - 1} of {folds} folds."
     after = next_command("fit", data, f"models/{data.name}")
-    return "\n".join([arms_text(summary), told, f"Report: {report}", after])
+    return "\n".join([arms_text(summary, iterations), told, f"Report: {report}", after])
 
 
-def arms_text(summary: Mapping[str, Any], iterations: int | None = None) -> str:
+def arms_text(summary: Mapping[str, Any], iterations: int) -> str:
     """Return the arms of a study with their scores and their differences to `real`, as a table with a legend.
 
     Args:
         summary: Of the study.
-        iterations: How long each network was trained, where known.
+        iterations: How long each network was trained. `report.wording.verdict` concludes nothing from too few.
     """
     from diffaug.report.tables import results_from
     from diffaug.report.wording import headline_arm, verdict

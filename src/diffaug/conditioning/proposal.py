@@ -67,16 +67,16 @@ def _measured(case: Case) -> list[float]:
 def proposed(look: Look, names: Sequence[str]) -> tuple[str, str]:
     """Return a domain and the reason for it, from a look and the names of the classes."""
     grey, dark = look.spread < COLOURED, look.ground < DARK_GROUND
-    kind, tissue = "grey" if grey else "colour", f"(L* {look.light:.0f}, a* {look.redness:.0f})"
-    ground = f"{kind} images on {'dark' if dark else 'white'} ground (median L* {look.ground:.0f})"
+    kind, tissue = "grey" if grey else "colour", f"lightness L* {look.light:.0f}, redness a* {look.redness:.0f}"
+    ground = f"{kind} images on {'dark' if dark else 'white'} ground, median lightness L* {look.ground:.0f}"
     choices = [  # the first that holds
         (disc_and_cup(names) is not None, "fundus", "the classes are disc and cup"),
         (dark or look.ground > WHITE_GROUND, "microscopy", ground),
-        (look.lesions >= MANY, "microscopy", f"{look.lesions:.0f} annotated objects a frame"),
-        (grey and look.grain >= GRAINY, "ultrasound", f"grey images with speckle ({look.grain:.2f})"),
-        (grey, "x-ray", f"grey images with little grain ({look.grain:.2f})"),
-        (look.light >= SKIN and look.redness < 2 * RED, "dermoscopy", f"light tissue with little red {tissue}"),
-        (look.redness >= RED, "endoscopy", f"red tissue {tissue}"),
+        (look.lesions >= MANY, "microscopy", f"{look.lesions:.0f} annotated objects in an image"),
+        (grey and look.grain >= GRAINY, "ultrasound", f"grey images with speckle, graininess {look.grain:.2f}"),
+        (grey, "x-ray", f"grey images with little grain, graininess {look.grain:.2f}"),
+        (look.light >= SKIN and look.redness < 2 * RED, "dermoscopy", f"light tissue with little red, {tissue}"),
+        (look.redness >= RED, "endoscopy", f"red tissue, {tissue}"),
     ]
     nothing = (GENERIC, f"colour images like none of {', '.join(name for name in DOMAINS if name != GENERIC)}")
     return next(((name, reason) for holds, name, reason in choices if holds), nothing)

@@ -131,17 +131,19 @@ class LearnedRules:
         """Return one line for people: the rules in force, those that are not, and how many frames are painted on."""
         kept = self.rules.described()
         if not self.frames:
-            return f"rules in force: {kept} (those of endoscopy: this model was fitted before rules were learned)"
+            told = "those of endoscopy: this model was fitted before rules were learned"
+            return f"rules in force, which keep paint off: {kept} ({told})"
         gone = ", ".join(f"{NAMES[rule]} ({self._reason(rule)})" for rule in self.rules.left_out)
         return (
-            f"rules in force: {kept}{f'; not in force: {gone}' if gone else ''}; "
+            f"rules in force, which keep paint off: {kept}{f'; not in force: {gone}' if gone else ''}; "
             f"{self.painted_on} of {self.frames} annotated frames can be painted on"
         )
 
     def domain_line(self) -> str:
         """Return one line for people: the domain with its reason, and whether words of colour are said."""
         words = "grey images, so no word of colour is said" if self.rules.grey else "colour images"
-        return f"domain: {self.rules.domain} ({self.reason or 'as models of before had it'}); {words}"
+        reason = self.reason or "as models of before had it"
+        return f"domain, which sets the words of prompts: {self.rules.domain} ({reason}); {words}"
 
     def _reason(self, rule: str) -> str:
         loss = self.losses.get(rule, Loss(0.0, 0))

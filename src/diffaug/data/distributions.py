@@ -21,13 +21,13 @@ from diffaug.data.manifest import kept, read_manifest
 from diffaug.errors import DataError
 
 QUANTITIES = {
-    "across": "from the left edge, in widths of the image",
-    "down": "from the top edge, in heights of the image",
-    "edge": "from the nearest edge, in shorter sides of the image",
-    "size": "square root of the share of the image",
-    "light": "grey level around, less the median of the image, of 255",
-    "texture": "deviation of the grey levels around, of 255",
-    "number": "lesions in an image that has one",
+    "across": "distance from the left edge, in widths of the image",
+    "down": "distance from the top edge, in heights of the image",
+    "edge": "distance from the nearest edge, in shorter sides of the image",
+    "size": "square root of the lesion's share of the image",
+    "light": "mean grey level around it (0 to 255), less the median of the image",
+    "texture": "deviation of the grey levels around it (0 to 255)",
+    "number": "number of lesions in an image that has one",
 }
 SAME = 0.9  # a lesion of a painted image that covers one of its background by this IoU is not a new one
 RESAMPLES, SEED = 1000, 0
@@ -60,11 +60,13 @@ class Comparison:
         """Whether the painted value lies outside the interval of the real one."""
         return self.painted is not None and not self.low <= self.painted <= self.high
 
-    def cells(self) -> tuple[str, ...]:
-        """Return a row of the table."""
-        interval = f"{self.real:.3g} ({self.low:.3g} to {self.high:.3g})"
-        painted = "" if self.painted is None else f"{self.painted:.3g}"
-        return f"{self.quantity}, {self.statistic}", interval, painted, "outside" if self.outside else ""
+    def annotated_text(self) -> str:
+        """Return the value of the annotated lesions with its interval."""
+        return f"{self.real:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+    def painted_text(self) -> str:
+        """Return the value of the painted lesions, and whether it lies outside; empty without one."""
+        return "" if self.painted is None else f"{self.painted:.3g}{' outside' * self.outside}"
 
 
 def compare(data: Dataset, painted: PathLike | None = None) -> tuple[Comparison, ...]:
@@ -95,12 +97,20 @@ def compare(data: Dataset, painted: PathLike | None = None) -> tuple[Comparison,
 
 
 def table_of(comparisons: Sequence[Comparison]) -> str:
-    """Return comparisons as text, a line each, with what the quantities mean."""
-    rows = [("lesions", "annotated (95 % interval)", "painted", ""), *(each.cells() for each in comparisons)]
-    rows = rows if any(row[2] for row in rows[1:]) else [(name, annotated, "", "") for name, annotated, *_ in rows]
+    """Return comparisons as text: a line for each quantity, and one below it for painted lesions, if any."""
+    rows: list[tuple[str, ...]] = [
+        ("lesions of the annotated training images", "mean (95 % interval)", "deviation (95 % interval)")
+    ]
+    for quantity, meaning in QUANTITIES.items():
+        pair = [each for each in comparisons if each.quantity == quantity]
+        rows.append((meaning, *(each.annotated_text() for each in pair)))
+        if any(each.painted is not None for each in pair):
+            rows.append(("  painted", *(each.painted_text() for each in pair)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *(f"{name}: {meaning}" for name, meaning in QUANTITIES.items())])
+    if any(each.painted is not None for each in comparisons):
+        lines.append("outside: the painted lesions differ from the annotated ones by more than chance explains.")
+    return "\n".join(lines)
 
 
 def _painted(data: Dataset, folder: Path) -> Iterable[dict[str, Values]]:

@@ -29,7 +29,7 @@ from diffaug.data.sources.layout import ReadOptions, SourceRecords
 from diffaug.data.split import ENOUGH_GROUPS, connected, split_by_group
 from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError
-from diffaug.layouts import EmptyMasks
+from diffaug.layouts import PAIRED, EmptyMasks, MissingMasks
 from diffaug.names import LONGEST, check_distinct, plain_name
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -72,6 +72,7 @@ def import_dataset(
     split: str = "",
     classes: Sequence[str] = (),
     empty_masks: EmptyMasks = "refuse",
+    missing_masks: MissingMasks = "refuse",
     window: tuple[float, float] | None = None,
     channels: Sequence[int] = (),
 ) -> Imported:
@@ -92,6 +93,8 @@ def import_dataset(
             tells them.
         empty_masks: "negative" makes images with an empty mask lesion-free cases, "leave-out" leaves them out; "refuse"
             raises.
+        missing_masks: "unannotated" makes images without a mask unannotated, in layouts that pair images with masks by
+            name (`folder`, `busi`, `dicom`, `nifti`); images in folders called val or test need one. "refuse" raises.
         window: Centre and width of the values that become black to white, for images of more than 8 bits; None for the
             0.5th to the 99.5th percentile of each image or volume.
         channels: The channels of nnU-Net's images and of volumes that become grey (one) or red, green and blue.
@@ -108,14 +111,11 @@ def import_dataset(
         ('10 masks are JPEG and were cut at 127',)
     """
     source, to = Path(source), Path(to)
-    if layout not in LAYOUTS:
-        raise ConfigError(f"a layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
-    if not source.is_dir() and not (source.is_file() and source.suffix == FILES.get(layout)):
-        raise DataError(f"the images to import must lie in a folder: {source} is none; check the path")
+    _check_source(layout, source, missing_masks)
     shares = shares_of(split) if split else {}
     declared = classes_from_words(classes)
     refuse_occupied(to)
-    listed = LAYOUTS[layout](source, ReadOptions(tuple(channels)))
+    listed = LAYOUTS[layout](source, ReadOptions(tuple(channels), missing_masks))
     folder = source if source.is_dir() else source.parent
     labelling = labelling_of(known) if (known := _classes_of(listed, declared, folder, layout)) else None
     listed, notices = _with_plain_ids(listed, source)
@@ -131,6 +131,19 @@ def import_dataset(
         write_cases(partial, [_settled(case, partial) for case in placed])
         _remove_others(partial, placed)
     return Imported(read_dataset(to), (*notices, *said, *more), few)
+
+
+def _check_source(layout: str, source: Path, missing_masks: MissingMasks) -> None:
+    """Refuse a layout that is not known, a source that is not there, and an option that the layout does not have."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"a layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
+    if not source.is_dir() and not (source.is_file() and source.suffix == FILES.get(layout)):
+        raise DataError(f"the images to import must lie in a folder: {source} is none; check the path")
+    if missing_masks != "refuse" and layout not in PAIRED:
+        raise ConfigError(
+            f"--missing-masks is for the layouts {', '.join(PAIRED)}, where names pair images with masks: the layout "
+            f"is {layout}; leave the option out"
+        )
 
 
 def shares_of(split: str) -> dict[str, float]:

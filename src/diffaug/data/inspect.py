@@ -16,7 +16,9 @@ from diffaug.data.lesions import LARGE, SMALL
 from diffaug.data.sheet import sheet_path, write_contact_sheet
 from diffaug.data.table import SPLITS
 
-HEADER = ("split", "cases", "groups", "lesion area of the image", "<5 %", ">15 %", "lesions")
+HEADER = (
+    "split", "cases", "groups", "lesion area, % of the image", "under 5 %", "over 15 %", "lesions per image",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SplitSummary:
         if not self.areas:
             return (*first, "no masks", "-", "-", "-")
         least, lower, median, upper, largest = 100 * np.quantile(self.areas, (0.0, 0.25, 0.5, 0.75, 1.0))
-        areas = f"median {median:.1f} %, half {lower:.1f}-{upper:.1f}, all {least:.1f}-{largest:.1f}"
+        areas = f"median {median:.1f}, middle half {lower:.1f}-{upper:.1f}, all {least:.1f}-{largest:.1f}"
         shares = (f"{100 * self.small:.0f} %", f"{100 * self.large:.0f} %")
         return (*first, areas, *shares, f"{self.lesions / len(self.areas):.2f}")
 
@@ -94,15 +96,16 @@ class Inspection:
     def _remarks(self) -> list[str]:
         shown = ", ".join(f"{width} x {height} ({count})" for (width, height), count in self.sizes[:4])
         more = f", and {len(self.sizes) - 4} more sizes" if len(self.sizes) > 4 else ""
-        remarks = [f"image sizes: {shown}{more}"]
-        remarks.append(f"repeated frames within a split: {_pairs(self.within)}")
-        remarks.append(f"repeated frames across splits: {_pairs(self.across)}")
+        remarks = [f"image sizes, width x height in pixels (number of images): {shown}{more}"]
+        remarks.append(f"pairs of images of one split that show the same frame: {_pairs(self.within)}")
+        remarks.append(f"pairs of images in two splits that show the same frame: {_pairs(self.across)}")
         if self.divided:
             remarks.append(
-                f"groups divided by train, val and test: {', '.join(self.divided[:5])} ({len(self.divided)})"
+                f"groups that lie in more than one of train, val and test: {len(self.divided)} "
+                f"({', '.join(self.divided[:5])}{', ..' * (len(self.divided) > 5)})"
             )
         if self.classes:
-            remarks.append(f"classes: {', '.join(self.classes)}; areas are those of their union")
+            remarks.append(f"classes: {', '.join(self.classes)}; lesion areas are those of their union")
         remarks += self.notices
         if self.sheet:
             remarks.append(f"contact sheet: {self.sheet}")
@@ -162,4 +165,4 @@ def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
     shown = ", ".join(f"{first} = {second}" for first, second in pairs[:6])
-    return f"{len(pairs)}{f' ({shown})' if shown else ''}"
+    return f"{len(pairs)} ({shown}{', ..' * (len(pairs) > 6)})" if shown else "0"

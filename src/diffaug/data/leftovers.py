@@ -10,6 +10,7 @@ from diffaug.artifacts import read_csv
 from diffaug.data.examine import counted
 from diffaug.data.sources.layout import Record
 from diffaug.data.sources.names import normal
+from diffaug.data.sources.recognise import paths_of
 from diffaug.errors import DataError
 
 GROUPS = "groups.csv"
@@ -33,10 +34,8 @@ def notices_of_leftovers(source: Path, records: Sequence[Record]) -> list[str]:
         masks = record.mask if isinstance(record.mask, tuple) else (record.mask,)
         used.update(path.resolve() for path in (record.image, *masks) if isinstance(path, Path))
     unread, dead = [], []
-    for path in sorted(source.rglob("*")):
+    for path in paths_of(source):
         inside = path.relative_to(source)
-        if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts) or path.name == "Thumbs.db":
-            continue
         if path.is_symlink() and not path.exists():
             dead.append(inside.as_posix())
         elif path.is_file() and path.suffix.lower() not in BESIDE and path.resolve() not in used:

@@ -4,7 +4,7 @@ Knows pictures and functions that find lesions in them; knows no networks.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from diffaug.compute.progress import tracked
 from diffaug.data.images import SUFFIXES, Label, Pixels, read_image, write_png
 from diffaug.data.manifest import SUMMARY
 from diffaug.data.pictures import outlined
-from diffaug.errors import DataError
+from diffaug.data.sources.names import read_folder_name
+from diffaug.data.sources.recognise import files_of
+from diffaug.errors import ConfigError, DataError
 
 Maps = NDArray[np.float32]  # (K, H, W), probabilities of K classes
 FULL = 65535  # the value of probability 1 in a picture of 16 bits
@@ -30,7 +32,7 @@ class SegmentSummary:
 
     Attributes:
         segmented: How many images were segmented.
-        failed: Names of those that could not be decoded.
+        failed: Names of those that could not be decoded, with their subfolders.
         found: Share of the frame found in each of the others, by name.
     """
 
@@ -58,33 +60,68 @@ class Segmenter:
     maps: tuple[str, ...] = ()
 
 
-def images_of(place: Path) -> list[Path]:
-    """Return the images of a folder by name, or a file alone.
+@dataclass(frozen=True)
+class Images:
+    """The images that are segmented.
+
+    Attributes:
+        folder: Where they lie, in subfolders or not.
+        paths: Their files, in order.
+    """
+
+    folder: Path
+    paths: tuple[Path, ...]
+
+    def name_of(self, path: Path) -> str:
+        """Return the path of an image inside the folder, such as P01/a.jpg."""
+        return path.relative_to(self.folder).as_posix()
+
+    def output_of(self, path: Path) -> str:
+        """Return the path of an image's results inside their folders: that of the image, as PNG."""
+        return path.relative_to(self.folder).with_suffix(".png").as_posix()
+
+
+def images_of(place: Path, out: Path) -> Images:
+    """Return the images of a folder and of its subfolders, or a file alone.
+
+    Hidden files and folders are no images. A folder that is a link is followed.
+
+    Args:
+        place: The folder, or one image.
+        out: Where results are to be written.
 
     Raises:
-        DataError: There is none, or two have one name.
+        DataError: There is none, two would have results of one name, or some lie in a folder of masks.
+        ConfigError: Results would be written among the images.
     """
     if place.is_file():
-        return [place]
-    found = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    paths = [path for path in found if not path.name.startswith(".")]  # file managers leave such files
-    if not paths:
-        below = sorted(
-            {path.parent for path in place.glob("*/*") if path.suffix.lower() in SUFFIXES and path.is_file()}
+        return Images(place.parent, (place,))
+    if out.resolve().is_relative_to(place.resolve()):
+        raise ConfigError(
+            f"results must not lie among the images, which are read with all subfolders: {out} is in {place}; name "
+            "another folder"
         )
-        holds = f"holds none ({', '.join(SUFFIXES)})"
-        if (place / "images").is_dir():
-            fix = f"name {place / 'images'}"
-        elif below:
-            number = f"{len(below)} folders that do" if len(below) > 1 else "a folder that does"
-            holds, fix = f"holds no image itself, but {number}", f"give one of them, such as {below[0]}"
-        else:
-            fix = "check the path"
-        raise DataError(f"segmentation needs images: {place} {holds}; {fix}")
-    stems = Counter(path.stem for path in paths)
-    if twins := [path.name for path in paths if stems[path.stem] > 1]:
+    if not place.is_dir():
+        raise DataError(f"segmentation needs images: {place} is no folder and no file; check the path")
+    images = Images(place, tuple(path for path in files_of(place) if path.suffix.lower() in SUFFIXES))
+    if not images.paths:
+        raise DataError(f"segmentation needs images: {place} holds none ({', '.join(SUFFIXES)}); check the path")
+    _check_no_masks(images)
+    outputs = [images.output_of(path) for path in images.paths]
+    taken = Counter([*outputs, *{folder.as_posix() for name in outputs for folder in Path(name).parents}])
+    if twins := [images.name_of(path) for path in images.paths if taken[images.output_of(path)] > 1]:
         raise DataError(f"each image needs a name of its own, as its mask has: {', '.join(twins[:2])}; rename one")
-    return paths
+    return images
+
+
+def _check_no_masks(images: Images) -> None:
+    """Refuse a folder that holds folders of masks, which would be segmented like images."""
+    folders = [path.relative_to(images.folder).parent for path in images.paths]
+    masks = next((each for each in folders if any(read_folder_name(part).kind == "mask" for part in each.parts)), None)
+    if masks is not None:
+        beside = images.folder / "images"
+        fix = f"name {beside}" if beside.is_dir() else "name the folder of the images, or rename it if it holds images"
+        raise DataError(f"segmentation reads images, not masks: {images.folder} has the folder {masks}; {fix}")
 
 
 def name_of_place(place: Path) -> str:
@@ -92,30 +129,36 @@ def name_of_place(place: Path) -> str:
     return f"{place.resolve().name} ({digest_of_bytes(str(place.resolve()).encode())})"
 
 
-def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> SegmentSummary:
+def write_segmented(segmenter: Segmenter, images: Images, out: Path) -> SegmentSummary:
     """Segment images, and write `masks/`, `overlays/`, the probabilities that are wanted, and the summary last.
+
+    The subfolders of the images are those of the results.
 
     Raises:
         DataError: Some images cannot be decoded; the others are segmented all the same.
     """
     found, failed = dict[str, float](), dict[str, str]()
-    for name in ("masks", "overlays", *segmenter.maps):
-        _remove_others(make_folder(out / name), {f"{path.stem}.png" for path in paths})
-    for path in tracked(paths, len(paths), "segmenting"):
+    folders = [make_folder(out / name) for name in ("masks", "overlays", *segmenter.maps)]
+    for folder in folders:
+        _remove_others(folder, {images.output_of(path) for path in images.paths})
+    for path in tracked(images.paths, len(images.paths), "segmenting"):
+        name, output = images.name_of(path), images.output_of(path)
         try:
             frame = read_image(path)
         except DataError as error:
-            failed[path.name] = str(error)
-            for folder in ("masks", "overlays", *segmenter.maps):  # of a time when it could be read
-                (out / folder / f"{path.stem}.png").unlink(missing_ok=True)
+            failed[name] = str(error)
+            for folder in folders:  # of a time when it could be read
+                (folder / output).unlink(missing_ok=True)
             continue
-        maps, name = segmenter.maps_of(frame), f"{path.stem}.png"
+        for folder in folders:
+            make_folder((folder / output).parent)
+        maps = segmenter.maps_of(frame)
         label = segmenter.label_of(maps)
-        write_png(out / "masks" / name, label, settled=False)
-        write_png(out / "overlays" / name, outlined(frame, label > 0), settled=False)
-        for folder, each in zip(segmenter.maps, maps, strict=False):
-            _write_map(out / folder / name, each)
-        found[path.name] = round(float((label > 0).mean()), 5)
+        write_png(folders[0] / output, label, settled=False)
+        write_png(folders[1] / output, outlined(frame, label > 0), settled=False)
+        for folder, each in zip(folders[2:], maps, strict=False):
+            _write_map(folder / output, each)
+        found[name] = round(float((label > 0).mean()), 5)
     summary = SegmentSummary(len(found), tuple(failed), found)
     with storing(out):
         sync_tree(out)
@@ -129,10 +172,12 @@ def write_segmented(segmenter: Segmenter, paths: Sequence[Path], out: Path) -> S
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:
-    """Remove pictures of images that are gone, which an earlier run has left."""
-    for path in folder.glob("*.png"):
-        if path.name not in names:
+    """Remove pictures of images that are gone, which an earlier run has left, and the folders that this empties."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds comes before the folder
+        if path.suffix == ".png" and path.is_file() and path.relative_to(folder).as_posix() not in names:
             path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _write_map(path: Path, probability: NDArray[np.float32]) -> None:

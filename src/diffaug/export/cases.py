@@ -17,7 +17,7 @@ from diffaug.study.provenance import check_provenance, check_repeated, repeated_
 
 ORIGIN = "provenance.csv"  # beside the cases: where each comes from
 COLUMNS = (
-    "id", "split", "group", "kind", "negative", "lesion_free", "background", "mask_source", "example", "prompt",
+    "id", "split", "group", "origin", "negative", "lesion_free", "background", "mask_source", "example", "prompt",
     "decision", "seed", "model",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
@@ -63,7 +63,7 @@ class Entry:
             "id": self.id,
             "split": self.case.split,
             "group": self.case.group,
-            "kind": "real" if self.is_real else "synthetic",
+            "origin": "real" if self.is_real else "synthetic",
             "negative": int(self.negative),
             "lesion_free": int(self.case.negative),
             "background": _joined(request.background for request in requests),

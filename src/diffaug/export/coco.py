@@ -41,7 +41,7 @@ def write_coco(collection: Collection, folder: Path, to: Path, progress: str) ->
             for lesion in lesions_of(mask)
         ]
         record = entry.record()
-        told = {key: record[key] for key in ("group", "kind", "negative", "lesion_free")}
+        told = {key: record[key] for key in ("group", "origin", "negative", "lesion_free")}
         return {"file_name": image.name, "height": height, "width": width, **told}, found
 
     categories = [

@@ -51,7 +51,7 @@ MEANINGS: Mapping[str, str] = {
     "mask_file_name": "Its mask, class numbers from 0 = background, relative to the table.",
     "id": "The name of the case.",
     "group": "What a split must not divide: a patient, a sequence, or the case itself.",
-    "kind": "real or synthetic.",
+    "origin": "real or synthetic.",
     "negative": "Whether the mask is empty and the image is known to be lesion-free.",
     "painted_negative": "Whether lesion-free tissue was painted on it and labelled background.",
     "background": "The real case that a synthetic one is painted on.",

@@ -46,7 +46,7 @@ def write_fiftyone(collection: Collection, folder: Path, to: Path, progress: str
             for lesion in lesions_of(layer)
         ]
         record = entry.record()
-        tags = [record["split"], record["kind"], *(["negative"] if entry.negative else [])]
+        tags = [record["split"], record["origin"], *(["negative"] if entry.negative else [])]
         return {
             "filepath": image.relative_to(folder).as_posix(),
             "tags": tags,

@@ -1,7 +1,7 @@
 """Hugging Face imagefolder: images with metadata.jsonl in train/, validation/ and test/, a data card, and Croissant.
 
     README.md                       the card
-    train/metadata.jsonl            file_name, mask_file_name (a column `mask`), id, group, kind, negative, prompt, ..
+    train/metadata.jsonl            file_name, mask_file_name (a column `mask`), id, group, origin, negative, prompt, ..
     train/images/CASE.png, train/masks/CASE.png
     classes.json                    the values of each class in the masks
     croissant.json                  the same in the words of https://mlcommons.org/croissant/1.0

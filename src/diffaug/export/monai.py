@@ -38,7 +38,7 @@ def write_monai(collection: Collection, folder: Path, to: Path, progress: str) -
         return {
             "image": image.relative_to(folder).as_posix(),
             "label": label.relative_to(folder).as_posix(),
-            **{key: record[key] for key in ("id", "group", "kind", "negative", "lesion_free", "prompt")},
+            **{key: record[key] for key in ("id", "group", "origin", "negative", "lesion_free", "prompt")},
         }
 
     made = dict(zip(

@@ -299,16 +299,25 @@ def seal(folder: Path) -> str:
     return digest_of_value(digests)
 
 
+def check_model(folder: Path) -> None:
+    """Refuse a folder that is no model, without reading its files.
+
+    Raises:
+        ModelError: The folder is not there, or holds something else.
+    """
+    kind = kind_of(folder)
+    if kind and not kind.endswith("model"):
+        fix = "check the path, or run `diffaug fit`" if not folder.exists() else "name the model; it comes first"
+        raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} {kind}; {fix}")
+
+
 def verify(folder: Path) -> str:
     """Check a model folder against its `digests.json`, and the base that it adds to; return the model digest.
 
     Raises:
         ModelError: The folder is unfinished, or a file is missing or altered.
     """
-    kind = kind_of(folder)
-    if kind and not kind.endswith("model"):
-        fix = "check the path, or run `diffaug fit`" if not folder.exists() else "name the model; it comes first"
-        raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} {kind}; {fix}")
+    check_model(folder)
     without_links(folder)
     try:
         digests = read_typed(folder / SEAL, dict[str, str])

@@ -74,13 +74,14 @@ def predict_images(
     network: str = "",
     device: str = "cpu",
 ) -> SegmentSummary:
-    """Segment every image of a folder with the networks that a study trained on an arm.
+    """Segment every image of a folder and its subfolders with the networks that a study trained on an arm.
 
     Args:
         study: A study folder that holds the weights of the arm's runs. Its data set need not be there.
         images: A folder of images of any size, or one image.
         out: The folder to make: `masks/` (of one class 0 and 255; of several, the values of the data set's labels),
-            `overlays/`, `probabilities/` (PNG of 16 bits, of several classes in a folder each), `summary.json`.
+            `overlays/`, `probabilities/` (PNG of 16 bits, of several classes in a folder each), `summary.json`. Each of
+            these folders has the subfolders of the images. It must not lie inside the folder of images.
         arm: Its name; a study of one arm needs none.
         seed: Take the run of this seed alone; None averages the probabilities of all runs of the arm.
         network: The study's network, where it is a function of the user's: its code is run.
@@ -90,11 +91,11 @@ def predict_images(
         What was found; `summary.json` holds it, too.
 
     Raises:
-        ConfigError: There is no such arm or seed, `out` holds something else, the device is not there, or the user's
-            function is not named or cannot be imported.
+        ConfigError: There is no such arm or seed, `out` holds something else or lies among the images, the device is
+            not there, or the user's function is not named or cannot be imported.
         StudyError: The study keeps no weights of the arm, or they are damaged.
-        DataError: The folder holds no study or no image, two images have one name, or some cannot be decoded; then the
-            others are segmented all the same.
+        DataError: The folder holds no study, no image or also masks, two images of a folder have one name, or some
+            cannot be decoded; then the others are segmented all the same.
 
     Example:
         >>> diffaug.predict_images("studies/mine", "photographs", "predicted", arm="real")  # doctest: +SKIP
@@ -107,7 +108,7 @@ def predict_images(
     config = config_of_plan(plan)
     weights = weights_of(study, plan, config, arm, seed)
     _check_function(study, config.network, network)
-    paths, classes = images_of(images), _classes_of(study, plan)
+    found, classes = images_of(images, out), _classes_of(study, plan)
     identity = {
         "weights": {path.stem: digest_of_file(path) for path in weights},
         "images": name_of_place(images),
@@ -116,7 +117,7 @@ def predict_images(
     predictor = Predictor(_networks(weights, config, len(classes) or 1, device), config, classes, device)
     log.info(f"predicting with {', '.join(path.stem for path in weights)}")
     with claimed(out, contents):
-        return write_segmented(Segmenter(predictor.maps, predictor.label, _folders_of(classes)), paths, out)
+        return write_segmented(Segmenter(predictor.maps, predictor.label, _folders_of(classes)), found, out)
 
 
 def _plan_of(study: Path) -> dict[str, Any]:

@@ -33,13 +33,14 @@ def lesion_probabilities(painter: Painter, frame: Pixels) -> Maps:
 
 
 def segment_images(model: PathLike, images: PathLike, out: PathLike, *, device: str = "cpu") -> SegmentSummary:
-    """Segment every image of a folder.
+    """Segment every image of a folder and its subfolders.
 
     Args:
         model: A finished model folder.
         images: A folder of images, or one image.
         out: The folder to make: `masks/` (of one class 0 and 255; of several, the number of the innermost class),
-            `overlays/`, `summary.json`.
+            `overlays/`, `summary.json`. Masks and overlays have the subfolders of the images. It must not lie inside
+            the folder of images.
         device: Where to compute: cpu, cuda, cuda:N or auto.
 
     Returns:
@@ -47,20 +48,20 @@ def segment_images(model: PathLike, images: PathLike, out: PathLike, *, device: 
 
     Raises:
         ModelError: The model is unfinished or altered.
-        DataError: There is no image, two have one name, or some cannot be decoded; then the others are segmented all
-            the same.
-        ConfigError: `out` holds other files, or was made of other images; the device is not there.
+        DataError: There is no image, two of a folder have one name, there are masks, or some images cannot be decoded;
+            then the others are segmented all the same.
+        ConfigError: `out` holds other files, was made of other images, or lies among them; the device is not there.
 
     Example:
         >>> diffaug.segment_images("models/mine", "photographs", "segmented/mine")  # doctest: +SKIP
     """
     model, images, out = Path(model), Path(images), Path(out)
-    digest, paths = verify(model), images_of(images)
+    digest, found = verify(model), images_of(images, out)
     painter = Painter.load(model, device, sealed=False)
     identity = {"model": digest, "images": name_of_place(images)}
     segmenter = Segmenter(partial(lesion_probabilities, painter), lambda maps: label_of(maps > 0.5))
     with claimed(out, Contents("folder of segmented images", identity, "config.json")):
-        return write_segmented(segmenter, paths, out)
+        return write_segmented(segmenter, found, out)
 
 
 def label_of(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:

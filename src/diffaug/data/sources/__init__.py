@@ -27,15 +27,15 @@ def _plain(read: Callable[[Path], SourceRecords]) -> Reader:
 
 
 LAYOUTS: Mapping[str, Reader] = {
-    "folder": _plain(read_folder),
+    "folder": lambda source, options: read_folder(source, options.missing_masks),
     "nnunet": read_nnunet,
     "coco": _plain(read_coco),
     "yolo": _plain(read_yolo),
     "csv": _plain(read_table),
-    "dicom": _plain(read_dicom),
+    "dicom": read_dicom,
     "nifti": read_nifti,
     "hf": _plain(read_imagefolder),
-    "busi": _plain(read_busi),
+    "busi": read_busi,
     "kvasir-seg": _plain(read_kvasir_seg),
     "cvc-clinicdb": _plain(read_cvc_clinicdb),
     "refuge2": _plain(read_refuge2),

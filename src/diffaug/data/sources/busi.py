@@ -14,18 +14,19 @@ Source: Al-Dhabyani et al. 2020, "Dataset of breast ultrasound images" (doi:10.1
 from pathlib import Path
 
 from diffaug.data.sources.folder import records_of_pairs
-from diffaug.data.sources.layout import SourceRecords
+from diffaug.data.sources.layout import ReadOptions, SourceRecords
 from diffaug.data.sources.names import FREE_WORDS, WORD
 from diffaug.data.sources.pairing import find_pairs, has_image_suffix
 
 
-def read_busi(source: Path) -> SourceRecords:
+def read_busi(source: Path, options: ReadOptions) -> SourceRecords:
     """Find the images with all their masks; images in `normal/` or called `normal (1)` are lesion-free.
 
     Raises:
         DataError: There are no images, or an image or a mask has no partner.
     """
-    return records_of_pairs(find_pairs(source, "busi", has_image_suffix, unite=True, free_stem=_is_free))
+    pairs = find_pairs(source, "busi", has_image_suffix, unite=True, free_stem=_is_free, missing=options.missing_masks)
+    return records_of_pairs(pairs)
 
 
 def _is_free(stem: str) -> bool:

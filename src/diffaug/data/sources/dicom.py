@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from diffaug.data.images import MAX_PIXELS
 from diffaug.data.sources.folder import divided_split
-from diffaug.data.sources.layout import Drawing, Record, Scan, SourceRecords, Values
-from diffaug.data.sources.pairing import Pair, find_pairs, has_image_suffix, in_natural_order
+from diffaug.data.sources.layout import Drawing, ReadOptions, Record, Scan, SourceRecords, Values
+from diffaug.data.sources.pairing import Pair, find_pairs, has_image_suffix, in_natural_order, missing_notices
 from diffaug.data.table import SPLITS
 from diffaug.errors import DataError
 from diffaug.reading import LARGEST, read_bytes, size_of
@@ -107,14 +107,14 @@ class DicomMask:
         return values.max(axis=2) if values.ndim == 3 else values
 
 
-def read_dicom(source: Path) -> SourceRecords:
+def read_dicom(source: Path, options: ReadOptions) -> SourceRecords:
     """Find the images of a folder with their masks.
 
     Raises:
         DataError: An image or a mask has no partner, a file is no image or cannot be decoded, or slices of a series
             differ in size.
     """
-    pairs = in_natural_order(find_pairs(source, "dicom", lambda path: is_dicom(path) or has_image_suffix(path)))
+    pairs = in_natural_order(find_pairs(source, "dicom", _is_read, missing=options.missing_masks))
     headers = {pair.id: _header(pair) for pair in pairs if is_dicom(pair.image.path)}
     if not headers:
         from diffaug.data.sources.recognise import not_understood
@@ -127,7 +127,11 @@ def read_dicom(source: Path) -> SourceRecords:
     for pair in pairs:
         split = pair.image.split or open_split
         records += _records_of(pair, headers.get(pair.id), groups.get(pair.id, ""), split)
-    return SourceRecords(records, notices=tuple(notices))
+    return SourceRecords(records, notices=(*notices, *missing_notices(pairs)))
+
+
+def _is_read(path: Path) -> bool:
+    return is_dicom(path) or has_image_suffix(path)
 
 
 def _records_of(pair: Pair, header: Any, group: str, split: str) -> list[Record]:

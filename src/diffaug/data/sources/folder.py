@@ -14,11 +14,12 @@ from pathlib import Path
 
 from diffaug.data.examine import counted
 from diffaug.data.sources.layout import Record, SourceRecords
-from diffaug.data.sources.pairing import Pair, find_pairs, in_natural_order
+from diffaug.data.sources.pairing import Pair, find_pairs, in_natural_order, missing_notices
 from diffaug.data.sources.recognise import look_at, not_understood
+from diffaug.layouts import MissingMasks
 
 
-def read_folder(source: Path) -> SourceRecords:
+def read_folder(source: Path, missing_masks: MissingMasks = "refuse") -> SourceRecords:
     """Find the pairs of a folder, with the groups, splits and lesion-free images that its folders name.
 
     Raises:
@@ -27,7 +28,7 @@ def read_folder(source: Path) -> SourceRecords:
     """
     if look_at(source)[1] == "nnunet":
         raise not_understood("a folder holds images and masks", source, "folder")
-    return records_of_pairs(find_pairs(source, "folder"))
+    return records_of_pairs(find_pairs(source, "folder", missing=missing_masks))
 
 
 def records_of_pairs(pairs: list[Pair]) -> SourceRecords:
@@ -46,7 +47,7 @@ def records_of_pairs(pairs: list[Pair]) -> SourceRecords:
     ]
     unread = sum(pair.image.split == "unannotated" and bool(pair.masks) for pair in pairs)
     said = (counted(unread, "images of unannotated have masks, which were not read"),) if unread else ()
-    return SourceRecords(records, notices=(*group_notices(records), *said))
+    return SourceRecords(records, notices=(*group_notices(records), *missing_notices(pairs), *said))
 
 
 def divided_split(pairs: list[Pair]) -> str:

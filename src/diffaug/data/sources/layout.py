@@ -12,7 +12,9 @@ from diffaug.data.case import LabelClass
 from diffaug.data.examine import Finding
 from diffaug.data.images import SUFFIXES
 from diffaug.data.sources.names import natural, normal
+from diffaug.data.sources.recognise import files_of
 from diffaug.errors import DataError
+from diffaug.layouts import MissingMasks
 
 Values = NDArray[np.integer[Any]]  # (H, W), the values of a mask, 0 = background
 
@@ -110,9 +112,11 @@ class ReadOptions:
 
     Attributes:
         channels: Which channels of an image become grey (one) or red, green and blue; () for those that there are.
+        missing_masks: What an image without a mask is, in the layouts `PAIRED`.
     """
 
     channels: tuple[int, ...] = ()
+    missing_masks: MissingMasks = "refuse"
 
 
 def pair_files(
@@ -151,7 +155,7 @@ def files_by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, deep: bool =
         DataError: Two files have one stem.
     """
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*") if deep else folder.iterdir()) if folder.is_dir() else ():
+    for path in (files_of(folder) if deep else sorted(folder.iterdir())) if folder.is_dir() else ():
         if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.is_file():
             continue
         stem = normal(path.stem)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from diffaug.data.depths import PERCENTILES, eight_bit, percentile_limits
 from diffaug.data.sources.folder import divided_split, group_notices
 from diffaug.data.sources.layout import ReadOptions, Record, Scan, SourceRecords, Values
-from diffaug.data.sources.pairing import find_pairs, in_natural_order
+from diffaug.data.sources.pairing import find_pairs, in_natural_order, missing_notices
 from diffaug.data.table import SPLITS
 from diffaug.errors import DataError
 from diffaug.reading import size_of
@@ -319,14 +319,15 @@ def read_nifti(source: Path, options: ReadOptions) -> SourceRecords:
     Raises:
         DataError: A volume or a label has no partner, a file cannot be read, or the shapes differ.
     """
-    pairs = in_natural_order(find_pairs(source, "nifti", is_nifti))
+    pairs = in_natural_order(find_pairs(source, "nifti", is_nifti, missing=options.missing_masks))
     split = divided_split(pairs)
     records: list[Record] = []
     for pair in pairs:
         image, unread = pair.image, pair.image.split == SPLITS[-1]
         label = pair.masks[0].path if pair.masks and not unread else None
         records += slices_of(pair.id, [image.path], label, options, image.group, image.split or split, image.free)
-    return SourceRecords(records, notices=(slice_notice(records, len(pairs)), *group_notices(records)))
+    said = (slice_notice(records, len(pairs)), *group_notices(records), *missing_notices(pairs))
+    return SourceRecords(records, notices=said)
 
 
 def slice_notice(records: Sequence[Record], volumes: int) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffaug.data.examine import counted
 from diffaug.data.images import SUFFIXES
 from diffaug.data.sources.names import base_of_image, base_of_mask, natural, normal, read_folder_name
 from diffaug.data.sources.recognise import files_of, look_at, not_understood
 from diffaug.errors import DataError
+from diffaug.layouts import MissingMasks
 
 ENDINGS = (".nii.gz",)  # of two parts
 Accept = Callable[[Path], bool]
@@ -39,11 +41,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image with its masks."""
+    """An image with its masks.
+
+    Attributes:
+        image: The image.
+        masks: Its masks, in order.
+        id: Its name in the data set.
+        missing: Whether it became unannotated since it has no mask, and not since a folder says so.
+    """
 
     image: Found
     masks: tuple[Found, ...]
     id: str
+    missing: bool = False
 
 
 def has_image_suffix(path: Path) -> bool:
@@ -64,6 +74,7 @@ def find_pairs(
     accept: Accept = has_image_suffix,
     unite: bool = False,
     free_stem: Callable[[str], bool] = lambda _: False,
+    missing: MissingMasks = "refuse",
 ) -> list[Pair]:
     """Find the images of a folder and the mask of each.
 
@@ -73,6 +84,7 @@ def find_pairs(
         accept: Tells which files count.
         unite: Whether an image may have several masks.
         free_stem: Tells whether a stem says that an image is lesion-free.
+        missing: "unannotated" makes images without a mask unannotated, where no folder puts them into val or test.
 
     Raises:
         DataError: There is no image, an image or a mask has no partner, or two files claim one place.
@@ -95,10 +107,21 @@ def find_pairs(
         raise not_understood("a source has masks, as images", source, layout)
     _check_splits(images, source)
     owners = _owners(images, masks, source)
+    ids, pairs = _ids(images), list[Pair]()
     for image, claimed in owners.items():
+        bare = not claimed and not image.free and image.split not in ("val", "test", "unannotated")
+        if bare and missing == "unannotated":
+            pairs.append(Pair(replace(image, split="unannotated"), (), ids[image], missing=True))
+            continue
         _check_claims(image, claimed, source, unite)
-    ids = _ids(images)
-    return [Pair(image, tuple(owners[image]), ids[image]) for image in images]
+        pairs.append(Pair(image, tuple(claimed), ids[image]))
+    return pairs
+
+
+def missing_notices(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Say how many images became unannotated since they have no mask, if any did."""
+    count = sum(pair.missing for pair in pairs)
+    return (counted(count, "images have no mask and became unannotated"),) if count else ()
 
 
 def _around(paths: Sequence[Path], source: Path) -> int:
@@ -180,10 +203,12 @@ def _owner_of(mask: Found, exact: Mapping[Key, Found], loose: Mapping[Key, list[
 
 def _check_claims(image: Found, masks: Sequence[Found], source: Path, unite: bool) -> None:
     if not masks and not image.free and image.split != "unannotated":
+        held_out = image.split in ("val", "test")
+        fix = f", since every image of {image.split} needs one" if held_out else " or add --missing-masks unannotated"
         raise DataError(
             f"every image needs a mask of the same stem: case {image.stem} ({image.path}) has none in {source}; "
-            f"add it as masks/{image.stem}.png or {image.stem}_mask.png, or move the image to unannotated/images, or "
-            "to normal/ if it is lesion-free"
+            f"add it as masks/{image.stem}.png or {image.stem}_mask.png; if nobody has annotated the image, move it to "
+            f"unannotated/images{fix}; if it is lesion-free, move it to normal/"
         )
     if len(masks) > 1 and not unite and image.split != "unannotated":
         raise DataError(

@@ -1,5 +1,6 @@
 """What a folder looks like: the sentence that a reader adds where it does not understand its source."""
 
+import os
 from pathlib import Path
 
 from diffaug.data.images import SUFFIXES
@@ -10,13 +11,35 @@ ENOUGH = 20_000  # files; what a folder looks like shows long before
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return the files below a folder in natural order, without hidden ones and what file managers leave."""
-    found = []
-    for path in source.rglob("*"):
-        inside = path.relative_to(source).parts
-        if not any(part.startswith(".") or part == "__MACOSX" for part in inside) and path.is_file():
-            found.append(path)
-    return sorted(found, key=lambda path: [natural(part) for part in path.relative_to(source).parts])
+    """Return the files below a folder in natural order, without hidden ones and what file managers leave.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    return [path for path in paths_of(source) if path.is_file()]
+
+
+def paths_of(source: Path) -> list[Path]:
+    """Return what `files_of` returns, and links that lead nowhere.
+
+    Folders that are links are followed, but none is entered again below itself.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    found, waiting = list[Path](), [(source, frozenset[str]())]
+    while waiting:
+        folder, around = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in around:
+            continue
+        try:
+            inside = [path for path in folder.iterdir() if not (path.name.startswith(".") or path.name == "__MACOSX")]
+        except OSError as error:
+            raise DataError(f"every folder must be readable: {folder} is not ({error.strerror}); change it") from None
+        waiting += [(path, around | {real}) for path in inside if path.is_dir()]
+        found += [path for path in inside if not path.is_dir()]
+    return sorted(found, key=lambda path: ([natural(part) for part in path.relative_to(source).parts], path))
 
 
 def not_understood(rule: str, source: Path, layout: str) -> DataError:
