@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 PAGES = Path(__file__).parent / "page"
-FILES = {"review.js": "text/javascript", "blind.js": "text/javascript", "review.css": "text/css"}
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 MOST_ROWS = 5_000  # of one answer
 COUNT = 24  # frames of each kind in a blind session
 INSTALL = "pip install 'diffaug[review]'"
@@ -141,17 +141,19 @@ def new_application() -> "FastAPI":
 
 
 def _add_pages(application: "FastAPI", page: str) -> None:
+    """Add a page, and the files that it names."""
     from fastapi.responses import Response
 
-    @application.get("/")
-    def index() -> Response:
-        return Response((PAGES / page).read_bytes(), media_type="text/html")
+    def add(place: str, path: Path) -> None:
+        def file() -> Response:
+            return Response(path.read_bytes(), media_type=KINDS[path.suffix])
 
-    @application.get("/{name}.js")
-    @application.get("/{name}.css")
-    def file(name: str) -> Response:
-        found = next((file for file in FILES if file.rsplit(".", 1)[0] == name), "")
-        return Response((PAGES / found).read_bytes(), media_type=FILES[found]) if found else Response(status_code=404)
+        application.add_api_route(place, file)
+
+    add("/", PAGES / page)
+    for path in PAGES.iterdir():
+        if path.suffix != ".html" and path.suffix in KINDS:
+            add(f"/{path.name}", path)
 
 
 def review_application(desk: Desk) -> "FastAPI":

@@ -63,12 +63,6 @@ function makeFilters(about) {
       control.addEventListener("input", () => refresh());
     }
   }
-  const outline = made("input");
-  Object.assign(outline, { type: "checkbox", id: "outline", checked: true });
-  outline.addEventListener("change", () => setOutline(outline.checked));
-  const holder = made("label", undefined, "check");
-  holder.append(outline, "Outlines");
-  $("filters").append(holder);
   $("filters").addEventListener("submit", event => event.preventDefault());
 }
 
@@ -183,7 +177,7 @@ function go(place) {
 function open() {
   if (current() === undefined) return;
   state.open = true;
-  $("grid").hidden = true;
+  $("grid").hidden = $("filtering").hidden = true;
   $("case").hidden = false;
   fill();
   $("case-name").focus();
@@ -192,7 +186,7 @@ function open() {
 function close() {
   state.open = false;
   $("case").hidden = true;
-  $("grid").hidden = false;
+  $("grid").hidden = $("filtering").hidden = false;
   layOut();
   go(state.at);
   $("grid").focus();
@@ -211,7 +205,7 @@ function figure(title, text, source, described) {
     hold.append(image);
   }
   caption.append(made("b", title), source && text ? `: ${text}` : "");
-  holder.append(hold, caption);
+  holder.append(caption, hold);
   return holder;
 }
 
@@ -375,7 +369,7 @@ async function start() {
   } catch (error) { say(error.message, true); }
 }
 
-const plain = () => [...$("filters").elements].every(one => one.id === "outline" || one.id === "order" || one.value === "");
+const plain = () => [...$("filters").elements].every(one => one.id === "order" || one.value === "");
 function grow() {  // while rows arrive, the list without a filter gets longer at its end
   for (let row = state.view.length; row < state.loaded; row++) state.view.push(row);
   $("space").style.height = `${Math.ceil(state.view.length / state.columns) * CARD.height}px`;
@@ -386,6 +380,8 @@ function grow() {  // while rows arrive, the list without a filter gets longer a
 const clicks = { back: close, previous: () => move(-1), next: () => move(1), size: pixels, accept: () => decide("accept"), reject: () => decide("reject"), undo: () => decide("undo") };
 for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
 $("grid").addEventListener("scroll", () => requestAnimationFrame(draw));
+$("outline").addEventListener("change", () => setOutline($("outline").checked));
+if (matchMedia("(max-width: 620px)").matches) $("filtering").open = false;
 new ResizeObserver(() => { if (!state.open && state.about && rows.id) layOut(); }).observe($("grid"));
 document.addEventListener("keydown", onKey);
 start();
