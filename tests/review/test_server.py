@@ -1,10 +1,15 @@
 """Who is answered, and what: laws of the guard, of the record of decisions, and of what a hostile manifest may do."""
 
+import contextlib
 import http.client
 import json
 import logging
+import os
+import re
 import shutil
+import signal
 import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -261,3 +266,24 @@ def test_a_set_that_grew_is_told(review_data, tmp_path):
 
     with pytest.raises(DataError, match="has 3, not 4"):
         SetRows(folder)
+
+
+def test_the_command_prints_its_address_and_at_the_end_what_was_decided(own_set, review_data, capsys):
+    def interrupt(port):
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for words in ((), ("--blind", "--with", str(review_data), "--count", "2")):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        thread = threading.Thread(target=interrupt, args=(port,))
+        thread.start()
+        main(["review", str(own_set), "--port", str(port), "--reviewer", "Anna", *words])
+        thread.join()
+        said = capsys.readouterr().out
+        assert re.search(rf"Open http://127\.0\.0\.1:{port}/[\w-]{{32}}/ in a browser", said)
+        assert ("0 of 4 frames are answered" if words else "0 accepted, 0 rejected") in said

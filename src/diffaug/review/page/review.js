@@ -79,11 +79,10 @@ function refresh() {
     if (bounded && (scores[row] === null || scores[row] < least || scores[row] > most)) continue;
     found.push(row);
   }
-  if (sort) found.sort((a, b) => {
-    const left = scores[a], right = scores[b];
-    if (left === null || right === null) return (left === null) - (right === null) || a - b;  // without a score: last
-    return sign * (left - right) || a - b;
-  });
+  if (sort) {
+    const keys = Float64Array.from(scores, value => value === null ? Infinity : sign * value);  // without a score: last
+    found.sort((a, b) => keys[a] - keys[b] || a - b);
+  }
   state.view = found;
   const place = kept === undefined ? -1 : found.indexOf(kept);
   state.at = place >= 0 ? place : 0;
