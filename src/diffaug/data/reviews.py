@@ -51,12 +51,17 @@ def in_force(reviews: Iterable[Review]) -> dict[str, Review]:
     """Return the decision about each row that holds: the last one that was not taken back."""
     made: dict[str, list[Review]] = {}
     for review in reviews:
-        of_row = made.setdefault(review.id, [])
-        if review.decision != "undo":
-            of_row.append(review)
-        elif of_row:
-            of_row.pop()
+        _take(made, review)
     return {name: of_row[-1] for name, of_row in made.items() if of_row}
+
+
+def _take(made: dict[str, list[Review]], review: Review) -> None:
+    """Add a decision to those about each row that are not taken back."""
+    of_row = made.setdefault(review.id, [])
+    if review.decision != "undo":
+        of_row.append(review)
+    elif of_row:
+        of_row.pop()
 
 
 def read_reviews(folder: Path) -> list[Review]:
@@ -106,6 +111,9 @@ class Reviews:
     def __init__(self, folder: Path) -> None:
         self.path = Inside(folder).path(FILE)
         self.lines = read_reviews(folder)
+        self._made: dict[str, list[Review]] = {}
+        for line in self.lines:
+            _take(self._made, line)
         if self.path.exists() and not (data := read_bytes(self.path)).endswith(b"\n"):
             whole = data.split(b"\n")[: len(self.lines)]
             write_text(self.path, "".join(f"{line.decode()}\n" for line in whole))
@@ -113,4 +121,10 @@ class Reviews:
     def add(self, review: Review) -> None:
         """Append a decision to the file, then to the list."""
         append_jsonl(self.path, asdict(review))
+        _take(self._made, review)
         self.lines.append(review)
+
+    def holding(self, name: str) -> Review | None:
+        """Return the decision about a row that holds, if any."""
+        of_row = self._made.get(name)
+        return of_row[-1] if of_row else None

@@ -44,6 +44,7 @@ class RealLesions:
         if (kind := kind_of(folder)) == "is a synthetic set":
             raise DataError(f"--with names the data set that the synthetic set was generated from: {folder} {kind}")
         self._dataset = read_dataset(folder)
+        self._names = frozenset(case.id for case in self._dataset)
         self._cases = self._dataset.annotated("train")
         self._lock = Lock()
         self._thread: Thread | None = None
@@ -60,8 +61,7 @@ class RealLesions:
 
     def example(self, rows: Rows, number: int) -> str:
         """Return the id of the case that a row was painted from, or else of that whose mask it has; empty for none."""
-        known = {case.id for case in self._dataset}
-        return next((name for name in rows.sources(number) if name in known), "")
+        return next((name for name in rows.sources(number) if name in self._names), "")
 
     def nearest(self, rows: Rows, number: int) -> Nearest:
         """Return the training lesion that is most like the lesion of a row.

@@ -103,15 +103,16 @@ class Desk:
         with self._lock:
             why = one_line(decided.why.strip())[:LONGEST_WHY]
             self.reviews.add(Review(row.id, decided.decision, self.who, now(), why, row.image_digest))
-        return self.decisions(len(self.reviews.lines) - 1)
+            return self.decisions(len(self.reviews.lines) - 1)
 
     def decisions(self, since: int) -> dict[str, Any]:
         """Return the decisions that hold of rows about which something was decided after the first `since` lines."""
-        lines = self.reviews.lines[:] if self.reviews else []
-        holding = in_force(lines)
-        changed = dict.fromkeys(line.id for line in lines[max(0, since) :])
-        found = {name: asdict(holding[name]) if name in holding else None for name in changed}
-        return {"lines": len(lines), "changed": found}
+        if self.reviews is None:
+            return {"lines": 0, "changed": {}}
+        count = len(self.reviews.lines)
+        changed = dict.fromkeys(line.id for line in self.reviews.lines[max(0, since) : count])
+        holding = {name: self.reviews.holding(name) for name in changed}
+        return {"lines": count, "changed": {name: asdict(one) if one else None for name, one in holding.items()}}
 
     def counts(self) -> tuple[int, int]:
         """Return how many rows are accepted and rejected."""
