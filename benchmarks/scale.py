@@ -16,9 +16,13 @@ Sections:
              review_scroll_ms    from the key End until the last card is in the page
              review_peak_mb      memory of the server's process beside what it had before
              review_rows         rows of the set
+             review_open_cpu_s, review_key_cpu_ms  computing of the server's process in the same times: what is left of
+                                 them where nothing else runs, beside the browser's own work
+             review_load         the machine's load when the section began: times of a busy machine mean little
 """
 
 import argparse
+import os
 import resource
 import shutil
 import statistics
@@ -76,34 +80,38 @@ def measure_review(work: Path, quick: bool) -> dict[str, Any]:
 
     count = ROWS // 100 if quick else ROWS
     folder = write_rows_only(work / "set", count)
+    load = os.getloadavg()[0]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(WAIT)
-        started = time.perf_counter()
+        begun = time.perf_counter(), time.process_time()
         with running(review_application(Desk(folder, None, "benchmark"))) as server:
             thread = threading.Thread(target=server.serve)
             thread.start()
             try:
-                found = _measure_page(page, server.address, started, count)
+                found = _measure_page(page, server.address, begun, count)
             finally:
                 server.stop()
                 thread.join()
         browser.close()
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {**found, "review_peak_mb": round(peak), "review_rows": count}
+    return {**found, "review_peak_mb": round(peak), "review_rows": count, "review_load": round(load, 1)}
 
 
-def _measure_page(page: Any, address: str, started: float, count: int) -> dict[str, float]:
+def _measure_page(page: Any, address: str, begun: tuple[float, float], count: int) -> dict[str, float]:
+    started, computing = begun
     page.goto(address, wait_until="commit")
     page.wait_for_selector(".card img")
     page.evaluate("document.querySelector('.card img').decode()")
-    opened = time.perf_counter() - started
+    opened, computed = time.perf_counter() - started, time.process_time() - computing
     page.wait_for_selector("body[data-read=all]")
     read = time.perf_counter() - started
     page.focus("#grid")
+    computing = time.process_time()
     keys = [page.evaluate(TO_ANSWER, ["r", "#status", "is rejected"]) for _ in range(30)]
+    of_keys = time.process_time() - computing
     page.evaluate("document.getElementById('status').textContent = ''")
     order = page.evaluate(TO_ORDER)
     last = page.evaluate(TO_ANSWER, ["End", f"[aria-posinset='{count}']", ""])
@@ -112,6 +120,8 @@ def _measure_page(page: Any, address: str, started: float, count: int) -> dict[s
         "review_all_rows_s": round(read, 3),
         "review_key_ms": round(statistics.median(keys), 1),
         "review_key_most_ms": round(max(keys), 1),
+        "review_open_cpu_s": round(computed, 3),
+        "review_key_cpu_ms": round(1000 * of_keys / len(keys), 1),
         "review_sort_ms": round(order, 1),
         "review_scroll_ms": round(last, 1),
     }

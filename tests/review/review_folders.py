@@ -10,8 +10,7 @@ from study_folders import make_synthetic, row_of
 
 from diffaug.artifacts import write_json
 from diffaug.data.funnel import funnel
-from diffaug.data.manifest import MANIFEST, SUMMARY, read_rows, text_of_rows, write_rows
-from diffaug.data.request import Scores
+from diffaug.data.manifest import MANIFEST, SUMMARY, read_rows, write_rows
 from diffaug.review.server import Desk, review_application, running
 
 
@@ -61,18 +60,3 @@ def reviewing(folder: Path, data: Path | None = None) -> Iterator[Served]:
     desk = Desk(folder, data, "Anna")
     with serving(review_application(desk), folder, desk) as served:
         yield served
-
-
-def write_many(folder: Path, count: int) -> Path:
-    """Write a set of many rows whose pictures are not there; nothing is painted."""
-    folder.mkdir(parents=True)
-    row = replace(row_of(0, ("train-0", "train-1")), scores=Scores(0.1, 1.2, True, (0.1,) * 7), image_digest="a" * 16)
-    row = replace(row, image="shards/00000/images/synth-00000.png", mask="shards/00000/masks/synth-00000.png")
-    line = text_of_rows([row])
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        for number in range(count):
-            changed = line.replace("synth-00000", f"synth-{number:05d}")
-            file.write(changed.replace('"score": 0.8', f'"score": {number % 997 / 997:.4f}'))
-    rows = {"requested": count}
-    write_json(folder / SUMMARY, {"lesions": rows, "negatives": {"requested": 0}})
-    return folder

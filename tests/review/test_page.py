@@ -2,16 +2,22 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from review_folders import reviewing, serving, write_many
+from review_folders import reviewing, serving
 
 from diffaug.data.manifest import MANIFEST, read_rows, write_rows
 from diffaug.data.reviews import FILE
 from diffaug.review.blind import FILE as BLIND
 from diffaug.review.blind import Session, frames_of
 from diffaug.review.server import blind_application
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from scale import write_rows_only
 
 pytestmark = pytest.mark.browser
 WAIT = 30_000  # ms; machines that run tests are busy
@@ -181,15 +187,15 @@ def test_a_blind_reader_is_scored_and_never_told_before(own_set, review_data, br
 
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_are_listed_to_the_end(tmp_path, browser):
-    write_many(tmp_path / "set", 100_000)
+    write_rows_only(tmp_path / "set", 100_000)
     with reviewing(tmp_path / "set") as found:
         page = opened(browser, found.address)
         page.wait_for_selector("#card-0")
         page.wait_for_selector("body[data-read=all]", timeout=600_000)
         page.focus("#grid")
         page.keyboard.press("End")
-        until(page, "document.querySelector('[aria-selected=true] b')?.textContent", "synth-99999")
+        until(page, "document.querySelector('[aria-selected=true] b')?.textContent", "synth-099999")
         assert page.evaluate("document.querySelectorAll('.card').length") < 100
         page.keyboard.press("r")
-        status(page, "synth-99999 is rejected")
+        status(page, "synth-099999 is rejected")
         page.context.close()
