@@ -22,23 +22,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.stats import beta
 
 from diffaug.artifacts import make_folder, read_json, read_jsonl, write_json
 from diffaug.conditioning.placement import field_of_view
-from diffaug.data.case import Case
 from diffaug.data.folder import read_dataset
-from diffaug.data.images import Mask, Pixels, read_image, write_png
+from diffaug.data.images import Mask, Pixels, write_png
 from diffaug.data.lesions import lesion_masks
-from diffaug.data.manifest import Row, kept, lesions, read_manifest
+from diffaug.errors import DiffaugError
 from diffaug.painting.window import Window, resized, window_around
+from diffaug.review.blind import ANSWERS, Kind, frames_of, scored, table
 
-Kind = Literal["real", "painted"]
-ANSWERS = ("real", "painted", "cannot tell")
 SHEET = 1080  # px of a sheet's longer side, so that viewers show it at full size; a longer frame is a sheet of its own
 CAPTION, GAP = 26, 6  # px above and between frames
 WINDOW = 288  # px of a window of tissue on a sheet
@@ -59,41 +55,12 @@ class Frame:
 # --- What is shown ----------------------------------------------------------------------------------------------------
 
 
-def spread(rows: Sequence[Row], count: int, rng: np.random.Generator) -> list[Row]:
-    """Return `count` rows drawn at random, as many backgrounds among them as there are."""
-    waiting: dict[str, list[Row]] = {}
-    for place in rng.permutation(len(rows)):
-        waiting.setdefault(rows[place].request.background, []).append(rows[place])
-    chosen: list[Row] = []
-    while waiting and len(chosen) < count:
-        chosen += [some.pop() for some in waiting.values()]
-        waiting = {name: some for name, some in waiting.items() if some}
-    return chosen[:count]
-
-
-def frames_of(data: Path, synth: Path, count: int, seed: int) -> list[tuple[Kind, str, Pixels]]:
+def whole_frames(data: Path, synth: Path, count: int, seed: int) -> list[tuple[Kind, str, Pixels]]:
     """Return painted frames and as many real ones that are the source of none of them, each with its name."""
-    dataset, made, rng = read_dataset(data), read_manifest(synth), np.random.default_rng(seed)
-    rows = spread(kept(lesions(made.rows)), count, rng)
-    by_id = {case.id: case for case in dataset.cases}
-    used = {by_id[name].group for row in rows for name in row.request.sources if name in by_id}
-    real: list[Case] = []
-    for split in ("train", "val", "test"):
-        cases = [case for case in dataset.annotated(split) if case.group not in used and case.read_mask().any()]
-        real += [cases[place] for place in rng.permutation(len(cases))]
-    shown = min(count, len(rows), len(real))
-    if not shown:
-        raise SystemExit(
-            f"a blind sheet needs frames of both kinds: {len(rows)} lesions are kept in {synth}, and {len(real)} real "
-            f"cases of {data} are the source of none of them; generate some, or give a data set with more cases"
-        )
-    if shown < count:
-        print(f"{shown} frames of each kind: {len(rows)} painted and {len(real)} unused real ones are there")
-    backgrounds = len({row.request.background for row in rows[:shown]})
-    if backgrounds < shown:
-        print(f"{shown} painted frames show {backgrounds} backgrounds: a reader may notice that they repeat")
-    painted = [("painted", row.id, read_image(made.folder / row.image)) for row in rows[:shown]]
-    return [*painted, *(("real", case.id, case.read_image()) for case in real[:shown])]  # type: ignore[list-item]
+    found = frames_of(data, synth, count, seed)
+    for notice in found.notices:
+        print(notice)
+    return [(one.kind, one.case.id, one.case.read_image()) for one in found.frames]
 
 
 def windows_of(data: Path, removed: Path, count: int, seed: int) -> list[tuple[Kind, str, Pixels]]:
@@ -223,56 +190,6 @@ def read_answers(path: Path) -> dict[int, str]:
     return found
 
 
-def interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the exact binomial interval of a share. Source: Clopper and Pearson 1934."""
-    tail = (1 - level) / 2
-    low = float(beta.ppf(tail, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(1 - tail, count + 1, total - count)) if count < total else 1.0
-    return low, high
-
-
-def scored(answers: Mapping[int, str], key: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return, for frames of each kind, how many were answered in which way, and the share that passes for real.
-
-    A frame passes for real if the answer is "real" or "cannot tell". `told_apart` is the share of right answers among
-    those that are not "cannot tell".
-    """
-    unknown = sorted(set(answers) - {int(number) for number in key})
-    if unknown or not answers:
-        rule = f"there is no frame {unknown[0]}" if unknown else "no frame is answered"
-        raise SystemExit(f"answers belong to the frames of their key: {rule}; give the key of these sheets")
-    result: dict[str, Any] = {}
-    for kind in ("painted", "real"):
-        said = [answers[int(number)] for number, of in key.items() if of["kind"] == kind and int(number) in answers]
-        passed = sum(answer != "painted" for answer in said)
-        low, high = interval(passed, len(said)) if said else (0.0, 1.0)
-        counts = {answer: said.count(answer) for answer in ANSWERS}
-        result[kind] = {"frames": len(said), **counts, "passed": passed, "low": round(low, 3), "high": round(high, 3)}
-    firm = {number: answer for number, answer in answers.items() if answer != "cannot tell"}
-    right = sum(answer == key[str(number)]["kind"] for number, answer in firm.items())
-    low, high = interval(right, len(firm)) if firm else (0.0, 1.0)
-    result["told_apart"] = {"right": right, "of": len(firm), "low": round(low, 3), "high": round(high, 3)}
-    result["taken_for_painted"] = sorted(of["id"] for n, of in key.items() if answers.get(int(n)) == "painted")
-    return result
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Return scores as lines of text."""
-    lines = []
-    for kind in ("painted", "real"):
-        found = result[kind]
-        words = ", ".join(f"{answer} {found[answer]}" for answer in ANSWERS)
-        lines.append(
-            f"{kind}: {found['passed']} of {found['frames']} pass for real (95 % interval {found['low']:.2f} to "
-            f"{found['high']:.2f}): {words}"
-        )
-    told = result["told_apart"]
-    lines.append(
-        f"right answers: {told['right']} of {told['of']} (95 % interval {told['low']:.2f} to {told['high']:.2f})"
-    )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -287,17 +204,21 @@ def main() -> None:
     if given.score:
         if not given.key:
             parser.error("--score needs the key of the sheets: add, for example, --key sheets-key.json")
-        result = scored(read_answers(given.score), read_json(given.key)["answers"])
+        key = {int(number): (of["kind"], of["id"]) for number, of in read_json(given.key)["answers"].items()}
+        result = scored(read_answers(given.score), key)
         print(table(result))
         print(json.dumps(result, sort_keys=True))
         return
     if not (given.data and given.synth and given.out):
         parser.error("sheets need DATA, SYNTH and --out DIR")
-    show = windows_of if given.removal else frames_of
+    show = windows_of if given.removal else whole_frames
     found = show(given.data, given.synth, given.count, given.seed)
     key = {"data": str(given.data), "synthetic": str(given.synth), "mode": "removal" if given.removal else "frames"}
     make(found, given.out, given.seed, key)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DiffaugError as error:
+        raise SystemExit(str(error)) from None

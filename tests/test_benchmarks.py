@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,17 @@ def test_the_duplicate_benchmark_finds_changed_copies_and_no_others(tmp_path):
     measured = json.loads((tmp_path / "duplicates.json").read_text())
     assert 0.8 <= measured["duplicate_recall"] <= 1 and measured["duplicate_false_alarms"] <= 0.2
     assert set(measured["recall"]["phantoms"]) == {"resized", "JPEG", "flipped", "cut", "lighter", "all"}
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_scale_benchmark_measures_every_key_it_names(tmp_path):
+    pytest.importorskip("playwright", reason="needs Playwright: pip install 'diffaug[dev]'")
+    if shutil.which("chromium") is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "review"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "scale.json").read_text())
+    assert measured["review_rows"] == 1000 and measured["review_open_s"] > 0
+    assert 0 < measured["review_key_ms"] <= measured["review_key_most_ms"]
+    assert not list(tmp_path.glob("work-*"))

@@ -34,6 +34,7 @@ COMMANDS = [
     ["report"],
     ["predict"],
     ["export"],
+    ["review"],
     ["explain"],
     ["reproduce"],
     ["run"],

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from study_folders import make_dataset, make_painted_eyes, make_synthetic, row_of
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, write_json, write_jsonl
+from diffaug.conditioning.attributes import FEATURES
 from diffaug.conditioning.budget import read_needs
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
@@ -697,7 +698,7 @@ def test_the_selected_arm_is_a_pure_function_of_the_scores(finished, inputs):
     assert len(chosen) == 3
     assert {row.id for row in chosen} <= {row.id for row in accepted(rows)}
     for row in scores.values():
-        assert 0 <= row.loss <= 1 and row.novelty >= 0 and len(row.features) == len(derive.FEATURES)
+        assert 0 <= row.loss <= 1 and row.novelty >= 0 and len(row.features) == len(FEATURES)
 
 
 def test_negatives_that_are_painted_after_real_is_trained_are_counted_as_those_before(tmp_path, inputs, finished):

@@ -32,7 +32,7 @@ from diffaug.painting.looks import features_in
 from diffaug.realism.measures import Features
 from diffaug.report.tables import Study, read_study
 from diffaug.report.wording import headline_arm, verdict
-from diffaug.study.inputs import digest_of_set, numbered
+from diffaug.study.inputs import digest_of_set, numbered, without_rejected
 
 FILE, PAGE = "audit.json", "audit.html"
 
@@ -79,7 +79,8 @@ def audit_set(
 def _study_of(folder: Path, made: SyntheticSet) -> Study:
     read = read_study(folder)
     studied = read.plan["identity"].get("synthetic", [])
-    if not any(digest_of_set(numbered(made, place)) == digest for place, digest in enumerate(studied)):
+    either = made, without_rejected(made)  # a review may have come before the study, or after it
+    if not any(digest_of_set(numbered(one, place)) == digest for place, digest in enumerate(studied) for one in either):
         raise StudyError(
             f"usefulness is what a study of this set found: {folder} is of another set, or {made.folder} was changed "
             "since; name the study of this set"

@@ -18,6 +18,7 @@ from diffaug.artifacts import PathLike
 from diffaug.data.case import Case, check_mask_size
 from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import read_manifest
+from diffaug.data.reviews import rejected_pictures
 from diffaug.errors import ConfigError, DataError
 
 Item = Mapping[str, Any]
@@ -89,6 +90,8 @@ class CaseDataset(Dataset[Any]):
 class SyntheticDataset(CaseDataset):
     """The kept cases of a finished synthetic set as a torch data set, with the items of `CaseDataset`.
 
+    Pictures that a review of the set rejected are left out.
+
     Args:
         path: The folder that `diffaug generate` or `diffaug select` made.
         transform: Takes each item and returns what is trained on; None returns the item.
@@ -113,7 +116,8 @@ class SyntheticDataset(CaseDataset):
         negatives: bool = True,
         partly_known: bool = False,
     ) -> None:
-        left_out = {row.id for row in read_manifest(path) if row.request.negative and not negatives}
+        found = read_manifest(path)
+        left_out = {row.id for row in found if row.request.negative and not negatives} | rejected_pictures(found)
         cases = [case for case in read_dataset(Path(path)) if case.id not in left_out]
         cases = [case for case in cases if partly_known or not case.known]
         super().__init__(cases, transform, partly_known=partly_known)

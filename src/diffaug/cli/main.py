@@ -21,6 +21,7 @@ from diffaug.cli.data import Data, DataCommand, Prompts
 from diffaug.cli.export import Export
 from diffaug.cli.model import Fit, Generate, Remove, Segment
 from diffaug.cli.provenance import Explain, Reproduce
+from diffaug.cli.review import Review
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
 from diffaug.errors import ConfigError, DiffaugError, one_line
@@ -40,6 +41,7 @@ Commands = (
     | Annotated[Report, subcommand("report")]
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Audit, subcommand("audit")]
+    | Annotated[Review, subcommand("review")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Reproduce, subcommand("reproduce")]

@@ -251,7 +251,9 @@ def selection_text(found: "Selection", out: Path) -> str:
     sizes = ", ".join(f"{count} {size}" for size, count in found.by_size.items())
     beside = f", and {counted(found.negatives, 'negative')} beside them" if found.negatives else ""
     copies = f" {found.copies} {'copy' if found.copies == 1 else 'copies'} left out." if found.copies else ""
-    return f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}.{copies}"
+    rejected = f" {counted(found.rejected, 'picture')} that a review rejected left out." if found.rejected else ""
+    said = f"{found.kept} of {counted(found.accepted, 'accepted case')} chosen ({sizes}){beside}, in {out}."
+    return f"{said}{copies}{rejected}"
 
 
 def audit_text(lines: Sequence[str], page: Path) -> str:

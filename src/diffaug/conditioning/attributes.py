@@ -6,6 +6,7 @@ Lengths are relative to the lesion: the crop is scaled down until the lesion's l
 lesion measures the same in a large frame, in a small one and in a training window.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,12 @@ BRIGHT, COLOURLESS = 82.0, 14.0  # L*, chroma; brighter and less coloured pixels
 MAX_TEXTURE = 10.0  # the highest texture; surroundings of a surface that is rougher have no structure to compare with
 
 Values = NDArray[np.float32]
+
+# What tells lesions apart, two of them as logarithms.
+FEATURES = (
+    "relative_area", "eccentricity", "solidity", "lightness_contrast", "redness_contrast", "edge_sharpness", "texture",
+)  # fmt: skip
+LOGARITHMIC = ("relative_area", "texture")
 
 LINEAR = np.where(
     np.arange(256) <= 0.04045 * 255, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4
@@ -116,6 +123,28 @@ def measure_attributes(image: Pixels, mask: Mask, rules: FrameRules = ENDOSCOPIC
         edge_sharpness=_edge_sharpness(lab[..., 0], distance, tissue, diameter) if enough else 0.0,
         texture=_texture(lab[..., 0], lesion, ring, tissue, diameter) if enough else 1.0,
     )
+
+
+class Reference:
+    """Lesions that others are compared with, by `FEATURES` in standard deviations of these lesions."""
+
+    def __init__(self, lesions: Sequence[Attributes]) -> None:
+        features = np.array([_features(one) for one in lesions])  # (N, 7)
+        self._centre, self._spread = features.mean(0), features.std(0) + 1e-6
+        self._lesions = (features - self._centre) / self._spread
+
+    def standardised(self, attributes: Attributes) -> NDArray[np.float64]:
+        """Return the features of a lesion, shape (7,)."""
+        return np.asarray((_features(attributes) - self._centre) / self._spread)
+
+    def distances(self, attributes: Attributes) -> NDArray[np.float64]:
+        """Return the distance of a lesion from each of the reference, shape (N,)."""
+        return np.asarray(np.linalg.norm(self._lesions - self.standardised(attributes), axis=1))
+
+
+def _features(attributes: Attributes) -> NDArray[np.float64]:
+    values = [float(getattr(attributes, name)) for name in FEATURES]
+    return np.array([np.log(max(1e-4, v)) if n in LOGARITHMIC else v for n, v in zip(FEATURES, values, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     Raises:
         DataError: A line is not a row, or another version of diffaug wrote it.
     """
-    return tuple(_row_of(values, path, number) for number, values in enumerate(read_jsonl(path, torn=False), start=1))
+    return tuple(row_of(values, path, number) for number, values in enumerate(read_jsonl(path, torn=False), start=1))
 
 
 @cache
@@ -249,7 +249,17 @@ def _adapter() -> TypeAdapter[Row]:
     return TypeAdapter(Row)
 
 
-def _row_of(values: Any, path: Path, number: int) -> Row:
+def row_of(values: Any, path: Path, number: int) -> Row:
+    """Return the row that a line of a manifest holds.
+
+    Args:
+        values: JSON value of the line.
+        path: The manifest, and the number of the line, from 1, as errors name them.
+        number: See `path`.
+
+    Raises:
+        DataError: It is not a row, or another version of diffaug wrote it.
+    """
     version = values.pop("schema", 1) if isinstance(values, dict) else None
     if version != SCHEMA:
         raise DataError(
@@ -282,19 +292,8 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
         ['a small pale polyp']
     """
     folder = Path(folder)
-    kind = kind_of(folder)
-    started = kind == "is a synthetic set" or (kind == "is a data set" and (folder / SUMMARY).is_file())
-    if kind and not started:
-        raise DataError(
-            f"a synthetic set is a folder that `diffaug generate` or `diffaug select` made: {folder} {kind}; check the "
-            "path"
-        )
+    check_finished(folder)
     without_links(folder)
-    for name in (MANIFEST, SUMMARY):
-        if not (folder / name).is_file():
-            raise DataError(
-                f"a synthetic set must be finished: {folder} has no {name}; run `diffaug generate` again to complete it"
-            )
     rows, place = read_rows(folder / MANIFEST), Inside(folder)
     if (counts := _counts_of(folder / SUMMARY, rows))[0] not in (None, counts[1]):
         raise DataError(
@@ -308,6 +307,32 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
     path = folder / PROVENANCE
     known = read_typed(path, Fitted, "generate the set again") if path.is_file() else Fitted()
     return SyntheticSet(folder, rows, read_classes(folder), known.images, known.cases, read_seen(folder))
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a folder that is no finished synthetic set, by its files; none of them is read.
+
+    Raises:
+        DataError: It is something else, or its set is not finished.
+    """
+    kind = kind_of(folder)
+    started = kind == "is a synthetic set" or (kind == "is a data set" and (folder / SUMMARY).is_file())
+    if kind and not started:
+        raise DataError(
+            f"a synthetic set is a folder that `diffaug generate` or `diffaug select` made: {folder} {kind}; check the "
+            "path"
+        )
+    for name in (MANIFEST, SUMMARY):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"a synthetic set must be finished: {folder} has no {name}; run `diffaug generate` again to complete it"
+            )
+
+
+def rows_painted(summary: Path) -> int | None:
+    """Return how many rows the summary of `generate` counts; None where it is another summary."""
+    painted = read_kept(summary, _Painted)
+    return painted.lesions.requested + painted.negatives.requested if painted else None
 
 
 @dataclass(frozen=True)
@@ -333,8 +358,8 @@ class _Selected:
 
 def _counts_of(summary: Path, rows: tuple[Row, ...]) -> tuple[int | None, int]:
     """Return how many rows a summary counts, if it says so, and how many there are; a selection counts pictures."""
-    if (painted := read_kept(summary, _Painted)) is not None:
-        return painted.lesions.requested + painted.negatives.requested, len(rows)
+    if (painted := rows_painted(summary)) is not None:
+        return painted, len(rows)
     selected = read_kept(summary, _Selected)
     counted = selected.kept + selected.negatives if selected else None
     return counted, sum(not row.shown_in for row in rows)

@@ -9,6 +9,7 @@ from diffaug.artifacts import digest_of_file
 from diffaug.data.case import LESION, Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, kept, read_manifest
+from diffaug.data.reviews import rejected_pictures
 from diffaug.data.table import TABLE
 from diffaug.errors import ConfigError, DataError
 from diffaug.export.folds import MOST, Fold, divided, held_out
@@ -223,12 +224,15 @@ def _painted(found: SyntheticSet, negatives: bool, left_out: frozenset[str]) -> 
         _check_unchanged(row, case)
         case = replace(case, split="train", prompt=case.prompt or row.request.prompt)
         entries.append(Entry(case, (row, *shown.get(row.id, ()))))
-    original = [entry for entry in entries if entry.id not in left_out]
+    rejected = rejected_pictures(found)
+    passed = [entry for entry in entries if entry.id not in rejected]
+    original = [entry for entry in passed if entry.id not in left_out]
     chosen = [entry for entry in original if negatives or not entry.negative]
     if not chosen:
         raise DataError(f"an export needs kept cases: {found.folder} has none that is wanted; generate more")
     gone = {
-        "pictures that show copies of training lesions": len(entries) - len(original),
+        "pictures that a review rejected": len(entries) - len(passed),
+        "pictures that show copies of training lesions": len(passed) - len(original),
         "negatives (painted lesion-free)": len(original) - len(chosen),
     }
     return chosen, tuple(f"{what} are left out: {count}" for what, count in gone.items() if count)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import digest_of_file, make_folder, read_jsonl, storing, sync_tree, write_jsonl
+from diffaug.conditioning.attributes import Attributes, Reference, measure_attributes
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
@@ -33,10 +34,6 @@ Line = TypeVar("Line")  # of a table
 FLIPS = ((), (2,), (3,), (2, 3))  # axes of an image that a label is averaged over
 LEAST = 0.001  # of the image; a smaller label is noise
 LIKELY = 0.5  # probability over which a pixel of an unannotated image is labelled lesion
-FEATURES = (
-    "relative_area", "eccentricity", "solidity", "lightness_contrast", "redness_contrast", "edge_sharpness", "texture",
-)  # fmt: skip
-LOGARITHMIC = ("relative_area", "texture")
 
 
 @dataclass(frozen=True)
@@ -355,40 +352,30 @@ def score_cases(baseline: Baseline, cases: Sequence[Case]) -> list[Scores]:
     from diffaug.study.evaluate import probabilities
     from diffaug.study.strata import LOW
 
-    known = [found for found in map(_attributes, baseline.train) if found["relative_area"] > 0]
-    lesions, network = np.array([_vector(found) for found in known]), baseline.network()
-    centre, spread = lesions.mean(0), lesions.std(0) + 1e-6
-    cut = float(np.quantile([found["colour_contrast"] for found in known], LOW))
-    reference = (lesions - centre) / spread
+    known = [found for found in map(_attributes, baseline.train) if found.relative_area > 0]
+    network, reference = baseline.network(), Reference(known)
+    cut = float(np.quantile([found.colour_contrast for found in known], LOW))
     scores = []
     for case in cases:
         pixels = load([case], baseline.config.size)
         predicted = probabilities(network, pixels.images)[0].numpy()
         measured = _attributes(case)
-        features = (_vector(measured) - centre) / spread
+        features = reference.standardised(measured)
         scores.append(
             Scores(
                 loss=round(_loss(predicted, pixels.masks[0].numpy()), 5),
-                novelty=round(float(np.linalg.norm(reference - features, axis=1).min()), 4),
-                low_contrast=bool(measured["colour_contrast"] < cut),
+                novelty=round(float(reference.distances(measured).min()), 4),
+                low_contrast=bool(measured.colour_contrast < cut),
                 features=tuple(round(float(value), 4) for value in features),
             )
         )
     return scores
 
 
+def _attributes(case: Case) -> Attributes:
+    return measure_attributes(case.read_image(), case.read_mask())
+
+
 def _loss(probability: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
     """Return 1 - soft Dice."""
     return float(1 - (2 * (probability * mask).sum() + 1) / (probability.sum() + mask.sum() + 1))
-
-
-def _attributes(case: Case) -> dict[str, float]:
-    from diffaug.conditioning.attributes import measure_attributes
-
-    return asdict(measure_attributes(case.read_image(), case.read_mask()))
-
-
-def _vector(attributes: Mapping[str, float]) -> NDArray[np.float64]:
-    return np.array(
-        [np.log(max(1e-4, attributes[name])) if name in LOGARITHMIC else attributes[name] for name in FEATURES]
-    )

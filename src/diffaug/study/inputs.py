@@ -14,6 +14,7 @@ from diffaug.config import UNET, StudyConfig, config_from_values
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import Row, SyntheticSet, read_manifest
+from diffaug.data.reviews import rejected_pictures
 from diffaug.data.seen import SEEN_FILE
 from diffaug.errors import StudyError
 from diffaug.names import Name
@@ -227,7 +228,7 @@ def read_fold_inputs(data: Path, synthetic: Sequence[Path], oracle: Path | None)
 
 
 def read_set(folder: Path, number: int = 0) -> SyntheticSet:
-    """Read a finished synthetic set, whose files must be those that were painted.
+    """Read a finished synthetic set, whose files must be those that were painted, without what a review rejected.
 
     Args:
         folder: Of the set.
@@ -241,7 +242,17 @@ def read_set(folder: Path, number: int = 0) -> SyntheticSet:
     found = read_manifest(folder)
     for row in found:
         _check_files(folder, row)
-    return numbered(found, number)
+    return numbered(without_rejected(found), number)
+
+
+def without_rejected(found: SyntheticSet) -> SyntheticSet:
+    """Return a set without the rows whose pictures a review of it rejected.
+
+    Raises:
+        DataError: The review is damaged, or of another set.
+    """
+    rejected = rejected_pictures(found)
+    return replace(found, rows=tuple(row for row in found if (row.shown_in or row.id) not in rejected))
 
 
 def numbered(found: SyntheticSet, number: int) -> SyntheticSet:

@@ -11,7 +11,18 @@ from diffaug.config import SelectConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import Dataset, copy_case, copy_file, new_dataset, read_dataset, write_cases
-from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, accepted, lesions, write_rows
+from diffaug.data.manifest import (
+    MANIFEST,
+    PROVENANCE,
+    SUMMARY,
+    Row,
+    SyntheticSet,
+    accepted,
+    lesions,
+    read_manifest,
+    write_rows,
+)
+from diffaug.data.reviews import rejected_pictures
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import contents_of, held
@@ -32,6 +43,7 @@ class Selection:
         negatives: Cases without a lesion that belong to them.
         by_size: Chosen lesions by size class.
         copies: Accepted lesions that were left out, since an audit calls them copies of training lesions.
+        rejected: Pictures that were left out, since somebody rejected them in a review.
     """
 
     accepted: int
@@ -39,6 +51,7 @@ class Selection:
     negatives: int
     by_size: dict[str, int]
     copies: int = 0
+    rejected: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,8 @@ def select_set(
 ) -> Selection:
     """Copy the selected cases of a synthetic set into a data set of their own, with the negatives that belong to them.
 
-    The choice is a pure function of the manifest and of the scores, which are measured with the study's baseline once
+    Pictures that a review of the set rejected are left out. The choice is a pure function of the manifest and of the
+    scores, which are measured with the study's baseline once
     for the same painted cases, and kept in STUDY/scores.jsonl. OUT/manifest.jsonl has a row for each chosen case, with
     its scores.
 
@@ -113,7 +127,11 @@ def select_set(
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
     found = read_set(synthetic)
+    rejected = rejected_pictures(read_manifest(synthetic))
     candidates = accepted(found)
+    if not candidates:
+        left_by = " that its review leaves" if rejected else ""
+        raise StudyError(f"a selection needs accepted cases: {synthetic} has none{left_by}; generate more")
     derived = Derived(baseline, (), tuple(candidates), tuple(found.case(row) for row in candidates))
     with held(study):
         derived.make()
@@ -132,7 +150,7 @@ def select_set(
     kept = lesions(rows)
     sizes = Counter(row.request.size_bin for row in kept)
     gone = len(candidates) - len(left)
-    selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes), gone)
+    selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes), gone, len(rejected))
     group_of = {case.id: case.group for case in dataset}
     _copy_rows(found, rows, out, asdict(selection), group_of)
     return selection
