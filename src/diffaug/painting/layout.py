@@ -19,7 +19,7 @@ from diffaug.painting.window import CONTEXT, Window, resized, window_around
 
 LIT = 0.8  # of the halo; by so much a window is wider than its region, to show the light of the place
 LEAST_SHARE = 0.01  # of an effect below a lesion; less of it is left out of the region
-RIM = 2.0  # most that what an example brings along may differ from its place, over how much real tissue varies
+RIM = 3.0  # most that what an example brings along may differ from its place, over how much real tissue varies
 FINEST = 4  # times the painter's pixels; an example is moved in pixels no finer than these
 
 
