@@ -45,7 +45,7 @@ def passing(calibration: Calibration, everything: bool) -> Calibration:
 
 
 def is_hopeless(layout: Layout) -> bool:
-    """Tell whether a lesion cannot convince, however it is painted: another shows beside it, or its rim does not fit."""
+    """Tell whether a lesion cannot convince, however it is painted: another is left, or its rim does not fit."""
     return bool(_why_hopeless(layout))
 
 
@@ -56,8 +56,8 @@ def _why_hopeless(layout: Layout) -> str:
         return f"{layout.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
     if not layout.meets_place:
         return (
-            f"the tissue around the lesion differs from that of its place by {layout.rim:.1f} times what is usual around "
-            f"lesions, more than {RIM:g}"
+            f"the tissue around the lesion differs from that of its place by {layout.rim:.1f} times what is usual "
+            f"around lesions, more than {RIM:g}"
         )
     return ""
 

@@ -139,7 +139,7 @@ class LayoutMaker:
         return replace(layout, tissue=np.asarray(tissue, dtype=np.uint8))
 
     def _example(self, request: Request, layout: Layout, tissue: Pixels) -> tuple[Pixels, float]:
-        """Return a window's `tissue`, (side, side, 3), with the request's example, and how far both differ around it."""
+        """Return a window's `tissue`, (side, side, 3), with the request's example, and how far both differ there."""
         source, new = self._examples[example_of(request)], layout.masks.new
         side, frame = len(tissue), (int(new.shape[0]), int(new.shape[1]))
         points = window_points(layout.window, side)

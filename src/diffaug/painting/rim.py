@@ -6,6 +6,7 @@ been made up for, with how much they vary around the annotated lesions of the sa
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,9 @@ def rim_difference(patch: NDArray[np.float32], place: NDArray[np.float32], new: 
 
 
 def usual_variation(backgrounds: Backgrounds, lesions: Iterable[MaskEntry], share: float) -> float:
-    """Return by how much L* varies around real lesions, without texture and light: the median of their SPREAD quantiles.
+    """Return by how much L* varies around real lesions, without texture and light.
+
+    It is the median over the lesions of their SPREAD quantiles.
 
     Args:
         backgrounds: What is known of their frames.
@@ -80,8 +83,8 @@ def _ring(away: Values, halo: float, ends: tuple[float, float]) -> Mask:
     return np.asarray((away > ends[0] * halo) & (away <= ends[1] * halo))
 
 
-def _lightness(image: NDArray[np.generic]) -> Values:
-    pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8) if image.dtype != np.uint8 else image
+def _lightness(image: NDArray[Any]) -> Values:
+    pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return np.asarray(lab_from_rgb(pixels)[..., 0], dtype=np.float64)
 
 
