@@ -21,7 +21,8 @@ PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name not i
 DOCUMENTS = ("README.md", *(page.relative_to(ROOT).as_posix() for page in PAGES))
 COMMANDS = (
     "demo", "data import", "data phantom", "data inspect", "data subset", "prompts", "fit", "generate", "remove",
-    "segment", "pseudo-label", "select", "study", "report", "predict", "export", "explain", "reproduce", "run", "audit", "review",
+    "segment", "pseudo-label", "select", "study", "report", "predict", "export", "explain", "reproduce", "run", "audit",
+    "review",
 )  # fmt: skip
 OPTION = r"(?<![-\w])--[a-z](?:[-a-z0-9_.]*[a-z0-9])?"
 GROUPS = [name for name, field in Config.model_fields.items() if isinstance(field.default, Knobs)]

@@ -86,7 +86,7 @@ def moved_onto(background, source, target, frame, halo=4.0, way=None, field=None
     window = Window(0, 0, SIDE)
     points = source_points(window_points(window, SIDE), [(source, target)], way or Alignment())
     step = scale_of_outline(source, target)
-    return moved_example(example, points, step, background, target, everything, halo, depth=depth)[0]
+    return moved_example(example, points, step, background, target, everything, halo, depth=depth)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_bent_lesion_on_its_own_outline_shows_its_own_pixels_alone():
     new = np.roll(crescent, (12, 14), (0, 1))
     example, everything = Example.of(frame, np.ones_like(new), crescent), np.ones_like(new)
     place = grey(120 + rng.integers(-2, 3, (SIDE, SIDE)))
-    made = moved_example(example, points, 1.0, place, new, everything, 4.0, own=True)[0][..., 0].astype(int)
+    made = moved_example(example, points, 1.0, place, new, everything, 4.0, own=True)[..., 0].astype(int)
     expected = np.roll(frame[..., 0].astype(int), (12, 14), (0, 1))
     error = np.abs(made - expected)[new]
     assert np.median(error) <= 3 and error.max() <= 15  # a quarter of its contrast, at an edge as sharp as the place

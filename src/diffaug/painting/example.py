@@ -23,7 +23,6 @@ from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_l
 from diffaug.data.images import Mask, Pixels
 from diffaug.painting.below import with_effect_below
 from diffaug.painting.light import glare_of, in_detail_of, relit
-from diffaug.painting.rim import rim_difference
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
@@ -163,10 +162,8 @@ def moved_example(
     halo: float,
     own: bool = False,
     depth: float = 0.0,
-) -> tuple[Pixels, float]:
-    """Return a window that shows the source's lesion in the light of the background, and how far both differ around it.
-
-    The window is (side, side, 3); the difference is that of `rim_difference`, L*.
+) -> Pixels:
+    """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
     The lesion comes with a halo of its own tissue: its contact shadow, its base, the folds that it bends. Both take on
     the light of the place as it is beyond the halo. Coarse structure fades into the background over the whole halo,
@@ -195,8 +192,7 @@ def moved_example(
     shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
     coarse, fine = (shown * falling(away / halo, *ends) for ends in (COARSE, FINE))
     mixed = in_two_scales(place, patch, coarse, fine, FINER * halo)
-    window = np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)
-    return window, rim_difference(patch, place, new, halo)
+    return np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)
 
 
 def falling(values: NDArray[Any], high: float, low: float) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffaug.data.manifest import Decision
 from diffaug.data.request import Check
 from diffaug.painting.engine import Painted
-from diffaug.painting.layout import RIM, Layout
+from diffaug.painting.layout import Layout
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.gate import Gate
 
@@ -44,22 +44,9 @@ def passing(calibration: Calibration, everything: bool) -> Calibration:
     return replace(calibration, thresholds={**thresholds, NEGATIVE_BIN: none})
 
 
-def is_hopeless(layout: Layout) -> bool:
-    """Tell whether a lesion cannot convince, however it is painted: another is left, or its rim does not fit."""
-    return bool(_why_hopeless(layout))
-
-
-def _why_hopeless(layout: Layout) -> str:
-    if not layout.is_clear:
-        return "the lesion that was to go could not be covered with tissue of its image"
-    if layout.remains > REMAINS:
-        return f"{layout.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
-    if not layout.meets_place:
-        return (
-            f"the tissue around the lesion differs from that of its place by {layout.rim:.1f} times what is usual "
-            f"around lesions, more than {RIM:g}"
-        )
-    return ""
+def is_left_over(layout: Layout) -> bool:
+    """Tell whether a lesion that was to be removed from the background is still found, or left a trace."""
+    return layout.remains > REMAINS or not layout.is_clear
 
 
 def judged(sample: Painted, size_bin: str, calibration: Calibration) -> Painted:
@@ -86,9 +73,13 @@ def verdict_on(layout: Layout, sample: Painted, calibration: Calibration, kind: 
         return Verdict(sample.decision, "kept without a gate")
     if painted_all:
         sample = judged(sample, layout.size_bin, calibration)
-    hopeless = _why_hopeless(layout)
-    if hopeless:
-        return Verdict("rejected", hopeless, sample.checks)
+    if is_left_over(layout):
+        if not layout.is_clear:
+            return Verdict(
+                "rejected", "the lesion that was to go could not be covered with tissue of its image", sample.checks
+            )
+        reason = f"{layout.remains:.3f} of a lesion was still found after its removal, more than {REMAINS}"
+        return Verdict("rejected", reason, sample.checks)
     return Verdict(sample.decision, _reason(sample.checks, calibration.steps), sample.checks)
 
 

@@ -19,7 +19,6 @@ from diffaug.painting.window import CONTEXT, Window, resized, window_around
 
 LIT = 0.8  # of the halo; by so much a window is wider than its region, to show the light of the place
 LEAST_SHARE = 0.01  # of an effect below a lesion; less of it is left out of the region
-RIM = 3.0  # most that what an example brings along may differ from its place, over how much real tissue varies
 FINEST = 4  # times the painter's pixels; an example is moved in pixels no finer than these
 
 
@@ -50,8 +49,6 @@ class Layout:
         start: What sampling starts from, in pixels as fine as the painter's or finer; None is noise alone.
         removed: Regions of the background that were painted lesion-free before.
         covered: Whether tissue of the frame covers what the new lesion leaves of an old one.
-        rim: How far the tissue that an example brings along differs from that of its place, over how much tissue varies
-            around real lesions; 0 where it brings none.
     """
 
     index: int
@@ -74,7 +71,6 @@ class Layout:
     start: Pixels | None = None
     removed: tuple[RemovedRegion, ...] = ()
     covered: bool = True
-    rim: float = 0.0
 
     @property
     def shown(self) -> Pixels:
@@ -85,11 +81,6 @@ class Layout:
     def remains(self) -> float:
         """The largest share of a removed lesion that the validator still finds; 0 where none was removed."""
         return max((region.found_after for region in self.removed), default=0.0)
-
-    @property
-    def meets_place(self) -> bool:
-        """Whether the tissue that the new lesion brings along looks like that of its place."""
-        return self.rim <= RIM
 
     @property
     def is_clear(self) -> bool:

@@ -5,7 +5,6 @@ Reads the images of the cases; writes nothing.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -29,17 +28,15 @@ from diffaug.painting.example import (
     source_points,
     window_points,
 )
-from diffaug.painting.judging import is_hopeless
+from diffaug.painting.judging import is_left_over
 from diffaug.painting.layout import Layout, layout_of, tissue_of
 from diffaug.painting.painter import Painter
-from diffaug.painting.rim import usual_variation
 from diffaug.painting.tissue import filled
 from diffaug.painting.window import window_mask
 from diffaug.validator.gate import Gate
 
 HALO = 0.4  # of the radius of a new lesion's area; width of what its example brings along of the tissue around it
 DEPTH = 1.2  # of the height of a new lesion; how far below itself it changes an ultrasound image
-VARYING = 48  # annotated lesions, at most about, that tell how much tissue varies around lesions
 REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
 
 
@@ -74,15 +71,8 @@ class LayoutMaker:
         if request.negative:
             return replace(laid, start=tissue_of(laid, self.side))
         bare = self._without_old(request.background, laid)
-        example, difference = self._example(request, laid, tissue_of(bare, self.side))
-        rim = difference / self._usual_variation if difference else 0.0
-        return replace(laid, start=example, covered=bare.covered, rim=rim)
-
-    @cached_property
-    def _usual_variation(self) -> float:
-        """By how much L* varies around some of the annotated lesions."""
-        lesions = self.drawer.bank.entries
-        return usual_variation(self.drawer.backgrounds, lesions[:: -(-len(lesions) // VARYING)], HALO)
+        example = self._example(request, laid, tissue_of(bare, self.side))
+        return replace(laid, start=example, covered=bare.covered)
 
     def _effect(self, request: Request) -> dict[str, float]:
         """Return what an example brings along of the tissue around and below it, as `layout_of` takes it.
@@ -138,8 +128,8 @@ class LayoutMaker:
         tissue = layout.window.crop(without_border(frame, layout.field, layout.reach))
         return replace(layout, tissue=np.asarray(tissue, dtype=np.uint8))
 
-    def _example(self, request: Request, layout: Layout, tissue: Pixels) -> tuple[Pixels, float]:
-        """Return a window's `tissue`, (side, side, 3), with the request's example, and how far both differ there."""
+    def _example(self, request: Request, layout: Layout, tissue: Pixels) -> Pixels:
+        """Return a window's `tissue`, (side, side, 3), with the request's example where the new mask lies."""
         source, new = self._examples[example_of(request)], layout.masks.new
         side, frame = len(tissue), (int(new.shape[0]), int(new.shape[1]))
         points = window_points(layout.window, side)
@@ -191,8 +181,8 @@ def paint_requests(
 ) -> Iterator[tuple[Request, Layout, Painted]]:
     """Paint requests in slots, and yield each as it leaves.
 
-    Under a gate, what lies on a background from which a lesion did not go, or does not meet its place, is not painted:
-    it is rejected without a look, and comes last.
+    Under a gate, what lies on a background from which a lesion did not go is not painted: it is rejected without a
+    look, and comes last.
 
     Args:
         painter: Paints them.
@@ -205,14 +195,14 @@ def paint_requests(
     by_index = {request.index: request for request in ordered}
     lost: list[Layout] = []
 
-    def is_painted(layout: Layout) -> bool:
-        return gate is None or everything or not is_hopeless(layout)
+    def is_hopeless(layout: Layout) -> bool:
+        return gate is not None and not everything and is_left_over(layout)
 
     def batches() -> Iterator[list[Layout]]:
         for start in range(0, len(ordered), painter.batch):
             laid = [maker.layout(request) for request in ordered[start : start + painter.batch]]
-            lost.extend(layout for layout in laid if not is_painted(layout))
-            yield [layout for layout in laid if is_painted(layout)]
+            lost.extend(layout for layout in laid if is_hopeless(layout))
+            yield [layout for layout in laid if not is_hopeless(layout)]
 
     for layout, sample in painter.paint_layouts(batches(), (request.prompt for request in ordered), gate):
         yield by_index[layout.index], layout, sample
