@@ -1,20 +1,8 @@
 // The page of a blind session: one frame at a time, at its own size, and three answers. It does not know what a frame is.
 "use strict";
 
-const $ = id => document.getElementById(id);
 const state = { about: null, at: 1, busy: false };
 const BUTTONS = { real: "real", painted: "painted", "cannot-tell": "cannot tell" };
-
-async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  let answer;
-  try { answer = await fetch(path, options); } catch { throw new Error("The server does not answer: was `diffaug review` ended?"); }
-  const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(typeof found.error === "string" ? found.error : `The server answered ${answer.status}.`);
-  return found;
-}
-
-function say(text, bad = false) { $("status").textContent = text; $("status").classList.toggle("bad", bad); }
 
 function show() {
   const { about, at } = state, given = about.answers[at], count = Object.keys(about.answers).length, finished = about.result.length > 0;

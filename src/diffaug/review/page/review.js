@@ -7,23 +7,12 @@ const PART = 4000;  // rows of one request
 const WAIT = 60;  // ms that a card must stay in view before its picture is asked for
 const POLL = 3000;  // ms between two looks for decisions of other tabs
 
-const $ = id => document.getElementById(id);
 const rows = {};  // column -> values
 const decided = new Map();  // id -> {decision, who, when, why}
 const numbers = new Map();  // id -> number of the row
 const done = [];  // numbers of the rows that this tab decided about, for undo
 const state = { about: null, loaded: 0, view: [], at: 0, open: false, outline: true, lines: 0, columns: 1, cards: new Map() };
 
-async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  let answer;
-  try { answer = await fetch(path, options); } catch { throw new Error("The server does not answer: was `diffaug review` ended?"); }
-  const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(typeof found.error === "string" ? found.error : `The server answered ${answer.status}.`);
-  return found;
-}
-
-function say(text, bad = false) { $("status").textContent = text; $("status").classList.toggle("bad", bad); }
 function made(tag, text, name) {
   const element = document.createElement(tag);
   if (text !== undefined) element.textContent = text;
