@@ -180,7 +180,8 @@ def main() -> None:
     """Run from the command line."""
     if sys.argv[1:2] == ["--child"]:
         model, data, work, requests = sys.argv[2:]
-        return make_shards(Path(model), Path(data), Path(work), int(requests))
+        make_shards(Path(model), Path(data), Path(work), int(requests))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--before", type=Path)
