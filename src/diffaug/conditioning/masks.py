@@ -61,7 +61,7 @@ def drafted(mask: Mask, size: tuple[int, int], covered: float = 0.5) -> Mask:
     return np.asarray(values >= max(1, min(round(255 * covered), int(values.max()))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskEntry(Lesion):
     """One lesion of an annotated mask.
 
@@ -299,6 +299,7 @@ class Movement:
         return np.asarray(found - self.pad).reshape(points.shape)
 
 
+@lru_cache(maxsize=4)  # a lesion is rendered for its mask, and again for what it shows
 def rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> tuple[Mask, Movement]:
     """Return the transformed shape, see `render`, and how it was moved after its flip."""
     shape = entry.shape[:, ::-1] if transform.flip else entry.shape
