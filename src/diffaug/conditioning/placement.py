@@ -343,7 +343,7 @@ class Covering:
         best = int(np.argmin((rows * places.cell - shift[0]) ** 2 + (columns * places.cell - shift[1]) ** 2))
         top, left = int(rows[best]) * places.cell, int(columns[best]) * places.cell
         shared = np.count_nonzero(self.old & paste(shape, top, left, places.frame))
-        smaller = min(self._area, np.count_nonzero(shape))
+        smaller = min(self._area, int(np.count_nonzero(shape)))
         return (top, left) if shared >= max(OVERLAP * smaller, COVERED * self._area) else None
 
     def _around(self, cells: Cells) -> tuple[tuple[int, int], tuple[slice, slice]]:
