@@ -230,3 +230,15 @@ def test_the_scale_benchmark_measures_every_key_it_names(tmp_path):
     assert measured["review_rows"] == 1000 and measured["review_open_s"] > 0
     assert 0 < measured["review_key_ms"] <= measured["review_key_most_ms"]
     assert not list(tmp_path.glob("work-*"))
+
+
+@pytest.mark.slow
+def test_the_speed_benchmark_compares_two_clones_and_names_what_it_measures(tmp_path: Path) -> None:
+    clone = str(BENCHMARKS.parent)
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--out", str(tmp_path), "--quick", "--before", clone]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["phantoms_kept"] == found["phantoms_before_kept"]  # the same code keeps the same
+    assert found["kept_over_before"] > 0 and 0 < found["denoise_share"] < 1 and found["worker_peak_gb"] > 0
+    spent, per_request = sum(found["phantoms_stages"].values()), found["phantoms_seconds_per_request"]
+    assert spent == pytest.approx(per_request, abs=0.01)  # every second belongs to one stage

@@ -49,6 +49,11 @@ def leave_others() -> None:
         PartialState().destroy_process_group()
 
 
+def device_of_network(network: torch.nn.Module) -> torch.device:
+    """Return the device of a network's weights; diffusers' own `device` looks at every module each time."""
+    return next(network.parameters()).device
+
+
 def device_of(name: str) -> torch.device:
     """Return a device by its name; `auto` is a GPU where there is one. Each of several processes gets its own GPU.
 

@@ -218,10 +218,12 @@ def lab_from_rgb(image: Pixels) -> Values:
     Source: IEC 61966-2-1 and CIE 15; the same numbers as skimage.color.rgb2lab, several times faster from bytes.
     """
     check_image(image)
-    xyz = LINEAR[image] @ (XYZ_FROM_RGB / WHITE[:, None]).T
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
-    return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1).astype(np.float32)
+    xyz = LINEAR[image].reshape(-1, 3) @ (XYZ_FROM_RGB / WHITE[:, None]).T
+    f = np.cbrt(xyz)
+    np.copyto(f, 7.787 * xyz + 16.0 / 116.0, where=xyz <= 0.008856)
+    lab, (x, y, z) = np.empty_like(f), f.T
+    lab[:, 0], lab[:, 1], lab[:, 2] = 116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)
+    return lab.reshape(image.shape)
 
 
 def shape_of(mask: Mask) -> tuple[float, float]:
@@ -242,6 +244,24 @@ def signed_distance(mask: Mask) -> Values:
         return np.full(mask.shape, float(max(mask.shape)), dtype=np.float32)
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
     return np.where(mask, inside - 0.5, 0.5 - outside).astype(np.float32)
+
+
+def near(mask: Mask, distance: float) -> Mask:
+    """Return the pixels at most so far (px) from a mask's nearest pixel, (H, W); none where the mask is empty.
+
+    Only the surroundings of the mask are looked at: it costs the same in frames of every size.
+    """
+    found = np.zeros(mask.shape, dtype=bool)
+    if mask.any():
+        box = box_around(mask, int(np.ceil(distance)) + 1)
+        found[box] = ndimage.distance_transform_edt(~mask[box]) <= distance
+    return found
+
+
+def box_around(mask: Mask, margin: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a mask that is not empty with a margin (px), cut at the frame's edges."""
+    top, left, bottom, right = bounding_box(mask)
+    return slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:

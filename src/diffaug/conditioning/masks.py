@@ -5,7 +5,7 @@ Knows masks only; where a shape may lie on a background is decided in placement.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -61,7 +61,7 @@ def drafted(mask: Mask, size: tuple[int, int], covered: float = 0.5) -> Mask:
     return np.asarray(values >= max(1, min(round(255 * covered), int(values.max()))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskEntry(Lesion):
     """One lesion of an annotated mask.
 
@@ -103,6 +103,11 @@ class MaskEntry(Lesion):
         small = drafted(self.in_frame(), size)
         top, left, bottom, right = bounding_box(small)
         return MaskEntry(small[top:bottom, left:right], top, left, size, self.case, self.component)
+
+    @cached_property
+    def depth(self) -> NDArray[np.float32]:
+        """The signed distance to the outline of the shape, px, padded as far as any elastic transform that is drawn."""
+        return signed_distance(np.pad(self.shape, _padding(self.shape, ELASTIC)))
 
     @property
     def values(self) -> Label:
@@ -240,7 +245,8 @@ def render_label(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, i
     if movement.is_still:
         return np.ascontiguousarray(label)
     values = [int(value) for value in np.unique(label[label > 0])]
-    depths = [movement.depth(label == value, shape.shape) for value in values]
+    parts = (signed_distance(np.pad(label == value, movement.pad)) for value in values)
+    depths = [movement.moved(part)[movement.crop_of(shape)] for part in parts]
     return np.asarray(np.array(values, dtype=np.uint8)[np.argmax(depths, axis=0)] * shape)
 
 
@@ -266,17 +272,19 @@ class Movement:
     corner: tuple[int, int] = (0, 0)
     is_still: bool = False
 
-    def depth(self, part: Mask, crop: tuple[int, ...] | None = None) -> NDArray[np.float32]:
-        """Return the moved signed distance of a part of the shape: on the canvas, or on a result's crop of a shape."""
-        distance = signed_distance(np.pad(part, self.pad))
+    def moved(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a signed distance, px of the padded shape, moved onto the canvas of the result."""
         outside = float(distance.min())
         if self.shifts is not None:
             distance = ndimage.map_coordinates(
                 distance, np.indices(distance.shape) + self.shifts, order=1, cval=outside
             )
-        moved = _sampled(distance, self.backward, self.offset, self.size, outside)
-        top, left = self.corner
-        return moved if crop is None else moved[top : top + crop[0], left : left + crop[1]]
+        return _sampled(distance, self.backward, self.offset, self.size, outside)
+
+    def crop_of(self, shape: Mask) -> tuple[slice, slice]:
+        """Return the rows and columns of the canvas that the result, a tight crop, takes."""
+        (top, left), (height, width) = self.corner, shape.shape
+        return slice(top, top + height), slice(left, left + width)
 
     def origins(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where points of the result come from in the shape, both (2, ...), px; (0, 0) is the first pixel.
@@ -291,6 +299,7 @@ class Movement:
         return np.asarray(found - self.pad).reshape(points.shape)
 
 
+@lru_cache(maxsize=4)  # a lesion is rendered for its mask, and again for what it shows
 def rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int]) -> tuple[Mask, Movement]:
     """Return the transformed shape, see `render`, and how it was moved after its flip."""
     shape = entry.shape[:, ::-1] if transform.flip else entry.shape
@@ -298,8 +307,7 @@ def rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int])
     if abs(scale - 1.0) < 1e-6 and transform.angle % 360.0 == 0.0 and transform.elastic == 0.0:
         return np.ascontiguousarray(shape), Movement(np.eye(2), np.zeros(2), _size_of(shape), is_still=True)
     area = int(np.count_nonzero(shape))
-    reach = transform.elastic * equivalent_diameter(area)  # px of the shape
-    pad = 2 + int(np.ceil(3 * reach))
+    reach, pad = transform.elastic * equivalent_diameter(area), _padding(shape, transform.elastic)  # px of the shape
     height, width = (side + 2 * pad for side in shape.shape)
     forward = scale * rotation(transform.angle)
     corners = forward @ np.array([[height, height, -height, -height], [width, -width, width, -width]]) / 2
@@ -308,7 +316,7 @@ def rendered(entry: MaskEntry, transform: MaskTransform, frame: tuple[int, int])
     offset = (np.array([height, width]) - 1) / 2 - backward @ (size - 1) / 2
     shifts = reach * _shifts((height, width), transform.warp) if reach else None
     movement = Movement(backward, offset, (int(size[0]), int(size[1])), pad, shifts)
-    depth, level = movement.depth(shape), 0.0
+    depth, level = movement.moved(_depth_of(entry, transform.flip, pad)), 0.0
     if reach:
         wanted = min(max(1, round(scale**2 * area)), depth.size)
         level = float(np.partition(depth.ravel(), depth.size - wanted)[depth.size - wanted]) - 1e-6
@@ -338,11 +346,33 @@ def _size_of(shape: Mask) -> tuple[int, int]:
     return int(shape.shape[0]), int(shape.shape[1])
 
 
+def _padding(shape: Mask, elastic: float) -> int:
+    """Return the px around a shape that an elastic transform may need."""
+    return 2 + int(np.ceil(3 * elastic * equivalent_diameter(int(np.count_nonzero(shape)))))
+
+
+def _depth_of(entry: MaskEntry, flip: bool, pad: int) -> NDArray[np.float32]:
+    """Return the signed distance to the outline of an entry's shape, flipped or not, padded by so many px."""
+    spare = _padding(entry.shape, ELASTIC) - pad
+    if max(entry.frame) > DRAFT or spare < 0:  # of larger frames each is rendered once or twice, and takes memory
+        distance = signed_distance(np.pad(entry.shape, pad))
+    else:
+        height, width = entry.depth.shape
+        distance = entry.depth[spare : height - spare, spare : width - spare]
+    return distance[:, ::-1] if flip else distance
+
+
+@lru_cache(maxsize=1024)
+def _spline(count: int) -> NDArray[np.float64]:
+    """Return the cubic spline of each of KNOTS knots at so many points, (count, KNOTS)."""
+    knots = make_interp_spline(np.arange(KNOTS), np.eye(KNOTS), k=3)
+    return np.asarray(knots(np.linspace(0, KNOTS - 1, count)), dtype=np.float64)
+
+
 def _shifts(box: tuple[int, int], seed: int) -> NDArray[np.float64]:
     """Return smooth random shifts of unit deviation at each pixel of a box, (2, h, w): a cubic spline of its knots."""
     knots = np.random.default_rng(seed).standard_normal((2, KNOTS, KNOTS))
-    splines = [make_interp_spline(np.arange(KNOTS), np.eye(KNOTS), k=3)(np.linspace(0, KNOTS - 1, n)) for n in box]
-    return np.asarray(splines[0] @ knots @ splines[1].T)
+    return np.asarray(_spline(box[0]) @ knots @ _spline(box[1]).T)
 
 
 def _sampled(

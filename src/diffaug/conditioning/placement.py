@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, lab_from_rgb, longer_side
+from diffaug.conditioning.attributes import BRIGHT, COLOURLESS, Values, bounding_box, lab_from_rgb, longer_side
 from diffaug.conditioning.masks import paste
 from diffaug.conditioning.rules import ENDOSCOPIC, GLARE, FrameRules
 from diffaug.conditioning.writing import raised, writing
@@ -251,13 +251,15 @@ def place_free(
     free = _sums_under(blocked, cells) == 0
     if not free.any():
         return None
-    area, rules = np.count_nonzero(shape), places.rules
-    free &= _sums_under(places.unsuited, cells) <= rules.shiny * area
+    area, count, rules = np.count_nonzero(shape), np.count_nonzero(cells), places.rules
+    under = _sums_under(np.stack([places.unsuited, places.lightness, places.lightness**2]), cells)
+    unsuited, light, squares = under
+    free &= unsuited <= rules.shiny * area
     if rules.uneven is not None:
-        free &= _spread_under(places.lightness, cells) <= rules.uneven
+        free &= np.sqrt(np.maximum(0.0, squares / count - (light / count) ** 2)) <= rules.uneven
     if rules.dark is not None:
         least = least_light(area / (places.frame[0] * places.frame[1])) - rules.dark
-        free &= _sums_under(places.lightness, cells) >= least * np.count_nonzero(cells)
+        free &= light >= least * count
     choices = np.flatnonzero(free)
     if len(choices) == 0:
         return None
@@ -270,36 +272,86 @@ def place_free(
 
 
 def place_replace(places: PlacementMap, old: Mask, shape: Mask, margin: float = 2.0) -> tuple[int, int] | None:
-    """Return the position where a shape covers an old lesion, as near to the old centroid as the field of view allows.
+    """Return the position where a shape covers an old lesion; see `Covering`.
 
     Args:
         places: The background.
         old: The one lesion to replace, shape (H, W) of the frame. Other lesions are not touched.
         shape: Tight crop of the new mask, shape (h, w).
         margin: px of tissue around the new mask.
-
-    Returns:
-        Top and left in the frame. None if no position inside the field of view, off the text and out of the dark covers
-        at least OVERLAP of the smaller of the two, and COVERED of the old one.
     """
-    cells = _touched(shape, places.cell)
-    replaced = _touched(old, places.cell)
-    allowed = places.tissue & ~(places.lesion & ~ndimage.binary_dilation(replaced, CORNERS))
-    blocked = _clearance(allowed, places.cell) < max(margin, 0.5)
-    if _too_large(cells, blocked):
-        return None
-    written = _sums_under(places.text, cells) > WRITTEN * np.count_nonzero(shape)
-    dusk = -1.0 if places.rules.dark is None else DUSK - places.rules.dark
-    dark = _sums_under(places.lightness < dusk, cells) > DUSKY * np.count_nonzero(cells)
-    rows, columns = np.nonzero((_sums_under(blocked, cells) == 0) & ~written & ~dark)
-    if len(rows) == 0:
-        return None
-    shift = np.array(ndimage.center_of_mass(old)) - np.array(ndimage.center_of_mass(shape))
-    best = int(np.argmin((rows * places.cell - shift[0]) ** 2 + (columns * places.cell - shift[1]) ** 2))
-    top, left = int(rows[best]) * places.cell, int(columns[best]) * places.cell
-    shared = np.count_nonzero(old & paste(shape, top, left, places.frame))
-    smaller = min(np.count_nonzero(old), np.count_nonzero(shape))
-    return (top, left) if shared >= max(OVERLAP * smaller, COVERED * np.count_nonzero(old)) else None
+    return Covering(places, old).place(shape, margin)
+
+
+@dataclass(frozen=True, eq=False)
+class Covering:
+    """One lesion of a background that shapes are tried on, to replace it.
+
+    Attributes:
+        places: The background.
+        old: The lesion, shape (H, W) of the frame. Other lesions are not touched.
+    """
+
+    places: PlacementMap
+    old: Mask
+
+    @cached_property
+    def _clearance(self) -> NDArray[np.float32]:
+        """The px of tissue without another lesion around each cell."""
+        replaced = ndimage.binary_dilation(_touched(self.old, self.places.cell), CORNERS)
+        return _clearance(self.places.tissue & ~(self.places.lesion & ~replaced), self.places.cell)
+
+    @cached_property
+    def _box(self) -> tuple[int, int, int, int]:
+        return bounding_box(_touched(self.old, self.places.cell))
+
+    @cached_property
+    def _centre(self) -> NDArray[np.float64]:
+        return np.array(ndimage.center_of_mass(self.old))
+
+    @cached_property
+    def _area(self) -> int:
+        return int(np.count_nonzero(self.old))
+
+    def place(self, shape: Mask, margin: float = 2.0) -> tuple[int, int] | None:
+        """Return top and left where a shape covers the lesion, as near to its centroid as the field of view allows.
+
+        Args:
+            shape: Tight crop of the new mask, shape (h, w).
+            margin: px of tissue around the new mask.
+
+        Returns:
+            None if no position inside the field of view, off the text and out of the dark covers at least OVERLAP of
+            the smaller of the two, and COVERED of the old one.
+        """
+        places, cells = self.places, _touched(shape, self.places.cell)
+        blocked = self._clearance < max(margin, 0.5)
+        if _too_large(cells, blocked):
+            return None
+        first, near = self._around(cells)
+        allowed = _sums_under(blocked[near], cells) == 0
+        if places.text.any():
+            allowed &= _sums_under(places.text[near], cells) <= WRITTEN * np.count_nonzero(shape)
+        if places.rules.dark is not None:
+            dark = places.lightness[near] < DUSK - places.rules.dark
+            allowed &= _sums_under(dark, cells) <= DUSKY * np.count_nonzero(cells)
+        rows, columns = np.nonzero(allowed)
+        if len(rows) == 0:
+            return None
+        rows, columns = rows + first[0], columns + first[1]
+        shift = self._centre - np.array(ndimage.center_of_mass(shape))
+        best = int(np.argmin((rows * places.cell - shift[0]) ** 2 + (columns * places.cell - shift[1]) ** 2))
+        top, left = int(rows[best]) * places.cell, int(columns[best]) * places.cell
+        shared = np.count_nonzero(self.old & paste(shape, top, left, places.frame))
+        smaller = min(self._area, int(np.count_nonzero(shape)))
+        return (top, left) if shared >= max(OVERLAP * smaller, COVERED * self._area) else None
+
+    def _around(self, cells: Cells) -> tuple[tuple[int, int], tuple[slice, slice]]:
+        """Return the first cell, and the cells, that a shape can take where it touches the lesion."""
+        top, left, bottom, right = self._box
+        (height, width), (rows, columns) = cells.shape, self.places.tissue.shape
+        first = max(0, min(top - height + 1, rows - height)), max(0, min(left - width + 1, columns - width))
+        return first, (slice(first[0], bottom + height - 1), slice(first[1], right + width - 1))
 
 
 def least_light(share: float) -> float:
@@ -308,12 +360,26 @@ def least_light(share: float) -> float:
 
 
 def _opened(mask: Mask, radius: float) -> Mask:
-    """Open a mask with a disc, by distances; beyond the frame counts as bright, so that the edge erodes nothing."""
-    inner = ndimage.distance_transform_edt(np.pad(mask, int(radius) + 1, mode="edge")) > radius
-    if not inner.any():
-        return np.zeros(mask.shape, dtype=bool)
+    """Open a mask with a disc, by shifts; beyond the frame counts as bright, so that the edge erodes nothing."""
     pad = int(radius) + 1
-    return (ndimage.distance_transform_edt(~inner) <= radius)[pad:-pad, pad:-pad] & mask
+    inner = _eroded(np.pad(mask, pad, mode="edge"), radius)
+    return ~_eroded(~inner, radius)[pad:-pad, pad:-pad] & mask
+
+
+def _eroded(mask: Mask, radius: float) -> Mask:
+    """Return the pixels no nearer than a radius (px) to one that is not in a mask; beyond the frame all is in it."""
+    made = mask.copy()
+    for down in range(-int(radius), int(radius) + 1):
+        reach = int(np.sqrt(radius**2 - down**2))
+        for right in range(-reach, reach + 1):
+            (here, there), (left, beside) = _shifted(down, mask.shape[0]), _shifted(right, mask.shape[1])
+            made[here, left] &= mask[there, beside]
+    return made
+
+
+def _shifted(by: int, size: int) -> tuple[slice, slice]:
+    """Return the indices of an axis whose neighbours so far on lie in the frame, and the indices of these."""
+    return slice(max(0, -by), size - max(0, by)), slice(max(0, by), size - max(0, -by))
 
 
 def _cells(mask: Mask, cell: int) -> NDArray[np.bool_]:
@@ -355,18 +421,11 @@ def _too_large(cells: Cells, blocked: Cells) -> bool:
 
 
 def _sums_under(values: NDArray[np.generic], cells: Cells) -> NDArray[np.float64]:
-    """Return the sum of values under a shape at each position where it lies within the grid, rounded to integers.
+    """Return the sum of values, (..., rows, columns), under a shape where it lies within the grid, rounded to integers.
 
     A correlation by circular Fourier transforms: what wraps around reaches no position within the grid.
     """
-    size = tuple(fft.next_fast_len(side, real=True) for side in values.shape)
+    size = tuple(fft.next_fast_len(side, real=True) for side in values.shape[-2:])
     spectrum = fft.rfft2(values.astype(np.float64), size) * np.conj(fft.rfft2(cells.astype(np.float64), size))
-    rows, columns = (side - part + 1 for side, part in zip(values.shape, cells.shape, strict=True))
-    return np.rint(fft.irfft2(spectrum, size)[:rows, :columns])
-
-
-def _spread_under(values: NDArray[np.float32], cells: Cells) -> NDArray[np.float64]:
-    """Return the standard deviation of values under a shape at each position."""
-    count = np.count_nonzero(cells)
-    mean = _sums_under(values, cells) / count
-    return np.sqrt(np.maximum(0.0, _sums_under(values**2, cells) / count - mean**2))
+    rows, columns = (side - part + 1 for side, part in zip(values.shape[-2:], cells.shape, strict=True))
+    return np.rint(fft.irfft2(spectrum, size)[..., :rows, :columns])

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
+from diffaug.conditioning.attributes import near
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, draw_transform, paste, render
-from diffaug.conditioning.placement import BAND, place_free, place_replace
+from diffaug.conditioning.placement import BAND, Covering, place_free
 from diffaug.conditioning.request import Placed
 from diffaug.conditioning.sites import Sites
 from diffaug.data.images import Mask
@@ -139,6 +139,7 @@ class Placer:
         if not lesions:
             return None
         old = lesions[int(rng.integers(len(lesions)))]
+        covering = Covering(places, old.draft.in_frame())
         own = own if self._bank.components(name) else 0  # a lesion that a network found gives no mask
         for number in range(DRAWS + own):
             entry, transform = draw() if number < DRAWS and tries < 2 * TRIES else self._own(old, rng)
@@ -150,20 +151,20 @@ class Placer:
             form = replace(transform, scale=scale)
             shape = render(entry.draft, form, old.draft.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
-            place = place_replace(places, old.draft.in_frame(), shape, margin)
-            if place is not None and not self._leaves_much(name, old.draft, shape, place):
+            place = covering.place(shape, margin)
+            if place is not None and not self._leaves_much(name, covering.old, shape, place):
                 return self._placed(name, "replace", entry, form, shape, place)
             tries += 1
             if tries == 2 * TRIES + own:
                 break
         return None
 
-    def _leaves_much(self, name: str, old: MaskEntry, shape: Mask, place: tuple[int, int]) -> bool:
+    def _leaves_much(self, name: str, old: Mask, shape: Mask, place: tuple[int, int]) -> bool:
         """Tell whether a new lesion leaves much of one that is too large for tissue of its frame to cover the rest."""
         if name in self._backgrounds.removable:
             return False
-        new = paste(shape, *place, old.frame)
-        gone = ndimage.distance_transform_edt(~old.in_frame()) <= self._margin(shape)
+        new = paste(shape, *place, (int(old.shape[0]), int(old.shape[1])))
+        gone = near(old, self._margin(shape))
         return bool(np.count_nonzero(gone & ~new) > REST * np.count_nonzero(new))
 
     def _own(self, old: MaskEntry, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:
@@ -190,7 +191,7 @@ class Placer:
     def band_of(self, placed: Placed) -> Mask:
         """Return a placed mask and the tissue that its band takes, twice, in the draft of its background."""
         mask = placed.draft_mask(self._backgrounds.draft(placed.background).size)
-        return np.asarray(ndimage.distance_transform_edt(~mask) <= 2 * self._margin(placed.shape))
+        return near(mask, 2 * self._margin(placed.shape))
 
     def _margin(self, shape: Mask) -> float:
         """Return the px of tissue that the blending band takes."""

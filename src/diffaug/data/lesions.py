@@ -21,9 +21,9 @@ SIZES = ("small", "medium", "large")
 SMALL, LARGE = 0.05, 0.15  # share of the frame; a lesion under the first is small, over the second large
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lesion:
-    """One connected lesion of a mask: a tight crop, and where it lies in its frame.
+    """One connected lesion of a mask: a tight crop, and where it lies in its frame. It equals itself alone.
 
     Attributes:
         crop: Shape (h, w), True inside the lesion.

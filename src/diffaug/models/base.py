@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.compute.devices import device_of_network
 from diffaug.compute.precision import autocast
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.schedule import Schedule
@@ -121,7 +122,7 @@ class LatentInpainter(ABC):
     @property
     def device(self) -> torch.device:
         """The device of the U-Net, which the other parts share."""
-        return torch.device(self.unet.device)
+        return device_of_network(self.unet)
 
     def to(self, device: torch.device | str) -> "LatentInpainter":
         """Move every network to a device."""

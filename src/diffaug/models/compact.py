@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from diffaug.compute.devices import device_of_network
 from diffaug.config import CodecConfig, DenoiserConfig
 from diffaug.diffusion.contract import Conditioning
 from diffaug.models.base import SCALE_CHANNELS, LatentInpainter
@@ -74,13 +75,13 @@ def cell_of(codec: Any) -> int:
 
 def encode_raw(codec: Any, image: Tensor) -> Tensor:
     """Return unscaled latents: pixels (B, 3, H, W) in [-1, 1] => (B, Z, h, w)."""
-    raw: Tensor = codec.encode(F.pixel_unshuffle(image, cell_of(codec)).to(codec.device)).latents
+    raw: Tensor = codec.encode(F.pixel_unshuffle(image, cell_of(codec)).to(device_of_network(codec))).latents
     return raw.to(image.device)
 
 
 def decode_raw(codec: Any, raw: Tensor) -> Tensor:
     """Return pixels: unscaled latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
-    return F.pixel_shuffle(codec.decode(raw.to(codec.device)).sample, cell_of(codec)).to(raw.device)
+    return F.pixel_shuffle(codec.decode(raw.to(device_of_network(codec))).sample, cell_of(codec)).to(raw.device)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffaug.compute.devices import device_of_network
 from diffaug.models.base import LatentInpainter, write_index
 from diffaug.models.checkpoints import Checkpoint, write_reference
 from diffaug.models.lora import Adapters, Tuning
@@ -63,13 +64,13 @@ class StableDiffusion(LatentInpainter):
 
     def encode_raw(self, image: Tensor) -> Tensor:
         """Return unscaled latents: pixels (B, 3, H, W) in [-1, 1] => (B, Z, h, w); of an AutoencoderKL the mean."""
-        output = self.codec.encode(image.to(self.codec.device))
+        output = self.codec.encode(image.to(device_of_network(self.codec)))
         raw: Tensor = output.latents if hasattr(output, "latents") else output.latent_dist.mean
         return raw.to(image.device)
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Return pixels: unscaled latents (B, Z, h, w) => (B, 3, H, W), about [-1, 1], unclipped."""
-        pixels: Tensor = self.codec.decode(raw.to(self.codec.device)).sample
+        pixels: Tensor = self.codec.decode(raw.to(device_of_network(self.codec))).sample
         return pixels.to(raw.device)
 
     @contextmanager

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from diffaug.artifacts import digest_of_value
-from diffaug.conditioning.attributes import longer_side
+from diffaug.conditioning.attributes import longer_side, near
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
@@ -168,7 +167,7 @@ def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
     covered = mask.copy()
     for index in range(1, count + 1):
         lesion = labels == index
-        covered |= (ndimage.distance_transform_edt(~lesion) <= max(3.0, MARGIN * longer_side(lesion))) & field
+        covered |= near(lesion, max(3.0, MARGIN * longer_side(lesion))) & field
     joined, _ = connected_parts(covered)
     pairs = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
     return sorted(pairs, key=lambda pair: -int(pair[1].sum()))

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffaug.conditioning.attributes import longer_side
+from diffaug.conditioning.attributes import box_around, longer_side, near
 from diffaug.data.images import Mask, Pixels, is_grey
 from diffaug.painting.window import Window, resize, tensor_from_pixels
 
@@ -23,7 +23,7 @@ GRAIN_SCALE = 1.0  # px; grain is what a Gaussian of this width removes
 
 def region_of(new: Mask, old: Mask, band: float) -> Mask:
     """Return where a request may paint: both masks dilated by the blending band (px)."""
-    return np.asarray(ndimage.distance_transform_edt(~(new | old)) <= band)
+    return near(new | old, band)
 
 
 def halo_width(mask: Mask, share: float) -> float:
@@ -36,11 +36,24 @@ def reach_of(region: Mask, field: Mask, band: float) -> Mask:
 
     Nothing of the latter is shown; but a painter that sees black beside a lesion paints the lesion's rim black.
     """
-    return np.asarray(region | (~field & (ndimage.distance_transform_edt(~region) <= band)))
+    return np.asarray(region | (~field & near(region, band)))
 
 
-def without_border(frame: Pixels, field: Mask, reach: Mask) -> Pixels:
-    """Return a frame whose border and overlays are filled with the nearest tissue that is not painted, (H, W, 3)."""
+def without_border(frame: Pixels, field: Mask, reach: Mask, window: Window | None = None) -> Pixels:
+    """Return a frame whose border and overlays are filled with the nearest tissue that is not painted, (H, W, 3).
+
+    Args:
+        frame: Shape (H, W, 3).
+        field: Where it shows tissue, (H, W).
+        reach: What is painted, (H, W).
+        window: Fill only what lies in this window, with tissue of the window, if it shows any; None fills all.
+    """
+    if window is not None and not field.all():
+        box = window.inside(field.shape)
+        if (field & ~reach)[box].any():
+            made = frame.copy()
+            made[box] = without_border(frame[box], field[box], reach[box])
+            return made
     known = field & ~reach
     if field.all() or not known.any():
         return frame
@@ -60,8 +73,12 @@ def blending_weight(region: Mask, band: float) -> Values:
     """
     if region.all():
         return np.ones(region.shape, dtype=np.float32)  # there is no border to be away from
-    depth = np.clip(ndimage.distance_transform_edt(region) / max(band, 1.0), 0.0, 1.0)
-    return (depth**2 * (3 - 2 * depth)).astype(np.float32)
+    weight = np.zeros(region.shape, dtype=np.float32)
+    if region.any():
+        box = box_around(region, 1)
+        depth = np.clip(ndimage.distance_transform_edt(region[box]) / max(band, 1.0), 0.0, 1.0)
+        weight[box] = depth**2 * (3 - 2 * depth)
+    return weight
 
 
 def compose(
@@ -108,8 +125,7 @@ def compose(
     alpha = np.asarray(window.crop(weight), dtype=np.float32)[:, :, None]
     mixed = np.clip(np.rint(real * (1 - alpha) + patch * alpha), 0, 255).astype(np.uint8)
     frame = background.copy()
-    rows = slice(max(0, window.top), min(frame.shape[0], window.top + window.side))
-    columns = slice(max(0, window.left), min(frame.shape[1], window.left + window.side))
+    rows, columns = window.inside(region.shape)
     part = mixed[
         rows.start - window.top : rows.stop - window.top, columns.start - window.left : columns.stop - window.left
     ]

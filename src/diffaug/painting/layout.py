@@ -134,7 +134,7 @@ def layout_of(
     side = min(round(context * longer_side(masks.new | masks.old)), max(field.shape))
     window = window_around(region, 1.0, least=max(32, side, longer_side(region) + round(LIT * width) + 4))
     reach = reach_of(filled, field, band)
-    tissue: Pixels = np.asarray(window.crop(without_border(background, field, reach)), dtype=np.uint8)
+    tissue: Pixels = np.asarray(window.crop(without_border(background, field, reach, window)), dtype=np.uint8)
     size = size_bin or size_class(float(masks.new.mean()))
     return Layout(
         index, background, masks, classes & (not negative), prompt, seed, size, negative, fold,

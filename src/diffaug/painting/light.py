@@ -8,6 +8,7 @@ here in the logarithm, where light is a factor.
 Source: Perez, Gangnet and Blake 2003, "Poisson image editing", Sec. 3 (seamless cloning as a membrane).
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,18 @@ def membrane(values: NDArray[Any], known: Mask) -> Values:
         values: Shape (h, w, C).
         known: Where they hold, (h, w); not empty.
     """
-    height, width = known.shape
+    fixed = known.ravel()
+    laplacian = laplacian_of(*known.shape)[~fixed]
+    flat = values.reshape(known.size, -1).astype(np.float64)
+    if not fixed.all():
+        right = -laplacian[:, fixed] @ flat[fixed]
+        flat[~fixed] = spsolve(laplacian[:, ~fixed].tocsc(), right).reshape(right.shape)
+    return flat.reshape(values.shape).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def laplacian_of(height: int, width: int) -> Any:
+    """Return the graph Laplacian of a grid, a sparse matrix of (h w, h w): each cell has four neighbours."""
     index = np.arange(height * width).reshape(height, width)
     pairs = np.concatenate(
         [
@@ -58,18 +70,19 @@ def membrane(values: NDArray[Any], known: Mask) -> Values:
     )
     both = np.concatenate([pairs, pairs[::-1]], axis=1)
     links = sparse.coo_matrix((np.ones(both.shape[1]), both), shape=(index.size, index.size)).tocsr()
-    fixed = known.ravel()
-    laplacian = (sparse.csr_matrix(sparse.diags(np.asarray(links.sum(axis=1)).ravel())) - links)[~fixed]
-    flat = values.reshape(index.size, -1).astype(np.float64)
-    if not fixed.all():
-        right = -laplacian[:, fixed] @ flat[fixed]
-        flat[~fixed] = spsolve(laplacian[:, ~fixed].tocsc(), right).reshape(right.shape)
-    return flat.reshape(values.shape).astype(np.float32)
+    return sparse.csr_matrix(sparse.diags(np.asarray(links.sum(axis=1)).ravel())) - links
 
 
 def brightness(values: NDArray[Any]) -> Values:
     """Return the brightness of colours, (h, w, 1), grey levels at least 0."""
     return np.asarray(np.maximum(values.astype(np.float32) @ LUMA, 0)[..., None], dtype=np.float32)
+
+
+def in_order(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the least, the middle and the largest channel of colours, (h, w, 3), each (h, w)."""
+    red, green, blue = values[..., 0], values[..., 1], values[..., 2]
+    low, high = np.minimum(red, green), np.maximum(red, green)
+    return np.minimum(low, blue), np.maximum(low, np.minimum(high, blue)), np.maximum(high, blue)
 
 
 def tinted(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Values:
@@ -111,7 +124,8 @@ def unclipped(patch: NDArray[Any]) -> Values:
         patch: Shape (h, w, 3), grey levels up to 255.
     """
     values = patch.astype(np.float32)
-    exposed = (values.max(axis=2) < CLIPPED) & (np.median(values, axis=2) > CLIPPED / 4)
+    _, middle, lightest = in_order(values)
+    exposed = (lightest < CLIPPED) & (middle > CLIPPED / 4)
     if np.count_nonzero(exposed) < LEAST_AROUND:
         return values
     usual = np.median(values[exposed], axis=0)
@@ -196,10 +210,9 @@ def in_detail_of(patch: NDArray[Any], place: NDArray[Any], around: Mask) -> Valu
     made = np.zeros_like(coarse)
     for scale in DETAILS:
         smooth, smooth_there = (ndimage.gaussian_filter(values, (scale, scale, 0)) for values in (coarse, there))
-        ours, theirs = (
-            np.median(np.abs(fine.mean(axis=2)[around])) for fine in (coarse - smooth, there - smooth_there)
-        )
-        made += (coarse - smooth) * float(np.clip((theirs + FAINT) / (ours + FAINT), SOFTER, SHARPER))
+        fine, fine_there = coarse - smooth, (there - smooth_there)[around]
+        ours, theirs = (np.median(np.abs(part.mean(axis=1))) for part in (fine[around], fine_there))
+        made += fine * float(np.clip((theirs + FAINT) / (ours + FAINT), SOFTER, SHARPER))
         coarse, there = smooth, smooth_there
     return made + coarse
 
@@ -208,6 +221,6 @@ def glare_of(patch: NDArray[Any]) -> NDArray[Any]:
     """Return how far each pixel is a highlight, bright and without colour, (h, w, 1); nothing is in a grey image."""
     if is_grey(patch):
         return np.zeros((*patch.shape[:2], 1))
-    light, dark = patch.max(axis=2, keepdims=True), patch.min(axis=2, keepdims=True)
+    dark, _, light = (values[..., None] for values in in_order(patch))
     bright = np.clip((light - GLARE) / (BRIGHT - GLARE), 0, 1)
     return np.asarray(bright * np.clip((dark / np.maximum(light, 1) - PALE) / (WHITE - PALE), 0, 1))

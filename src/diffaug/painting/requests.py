@@ -125,7 +125,7 @@ class LayoutMaker:
             frame = np.where(gone[..., None], frame, layout.background)
             rest = np.count_nonzero(gone & ~layout.masks.new)
             layout = replace(layout, covered=bool(rest <= REST * np.count_nonzero(layout.masks.new)))
-        tissue = layout.window.crop(without_border(frame, layout.field, layout.reach))
+        tissue = layout.window.crop(without_border(frame, layout.field, layout.reach, layout.window))
         return replace(layout, tissue=np.asarray(tissue, dtype=np.uint8))
 
     def _example(self, request: Request, layout: Layout, tissue: Pixels) -> Pixels:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import fft, ndimage
 from torch.nn import functional as F
 
 from diffaug.data.images import Mask, Pixels
@@ -77,10 +77,10 @@ def best_patch(frame: Pixels, hole: Mask, known: Mask) -> Patch | None:
     taken = ndimage.binary_dilation(taken)
     if not ring.any():
         return None
-    found = []
+    found, search = [], _Search(image, taken, ring)
     for rows, columns in MIRRORED:
         step = (-1 if rows else 1, -1 if columns else 1)
-        patch = _best_shift(image, image[:: step[0], :: step[1]], taken, ring, tissue[:: step[0], :: step[1]])
+        patch = search.best(image[:: step[0], :: step[1]], tissue[:: step[0], :: step[1]])
         if patch is not None:
             (down, right), difference, cost = patch
             extra = [(-size % cell if flip else 0) for size, flip in zip(hole.shape, (rows, columns), strict=True)]
@@ -91,31 +91,62 @@ def best_patch(frame: Pixels, hole: Mask, known: Mask) -> Patch | None:
 Found = tuple[tuple[int, int], float, float]
 
 
-def _best_shift(
-    image: NDArray[np.float32], source: NDArray[np.float32], taken: Mask, ring: Mask, tissue: Mask
-) -> Found | None:
-    """Return the best shift in cells, the difference around it and its cost; None if none covers what is taken."""
+class _Search:
+    """Seeks the shift of a source whose tissue suits a hole: sums under the hole and its ring, for all shifts at once.
 
-    def under(values: NDArray[np.generic], where: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Return, for each shift, the sum of the source's values under a shifted pattern: (2 h - 1, 2 w - 1)."""
-        pattern = where[::-1, ::-1].astype(np.float64)
-        return np.asarray(signal.fftconvolve(values.astype(np.float64), pattern))
+    Args:
+        image: Of the hole, (h, w, 3), in cells.
+        taken: What is to be covered, (h, w).
+        ring: What is compared around it, (h, w).
+    """
 
-    shown = source * tissue[..., None]
-    seen = np.maximum(under(tissue, ring), 1e-6)
-    squares = under(tissue, (image**2).sum(axis=2) * ring) + under((shown**2).sum(axis=2), ring)
-    products = sum(under(shown[..., channel], image[..., channel] * ring) for channel in range(3))
-    difference = np.sqrt(np.maximum(squares - 2 * products, 0) / 3 / seen)
-    light, count = shown.mean(axis=2), float(taken.sum())
-    spread = np.sqrt(np.maximum(under(light**2, taken) / count - (under(light, taken) / count) ** 2, 0))
-    height, width = taken.shape
-    down, right = np.meshgrid(np.arange(1 - height, height), np.arange(1 - width, width), indexing="ij")
-    cost = difference + EVEN * spread + NEAR * np.hypot(down / height, right / width)
-    cost[(under(tissue, taken) < count - 0.5) | (seen < SEEN * ring.sum())] = np.inf
-    best = np.unravel_index(int(np.argmin(cost)), cost.shape)
-    if not np.isfinite(cost[best]):
-        return None
-    return (int(down[best]), int(right[best])), float(difference[best]), float(cost[best])
+    def __init__(self, image: NDArray[np.float32], taken: Mask, ring: Mask) -> None:
+        self.taken, self.count, self.least = taken, float(taken.sum()), SEEN * float(ring.sum())
+        self.size = tuple(fft.next_fast_len(2 * side - 1, real=True) for side in taken.shape)
+        colours = [image[..., channel] * ring for channel in range(3)]
+        around = [ring, (image**2).sum(axis=2) * ring, *colours]
+        self.ring, self.square, *self.colours = self._spectra(np.stack([one[::-1, ::-1] for one in around]))
+        self.hole = self._spectra(taken[::-1, ::-1])
+
+    def _spectra(self, values: NDArray[np.generic]) -> NDArray[np.complex128]:
+        return np.asarray(fft.rfft2(values.astype(np.float64), self.size))
+
+    def best(self, source: NDArray[np.float32], tissue: Mask) -> Found | None:
+        """Return the best shift in cells, the difference around it and its cost; None if none covers what is taken.
+
+        Args:
+            source: Where tissue is taken from, (h, w, 3).
+            tissue: Where there is some, (h, w).
+        """
+        shown = source * tissue[..., None]
+        light = shown.mean(axis=2)
+        there, squares, lights, lights_squared, *colours = self._spectra(
+            np.stack([tissue, (shown**2).sum(axis=2), light, light**2, *(shown[..., channel] for channel in range(3))])
+        )
+        products = sum(mine * theirs for mine, theirs in zip(colours, self.colours, strict=True))
+        height, width = self.taken.shape
+        under = fft.irfft2(
+            np.stack(
+                [
+                    there * self.ring,
+                    there * self.square + squares * self.ring - 2 * products,
+                    lights_squared * self.hole,
+                    lights * self.hole,
+                    there * self.hole,
+                ]
+            ),
+            self.size,
+        )[:, : 2 * height - 1, : 2 * width - 1]
+        seen, squared, light_squares, light_sums, covered = under
+        difference = np.sqrt(np.maximum(squared, 0) / 3 / np.maximum(seen, 1e-6))
+        spread = np.sqrt(np.maximum(light_squares / self.count - (light_sums / self.count) ** 2, 0))
+        down, right = np.meshgrid(np.arange(1 - height, height), np.arange(1 - width, width), indexing="ij")
+        cost = difference + EVEN * spread + NEAR * np.hypot(down / height, right / width)
+        cost[(covered < self.count - 0.5) | (seen < self.least)] = np.inf
+        best = np.unravel_index(int(np.argmin(cost)), cost.shape)
+        if not np.isfinite(cost[best]):
+            return None
+        return (int(down[best]), int(right[best])), float(difference[best]), float(cost[best])
 
 
 def _pooled(values: NDArray[np.generic], cell: int) -> NDArray[np.float32]:

@@ -35,15 +35,25 @@ class Window:
 
     def crop(self, frame: NDArray[np.generic]) -> NDArray[np.generic]:
         """Return the window's pixels, shape (side, side, ...), mirrored beyond the frame."""
-        rows = _mirrored(np.arange(self.top, self.top + self.side), frame.shape[0])
-        columns = _mirrored(np.arange(self.left, self.left + self.side), frame.shape[1])
-        return frame[rows[:, None], columns[None, :]]
+        rows, columns = self.inside(frame.shape)
+        if rows.stop - rows.start == self.side == columns.stop - columns.start:
+            return np.array(frame[rows, columns])
+        down = _mirrored(np.arange(self.top, self.top + self.side), frame.shape[0])
+        right = _mirrored(np.arange(self.left, self.left + self.side), frame.shape[1])
+        return frame[down[:, None], right[None, :]]
+
+    def inside(self, frame: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return the rows and columns of a frame of shape (H, W, ...) that the window shows."""
+        (top, bottom), (left, right) = (
+            (min(max(0, start), size), max(0, min(start + self.side, size)))
+            for start, size in zip((self.top, self.left), frame, strict=False)
+        )
+        return slice(top, bottom), slice(left, right)
 
     def place(self, values: NDArray[np.float32], frame: tuple[int, int]) -> NDArray[np.float32]:
         """Return the window's values, shape (side, side), in a frame of zeros, (H, W); what lies beyond is lost."""
         whole = np.zeros(frame, dtype=np.float32)
-        rows = slice(max(0, self.top), min(frame[0], self.top + self.side))
-        columns = slice(max(0, self.left), min(frame[1], self.left + self.side))
+        rows, columns = self.inside(frame)
         whole[rows, columns] = values[
             rows.start - self.top : rows.stop - self.top, columns.start - self.left : columns.stop - self.left
         ]

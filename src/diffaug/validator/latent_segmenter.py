@@ -12,6 +12,7 @@ from diffusers import UNet2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.compute.devices import device_of_network
 from diffaug.compute.precision import autocast
 from diffaug.config import ValidatorConfig
 from diffaug.errors import ModelError
@@ -39,7 +40,7 @@ def segmenter_of(config: ValidatorConfig, latent_channels: int, latent_side: int
 
 def logits_of(segmenter: Any, x0_hat: Tensor, t: Tensor) -> Tensor:
     """Return mask logits: latents (B, Z, h, w) at timesteps t (B,) => (B, K, s, s)."""
-    device = segmenter.device  # it answers where it was asked
+    device = device_of_network(segmenter)  # it answers where it was asked
     with autocast(device):
         return F.pixel_shuffle(segmenter(x0_hat.to(device), t.to(device)).sample, UPSCALE).float().to(x0_hat.device)
 
