@@ -1,7 +1,7 @@
 """What the commands share: their options, the preset, and how results are printed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -39,9 +39,25 @@ class Command(Protocol):
 
 
 class _Chosen:
-    """The preset and the network of this call, which set the defaults of all other options."""
+    """The words of this call, and the preset and network in them, which set the defaults of all other options."""
 
     preset = Config()
+    words: tuple[str, ...] = ()
+
+
+def command_words() -> tuple[str, ...]:
+    """Return the words of this call, without the name of the program."""
+    return _Chosen.words
+
+
+def without_option(option: str, words: Sequence[str]) -> list[str]:
+    """Return words without an option and its value."""
+    before = ["", *words]
+    return [
+        word
+        for word, last in zip(words, before, strict=False)
+        if option not in (word, last) and not word.startswith(f"{option}=")
+    ]
 
 
 def chosen_preset() -> Config:
@@ -57,6 +73,7 @@ def choose_preset(words: list[str]) -> None:
     """
     network = _last_value("--network", words)
     values = {"study": {"network": network}} if network and not network.startswith("--") else {}
+    _Chosen.words = tuple(words)
     _Chosen.preset = config_from_values(values, _last_value("--preset", words) or "default")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.synthesis.remove import RemoveSummary
     from diffaug.synthesis.reproduce import Reproduction
+    from diffaug.synthesis.share import ShareSummary
     from diffaug.training.fit import FitSummary
 
 SHOWN = 5  # names in a line
@@ -153,6 +154,24 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")
     return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
+
+
+def share_text(summary: "ShareSummary", out: Path, again: Sequence[str]) -> str:
+    """Return what a share of a synthetic set has, and the command that joins all shares.
+
+    Args:
+        summary: What was made.
+        out: The synthetic set.
+        again: The words of the same command for the whole set.
+    """
+    lines = [f"Share {summary.index} of {summary.shares} (from 0) of {out} is made:"]
+    rows = {
+        "finished shards": summary.shards,
+        "kept cases": f"{summary.kept} of {summary.requested} requests; its part is {summary.wanted}",
+        "computing": minutes(summary.seconds),
+    }
+    lines += [facts(rows), "When all shares are made, join them:"]
+    return "\n".join([*lines, next_command(*again)])
 
 
 def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path], iterations: int) -> str:

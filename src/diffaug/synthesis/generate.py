@@ -20,7 +20,17 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
-from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, kept, read_rows, write_rows
+from diffaug.data.manifest import (
+    MANIFEST,
+    PROVENANCE,
+    SUMMARY,
+    Row,
+    SyntheticSet,
+    kept,
+    lesions,
+    read_rows,
+    write_rows,
+)
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ModelError
 from diffaug.presets import DEFAULT, settings_of
@@ -29,6 +39,7 @@ from diffaug.runfolder import claimed, holds
 from diffaug.synthesis.obedience import Acted, acted, line_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
 from diffaug.synthesis.shards import ROWS, generate_shard, seconds_of, shard_folder, thresholds_of, workshop_of
+from diffaug.synthesis.share import WHOLE, Share, ShareSummary
 from diffaug.synthesis.sheet import reasons_of, write_sheet
 from diffaug.validator.calibration import Calibration
 
@@ -96,6 +107,7 @@ class _Run:
     workers: int
     notices: tuple[str, ...]
     learned: LearnedRules
+    share: Share = WHOLE
 
 
 def generate(
@@ -189,6 +201,60 @@ def generate_cases(
     return (case for rows in _painted(run) for case in _cases_of(run.out, rows, dataset))
 
 
+def generate_share(
+    model: PathLike,
+    data: PathLike,
+    out: PathLike,
+    config: GenerateConfig | None = None,
+    *,
+    share: tuple[int, int],
+    preset: str = DEFAULT,
+    seed: int = 0,
+    workers: int = 1,
+    device: str = "cpu",
+) -> ShareSummary:
+    """Make one share of the shards of a synthetic set; `generate`, called after all shares, joins them.
+
+    Calls for other shares may run at the same time, on this machine or on others that see the same folder. They need
+    not know of each other. The same call again resumes. In a finished set nothing is made.
+
+    Args:
+        model: As of `generate`.
+        data: As of `generate`.
+        out: As of `generate`.
+        config: As of `generate`, and the same for all shares.
+        share: Which share, from 0, and how many there are: (0, 3), (1, 3) and (2, 3) are a set.
+        preset: As of `generate`.
+        seed: As of `generate`.
+        workers: As of `generate`: processes of this call.
+        device: As of `generate`.
+
+    Returns:
+        What the share has.
+
+    Raises:
+        ConfigError: There is no such share, or another process makes it, the whole set, or one of another number of
+            shares in this folder.
+        DiffaugError: Whatever `generate` raises.
+
+    Example:
+        >>> diffaug.generate_share("models/mine", "data/mine", "synthetic/mine", share=(0, 3))  # doctest: +SKIP
+    """
+    settings, part = settings_of(config, preset, lambda chosen: chosen.generate), Share(*share)
+    run = replace(_checked(Path(model), Path(data), Path(out), settings, seed, workers, device), share=part)
+    with claimed(run.out, run.plan.contents(), str(part)):
+        try:
+            finished = (run.out / SUMMARY).is_file()
+            shards = _left_in(run) if finished else _complete(run)
+            folders = [shard_folder(run.out, shard) for shard in shards]
+        finally:
+            workshop_of.cache_clear()
+    asked = [row for folder in folders for row in lesions(read_rows(folder / ROWS))]
+    wanted = sum(part.quotas(run.plan.quotas()).values())
+    seconds = round(sum(seconds_of(folder) or 0.0 for folder in folders), 1)
+    return ShareSummary(*share, len(folders), len(asked), len(kept(asked)), wanted, seconds)
+
+
 def _checked(model: Path, data: Path, out: Path, config: GenerateConfig, seed: int, workers: int, device: str) -> _Run:
     """Check all that can be told before work starts, and log what a user should know."""
     check_guard()
@@ -209,7 +275,7 @@ def _painted(run: _Run) -> Generator[list[Row], None, GenerateSummary]:
     with claimed(run.out, run.plan.contents()):
         try:
             folders, rows, found = list[Path](), list[Row](), Counter[str]()
-            for shard in _complete(run.plan, run.out, run.workers):
+            for shard in _complete(run):
                 folders.append(shard_folder(run.out, shard))
                 made = _mark_surplus(read_rows(folders[-1] / ROWS), run.plan.quotas(), found)
                 rows += made
@@ -276,8 +342,8 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
     )
 
 
-def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
-    """Complete shards in order until enough cases are kept; yield the number of each.
+def _complete(run: _Run) -> Iterator[int]:
+    """Complete shards of a share in order until enough cases are kept; yield the number of each.
 
     With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
     which little is kept get more of them.
@@ -285,7 +351,8 @@ def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
     Raises:
         ModelError: Too few of very many requests are kept.
     """
-    budget, size, wanted = plan.budget, plan.config.shard_size, plan.quotas()
+    plan, out, share, workers = run.plan, run.out, run.share, run.workers
+    budget, size, wanted = plan.budget, plan.config.shard_size, share.quotas(plan.quotas())
     asked = 1 + plan.config.negatives  # requests for one lesion
     most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
     found, made = Counter[str](), Counter[str]()
@@ -294,9 +361,9 @@ def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
         return budget.stratum_of(shard) if budget else ""
 
     def open_from(start: int) -> Iterator[int]:
-        """Yield shards whose strata lack cases, as far as is known."""
+        """Yield shards of the share whose strata lack cases, as far as is known."""
         while any(found[name] < quota for name, quota in wanted.items()):
-            if found[stratum_of(start)] < wanted[stratum_of(start)]:
+            if share.has(start, len(wanted)) and found[stratum_of(start)] < wanted[stratum_of(start)]:
                 yield start
             start += 1
 
@@ -317,6 +384,12 @@ def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
             made[name] += 1
             show(sum(min(found[name], quota) for name, quota in wanted.items()))
             yield shard
+
+
+def _left_in(run: _Run) -> list[int]:
+    """Return the shards of a share that a finished set has."""
+    numbers = sorted(int(path.name) for path in (run.out / "shards").iterdir() if path.name.isdecimal())
+    return [number for number in numbers if run.share.has(number, len(run.plan.quotas()))]
 
 
 def _mark_surplus(rows: Sequence[Row], quotas: Mapping[str, int], found: Counter[str]) -> list[Row]:
