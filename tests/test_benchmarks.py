@@ -230,3 +230,13 @@ def test_the_scale_benchmark_measures_every_key_it_names(tmp_path):
     assert measured["review_rows"] == 1000 and measured["review_open_s"] > 0
     assert 0 < measured["review_key_ms"] <= measured["review_key_most_ms"]
     assert not list(tmp_path.glob("work-*"))
+
+
+@pytest.mark.slow
+def test_the_scale_benchmark_compares_workers_of_every_kind(tmp_path):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'diffaug[dev]'")
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "workers"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "scale.json").read_text())
+    assert measured["ray_over_processes"] > 0 and measured["ray_two_over_one"] > 0
+    assert measured["identical"] and measured["killed_worker_was_killed"] and measured["killed_worker_lost"] == 0

@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from synthetic_sets import CONFIG, tables_and_pictures
 
+from diffaug.artifacts import read_json
 from diffaug.cli.base import without_option
 from diffaug.cli.main import main
 from diffaug.data.manifest import read_rows
 from diffaug.errors import ConfigError
 from diffaug.runfolder import claimed
-from diffaug.synthesis.generate import generate, generate_share
+from diffaug.synthesis.generate import generate, generate_cases, generate_share
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import shard_folder
 from diffaug.synthesis.share import Share, share_from_text
@@ -97,4 +100,41 @@ def test_three_commands_at_once_and_a_fourth_write_what_one_process_writes(stric
             ["diffaug", *map(str, command[3:])]
         )
     subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+
+
+def kill_a_worker(out):
+    """Kill an actor that paints, as soon as the first shard is made, and return whether there was one."""
+    import psutil
+
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        if any(out.glob("shards/*/images/*.png")):
+            for process in psutil.process_iter(["cmdline"]):
+                if any(word.startswith("ray::Worker.work") for word in process.info["cmdline"] or ()):
+                    process.kill()
+                    return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_actors_of_which_one_is_killed_write_what_one_process_writes(strict, phantoms, unbroken, tmp_path):
+    out = tmp_path / "synthetic"
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(kill_a_worker, out)
+        summary = generate(strict, phantoms, out, CONFIG, workers=2, ray="auto")
+    assert killed.result()
+    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+    assert summary.as_dict()["lesions"] == read_json(unbroken / "summary.json")["lesions"]
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_while_it_paints_leaves_no_gap(strict, phantoms, unbroken, ray_cluster, tmp_path):
+    machine, out = ray_cluster.add_node(num_cpus=2), tmp_path / "synthetic"
+    cases = generate_cases(strict, phantoms, out, CONFIG, workers=4, ray="auto")
+    next(cases)  # others are being painted
+    ray_cluster.remove_node(machine, allow_graceful=False)
+    assert len(list(cases)) == CONFIG.count - 1
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)

@@ -117,6 +117,7 @@ class Generate:
         from diffaug.synthesis.sheet import SHEET
 
         options: dict[str, Any] = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
+        options["ray"] = self.generate.ray
         if share is not None:
             part = (share.index, share.count)
             made = generate_share(self.model, self.data, self.out, self.generate, share=part, **options)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, write_json
+from diffaug.compute.cluster import check_address
+from diffaug.compute.cluster import workers as workers_of
 from diffaug.compute.pool import Job, check_guard
-from diffaug.compute.pool import workers as workers_of
 from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
 from diffaug.conditioning.rules import LearnedRules, read_rules
@@ -32,7 +33,7 @@ from diffaug.data.manifest import (
     write_rows,
 )
 from diffaug.data.seen import read_seen, write_seen
-from diffaug.errors import ModelError
+from diffaug.errors import ModelError, StorageError
 from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import load_critic
 from diffaug.runfolder import claimed, holds
@@ -105,6 +106,7 @@ class _Run:
     plan: Plan
     out: Path
     workers: int
+    ray: str
     notices: tuple[str, ...]
     learned: LearnedRules
     share: Share = WHOLE
@@ -119,6 +121,7 @@ def generate(
     preset: str = DEFAULT,
     seed: int = 0,
     workers: int = 1,
+    ray: str = "",
     device: str = "cpu",
 ) -> GenerateSummary:
     """Complete shards in order until `config.count` cases are kept, and write the synthetic set.
@@ -134,6 +137,8 @@ def generate(
         seed: Base seed of the requests.
         workers: Processes, one thread each. With several, a script needs `if __name__ == "__main__":` around its calls,
             since each worker imports the script.
+        ray: Work on a Ray cluster, with one of its CPUs for each worker: `auto` takes that of this machine, else starts
+            one here; HOST:PORT names another. Its machines need the model, the data and `out` under the same paths.
         device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
 
     Returns:
@@ -146,7 +151,8 @@ def generate(
         FindingsError: The domain is unknown, or the findings break a rule.
         PlacementError: No mask fits on any background.
         StudyError: The baseline is not of these training cases out of fold.
-        WorkerError: A worker was killed, or the script that calls this starts workers without a guard.
+        WorkerError: A worker was killed, the script that calls this starts workers without a guard, or a cluster lost
+            too many workers.
         StorageError: The disk is full, or a file cannot be written.
 
     Example:
@@ -154,7 +160,7 @@ def generate(
         >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
     settings = settings_of(config, preset, lambda chosen: chosen.generate)
-    shards = _painted(_checked(Path(model), Path(data), Path(out), settings, seed, workers, device))
+    shards = _painted(_checked(Path(model), Path(data), Path(out), settings, seed, (workers, ray), device))
     while True:
         try:
             next(shards)
@@ -171,6 +177,7 @@ def generate_cases(
     preset: str = DEFAULT,
     seed: int = 0,
     workers: int = 1,
+    ray: str = "",
     device: str = "cpu",
 ) -> Iterator[Case]:
     """Do what `generate` does, and yield every kept case, negatives too, as soon as its shard is on the disk.
@@ -186,6 +193,7 @@ def generate_cases(
         preset: As of `generate`.
         seed: As of `generate`.
         workers: As of `generate`.
+        ray: As of `generate`.
         device: As of `generate`.
 
     Raises:
@@ -196,7 +204,7 @@ def generate_cases(
         >>> next(cases).show()  # doctest: +SKIP
     """
     settings = settings_of(config, preset, lambda chosen: chosen.generate)
-    run = _checked(Path(model), Path(data), Path(out), settings, seed, workers, device)
+    run = _checked(Path(model), Path(data), Path(out), settings, seed, (workers, ray), device)
     dataset = read_dataset(run.plan.data)
     return (case for rows in _painted(run) for case in _cases_of(run.out, rows, dataset))
 
@@ -211,6 +219,7 @@ def generate_share(
     preset: str = DEFAULT,
     seed: int = 0,
     workers: int = 1,
+    ray: str = "",
     device: str = "cpu",
 ) -> ShareSummary:
     """Make one share of the shards of a synthetic set; `generate`, called after all shares, joins them.
@@ -227,6 +236,7 @@ def generate_share(
         preset: As of `generate`.
         seed: As of `generate`.
         workers: As of `generate`: processes of this call.
+        ray: As of `generate`.
         device: As of `generate`.
 
     Returns:
@@ -241,7 +251,7 @@ def generate_share(
         >>> diffaug.generate_share("models/mine", "data/mine", "synthetic/mine", share=(0, 3))  # doctest: +SKIP
     """
     settings, part = settings_of(config, preset, lambda chosen: chosen.generate), Share(*share)
-    run = replace(_checked(Path(model), Path(data), Path(out), settings, seed, workers, device), share=part)
+    run = replace(_checked(Path(model), Path(data), Path(out), settings, seed, (workers, ray), device), share=part)
     with claimed(run.out, run.plan.contents(), str(part)):
         try:
             finished = (run.out / SUMMARY).is_file()
@@ -255,9 +265,13 @@ def generate_share(
     return ShareSummary(*share, len(folders), len(asked), len(kept(asked)), wanted, seconds)
 
 
-def _checked(model: Path, data: Path, out: Path, config: GenerateConfig, seed: int, workers: int, device: str) -> _Run:
+def _checked(
+    model: Path, data: Path, out: Path, config: GenerateConfig, seed: int, workers: tuple[int, str], device: str
+) -> _Run:
     """Check all that can be told before work starts, and log what a user should know."""
     check_guard()
+    if workers[1]:
+        check_address(workers[1])
     plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
     holds(out, plan.contents())
     if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
@@ -267,7 +281,7 @@ def _checked(model: Path, data: Path, out: Path, config: GenerateConfig, seed: i
     notices = notices_of_gate(plan)
     for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
-    return _Run(plan, out, workers, tuple(notices), learned)
+    return _Run(plan, out, *workers, tuple(notices), learned)
 
 
 def _painted(run: _Run) -> Generator[list[Row], None, GenerateSummary]:
@@ -367,7 +381,10 @@ def _complete(run: _Run) -> Iterator[int]:
                 yield start
             start += 1
 
-    with progress_bar("kept cases", sum(wanted.values())) as show, workers_of(workers) as pool:
+    with (
+        progress_bar("kept cases", sum(wanted.values())) as show,
+        workers_of(workers, ray=run.ray, device=plan.device) as pool,
+    ):
         ahead: dict[int, Job[int]] = {}
         for shard in open_from(0):
             name = stratum_of(shard)
@@ -381,9 +398,23 @@ def _complete(run: _Run) -> Iterator[int]:
                 if number not in ahead:
                     ahead[number] = pool.submit(generate_shard, plan, out, number)
             found[name] += pool.result(ahead.pop(shard))
+            _check_visible(shard_folder(out, shard))
             made[name] += 1
             show(sum(min(found[name], quota) for name, quota in wanted.items()))
             yield shard
+
+
+def _check_visible(folder: Path) -> None:
+    """Refuse a shard that a worker has made where this process cannot see it.
+
+    Raises:
+        StorageError: Its rows are not there.
+    """
+    if not (folder / ROWS).is_file():
+        raise StorageError(
+            f"all workers must write to the same disk: a worker of another machine made {folder}, and this one has no "
+            "such folder; choose a folder that all machines share"
+        )
 
 
 def _left_in(run: _Run) -> list[int]:
