@@ -1,5 +1,6 @@
 """Laws of shares: whoever makes which, the joined set is the one that a single process makes."""
 
+import shlex
 import subprocess
 import sys
 import time
@@ -95,10 +96,9 @@ def test_three_commands_at_once_and_a_fourth_write_what_one_process_writes(stric
     ]
     told = [share.communicate()[0] for share in shares]
     assert [share.returncode for share in shares] == [0, 0, 0]
-    for index, text in enumerate(told):
-        assert text.startswith(f"Share {index} of 3 (from 0)") and text.splitlines()[-1] == "Next: " + " ".join(
-            ["diffaug", *map(str, command[3:])]
-        )
+    again = f"Next: diffaug {shlex.join(command[3:])}"
+    assert all(text.startswith(f"Share {index} of 3 (from 0)") for index, text in enumerate(told))
+    assert all(text.splitlines()[-1] == again for text in told)
     subprocess.run(command, check=True, stdout=subprocess.PIPE)
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
