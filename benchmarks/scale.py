@@ -23,7 +23,7 @@ Sections:
              ray_over_processes  throughput of two Ray workers over that of two worker processes, median of 3 turns
              ray_two_over_one    throughput of two Ray workers over that of one
              workers_seconds     of each turn; workers_shards shards in each
-             identical           whether one process, two, Ray, and three shard ranges that are joined write the same files
+             identical           whether one process, two, Ray, and three shard ranges write the same files
              killed_worker_lost  files that a set lacks, or has otherwise, after one of its Ray workers was killed
              killed_worker_was_killed  whether one was, so that the number above means something
 """

@@ -61,7 +61,7 @@ def test_work_of_a_machine_that_never_comes_back_is_done_by_the_others(ray_clust
 
 @pytest.mark.parametrize("address", ["somewhere", "ray://head:10001", "head:0", "head:99999", ":6379", "a b:1"])
 def test_what_is_no_address_is_one_line_that_says_what_is(address):
-    with pytest.raises(ConfigError, match=r"must be auto, or HOST:PORT .*ray start --head`$"):
+    with pytest.raises(ConfigError, match=r"must be auto, or HOST:PORT .*with `ray start`$"):
         check_address(address)
 
 

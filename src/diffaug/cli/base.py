@@ -1,6 +1,7 @@
 """What the commands share: their options, the preset, and how results are printed."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,10 @@ from tyro.conf import Positional, arg
 
 from diffaug.cli.texts import plan_text
 from diffaug.config import PRESETS, Config, config_from_values
+from diffaug.errors import ConfigError
 from diffaug.runfolder import flat
 
+URL = re.compile(r"([a-z][a-z0-9+.]+):/+(.+)")  # also where a path has lost a slash of it
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[
     str, arg(help="Compute on this device: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.")
@@ -86,6 +89,27 @@ def _last_value(option: str, words: list[str]) -> str | None:
         elif word.startswith(f"{option}="):
             found = word.removeprefix(f"{option}=")
     return found
+
+
+def refuse_urls(command: Any) -> None:
+    """Refuse URLs where a command takes paths, and say how to fetch what is there.
+
+    Raises:
+        ConfigError: An option is one.
+    """
+    for value in vars(command).values():
+        for path in value if isinstance(value, tuple) else (value,):
+            found = URL.fullmatch(str(path)) if isinstance(path, Path) else None
+            if found is None:
+                continue
+            url, to = f"{found[1]}://{found[2].rstrip('/')}", found[2].rstrip("/").rpartition("/")[2]
+            code = (
+                f"import fsspec; files, root = fsspec.url_to_fs('{url}'); files.get(root + '/', '{to}', recursive=True)"
+            )
+            raise ConfigError(
+                f"`diffaug generate` alone writes to a URL, and nothing reads one: {url} is one; give a folder; to "
+                f'fetch a set: python -c "{code}"'
+            )
 
 
 def print_result(value: Any, text: Callable[[], str], as_json: bool) -> None:

@@ -89,7 +89,8 @@ class Generate:
 
     model: ModelPath
     data: DataPath  # Data set that the model was fitted on.
-    out: OutPath  # Synthetic set to make, or to continue after a stop.
+    # Synthetic set to make, or to continue after a stop. It may be a URL, such as s3://bucket/mine, that is empty.
+    out: Annotated[Positional[str], arg(metavar="OUT")]
     # Make one share of the set alone: I/N is share I, from 0, of N. Start a process for each share, on any machines
     # that see OUT; then run the same command without this option, which joins the shares.
     shard_range: Annotated[str, arg(metavar="I/N")] = ""
@@ -107,7 +108,7 @@ class Generate:
         share = share_from_text(self.shard_range) if self.shard_range else None
         if self.dry_run:
             self._check()
-            return print_plan(self.generate, self.json, self.data, self.out, self.device)
+            return print_plan(self.generate, self.json, self.data, Path(self.out), self.device)
         from diffaug.data.folder import read_dataset
         from diffaug.models.checkpoints import check_model
 
@@ -124,7 +125,7 @@ class Generate:
             again = without_option("--shard-range", command_words())
             return print_result(made.as_dict(), lambda: share_text(made, self.out, again), self.json)
         summary = generate(self.model, self.data, self.out, self.generate, **options)
-        sheet = self.out / SHEET
+        sheet = f"{self.out.rstrip('/')}/{SHEET}"
         return print_result(
             summary.as_dict(), lambda: generate_text(summary, self.data, self.out, sheet), self.json
         )  # fmt: skip

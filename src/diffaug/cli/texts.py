@@ -143,7 +143,7 @@ def fit_text(summary: "FitSummary", data: Path, model: Path, preset: str = "defa
     )
 
 
-def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path) -> str:
+def generate_text(summary: "GenerateSummary", data: Path, out: str, sheet: str) -> str:
     """Return how many cases were kept, why others were not, where to look, and how to study them."""
     kept, negatives = summary.lesion_cases, summary.negative_cases
     beside = f", and {counted(negatives, 'negative')} (painted without a lesion) beside them" if negatives else ""
@@ -153,10 +153,12 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")
-    return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
+    name = Path(out).name
+    after = next_command("study", data, f"studies/{name}", "--synthetic", name if "://" in out else out)
+    return "\n".join([*lines, *(["Fetch it before you study it."] if "://" in out else []), after])
 
 
-def share_text(summary: "ShareSummary", out: Path, again: Sequence[str]) -> str:
+def share_text(summary: "ShareSummary", out: str, again: Sequence[str]) -> str:
     """Return what a share of a synthetic set has, and the command that joins all shares.
 
     Args:

@@ -53,7 +53,7 @@ def check_address(address: str) -> None:
     Raises:
         ConfigError: The text is no address, nothing answers, or Ray is not installed.
     """
-    remedy = "use auto, or start a cluster with `ray start --head`"
+    remedy = "use auto, or start a cluster with `ray start`"
     try:
         import ray  # noqa: F401 - only whether it is there
     except ImportError:

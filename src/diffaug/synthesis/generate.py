@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,15 +32,15 @@ from diffaug.data.manifest import (
     write_rows,
 )
 from diffaug.data.seen import read_seen, write_seen
-from diffaug.errors import ModelError, StorageError
+from diffaug.errors import ConfigError, ModelError
 from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import load_critic
-from diffaug.runfolder import claimed, holds
 from diffaug.synthesis.obedience import Acted, acted, line_of
+from diffaug.synthesis.places import Place, Store, place_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
-from diffaug.synthesis.shards import ROWS, generate_shard, seconds_of, shard_folder, thresholds_of, workshop_of
+from diffaug.synthesis.shards import ROWS, seconds_of, shard_folder, thresholds_of, workshop_of
 from diffaug.synthesis.share import WHOLE, Share, ShareSummary
-from diffaug.synthesis.sheet import reasons_of, write_sheet
+from diffaug.synthesis.sheet import files_shown, reasons_of, write_sheet
 from diffaug.validator.calibration import Calibration
 
 PATIENCE = 20  # requests per wanted case before generation gives up
@@ -104,12 +103,17 @@ class _Run:
     """A checked call: what is made, where, by how many workers, and what was said before work started."""
 
     plan: Plan
-    out: Path
+    place: Place
     workers: int
     ray: str
     notices: tuple[str, ...]
     learned: LearnedRules
     share: Share = WHOLE
+
+    @property
+    def out(self) -> Path:
+        """The folder in which this process reads and writes the set."""
+        return self.place.folder
 
 
 def generate(
@@ -131,7 +135,7 @@ def generate(
     Args:
         model: A finished model folder.
         data: The data set it was fitted on.
-        out: The synthetic set to make.
+        out: The synthetic set to make: a folder, or a URL that fsspec writes to, such as s3://bucket/mine.
         config: What to paint, and how much; None takes the preset's.
         preset: default, demo (minutes, on phantoms), or smoke (shows only that it runs).
         seed: Base seed of the requests.
@@ -160,7 +164,7 @@ def generate(
         >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
     settings = settings_of(config, preset, lambda chosen: chosen.generate)
-    shards = _painted(_checked(Path(model), Path(data), Path(out), settings, seed, (workers, ray), device))
+    shards = _painted(_checked(Path(model), Path(data), place_of(out), settings, seed, (workers, ray), device))
     while True:
         try:
             next(shards)
@@ -188,7 +192,7 @@ def generate_cases(
     Args:
         model: As of `generate`.
         data: As of `generate`.
-        out: As of `generate`.
+        out: As of `generate`; a folder.
         config: As of `generate`.
         preset: As of `generate`.
         seed: As of `generate`.
@@ -197,6 +201,7 @@ def generate_cases(
         device: As of `generate`.
 
     Raises:
+        ConfigError: `out` is a URL.
         DiffaugError: Whatever `generate` raises.
 
     Example:
@@ -204,7 +209,10 @@ def generate_cases(
         >>> next(cases).show()  # doctest: +SKIP
     """
     settings = settings_of(config, preset, lambda chosen: chosen.generate)
-    run = _checked(Path(model), Path(data), Path(out), settings, seed, (workers, ray), device)
+    place = place_of(out)
+    if isinstance(place, Store):
+        raise ConfigError(f"cases are handed out as files: out is the URL {out}; use a folder, or generate")
+    run = _checked(Path(model), Path(data), place, settings, seed, (workers, ray), device)
     dataset = read_dataset(run.plan.data)
     return (case for rows in _painted(run) for case in _cases_of(run.out, rows, dataset))
 
@@ -251,47 +259,46 @@ def generate_share(
         >>> diffaug.generate_share("models/mine", "data/mine", "synthetic/mine", share=(0, 3))  # doctest: +SKIP
     """
     settings, part = settings_of(config, preset, lambda chosen: chosen.generate), Share(*share)
-    run = replace(_checked(Path(model), Path(data), Path(out), settings, seed, (workers, ray), device), share=part)
-    with claimed(run.out, run.plan.contents(), str(part)):
+    run = replace(_checked(Path(model), Path(data), place_of(out), settings, seed, (workers, ray), device), share=part)
+    quotas = run.plan.quotas()
+    with run.place.claimed(run.plan.contents(), str(part)):
         try:
-            finished = (run.out / SUMMARY).is_file()
-            shards = _left_in(run) if finished else _complete(run)
-            folders = [shard_folder(run.out, shard) for shard in shards]
+            finished = run.place.is_finished()
+            there = [shard for shard in run.place.shards() if part.has(shard, len(quotas))] if finished else []
+            folders = [run.place.take(shard) for shard in there] if finished else [*_complete(run)]
         finally:
             workshop_of.cache_clear()
-    asked = [row for folder in folders for row in lesions(read_rows(folder / ROWS))]
-    wanted = sum(part.quotas(run.plan.quotas()).values())
-    seconds = round(sum(seconds_of(folder) or 0.0 for folder in folders), 1)
-    return ShareSummary(*share, len(folders), len(asked), len(kept(asked)), wanted, seconds)
+        asked = [row for folder in folders for row in lesions(read_rows(folder / ROWS))]
+        seconds = round(sum(seconds_of(folder) or 0.0 for folder in folders), 1)
+    return ShareSummary(*share, len(folders), len(asked), len(kept(asked)), sum(part.quotas(quotas).values()), seconds)
 
 
 def _checked(
-    model: Path, data: Path, out: Path, config: GenerateConfig, seed: int, workers: tuple[int, str], device: str
+    model: Path, data: Path, place: Place, config: GenerateConfig, seed: int, workers: tuple[int, str], device: str
 ) -> _Run:
     """Check all that can be told before work starts, and log what a user should know."""
     check_guard()
     if workers[1]:
         check_address(workers[1])
     plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
-    holds(out, plan.contents())
-    if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
+    if not place.holds(plan.contents()):  # a mask that fits nowhere is told before anything is written
         dataset = read_dataset(data)
         train, others = [case for case in dataset.split("train") if case.mask], backgrounds_of(config, dataset)
         RequestDrawer(train, seed, config, others, budget=plan.budget, rules=learned.rules).draw(0)
     notices = notices_of_gate(plan)
     for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
-    return _Run(plan, out, *workers, tuple(notices), learned)
+    return _Run(plan, place, *workers, tuple(notices), learned)
 
 
 def _painted(run: _Run) -> Generator[list[Row], None, GenerateSummary]:
     """Complete the shards, yield the kept rows of each, write the set, and return its summary."""
-    with claimed(run.out, run.plan.contents()):
+    with run.place.claimed(run.plan.contents()):
         try:
             folders, rows, found = list[Path](), list[Row](), Counter[str]()
-            for shard in _complete(run):
-                folders.append(shard_folder(run.out, shard))
-                made = _mark_surplus(read_rows(folders[-1] / ROWS), run.plan.quotas(), found)
+            for folder in _complete(run):
+                folders.append(folder)
+                made = _mark_surplus(read_rows(folder / ROWS), run.plan.quotas(), found)
                 rows += made
                 yield kept(made)
             return _written(run, folders, rows)
@@ -311,10 +318,12 @@ def notices_of_gate(plan: Plan) -> list[str]:
 def _written(run: _Run, folders: Sequence[Path], rows: Sequence[Row]) -> GenerateSummary:
     """Write the set of some completed shards, and return its summary."""
     plan, out, learned = run.plan, run.out, run.learned
-    for extra in (out / "shards").iterdir():
-        if extra.is_dir() and extra not in folders:
-            shutil.rmtree(extra)  # made ahead by another worker, and not needed
+    for extra in run.place.shards():
+        if shard_folder(out, extra) not in folders:
+            run.place.remove(extra)  # made ahead by another worker, and not needed
 
+    measured = [] if is_generic(plan.config) else lesions(kept(rows))  # by `acted`
+    run.place.gather([*files_shown(rows), *(name for row in measured for name in (row.image, row.mask))])
     write_rows(out / MANIFEST, rows)
     write_cases(out, _cases_of(out, kept(rows), read_dataset(plan.data)))
     write_seen(out, read_seen(plan.model))
@@ -327,6 +336,7 @@ def _written(run: _Run, folders: Sequence[Path], rows: Sequence[Row]) -> Generat
         log.warning(line_of(findings, library))
     summary = replace(summary, rules=learned.line(), findings=findings)
     write_json(out / SUMMARY, summary.as_dict())
+    run.place.publish()
     return summary
 
 
@@ -356,8 +366,8 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
     )
 
 
-def _complete(run: _Run) -> Iterator[int]:
-    """Complete shards of a share in order until enough cases are kept; yield the number of each.
+def _complete(run: _Run) -> Iterator[Path]:
+    """Complete shards of a share in order until enough cases are kept; yield the folder of each.
 
     With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
     which little is kept get more of them.
@@ -365,7 +375,7 @@ def _complete(run: _Run) -> Iterator[int]:
     Raises:
         ModelError: Too few of very many requests are kept.
     """
-    plan, out, share, workers = run.plan, run.out, run.share, run.workers
+    plan, place, share, workers = run.plan, run.place, run.share, run.workers
     budget, size, wanted = plan.budget, plan.config.shard_size, share.quotas(plan.quotas())
     asked = 1 + plan.config.negatives  # requests for one lesion
     most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
@@ -396,31 +406,12 @@ def _complete(run: _Run) -> Iterator[int]:
                 )
             for number in islice(open_from(shard), workers):
                 if number not in ahead:
-                    ahead[number] = pool.submit(generate_shard, plan, out, number)
+                    ahead[number] = pool.submit(*place.task(plan, number))
             found[name] += pool.result(ahead.pop(shard))
-            _check_visible(shard_folder(out, shard))
+            folder = place.take(shard)
             made[name] += 1
             show(sum(min(found[name], quota) for name, quota in wanted.items()))
-            yield shard
-
-
-def _check_visible(folder: Path) -> None:
-    """Refuse a shard that a worker has made where this process cannot see it.
-
-    Raises:
-        StorageError: Its rows are not there.
-    """
-    if not (folder / ROWS).is_file():
-        raise StorageError(
-            f"all workers must write to the same disk: a worker of another machine made {folder}, and this one has no "
-            "such folder; choose a folder that all machines share"
-        )
-
-
-def _left_in(run: _Run) -> list[int]:
-    """Return the shards of a share that a finished set has."""
-    numbers = sorted(int(path.name) for path in (run.out / "shards").iterdir() if path.name.isdecimal())
-    return [number for number in numbers if run.share.has(number, len(run.plan.quotas()))]
+            yield folder
 
 
 def _mark_surplus(rows: Sequence[Row], quotas: Mapping[str, int], found: Counter[str]) -> list[Row]:
