@@ -1,6 +1,6 @@
 """How large sets are handled: time to the first picture, and to the answer to a key.
 
-Usage: python benchmarks/scale.py --out DIR [--quick] [--only review]
+Usage: python benchmarks/scale.py --out DIR [--quick] [--only review|workers]
 
     DIR      gets scale.json. A section adds its keys and leaves those of others, so sections can be run one by one.
     --quick  a hundredth of the size, to see that everything runs; its numbers mean nothing.
@@ -19,6 +19,13 @@ Sections:
              review_open_cpu_s, review_key_cpu_ms  computing of the server's process in the same times: what is left of
                                  them where nothing else runs, beside the browser's own work
              review_load         the machine's load when the section began: times of a busy machine mean little
+    workers  painting by worker processes and by a local Ray cluster, on phantoms, in turns: needs the extra `ray`.
+             ray_over_processes  throughput of two Ray workers over that of two worker processes, median of 3 turns
+             ray_two_over_one    throughput of two Ray workers over that of one
+             workers_seconds     of each turn; workers_shards shards in each
+             identical           whether one process, two, Ray, and three shard ranges write the same files
+             killed_worker_lost  files that a set lacks, or has otherwise, after one of its Ray workers was killed
+             killed_worker_was_killed  whether one was, so that the number above means something
 """
 
 import argparse
@@ -34,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scale_workers import measure_workers
 
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.data.images import write_png
@@ -146,7 +154,10 @@ TO_ORDER = """() => new Promise(done => {
   requestAnimationFrame(() => done(performance.now() - started));
 })"""
 
-SECTIONS: Mapping[str, Callable[[Path, bool], dict[str, Any]]] = {"review": measure_review}
+SECTIONS: Mapping[str, Callable[[Path, bool], dict[str, Any]]] = {
+    "review": measure_review,
+    "workers": measure_workers,
+}
 
 
 def main() -> None:

@@ -119,3 +119,20 @@ def untrained(tiny):
     unet = denoiser_of(tiny.denoiser, 4, 8).eval().requires_grad_(False)
     text_encoder = text_encoder_of(tiny.denoiser, tokenizer).eval().requires_grad_(False)
     return Compact(codec, unet, text_encoder, tokenizer, scheduler_of())
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of this machine, to which nodes can be added; this process is connected to it."""
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'diffaug[dev]'")
+    from ray.cluster_utils import Cluster
+
+    before = os.environ.get("PYTHONPATH", "")
+    places = [str(Path(__file__).parent / "compute"), str(Path(__file__).parents[1] / "src"), before]
+    os.environ |= {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}  # which its workers get
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    os.environ["PYTHONPATH"] = before

@@ -242,3 +242,13 @@ def test_the_speed_benchmark_compares_two_clones_and_names_what_it_measures(tmp_
     assert found["kept_over_before"] > 0 and 0 < found["denoise_share"] < 1 and found["worker_peak_gb"] > 0
     spent, per_request = sum(found["phantoms_stages"].values()), found["phantoms_seconds_per_request"]
     assert spent == pytest.approx(per_request, abs=0.01)  # every second belongs to one stage
+
+
+@pytest.mark.slow
+def test_the_scale_benchmark_compares_workers_of_every_kind(tmp_path):
+    pytest.importorskip("ray", reason="needs Ray: pip install 'diffaug[dev]'")
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "workers"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "scale.json").read_text())
+    assert measured["ray_over_processes"] > 0 and measured["ray_two_over_one"] > 0
+    assert measured["identical"] and measured["killed_worker_was_killed"] and measured["killed_worker_lost"] == 0

@@ -27,11 +27,12 @@ NAMES = """
     FitConfig FitSummary FoldCounts Funnel Gate GenerateConfig GenerateSummary Imported Inspection LabelClass
     LatentInpainter Library MaskTransform Mix ModelError OnArrays Origin Painter Painting PlacementError
     RandPaintLesiond RandPasteLesiond RemoveSummary RemovedCase RemovedRegion Reproduction Request Row SamplerConfig
-    Scores SegmentSummary SelectConfig Selection ShapeError SplitSummary StudyConfig StudyError SyntheticDataset
-    SyntheticSet ValidatorConfig WorkerError audit_set check_dataset describe draw_prompts draw_requests
-    explain_image export_set fit funnel generate generate_cases import_dataset inspect_dataset library_of load_model
-    locate_disc make_phantoms measure_attributes mix predict_images read_config read_dataset read_manifest remove
-    reproduce_image run_pipeline run_study sample segment_images select_set subset_dataset write_report
+    Scores SegmentSummary SelectConfig Selection ShapeError ShareSummary SplitSummary StudyConfig StudyError
+    SyntheticDataset SyntheticSet ValidatorConfig WorkerError audit_set check_dataset describe draw_prompts
+    draw_requests explain_image export_set fit funnel generate generate_cases generate_share import_dataset
+    inspect_dataset library_of load_model locate_disc make_phantoms measure_attributes mix predict_images
+    read_config read_dataset read_manifest remove reproduce_image run_pipeline run_study sample segment_images
+    select_set subset_dataset write_report
 """.split()  # noqa: SIM905
 FUNCTIONS = [name for name in NAMES if name[0].islower()]
 

@@ -105,3 +105,47 @@ def test_whoever_holds_a_folder_removes_what_killed_processes_left(tmp_path):
         path.write_text("half")
     with held(tmp_path):
         assert not left.exists() and not of_weights.exists() and other.exists() and own.exists()
+
+
+def test_shares_of_a_folder_are_held_together_and_each_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffaug.runfolder.STARTING", 0.1)
+    out = tmp_path / "out"
+    with claimed(out, THING, "0/3"), claimed(out, THING, "2/3"):
+        (out / ".rows.jsonl.7.partial").write_text("of the other")
+        refused = {
+            "0/3": r"share 0/3 of .* is in use; take another share",
+            "1/4": r"share 0/3 of .* is in use; take a share of 3",
+            "": r"share 0/3 of .* is in use; wait until it is made",
+        }
+        for share, line in refused.items():
+            with pytest.raises(ConfigError, match=line), claimed(out, THING, share):
+                pass
+        other = replace(THING, identity={**THING.identity, "seed": 2})
+        with pytest.raises(ConfigError, match="made with seed = 1, not 2"), claimed(out, other, "1/3"):
+            pass
+        with claimed(out, THING, "1/3"):
+            assert (out / ".rows.jsonl.7.partial").exists(), "others may be writing it"
+    with claimed(out, THING):
+        assert sorted(path.name for path in out.iterdir()) == [".lock", "config.json"]
+        with pytest.raises(ConfigError, match="wait for the other"), claimed(out, THING, "1/3"):
+            pass
+
+
+def _hold_share(folder: str, ready: Any, done: Any) -> None:
+    with claimed(Path(folder), THING, "0/2"):
+        ready.set()
+        done.wait(60)
+
+
+def test_a_killed_process_lets_its_share_go(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold_share, args=(str(tmp_path), ready, done))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(ConfigError, match="share 0/2"), claimed(tmp_path, THING):
+        pass
+    other.kill()
+    other.join()
+    with claimed(tmp_path, THING):
+        assert not list(tmp_path.glob(".lock-*"))

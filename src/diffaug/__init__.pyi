@@ -85,11 +85,13 @@ from diffaug.synthesis.explain import explain_image as explain_image
 from diffaug.synthesis.generate import GenerateSummary as GenerateSummary
 from diffaug.synthesis.generate import generate as generate
 from diffaug.synthesis.generate import generate_cases as generate_cases
+from diffaug.synthesis.generate import generate_share as generate_share
 from diffaug.synthesis.remove import RemoveSummary as RemoveSummary
 from diffaug.synthesis.remove import remove as remove
 from diffaug.synthesis.reproduce import Reproduction as Reproduction
 from diffaug.synthesis.reproduce import reproduce_image as reproduce_image
 from diffaug.synthesis.segment import segment_images as segment_images
+from diffaug.synthesis.share import ShareSummary as ShareSummary
 from diffaug.training.fit import FitSummary as FitSummary
 from diffaug.training.fit import fit as fit
 from diffaug.validator.gate import Gate as Gate

@@ -181,6 +181,8 @@ class GenerateConfig(Knobs):
     negatives: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
     # Number of processes, each with one thread. The result does not depend on it.
     workers: Annotated[Positive, COMPUTING] = 2
+    # Work on a Ray cluster: auto (that of this machine, else one that is started here), or HOST:PORT of another.
+    ray: Annotated[str, COMPUTING] = ""
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -256,6 +258,8 @@ class StudyConfig(Knobs):
     bootstrap: Annotated[Positive, EXTENT] = 2000  # Number of bootstrap resamples for confidence intervals.
     # Number of processes, each with one thread. The result does not depend on it.
     workers: Annotated[Positive, COMPUTING] = 2
+    # Work on a Ray cluster: auto (that of this machine, else one that is started here), or HOST:PORT of another.
+    ray: Annotated[str, COMPUTING] = ""
 
     _be_several = field_validator("arms", mode="before")(_listed)
 

@@ -10,15 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import digest_of_file, make_folder, read_json, versions, write_json
 from diffaug.errors import ConfigError, DataError
 from diffaug.names import without_links
 from diffaug.reading import read_typed
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 FORMAT = 2  # of the file; an older one is refused
 LOCK = ".lock"
+SHARE_LOCK = ".lock-{}"  # of one of several processes that share a folder, by its share, such as 0-3
+STARTING = 20.0  # seconds that a process waits for others that begin to share the folder
 FILES = "files.json"  # digests of the files of a finished folder
 OF_WEIGHTS = re.compile(r"\.tmp[A-Za-z0-9]{6}")  # what safetensors writes before it takes the name that it was given
 PASSING = (".html", ".checkpoint")  # files that may come and go
@@ -168,28 +173,88 @@ def write_contents(folder: Path, contents: Contents) -> None:
 def held(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made, so that no other process works in it; a killed process lets it go.
 
-    On a file system without locks nothing is held.
+    The system keeps the lock, on a shared folder that of the server, so a process of another machine counts as one of
+    this machine does. On a file system without locks nothing is held.
 
     Raises:
-        ConfigError: Another process holds the folder.
+        ConfigError: Another process holds the folder, or a share of it.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(make_folder(folder) / LOCK)
+    lock = _lock(folder)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"one process works in a folder at a time: {folder} is in use; wait for the other, or choose another folder"
-        ) from None
-    except (NotImplementedError, OSError):
-        pass
-    try:
+        for share, path in _shares(folder):
+            if _is_locked(path):
+                raise _in_use(f"share {share} of {folder}", "wait until it is made")
+            path.unlink(missing_ok=True)
         if lock.is_locked:
             _remove_partial(folder)
         yield
     finally:
         lock.release()
+
+
+def _lock(folder: Path, name: str = LOCK, wait: float = 0.0) -> "BaseFileLock":
+    """Return a lock of a folder, which is made. It is taken, except on a file system without locks.
+
+    Raises:
+        ConfigError: Another process has it, even after so many seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(make_folder(folder) / name)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise _in_use(str(folder), "wait for the other") from None
+    except (NotImplementedError, OSError):
+        pass
+    return lock
+
+
+def _in_use(what: str, remedy: str) -> ConfigError:
+    return ConfigError(f"one process works in a folder at a time: {what} is in use; {remedy}, or choose another folder")
+
+
+def _is_locked(path: Path) -> bool:
+    """Tell whether a process holds the lock of a file."""
+    try:
+        _lock(path.parent, path.name).release()
+    except ConfigError:
+        return True
+    return False
+
+
+def _shares(folder: Path) -> list[tuple[str, Path]]:
+    """Return the shares that processes hold or held, such as 0/3, with the files of their locks."""
+    before = SHARE_LOCK.format("")
+    return [(path.name.removeprefix(before).replace("-", "/"), path) for path in sorted(folder.glob(f"{before}*-*"))]
+
+
+@contextmanager
+def _share_held(folder: Path, contents: Contents, share: str) -> Iterator[None]:
+    """Claim a folder and hold one share of it for the block; other shares of as many may be held at the same time.
+
+    The folder itself is held only while its shares are looked at, so a share begins while no process holds the whole.
+
+    Raises:
+        ConfigError: The share, the folder, or a share of another number is held.
+    """
+    whole = _lock(folder, wait=STARTING)
+    try:
+        claim(folder, contents)
+        of = share.partition("/")[2]
+        for other, path in _shares(folder):
+            if other.partition("/")[2] != of and _is_locked(path):
+                raise _in_use(f"share {other} of {folder}", f"take a share of {other.partition('/')[2]}")
+        try:
+            own = _lock(folder, SHARE_LOCK.format(share.replace("/", "-")))
+        except ConfigError:
+            raise _in_use(f"share {share} of {folder}", "take another share") from None
+    finally:
+        whole.release()
+    try:
+        yield
+    finally:
+        own.release()
 
 
 def finished_files(folder: Path) -> dict[str, str]:
@@ -251,13 +316,22 @@ def _remove_partial(folder: Path) -> None:
 
 
 @contextmanager
-def claimed(folder: Path, contents: Contents) -> Iterator[None]:
+def claimed(folder: Path, contents: Contents, share: str = "") -> Iterator[None]:
     """Claim a folder and hold it for the block.
+
+    Args:
+        folder: The folder, which is made.
+        contents: What it is to hold.
+        share: Hold this share alone, such as 0/3, beside processes that hold others; empty for the whole folder.
 
     Raises:
         ConfigError: The folder was claimed for something else, holds other files, cannot be written to, or is in use.
     """
     holds(folder, contents)
+    if share:
+        with _share_held(folder, contents, share):
+            yield
+        return
     with held(folder):
         claim(folder, contents)
         yield

@@ -138,15 +138,15 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
         lesion_cases=60,
         negative_cases=30,
     )
-    text = generate_text(summary, Path("d"), Path("synthetic/x"), Path("synthetic/x/contact_sheet.png"))
+    text = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png")
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text)
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
     none = Funnel(Counts(1, 1), Counts(), {}, {})
-    alone = generate_text(
-        GenerateSummary(none, 1.0, 1.0, painted_on=1, lesion_cases=1), Path("d"), Path("s"), Path("s.png")
-    )
+    alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1, lesion_cases=1), Path("d"), "s", "s.png")
     assert "negative" not in alone and alone.startswith("1 lesion case on 1 image, in s.")
+    away = generate_text(summary, Path("d"), "s3://b/x", "s3://b/x/contact_sheet.png")
+    assert "Fetch it before" in away and away.endswith("studies/x --synthetic x")
 
 
 def test_what_was_left_out_is_told_by_name_and_long_lists_are_cut() -> None:

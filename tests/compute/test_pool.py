@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffaug.compute.pool import Here, Pool, Processes, report, workers
+from diffaug.compute.cluster import Ray, workers
+from diffaug.compute.pool import Here, Pool, Processes, report
 from diffaug.errors import DataError, WorkerError
 
 
@@ -48,8 +49,11 @@ def killed() -> None:
     os.kill(os.getpid(), 9)
 
 
-@pytest.fixture(params=["here", "processes"])
+@pytest.fixture(params=["here", "processes", pytest.param("ray", marks=pytest.mark.slow)])
 def pool_of(request: pytest.FixtureRequest):
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
+        return lambda *arguments: Ray("auto", 2, *arguments)
     return Here if request.param == "here" else lambda *arguments: Processes(2, *arguments)
 
 
@@ -140,7 +144,8 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do():
 def test_a_script_without_a_guard_is_one_line_that_says_what_it_is_for(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from diffaug.compute.pool import check_guard, workers\n"
+        "from diffaug.compute.cluster import workers\n"
+        "from diffaug.compute.pool import check_guard\n"
         "from diffaug.errors import WorkerError\n"
         "check_guard()\n"
         "try:\n"
@@ -165,7 +170,7 @@ def test_workers_are_gone_soon_after_their_parent_is_killed(tmp_path):
     code = f"""
 import os, time
 from pathlib import Path
-from diffaug.compute.pool import workers
+from diffaug.compute.cluster import workers
 
 def work(name):
     Path(name).write_text(str(os.getpid()))

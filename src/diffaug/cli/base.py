@@ -1,7 +1,8 @@
 """What the commands share: their options, the preset, and how results are printed."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -10,8 +11,10 @@ from tyro.conf import Positional, arg
 
 from diffaug.cli.texts import plan_text
 from diffaug.config import PRESETS, Config, config_from_values
+from diffaug.errors import ConfigError
 from diffaug.runfolder import flat
 
+URL = re.compile(r"([a-z][a-z0-9+.]+):/+(.+)")  # also where a path has lost a slash of it
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[
     str, arg(help="Compute on this device: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.")
@@ -39,9 +42,25 @@ class Command(Protocol):
 
 
 class _Chosen:
-    """The preset and the network of this call, which set the defaults of all other options."""
+    """The words of this call, and the preset and network in them, which set the defaults of all other options."""
 
     preset = Config()
+    words: tuple[str, ...] = ()
+
+
+def command_words() -> tuple[str, ...]:
+    """Return the words of this call, without the name of the program."""
+    return _Chosen.words
+
+
+def without_option(option: str, words: Sequence[str]) -> list[str]:
+    """Return words without an option and its value."""
+    before = ["", *words]
+    return [
+        word
+        for word, last in zip(words, before, strict=False)
+        if option not in (word, last) and not word.startswith(f"{option}=")
+    ]
 
 
 def chosen_preset() -> Config:
@@ -57,6 +76,7 @@ def choose_preset(words: list[str]) -> None:
     """
     network = _last_value("--network", words)
     values = {"study": {"network": network}} if network and not network.startswith("--") else {}
+    _Chosen.words = tuple(words)
     _Chosen.preset = config_from_values(values, _last_value("--preset", words) or "default")
 
 
@@ -69,6 +89,27 @@ def _last_value(option: str, words: list[str]) -> str | None:
         elif word.startswith(f"{option}="):
             found = word.removeprefix(f"{option}=")
     return found
+
+
+def refuse_urls(command: Any) -> None:
+    """Refuse URLs where a command takes paths, and say how to fetch what is there.
+
+    Raises:
+        ConfigError: An option is one.
+    """
+    for value in vars(command).values():
+        for path in value if isinstance(value, tuple) else (value,):
+            found = URL.fullmatch(str(path)) if isinstance(path, Path) else None
+            if found is None:
+                continue
+            url, to = f"{found[1]}://{found[2].rstrip('/')}", found[2].rstrip("/").rpartition("/")[2]
+            code = (
+                f"import fsspec; files, root = fsspec.url_to_fs('{url}'); files.get(root + '/', '{to}', recursive=True)"
+            )
+            raise ConfigError(
+                f"`diffaug generate` alone writes to a URL, and nothing reads one: {url} is one; give a folder; to "
+                f'fetch a set: python -c "{code}"'
+            )
 
 
 def print_result(value: Any, text: Callable[[], str], as_json: bool) -> None:

@@ -16,7 +16,7 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 from diffaug import __version__
 from diffaug.artifacts import storing
 from diffaug.cli.audit import Audit
-from diffaug.cli.base import Command, choose_preset
+from diffaug.cli.base import Command, choose_preset, refuse_urls
 from diffaug.cli.data import Data, DataCommand, Prompts
 from diffaug.cli.export import Export
 from diffaug.cli.model import Fit, Generate, Remove, Segment
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             config=(OmitSubcommandPrefixes,),
         )
         _check_seed(command)
+        refuse_urls(getattr(command, "command", command))
         with storing():
             command.run()
     except ValidationError as error:

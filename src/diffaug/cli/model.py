@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -18,10 +18,12 @@ from diffaug.cli.base import (
     Preset,
     Seed,
     chosen_preset,
+    command_words,
     print_plan,
     print_result,
+    without_option,
 )
-from diffaug.cli.texts import fit_text, generate_text, remove_text, segment_text
+from diffaug.cli.texts import fit_text, generate_text, remove_text, segment_text, share_text
 from diffaug.config import FitConfig, GenerateConfig
 
 
@@ -87,7 +89,11 @@ class Generate:
 
     model: ModelPath
     data: DataPath  # Data set that the model was fitted on.
-    out: OutPath  # Synthetic set to make, or to continue after a stop.
+    # Synthetic set to make, or to continue after a stop. It may be a URL, such as s3://bucket/mine, that is empty.
+    out: Annotated[Positional[str], arg(metavar="OUT")]
+    # Make one share of the set alone: I/N is share I, from 0, of N. Start a process for each share, on any machines
+    # that see OUT; then run the same command without this option, which joins the shares.
+    shard_range: Annotated[str, arg(metavar="I/N")] = ""
     preset: Preset = "default"
     seed: Seed = 0
     device: Device = "cpu"
@@ -97,20 +103,29 @@ class Generate:
 
     def run(self) -> None:
         """Generate, and print the funnel."""
+        from diffaug.synthesis.share import share_from_text
+
+        share = share_from_text(self.shard_range) if self.shard_range else None
         if self.dry_run:
             self._check()
-            return print_plan(self.generate, self.json, self.data, self.out, self.device)
+            return print_plan(self.generate, self.json, self.data, Path(self.out), self.device)
         from diffaug.data.folder import read_dataset
         from diffaug.models.checkpoints import check_model
 
         check_model(self.model)  # or it is refused, before torch and diffusers are imported, which takes seconds
         read_dataset(self.data)
-        from diffaug.synthesis.generate import generate
+        from diffaug.synthesis.generate import generate, generate_share
         from diffaug.synthesis.sheet import SHEET
 
-        options = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
-        summary = generate(self.model, self.data, self.out, self.generate, **options)  # type: ignore[arg-type]
-        sheet = self.out / SHEET
+        options: dict[str, Any] = {"seed": self.seed, "workers": self.generate.workers, "device": self.device}
+        options["ray"] = self.generate.ray
+        if share is not None:
+            part = (share.index, share.count)
+            made = generate_share(self.model, self.data, self.out, self.generate, share=part, **options)
+            again = without_option("--shard-range", command_words())
+            return print_result(made.as_dict(), lambda: share_text(made, self.out, again), self.json)
+        summary = generate(self.model, self.data, self.out, self.generate, **options)
+        sheet = f"{self.out.rstrip('/')}/{SHEET}"
         return print_result(
             summary.as_dict(), lambda: generate_text(summary, self.data, self.out, sheet), self.json
         )  # fmt: skip

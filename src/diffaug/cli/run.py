@@ -43,6 +43,8 @@ class Run:
     arms: tuple[str, ...] = ()  # Compare these arms instead of those of the file.
     # Train this segmentation network instead of that of the file, with its own defaults. See `diffaug study --help`.
     network: str = ""
+    # Paint and train on a Ray cluster (auto, or HOST:PORT) instead of what the file says.
+    ray: str = ""
     budget: float | None = None  # Spend at most this many minutes: run fewer draws if all would take longer.
     # Compute on this device: cpu, cuda, cuda:N or auto. The default is that of the file.
     device: str | None = None
@@ -55,7 +57,11 @@ class Run:
         given: dict[str, Any] = {"budget": self.budget, "device": self.device}
         changed = {name: value for name, value in given.items() if value is not None}
         changed |= {"data": {name: some for name, some in data.items() if some}}
-        changed |= {"study": {name: one for name, one in (("arms", self.arms), ("network", self.network)) if one}}
+        study = ("arms", self.arms), ("network", self.network), ("ray", self.ray)
+        changed |= {
+            "study": {name: one for name, one in study if one},
+            "generate": {"ray": self.ray} if self.ray else {},
+        }
         config = read_config(self.config, changed)
         if self.dry_run:
             from diffaug.pipeline.jobs import checked, source_of

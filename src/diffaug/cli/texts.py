@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffaug.synthesis.generate import GenerateSummary
     from diffaug.synthesis.remove import RemoveSummary
     from diffaug.synthesis.reproduce import Reproduction
+    from diffaug.synthesis.share import ShareSummary
     from diffaug.training.fit import FitSummary
 
 SHOWN = 5  # names in a line
@@ -142,7 +143,7 @@ def fit_text(summary: "FitSummary", data: Path, model: Path, preset: str = "defa
     )
 
 
-def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path) -> str:
+def generate_text(summary: "GenerateSummary", data: Path, out: str, sheet: str) -> str:
     """Return how many cases were kept, why others were not, where to look, and how to study them."""
     kept, negatives = summary.lesion_cases, summary.negative_cases
     beside = f", and {counted(negatives, 'negative')} (painted without a lesion) beside them" if negatives else ""
@@ -152,7 +153,27 @@ def generate_text(summary: "GenerateSummary", data: Path, out: Path, sheet: Path
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")
-    return "\n".join([*lines, next_command("study", data, f"studies/{out.name}", "--synthetic", out)])
+    name = Path(out).name
+    after = next_command("study", data, f"studies/{name}", "--synthetic", name if "://" in out else out)
+    return "\n".join([*lines, *(["Fetch it before you study it."] if "://" in out else []), after])
+
+
+def share_text(summary: "ShareSummary", out: str, again: Sequence[str]) -> str:
+    """Return what a share of a synthetic set has, and the command that joins all shares.
+
+    Args:
+        summary: What was made.
+        out: The synthetic set.
+        again: The words of the same command for the whole set.
+    """
+    lines = [f"Share {summary.index} of {summary.shares} (from 0) of {out} is made:"]
+    rows = {
+        "finished shards": summary.shards,
+        "kept cases": f"{summary.kept} of {summary.requested} requests; its part is {summary.wanted}",
+        "computing": minutes(summary.seconds),
+    }
+    lines += [facts(rows), "When all shares are made, join them:"]
+    return "\n".join([*lines, next_command(*again)])
 
 
 def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path], iterations: int) -> str:

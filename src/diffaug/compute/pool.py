@@ -1,7 +1,7 @@
 """A pool of workers: submit tasks, take their results as they come.
 
-`Pool` is the interface; `Here` works in this process, `Processes` in several. Tasks and results are what pickle can
-carry, so that a cluster could be a third. A pool knows nothing of what its tasks do.
+`Pool` is the interface; `Here` works in this process, `Processes` in several, `cluster.Ray` on other machines. Tasks
+and results are what pickle can carry. A pool knows nothing of what its tasks do.
 """
 
 import os
@@ -46,11 +46,11 @@ def check_guard() -> None:
     raise WorkerError(GUARD)
 
 
-def _ignore(*values: Any) -> None:
+def no_report(*values: Any) -> None:
     """Report to nobody."""
 
 
-_reporter: ContextVar[Report] = ContextVar("reporter", default=_ignore)
+reporter: ContextVar[Report] = ContextVar("reporter", default=no_report)
 
 
 def report(*values: Any) -> None:
@@ -58,7 +58,7 @@ def report(*values: Any) -> None:
 
     A task ends here when its pool stops, so long tasks report often.
     """
-    _reporter.get()(*values)
+    reporter.get()(*values)
 
 
 @dataclass(eq=False)
@@ -85,7 +85,7 @@ class Pool(ABC):
         on_report: Is called in this process with the values of every `report`.
     """
 
-    def __init__(self, on_report: Report = _ignore) -> None:
+    def __init__(self, on_report: Report = no_report) -> None:
         self.on_report = on_report
         self.waiting: list[Job[Any]] = []
 
@@ -146,12 +146,12 @@ class Here(Pool):
     def _advance(self, job: Job[Any]) -> None:
         from diffaug.compute.devices import one_thread
 
-        before = _reporter.set(self.on_report)
+        before = reporter.set(self.on_report)
         try:
             with one_thread():
                 job.finish(job.task(*job.arguments))
         finally:
-            _reporter.reset(before)
+            reporter.reset(before)
 
     def _stop(self) -> None:
         pass
@@ -165,7 +165,7 @@ class Processes(Pool):
         on_report: See `Pool`.
     """
 
-    def __init__(self, count: int, on_report: Report = _ignore) -> None:
+    def __init__(self, count: int, on_report: Report = no_report) -> None:
         from concurrent.futures import Future, ProcessPoolExecutor
         from multiprocessing import get_context, process
 
@@ -221,8 +221,8 @@ class Processes(Pool):
         self.executor.shutdown(wait=True, cancel_futures=True)
 
 
-class _Stopped(Exception):  # noqa: N818 - no error: it ends a task of a pool that has stopped
-    pass
+class Stopped(Exception):  # noqa: N818 - no error
+    """Ends a task of a pool that has stopped."""
 
 
 def _prepare(parent: int, stop: Any, reports: Any) -> None:
@@ -238,15 +238,10 @@ def _prepare(parent: int, stop: Any, reports: Any) -> None:
 
     def send(*values: Any) -> None:
         if stop.is_set():
-            raise _Stopped
+            raise Stopped
         reports.put(values)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent decides what Ctrl-C means
     threading.Thread(target=leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _reporter.set(send)
-
-
-def workers(count: int, on_report: Report = _ignore) -> Pool:
-    """Return a pool of so many workers: this process where one is enough, else worker processes."""
-    return Here(on_report) if count == 1 else Processes(count, on_report)
+    reporter.set(send)

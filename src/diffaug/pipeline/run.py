@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import PathLike, make_folder, read_json, read_jsonl, write_json
+from diffaug.compute.cluster import connected
 from diffaug.config import Config
 from diffaug.data.folder import read_dataset, subset_dataset
 from diffaug.errors import EmptyArmError
@@ -53,8 +55,9 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     jobs = within_budget(jobs_of(config, dataset), records)
     altered = {job.out: altered_files(job.out) for job in jobs}
     check_jobs([job for job in jobs if job.missing(records) or altered[job.out] or job.is_repeated_damaged])
-    for job in jobs:
-        _run_job(job, records, altered[job.out])
+    with _cluster(config):
+        for job in jobs:
+            _run_job(job, records, altered[job.out])
     pooled = {number: pool([job for job in jobs if job.annotated == number], records) for number in _numbers(jobs)}
     curve = curve_of(pooled.values())
     return [write_pooled(config.out / f"n{number}", each, curve, records) for number, each in pooled.items()]
@@ -63,6 +66,12 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
 def _numbers(jobs: Sequence[Job]) -> list[int | str]:
     """Return the numbers of annotated cases, each once, in order."""
     return list(dict.fromkeys(job.annotated for job in jobs))
+
+
+def _cluster(config: Config) -> AbstractContextManager[Any]:
+    """Return what connects to the Ray cluster of the stages once for all jobs, if there is one."""
+    stages = [stage for stage in (config.generate, config.study) if stage.ray]
+    return connected(stages[0].ray, max(stage.workers for stage in stages)) if stages else nullcontext()
 
 
 def _device(name: str) -> str:
@@ -127,9 +136,8 @@ def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
         _record(job, others, records, _study(job, others))
         wanted = wanted.model_copy(update={"backgrounds": _label_backgrounds(job)})
     log.info(f"generate: {wanted.count} cases")
-    made = generate(
-        out / "model", out / "data", out / "synthetic", wanted, seed=job.seed, workers=wanted.workers, device=device
-    )
+    options: dict[str, Any] = {"workers": wanted.workers, "ray": wanted.ray, "device": device}
+    made = generate(out / "model", out / "data", out / "synthetic", wanted, seed=job.seed, **options)
     records.note_cost(job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
 
 

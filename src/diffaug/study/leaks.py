@@ -105,7 +105,7 @@ def leak_study(
             check_size(arm, config.batch_size)
             columns = tuple(record(case, profiles[case.id], cut) for case in test)
             runs.setdefault(way, []).append(Run(arm, seed, test, columns, config, device, folder, pictures=False))
-    complete_runs([run for own in runs.values() for run in own], config.workers)
+    complete_runs([run for own in runs.values() for run in own], config.workers, config.ray)
     tested = {way: [row for run in own for row in read_jsonl(run.records)] for way, own in runs.items()}
     summary = _compare(tested, config.bootstrap, seed) | {
         "groups": len({case.group for case in cases}),

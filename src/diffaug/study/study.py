@@ -294,7 +294,7 @@ def _completed(plan: Plan, arms: Sequence[Arm], contents: Contents, seen: Mappin
     claim(out, contents)
     write_places(out, plan.places())
     runs = plan.runs(arms, columns)
-    complete_runs(runs, plan.config.workers)
+    complete_runs(runs, plan.config.workers, plan.config.ray)
     for run in runs:
         score_late_negatives(run)
     more = {"contrast_cut": cut, "base_seen": _counted(seen)}

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from diffaug.compute.pool import report, workers
+from diffaug.compute.cluster import workers
+from diffaug.compute.pool import report
 from diffaug.compute.progress import Show, progress_bar
 from diffaug.study.derive import Derived
 from diffaug.study.runs import Run, complete_run
@@ -10,16 +11,21 @@ from diffaug.study.runs import Run, complete_run
 REPORT_EVERY = 10  # iterations
 
 
-def complete_runs(runs: Sequence[Run], count: int) -> None:
+def complete_runs(runs: Sequence[Run], count: int, ray: str = "") -> None:
     """Complete runs with a number of workers, under a progress bar.
 
     What the baseline makes for derived arms is made once, as soon as the baseline is trained, and before the first of
     these arms. It is read, and made again where it is damaged, also when all runs are finished.
 
+    Args:
+        runs: The runs.
+        count: Workers.
+        ray: See `compute.cluster.workers`.
+
     Raises:
         StudyError: A run failed.
         DataError: A file cannot be read.
-        WorkerError: A worker process was killed.
+        WorkerError: A worker process was killed, or a cluster lost too many.
     """
     pending = [run for run in runs if not run.finished]
     for run in runs:
@@ -35,7 +41,7 @@ def complete_runs(runs: Sequence[Run], count: int) -> None:
     total = sum(run.config.iterations for run in pending)
     with (
         progress_bar(f"study: {len(pending)} runs", total) as bar,
-        workers(min(count, len(pending)), _shown(bar, len(pending))) as pool,
+        workers(min(count, len(pending)), _shown(bar, len(pending)), ray, runs[0].device) as pool,
     ):
         name_of = {pool.submit(_work, run): run.name for run in first}
         making = pool.submit(Derived.make, derived) if derived and baseline not in name_of.values() else None

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, write_json
+from diffaug.compute.cluster import check_address
+from diffaug.compute.cluster import workers as workers_of
 from diffaug.compute.pool import Job, check_guard
-from diffaug.compute.pool import workers as workers_of
 from diffaug.compute.progress import progress_bar
 from diffaug.conditioning.drawer import RequestDrawer, check_config, is_generic
 from diffaug.conditioning.rules import LearnedRules, read_rules
@@ -20,16 +20,27 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
-from diffaug.data.manifest import MANIFEST, PROVENANCE, SUMMARY, Row, SyntheticSet, kept, read_rows, write_rows
+from diffaug.data.manifest import (
+    MANIFEST,
+    PROVENANCE,
+    SUMMARY,
+    Row,
+    SyntheticSet,
+    kept,
+    lesions,
+    read_rows,
+    write_rows,
+)
 from diffaug.data.seen import read_seen, write_seen
-from diffaug.errors import ModelError
+from diffaug.errors import ConfigError, ModelError
 from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import load_critic
-from diffaug.runfolder import claimed, holds
 from diffaug.synthesis.obedience import Acted, acted, line_of
+from diffaug.synthesis.places import Place, Store, place_of
 from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
-from diffaug.synthesis.shards import ROWS, generate_shard, seconds_of, shard_folder, thresholds_of, workshop_of
-from diffaug.synthesis.sheet import reasons_of, write_sheet
+from diffaug.synthesis.shards import ROWS, seconds_of, shard_folder, thresholds_of, workshop_of
+from diffaug.synthesis.share import WHOLE, Share, ShareSummary
+from diffaug.synthesis.sheet import files_shown, reasons_of, write_sheet
 from diffaug.validator.calibration import Calibration
 
 PATIENCE = 20  # requests per wanted case before generation gives up
@@ -92,10 +103,17 @@ class _Run:
     """A checked call: what is made, where, by how many workers, and what was said before work started."""
 
     plan: Plan
-    out: Path
+    place: Place
     workers: int
+    ray: str
     notices: tuple[str, ...]
     learned: LearnedRules
+    share: Share = WHOLE
+
+    @property
+    def out(self) -> Path:
+        """The folder in which this process reads and writes the set."""
+        return self.place.folder
 
 
 def generate(
@@ -107,6 +125,7 @@ def generate(
     preset: str = DEFAULT,
     seed: int = 0,
     workers: int = 1,
+    ray: str = "",
     device: str = "cpu",
 ) -> GenerateSummary:
     """Complete shards in order until `config.count` cases are kept, and write the synthetic set.
@@ -116,12 +135,14 @@ def generate(
     Args:
         model: A finished model folder.
         data: The data set it was fitted on.
-        out: The synthetic set to make.
+        out: The synthetic set to make: a folder, or a URL that fsspec writes to, such as s3://bucket/mine.
         config: What to paint, and how much; None takes the preset's.
         preset: default, demo (minutes, on phantoms), or smoke (shows only that it runs).
         seed: Base seed of the requests.
         workers: Processes, one thread each. With several, a script needs `if __name__ == "__main__":` around its calls,
             since each worker imports the script.
+        ray: Work on a Ray cluster, with one of its CPUs for each worker: `auto` takes that of this machine, else starts
+            one here; HOST:PORT names another. Its machines need the model, the data and `out` under the same paths.
         device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
 
     Returns:
@@ -134,7 +155,8 @@ def generate(
         FindingsError: The domain is unknown, or the findings break a rule.
         PlacementError: No mask fits on any background.
         StudyError: The baseline is not of these training cases out of fold.
-        WorkerError: A worker was killed, or the script that calls this starts workers without a guard.
+        WorkerError: A worker was killed, the script that calls this starts workers without a guard, or a cluster lost
+            too many workers.
         StorageError: The disk is full, or a file cannot be written.
 
     Example:
@@ -142,7 +164,7 @@ def generate(
         >>> diffaug.generate("models/mine", "data/mine", "synthetic/mine", config)  # doctest: +SKIP
     """
     settings = settings_of(config, preset, lambda chosen: chosen.generate)
-    shards = _painted(_checked(Path(model), Path(data), Path(out), settings, seed, workers, device))
+    shards = _painted(_checked(Path(model), Path(data), place_of(out), settings, seed, (workers, ray), device))
     while True:
         try:
             next(shards)
@@ -159,6 +181,7 @@ def generate_cases(
     preset: str = DEFAULT,
     seed: int = 0,
     workers: int = 1,
+    ray: str = "",
     device: str = "cpu",
 ) -> Iterator[Case]:
     """Do what `generate` does, and yield every kept case, negatives too, as soon as its shard is on the disk.
@@ -169,14 +192,16 @@ def generate_cases(
     Args:
         model: As of `generate`.
         data: As of `generate`.
-        out: As of `generate`.
+        out: As of `generate`; a folder.
         config: As of `generate`.
         preset: As of `generate`.
         seed: As of `generate`.
         workers: As of `generate`.
+        ray: As of `generate`.
         device: As of `generate`.
 
     Raises:
+        ConfigError: `out` is a URL.
         DiffaugError: Whatever `generate` raises.
 
     Example:
@@ -184,34 +209,96 @@ def generate_cases(
         >>> next(cases).show()  # doctest: +SKIP
     """
     settings = settings_of(config, preset, lambda chosen: chosen.generate)
-    run = _checked(Path(model), Path(data), Path(out), settings, seed, workers, device)
+    place = place_of(out)
+    if isinstance(place, Store):
+        raise ConfigError(f"cases are handed out as files: out is the URL {out}; use a folder, or generate")
+    run = _checked(Path(model), Path(data), place, settings, seed, (workers, ray), device)
     dataset = read_dataset(run.plan.data)
     return (case for rows in _painted(run) for case in _cases_of(run.out, rows, dataset))
 
 
-def _checked(model: Path, data: Path, out: Path, config: GenerateConfig, seed: int, workers: int, device: str) -> _Run:
+def generate_share(
+    model: PathLike,
+    data: PathLike,
+    out: PathLike,
+    config: GenerateConfig | None = None,
+    *,
+    share: tuple[int, int],
+    preset: str = DEFAULT,
+    seed: int = 0,
+    workers: int = 1,
+    ray: str = "",
+    device: str = "cpu",
+) -> ShareSummary:
+    """Make one share of the shards of a synthetic set; `generate`, called after all shares, joins them.
+
+    Calls for other shares may run at the same time, on this machine or on others that see the same folder. They need
+    not know of each other. The same call again resumes. In a finished set nothing is made.
+
+    Args:
+        model: As of `generate`.
+        data: As of `generate`.
+        out: As of `generate`.
+        config: As of `generate`, and the same for all shares.
+        share: Which share, from 0, and how many there are: (0, 3), (1, 3) and (2, 3) are a set.
+        preset: As of `generate`.
+        seed: As of `generate`.
+        workers: As of `generate`: processes of this call.
+        ray: As of `generate`.
+        device: As of `generate`.
+
+    Returns:
+        What the share has.
+
+    Raises:
+        ConfigError: There is no such share, or another process makes it, the whole set, or one of another number of
+            shares in this folder.
+        DiffaugError: Whatever `generate` raises.
+
+    Example:
+        >>> diffaug.generate_share("models/mine", "data/mine", "synthetic/mine", share=(0, 3))  # doctest: +SKIP
+    """
+    settings, part = settings_of(config, preset, lambda chosen: chosen.generate), Share(*share)
+    run = replace(_checked(Path(model), Path(data), place_of(out), settings, seed, (workers, ray), device), share=part)
+    quotas = run.plan.quotas()
+    with run.place.claimed(run.plan.contents(), str(part)):
+        try:
+            finished = run.place.is_finished()
+            there = [shard for shard in run.place.shards() if part.has(shard, len(quotas))] if finished else []
+            folders = [run.place.take(shard) for shard in there] if finished else [*_complete(run)]
+        finally:
+            workshop_of.cache_clear()
+        asked = [row for folder in folders for row in lesions(read_rows(folder / ROWS))]
+        seconds = round(sum(seconds_of(folder) or 0.0 for folder in folders), 1)
+    return ShareSummary(*share, len(folders), len(asked), len(kept(asked)), sum(part.quotas(quotas).values()), seconds)
+
+
+def _checked(
+    model: Path, data: Path, place: Place, config: GenerateConfig, seed: int, workers: tuple[int, str], device: str
+) -> _Run:
     """Check all that can be told before work starts, and log what a user should know."""
     check_guard()
+    if workers[1]:
+        check_address(workers[1])
     plan, learned = make_plan(model, data, config, seed, device), read_rules(model)
-    holds(out, plan.contents())
-    if not (out / "config.json").is_file():  # a mask that fits nowhere is told before anything is written
+    if not place.holds(plan.contents()):  # a mask that fits nowhere is told before anything is written
         dataset = read_dataset(data)
         train, others = [case for case in dataset.split("train") if case.mask], backgrounds_of(config, dataset)
         RequestDrawer(train, seed, config, others, budget=plan.budget, rules=learned.rules).draw(0)
     notices = notices_of_gate(plan)
     for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
-    return _Run(plan, out, workers, tuple(notices), learned)
+    return _Run(plan, place, *workers, tuple(notices), learned)
 
 
 def _painted(run: _Run) -> Generator[list[Row], None, GenerateSummary]:
     """Complete the shards, yield the kept rows of each, write the set, and return its summary."""
-    with claimed(run.out, run.plan.contents()):
+    with run.place.claimed(run.plan.contents()):
         try:
             folders, rows, found = list[Path](), list[Row](), Counter[str]()
-            for shard in _complete(run.plan, run.out, run.workers):
-                folders.append(shard_folder(run.out, shard))
-                made = _mark_surplus(read_rows(folders[-1] / ROWS), run.plan.quotas(), found)
+            for folder in _complete(run):
+                folders.append(folder)
+                made = _mark_surplus(read_rows(folder / ROWS), run.plan.quotas(), found)
                 rows += made
                 yield kept(made)
             return _written(run, folders, rows)
@@ -231,10 +318,12 @@ def notices_of_gate(plan: Plan) -> list[str]:
 def _written(run: _Run, folders: Sequence[Path], rows: Sequence[Row]) -> GenerateSummary:
     """Write the set of some completed shards, and return its summary."""
     plan, out, learned = run.plan, run.out, run.learned
-    for extra in (out / "shards").iterdir():
-        if extra.is_dir() and extra not in folders:
-            shutil.rmtree(extra)  # made ahead by another worker, and not needed
+    for extra in run.place.shards():
+        if shard_folder(out, extra) not in folders:
+            run.place.remove(extra)  # made ahead by another worker, and not needed
 
+    measured = [] if is_generic(plan.config) else lesions(kept(rows))  # by `acted`
+    run.place.gather([*files_shown(rows), *(name for row in measured for name in (row.image, row.mask))])
     write_rows(out / MANIFEST, rows)
     write_cases(out, _cases_of(out, kept(rows), read_dataset(plan.data)))
     write_seen(out, read_seen(plan.model))
@@ -247,6 +336,7 @@ def _written(run: _Run, folders: Sequence[Path], rows: Sequence[Row]) -> Generat
         log.warning(line_of(findings, library))
     summary = replace(summary, rules=learned.line(), findings=findings)
     write_json(out / SUMMARY, summary.as_dict())
+    run.place.publish()
     return summary
 
 
@@ -276,8 +366,8 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
     )
 
 
-def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
-    """Complete shards in order until enough cases are kept; yield the number of each.
+def _complete(run: _Run) -> Iterator[Path]:
+    """Complete shards of a share in order until enough cases are kept; yield the folder of each.
 
     With a budget, a shard is left out when its stratum has its quota: the shards stay what they are, and strata of
     which little is kept get more of them.
@@ -285,7 +375,8 @@ def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
     Raises:
         ModelError: Too few of very many requests are kept.
     """
-    budget, size, wanted = plan.budget, plan.config.shard_size, plan.quotas()
+    plan, place, share, workers = run.plan, run.place, run.share, run.workers
+    budget, size, wanted = plan.budget, plan.config.shard_size, share.quotas(plan.quotas())
     asked = 1 + plan.config.negatives  # requests for one lesion
     most = {name: max(4, math.ceil(PATIENCE * quota * asked / size)) for name, quota in wanted.items()}
     found, made = Counter[str](), Counter[str]()
@@ -294,13 +385,16 @@ def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
         return budget.stratum_of(shard) if budget else ""
 
     def open_from(start: int) -> Iterator[int]:
-        """Yield shards whose strata lack cases, as far as is known."""
+        """Yield shards of the share whose strata lack cases, as far as is known."""
         while any(found[name] < quota for name, quota in wanted.items()):
-            if found[stratum_of(start)] < wanted[stratum_of(start)]:
+            if share.has(start, len(wanted)) and found[stratum_of(start)] < wanted[stratum_of(start)]:
                 yield start
             start += 1
 
-    with progress_bar("kept cases", sum(wanted.values())) as show, workers_of(workers) as pool:
+    with (
+        progress_bar("kept cases", sum(wanted.values())) as show,
+        workers_of(workers, ray=run.ray, device=plan.device) as pool,
+    ):
         ahead: dict[int, Job[int]] = {}
         for shard in open_from(0):
             name = stratum_of(shard)
@@ -312,11 +406,12 @@ def _complete(plan: Plan, out: Path, workers: int) -> Iterator[int]:
                 )
             for number in islice(open_from(shard), workers):
                 if number not in ahead:
-                    ahead[number] = pool.submit(generate_shard, plan, out, number)
+                    ahead[number] = pool.submit(*place.task(plan, number))
             found[name] += pool.result(ahead.pop(shard))
+            folder = place.take(shard)
             made[name] += 1
             show(sum(min(found[name], quota) for name, quota in wanted.items()))
-            yield shard
+            yield folder
 
 
 def _mark_surplus(rows: Sequence[Row], quotas: Mapping[str, int], found: Counter[str]) -> list[Row]:

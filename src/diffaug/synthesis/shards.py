@@ -131,7 +131,7 @@ def shard_folder(out: Path, shard: int) -> Path:
 def generate_shard(plan: Plan, out: Path, shard: int) -> int:
     """Make one shard, unless it is complete, and return how many of its lesions were kept."""
     folder = shard_folder(out, shard)
-    if not _is_complete(folder):
+    if not is_complete(folder):
         started = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         size = plan.config.shard_size
@@ -154,7 +154,7 @@ def seconds_of(folder: Path) -> float | None:
     return read_kept(folder / SECONDS, float)
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Tell whether the rows of a shard and all files that were written for them are there, as they were written."""
     digests = read_kept(folder / DIGESTS, dict[str, str])
     if not digests or seconds_of(folder) is None:

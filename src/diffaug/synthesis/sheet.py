@@ -11,7 +11,7 @@ from diffaug.artifacts import atomic_path
 from diffaug.data.case import masks_from_label
 from diffaug.data.folder import read_classes
 from diffaug.data.images import Mask, png_info, read_image, read_label
-from diffaug.data.manifest import Row, kept
+from diffaug.data.manifest import Row, kept, lesions
 from diffaug.data.origin import MARK
 from diffaug.data.pictures import GAP, LINE, picture_of, tile
 
@@ -44,8 +44,7 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
         out: The synthetic set's folder.
         rows: Its rows, in order.
     """
-    shown = [row for row in kept(rows) if not row.request.negative][:KEPT]
-    refused = [row for row in rows if row.preview and not row.request.negative][:REFUSED]
+    shown, refused = _shown(rows)
     tiles: list[Image.Image | None] = [tile for row in shown for tile in _kept_tiles(out, row)]
     tiles += [None] * (-len(tiles) % COLUMNS) + [_refused_tile(out, row) for row in refused]
     page = Image.new("RGB", (COLUMNS * WIDE, max(1, -(-len(tiles) // COLUMNS)) * TALL), "white")
@@ -56,6 +55,20 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
     with atomic_path(path) as partial:
         page.save(partial, format="PNG", pnginfo=png_info(MARK))
     return path
+
+
+def files_shown(rows: Sequence[Row]) -> list[str]:
+    """Return the paths of the pictures and masks that the sheet shows."""
+    shown, refused = _shown(rows)
+    return [name for row in shown for name in (row.image, row.mask)] + [
+        name for row in refused for name in (row.preview, row.preview_mask)
+    ]
+
+
+def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the kept and the refused lesions that the sheet shows."""
+    asked = lesions(rows)
+    return kept(asked)[:KEPT], [row for row in asked if row.preview][:REFUSED]
 
 
 def _kept_tiles(out: Path, row: Row) -> list[Image.Image]:
