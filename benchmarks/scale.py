@@ -3,7 +3,7 @@
 Usage: python benchmarks/scale.py --out DIR [--quick] [--only review]
 
     DIR      gets scale.json. A section adds its keys and leaves those of others, so sections can be run one by one.
-    --quick  a hundredth of the size, to see that everything runs; its numbers mean nothing.
+    --quick  a hundredth of the size, or less, to see that everything runs; its numbers mean nothing.
 
 Sections:
     review   `diffaug review` of a set of 100,000 rows, in headless Chromium: needs the extra `dev` and Chromium.
@@ -19,6 +19,11 @@ Sections:
              review_open_cpu_s, review_key_cpu_ms  computing of the server's process in the same times: what is left of
                                  them where nothing else runs, beside the browser's own work
              review_load         the machine's load when the section began: times of a busy machine mean little
+    stream   `select`, `audit` and `export` of sets of 5,000 and of 50,000 kept lesions, see `scale_stream.py`; an audit
+             against a data set has a tenth of them, since each lesion is compared with all training lesions.
+             stream_growth_mb    how much more memory the larger set takes at its peak, largest of the commands
+             stream_growth_by_command_mb  the same of each command
+             stream              rows, peak MB and seconds of each command and size
 """
 
 import argparse
@@ -34,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scale_stream import measure_stream
 
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.data.images import write_png
@@ -146,7 +152,7 @@ TO_ORDER = """() => new Promise(done => {
   requestAnimationFrame(() => done(performance.now() - started));
 })"""
 
-SECTIONS: Mapping[str, Callable[[Path, bool], dict[str, Any]]] = {"review": measure_review}
+SECTIONS: Mapping[str, Callable[[Path, bool], dict[str, Any]]] = {"review": measure_review, "stream": measure_stream}
 
 
 def main() -> None:

@@ -230,3 +230,14 @@ def test_the_scale_benchmark_measures_every_key_it_names(tmp_path):
     assert measured["review_rows"] == 1000 and measured["review_open_s"] > 0
     assert 0 < measured["review_key_ms"] <= measured["review_key_most_ms"]
     assert not list(tmp_path.glob("work-*"))
+
+
+@pytest.mark.slow
+def test_the_scale_benchmark_measures_the_memory_of_every_command(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "stream"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads((tmp_path / "scale.json").read_text())
+    assert {row["command"] for row in measured["stream"]} == {"export coco", "select", "audit --with"}
+    assert all(row["peak_mb"] > 20 and row["seconds"] > 0 for row in measured["stream"])
+    assert measured["stream_growth_mb"] == max(measured["stream_growth_by_command_mb"].values())
+    assert not list(tmp_path.glob("work-*"))

@@ -168,14 +168,46 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def write_long_json(path: Path, value: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON object whose lists may be iterators, atomically; of an iterator no more than one item is held.
+
+    The text is that of `json.dumps` with `ensure_ascii=False` and lists in their place, and ends with a line break.
+    """
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(_pieces(value, indent))
+
+
+def _pieces(value: Mapping[str, Any], indent: int | None) -> Iterator[str]:
+    """Yield the text of a JSON object, part by part."""
+
+    def line(depth: int) -> str:
+        return "" if indent is None else "\n" + " " * indent * depth
+
+    def text(item: Any, depth: int) -> str:
+        return json.dumps(item, indent=indent, ensure_ascii=False).replace("\n", line(depth) or "\n")
+
+    comma = "," if indent is not None else ", "
+    for number, (name, item) in enumerate(value.items()):
+        yield ("{" if number == 0 else comma) + line(1) + text(name, 1) + ": "
+        if not isinstance(item, Iterator):
+            yield text(item, 1)
+            continue
+        count = 0
+        for count, each in enumerate(item, start=1):
+            yield ("[" if count == 1 else comma) + line(2) + text(each, 2)
+        yield line(1) + "]" if count else "[]"
+    yield line(0) + "}\n" if value else "{}\n"
+
+
 def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return one JSON object a line."""
     return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    write_text(path, jsonl_text(rows))
+    """Write one JSON object a line, atomically; no more than one is held."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(jsonl_text([row]) for row in rows)
 
 
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
@@ -184,7 +216,7 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as CSV with the given columns, atomically."""
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), extrasaction="ignore", lineterminator="\n")
@@ -209,7 +241,7 @@ def digest_of_file(path: Path) -> str:
     check_size(path, status.st_size)
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return _read_digest(path)
-    return _kept_digest(path.absolute(), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return _kept_digest(str(path.absolute()), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _read_digest(path: Path) -> str:
@@ -217,9 +249,9 @@ def _read_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-@lru_cache(maxsize=100_000)
-def _kept_digest(path: Path, *_status: int) -> str:
-    return _read_digest(path)
+@lru_cache(maxsize=20_000)  # half a kilobyte each
+def _kept_digest(path: str, *_status: int) -> str:
+    return _read_digest(Path(path))
 
 
 def digest_of_value(value: Any) -> str:
