@@ -122,7 +122,7 @@ def generate(
         seed: Base seed of the requests.
         workers: Processes, one thread each. With several, a script needs `if __name__ == "__main__":` around its calls,
             since each worker imports the script.
-        device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
+        device: Where to compute: cpu, cuda, cuda:N, mps or auto. Every worker holds a model of its own there.
 
     Returns:
         What was made; `summary.json` holds it, too.
