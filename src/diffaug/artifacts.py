@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.errors import ConfigError, DiffaugError, StorageError
+from diffaug.names import ON_WINDOWS
 from diffaug.reading import check_size
 from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
@@ -88,10 +89,9 @@ def storing(path: Path | None = None) -> Iterator[None]:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names of a folder, is on the disk."""
-    on_windows = os.name == "nt"  # which opens no folders, and syncs what may be written alone
-    if on_windows and path.is_dir():
+    if ON_WINDOWS and path.is_dir():  # it opens no folders, and syncs what may be written alone
         return
-    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -146,7 +146,7 @@ def _remove_left(folder: Path, name: str) -> None:
 
 def _is_running(process: int) -> bool:
     """Tell whether there is a process of this number; where that cannot be asked, there may be."""
-    if os.name == "nt":  # whose `os.kill` would end it
+    if ON_WINDOWS:  # whose `os.kill` would end it
         return True
     try:
         os.kill(process, 0)
@@ -160,7 +160,7 @@ def _is_running(process: int) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, atomically: it is either complete or absent."""
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -173,7 +173,7 @@ def write_long_json(path: Path, value: Mapping[str, Any], indent: int | None = N
 
     The text is that of `json.dumps` with `ensure_ascii=False` and lists in their place, and ends with a line break.
     """
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(_pieces(value, indent))
 
 
@@ -206,13 +206,13 @@ def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically; no more than one is held."""
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(jsonl_text([row]) for row in rows)
 
 
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append JSON objects, a line each."""
-    with storing(path), path.open("a", encoding="utf-8") as file:
+    with storing(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
 
 

@@ -8,6 +8,7 @@ Where masks have several classes, `classes.json` names each with its values in t
 """
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from diffaug.data.split import shuffled
 from diffaug.data.table import COLUMNS, SPLITS, TABLE, case_of_row, header, records_of, row_of_case
 from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.layouts import Unannotated
-from diffaug.names import Inside, check_distinct, plain_name, without_links
+from diffaug.names import ON_WINDOWS, Inside, check_distinct, plain_name, without_links
 
 CLASSES = "classes.json"
 TRAINING = ("train", "unannotated")  # splits that a model may have seen
@@ -289,6 +290,8 @@ def new_dataset(to: Path, table: str = TABLE) -> Iterator[Path]:
             _check_same(partial, to)
         else:
             sync_tree(partial)
+            if ON_WINDOWS and to.is_dir():
+                to.rmdir()  # an empty folder, which is not replaced there
             partial.replace(to)
             sync(to.parent)
     except DiffaugError:
@@ -305,7 +308,7 @@ def refuse_occupied(to: Path, table: str = TABLE, what: str = "a data set") -> N
     Raises:
         ConfigError: `to` is a file, a folder that holds files but no such table, a link, or the root of a disk.
     """
-    if to.is_symlink() or to.is_mount():
+    if to.is_symlink() or os.path.ismount(to):
         kind = "a link" if to.is_symlink() else "the root of a disk"
         raise ConfigError(f"{what} needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
     if not _is_empty(to) and not (to / table).is_file():

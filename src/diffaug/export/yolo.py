@@ -77,7 +77,7 @@ def _write_tables(collection: Collection, folder: Path, places: NamedSpool) -> N
 
 
 def _write_list(path: Path, places: Iterable[str]) -> None:
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(place + "\n" for place in places)
 
 
