@@ -1,9 +1,9 @@
-"""How large sets are handled: time to the first picture, and to the answer to a key.
+"""How large sets are handled: the review page, workers of every kind, and the memory of what reads a set.
 
-Usage: python benchmarks/scale.py --out DIR [--quick] [--only review|workers]
+Usage: python benchmarks/scale.py --out DIR [--quick] [--only review|workers|stream]
 
     DIR      gets scale.json. A section adds its keys and leaves those of others, so sections can be run one by one.
-    --quick  a hundredth of the size, to see that everything runs; its numbers mean nothing.
+    --quick  a hundredth of the size, or less, to see that everything runs; its numbers mean nothing.
 
 Sections:
     review   `diffaug review` of a set of 100,000 rows, in headless Chromium: needs the extra `dev` and Chromium.
@@ -26,6 +26,11 @@ Sections:
              identical           whether one process, two, Ray, and three shard ranges write the same files
              killed_worker_lost  files that a set lacks, or has otherwise, after one of its Ray workers was killed
              killed_worker_was_killed  whether one was, so that the number above means something
+    stream   `select`, `audit` and `export` of sets of 5,000 and of 50,000 kept lesions, see `scale_stream.py`; an audit
+             against a data set has a tenth of them, since each lesion is compared with all training lesions.
+             stream_growth_mb    how much more memory the larger set takes at its peak, largest of the commands
+             stream_growth_by_command_mb  the same of each command
+             stream              rows, peak MB and seconds of each command and size
 """
 
 import argparse
@@ -154,9 +159,18 @@ TO_ORDER = """() => new Promise(done => {
   requestAnimationFrame(() => done(performance.now() - started));
 })"""
 
+
+def measure_memory(work: Path, quick: bool) -> dict[str, Any]:
+    """Measure the peak memory of commands on sets of two sizes."""
+    from scale_stream import measure_stream  # imports torch
+
+    return measure_stream(work, quick)
+
+
 SECTIONS: Mapping[str, Callable[[Path, bool], dict[str, Any]]] = {
     "review": measure_review,
     "workers": measure_workers,
+    "stream": measure_memory,
 }
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.errors import ConfigError, DiffaugError, StorageError
+from diffaug.names import ON_WINDOWS
 from diffaug.reading import check_size
 from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
@@ -88,10 +89,9 @@ def storing(path: Path | None = None) -> Iterator[None]:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names of a folder, is on the disk."""
-    on_windows = os.name == "nt"  # which opens no folders, and syncs what may be written alone
-    if on_windows and path.is_dir():
+    if ON_WINDOWS and path.is_dir():  # it opens no folders, and syncs what may be written alone
         return
-    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if ON_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -146,7 +146,7 @@ def _remove_left(folder: Path, name: str) -> None:
 
 def _is_running(process: int) -> bool:
     """Tell whether there is a process of this number; where that cannot be asked, there may be."""
-    if os.name == "nt":  # whose `os.kill` would end it
+    if ON_WINDOWS:  # whose `os.kill` would end it
         return True
     try:
         os.kill(process, 0)
@@ -160,12 +160,43 @@ def _is_running(process: int) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, atomically: it is either complete or absent."""
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_long_json(path: Path, value: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON object whose lists may be iterators, atomically; of an iterator no more than one item is held.
+
+    The text is that of `json.dumps` with `ensure_ascii=False` and lists in their place, and ends with a line break.
+    """
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_pieces(value, indent))
+
+
+def _pieces(value: Mapping[str, Any], indent: int | None) -> Iterator[str]:
+    """Yield the text of a JSON object, part by part."""
+
+    def line(depth: int) -> str:
+        return "" if indent is None else "\n" + " " * indent * depth
+
+    def text(item: Any, depth: int) -> str:
+        return json.dumps(item, indent=indent, ensure_ascii=False).replace("\n", line(depth) or "\n")
+
+    comma = "," if indent is not None else ", "
+    for number, (name, item) in enumerate(value.items()):
+        yield ("{" if number == 0 else comma) + line(1) + text(name, 1) + ": "
+        if not isinstance(item, Iterator):
+            yield text(item, 1)
+            continue
+        count = 0
+        for count, each in enumerate(item, start=1):
+            yield ("[" if count == 1 else comma) + line(2) + text(each, 2)
+        yield line(1) + "]" if count else "[]"
+    yield line(0) + "}\n" if value else "{}\n"
 
 
 def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -174,17 +205,18 @@ def jsonl_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    write_text(path, jsonl_text(rows))
+    """Write one JSON object a line, atomically; no more than one is held."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(jsonl_text([row]) for row in rows)
 
 
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append JSON objects, a line each."""
-    with storing(path), path.open("a", encoding="utf-8") as file:
+    with storing(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as CSV with the given columns, atomically."""
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), extrasaction="ignore", lineterminator="\n")
@@ -209,7 +241,7 @@ def digest_of_file(path: Path) -> str:
     check_size(path, status.st_size)
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return _read_digest(path)
-    return _kept_digest(path.absolute(), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return _kept_digest(str(path.absolute()), status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _read_digest(path: Path) -> str:
@@ -217,9 +249,9 @@ def _read_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-@lru_cache(maxsize=100_000)
-def _kept_digest(path: Path, *_status: int) -> str:
-    return _read_digest(path)
+@lru_cache(maxsize=20_000)  # half a kilobyte each
+def _kept_digest(path: str, *_status: int) -> str:
+    return _read_digest(Path(path))
 
 
 def digest_of_value(value: Any) -> str:

@@ -335,7 +335,7 @@ class Config(Knobs):
     # Spend at most this many minutes: run fewer draws if all would take longer.
     budget: Annotated[Annotated[float, Field(gt=0)] | None, EXTENT] = None
     seed: Count = 0  # Random seed. The same seed gives the same result.
-    device: Annotated[str, COMPUTING] = "cpu"  # Compute on this device: cpu, cuda, cuda:N or auto.
+    device: Annotated[str, COMPUTING] = "cpu"  # Compute on this device: cpu, cuda, cuda:N, mps or auto.
     data: DataConfig = DataConfig()  # Where the images come from, and how many are annotated.
     fit: FitConfig = FitConfig()  # Settings of `diffaug fit`.
     generate: GenerateConfig = GenerateConfig()  # Settings of `diffaug generate`.

@@ -25,6 +25,8 @@ COMMON = re.compile(r"[A-Za-z0-9_-]{1,100}")
 COMMON_PATH = re.compile(r"(?:[A-Za-z0-9_-]{1,100}/){0,9}[A-Za-z0-9_-]{1,100}\.[a-z]{3,4}")
 # Cc: control; Cf: among others, characters that turn the direction of text; Cs: halves of characters; Zl, Zp: new lines
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+ON_WINDOWS = os.name == "nt"
+NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|\.$')  # such a name is another one there, or none
 JOINERS = "\u200c\u200d"  # Cf as well, but parts of words of several scripts and of emoji
 
 
@@ -40,6 +42,7 @@ def fault_of_name(text: str, longest: int = LONGEST) -> str:
         f"is longer than {longest} bytes": len(text.encode(errors="replace")) > longest,
         "has a blank at an end": text != text.strip(),
         "is a device of Windows": bool(DEVICE.search(text)),
+        "Windows takes for no name of a file": ON_WINDOWS and bool(NOT_ON_WINDOWS.search(text)),
     }
     return next((fault for fault, found in faults.items() if found), "")
 
@@ -158,9 +161,11 @@ def without_links(folder: Path) -> Path:
 
 def _is_link(place: str) -> bool:
     try:
-        return stat.S_ISLNK(os.lstat(place).st_mode)
+        status = os.lstat(place)
     except OSError:
         return False
+    junction = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)  # a link of Windows between folders
+    return stat.S_ISLNK(status.st_mode) or (junction is not None and getattr(status, "st_reparse_tag", 0) == junction)
 
 
 def inside(folder: Path, text: str, what: str = "a path") -> Path:

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import yaml
@@ -96,21 +96,38 @@ def _bytes_of(path: Path, most: int) -> bytes:
     Raises:
         ValueError: Saying in words why they cannot be had.
     """
-
-    def without_waiting(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # of a pipe that nobody writes into
-
     try:
-        with open(path, "rb", opener=without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("it is a device, a pipe or a folder")
-            data = file.read(most + 1) if status.st_size <= most else None
+        with _opened(path) as file:
+            data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     if data is None or len(data) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return data
+
+
+def opened_plain(path: Path) -> BinaryIO:
+    """Open a file of any size to read bytes, which is no device and no pipe; the caller closes it.
+
+    Raises:
+        DataError: It is missing, cannot be read, or is something else.
+    """
+    try:
+        return _opened(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"a file must be readable: {path}: {reason}; restore it, or run its stage again") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # of a pipe that nobody writes into
+
+    file = open(path, "rb", opener=without_waiting)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError("it is a device, a pipe or a folder")
+    return file
 
 
 def json_from_bytes(data: bytes) -> Any:
@@ -164,6 +181,21 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} must be JSON: {error}; restore the file or run its stage again") from None
 
 
+def json_of_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """Return the object that a line of a file of JSON lines holds.
+
+    Raises:
+        DataError: It is not a JSON object; the error names the file and the number of the line, from 1.
+    """
+    try:
+        value = json_from_bytes(line)
+    except ValueError:
+        raise DataError(f"{path} line {number} must be JSON; restore the file, or run its stage again") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} line {number} must be a JSON object; restore the file, or run its stage again")
+    return value
+
+
 def read_jsonl(path: Path, torn: bool = True) -> list[dict[str, Any]]:
     """Read JSON lines; there are none where the file is missing.
 
@@ -175,18 +207,17 @@ def read_jsonl(path: Path, torn: bool = True) -> list[dict[str, Any]]:
         DataError: A line is not a JSON object, or the file is too large.
     """
     lines = read_bytes(path).removesuffix(b"\n").split(b"\n") if path.exists() else []  # prompts may hold U+2028
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            value = json_from_bytes(line)
-        except ValueError:
-            if torn and number == len(lines):
-                break
-            raise DataError(f"{path} line {number} must be JSON; restore the file, or run its stage again") from None
-        if not isinstance(value, dict):
-            raise DataError(f"{path} line {number} must be a JSON object; restore the file, or run its stage again")
-        rows.append(value)
-    return rows
+    if torn and lines and not _is_json(lines[-1]):
+        del lines[-1]
+    return [json_of_line(line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json_from_bytes(line)
+    except ValueError:
+        return False
+    return True
 
 
 @cache

@@ -201,3 +201,18 @@ def test_limits_do_not_depend_on_order_and_two_lesions_have_some():
     found = [Likeness(float(n), n / 10, 0) for n in range(1, 9)]
     assert limits_of(found) == limits_of(found[::-1])
     assert limits_of(found[:2]).is_copy(Likeness(0.5, 0.0, 0)) and not limits_of(found[:2]).is_copy(found[0])
+
+
+@pytest.mark.slow
+def test_averages_over_a_part_of_the_lesions_say_so_and_copies_are_those_of_all(
+    audits, copied, lesion_data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("diffaug.audit.painted.MOST_COMPARED", 7)
+    found = audit_set(copied, tmp_path / "audit", lesion_data).as_dict()
+    whole = read_json(audits / "copied" / "audit.json")
+    assert (found["lesions"]["painted"], found["lesions"]["compared"], whole["lesions"]["compared"]) == (8, 7, 8)
+    assert "on 7 of the 8 painted lesions" in (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert not any("of the 8 painted" in line for line in whole["notices"])
+    assert (tmp_path / "audit" / "copies.json").read_bytes() == (audits / "copied" / "copies.json").read_bytes()
+    assert found["privacy"]["copy_share"] == whole["privacy"]["copy_share"]
+    assert found["quality"]["attributes"] != whole["quality"]["attributes"]

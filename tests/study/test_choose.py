@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_folders import row_of
@@ -116,3 +117,51 @@ def test_harder_cases_come_first_and_copies_of_what_is_chosen_last():
 def test_nothing_to_select_gives_nothing():
     assert select([], {}, SelectConfig(), 5) == []
     assert select([row(0, "rejected")], {}, SelectConfig(), 5) == []
+
+
+def chosen_plainly(rows, scores, config, count):
+    """Return what `select` chooses, one comparison after the other."""
+    of_size = {}
+    for row in rows:
+        of_size.setdefault(row.request.size_bin, []).append(scores[row.id].loss)
+    cuts = {size: float(np.quantile(some, config.hard_cut, method="higher")) for size, some in of_size.items()}
+    left = [row for row in rows if scores[row.id].loss <= cuts[row.request.size_bin]]
+    distance = {row.id: scores[row.id].novelty for row in left}
+    typical = float(np.median(list(distance.values()))) or 1.0
+    order = np.argsort([scores[row.id].loss for row in left], kind="stable")
+    rank = {left[int(index)].id: place / max(1, len(left) - 1) for place, index in enumerate(order)}
+    waiting, chosen = {}, []
+    for row in left:
+        waiting.setdefault((row.request.size_bin, scores[row.id].low_contrast), []).append(row)
+    while any(waiting.values()) and len(chosen) < count:
+        for stratum in sorted(name for name, some in waiting.items() if some)[: count - len(chosen)]:
+            best = max(
+                waiting[stratum],
+                key=lambda row: (
+                    rank[row.id] + config.novelty * min(1.0, distance[row.id] / typical),
+                    -row.request.index,
+                ),
+            )
+            waiting[stratum].remove(best)
+            chosen.append(best)
+            for row in left:
+                apart = np.array(scores[row.id].features) - np.array(scores[best.id].features)
+                distance[row.id] = min(distance[row.id], float(np.linalg.norm(apart)))
+    return [row.id for row in chosen]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_choice_in_arrays_is_that_of_one_comparison_after_the_other(seed):
+    rng = np.random.default_rng(seed)
+    rows, scores = [], {}
+    for number in range(60):
+        row = row_of(number, ("train-0",), image="a.png")
+        row = replace(row, request=replace(row.request, size_bin=str(rng.choice(["small", "medium", "large"]))))
+        coarse = seed % 2  # ties
+        values = (round(float(value), 1 if coarse else 4) for value in rng.random(9))
+        loss, novelty, *features = values
+        scores[row.id] = Scores(loss, novelty, bool(rng.random() < 0.3), tuple(features))
+        rows.append(row)
+    for count in (1, 7, 100):
+        found = [row.id for row in select(rows, scores, SelectConfig(), count)]
+        assert found == chosen_plainly(rows, scores, SelectConfig(), count)

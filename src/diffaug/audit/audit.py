@@ -7,17 +7,19 @@ import numpy as np
 
 from diffaug.artifacts import PathLike, write_json
 from diffaug.audit.diagnosis import Diagnosis, diagnose
-from diffaug.audit.lesions import Found, audited_rows, held_out_lesions, painted_lesions, real_lesions
+from diffaug.audit.lesions import Found, PaintedLesions, audited_rows, held_out_lesions, real_lesions
 from diffaug.audit.page import write_page
+from diffaug.audit.painted import Painted, look_at_all
 from diffaug.audit.privacy import (
     ALPHA,
     FEWEST,
     Known,
+    Likeness,
+    Limits,
     background_share,
     control,
     copy_scores,
     held_out_likeness,
-    likeness,
     limits_of,
 )
 from diffaug.audit.quality import Property, attributes_of, feature_scores, places_of, seam_scores
@@ -98,23 +100,26 @@ def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, pro
     if dataset is None:
         notices.append("Without its data set (--with DATA) neither quality nor copies can be measured.")
     else:
-        rows = audited_rows(made, diagnosis.damaged)
+        painted = PaintedLesions(made, dataset, audited_rows(made, diagnosis.damaged))
         training, held_out = real_lesions(dataset.annotated("train")), held_out_lesions(dataset)
-        painted = painted_lesions(made, dataset, rows, said("reading"))
-        lesions = {"training": len(training), "held_out": len(held_out), "painted": len(painted)}
-        if min(len(training), len(painted)) < FEWEST:
+        lesions = {"training": len(training), "held_out": len(held_out), "painted": painted.count(FEWEST)}
+        if min(len(training), lesions["painted"]) < FEWEST:
             notices.append(
                 f"Quality and copies need {FEWEST} training and {FEWEST} painted lesions: there are {len(training)} "
-                f"and {len(painted)}."
+                f"and {lesions['painted']}{' or more' * (lesions['painted'] == FEWEST)}."
             )
         else:
-            known = Known.of(training, said("training lesions"))
-            seen = {"painted": _features(painted, said("painted lesions")), "held": _features(held_out, "")}
-            quality, attributes = _quality(painted, training, held_out, known, seen), attributes_of(painted, training)
+            known, held = Known.of(training, said("training lesions")), _features(held_out, "")
+            fresh = held_out_likeness(held_out, known, held)
+            limits = limits_of(fresh) if len(fresh) >= FEWEST else None
+            looked = look_at_all(painted, known, limits, said)
+            lesions |= {"painted": len(looked), "compared": looked.compared}
+            quality, attributes = _quality(looked, training, held_out, known, held), attributes_of(looked.attributes, training)  # fmt: skip  # noqa: E501
+            notices += _sampled(looked)
             places, more = _places(dataset, made, diagnosis)
             notices += more
             shown = background_share(made, dataset, diagnosis.damaged)
-            privacy, more = _privacy(painted, held_out, known, seen, shown, said)
+            privacy, more = _privacy(looked, fresh, known, limits, shown, said)
             notices += more
     useful = verdict(study.results, headline_arm(study.results)) if study else None
     return Audit(
@@ -128,17 +133,23 @@ def _features(lesions: Sequence[Found], progress: str) -> Features:
 
 
 def _quality(
-    painted: Sequence[Found],
-    training: Sequence[Found],
-    held_out: Sequence[Found],
-    known: Known,
-    seen: dict[str, Features],
+    painted: Painted, training: Sequence[Found], held_out: Sequence[Found], known: Known, held: Features
 ) -> list[Score]:
     """Compare with held-out lesions, so that copies of training gain nothing; with few, with half of training."""
-    real, other = seen["held"], known.features[0]
+    real, other = held, known.features[0]
     if len(held_out) < FEWEST:
         real, other = other[::2], other[1::2]
-    return feature_scores(seen["painted"], real, other) + seam_scores(painted, held_out or training)
+    return feature_scores(painted.features, real, other) + seam_scores(painted.seams, held_out or training)
+
+
+def _sampled(painted: Painted) -> list[str]:
+    """Say how many lesions averages are measured on, where these are not all."""
+    if painted.compared == len(painted):
+        return []
+    return [
+        f"Quality, attributes and places are measured on {painted.compared} of the {len(painted)} painted lesions, "
+        "evenly spaced over the set; copies are looked for among all of them."
+    ]
 
 
 def _places(dataset: Dataset, made: SyntheticSet, diagnosis: Diagnosis) -> tuple[list[Property], list[str]]:
@@ -148,30 +159,24 @@ def _places(dataset: Dataset, made: SyntheticSet, diagnosis: Diagnosis) -> tuple
 
 
 def _privacy(
-    painted: Sequence[Found],
-    held_out: Sequence[Found],
+    painted: Painted,
+    fresh: Sequence[Likeness],
     known: Known,
-    seen: dict[str, Features],
+    limits: Limits | None,
     shown: tuple[float, float] | None,
     said: Callable[[str], str],
 ) -> tuple[Privacy | None, list[str]]:
-    fresh = held_out_likeness(held_out, known, seen["held"])
-    notices = []
-    if len(fresh) < FEWEST:
+    notices = list[str]()
+    if limits is None:
         return None, [f"Copies need {FEWEST} held-out real lesions: there are {len(fresh)}; annotate more."]
-    limits = limits_of(fresh)
     if limits.false_alarms > ALPHA:
         notices.append(
             f"Only {len(fresh)} real lesions set the limits of copies ({round(2 / ALPHA) - 1} are needed): up to "
             f"{100 * limits.false_alarms:.0f} % of fresh real lesions would be taken for copies, not "
             f"{100 * ALPHA:.0f} %."
         )
-    looked = [
-        likeness(one, row, known)
-        for one, row in tracked(list(zip(painted, seen["painted"], strict=True)), len(painted), said("comparing"))
-    ]
     recall = control(known, limits, said("planted copies"))
-    scores = copy_scores(painted, looked, fresh, limits)
+    scores = copy_scores(painted.groups, painted.likenesses, fresh, limits)
     mean = float(np.mean(list(recall.values())))
     meaning = "planted copies that are found: training lesions flipped, moved, saved again, resized, lighter or darker"
     scores.append(Score("control recall", meaning, mean, best=1.0, worst=0.0, unit="share"))
@@ -179,7 +184,8 @@ def _privacy(
         notices.append(
             f"The control failed: only {100 * mean:.0f} % of planted copies were found, so copies are missed."
         )
-    copied = [(one, like) for one, like in zip(painted, looked, strict=True) if limits.is_copy(like)]
-    own = [known.lesions[like.nearest].case == one.example for one, like in copied]
+    own = [
+        bool(flag) for flag, like in zip(painted.from_example, painted.likenesses, strict=True) if limits.is_copy(like)
+    ]
     from_example = float(np.mean(own)) if own else None
-    return Privacy(scores, recall, limits, len(fresh), painted, looked, known, from_example, shown), notices
+    return Privacy(scores, recall, limits, len(fresh), painted, known, from_example, shown), notices

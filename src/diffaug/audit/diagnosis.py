@@ -1,6 +1,6 @@
 """Whether a synthetic set is whole: its files, its labels, where its cases are from, and what it must not have seen."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from diffaug.compute.progress import tracked
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset
 from diffaug.data.images import read_image
-from diffaug.data.manifest import Row, SyntheticSet, kept
+from diffaug.data.manifest import Row, SyntheticSet
+from diffaug.data.records import Mapped, Part
 from diffaug.data.seen import SEEN_FILE
 from diffaug.errors import DataError, DiffaugError
 from diffaug.study.provenance import check_provenance, repeated_frames, seen_by_bases
@@ -57,32 +58,55 @@ class Diagnosis:
 
 def diagnose(made: SyntheticSet, dataset: Dataset | None, progress: str = "") -> Diagnosis:
     """Check a synthetic set, alone or against the data set that it was painted for."""
-    rows = [row for row in made.rows if row.image]
-    damaged: dict[str, str] = {}
-    labels: list[str] = []
-    for row in tracked(rows, len(rows), progress):
-        for line in _damage(made, row):
-            damaged.setdefault(row.id, line)
-        if row.id not in damaged:
-            labels += _label_findings(made, row)
-    torn = [f"{row.id}: {line}" for row in made.rows for line in _previews(made, row)]
+    damaged, files, labels = set[str](), Findings(), Findings()
+    count = sum(bool(row.image) for row in made.rows)
+    for row in tracked((row for row in made.rows if row.image), count, progress):
+        lines = list(_damage(made, row))
+        if lines:
+            damaged.add(row.id)
+            files.add(lines[:1])
+        else:
+            labels.add(_label_findings(made, row))
+    files.add(f"{row.id}: {line}" for row in made.rows for line in _previews(made, row))
     checks = [
-        _outcome("files are those that were written", len(made.rows), [*damaged.values(), *torn]),
-        _outcome("labels fit their pictures", len(rows), labels),
-        _outcome("masks and regions are there", len(kept(made.rows)), _missing(made)),
-        _outcome("the set says what its model has seen", 1, _unsaid(made)),
+        files.outcome("files are those that were written", len(made.rows)),
+        labels.outcome("labels fit their pictures", count),
+        Findings(_missing(made)).outcome("masks and regions are there", sum(1 for _ in _kept(made))),
+        Findings(_unsaid(made)).outcome("the set says what its model has seen", 1),
     ]
     if dataset is None:
         skipped = "no data set is given; add it with --with DATA"
         names = ("sources are training cases", "no picture repeats a test image", "no base has seen a test annotation")
         return Diagnosis((*checks, *(Outcome(name, 0, skipped=skipped) for name in names)), frozenset(damaged))
-    pictures = [made.case(row) for row in kept(rows) if row.id not in damaged]
+    whole = (
+        place for place, row in enumerate(made.rows) if row.decision == "kept" and row.image and row.id not in damaged
+    )
+    pictures = Mapped(made.case, Part(made.rows, whole))
     against = [_sources(made, dataset), *_leaks(made, dataset, pictures)]
     return Diagnosis((*checks, *against), frozenset(damaged))
 
 
-def _outcome(name: str, of: int, findings: Sequence[str]) -> Outcome:
-    return Outcome(name, of, tuple(findings[:SHOWN]), len(findings))
+class Findings:
+    """What one check found: the first SHOWN sentences, and how many there were."""
+
+    def __init__(self, lines: Iterable[str] = ()) -> None:
+        self._first, self._count = list[str](), 0
+        self.add(lines)
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Take more."""
+        for line in lines:
+            self._count += 1
+            if len(self._first) < SHOWN:
+                self._first.append(line)
+
+    def outcome(self, name: str, of: int) -> Outcome:
+        """Return what the check found, by its name and the number of things that were checked."""
+        return Outcome(name, of, tuple(self._first), self._count)
+
+
+def _kept(made: SyntheticSet) -> Iterator[Row]:
+    return (row for row in made.rows if row.decision == "kept")
 
 
 def _damage(made: SyntheticSet, row: Row) -> Iterator[str]:
@@ -119,10 +143,10 @@ def _label_findings(made: SyntheticSet, row: Row) -> Iterator[str]:
         yield f"{row.id}: the row says lesion-free, and the label has a lesion"
 
 
-def _missing(made: SyntheticSet) -> list[str]:
-    rows = kept(made.rows)
-    found = [f"{row.id}: no label is named" for row in rows if not row.mask]
-    return found + [f"{row.id}: a negative names no region" for row in rows if row.request.negative and not row.region]
+def _missing(made: SyntheticSet) -> Iterator[str]:
+    yield from (f"{row.id}: no label is named" for row in _kept(made) if not row.mask)
+    without = (row for row in _kept(made) if row.request.negative and not row.region)
+    yield from (f"{row.id}: a negative names no region" for row in without)
 
 
 def _unsaid(made: SyntheticSet) -> list[str]:
@@ -131,7 +155,7 @@ def _unsaid(made: SyntheticSet) -> list[str]:
         found.append("provenance.json does not name the images and annotations of the fit")
     if not made.seen.complete:
         found.append(f"{SEEN_FILE} is missing or incomplete: the model may have seen any image")
-    if any(not (row.image_digest and row.mask_digest) for row in kept(made.rows)):
+    if any(not (row.image_digest and row.mask_digest) for row in _kept(made)):
         found.append("the manifest lacks digests of files")
     return found
 
@@ -139,7 +163,7 @@ def _unsaid(made: SyntheticSet) -> list[str]:
 def _sources(made: SyntheticSet, dataset: Dataset) -> Outcome:
     """Check sources and digests as a study does."""
     lines = _lines(lambda: check_provenance(made, dataset))
-    return _outcome("sources are training cases", len(made.rows), lines)
+    return Findings(lines).outcome("sources are training cases", len(made.rows))
 
 
 def _lines(check: Callable[[], object]) -> list[str]:
@@ -158,6 +182,7 @@ def _leaks(made: SyntheticSet, dataset: Dataset, pictures: Sequence[Case]) -> It
         yield from (Outcome(name, 0, skipped="the data set has no val and no test") for name in names)
         return
     pairs = sorted((picture, tested) for tested, picture in repeated_frames(pictures, held_out))
-    yield _outcome(names[0], len(pictures), [f"{picture} shows test {tested}" for picture, tested in pairs])
+    yield Findings(f"{picture} shows test {tested}" for picture, tested in pairs).outcome(names[0], len(pictures))
     seen = seen_by_bases([made], held_out)
-    yield _outcome(names[1], len(held_out), [f"the annotation of {name} was seen" for name in seen["annotated"]])
+    found = Findings(f"the annotation of {name} was seen" for name in seen["annotated"])
+    yield found.outcome(names[1], len(held_out))

@@ -1,16 +1,18 @@
 """The lesions that an audit compares: annotated ones of training, held-out ones, and painted ones."""
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from diffaug.compute.progress import tracked
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset
 from diffaug.data.images import Mask, Pixels, read_image, read_label
 from diffaug.data.lesions import lesion_masks
-from diffaug.data.manifest import Row, SyntheticSet, accepted, lesions
+from diffaug.data.manifest import Row, SyntheticSet
+from diffaug.data.records import Part
 from diffaug.painting.looks import origins_of
 
 FEWEST_HELD_OUT = 40  # lesions; with fewer, training lesions stand in for held-out ones, too
@@ -54,24 +56,39 @@ def held_out_lesions(dataset: Dataset) -> list[Found]:
     return real_lesions([*dataset.annotated("val"), *dataset.annotated("test")], MOST_HELD_OUT)
 
 
-def audited_rows(made: SyntheticSet, damaged: frozenset[str] = frozenset()) -> list[Row]:
+def audited_rows(made: SyntheticSet, damaged: frozenset[str] = frozenset()) -> Part[Row]:
     """Return the rows whose lesions may be trained on: accepted ones, of whole files, those in shared pictures too."""
-    usable = {row.id for row in accepted(made.rows) if row.id not in damaged}
-    shown = [row for row in lesions(made.rows) if row.shown_in in usable]
-    return [row for row in made.rows if row.id in usable or row in shown]
+    usable, joined = np.zeros(len(made), np.bool_), list[int]()
+    for place, row in enumerate(made.rows):
+        is_lesion = not row.request.negative
+        usable[place] = is_lesion and bool(row.image) and row.accepted and row.id not in damaged
+        if is_lesion and row.shown_in:
+            joined.append(place)
+    shown = [place for place in joined if (picture := made.place_of(made.rows[place].shown_in)) is not None and usable[picture]]  # fmt: skip  # noqa: E501
+    usable[shown] = True
+    return Part(made.rows, np.flatnonzero(usable).tolist())
 
 
-def painted_lesions(made: SyntheticSet, dataset: Dataset, rows: Sequence[Row], progress: str = "") -> list[Found]:
-    """Return the painted lesions of rows; a row without a lesion in its label has none."""
-    groups, found = {case.id: case.group for case in dataset.cases}, list[Found]()
-    for row in tracked(rows, len(rows), progress):
-        mask = new_lesion(made, row)
-        if mask is not None:
-            picture = made[row.shown_in] if row.shown_in else row
-            background, example = origins_of(row.request)
-            group = groups.get(background, background)
-            found.append(Found(read_image(made.folder / picture.image), mask, picture.id, group, row, example))
-    return found
+class PaintedLesions:
+    """The painted lesions of some rows, each read from its files when it is asked for."""
+
+    def __init__(self, made: SyntheticSet, dataset: Dataset, rows: Part[Row]) -> None:
+        self._made, self.rows = made, rows
+        self._groups = {case.id: case.group for case in dataset.cases}
+
+    def of(self, row: Row) -> Found | None:
+        """Return the lesion of a row; None where its label has none."""
+        mask = new_lesion(self._made, row)
+        if mask is None:
+            return None
+        picture = self._made[row.shown_in] if row.shown_in else row
+        background, example = origins_of(row.request)
+        group = self._groups.get(background, sys.intern(background))
+        return Found(read_image(self._made.folder / picture.image), mask, picture.id, group, row, example)
+
+    def count(self, most: int) -> int:
+        """Return how many lesions there are, or `most` where there are as many."""
+        return sum(1 for _ in islice((row for row in self.rows if new_lesion(self._made, row) is not None), most))
 
 
 def new_lesion(made: SyntheticSet, row: Row) -> Mask | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from diffaug.artifacts import versions, write_text
 from diffaug.audit.lesions import Found
 from diffaug.audit.results import Audit, Privacy
@@ -132,14 +134,16 @@ def text_of(score: Score, value: float | None) -> str:
 
 def _pairs(privacy: Privacy) -> list[Pair]:
     """Return the painted lesions that are most like a training lesion, each training lesion at most twice."""
-    order = sorted(zip(privacy.painted, privacy.likenesses, strict=True), key=lambda each: -each[1].correlation)
+    likenesses = privacy.painted.likenesses
+    order = np.argsort([-like.correlation for like in likenesses], kind="stable").tolist()
     shown, pairs = dict[int, int](), list[Pair]()
-    for one, like in order:
+    for place in order:
         if len(pairs) == PAIRS:
             break
+        like = likenesses[place]
         if shown.get(like.nearest, 0) < 2:
             shown[like.nearest] = shown.get(like.nearest, 0) + 1
-            real = privacy.known.lesions[like.nearest]
+            one, real = privacy.painted.pixels(place), privacy.known.lesions[like.nearest]
             name, copy = one.row.id if one.row else one.case, privacy.limits.is_copy(like)
             pairs.append(Pair(name, real.case, _close_up(one), _close_up(real), like.correlation, copy, one.example == real.case))  # fmt: skip  # noqa: E501
     return pairs

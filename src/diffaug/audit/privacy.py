@@ -13,6 +13,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from diffaug.audit.scores import Score, bootstrap
 from diffaug.compute.progress import tracked
 from diffaug.data.folder import Dataset
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.manifest import SyntheticSet, kept
+from diffaug.data.manifest import SyntheticSet
 from diffaug.painting.looks import features_in
 from diffaug.realism.measures import Features
 from diffaug.realism.recognition import Structures, nearest, shifted, turned
@@ -203,12 +204,19 @@ def control(known: Known, limits: Limits, progress: str = "") -> dict[str, float
 
 
 def copy_scores(
-    painted: Sequence[Found], likenesses: Sequence[Likeness], held_out: Sequence[Likeness], limits: Limits
+    groups: Sequence[str], likenesses: Sequence[Likeness], held_out: Sequence[Likeness], limits: Limits
 ) -> list[Score]:
-    """Return the shares of painted lesions that are copies: by either measure, and by each, at ALPHA of its own."""
-    groups = [[one.group for one in painted], [str(place) for place in range(len(held_out))]]
+    """Return the shares of painted lesions that are copies: by either measure, and by each, at ALPHA of its own.
+
+    Args:
+        groups: The group of each painted lesion.
+        likenesses: Of each painted lesion.
+        held_out: Of held-out real lesions.
+        limits: Beyond which a lesion is a copy.
+    """
+    both = [groups, [str(place) for place in range(len(held_out))]]
     flags = np.array([limits.is_copy(one) for one in likenesses], dtype=np.float64)
-    value, low, high = bootstrap([flags], groups[:1], np.mean)
+    value, low, high = bootstrap([flags], both[:1], np.mean)
     meaning = "painted lesions nearer to a training lesion, by features or by structure, than held-out real ones are"
     scores = [Score("copies", meaning, value, low, high, 0.0, 1.0, limits.false_alarms, "share")]
     measures = {
@@ -217,7 +225,7 @@ def copy_scores(
     }
     for name, (meaning, measure) in measures.items():
         values = [np.array([measure(one) for one in some]) for some in (likenesses, held_out)]
-        value, low, high = bootstrap(values, groups, _share_nearer)
+        value, low, high = bootstrap(values, both, _share_nearer)
         scores.append(Score(name, meaning, value, low, high, 0.0, 1.0, ALPHA, "share"))
     return scores
 
@@ -240,9 +248,9 @@ def background_share(made: SyntheticSet, dataset: Dataset, damaged: frozenset[st
 
     A picture shows its background if at least a fifth of its pixels are the same. None where no background is at hand.
     """
-    rows = [row for row in kept(made.rows) if row.image and row.id not in damaged][:MOST_BACKGROUNDS]
+    whole = (row for row in made.rows if row.decision == "kept" and row.image and row.id not in damaged)
     known, shares = {case.id: case for case in dataset.cases}, list[float]()
-    for row in rows:
+    for row in islice(whole, MOST_BACKGROUNDS):
         case = known.get(row.request.background)
         if case is None:
             continue

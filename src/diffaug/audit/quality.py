@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from diffaug.audit.lesions import Found
+from diffaug.audit.painted import MOST_COMPARED, MOST_SEAMS, Measured
 from diffaug.audit.scores import Score, Values, bootstrap
 from diffaug.conditioning.attributes import measure_attributes
 from diffaug.data.distributions import QUANTITIES, compare
@@ -13,8 +14,6 @@ from diffaug.data.folder import Dataset
 from diffaug.data.manifest import SyntheticSet
 from diffaug.painting.seams import ratios, region_around
 from diffaug.realism.measures import Features, density_coverage, kid, precision_recall
-
-MOST_SEAMS = 120  # lesions of a kind
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,10 @@ def feature_scores(painted: Features, real: Features, other: Features) -> list[S
     return scores
 
 
-def seam_scores(painted: Sequence[Found], real: Sequence[Found]) -> list[Score]:
+def seam_scores(painted: Measured, real: Sequence[Found]) -> list[Score]:
     """Return the medians of the ratios of gradients at the border, and of detail inside, of painted lesions."""
-    made, usual = (
-        np.array([ratios(one.image, one.mask, region_around(one.mask)) for one in some[:MOST_SEAMS]])
-        for some in (painted, real)
-    )
-    groups = [one.group for one in painted[:MOST_SEAMS]]
+    made = np.array(painted.values)
+    usual = np.array([ratios(one.image, one.mask, region_around(one.mask)) for one in real[:MOST_SEAMS]])
     meanings = {
         "seam": "gradient at the border of what was painted, over that beside it; 1 shows none, as does the real value",
         "sharpness": "fine detail inside over outside; the real value is best",
@@ -92,7 +88,7 @@ def seam_scores(painted: Sequence[Found], real: Sequence[Found]) -> list[Score]:
         if not np.isfinite(made[:, column]).any() or not np.isfinite(expected):
             scores.append(Score(name, meaning, None, unit="ratio"))
             continue
-        value, low, high = bootstrap([made[:, column]], [groups], _median)
+        value, low, high = bootstrap([made[:, column]], [painted.groups], _median)
         scores.append(Score(name, meaning, value, low, high, best=expected, real=expected, unit="ratio"))
     return scores
 
@@ -101,24 +97,27 @@ def _median(values: Values) -> float:
     return float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else float("nan")
 
 
-def attributes_of(painted: Sequence[Found], real: Sequence[Found]) -> list[Property]:
+def attributes_of(painted: Measured, real: Sequence[Found]) -> list[Property]:
     """Return the mean attributes of painted and of real lesions, with 95 % intervals over groups."""
-    rows = [[asdict(measure_attributes(one.image, one.mask)) for one in some] for some in (real, painted)]
-    groups = [[one.group for one in some] for some in (real, painted)]
+    measured = [measure_attributes(one.image, one.mask) for one in real]
+    usual = Measured([list(asdict(one).values()) for one in measured], [one.group for one in real])
     found = []
-    for name in rows[0][0]:
+    for column, name in enumerate(asdict(measured[0])):
         real_mean, made_mean = (
-            bootstrap([np.array([row[name] for row in some], dtype=np.float64)], [of], np.mean)
-            for some, of in zip(rows, groups, strict=True)
+            bootstrap([np.array([row[column] for row in some.values], dtype=np.float64)], [some.groups], np.mean)
+            for some in (usual, painted)
         )
         found.append(Property(name.replace("_", " "), *real_mean, *made_mean))
     return found
 
 
 def places_of(dataset: Dataset, made: SyntheticSet) -> list[Property]:
-    """Return where lesions lie, how large they are and how many an image has; the real mean has an interval."""
+    """Return where lesions lie, how large they are and how many an image has; the real mean has an interval.
+
+    Of the set at most MOST_COMPARED pictures are measured.
+    """
     return [
         Property(f"{each.quantity}: {QUANTITIES[each.quantity]}", each.real, each.low, each.high, each.painted)
-        for each in compare(dataset, made.folder)
+        for each in compare(dataset, made.folder, MOST_COMPARED)
         if each.statistic == "mean"
     ]

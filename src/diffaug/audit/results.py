@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from diffaug.audit.diagnosis import Diagnosis
-from diffaug.audit.lesions import Found
-from diffaug.audit.privacy import Known, Likeness, Limits
+from diffaug.audit.painted import Painted
+from diffaug.audit.privacy import Known, Limits
 from diffaug.audit.quality import Property
 from diffaug.audit.scores import Score
 from diffaug.data.copies import Copy
+from diffaug.data.records import Mapped
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.report.wording import Verdict
 
@@ -25,8 +27,7 @@ class Privacy:
         control: Recall of planted copies by the kind of change.
         limits: Beyond which a lesion is a copy.
         held_out: Number of held-out real lesions that the limits come from.
-        painted: The painted lesions.
-        likenesses: Of each of them.
+        painted: The painted lesions, and how like each is to the training lesions.
         known: The training lesions.
         from_example: Share of the copies whose nearest training lesion is the example they were painted from.
         backgrounds: Share of the pictures that show a training image, and mean share of their exact pixels.
@@ -36,21 +37,22 @@ class Privacy:
     control: dict[str, float]
     limits: Limits
     held_out: int
-    painted: Sequence[Found]
-    likenesses: Sequence[Likeness]
+    painted: Painted
     known: Known
     from_example: float | None
     backgrounds: tuple[float, float] | None
 
-    @property
-    def copies(self) -> list[Copy]:
+    @cached_property
+    def copies(self) -> Sequence[Copy]:
         """The painted lesions that are copies, the most alike first."""
-        found = []
-        for one, like in zip(self.painted, self.likenesses, strict=True):
-            if one.row and self.limits.is_copy(like):
-                numbers = round(like.correlation, 4), round(like.distance, 3)
-                found.append(Copy(one.row.id, one.case, self.known.lesions[like.nearest].case, *numbers))
-        return sorted(found, key=lambda each: -each.correlation)
+        found = [place for place, like in enumerate(self.painted.likenesses) if self.limits.is_copy(like)]
+        rounded = [-round(self.painted.likenesses[place].correlation, 4) for place in found]
+        return Mapped(self._copy, [found[place] for place in np.argsort(rounded, kind="stable")])
+
+    def _copy(self, place: int) -> Copy:
+        row, like = self.painted.rows[place], self.painted.likenesses[place]
+        of = self.known.lesions[like.nearest].case
+        return Copy(row.id, row.shown_in or row.id, of, round(like.correlation, 4), round(like.distance, 3))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from diffaug.runfolder import flat
 URL = re.compile(r"([a-z][a-z0-9+.]+):/+(.+)")  # also where a path has lost a slash of it
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
 Device = Annotated[
-    str, arg(help="Compute on this device: cpu, cuda, cuda:N, or auto, which takes a GPU if there is one.")
+    str,
+    arg(help="Compute on this device: cpu, cuda, cuda:N, mps (of a Mac), or auto, which takes cuda if it is there."),
 ]
 DryRun = Annotated[bool, arg(help="Print the plan with an estimate of time and disk space, and stop.")]
 Json = Annotated[bool, arg(help="Print the whole result as JSON, for machines.")]

@@ -63,7 +63,7 @@ class Reproduce:
     findings: Path | None = None  # YAML file of findings, if the prompts were made of one.
     baseline: Path | None = None  # Study that `diffaug generate --aim missed` was given.
     backgrounds: Path | None = None  # Data set that `diffaug generate --backgrounds` was given.
-    device: str = ""  # Compute on this device (cpu, cuda, cuda:N or auto). By default the one that painted it.
+    device: str = ""  # Compute on this device (cpu, cuda, cuda:N, mps or auto). By default the one that painted it.
     json: Json = False
 
     def run(self) -> None:

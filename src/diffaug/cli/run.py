@@ -46,7 +46,7 @@ class Run:
     # Paint and train on a Ray cluster (auto, or HOST:PORT) instead of what the file says.
     ray: str = ""
     budget: float | None = None  # Spend at most this many minutes: run fewer draws if all would take longer.
-    # Compute on this device: cpu, cuda, cuda:N or auto. The default is that of the file.
+    # Compute on this device: cpu, cuda, cuda:N, mps or auto. The default is that of the file.
     device: str | None = None
     dry_run: DryRun = False
     json: Annotated[bool, arg(help="With --dry-run: print the whole plan as JSON, for machines.")] = False

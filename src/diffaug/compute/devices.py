@@ -27,6 +27,7 @@ class Process:
 
 
 ALONE = Process()
+NAMES = "cpu, cuda, cuda:N, mps or auto"  # that a device has
 
 
 @cache
@@ -61,18 +62,25 @@ def device_of(name: str) -> torch.device:
         ConfigError: The name is unknown, or this machine has no such device.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"  # nobody has measured Metal: it is chosen by name alone
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"a device must be cpu, cuda, cuda:N or auto; got {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"a device must be there: torch finds {torch.cuda.device_count()} GPUs, not {name}; use cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"a device must be cpu, cuda, cuda:N or auto; got {name!r}")
+        raise ConfigError(f"a device must be {NAMES}; got {name!r}") from None
+    if device.type not in ("cpu", *_found()):
+        raise ConfigError(f"a device must be {NAMES}; got {name!r}")
+    count = _found().get(device.type, 1)
+    if (device.index or 0) >= count:
+        kind = "GPUs" if device.type == "cuda" else "devices of Apple's Metal"
+        raise ConfigError(f"a device must be there: torch finds {count} {kind}, not {name}; use cpu")
     if device.type == "cuda" and this_process().count > 1:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
+
+
+def _found() -> dict[str, int]:
+    """Return how many devices of each kind beside the CPU torch finds."""
+    return {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
 
 
 def processor_of(device: torch.device) -> str:
@@ -83,6 +91,8 @@ def processor_of(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    if device.type == "mps":
+        return f"{platform.system()} {platform.machine()} Metal"
     more = {"BF16": torch.cpu._is_avx512_bf16_supported(), "AMX": torch.cpu._is_amx_tile_supported()}
     vectors = torch.backends.cpu.get_cpu_capability()
     return " ".join([platform.system(), platform.machine(), vectors, *(name for name, found in more.items() if found)])
@@ -101,11 +111,16 @@ def one_thread() -> Iterator[None]:
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Set the gradients of every process to their mean over all processes."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    mean = mean_of_processes(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, torch.split(mean, [each.numel() for each in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def mean_of_processes(values: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes of `accelerate launch`; each of them must call this."""
     from accelerate import PartialState
     from accelerate.utils import reduce
 
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    mean = reduce(flat.to(PartialState().device), reduction="mean").to(flat.device)
-    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    mean: Tensor = reduce(values.to(PartialState().device), reduction="mean")
+    return mean.to(values.device)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from diffaug.errors import WorkerError
+from diffaug.names import ON_WINDOWS
 
 Result = TypeVar("Result")
 Report = Callable[..., None]
@@ -228,11 +229,15 @@ class Stopped(Exception):  # noqa: N818 - no error
 def _prepare(parent: int, stop: Any, reports: Any) -> None:
     """Prepare a worker process: it computes on one thread, ignores Ctrl-C, and ends when its parent does."""
     import signal
+    from multiprocessing import parent_process
 
     import torch
 
     def leave_with_parent() -> None:
-        while os.getppid() == parent:
+        started_by = parent_process()
+        if ON_WINDOWS and started_by is not None:  # where the number of a parent stays when it has ended
+            started_by.join()
+        while not ON_WINDOWS and os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 

@@ -78,18 +78,33 @@ def candidates(views: Sequence[Views], sides: NDArray[np.intp]) -> Iterator[tupl
     """
     if not views:
         return
-    turned = np.stack([each.turned for each in views])  # (n, O, D)
-    flat = turned.reshape(-1, turned.shape[-1]).T
-    best = np.stack([(each.views @ flat).reshape(len(each.views), len(views), -1).max((0, 2)) for each in views])
+    best = _likeness(views, views)
     best = np.maximum(best, best.T)
     np.fill_diagonal(best, -1.0)
     if sides.any():
         best[sides[:, None] == sides[None, :]] = -1.0
-    found = set()
+    yield from sorted({(min(one, other), max(one, other)) for one, other in _nearest(best)})
+
+
+def candidates_across(many: Sequence[Views], few: Sequence[Views]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of an image of one side and one of the other, of which one may show a part of the other, in order."""
+    if not many or not few:
+        return
+    best = np.maximum(_likeness(many, few), _likeness(few, many).T)
+    yield from sorted({*_nearest(best), *((one, other) for other, one in _nearest(best.T))})
+
+
+def _likeness(views: Sequence[Views], others: Sequence[Views]) -> Values:
+    """Return how well a view of each image fits each other one in the best orientation, (n, m)."""
+    flat = np.concatenate([each.turned for each in others]).T  # (D, m O)
+    return np.stack([(each.views @ flat).reshape(len(each.views), len(others), -1).max((0, 2)) for each in views])
+
+
+def _nearest(best: Values) -> Iterator[tuple[int, int]]:
+    """Yield each row with the columns of its greatest values, at most CANDIDATES that are likely enough."""
     for one, row in enumerate(best):
         nearest = np.argsort(-row, kind="stable")[:CANDIDATES]
-        found |= {(min(one, int(other)), max(one, int(other))) for other in nearest if row[other] >= CANDIDATE}
-    yield from sorted(found)
+        yield from ((one, int(other)) for other in nearest if row[other] >= CANDIDATE)
 
 
 def aligned(one: Views, other: Views) -> float:

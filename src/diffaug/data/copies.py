@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from diffaug.artifacts import digest_of_file, write_json
+from diffaug.artifacts import digest_of_file, write_long_json
 from diffaug.data.manifest import MANIFEST
 from diffaug.errors import DataError
 from diffaug.names import Name
@@ -49,7 +50,17 @@ class Copies:
 
 def write_copies(folder: Path, synthetic: Path, audited: int, copies: Iterable[Copy]) -> None:
     """Write the decisions about a synthetic set into the folder of its audit."""
-    write_json(folder / FILE, asdict(Copies(digest_of_file(synthetic / MANIFEST), audited, tuple(copies))))
+    values = {
+        "audited": audited,
+        "copies": map(_sorted_values, copies),
+        "manifest": digest_of_file(synthetic / MANIFEST),
+    }
+    write_long_json(folder / FILE, values, indent=2)
+
+
+def _sorted_values(copy: Copy) -> dict[str, Any]:
+    """Return a copy as the values of JSON, by name, in order."""
+    return dict(sorted(asdict(copy).items()))
 
 
 def copied_pictures(audit: Path, synthetic: Path) -> frozenset[str]:

@@ -17,7 +17,8 @@ from diffaug.artifacts import PathLike
 from diffaug.data.folder import Dataset
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import Lesion, components
-from diffaug.data.manifest import kept, read_manifest
+from diffaug.data.manifest import read_manifest
+from diffaug.data.records import Part, spread
 from diffaug.errors import DataError
 
 QUANTITIES = {
@@ -69,12 +70,13 @@ class Comparison:
         return "" if self.painted is None else f"{self.painted:.3g}{' outside' * self.outside}"
 
 
-def compare(data: Dataset, painted: PathLike | None = None) -> tuple[Comparison, ...]:
+def compare(data: Dataset, painted: PathLike | None = None, most: int | None = None) -> tuple[Comparison, ...]:
     """Measure the annotated training cases of a data set and, beside them, a synthetic set that was painted for it.
 
     Args:
         data: The data set.
         painted: The synthetic set; None for the annotated cases alone.
+        most: Measure at most this number of painted cases, evenly spaced over the set; None measures all.
 
     Raises:
         DataError: No training case has a lesion, or a background of the synthetic set is not in the data set.
@@ -83,7 +85,7 @@ def compare(data: Dataset, painted: PathLike | None = None) -> tuple[Comparison,
     real = [values for values in real if values]
     if not real:
         raise DataError(f"distributions are those of lesions: no training case of {data.folder} has one; annotate some")
-    made = [] if painted is None else [values for values in _painted(data, Path(painted)) if values]
+    made = [] if painted is None else [values for values in _painted(data, Path(painted), most) if values]
     found = []
     for quantity in QUANTITIES:
         values, others = ([np.atleast_1d(each[quantity]) for each in cases] for cases in (real, made))
@@ -113,12 +115,11 @@ def table_of(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _painted(data: Dataset, folder: Path) -> Iterable[dict[str, Values]]:
+def _painted(data: Dataset, folder: Path, most: int | None) -> Iterable[dict[str, Values]]:
     """Yield the values of the new lesions of each kept case that shows one."""
     made = read_manifest(folder)
-    for row in kept(made):
-        if row.request.negative:
-            continue
+    places = [place for place, row in enumerate(made) if row.decision == "kept" and not row.request.negative]
+    for row in Part(made.rows, spread(places, most or len(places))):
         case, background = made.case(row), data[row.request.background]
         old = components(background.read_mask()) if background.mask else []
         found = components(case.read_mask())

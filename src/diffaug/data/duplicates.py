@@ -6,22 +6,25 @@ Knows nothing of splits and masks, only pixels.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffaug.data.alignment import SAME_PART, SIDE, aligned, candidates, views_of
+from diffaug.data.alignment import SAME_PART, SIDE, aligned, candidates, candidates_across, views_of
 from diffaug.data.case import Case
 from diffaug.data.images import Pixels
 
+Item = TypeVar("Item")
 THUMBNAIL = 32  # px
 BLUR = 4.0  # px of the thumbnail; broader structure is light and the shape of the field of view
 CLIP = 12.0  # grey levels; highlights and the edges of instruments count no more than fine structure
 DARK = 16.0  # grey levels; darker pixels of the thumbnail lie outside the field of view
 SAME_FRAME = 0.90  # Kvasir-SEG, 900 images: three true pairs at 0.936 and above, the next pair at 0.712
 FLAT = 0.25  # grey levels; structure weaker than this says nothing
-BLOCK = 1024  # rows compared at once
+BLOCK = 512  # images compared at once; the views of each have 40 kB
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,45 @@ def duplicates_of_fingerprints(
         if aligned(views[one], views[other]) >= SAME_PART:
             pairs.add((one, other))
     return [(names[one], names[other]) for one, other in sorted(pairs)]
+
+
+def duplicates_across(
+    many: Iterable[tuple[str, Fingerprint]], few: Mapping[str, Fingerprint]
+) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a name of many and one of few whose images are equal or nearly equal; see above.
+
+    The many are gone through in blocks of BLOCK, so memory does not grow with their number.
+
+    Args:
+        many: Names and fingerprints, in any number.
+        few: Fingerprints by name; all of them are held.
+    """
+    if not few:
+        return
+    names, prints = list(few), list(few.values())
+    views = [views_of(each.thumbnail) for each in prints]
+    for block in _blocks(many):
+        looked = [views_of(each.thumbnail) for _, each in block]
+        pairs, wanted = set[tuple[int, int]](), set(candidates_across(looked, views))
+        for one, other in _alike_across([each for _, each in block], prints):
+            is_equal = block[one][1].digest == prints[other].digest
+            (pairs if is_equal else wanted).add((one, other))
+        pairs |= {pair for pair in sorted(wanted - pairs) if aligned(looked[pair[0]], views[pair[1]]) >= SAME_PART}
+        yield from ((block[one][0], names[other]) for one, other in sorted(pairs))
+
+
+def _blocks(many: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(many)
+    while block := list(islice(rest, BLOCK)):
+        yield block
+
+
+def _alike_across(many: Sequence[Fingerprint], few: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of places whose pixels are the same, or whose structures correlate at SAME_FRAME."""
+    alike = np.stack([each.structure for each in many]) @ np.stack([each.structure for each in few]).T >= SAME_FRAME
+    alike |= np.array([each.digest for each in many])[:, None] == np.array([each.digest for each in few])[None, :]
+    for row, column in zip(*np.nonzero(alike), strict=True):
+        yield int(row), int(column)
 
 
 def _alike(prints: Sequence[Fingerprint]) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,7 @@ Where masks have several classes, `classes.json` names each with its values in t
 """
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,11 +22,12 @@ from diffaug.artifacts import PathLike, make_folder, read_csv, read_json, sync, 
 from diffaug.data.case import LESION, NEGATIVE, Case, LabelClass
 from diffaug.data.examine import examine_cases, notices_of
 from diffaug.data.metadata import copy_picture
+from diffaug.data.records import Distinct, RecordFile, Spool, cells_of, columns_of
 from diffaug.data.split import shuffled
-from diffaug.data.table import COLUMNS, SPLITS, TABLE, case_of_row, header_of, records_of, row_of_case
+from diffaug.data.table import COLUMNS, SPLITS, TABLE, case_of_row, header, records_of, row_of_case
 from diffaug.errors import ConfigError, DataError, DiffaugError
 from diffaug.layouts import Unannotated
-from diffaug.names import Inside, check_distinct, plain_name, without_links
+from diffaug.names import ON_WINDOWS, Inside, check_distinct, plain_name, without_links
 
 CLASSES = "classes.json"
 TRAINING = ("train", "unannotated")  # splits that a model may have seen
@@ -128,25 +130,59 @@ def read_dataset(folder: PathLike) -> Dataset:
         (128, 128, 3)
     """
     folder = without_links(Path(folder))
-    table = folder / TABLE
-    rows, classes = _read_rows(table), read_classes(folder)
+    table = _table_of(folder)
+    rows, classes = read_csv(table, COLUMNS), read_classes(folder)
     place = Inside(folder)
     cases = tuple(case_of_row(place, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
-        raise DataError(f"a data set needs cases: {table} lists none; import images first")
+        raise _without_cases(table)
     check_distinct((case.id for case in cases), table)
     for case in cases:
         _check_files(case, table)
     return Dataset(folder, cases)
 
 
-def _read_rows(table: Path) -> list[dict[str, str]]:
-    if not table.parent.is_dir():
-        state = "is a file" if table.parent.exists() else "does not exist"
-        raise DataError(f"a data set is a folder: {table.parent} {state}; check the path")
-    if not table.exists():
-        raise DataError(f"a data set needs {TABLE}: {table.parent} has none; run `diffaug data import`")
-    return read_csv(table, COLUMNS)
+def find_cases(folder: PathLike) -> RecordFile[Case]:
+    """Return the cases of a data set of any size, each read from its table when it is asked for; see `read_dataset`.
+
+    Raises:
+        DataError: See `read_dataset`.
+    """
+    folder = without_links(Path(folder))
+    table, place, distinct = _table_of(folder), Inside(folder), Distinct()
+    classes, columns = read_classes(folder), list[str]()
+
+    def case_of(data: bytes, number: int) -> Case:
+        return case_of_row(place, number, cells_of(data, columns, table, number), classes)
+
+    cases = RecordFile(table, case_of, head=True)
+    columns += columns_of(cases.head(), table, COLUMNS)
+    for case in cases:
+        distinct.see(case.id)
+        _check_files(case, table)
+    if not cases:
+        raise _without_cases(table)
+    if distinct.may_repeat:
+        check_distinct((case.id for case in cases), table)
+    return cases
+
+
+def _without_cases(table: Path) -> DataError:
+    return DataError(f"a data set needs cases: {table} lists none; import images first")
+
+
+def _table_of(folder: Path) -> Path:
+    """Return the path of a data set's table.
+
+    Raises:
+        DataError: The folder or the table is missing.
+    """
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"a data set is a folder: {folder} {state}; check the path")
+    if not (folder / TABLE).exists():
+        raise DataError(f"a data set needs {TABLE}: {folder} has none; run `diffaug data import`")
+    return folder / TABLE
 
 
 def read_classes(folder: Path) -> tuple[LabelClass, ...]:
@@ -210,15 +246,23 @@ def check_dataset(cases: Iterable[Case], progress: str = "") -> DatasetCheck:
     return DatasetCheck(len(findings), tuple(notices_of(findings)))
 
 
-def write_cases(folder: Path, cases: Sequence[Case]) -> None:
+def write_cases(folder: Path, cases: Iterable[Case]) -> None:
     """Write `cases.csv`, atomically, for cases whose files lie inside the folder, and `classes.json` for their classes.
 
-    Attributes become columns in the order in which they first appear; what a case lacks stays empty.
+    Attributes become columns in the order in which they first appear; what a case lacks stays empty. The cases may be
+    made while they are written: none is held.
     """
-    if cases and cases[0].classes:
-        classes = {each.name: each.values for each in cases[0].classes}  # `write_json` would sort them
-        write_text(folder / CLASSES, json.dumps(classes, ensure_ascii=False) + "\n")
-    write_csv(folder / TABLE, [row_of_case(case, folder) for case in cases], header_of(cases))
+    with Spool(folder) as rows:
+        known, attributes, classes = False, dict[str, None](), tuple[LabelClass, ...]()
+        for case in cases:
+            classes = classes if len(rows) else case.classes
+            known = known or case.known is not None
+            attributes |= dict.fromkeys(case.attributes)
+            rows.add(row_of_case(case, folder))
+        if classes:
+            values = {each.name: each.values for each in classes}  # `write_json` would sort them
+            write_text(folder / CLASSES, json.dumps(values, ensure_ascii=False) + "\n")
+        write_csv(folder / TABLE, rows, header(attributes, known))
 
 
 @contextmanager
@@ -246,6 +290,8 @@ def new_dataset(to: Path, table: str = TABLE) -> Iterator[Path]:
             _check_same(partial, to)
         else:
             sync_tree(partial)
+            if ON_WINDOWS and to.is_dir():
+                to.rmdir()  # an empty folder, which is not replaced there
             partial.replace(to)
             sync(to.parent)
     except DiffaugError:
@@ -262,7 +308,7 @@ def refuse_occupied(to: Path, table: str = TABLE, what: str = "a data set") -> N
     Raises:
         ConfigError: `to` is a file, a folder that holds files but no such table, a link, or the root of a disk.
     """
-    if to.is_symlink() or to.is_mount():
+    if to.is_symlink() or os.path.ismount(to):
         kind = "a link" if to.is_symlink() else "the root of a disk"
         raise ConfigError(f"{what} needs a folder of its own: {to} is {kind}; name a new folder, such as {to}/data")
     if not _is_empty(to) and not (to / table).is_file():

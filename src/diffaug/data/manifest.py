@@ -4,22 +4,23 @@ A synthetic set is a folder with `manifest.jsonl`, one `Row` a line: every reque
 every other stage reads it through `read_manifest`. A row holds all that is needed to make its case again, and no times.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from diffaug.artifacts import PathLike, jsonl_text, read_jsonl, write_text
+from diffaug.artifacts import PathLike, jsonl_text, read_jsonl, write_jsonl
 from diffaug.data.case import LESION, NEGATIVE, PAINTED_NEGATIVE, Case, LabelClass
 from diffaug.data.folder import read_classes
+from diffaug.data.records import Distinct, Names, RecordFile
 from diffaug.data.request import Check, RemovedRegion, Request, Scores
 from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
 from diffaug.names import Inside, OptionalName, PicturePath, check_distinct, without_links
-from diffaug.reading import read_kept, read_typed
+from diffaug.reading import json_of_line, read_kept, read_typed
 from diffaug.runfolder import kind_of
 
 MANIFEST = "manifest.jsonl"
@@ -101,6 +102,11 @@ class Row:
         return self.decision in ("kept", "surplus", "joined")
 
     @property
+    def is_trained_on(self) -> bool:
+        """Whether it is a painted lesion that the gate accepted, in a picture of its own."""
+        return not self.request.negative and bool(self.image) and self.accepted
+
+    @property
     def score(self) -> float | None:
         """The agreement at the last look; None without a gate."""
         return self.checks[-1].score if self.checks else None
@@ -128,7 +134,7 @@ class SyntheticSet:
 
     Attributes:
         folder: Where it lies; the paths of its rows are relative to it.
-        rows: Every request, in order.
+        rows: Every request, in order. Those of `read_manifest` lie in the file, and each is read when it is asked for.
         classes: Those of its labels; empty for the one class `lesion`.
         images: Digest of each image that its model was fitted on, by case; empty where the set does not say.
         annotations: Digest of each annotated case that its model was fitted on.
@@ -145,7 +151,7 @@ class SyntheticSet:
     """
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     classes: tuple[LabelClass, ...] = ()
     images: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -166,13 +172,22 @@ class SyntheticSet:
         """
         if not isinstance(key, str):
             return self.rows[key]
-        for row in self.rows:
-            if row.id == key:
-                return row
-        raise DataError(f"an id must be in {self.folder / MANIFEST}: {key!r} is not; check the id")
+        place = self.place_of(key)
+        if place is None:
+            raise DataError(f"an id must be in {self.folder / MANIFEST}: {key!r} is not; check the id")
+        return self.rows[place]
+
+    def place_of(self, name: str) -> int | None:
+        """Return the place of the row of an id; None where there is none."""
+        return next((place for place in self._names.places(name) if self.rows[place].id == name), None)
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(row.id for row in self.rows)
 
     def __repr__(self) -> str:
-        return f"SyntheticSet({self.folder}: {len(self)} requests, {len(kept(self))} kept)"
+        count = sum(row.decision == "kept" for row in self.rows)
+        return f"SyntheticSet({self.folder}: {len(self)} requests, {count} kept)"
 
     def case(self, row: Row, group: str = "") -> Case:
         """Return a row with a picture as a training case.
@@ -225,14 +240,19 @@ def kept(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.decision == "kept"]
 
 
+def values_of(row: Row) -> dict[str, Any]:
+    """Return what the line of a row holds."""
+    return {"schema": SCHEMA, **asdict(row)}
+
+
 def text_of_rows(rows: Iterable[Row]) -> str:
     """Return rows as JSON lines."""
-    return jsonl_text({"schema": SCHEMA, **asdict(row)} for row in rows)
+    return jsonl_text(map(values_of, rows))
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON lines, atomically."""
-    write_text(path, text_of_rows(rows))
+    write_jsonl(path, map(values_of, rows))
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
@@ -277,6 +297,10 @@ def row_of(values: Any, path: Path, number: int) -> Row:
         ) from None
 
 
+def _row_of_line(path: Path, line: bytes, number: int) -> Row:
+    return row_of(json_of_line(line, path, number), path, number)
+
+
 def read_manifest(folder: PathLike) -> SyntheticSet:
     """Read a finished synthetic set.
 
@@ -294,19 +318,34 @@ def read_manifest(folder: PathLike) -> SyntheticSet:
     folder = Path(folder)
     check_finished(folder)
     without_links(folder)
-    rows, place = read_rows(folder / MANIFEST), Inside(folder)
-    if (counts := _counts_of(folder / SUMMARY, rows))[0] not in (None, counts[1]):
-        raise DataError(
-            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {counts[1]}, not "
-            f"{counts[0]}; run the command that made the set again, or restore the file"
-        )
-    check_distinct((row.id for row in rows), folder / MANIFEST)
-    for row in rows:
-        for name in row.files:
-            place.check(name, f"a file of {row.id} in {MANIFEST}")
+    table = folder / MANIFEST
+    rows = RecordFile(table, partial(_row_of_line, table))
+    _check_rows(folder, rows)
     path = folder / PROVENANCE
     known = read_typed(path, Fitted, "generate the set again") if path.is_file() else Fitted()
     return SyntheticSet(folder, rows, read_classes(folder), known.images, known.cases, read_seen(folder))
+
+
+def _check_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Go through the rows of a set once, and refuse what breaks a rule.
+
+    Raises:
+        DataError: See `read_manifest`.
+    """
+    place, distinct, pictures = Inside(folder), Distinct(), 0
+    for row in rows:
+        distinct.see(row.id)
+        pictures += not row.shown_in
+        for name in row.files:
+            place.check(name, f"a file of {row.id} in {MANIFEST}")
+    counted, found = _counts_of(folder / SUMMARY, len(rows), pictures)
+    if counted not in (None, found):
+        raise DataError(
+            f"a synthetic set has the rows that its summary counts: {folder / MANIFEST} has {found}, not {counted}; "
+            "run the command that made the set again, or restore the file"
+        )
+    if distinct.may_repeat:
+        check_distinct((row.id for row in rows), folder / MANIFEST)
 
 
 def check_finished(folder: Path) -> None:
@@ -356,13 +395,13 @@ class _Selected:
     negatives: int
 
 
-def _counts_of(summary: Path, rows: tuple[Row, ...]) -> tuple[int | None, int]:
+def _counts_of(summary: Path, rows: int, pictures: int) -> tuple[int | None, int]:
     """Return how many rows a summary counts, if it says so, and how many there are; a selection counts pictures."""
     if (painted := rows_painted(summary)) is not None:
-        return painted, len(rows)
+        return painted, rows
     selected = read_kept(summary, _Selected)
     counted = selected.kept + selected.negatives if selected else None
-    return counted, sum(not row.shown_in for row in rows)
+    return counted, pictures
 
 
 @dataclass(frozen=True)

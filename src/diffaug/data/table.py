@@ -7,7 +7,7 @@ row. A column `known` may name masks of the pixels whose label is known, where n
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -97,10 +97,14 @@ def _number(cell: str, column: str, case: str) -> float:
     return value
 
 
-def header_of(cases: Sequence[Case]) -> list[str]:
-    """Return the columns of a table of some cases: attributes in the order in which they first appear."""
-    known = (KNOWN,) if any(case.known for case in cases) else ()
-    return list(dict.fromkeys((*COLUMNS, KIND, *known, *(name for case in cases for name in case.attributes))))
+def header(attributes: Iterable[str], known: bool) -> list[str]:
+    """Return the columns of a table.
+
+    Args:
+        attributes: Those of its cases, in the order in which they first appear.
+        known: Whether a case has a mask of the pixels whose label is known.
+    """
+    return list(dict.fromkeys((*COLUMNS, KIND, *((KNOWN,) if known else ()), *attributes)))
 
 
 def row_of_case(case: Case, folder: Path) -> dict[str, str]:
@@ -114,7 +118,8 @@ def records_of(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
     Paths are as they can be opened, and numbers are numbers.
     """
-    nothing = dict.fromkeys(header_of(cases))
+    columns = header((name for case in cases for name in case.attributes), any(case.known for case in cases))
+    nothing = dict.fromkeys(columns)
     files = [{name: str(path) for name, path in _files(case).items()} for case in cases]
     return [{**nothing, **_words(case), **paths, **case.attributes} for case, paths in zip(cases, files, strict=True)]
 

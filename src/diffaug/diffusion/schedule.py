@@ -111,7 +111,8 @@ class Schedule:
     def at(self, t: Tensor) -> Tensor:
         """Return alpha_bar of integer timesteps (B,); t = -1 is clean, alpha_bar 1."""
         now = t.cpu()
-        return torch.where(now < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[now.clamp_min(0)]).to(t.device)
+        found = torch.where(now < 0, torch.ones((), dtype=torch.float64), self.alpha_bar[now.clamp_min(0)])
+        return found.to(t.device, torch.float32 if t.device.type == "mps" else found.dtype)  # Metal has no float64
 
     def x0_from_prediction(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """Return x0_hat from what the network predicts at timesteps t (B,)."""

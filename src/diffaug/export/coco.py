@@ -8,16 +8,18 @@ Classes that lie inside each other have annotations of their own: a cup's pixels
 Source: https://cocodataset.org/#format-data.
 """
 
-import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffaug.artifacts import write_csv, write_text
+from diffaug.artifacts import write_csv, write_long_json
 from diffaug.data.case import masks_from_label
 from diffaug.data.images import Mask
-from diffaug.export.cases import Collection, Entry
+from diffaug.data.records import Spool
+from diffaug.export.cases import Collection
+from diffaug.export.entries import Entry
 from diffaug.export.files import in_threads, read_checked, write_image
 from diffaug.export.shapes import lesions_of
 
@@ -42,31 +44,38 @@ def write_coco(collection: Collection, folder: Path, to: Path, progress: str) ->
         ]
         record = entry.record()
         told = {key: record[key] for key in ("group", "origin", "negative", "lesion_free")}
-        return {"file_name": image.name, "height": height, "width": width, **told}, found
+        split = entry.case.split
+        return {"split": split, "file_name": image.name, "height": height, "width": width, **told}, found
 
     categories = [
         {"id": number, "name": each.name, "supercategory": ""} for number, each in enumerate(collection.classes, 1)
     ]
-    done = in_threads(put, collection.entries, progress)
-    tables: dict[str, dict[str, Any]] = {
-        split: {"info": {"description": collection.name}, "images": [], "annotations": [], "categories": categories}
-        for split in collection.splits
-    }
-    for entry, (image, found) in zip(collection.entries, done, strict=True):
-        table = tables[entry.case.split]
-        number = len(table["images"]) + 1
-        table["images"].append({"id": number, **image})
-        for annotation in found:
-            table["annotations"].append({"id": len(table["annotations"]) + 1, "image_id": number, **annotation})
-    for split, table in tables.items():
-        write_text(folder / "annotations" / f"instances_{split}.json", json.dumps(table, ensure_ascii=False) + "\n")
+    with ExitStack() as stack:
+        images, annotations = (
+            {split: stack.enter_context(Spool(folder)) for split in collection.splits} for _ in range(2)
+        )
+        done = in_threads(put, collection.entries, progress)
+        for image, found in done:
+            split = image.pop("split")
+            number = len(images[split]) + 1
+            images[split].add({"id": number, **image})
+            for annotation in found:
+                annotations[split].add({"id": len(annotations[split]) + 1, "image_id": number, **annotation})
+        for split in collection.splits:
+            table = {
+                "info": {"description": collection.name},
+                "images": iter(images[split]),
+                "annotations": iter(annotations[split]),
+                "categories": categories,
+            }
+            write_long_json(folder / "annotations" / f"instances_{split}.json", table)
     write_groups(collection, folder)
     return ()
 
 
 def write_groups(collection: Collection, folder: Path) -> None:
     """Write `groups.csv`, which `diffaug data import` reads, for formats whose ids begin with the split there."""
-    named = [{"id": f"{entry.case.split}-{entry.id}", "group": entry.case.group} for entry in collection.entries]
+    named = ({"id": f"{entry.case.split}-{entry.id}", "group": entry.case.group} for entry in collection.entries)
     write_csv(folder / "groups.csv", named, ("id", "group"))
 
 

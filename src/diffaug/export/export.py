@@ -12,8 +12,9 @@ from diffaug.artifacts import PathLike, write_csv
 from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import new_dataset, refuse_occupied
 from diffaug.errors import ConfigError, nearest
-from diffaug.export.cases import COLUMNS, ORIGIN, Collection, collect, count_of
+from diffaug.export.cases import ORIGIN, Collection, collect, count_of
 from diffaug.export.coco import write_coco
+from diffaug.export.entries import COLUMNS
 from diffaug.export.fiftyone import write_fiftyone
 from diffaug.export.folds import write_folds
 from diffaug.export.hf import write_hf
@@ -138,14 +139,13 @@ def export_set(
         remarks = WRITERS[layout](collection, partial, out, progress)
         if folds and layout != "nnunet":
             write_folds(collection.folds, partial / "folds.json")
-        write_csv(partial / ORIGIN, [entry.record() for entry in collection.entries], COLUMNS)
+        write_csv(partial / ORIGIN, (entry.record() for entry in collection.entries), COLUMNS)
     counts = {split: count_of(collection.split(split)) for split in collection.splits}
     return Exported(out, counts, _counts_of(collection), (*collection.left_out, *remarks))
 
 
 def _counts_of(collection: Collection) -> tuple[FoldCounts, ...]:
-    real = {entry.id for entry in collection.entries if entry.is_real}
-    painted = len(collection.entries) - len(real)
+    real, painted = {entry.id for entry in collection.real}, len(collection.painted)
     counts = []
     for fold in collection.folds:
         own = sum(name in real for name in fold.train)

@@ -11,16 +11,16 @@ count them.
 Source: https://docs.voxel51.com/user_guide/import_datasets.html, and `LegacyFiftyOneDatasetImporter`.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffaug.artifacts import write_text
+from diffaug.artifacts import write_long_json
 from diffaug.data.case import masks_from_label
 from diffaug.data.images import Mask
-from diffaug.export.cases import Collection, Entry
+from diffaug.export.cases import Collection
+from diffaug.export.entries import Entry
 from diffaug.export.files import in_threads, numbers_of, write_pair
 from diffaug.export.shapes import lesions_of
 
@@ -57,14 +57,13 @@ def write_fiftyone(collection: Collection, folder: Path, to: Path, progress: str
             **{key: record[key] for key in ("background", "mask_source", "example", "prompt")},
         }
 
-    samples = list(in_threads(put, collection.entries, progress))
     info = {
         "classes": {"lesions": [each.name for each in numbers.classes]},
         "default_mask_targets": {str(value): name for value, name in numbers.names().items()},
     }
     metadata = {"name": collection.name, "media_type": "image", "info": info}
-    for name, value in (("metadata", metadata), ("samples", {"samples": samples})):
-        write_text(folder / f"{name}.json", json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_long_json(folder / "metadata.json", metadata, indent=1)
+    write_long_json(folder / "samples.json", {"samples": in_threads(put, collection.entries, progress)}, indent=1)
     return ()
 
 

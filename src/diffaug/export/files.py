@@ -7,11 +7,12 @@ have one number of channels, and no reader needs to know EXIF. A label becomes a
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,9 +21,11 @@ from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, LabelClass, check_mask_size
 from diffaug.data.images import DAMAGE, Label, opened, write_png
 from diffaug.data.orientation import orientation_of
-from diffaug.export.cases import Entry
+from diffaug.data.records import Names, Spool
+from diffaug.export.entries import Entry
 
 Result = TypeVar("Result")
+WAITING = 64  # cases
 KEPT = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg")}  # formats that every reader reads, with their suffixes
 
 
@@ -157,6 +160,37 @@ def write_pair(
     return made, values
 
 
+class NamedSpool:
+    """Values that wait on the disk, and can be asked for by name; see `Spool`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._values, self._names = Spool(folder), Spool(folder)
+        self._places: Names | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._values.__exit__(*error)
+        self._names.__exit__(*error)
+
+    def add(self, name: str, value: Any) -> None:
+        """Take a value, before any is read."""
+        self._names.add(name)
+        self._values.add(value)
+
+    def at(self, numbers: Iterable[int]) -> Iterator[Any]:
+        """Yield the values at some places."""
+        return self._values.at(numbers)
+
+    def named(self, names: Iterable[str]) -> Iterator[Any]:
+        """Yield the values of some names."""
+        self._places = self._places or Names(self._names)
+        for name in names:
+            places = self._places.places(name)
+            yield from self.at(place for place in places if next(self._names.at([place])) == name)
+
+
 def in_threads(work: Callable[[Entry], Result], entries: Sequence[Entry], progress: str) -> Iterator[Result]:
     """Do the same for each entry, in threads, and yield the results in order.
 
@@ -167,7 +201,18 @@ def in_threads(work: Callable[[Entry], Result], entries: Sequence[Entry], progre
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            yield from tracked(pool.map(work, entries), len(entries), progress)
+            yield from tracked(_in_order(pool, work, entries), len(entries), progress)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _in_order(pool: Executor, work: Callable[[Entry], Result], entries: Iterable[Entry]) -> Iterator[Result]:
+    """Yield results in order; only WAITING are begun or done before they are taken."""
+    begun = deque[Future[Result]]()
+    for entry in entries:
+        begun.append(pool.submit(work, entry))
+        if len(begun) == WAITING:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()

@@ -10,13 +10,16 @@ Source: https://huggingface.co/docs/datasets/image_dataset.
 """
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import write_jsonl, write_text
 from diffaug.data.folder import CLASSES
-from diffaug.export.cases import Collection, Entry, count_of
+from diffaug.data.records import Spool
+from diffaug.export.cases import Collection, count_of
 from diffaug.export.croissant import MEANINGS, croissant_of
+from diffaug.export.entries import Entry
 from diffaug.export.files import Numbers, in_threads, numbers_of, write_pair
 
 FOLDERS = {"train": "train", "val": "validation", "test": "test"}
@@ -84,16 +87,19 @@ def write_hf(collection: Collection, folder: Path, to: Path, progress: str) -> t
         record = {key: str(value) for key, value in entry.record().items() if key in MEANINGS}
         return {
             **record,
+            "split": entry.case.split,  # is left out of the table
             "file_name": f"images/{image.name}",
             "mask_file_name": f"masks/{mask.name}",
             "negative": entry.case.negative,  # as `diffaug data import hf` understands it
             "painted_negative": entry.negative,
         }
 
-    made = list(in_threads(put, collection.entries, progress))
-    for split in collection.splits:
-        rows = [row for row, entry in zip(made, collection.entries, strict=True) if entry.case.split == split]
-        write_jsonl(folder / FOLDERS[split] / METADATA, rows)
+    with ExitStack() as stack:
+        rows = {split: stack.enter_context(Spool(folder)) for split in collection.splits}
+        for row in in_threads(put, collection.entries, progress):
+            rows[row["split"]].add(row)
+        for split in collection.splits:
+            write_jsonl(folder / FOLDERS[split] / METADATA, (_without_split(row) for row in rows[split]))
     values = {each.name: each.values for each in numbers.classes}  # outer classes first, as they are declared
     write_text(folder / CLASSES, json.dumps(values, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", _card(collection, numbers))
@@ -101,6 +107,10 @@ def write_hf(collection: Collection, folder: Path, to: Path, progress: str) -> t
     croissant = croissant_of(collection.name, SUMMARY, folder, splits, METADATA)
     write_text(folder / "croissant.json", json.dumps(croissant, indent=1, ensure_ascii=False) + "\n")
     return ()
+
+
+def _without_split(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "split"}
 
 
 def _card(collection: Collection, numbers: Numbers) -> str:

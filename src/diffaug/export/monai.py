@@ -10,14 +10,17 @@ so each fold has a datalist of its own.
 Source: `monai.data.load_decathlon_datalist`.
 """
 
-import json
+from array import array
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import write_text
-from diffaug.export.cases import Collection, Entry
-from diffaug.export.files import Numbers, in_threads, numbers_of, write_pair
+from diffaug.artifacts import write_long_json
+from diffaug.export.cases import Collection
+from diffaug.export.entries import Entry
+from diffaug.export.files import NamedSpool, Numbers, in_threads, numbers_of, write_pair
 
+Part = tuple[int, Iterator[Any]]
 KEYS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -31,36 +34,39 @@ def write_monai(collection: Collection, folder: Path, to: Path, progress: str) -
     for name in ("images", "labels"):
         (folder / name).mkdir()
 
-    def put(entry: Entry) -> dict[str, Any]:
+    def put(entry: Entry) -> tuple[str, dict[str, Any]]:
         label = folder / "labels" / f"{entry.id}.png"
         image, _ = write_pair(entry.case, numbers, folder / "images" / entry.id, label)
         record = entry.record()
-        return {
+        return entry.case.split, {
             "image": image.relative_to(folder).as_posix(),
             "label": label.relative_to(folder).as_posix(),
             **{key: record[key] for key in ("id", "group", "origin", "negative", "lesion_free", "prompt")},
         }
 
-    made = dict(zip(
-        (entry.id for entry in collection.entries), in_threads(put, collection.entries, progress), strict=True
-    ))  # fmt: skip
-    parts = {KEYS[split]: [made[entry.id] for entry in collection.split(split)] for split in collection.splits}
-    _write(folder / "datalist.json", collection, numbers, parts)
-    if collection.folds_are_drawn:
-        for index, fold in enumerate(collection.folds):
-            divided = {"training": [made[name] for name in fold.train], "validation": [made[name] for name in fold.val]}
+    with NamedSpool(folder) as made:
+        numbers_of_split: dict[str, array[int]] = {split: array("q") for split in collection.splits}
+        for number, (split, record) in enumerate(in_threads(put, collection.entries, progress)):
+            numbers_of_split[split].append(number)
+            made.add(record["id"], record)
+        parts = {KEYS[split]: (len(some), made.at(some)) for split, some in numbers_of_split.items()}
+        _write(folder / "datalist.json", collection, numbers, parts)
+        for index, fold in enumerate(collection.folds if collection.folds_are_drawn else ()):
+            sides = (("training", fold.train), ("validation", fold.val))
+            divided = {name: (len(ids), made.named(ids)) for name, ids in sides}
             _write(folder / f"datalist_fold{index}.json", collection, numbers, divided)
     return ()
 
 
-def _write(path: Path, collection: Collection, numbers: Numbers, parts: dict[str, list[dict[str, Any]]]) -> None:
+def _write(path: Path, collection: Collection, numbers: Numbers, parts: Mapping[str, Part]) -> None:
+    """Write a datalist; of each part how many cases there are, and what yields them."""
     plan = {
         "name": collection.name,
         "tensorImageSize": "2D",
         "modality": {"0": "R", "1": "G", "2": "B"},
         "labels": {"0": "background", **{str(value): name for value, name in numbers.names().items()}},
         "classes": {each.name: list(each.values) for each in numbers.classes},
-        "numTraining": len(parts.get("training", ())),
-        "numTest": len(parts.get("test", ())),
+        "numTraining": parts["training"][0] if "training" in parts else 0,
+        "numTest": parts["test"][0] if "test" in parts else 0,
     }
-    write_text(path, json.dumps({**plan, **parts}, indent=1, ensure_ascii=False) + "\n")
+    write_long_json(path, {**plan, **{name: records for name, (_, records) in parts.items()}}, indent=1)

@@ -17,7 +17,8 @@ from typing import Any
 from diffaug.artifacts import write_csv, write_text
 from diffaug.data.case import LabelClass
 from diffaug.errors import DataError
-from diffaug.export.cases import Collection, Entry
+from diffaug.export.cases import Collection
+from diffaug.export.entries import Entry
 from diffaug.export.files import Numbers, in_threads, numbers_of, write_pair
 from diffaug.export.folds import write_folds
 
@@ -34,7 +35,7 @@ def write_nnunet(collection: Collection, folder: Path, to: Path, progress: str) 
     """
     numbers = numbers_of(collection.classes)
     labels, ignored = labels_of(numbers), int(numbers.table.max()) + 1
-    partly = any(entry.case.known for entry in collection.entries)
+    partly = any(entry.case.known for entry in collection.real) or bool(collection.painted.known.any())
     if partly:
         labels["labels"]["ignore"] = ignored  # pixels whose label is not known
     for place in ("Tr", "Ts") if collection.split("test") else ("Tr",):
@@ -52,17 +53,17 @@ def write_nnunet(collection: Collection, folder: Path, to: Path, progress: str) 
         "name": collection.name,
         "channel_names": {"0": "R", "1": "G", "2": "B"},
         **labels,
-        "numTraining": sum(_place(entry) == "Tr" for entry in collection.entries),
+        "numTraining": len(collection.entries) - len(collection.split("test")),
         "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO",
     }
     write_text(folder / "dataset.json", json.dumps(plan, indent=2, ensure_ascii=False) + "\n")  # regions have an order
     if collection.folds:
         write_folds(collection.folds, folder / SPLITS)
-    named = [
+    named = (
         {"id": f"{'test-' * (_place(entry) == 'Ts')}{entry.id}", "group": entry.case.group}
         for entry in collection.entries
-    ]
+    )
     write_csv(folder / "groups.csv", named, ("id", "group"))  # for `diffaug data import nnunet`
     return _remarks(collection, to)
 

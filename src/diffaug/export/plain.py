@@ -13,7 +13,8 @@ import numpy as np
 
 from diffaug.data.case import Case
 from diffaug.data.folder import copy_file, write_cases
-from diffaug.export.cases import Collection, Entry
+from diffaug.export.cases import Collection
+from diffaug.export.entries import Entry
 from diffaug.export.files import in_threads, read_checked, write_image, write_label
 
 
@@ -36,5 +37,5 @@ def write_plain(collection: Collection, folder: Path, to: Path, progress: str) -
         attributes = {**entry.case.attributes, "synthetic": float(not entry.is_real)}
         return replace(entry.case, image=image, mask=mask, known=known, attributes=attributes)
 
-    write_cases(folder, list(in_threads(put, collection.entries, progress)))
+    write_cases(folder, in_threads(put, collection.entries, progress))
     return ()

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from diffaug.artifacts import write_text
+from diffaug.artifacts import atomic_path, write_text
 from diffaug.data.case import masks_from_label
 from diffaug.data.lesions import connected_parts, lesion_masks
-from diffaug.export.cases import Collection, Entry
+from diffaug.export.cases import Collection
 from diffaug.export.coco import write_groups
-from diffaug.export.files import in_threads, read_checked, write_image
+from diffaug.export.entries import Entry
+from diffaug.export.files import NamedSpool, in_threads, read_checked, write_image
 from diffaug.export.shapes import outline_of
 
 
@@ -38,7 +39,7 @@ def write_yolo(collection: Collection, folder: Path, to: Path, progress: str) ->
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
 
-    def put(entry: Entry) -> tuple[str, Counter[str]]:
+    def put(entry: Entry) -> tuple[str, str, Counter[str]]:
         split = entry.case.split
         image, height, width = write_image(entry.case, folder / "images" / split, entry.id)
         masks = masks_from_label(read_checked(entry.case, (height, width)), collection.classes)
@@ -52,30 +53,32 @@ def write_yolo(collection: Collection, folder: Path, to: Path, progress: str) ->
                 corners = np.round(ring / (width, height), 6).clip(0, 1)
                 lines.append(f"{number} " + " ".join(f"{value:.6g}" for value in corners.ravel()))
         write_text(folder / "labels" / split / f"{entry.id}.txt", "".join(line + "\n" for line in lines))
-        return f"./images/{split}/{image.name}", told
+        return entry.id, f"./images/{split}/{image.name}", told
 
-    places, total = {}, Counter[str]()
-    for entry, (place, told) in zip(collection.entries, in_threads(put, collection.entries, progress), strict=True):
-        places[entry.id] = place
-        total += told
-    _write_tables(collection, folder, places)
+    total = Counter[str]()
+    with NamedSpool(folder) as places:
+        for name, place, told in in_threads(put, collection.entries, progress):
+            places.add(name, place)
+            total += told
+        _write_tables(collection, folder, places)
     write_groups(collection, folder)
     return tuple(_remarks(collection, total))
 
 
-def _write_tables(collection: Collection, folder: Path, places: dict[str, str]) -> None:
+def _write_tables(collection: Collection, folder: Path, places: NamedSpool) -> None:
     """Write data.yaml, and one of each fold with its lists of images."""
     names = dict(enumerate(each.name for each in collection.classes))
     _write_yaml(folder / "data.yaml", {split: f"images/{split}" for split in collection.splits}, names)
     for index, fold in enumerate(collection.folds if collection.folds_are_drawn else ()):
         for split, ids in (("train", fold.train), ("val", fold.val)):
-            _write_list(folder / f"fold{index}_{split}.txt", (places[name] for name in ids))
+            _write_list(folder / f"fold{index}_{split}.txt", places.named(ids))
         lists = {split: f"fold{index}_{split}.txt" for split in ("train", "val")}
         _write_yaml(folder / f"data_fold{index}.yaml", lists, names)
 
 
 def _write_list(path: Path, places: Iterable[str]) -> None:
-    write_text(path, "".join(place + "\n" for place in places))
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(place + "\n" for place in places)
 
 
 def _write_yaml(path: Path, splits: dict[str, str], names: dict[int, str]) -> None:

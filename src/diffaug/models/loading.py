@@ -34,7 +34,7 @@ def load_model(folder: PathLike, device: torch.device | str = "cpu") -> LatentIn
 
     Args:
         folder: A folder that `diffaug fit` made, or any Stable Diffusion inpainting model in the same format.
-        device: Where the model computes: cpu, cuda or cuda:N.
+        device: Where the model computes: cpu, cuda, cuda:N or mps.
 
     Raises:
         ModelError: A part is missing or is not what its name says, or lacks weights.

@@ -115,7 +115,7 @@ class Painter:
 
         Args:
             folder: The model folder.
-            device: Where to compute: cpu, cuda, cuda:N or auto.
+            device: Where to compute: cpu, cuda, cuda:N, mps or auto.
             slots: Samples that are denoised together.
             sealed: Whether the folder must be finished and unaltered.
 

@@ -4,8 +4,10 @@ One synthetic set, painted to the end whatever the gate said (`generate.paint_al
 arm is a choice of its rows. Knows rows; reads no images.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +41,12 @@ def random_like(rows: Iterable[Row], model: Sequence[Row], seed: int) -> list[Ro
 
 def training_negatives(rows: Iterable[Row]) -> list[Row]:
     """Return the accepted negatives to train on."""
-    return [row for index, row in enumerate(negatives(rows)) if (index + 1) % HELD_OUT]
+    return [row for index, row in enumerate(negatives(rows)) if is_trained_on(index)]
+
+
+def is_trained_on(number: int) -> bool:
+    """Tell whether the negative of a number, from 0, is trained on."""
+    return bool((number + 1) % HELD_OUT)
 
 
 def held_out_negatives(rows: Iterable[Row]) -> list[Row]:
@@ -69,48 +76,100 @@ def select(rows: Iterable[Row], scores: Mapping[str, Scores], config: SelectConf
         The chosen rows in the order of choice; the first n of them are the choice of n.
     """
     candidates = [row for row in accepted(rows) if row.id in scores]
-    cuts = _cuts(candidates, scores, config.hard_cut)
-    candidates = [row for row in candidates if scores[row.id].loss <= cuts[row.request.size_bin]]
     if not candidates:
         return []
-    features = {row.id: np.asarray(scores[row.id].features, dtype=np.float64) for row in candidates}
-    distance = {row.id: scores[row.id].novelty for row in candidates}
-    typical = float(np.median(list(distance.values()))) or 1.0
-    rank = _ranks({row.id: scores[row.id].loss for row in candidates})
-    waiting = _by_stratum(candidates, scores)
-    chosen: list[Row] = []
-
-    def worth(row: Row) -> tuple[float, int]:
-        return rank[row.id] + config.novelty * min(1.0, distance[row.id] / typical), -row.request.index
-
-    while waiting and len(chosen) < count:
-        for stratum in sorted(waiting)[: count - len(chosen)]:
-            best = max(waiting[stratum], key=worth)
-            waiting[stratum].remove(best)
-            chosen.append(best)
-            for name, measured in features.items():
-                distance[name] = min(distance[name], float(np.linalg.norm(measured - features[best.id])))
-        waiting = {stratum: rest for stratum, rest in waiting.items() if rest}
-    return chosen
+    return [candidates[place] for place in choice_of(candidates, [scores[row.id] for row in candidates], config, count)]
 
 
-def _cuts(candidates: Sequence[Row], scores: Mapping[str, Scores], quantile: float) -> dict[str, float]:
-    """Return the greatest loss that is not too hard, for each size."""
-    of_size: dict[str, list[float]] = {}
-    for row in candidates:
-        of_size.setdefault(row.request.size_bin, []).append(scores[row.id].loss)
-    return {size: float(np.quantile(values, quantile, method="higher")) for size, values in of_size.items()}
+def choice_of(rows: Iterable[Row], scores: Iterable[Scores], config: SelectConfig, count: int) -> list[int]:
+    """Return the places of the rows that `select` chooses, in the order of choice.
+
+    Args:
+        rows: Accepted painted lesions; of each a few numbers are kept, so there may be many.
+        scores: Of each row.
+        config: See `select`.
+        count: See `select`.
+    """
+    table = _Table.of(rows, scores)
+    return [int(place) for place in table.choice(table.not_too_hard(config.hard_cut), config.novelty, count)]
 
 
-def _ranks(values: Mapping[str, float]) -> dict[str, float]:
-    """Return each name's rank as a share, 0 for the least and 1 for the greatest value."""
-    names = list(values)
-    order: NDArray[np.int64] = np.argsort(list(values.values()), kind="stable")
-    return {names[int(index)]: place / max(1, len(names) - 1) for place, index in enumerate(order)}
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """What a selection needs of each row, in arrays of one length.
+
+    Attributes:
+        size: The place of its size in the sorted names of sizes.
+        low_contrast: Whether its contrast is low.
+        loss: Of the baseline.
+        novelty: Distance to the nearest training lesion.
+        features: Its attributes, (n, D).
+        index: Of the request.
+    """
+
+    size: NDArray[np.int64]
+    low_contrast: NDArray[np.bool_]
+    loss: NDArray[np.float64]
+    novelty: NDArray[np.float64]
+    features: NDArray[np.float64]
+    index: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], scores: Iterable[Scores]) -> "_Table":
+        """Go through rows and their scores once."""
+        index, sizes, low = array("q"), array("q"), array("b")
+        loss, novelty, features = array("d"), array("d"), array("d")
+        number_of: dict[str, int] = {}
+        for row, found in zip(rows, scores, strict=True):
+            index.append(row.request.index)
+            sizes.append(number_of.setdefault(row.request.size_bin, len(number_of)))
+            low.append(found.low_contrast)
+            loss.append(found.loss)
+            novelty.append(found.novelty)
+            features.extend(found.features)
+        order = np.argsort(np.argsort(np.array(list(number_of), dtype=object)))
+        return cls(
+            order[np.array(sizes)] if sizes else np.array([], np.int64),
+            np.array(low, np.bool_),
+            np.array(loss),
+            np.array(novelty),
+            np.array(features).reshape(len(index), -1 if index else 0),
+            np.array(index),
+        )
+
+    def not_too_hard(self, quantile: float) -> NDArray[np.int64]:
+        """Return the places of the rows whose loss is at most a quantile of the losses of their size."""
+        easy = np.zeros(len(self.loss), np.bool_)
+        for size in np.unique(self.size):
+            losses = self.loss[self.size == size]
+            easy |= (self.size == size) & (self.loss <= np.quantile(losses, quantile, method="higher"))
+        return np.flatnonzero(easy)
+
+    def choice(self, places: NDArray[np.int64], novelty: float, count: int) -> NDArray[np.int64]:
+        """Choose among some places one at a time, in turn from each stratum; see `select`."""
+        if not len(places):
+            return places
+        distance, features, index = self.novelty[places], self.features[places], self.index[places]
+        typical, rank = float(np.median(distance)) or 1.0, _ranks(self.loss[places])
+        stratum = 2 * self.size[places] + self.low_contrast[places]
+        waiting = [np.flatnonzero(stratum == each) for each in np.unique(stratum)]
+        chosen: list[int] = []
+        while waiting and len(chosen) < count:
+            for number in range(min(len(waiting), count - len(chosen))):
+                members = waiting[number]
+                worth = rank[members] + novelty * np.minimum(1.0, distance[members] / typical)
+                equals = np.flatnonzero(worth == worth.max())
+                taken = equals[np.argmin(index[members[equals]])]
+                chosen.append(int(members[taken]))
+                waiting[number] = np.delete(members, taken)
+                apart = features - features[chosen[-1]]
+                distance = np.minimum(distance, np.sqrt((apart[:, None] @ apart[:, :, None])[:, 0, 0]))
+            waiting = [members for members in waiting if len(members)]
+        return places[chosen]
 
 
-def _by_stratum(candidates: Sequence[Row], scores: Mapping[str, Scores]) -> dict[tuple[str, bool], list[Row]]:
-    found: dict[tuple[str, bool], list[Row]] = {}
-    for row in candidates:
-        found.setdefault((row.request.size_bin, scores[row.id].low_contrast), []).append(row)
-    return found
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rank of each value as a share, 0 for the least and 1 for the greatest."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values)) / max(1, len(values) - 1)
+    return ranks

@@ -20,10 +20,11 @@ from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
 from diffaug.data.images import write_png
 from diffaug.data.manifest import Row
+from diffaug.data.records import RecordFile
 from diffaug.data.request import Scores
 from diffaug.errors import DataError, EmptyArmError
 from diffaug.names import Inside, Name
-from diffaug.reading import typed
+from diffaug.reading import json_of_line, typed
 from diffaug.study import choose
 from diffaug.study.arms import PSEUDO_LABEL, Arm, ArmSpec
 
@@ -92,8 +93,8 @@ class Derived:
 
     baseline: Baseline
     images: tuple[Case, ...] = ()
-    rows: tuple[Row, ...] = ()
-    cases: tuple[Case, ...] = ()
+    rows: Sequence[Row] = ()
+    cases: Sequence[Case] = ()
 
     def make(self) -> None:
         """Make the labels and scores that are not there yet."""
@@ -154,11 +155,16 @@ def selected_cases(derived: Derived, config: StudyConfig, count: int, name: str 
     case_of = dict(zip((row.id for row in derived.rows), derived.cases, strict=True))
     chosen = choose.select(derived.rows, read_scores(derived.baseline), config.select, count)
     if not chosen:
-        raise EmptyArmError(
-            f"an arm needs cases: none of {len(derived.rows)} is left for {name}; "
-            "raise study.select.hard_cut in a new study folder, or leave the arm out"
-        )
+        raise nothing_left(len(derived.rows), name)
     return tuple(case_of[row.id] for row in chosen)
+
+
+def nothing_left(count: int, name: str) -> EmptyArmError:
+    """Return what to tell where a selection has chosen none of some cases for an arm."""
+    return EmptyArmError(
+        f"an arm needs cases: none of {count} is left for {name}; "
+        "raise study.select.hard_cut in a new study folder, or leave the arm out"
+    )
 
 
 def make_labels(baseline: Baseline, images: Sequence[Case]) -> None:
@@ -295,17 +301,11 @@ def mirrored(network: "nn.Module", images: "Tensor") -> "Tensor":
 def make_scores(baseline: Baseline, rows: Sequence[Row], cases: Sequence[Case]) -> None:
     """Score painted cases with the baseline, unless the folder holds the scores of these very cases."""
     table = baseline.scores_table
-    wanted = [_painted_as(row) for row in rows]
-    if not rows or _scored_as(table) == wanted:
+    if not rows or _are_scored(table, rows):
         return
+    painted_as = ({"id": row.id, "image_digest": row.image_digest, "mask_digest": row.mask_digest} for row in rows)
     scores = score_cases(baseline, cases)
-    write_jsonl(
-        table,
-        [
-            {**dict(zip(("id", "image_digest", "mask_digest"), painted_as, strict=True)), **asdict(found)}
-            for painted_as, found in zip(wanted, scores, strict=True)
-        ],
-    )
+    write_jsonl(table, ({**which, **asdict(found)} for which, found in zip(painted_as, scores, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -317,33 +317,40 @@ class _Scored(Scores):
     mask_digest: str
 
 
-def _read_scores(table: Path) -> list[_Scored]:
-    return _read_table(table, _Scored, "scores the cases")
+def read_scored(table: Path) -> RecordFile[_Scored]:
+    """Return the lines of a table of scores, each read when it is asked for.
+
+    Raises:
+        DataError: It is missing, or a line is damaged.
+    """
+    fix = "remove the file, and the study scores the cases again"
+    return RecordFile(table, lambda line, number: typed(_Scored, json_of_line(line, table, number), table, fix))
 
 
-def _scored_as(table: Path) -> list[tuple[str, str, str]] | None:
-    """Return what the scores of a table were measured on; None where it is damaged, so that it is made again."""
+def _are_scored(table: Path, rows: Sequence[Row]) -> bool:
+    """Tell whether a table holds the scores of these very cases; not where it is damaged, so that it is made again."""
     try:
-        return [(line.id, line.image_digest, line.mask_digest) for line in _read_scores(table)]
+        lines = read_scored(table)
+        return len(lines) == len(rows) and all(
+            (line.id, line.image_digest, line.mask_digest) == (row.id, row.image_digest, row.mask_digest)
+            for line, row in zip(lines, rows, strict=True)
+        )
     except DataError:
-        return None
-
-
-def _painted_as(row: Row) -> tuple[str, str, str]:
-    """Return what tells whether scores are those of a row's own case."""
-    return row.id, row.image_digest, row.mask_digest
+        return False
 
 
 def read_scores(baseline: Baseline) -> Mapping[str, Scores]:
     """Return the scores that were made, by the id of the painted case."""
-    return {
-        line.id: Scores(line.loss, line.novelty, line.low_contrast, line.features)
-        for line in _read_scores(baseline.scores_table)
-    }
+    return {line.id: scores_of(line) for line in read_scored(baseline.scores_table)}
 
 
-def score_cases(baseline: Baseline, cases: Sequence[Case]) -> list[Scores]:
-    """Measure painted cases for the selection.
+def scores_of(line: Scores) -> Scores:
+    """Return the scores of a line of the table alone."""
+    return Scores(line.loss, line.novelty, line.low_contrast, line.features)
+
+
+def score_cases(baseline: Baseline, cases: Sequence[Case]) -> Iterator[Scores]:
+    """Measure painted cases for the selection, one after the other.
 
     Lesions are compared with those of the baseline's training cases: novelty is the distance of the measured attributes
     from the nearest one, in standard deviations, and a contrast is low under their lowest third.
@@ -355,21 +362,17 @@ def score_cases(baseline: Baseline, cases: Sequence[Case]) -> list[Scores]:
     known = [found for found in map(_attributes, baseline.train) if found.relative_area > 0]
     network, reference = baseline.network(), Reference(known)
     cut = float(np.quantile([found.colour_contrast for found in known], LOW))
-    scores = []
     for case in cases:
         pixels = load([case], baseline.config.size)
         predicted = probabilities(network, pixels.images)[0].numpy()
         measured = _attributes(case)
         features = reference.standardised(measured)
-        scores.append(
-            Scores(
-                loss=round(_loss(predicted, pixels.masks[0].numpy()), 5),
-                novelty=round(float(reference.distances(measured).min()), 4),
-                low_contrast=bool(measured.colour_contrast < cut),
-                features=tuple(round(float(value), 4) for value in features),
-            )
+        yield Scores(
+            loss=round(_loss(predicted, pixels.masks[0].numpy()), 5),
+            novelty=round(float(reference.distances(measured).min()), 4),
+            low_contrast=bool(measured.colour_contrast < cut),
+            features=tuple(round(float(value), 4) for value in features),
         )
-    return scores
 
 
 def _attributes(case: Case) -> Attributes:

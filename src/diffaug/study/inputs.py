@@ -14,6 +14,7 @@ from diffaug.config import UNET, StudyConfig, config_from_values
 from diffaug.data.case import Case, LabelClass
 from diffaug.data.folder import Dataset, read_dataset
 from diffaug.data.manifest import Row, SyntheticSet, read_manifest
+from diffaug.data.records import Part
 from diffaug.data.reviews import rejected_pictures
 from diffaug.data.seen import SEEN_FILE
 from diffaug.errors import StudyError
@@ -252,7 +253,10 @@ def without_rejected(found: SyntheticSet) -> SyntheticSet:
         DataError: The review is damaged, or of another set.
     """
     rejected = rejected_pictures(found)
-    return replace(found, rows=tuple(row for row in found if (row.shown_in or row.id) not in rejected))
+    if not rejected:
+        return found
+    left = (place for place, row in enumerate(found) if (row.shown_in or row.id) not in rejected)
+    return replace(found, rows=Part(found.rows, left))
 
 
 def numbered(found: SyntheticSet, number: int) -> SyntheticSet:

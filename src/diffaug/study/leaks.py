@@ -69,7 +69,7 @@ def leak_study(
         config: The segmentation model and its schedule.
         folds: Parts of each division.
         seed: Of division and training.
-        device: Where to train: cpu, cuda, cuda:N or auto.
+        device: Where to train: cpu, cuda, cuda:N, mps or auto.
 
     Returns:
         What OUT/leaks.json holds: for each way its Dice on the cases that all ways test, and its gain over the honest

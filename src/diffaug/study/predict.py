@@ -85,7 +85,7 @@ def predict_images(
         arm: Its name; a study of one arm needs none.
         seed: Take the run of this seed alone; None averages the probabilities of all runs of the arm.
         network: The study's network, where it is a function of the user's: its code is run.
-        device: Where to compute: cpu, cuda, cuda:N or auto.
+        device: Where to compute: cpu, cuda, cuda:N, mps or auto.
 
     Returns:
         What was found; `summary.json` holds it, too.

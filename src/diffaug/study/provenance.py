@@ -6,12 +6,15 @@ Knows digests and fingerprints; knows no arms and no metrics.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from diffaug.artifacts import digest_of_file
 from diffaug.compute.progress import tracked
 from diffaug.data.case import Case, digest_of_case
-from diffaug.data.duplicates import duplicates_of_fingerprints, fingerprint
+from diffaug.data.duplicates import duplicates_across, fingerprint
 from diffaug.data.folder import TRAINING, Dataset
 from diffaug.data.manifest import SyntheticSet
+from diffaug.data.records import Part
 from diffaug.data.seen import all_of, sketches_of
 from diffaug.errors import StudyError
 
@@ -67,21 +70,22 @@ def check_provenance(synthetic: SyntheticSet, dataset: Dataset) -> None:
         )
 
 
-def repeated_frames(seen: Iterable[Case], test: Sequence[Case], progress: str = "") -> list[tuple[str, str]]:
+def repeated_frames(seen: Sequence[Case], test: Sequence[Case], progress: str = "") -> list[tuple[str, str]]:
     """Return the pairs of a test case and a training case that show the same frame, byte for byte or nearly.
 
     Args:
-        seen: Every image that an arm or a model may train on, annotated or not.
+        seen: Every image that an arm or a model may train on, annotated or not; they are gone through in blocks, so
+            there may be many. Of equal files the last one counts.
         test: Test cases.
         progress: What to call the work in a progress bar; empty for none.
     """
-    training = {digest_of_file(case.image): case for case in seen}
-    named = [(f"train {case.id}", case) for case in training.values()]
-    named += [(f"test {case.id}", case) for case in test]
-    prints = {name: fingerprint(case.read_image()) for name, case in tracked(named, len(named), progress)}
-    sides = {name: 1 if name.startswith("train ") else 2 for name in prints}
-    found = duplicates_of_fingerprints(prints, sides)
-    return sorted((other.removeprefix("test "), one.removeprefix("train ")) for one, other in found)
+    digests = np.array([int(digest_of_file(case.image), 16) for case in seen], np.uint64)
+    _, last = np.unique(digests[::-1], return_index=True)
+    distinct = Part(seen, np.sort(len(digests) - 1 - last).tolist())
+    tested = {case.id: fingerprint(case.read_image()) for case in test}
+    work = tracked(distinct, len(distinct), progress)
+    trained = ((case.id, fingerprint(case.read_image())) for case in work)
+    return sorted((other, one) for one, other in duplicates_across(trained, tested))
 
 
 def check_repeated(pairs: Sequence[tuple[str, str]], allowed: bool) -> None:

@@ -1,12 +1,13 @@
 """Data sets that a finished study makes: the painted cases that its baseline selects, and the images that it labels."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from diffaug.artifacts import PathLike, write_json
+from diffaug.artifacts import PathLike, write_json, write_jsonl
 from diffaug.config import SelectConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.copies import copied_pictures
@@ -17,17 +18,24 @@ from diffaug.data.manifest import (
     SUMMARY,
     Row,
     SyntheticSet,
-    accepted,
-    lesions,
     read_manifest,
-    write_rows,
+    values_of,
 )
+from diffaug.data.records import Mapped, Part, RecordFile, Spool, items_at
 from diffaug.data.reviews import rejected_pictures
 from diffaug.data.seen import write_seen
 from diffaug.errors import ConfigError, StudyError
 from diffaug.runfolder import contents_of, held
 from diffaug.study import choose
-from diffaug.study.derive import Baseline, Derived, labelled_cases, make_labels, read_scores, selected_cases
+from diffaug.study.derive import (
+    Baseline,
+    Derived,
+    labelled_cases,
+    make_labels,
+    nothing_left,
+    read_scored,
+    scores_of,
+)
 from diffaug.study.inputs import check_plan, config_of_plan, read_set
 from diffaug.study.places import FILE as PLACES
 from diffaug.study.places import read_places
@@ -128,47 +136,83 @@ def select_set(
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
     found = read_set(synthetic)
     rejected = rejected_pictures(read_manifest(synthetic))
-    candidates = accepted(found)
+    candidates = Part(found.rows, (place for place, row in enumerate(found) if row.is_trained_on))
     if not candidates:
         left_by = " that its review leaves" if rejected else ""
         raise StudyError(f"a selection needs accepted cases: {synthetic} has none{left_by}; generate more")
-    derived = Derived(baseline, (), tuple(candidates), tuple(found.case(row) for row in candidates))
+    derived = Derived(baseline, (), candidates, Mapped(found.case, candidates))
     with held(study):
         derived.make()
     knobs = baseline.config
-    left = [row for row in candidates if row.id not in copied]
+    left = [number for number, row in enumerate(candidates) if row.id not in copied]
     if not left:
         raise StudyError(
             f"a selection needs cases: all {len(candidates)} accepted ones of {synthetic} are copies; paint with a "
             "larger --sampler.strength, or leave --without-copies out"
         )
-    derived = replace(derived, rows=tuple(left), cases=tuple(found.case(row) for row in left))
-    chosen = [case.id for case in selected_cases(derived, knobs, len(candidates) if count is None else count)]
-    more = [row.id for row in choose.training_negatives(found)][: round(knobs.negatives * len(chosen))]
-    scores, row_of = read_scores(baseline), {row.id: row for row in found}
-    rows = [replace(row_of[name], decision="kept", scores=scores.get(name)) for name in (*chosen, *more)]
-    kept = lesions(rows)
-    sizes = Counter(row.request.size_bin for row in kept)
-    gone = len(candidates) - len(left)
-    selection = Selection(len(candidates), len(kept), len(rows) - len(kept), dict(sizes), gone, len(rejected))
-    group_of = {case.id: case.group for case in dataset}
-    _copy_rows(found, rows, out, asdict(selection), group_of)
+    scored = read_scored(baseline.scores_table)
+    count = len(candidates) if count is None else count
+    choice = choose.choice_of(candidates[left], items_at(scored, left), knobs.select, count)
+    if not choice:
+        raise nothing_left(len(left), "selected")
+    chosen = _Chosen(found, scored, [left[number] for number in choice], candidates)
+    chosen.add_negatives(round(knobs.negatives * len(choice)))
+    gone, sizes = len(candidates) - len(left), Counter(row.request.size_bin for row in chosen if not row.request.negative)  # fmt: skip  # noqa: E501
+    selection = Selection(len(candidates), len(choice), len(chosen) - len(choice), dict(sizes), gone, len(rejected))
+    _copy_rows(chosen, out, asdict(selection), {case.id: case.group for case in dataset})
     return selection
 
 
-def _copy_rows(
-    found: SyntheticSet, rows: Sequence[Row], out: Path, summary: dict[str, Any], group_of: Mapping[str, str]
-) -> None:
+class _Chosen:
+    """The rows of a selection, each read with its scores when it is asked for.
+
+    Attributes:
+        made: The set that they are of.
+        places: Their places in it.
+    """
+
+    def __init__(
+        self, made: SyntheticSet, scored: RecordFile[Any], lesions: Sequence[int], candidates: Part[Row]
+    ) -> None:
+        self.made, self._scored, self._lesions = made, scored, lesions
+        self.places = candidates.numbers[list(lesions)].tolist()
+
+    def add_negatives(self, count: int) -> None:
+        """Add the first negatives that are trained on."""
+        accepted = (place for place, row in enumerate(self.made) if row.request.negative and row.image and row.accepted)
+        trained = (place for number, place in enumerate(accepted) if choose.is_trained_on(number))
+        self.places += list(islice(trained, count))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Row]:
+        scores = map(scores_of, items_at(self._scored, self._lesions))
+        for row in items_at(self.made.rows, self.places):
+            yield replace(row, decision="kept", scores=next(scores, None))
+
+    def joined(self) -> Iterator[Row]:
+        """Yield the rows of the set whose lesions the chosen pictures show."""
+        pictures = set(self.places)
+        return (row for row in self.made if row.shown_in and self.made.place_of(row.shown_in) in pictures)
+
+
+def _copy_rows(chosen: _Chosen, out: Path, summary: dict[str, Any], group_of: Mapping[str, str]) -> None:
     """Copy some rows of a synthetic set, and their files, into a set of its own, each in the group of its background.
 
     Rows whose lesions the copied pictures show come along: their sources are those of the picture, too.
     """
-    shown = {row.id for row in rows}
-    with new_dataset(out) as partial:
-        cases = [copy_case(found.case(row, group_of.get(row.request.background, "")), partial) for row in rows]
-        write_cases(partial, cases)
-        moved = [_moved(row, case, found, partial) for row, case in zip(rows, cases, strict=True)]
-        write_rows(partial / MANIFEST, [*moved, *(row for row in found if row.shown_in in shown)])
+    found = chosen.made
+    with new_dataset(out) as partial, Spool(partial) as moved:
+
+        def copied() -> Iterator[Case]:
+            for row in chosen:
+                case = copy_case(found.case(row, group_of.get(row.request.background, "")), partial)
+                moved.add(values_of(_moved(row, case, found, partial)))
+                yield case
+
+        write_cases(partial, copied())
+        write_jsonl(partial / MANIFEST, chain(moved, map(values_of, chosen.joined())))
         write_seen(partial, found.seen)
         write_json(partial / PROVENANCE, {"images": dict(found.images), "cases": dict(found.annotations)})
         write_json(partial / SUMMARY, summary)

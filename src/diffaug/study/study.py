@@ -233,7 +233,7 @@ def run_study(
         seed: First of the `config.seeds` seeds.
         test: What is tested on: splits of `data`, or folders of other data sets (their `test`, or all they have
             annotated where that is empty).
-        device: Where to train: cpu, cuda, cuda:N or auto.
+        device: Where to train: cpu, cuda, cuda:N, mps or auto.
         oracle: Data set whose `train` holds every annotation, for the arm `oracle`.
         allow_duplicates: Go on where a test image, or its group, is also trained on, and say so in the report.
         folds: Number of folds of the training cases, groups whole; 0 tests on the split `test`.

@@ -143,7 +143,7 @@ def generate(
             since each worker imports the script.
         ray: Work on a Ray cluster, with one of its CPUs for each worker: `auto` takes that of this machine, else starts
             one here; HOST:PORT names another. Its machines need the model, the data and `out` under the same paths.
-        device: Where to compute: cpu, cuda, cuda:N or auto. Every worker holds a model of its own there.
+        device: Where to compute: cpu, cuda, cuda:N, mps or auto. Every worker holds a model of its own there.
 
     Returns:
         What was made; `summary.json` holds it, too.

@@ -79,7 +79,7 @@ def remove(model: PathLike, data: PathLike, out: PathLike, *, seed: int = 0, dev
         data: A data set folder.
         out: The folder to make: images, empty masks, `cases.csv`, `manifest.jsonl`, `before_after.png`, `summary.json`.
         seed: Seeds the painting.
-        device: Where to compute: cpu, cuda, cuda:N or auto.
+        device: Where to compute: cpu, cuda, cuda:N, mps or auto.
 
     Returns:
         What was made; `summary.json` holds it, too.

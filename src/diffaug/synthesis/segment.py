@@ -41,7 +41,7 @@ def segment_images(model: PathLike, images: PathLike, out: PathLike, *, device: 
         out: The folder to make: `masks/` (of one class 0 and 255; of several, the number of the innermost class),
             `overlays/`, `summary.json`. Masks and overlays have the subfolders of the images. It must not lie inside
             the folder of images.
-        device: Where to compute: cpu, cuda, cuda:N or auto.
+        device: Where to compute: cpu, cuda, cuda:N, mps or auto.
 
     Returns:
         What was found; `summary.json` holds it, too.

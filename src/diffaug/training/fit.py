@@ -170,7 +170,7 @@ def fit(
         base: A model folder to start from, a Stable Diffusion inpainting checkpoint by path or hub name, or None to
             train every part from scratch.
         seed: Seeds every stage.
-        device: Where to compute: cpu, cuda, cuda:N or auto.
+        device: Where to compute: cpu, cuda, cuda:N, mps or auto.
         painting: What will be asked for: the gate's looks on the way are calibrated on such requests. None is what
             `generate` asks for with the same preset.
 

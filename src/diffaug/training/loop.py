@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl, write_jsonl
-from diffaug.compute.devices import ALONE, Process, average_gradients
+from diffaug.compute.devices import ALONE, Process, average_gradients, mean_of_processes
 from diffaug.compute.progress import progress_bar
 from diffaug.compute.seeds import generator_of, seeded
 from diffaug.config import CodecConfig, DenoiserConfig, ValidatorConfig
@@ -318,6 +318,7 @@ def optimise(
             if best and _is_look(done, recipe.iterations):
                 row["score"] = round(best.look(average.values), 6)
             if done % LOG_EVERY == 0 or done == recipe.iterations:
+                terms = _of_all(terms) if process.count > 1 else terms
                 row |= _logged(terms, (time.process_time() - clock) / (done - start))
             show(done)
             if row and process.leads:
@@ -329,6 +330,11 @@ def optimise(
     _fill(tensors, best.values if best else average.values)
     for module in modules.values():
         module.eval()
+
+
+def _of_all(terms: Mapping[str, float]) -> dict[str, float]:
+    """Return the means of terms over the processes that train together: those of the whole batch."""
+    return dict(zip(terms, mean_of_processes(torch.tensor(list(terms.values()))).tolist(), strict=True))
 
 
 def _logged(terms: Mapping[str, float], seconds: float) -> dict[str, float]:
