@@ -58,7 +58,9 @@ def test_every_option_that_a_text_names_exists(capsys: pytest.CaptureFixture[str
     }
     assert len(named) > 10
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
-    others = r"(?ms)^```(?:sh|text title=.for example.)$.*?^```$|^(?-s:(?:python benchmarks/|pip ).*)$"  # of other programs
+    others = (
+        r"(?ms)^```(?:sh|text title=.for example.)$.*?^```$|^(?-s:(?:python benchmarks/|pip ).*)$"  # of other programs
+    )
     texts = {name: re.sub(others, "", text) for name, text in texts.items()}
     named |= {(name, option) for name, text in texts.items() for option in re.findall(OPTION, text)}
     assert {(where, option) for where, option in named if option not in options} == set()
