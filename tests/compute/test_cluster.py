@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffaug.compute.cluster import ATTEMPTS, Ray, check_address, workers
+from diffaug.compute.cluster import ATTEMPTS, Ray, check_address, connected, workers
 from diffaug.errors import ConfigError, WorkerError
 from diffaug.synthesis.generate import generate
 
@@ -72,6 +72,16 @@ def test_work_ends_before_it_begins_where_nothing_answers_or_ray_is_missing(tmp_
     with pytest.raises(ConfigError, match=r"install the extra: pip install 'diffaug\[ray\]'"):
         generate("m", "d", tmp_path / "out", ray="auto")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow  # Ray takes seconds to import
+def test_a_cluster_that_ray_address_names_and_that_has_ended_is_told_at_once(monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'diffaug[dev]'")
+    if ray.is_initialized():
+        pytest.skip("needs a process that is not connected: run this test alone")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match="must name a running cluster"), connected("auto", 1):
+        pass
 
 
 def test_a_gpu_of_one_machine_is_refused_on_a_cluster():

@@ -63,11 +63,18 @@ def check_address(address: str) -> None:
     found = ADDRESS.fullmatch(address)
     if found is None or not 0 < int(found[2]) < 65536:
         raise ConfigError(f"--ray must be auto, or HOST:PORT of a running cluster: it is {address!r}; {remedy}")
+    if reason := _silence(address):
+        raise ConfigError(f"--ray must name a running cluster: {address} does not answer: {reason}; {remedy}")
+
+
+def _silence(address: str) -> str:
+    """Return why nothing answers at HOST:PORT; empty if something does. Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((found[1].strip("[]"), int(found[2])), CONNECT_SECONDS).close()
-    except OSError as error:  # Ray itself would try for minutes
-        reason = error.strerror or str(error)
-        raise ConfigError(f"--ray must name a running cluster: {address} does not answer: {reason}; {remedy}") from None
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 @contextmanager
@@ -93,9 +100,13 @@ def connected(address: str, count: int) -> Iterator[Any]:
     quiet = {"log_to_driver": False, "configure_logging": False}
     try:
         if address == "auto":
-            _start_or_join(ray, count, quiet)
-        else:
+            address = _running_cluster(ray)
+        if address:
             ray.init(address=address, **quiet)
+        else:
+            _start(ray, count, quiet)
+    except ConfigError:
+        raise
     except Exception as error:  # Ray raises plain ones, too
         ray.shutdown()
         raise WorkerError(
@@ -107,14 +118,25 @@ def connected(address: str, count: int) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _start_or_join(ray: Any, count: int, quiet: dict[str, bool]) -> None:
-    """Join the cluster of this machine or of RAY_ADDRESS; if there is none, start one, without a dashboard."""
+def _running_cluster(ray: Any) -> str:
+    """Return the address of the cluster that RAY_ADDRESS names or `ray start` made here; empty if there is none.
+
+    Raises:
+        ConfigError: Nothing answers at RAY_ADDRESS.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named and named != "auto":
+        check_address(named)
+        return named
+    noted = ray._private.services.find_bootstrap_address(None) or ""  # also of a cluster that has ended
+    return "" if not noted or _silence(noted) else noted
+
+
+def _start(ray: Any, count: int, quiet: dict[str, bool]) -> None:
+    """Start a cluster on this machine, without a dashboard."""
     for last in (False, True):
         try:
-            ray.init(num_cpus=count, include_dashboard=False, **quiet)
-            return
-        except ValueError:  # there is a cluster, whose CPUs are its own
-            ray.init(**quiet)
+            ray.init(address="local", num_cpus=count, include_dashboard=False, **quiet)
             return
         except Exception as error:  # on a busy machine its parts wait too short a time for each other
             ray.shutdown()
