@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,10 @@ def _kill_a_worker(out: Path) -> bool:
     until = time.monotonic() + 300
     while time.monotonic() < until:
         if any(out.glob("shards/*/images/*.png")):
-            for process in psutil.process_iter(["cmdline"]):
-                if any(word.startswith("ray::Worker.work") for word in process.info["cmdline"] or ()):
-                    process.kill()
-                    return True
+            for process in psutil.Process().children(recursive=True):  # of the cluster that this process has started
+                with suppress(psutil.NoSuchProcess):
+                    if any(word.startswith("ray::Worker.work") for word in process.cmdline()):
+                        process.kill()
+                        return True
         time.sleep(0.01)
     return False

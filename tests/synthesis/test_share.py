@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from synthetic_sets import CONFIG, tables_and_pictures
@@ -110,10 +111,11 @@ def kill_a_worker(out):
     until = time.monotonic() + 300
     while time.monotonic() < until:
         if any(out.glob("shards/*/images/*.png")):
-            for process in psutil.process_iter(["cmdline"]):
-                if any(word.startswith("ray::Worker.work") for word in process.info["cmdline"] or ()):
-                    process.kill()
-                    return True
+            for process in psutil.Process().children(recursive=True):  # of the cluster that this process has started
+                with suppress(psutil.NoSuchProcess):
+                    if any(word.startswith("ray::Worker.work") for word in process.cmdline()):
+                        process.kill()
+                        return True
         time.sleep(0.01)
     return False
 
