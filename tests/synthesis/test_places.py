@@ -62,6 +62,7 @@ def test_a_path_is_a_folder_and_a_url_is_a_store(tmp_path):
         place_of("nowhere://bucket/set")
 
 
+@pytest.mark.slow
 def test_a_set_below_a_url_has_the_files_of_a_folder_and_is_mended(strict, phantoms, unbroken, memory, tmp_path):
     files, store, shard = fsspec.filesystem("memory"), fsspec.filesystem("memory").store, "/bucket/set/shards/00001"
     assert generate_share(strict, phantoms, memory, CONFIG, share=(1, 2)).kept >= 3
@@ -76,6 +77,7 @@ def test_a_set_below_a_url_has_the_files_of_a_folder_and_is_mended(strict, phant
     assert fetched(memory, tmp_path / "second") == without_lock(tables_and_pictures(unbroken))
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_shard_are_uploaded_last(strict, phantoms, memory, monkeypatch):
     plan, order = make_plan(strict, phantoms, CONFIG, 0), []
     put = Store._put

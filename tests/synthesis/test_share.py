@@ -60,6 +60,7 @@ def test_the_next_command_is_the_same_without_the_range():
     assert without_option("--shard-range", ["generate", "--shard-range=0/3", "m"]) == ["generate", "m"]
 
 
+@pytest.mark.slow
 def test_a_share_is_joined_with_what_is_missing_to_the_set_of_one_process(strict, phantoms, unbroken, tmp_path):
     out = tmp_path / "synthetic"
     made = generate_share(strict, phantoms, out, CONFIG, share=(1, 2))
