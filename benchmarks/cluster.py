@@ -201,7 +201,7 @@ def check(seconds: Sequence[float], workers: int = 2) -> dict[str, float]:
 
     The workers sleep for a part of what the shards took, ten seconds in all, so that the machine may be busy.
     """
-    from diffaug.compute.pool import workers as workers_of
+    from diffaug.compute.cluster import workers as workers_of
 
     scale = min(1.0, 10.0 / sum(seconds))
     slept = [one * scale for one in seconds]

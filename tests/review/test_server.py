@@ -40,7 +40,8 @@ def ask(served, path, method="GET", body=None, token=None, host=None, origin="",
         origin = f"http://{host}" if origin == "" else origin
     if origin:
         headers["Origin"] = origin
-    connection.request(method, f"/{served.token if token is None else token}/{path}", body, headers)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may answer before all is sent
+        connection.request(method, f"/{served.token if token is None else token}/{path}", body, headers)
     answer = connection.getresponse()
     found = answer.status, dict(answer.getheaders()), answer.read()
     connection.close()

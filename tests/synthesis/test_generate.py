@@ -21,6 +21,7 @@ from diffaug.conditioning.findings import FOLDER
 from diffaug.conditioning.grammar import words_in
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.placer import Placer
+from diffaug.conditioning.rules import read_rules
 from diffaug.config import GenerateConfig, StudyConfig
 from diffaug.data.case import digest_of_case
 from diffaug.data.folder import check_dataset, read_dataset
@@ -38,8 +39,10 @@ from diffaug.painting.window import image_of, resized
 from diffaug.runfolder import held
 from diffaug.study.study import run_study
 from diffaug.synthesis import generate as generate_module
+from diffaug.synthesis import places as places_module
 from diffaug.synthesis import plan as plan_module
 from diffaug.synthesis.generate import generate, generate_cases
+from diffaug.synthesis.places import place_of
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, workshop_of
 
@@ -456,11 +459,19 @@ def test_shards_of_a_full_stratum_are_left_out(fitted, phantoms, tmp_path, monke
     words = {"train-1": {"size": "small"}, "train-2": {"size": "small"}, "train-3": {"size": "large"}}
     needs = {"train-1": 3.0, "train-2": 2.0, "train-3": 1.0}
     monkeypatch.setattr(plan_module, "budget_of", lambda *_: make_budget("missed", words, 6, needs))
-    monkeypatch.setattr(generate_module, "generate_shard", lambda plan, out, shard: made.append(shard) or 1)
     made: list[int] = []
+
+    def make(plan, out, shard):
+        (shard_folder(out, shard)).mkdir(parents=True)
+        (shard_folder(out, shard) / "rows.jsonl").touch()
+        made.append(shard)
+        return 1
+
+    monkeypatch.setattr(places_module, "generate_shard", make)
     plan = make_plan(fitted, phantoms, CONFIG, 0)
     assert plan.budget.strata == ("small", "large") and plan.budget.quotas == (5, 1)
-    assert list(generate_module._complete(plan, tmp_path, 1)) == made == [0, 1, 2, 4, 6, 8]
+    run = generate_module._Run(plan, place_of(tmp_path), 1, "", (), read_rules(fitted))
+    assert [int(folder.name) for folder in generate_module._complete(run)] == made == [0, 1, 2, 4, 6, 8]
 
 
 # Ways to decide and to label

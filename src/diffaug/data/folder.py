@@ -135,7 +135,7 @@ def read_dataset(folder: PathLike) -> Dataset:
     place = Inside(folder)
     cases = tuple(case_of_row(place, number, row, classes) for number, row in enumerate(rows, start=2))
     if not cases:
-        raise _without_cases(table)
+        raise DataError(_lists_none(table))
     check_distinct((case.id for case in cases), table)
     for case in cases:
         _check_files(case, table)
@@ -161,14 +161,14 @@ def find_cases(folder: PathLike) -> RecordFile[Case]:
         distinct.see(case.id)
         _check_files(case, table)
     if not cases:
-        raise _without_cases(table)
+        raise DataError(_lists_none(table))
     if distinct.may_repeat:
         check_distinct((case.id for case in cases), table)
     return cases
 
 
-def _without_cases(table: Path) -> DataError:
-    return DataError(f"a data set needs cases: {table} lists none; import images first")
+def _lists_none(table: Path) -> str:
+    return f"a data set needs cases: {table} lists none; import images first"
 
 
 def _table_of(folder: Path) -> Path:

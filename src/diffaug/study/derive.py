@@ -155,13 +155,13 @@ def selected_cases(derived: Derived, config: StudyConfig, count: int, name: str 
     case_of = dict(zip((row.id for row in derived.rows), derived.cases, strict=True))
     chosen = choose.select(derived.rows, read_scores(derived.baseline), config.select, count)
     if not chosen:
-        raise nothing_left(len(derived.rows), name)
+        raise EmptyArmError(nothing_left(len(derived.rows), name))
     return tuple(case_of[row.id] for row in chosen)
 
 
-def nothing_left(count: int, name: str) -> EmptyArmError:
+def nothing_left(count: int, name: str) -> str:
     """Return what to tell where a selection has chosen none of some cases for an arm."""
-    return EmptyArmError(
+    return (
         f"an arm needs cases: none of {count} is left for {name}; "
         "raise study.select.hard_cut in a new study folder, or leave the arm out"
     )

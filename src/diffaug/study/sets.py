@@ -154,10 +154,11 @@ def select_set(
     count = len(candidates) if count is None else count
     choice = choose.choice_of(candidates[left], items_at(scored, left), knobs.select, count)
     if not choice:
-        raise nothing_left(len(left), "selected")
+        raise StudyError(nothing_left(len(left), "selected"))
     chosen = _Chosen(found, scored, [left[number] for number in choice], candidates)
     chosen.add_negatives(round(knobs.negatives * len(choice)))
-    gone, sizes = len(candidates) - len(left), Counter(row.request.size_bin for row in chosen if not row.request.negative)  # fmt: skip  # noqa: E501
+    gone = len(candidates) - len(left)
+    sizes = Counter(row.request.size_bin for row in chosen if not row.request.negative)
     selection = Selection(len(candidates), len(choice), len(chosen) - len(choice), dict(sizes), gone, len(rejected))
     _copy_rows(chosen, out, asdict(selection), {case.id: case.group for case in dataset})
     return selection
