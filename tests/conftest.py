@@ -121,6 +121,7 @@ def untrained(tiny):
     return Compact(codec, unet, text_encoder, tokenizer, scheduler_of())
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Let the tests on a Ray cluster run in one process, so that one cluster is started."""
     for item in items:
