@@ -114,7 +114,8 @@ def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, pro
             limits = limits_of(fresh) if len(fresh) >= FEWEST else None
             looked = look_at_all(painted, known, limits, said)
             lesions |= {"painted": len(looked), "compared": looked.compared}
-            quality, attributes = _quality(looked, training, held_out, known, held), attributes_of(looked.attributes, training)  # fmt: skip  # noqa: E501
+            quality = _quality(looked, training, held_out, known, held)
+            attributes = attributes_of(looked.attributes, training)
             notices += _sampled(looked)
             places, more = _places(dataset, made, diagnosis)
             notices += more

@@ -64,7 +64,8 @@ def audited_rows(made: SyntheticSet, damaged: frozenset[str] = frozenset()) -> P
         usable[place] = is_lesion and bool(row.image) and row.accepted and row.id not in damaged
         if is_lesion and row.shown_in:
             joined.append(place)
-    shown = [place for place in joined if (picture := made.place_of(made.rows[place].shown_in)) is not None and usable[picture]]  # fmt: skip  # noqa: E501
+    pictures = [made.place_of(made.rows[place].shown_in) for place in joined]
+    shown = [place for place, picture in zip(joined, pictures, strict=True) if picture is not None and usable[picture]]
     usable[shown] = True
     return Part(made.rows, np.flatnonzero(usable).tolist())
 
