@@ -71,7 +71,7 @@ def _compared(work: Path, config: GenerateConfig) -> dict[str, Any]:
         generate_share(*given, work / "by-shares", config, share=(index, SHARES))
     generate(*given, work / "by-shares", config)
     with ThreadPoolExecutor(1) as thread:
-        killed = thread.submit(_kill_a_worker, work / "by-killed")
+        killed = thread.submit(kill_a_worker, work / "by-killed")
         generate(*given, work / "by-killed", config, workers=2, ray="auto")
     files = _files(work / "by-one")
     others = ("by-two", "by-ray", "by-shares")
@@ -89,7 +89,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _kill_a_worker(out: Path) -> bool:
+def kill_a_worker(out: Path) -> bool:
     """Kill an actor that paints, once the first picture is there; return whether there was one."""
     import psutil
 

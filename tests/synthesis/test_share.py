@@ -3,9 +3,8 @@
 import shlex
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from synthetic_sets import CONFIG, tables_and_pictures
@@ -20,6 +19,9 @@ from diffaug.synthesis.generate import generate, generate_cases, generate_share
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import shard_folder
 from diffaug.synthesis.share import Share, share_from_text
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from scale_workers import kill_a_worker
 
 
 @pytest.mark.parametrize("strata", [1, 2, 3, 6])
@@ -103,22 +105,6 @@ def test_three_commands_at_once_and_a_fourth_write_what_one_process_writes(stric
     assert all(text.splitlines()[-1] == again for text in told)
     subprocess.run(command, check=True, stdout=subprocess.PIPE)
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
-
-
-def kill_a_worker(out):
-    """Kill an actor that paints, as soon as the first shard is made, and return whether there was one."""
-    import psutil
-
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        if any(out.glob("shards/*/images/*.png")):
-            for process in psutil.Process().children(recursive=True):  # of the cluster that this process has started
-                with suppress(psutil.NoSuchProcess):
-                    if any(word.startswith("ray::Worker.work") for word in process.cmdline()):
-                        process.kill()
-                        return True
-        time.sleep(0.01)
-    return False
 
 
 @pytest.mark.slow
