@@ -1,10 +1,12 @@
 """The section `workers` of scale.py: what a Ray cluster adds to worker processes, and that the bytes stay the same."""
 
+import os
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,17 @@ def measure_workers(work: Path, quick: bool) -> dict[str, Any]:
     fit(work / "data", work / "model", config_from_values({}, "smoke").fit)
     size, count = (2, 3) if quick else (16, 96)
     config = GenerateConfig(count=count, shard_size=size, slots=2 if quick else 8, gate="off", negatives=0.0)
-    with connected("auto", 3):
+    with cluster_of_its_own(), connected("auto", 3):
         return _throughput(work, make_plan(work / "model", work / "data", config, 0), quick) | _compared(work, config)
+
+
+@contextmanager
+def cluster_of_its_own() -> Iterator[None]:
+    """Let `auto` start a cluster, where it would otherwise join one that runs on this machine for something else."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets need a short path
+        os.environ["RAY_TMPDIR"] = folder
+        os.environ.pop("RAY_ADDRESS", None)
+        yield
 
 
 def _throughput(work: Path, plan: Plan, quick: bool) -> dict[str, Any]:
