@@ -156,6 +156,22 @@ def test_draws_are_pooled_and_what_is_recorded_is_not_run_again(tmp_path: Path) 
     assert "whose predictions are not kept" in report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_draws_that_actors_train_are_those_of_one_process(tmp_path: Path) -> None:
+    alone, actors = (real_alone(tmp_path / name) for name in ("alone", "actors"))
+    run_pipeline(alone)
+    run_pipeline(actors.model_copy(update={"study": actors.study.model_copy(update={"workers": 2, "ray": "auto"})}))
+    for draw in (0, 1):
+        one, other = (tmp_path / name / f"n6-draw{draw}" / "study" / "runs" for name in ("alone", "actors"))
+        weights, same = sorted(one.glob("*.safetensors")), sorted(other.glob("*.safetensors"))
+        assert weights and [digest_of_file(path) for path in weights] == [digest_of_file(path) for path in same]
+    one, other = results_of(tmp_path / "alone"), results_of(tmp_path / "actors")
+    settings = {name for name in one if name.endswith("study.json")}  # which say how many workers there are
+    assert len(settings) >= 2 and one.keys() == other.keys()
+    assert all(one[name] == other[name] for name in one if name not in settings)
+
+
 def test_a_damaged_file_of_a_finished_job_is_made_again_or_named(tmp_path: Path) -> None:
     config = real_alone(tmp_path, draws=(0,))
     run_pipeline(config)

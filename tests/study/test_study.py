@@ -214,10 +214,14 @@ def test_torn_weights_of_a_finished_run_are_one_line_that_names_the_file(tmp_pat
 
 
 @pytest.mark.slow  # two processes import torch; tests/compute/test_pool.py tests order and threads of a pool by default
-def test_two_workers_write_what_one_writes(tmp_path, inputs, finished):
+@pytest.mark.parametrize("pool", ["processes", "ray"])
+def test_two_workers_write_what_one_writes(tmp_path, inputs, finished, pool, request):
     dataset, synthetic = inputs
-    two = tmp_path / "two"
-    run_study(dataset, two, [synthetic], CONFIG.model_copy(update={"workers": 2}))
+    two, ray = tmp_path / "two", {}
+    if pool == "ray":
+        request.getfixturevalue("ray_cluster")
+        ray = {"ray": "auto"}
+    run_study(dataset, two, [synthetic], CONFIG.model_copy(update={"workers": 2, **ray}))
     ours, theirs = files_of(finished), files_of(two)
     del ours["study.json"], theirs["study.json"]  # says how many workers
     assert ours == theirs
