@@ -20,7 +20,7 @@ from diffaug.synthesis.shards import generate_shard
 from diffaug.training.fit import fit
 
 BLOCKS = 3  # of each kind, in turns
-SECONDS = 20  # of a block of two workers
+SECONDS = 10  # of a block of two workers
 SHARES = 3
 TIMES = ("seconds.json", "summary.json")  # files that hold times
 
@@ -29,7 +29,7 @@ def measure_workers(work: Path, quick: bool) -> dict[str, Any]:
     """Measure throughput of pools in turns, and compare the files of sets that were made in four ways."""
     make_phantoms(work / "data", train=8, val=0, test=0, unannotated=2, size=128)
     fit(work / "data", work / "model", config_from_values({}, "smoke").fit)
-    size, count = (2, 3) if quick else (16, 96)
+    size, count = (2, 3) if quick else (16, 48)
     config = GenerateConfig(count=count, shard_size=size, slots=2 if quick else 8, gate="off", negatives=0.0)
     with cluster_of_its_own(), connected("auto", 3):
         return _throughput(work, make_plan(work / "model", work / "data", config, 0), quick) | _compared(work, config)
