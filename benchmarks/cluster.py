@@ -1,7 +1,7 @@
 """What a very large set takes: costs of the shards of a finished set, and a cluster that makes many of them, simulated.
 
 Usage: python benchmarks/cluster.py SET [--kept 10000000] [--workers 1000] [--losses 0.01] [--slow 0.02] [--json FILE]
-       python benchmarks/cluster.py --check [SET]
+       python benchmarks/cluster.py --check [SET] [--ray]
 
     SET        a finished synthetic set of `diffaug generate`: its shards say what they took (`shards/*/seconds.json`)
     --kept     lesions wanted
@@ -9,6 +9,7 @@ Usage: python benchmarks/cluster.py SET [--kept 10000000] [--workers 1000] [--lo
     --losses   chance that a node is lost in an hour
     --slow     share of the workers that take three times as long
     --check    hand shards to two real worker processes, which sleep instead of painting, and compare the times
+    --ray      the same with two workers of a Ray cluster; `benchmarks/scale.py --only workers` compares painting ones
 
 The simulation knows shards and nodes, nothing of images. A shard is taken by the first free worker. A node that is lost
 takes the shard that it was making with it, and another one is there after RESTART seconds; finished shards are on the
@@ -196,8 +197,8 @@ def _sleep(seconds: float) -> float:
     return seconds
 
 
-def check(seconds: Sequence[float], workers: int = 2) -> dict[str, float]:
-    """Hand shards to real worker processes as `generate` does, and return the measured and the simulated seconds.
+def check(seconds: Sequence[float], workers: int = 2, ray: str = "") -> dict[str, float]:
+    """Hand shards to real workers as `generate` does, and return the measured and the simulated seconds.
 
     The workers sleep for a part of what the shards took, ten seconds in all, so that the machine may be busy.
     """
@@ -205,7 +206,7 @@ def check(seconds: Sequence[float], workers: int = 2) -> dict[str, float]:
 
     scale = min(1.0, 10.0 / sum(seconds))
     slept = [one * scale for one in seconds]
-    with workers_of(workers) as pool:
+    with workers_of(workers, ray=ray) as pool:
         for job in [pool.submit(_sleep, 0.05) for _ in range(workers)]:  # they are there before the clock runs
             pool.result(job)
         started, ahead = time.perf_counter(), {}
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--losses", type=float, default=0.01)
     parser.add_argument("--slow", type=float, default=0.02)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--ray", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.set is None and not given.check:
@@ -235,7 +237,8 @@ def main() -> None:
     costs = costs_of(given.set) if given.set else None
     if given.check:
         rng = random.Random(0)
-        found: dict[str, Any] = check(costs.seconds if costs else [rng.lognormvariate(0, 0.5) for _ in range(CHECKED)])
+        seconds = costs.seconds if costs else [rng.lognormvariate(0, 0.5) for _ in range(CHECKED)]
+        found: dict[str, Any] = check(seconds, ray="auto" if given.ray else "")
     else:
         assert costs is not None
         found = projected(costs, given.kept, given.workers, given.losses, given.slow)

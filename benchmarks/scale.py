@@ -24,6 +24,7 @@ Sections:
     workers  painting by worker processes and by a local Ray cluster, on phantoms, in turns: needs the extra `ray`.
              ray_over_processes  throughput of two Ray workers over that of two worker processes, median of 3 turns
              ray_two_over_one    throughput of two Ray workers over that of one
+             ray_two_over_simulated  seconds of two Ray workers over those that `cluster.py` simulates for their shards
              workers_seconds     of each turn; workers_shards shards in each
              identical           whether one process, two, Ray, and three shard ranges write the same files
              killed_worker_lost  files that a set lacks, or has otherwise, after one of its Ray workers was killed

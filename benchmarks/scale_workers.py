@@ -10,13 +10,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cluster import simulate
+
+from diffaug.artifacts import read_json
 from diffaug.compute.cluster import Ray, connected, workers
 from diffaug.compute.pool import Pool
 from diffaug.config import GenerateConfig, config_from_values
 from diffaug.data.phantom import make_phantoms
 from diffaug.synthesis.generate import generate, generate_share
 from diffaug.synthesis.plan import Plan, make_plan
-from diffaug.synthesis.shards import generate_shard
+from diffaug.synthesis.shards import generate_shard, shard_folder
 from diffaug.training.fit import fit
 
 BLOCKS = 3  # of each kind, in turns
@@ -55,10 +58,14 @@ def _throughput(work: Path, plan: Plan, quick: bool) -> dict[str, Any]:
             shards = range(block * number, (block + 1) * number)
             for name, pool in pools.items():
                 times[name].append(_seconds(pool, plan, work / name, shards))
+    of_two = [
+        _simulated(work / "two", range(block * number, (block + 1) * number)) for block in range(len(times["two"]))
+    ]
     pairs = list(zip(times["processes"], times["two"], times["one"], strict=True))
     return {
         "ray_over_processes": round(statistics.median(each[0] / each[1] for each in pairs), 3),
         "ray_two_over_one": round(statistics.median(each[2] / each[1] for each in pairs), 3),
+        "ray_two_over_simulated": round(statistics.median(a / b for a, b in zip(times["two"], of_two, strict=True)), 3),
         "workers_seconds": {name: [round(each, 1) for each in found] for name, found in times.items()},
         "workers_shards": number,
     }
@@ -70,6 +77,11 @@ def _seconds(pool: Pool, plan: Plan, out: Path, shards: Sequence[int]) -> float:
     for job in [pool.submit(generate_shard, plan, out, shard) for shard in shards]:
         pool.result(job)
     return time.perf_counter() - started
+
+
+def _simulated(out: Path, shards: Sequence[int]) -> float:
+    """Return how long two workers take for shards by the simulation of `cluster.py`, from what each shard took."""
+    return simulate([float(read_json(shard_folder(out, shard) / "seconds.json")) for shard in shards], 2).makespan
 
 
 def _compared(work: Path, config: GenerateConfig) -> dict[str, Any]:
