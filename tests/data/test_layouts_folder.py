@@ -466,6 +466,11 @@ def test_busi_is_read_as_published(tmp_path: Path) -> None:
     for path in flat.glob("normal*_mask.png"):
         path.unlink()
     assert sum(case.negative for case in imported("busi", flat, tmp_path / "c", split="100:0:0")[0]) == 2
+    for path in flat.glob("benign (1)_mask*"):
+        path.unlink()
+    left, _ = imported("busi", flat, tmp_path / "d", split="100:0:0", missing_masks="unannotated")
+    assert [case.id for case in left.split("unannotated")] == ["benign (1)"]
+    assert sum(case.negative for case in left) == 2  # normal images need no mask, and are known to hold no lesion
 
 
 def test_a_stack_is_one_line_and_the_remedies_work(tmp_path: Path) -> None:

@@ -84,6 +84,15 @@ def test_dicom_images_are_read_with_patients_and_spacing(tmp_path: Path) -> None
         assert not path.is_file() or b"Miller" not in path.read_bytes()
 
 
+def test_dicom_images_without_a_mask_can_be_unannotated(tmp_path: Path) -> None:
+    source = write_dicom(tmp_path / "source")
+    (source / "masks/IM0.png").unlink()
+    assert "add --missing-masks unannotated" in refused("dicom", source, tmp_path / "data", split="100:0:0")
+    data, notices = imported("dicom", source, tmp_path / "data", split="100:0:0", missing_masks="unannotated")
+    assert [(case.id, case.group, case.mask) for case in data.split("unannotated")] == [("IM0", "patient-1", None)]
+    assert "1 image has no mask and became unannotated" in notices and len(data.split("train")) == 3
+
+
 def test_the_users_window_comes_before_that_of_the_file(tmp_path: Path) -> None:
     source = write_dicom(tmp_path / "source", WindowCenter=100, WindowWidth=401)
     data, notices = imported("dicom", source, tmp_path / "data")
@@ -204,6 +213,18 @@ def test_volumes_are_cut_into_slices_with_spacing_and_group(tmp_path: Path) -> N
     assert case.attributes == {"spacing_x": 0.5, "spacing_y": 0.75}
     assert "3 volumes became 9 slices" in notices
     assert any("percentile of their volume" in notice for notice in notices)
+
+
+def test_volumes_without_labels_can_be_unannotated(tmp_path: Path) -> None:
+    for name in "abc":
+        write_volume(tmp_path / f"source/images/{name}.nii.gz", volume(ord(name)))
+        write_volume(tmp_path / f"source/labels/{name}.nii.gz", labels())
+    (tmp_path / "source/labels/b.nii.gz").unlink()
+    given = ("nifti", tmp_path / "source", tmp_path / "data")
+    assert "add --missing-masks unannotated" in refused(*given, split="100:0:0")
+    data, notices = imported(*given, split="100:0:0", missing_masks="unannotated")
+    assert {(case.id, case.group) for case in data.split("unannotated")} == {(f"b-{index}", "b") for index in range(3)}
+    assert {case.group for case in data.split("train")} == {"a", "c"} and "3 volumes became 9 slices" in notices
 
 
 def test_a_folder_a_patient_with_short_names_is_read(tmp_path: Path) -> None:
