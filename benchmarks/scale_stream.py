@@ -36,9 +36,10 @@ from diffaug.study.study import run_study
 
 PICTURES = 16
 SIDE = 64  # px
-ROWS, QUICK_ROWS = (5_000, 50_000), (50, 100)
-# A lesion that an audit compares with the training lesions takes about 0.1 s, so that command has fewer rows.
-COMPARED = 25
+# Rows of the two sets, and of the two that an audit compares with the training lesions, which takes 50 ms a lesion. It
+# keeps features of 1,000 lesions and one number of each further one, so both sets are larger than that.
+ROWS, COMPARED = (5_000, 50_000), (1_200, 2_400)
+QUICK_ROWS, QUICK_COMPARED = (50, 100), (2, 4)
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 
 
@@ -47,9 +48,9 @@ def measure_stream(work: Path, quick: bool) -> dict[str, Any]:
     data = make_phantoms(work / "data", train=10, val=0, test=10, unannotated=0, size=SIDE)
     study = _study(work, data)
     table: list[dict[str, Any]] = []
-    for count in QUICK_ROWS if quick else ROWS:
+    for count, compared in zip(*((QUICK_ROWS, QUICK_COMPARED) if quick else (ROWS, COMPARED)), strict=True):
         synthetic = write_pictured_set(work / f"{count}" / "set", data, count)
-        fewer = write_pictured_set(work / f"{count}" / "fewer", data, count // COMPARED)
+        fewer = write_pictured_set(work / f"{count}" / "fewer", data, compared)
         _let_select(study, synthetic, data.folder)
         with ThreadPoolExecutor(2) as threads:
             for found in threads.map(_measured, _commands(work / f"{count}", synthetic, fewer, data.folder, study)):

@@ -57,6 +57,14 @@ def test_every_stage_hands_out_a_map_of_its_stride(side: int) -> None:
     assert fixed_encoder().pooled(maps[-1]).shape == (2, HEAD)
 
 
+def test_the_first_maps_do_not_depend_on_whether_the_others_are_computed() -> None:
+    images = torch.rand(1, 3, 64, 96)
+    every = fixed_encoder().maps(images)
+    for count in range(1, len(every) + 1):
+        some = fixed_encoder().maps(images, count)
+        assert len(some) == count and all(torch.equal(one, other) for one, other in zip(some, every, strict=False))
+
+
 def test_an_untrained_encoder_has_no_weight_that_the_shipped_one_lacks() -> None:
     assert set(Encoder().state_dict()) == set(load_file(WEIGHTS))
 

@@ -124,10 +124,17 @@ class Trunk(nn.Module):
             stages, inputs = [*stages, nn.Sequential(*made)], outputs
         self.stages = nn.ModuleList(stages)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the feature maps, finest first: (B, C, ceil(H / stride), ceil(W / stride)) of CHANNELS and STRIDES."""
-        x, found = self.stem((images - MEAN) / DEVIATION), []
+    def maps(self, images: Tensor, count: int = len(CHANNELS)) -> list[Tensor]:
+        """Return the feature maps, finest first: (B, C, ceil(H / stride), ceil(W / stride)) of CHANNELS and STRIDES.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            count: How many of the maps; stages after the last one are not computed.
+        """
+        x, found = self.stem((images - MEAN) / DEVIATION), list[Tensor]()
         for stage, (*_, is_handed_out) in zip(self.stages, STAGES, strict=True):
+            if len(found) == count:
+                break
             x = stage(x)
             if is_handed_out:
                 found.append(x)

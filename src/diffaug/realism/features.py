@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.compute.devices import one_thread
 from diffaug.encoder import CHANNELS, fixed_encoder
 
 Features = NDArray[np.float64]
@@ -26,9 +27,11 @@ RIM = SIDE // 16  # px, half the width of the rim
 def lesion_features(window: Tensor, mask: Tensor) -> Features:
     """Return the features of one lesion, (LENGTH,): (1, 3, SIDE, SIDE) in [0, 1], (1, 1, SIDE, SIDE) covered share.
 
-    One window at a time, so that the features do not depend on what else is looked at.
+    One window at a time, so that the features do not depend on what else is looked at, and on one thread, which is as
+    fast for so little work.
     """
-    maps = fixed_encoder().maps(window)
+    with one_thread():
+        maps = fixed_encoder().maps(window, max(LEVELS) + 1)
     places = weights_of(mask)
     rows = [pooled(maps[level], place) for level in LEVELS for place in places]
     features: Features = torch.cat(rows, dim=1)[0].double().numpy()
