@@ -3,16 +3,14 @@
 import csv
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from layouts import refuge_stems, write_clinicdb, write_drishti, write_refuge
+from pipeline_scripts import run_script
 from study_folders import make_dataset, make_synthetic
 
 from diffaug.artifacts import digest_of_file, read_json, read_jsonl, without_times
@@ -40,19 +38,6 @@ def _lines(caplog: pytest.LogCaptureFixture) -> str:
     text = "\n".join(caplog.messages)
     caplog.clear()
     return text
-
-
-def run_script(name: str, *words: str, **variables: str) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["sh", str(ROOT / "runs" / name), *words],
-        env={**os.environ, "PATH": path, **variables},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0
-    return done.stdout
 
 
 def test_every_preset_has_an_estimate_and_the_demo_fits_into_eight_minutes() -> None:
