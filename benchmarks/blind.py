@@ -191,7 +191,15 @@ def read_answers(path: Path) -> dict[int, str]:
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Run from the command line; an expected error is one line."""
+    try:
+        run()
+    except DiffaugError as error:
+        raise SystemExit(str(error)) from None
+
+
+def run() -> None:
+    """Write sheets, or score the answers to them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("synth", type=Path, nargs="?")
@@ -218,7 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DiffaugError as error:
-        raise SystemExit(str(error)) from None
+    main()

@@ -85,7 +85,7 @@ def table(words: Sequence[Mapping[str, str]], wrong: Mapping[int, set[str]]) -> 
     return "\n".join(rows)
 
 
-def main(folder: Path, out: Path, count: int, seed: int) -> None:
+def make_sheets(folder: Path, out: Path, count: int, seed: int) -> None:
     """Write the sheets, and print the table where a reader has judged them."""
     make_folder(out)
     tiles, words, rows = [], [], []
@@ -102,11 +102,16 @@ def main(folder: Path, out: Path, count: int, seed: int) -> None:
     print(table(words, read_wrong(judged)) if judged.is_file() else f"look at {out}/sheet-*.png and write {judged}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    main(given.images, given.out, given.count, given.seed)
+    make_sheets(given.images, given.out, given.count, given.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffaug.config import StudyConfig
+from diffaug.config import UNET, StudyConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import new_dataset, read_dataset, write_cases
 from diffaug.study.leaks import leak_study
@@ -92,10 +92,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=StudyConfig().iterations)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="two iterations of a tiny network: does it run?")
     options = parser.parse_args()
     cases = [case for case in read_dataset(options.data).split("train") if case.mask][: options.sequences]
     make_sequences(cases, options.out / "sequences", options.frames, options.seed)
     config = StudyConfig(arms=("real",), iterations=options.iterations, workers=options.workers)
+    if options.quick:
+        tiny = StudyConfig(network=UNET, size=64, widths=(8, 8, 8, 8, 8), batch_size=4, iterations=2, seeds=1)
+        config = tiny.model_copy(update={"arms": config.arms, "workers": config.workers})
     found = leak_study(options.out / "sequences", options.out, config, folds=options.folds, seed=options.seed)
     print(f"{found['groups']} groups, {found['cases']} frames, {len(found['repeated'])} pairs look the same")
     for way, one in found["ways"].items():

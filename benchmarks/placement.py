@@ -190,7 +190,8 @@ def phantoms(folder: Path) -> list[Case]:
     return cases
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path)
@@ -212,3 +213,7 @@ if __name__ == "__main__":
         result = measure(cases, 30 if given.quick else given.count, config, given.out)
     write_json(given.out / "placement.json", result)
     print(table(result))
+
+
+if __name__ == "__main__":
+    main()

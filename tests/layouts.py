@@ -146,7 +146,7 @@ def write_clinicdb(folder: Path, size: tuple[int, int] = (18, 24), suffix: str =
         (folder / kind).mkdir(parents=True)
     for number in range(1, 613):
         sequence = sum(number > end for end in SEQUENCE_ENDS)
-        frame = np.round(0.7 * picture(sequence, *size) + 0.3 * picture(1000 + number, *size)).astype(np.uint8)
+        frame = np.round(0.55 * picture(sequence, *size) + 0.45 * picture(1000 + number, *size)).astype(np.uint8)
         Image.fromarray(frame).save(folder / "Original" / f"{number}{suffix}")
         Image.fromarray(lesion(*size)).save(folder / "Ground Truth" / f"{number}{suffix}")
     return folder

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmark_runs import BENCHMARKS, run_benchmark
 from layouts import write_drishti
 
 from diffaug.data.duplicates import find_duplicates
@@ -12,7 +13,6 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.phantom import make_phantoms
 from diffaug.study.leaks import WAYS
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PAINTER_KEYS = {
     "removal_found_before", "removal_found_after", "removal_seen_before", "removal_seen_after",
     "codec_psnr_db", "codec_ssim", "kid_painted", "kid_copy_paste", "kid_real_codec", "kid_8_steps", "kid_50_steps",
@@ -27,8 +27,7 @@ ENGINE_KEYS = {
 
 
 def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--out", str(tmp_path), "--quick"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("engine", "--out", tmp_path, "--quick")
     measured = json.loads((tmp_path / "engine.json").read_text())
     assert measured.keys() >= ENGINE_KEYS
     assert measured["failures"] + measured["successes"] == 10
@@ -42,18 +41,16 @@ def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
 
 
 def test_the_loop_benchmark_measures_every_way_and_each_is_repeatable(fitted, phantoms, tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "loop.py"), str(fitted), str(phantoms), "--workers", "1"]
-    command += ["--samples", "4", "--side", "96", "--json", str(tmp_path / "loop.json")]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    sizes = ["--workers", 1, "--samples", 4, "--side", 96]
+    printed = run_benchmark("loop", fitted, phantoms, *sizes, "--json", tmp_path / "loop.json")
     measured = json.loads((tmp_path / "loop.json").read_text())
-    assert list(measured) == ["plain", "pasted", "painted"] and all(f"| {way} |" in run.stdout for way in measured)
+    assert list(measured) == ["plain", "pasted", "painted"] and all(f"| {way} |" in printed for way in measured)
     assert all(row["repeatable"] and row["core_milliseconds"] > 0 and row["samples"] == 4 for row in measured.values())
 
 
 @pytest.mark.slow
 def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "painter.py"), "--out", str(tmp_path), "--quick"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("painter", "--out", tmp_path, "--quick")
     measured = json.loads((tmp_path / "painter.json").read_text())
     assert measured.keys() >= PAINTER_KEYS
     assert set(measured["obedience"]) == {"pale/red", "contrast", "texture"}
@@ -65,13 +62,12 @@ def test_the_painter_benchmark_measures_everything_it_names(tmp_path):
 
 def test_the_description_benchmark_makes_sheets_and_counts_what_a_reader_found_wrong(tmp_path):
     make_phantoms(tmp_path / "data", 11, 1, 1, 0, size=96, seed=0)
-    command = [sys.executable, str(BENCHMARKS / "descriptions.py"), str(tmp_path / "data"), str(tmp_path / "out")]
-    run = subprocess.run([*command, "--count", "10"], check=True, capture_output=True, text=True)
-    assert "wrong.txt" in run.stdout
+    words = (tmp_path / "data", tmp_path / "out", "--count", 10)
+    assert "wrong.txt" in run_benchmark("descriptions", *words)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"sheet-1.png", "sheet-2.png", "descriptions.json"}
     rows = json.loads((tmp_path / "out" / "descriptions.json").read_text())
     (tmp_path / "out" / "wrong.txt").write_text("2 colour border\n\n7 border\n")
-    table = subprocess.run([*command, "--count", "10"], check=True, capture_output=True, text=True).stdout.splitlines()
+    table = run_benchmark("descriptions", *words).splitlines()
     assert table[0] == "any: 2 of 10" and table[1].startswith("size: 0 of 10 (")
     assert any(line.startswith("border: 2 of 10") for line in table)
     said = rows[1]["words"]["colour"] or "(nothing)"
@@ -80,16 +76,14 @@ def test_the_description_benchmark_makes_sheets_and_counts_what_a_reader_found_w
 
 def test_the_solver_benchmark_names_every_solver_at_every_number_of_steps(tmp_path):
     make_phantoms(tmp_path / "data", 21, 1, 1, 0, size=96, seed=0)
-    command = [sys.executable, str(BENCHMARKS / "solvers.py"), str(tmp_path / "data" / "images"), "--quick"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1:]
+    lines = run_benchmark("solvers", tmp_path / "data" / "images", "--quick").splitlines()[1:]
     assert [line.split()[:2] for line in lines] == [[n, s] for n in "12" for s in ("ab2", "ddim")]
     assert all(float(line.split()[3]) > 0 for line in lines)
 
 
 def test_the_benchmark_of_passes_trains_the_same_network_both_ways(tmp_path):
     make_phantoms(tmp_path / "data", 4, 1, 1, 0, size=96, seed=0)
-    command = [sys.executable, str(BENCHMARKS / "passes.py"), str(tmp_path / "data"), "--device", "cpu", "--quick"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = run_benchmark("passes", tmp_path / "data", "--device", "cpu", "--quick").splitlines()
     assert [line.split()[:2] for line in lines] == [["cpu:", "launched"], ["cpu:", "recorded"]]
     assert lines[0].split()[-1] == lines[1].split()[-1] and float(lines[0].split()[2]) > 0
 
@@ -97,15 +91,9 @@ def test_the_benchmark_of_passes_trains_the_same_network_both_ways(tmp_path):
 @pytest.mark.slow
 def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path):
     make_phantoms(tmp_path / "data", 12, 1, 1, 0, size=96, seed=0)
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "segmenter.py"),
-        str(tmp_path / "data"),
-        str(tmp_path / "out"),
-        "--quick",
-    ]
-    more = ["--annotated", "4", "--folds", "2", "--only", "base", "iterations x 2"]
-    table = subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout.splitlines()
+    words = (tmp_path / "data", tmp_path / "out", "--quick", "--folds", 2)
+    more = ("--annotated", 4, "--only", "base", "iterations x 2")
+    table = run_benchmark("segmenter", *words, *more).splitlines()
     assert {line.split("Dice")[0].strip() for line in table} == {"base", "iterations x 2"}
     rows = [json.loads(line) for line in (tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()]
     assert {(row["setting"], row["fold"]) for row in rows} == {
@@ -113,17 +101,16 @@ def test_the_segmenter_benchmark_records_a_line_a_run_and_repeats_none(tmp_path)
     }
     assert all(row["annotated"] == 4 and row["n"] == 8 and 0 <= row["dice"] <= 1 and row["ms"] > 0 for row in rows)
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").glob("*-[01].jsonl")}
-    subprocess.run([*command, *more, "--set", "bootstrap=9"], check=True, capture_output=True)
+    run_benchmark("segmenter", *words, *more, "--set", "bootstrap=9")
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert len((tmp_path / "out" / "segmenter.jsonl").read_text().splitlines()) == 4
 
-    subprocess.run([*command, "--annotated", "6", "--folds", "2", "--only", "base"], check=True, capture_output=True)
+    run_benchmark("segmenter", *words, "--annotated", 6, "--only", "base")
     assert len(list((tmp_path / "out" / "runs").glob("*-[01].jsonl"))) == 6  # other cases are other runs
 
 
 def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "stable_diffusion.py"), str(tmp_path), "--quick", "--once"]
-    subprocess.run([*command, "--device", "cpu"], check=True, capture_output=True, text=True)
+    run_benchmark("stable_diffusion", tmp_path, "--quick", "--once", "--device", "cpu")
     measured = json.loads((tmp_path / "stable_diffusion.json").read_text())
     assert [row["what"] for row in measured["painting"]] == ["diffusers", "ours"]
     assert [row["checkpointing"] for row in measured["training"]] == [True, False]
@@ -136,21 +123,19 @@ def test_the_stable_diffusion_benchmark_measures_training_and_painting(tmp_path)
 
 
 def test_the_placement_benchmark_finds_no_violation_on_phantoms_with_an_overlay_and_text(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "placement.py"), "--out", str(tmp_path), "--quick"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    printed = run_benchmark("placement", "--out", tmp_path, "--quick")
     measured = json.loads((tmp_path / "placement.json").read_text())
     assert set(measured["violations"]) == {"border", "overlay", "text", "lesion", "painted border"}
     assert not any(measured["violations"].values())
     assert sum(measured["placements"].values()) == 30
-    assert measured["real"]["lesions_per_frame"] >= 1 and "lesions a frame" in run.stdout
+    assert measured["real"]["lesions_per_frame"] >= 1 and "lesions a frame" in printed
     assert (tmp_path / "sheet-1.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
     tree = write_drishti(tmp_path / "tree", 14, cropped=True)
-    command = [sys.executable, str(BENCHMARKS / "drishti.py"), "--out", str(tmp_path), "--from", str(tree), "--quick"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("drishti", "--out", tmp_path, "--from", tree, "--quick")
     measured = json.loads((tmp_path / "drishti.json").read_text())
     assert -1 <= measured["vcdr_rank_correlation"] <= 1
     assert 0 <= measured["vcdr_mae"] <= 1 and 0 <= measured["vcdr_mae_segmenter"] <= 1
@@ -163,9 +148,8 @@ def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
 
 def test_the_leak_benchmark_makes_sequences_and_compares_each_way_with_the_honest_one(tmp_path):
     make_phantoms(tmp_path / "data", 8, 1, 1, 0, size=96, seed=0)
-    sizes = ["--sequences", "6", "--frames", "4", "--iterations", "2", "--workers", "1"]
-    command = [sys.executable, str(BENCHMARKS / "leaks.py"), str(tmp_path / "data"), "--out", str(tmp_path / "out")]
-    told = subprocess.run([*command, *sizes], check=True, capture_output=True, text=True).stdout.splitlines()
+    sizes = ["--sequences", 6, "--frames", 4, "--workers", 1, "--quick"]
+    told = run_benchmark("leaks", tmp_path / "data", "--out", tmp_path / "out", *sizes).splitlines()
     assert told[0].startswith("8 groups, 26 frames")  # two frames are saved twice, each a group of its own
     assert [line.split(":")[0] for line in told[1:]] == list(WAYS)
     assert told[1].endswith("+0.0 points [0.0, 0.0]")
@@ -194,9 +178,7 @@ def test_the_structure_benchmark_counts_code_imports_and_knobs(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    command = [sys.executable, str(BENCHMARKS / "structure.py"), "--root", str(tmp_path)]
-    run = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
-    measured = json.loads(run.stdout)[tmp_path.name]
+    measured = json.loads(run_benchmark("structure", "--root", tmp_path, "--json"))[tmp_path.name]
     assert measured["code"]["data"] == 2 and measured["lines"]["data"] == 6
     assert measured["module_cycles"] == [["study.arms", "study.run"]] and measured["package_cycles"] == []
     assert measured["layers"] == ["study", "data"]
@@ -206,13 +188,12 @@ def test_the_structure_benchmark_counts_code_imports_and_knobs(tmp_path):
 
 
 def test_the_structure_benchmark_finds_no_cycle_in_the_package():
-    run = subprocess.run([sys.executable, str(BENCHMARKS / "structure.py")], check=True, capture_output=True, text=True)
-    assert "| cycles of modules | none |" in run.stdout and "| cycles of packages | none |" in run.stdout
+    printed = run_benchmark("structure")
+    assert "| cycles of modules | none |" in printed and "| cycles of packages | none |" in printed
 
 
 def test_the_duplicate_benchmark_finds_changed_copies_and_no_others(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "duplicates.py"), "--out", str(tmp_path), "--quick"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("duplicates", "--out", tmp_path, "--quick")
     measured = json.loads((tmp_path / "duplicates.json").read_text())
     assert 0.8 <= measured["duplicate_recall"] <= 1 and measured["duplicate_false_alarms"] <= 0.2
     assert set(measured["recall"]["phantoms"]) == {"resized", "JPEG", "flipped", "cut", "lighter", "all"}
@@ -225,7 +206,7 @@ def test_the_scale_benchmark_measures_every_key_it_names(tmp_path):
     if shutil.which("chromium") is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "review"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, text=True)  # a process has one browser
     measured = json.loads((tmp_path / "scale.json").read_text())
     assert measured["review_rows"] == 1000 and measured["review_open_s"] > 0
     assert 0 < measured["review_key_ms"] <= measured["review_key_most_ms"]
@@ -234,9 +215,7 @@ def test_the_scale_benchmark_measures_every_key_it_names(tmp_path):
 
 @pytest.mark.slow
 def test_the_speed_benchmark_compares_two_clones_and_names_what_it_measures(tmp_path: Path) -> None:
-    clone = str(BENCHMARKS.parent)
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--out", str(tmp_path), "--quick", "--before", clone]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("speed", "--out", tmp_path, "--quick", "--before", BENCHMARKS.parent)
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["phantoms_kept"] == found["phantoms_before_kept"]  # the same code keeps the same
     assert found["kept_over_before"] > 0 and 0 < found["denoise_share"] < 1 and found["worker_peak_gb"] > 0
@@ -257,8 +236,7 @@ def test_the_scale_benchmark_compares_workers_of_every_kind(tmp_path):
 
 @pytest.mark.slow
 def test_the_scale_benchmark_measures_the_memory_of_every_command(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "stream"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("scale", "--out", tmp_path, "--quick", "--only", "stream")
     measured = json.loads((tmp_path / "scale.json").read_text())
     assert {row["command"] for row in measured["stream"]} == {"export coco", "select", "audit", "audit --with"}
     assert all(row["peak_mb"] > 20 and row["seconds"] > 0 for row in measured["stream"])

@@ -1,11 +1,10 @@
 """The benchmark that shows painted and real frames to a reader who does not know which is which."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import pytest
+from benchmark_runs import run_benchmark
 from PIL import Image
 
 from diffaug.config import GenerateConfig
@@ -15,19 +14,11 @@ from diffaug.data.manifest import read_manifest
 from diffaug.synthesis.generate import generate
 from diffaug.synthesis.remove import remove
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-def blind(*words, check=True):
-    """Run the blind benchmark."""
-    command = [sys.executable, str(BENCHMARKS / "blind.py"), *map(str, words)]
-    return subprocess.run(command, check=check, capture_output=True, text=True)
-
 
 def test_blind_sheets_show_as_many_real_frames_as_painted_ones_and_no_source_of_these(tmp_path, phantoms, fitted):
     made = tmp_path / "made"
     generate(fitted, phantoms, made, GenerateConfig(count=3, shard_size=4, gate="off", negatives=0.0), seed=2)
-    assert "answers.csv" in blind(phantoms, made, "--out", tmp_path / "sheets", "--count", 2).stdout
+    assert "answers.csv" in run_benchmark("blind", phantoms, made, "--out", tmp_path / "sheets", "--count", 2)
     key = json.loads((tmp_path / "sheets-key.json").read_text())["answers"]
     kinds = [answer["kind"] for answer in key.values()]
     assert sorted(kinds) == ["painted"] * (len(kinds) // 2) + ["real"] * (len(kinds) // 2) and 2 <= len(kinds) <= 4
@@ -46,7 +37,7 @@ def test_blind_sheets_show_as_many_real_frames_as_painted_ones_and_no_source_of_
 
 def test_blind_sheets_of_removal_show_windows_without_a_lesion(tmp_path, phantoms, fitted):
     remove(fitted, phantoms, tmp_path / "removed")
-    blind(phantoms, tmp_path / "removed", "--out", tmp_path / "sheets", "--removal", "--count", 3)
+    run_benchmark("blind", phantoms, tmp_path / "removed", "--out", tmp_path / "sheets", "--removal", "--count", 3)
     key = json.loads((tmp_path / "sheets-key.json").read_text())["answers"]
     assert {answer["kind"] for answer in key.values()} == {"painted", "real"} and len(key) <= 6
     sizes = {Image.open(path).size for path in (tmp_path / "sheets" / "frames").iterdir()}
@@ -61,14 +52,14 @@ def test_a_blind_reader_is_scored_with_an_exact_interval(tmp_path):
     lines = "".join(f"{n},{answer},\n" for n, answer in enumerate(said, start=1))
     (tmp_path / "answers.csv").write_text("number,answer,what gives it away\n" + lines)
     (tmp_path / "answers.json").write_text(json.dumps({str(n): answer for n, answer in enumerate(said, start=1)}))
-    shown = [
-        blind("--score", tmp_path / f"answers.{end}", "--key", tmp_path / "key.json").stdout for end in ("csv", "json")
-    ]
+    key = ("--key", tmp_path / "key.json")
+    shown = [run_benchmark("blind", "--score", tmp_path / f"answers.{end}", *key) for end in ("csv", "json")]
     assert shown[0] == shown[1]
     assert "painted: 18 of 24 pass for real (95 % interval 0.53 to 0.90): real 14, painted 6, cannot tell 4" in shown[0]
     assert "real: 24 of 24 pass for real (95 % interval 0.86 to 1.00)" in shown[0]
     assert "right answers: 30 of 44" in shown[0]
     for line, rule in (("1,maybe,", "one of real, painted, cannot tell"), ("99,real,", "no frame 99")):
         (tmp_path / "answers.csv").write_text("number,answer,what gives it away\n" + line)
-        run = blind("--score", tmp_path / "answers.csv", "--key", tmp_path / "key.json", check=False)
-        assert run.returncode and rule in run.stderr and "Traceback" not in run.stderr
+        with pytest.raises(SystemExit, match=rule) as error:
+            run_benchmark("blind", "--score", tmp_path / "answers.csv", *key)
+        assert "\n" not in str(error.value)

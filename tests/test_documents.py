@@ -36,6 +36,11 @@ PAGES = sorted(
 QUICK = ("checks", "faq", "report", "trust")  # pages that train nothing; the tutorial runs once, for all
 SMALLER = {"--count": 3, "--annotated": 8, "--folds": 2, "--workers": 1}  # a command that has more is run with these
 PRESETS = ("fit", "generate", "study", "select")  # commands that get the preset smoke if the page gives them none
+FEW = {  # what makes a command shorter than its preset does, unless its page says otherwise
+    "fit": {"--denoiser.iterations": "2", "--denoiser.batch-size": "4", "--validator.iterations": "2"},
+    # a fold of the phantoms has six cases; a network that has hardly learned is sure of nothing
+    "study": {"--iterations": "4", "--batch-size": "4", "--pseudo-confidence": "0.5"},
+}
 OUT = {"import": 4, "subset": 3, "fit": 2, "generate": 3, "study": 2}  # which word of a command it makes
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -77,10 +82,8 @@ def smaller(words: list[str]) -> list[str]:
         words += ["--preset", "smoke"]
     if words[0] in ("generate", "study") and "--workers" not in words:
         words += ["--workers", "1"]
-    if words[0] == "study":
-        # a fold of the phantoms has six cases; a network that has hardly learned is sure of nothing
-        words += ["--batch-size", "4", "--pseudo-confidence", "0.5"]
-    return words
+    few = FEW.get(words[0], {})
+    return words + [word for option, value in few.items() if option not in words for word in (option, value)]
 
 
 def made_here(page: str) -> set[str]:

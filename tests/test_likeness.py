@@ -1,17 +1,13 @@
 """The benchmark of how easily painted lesions are told from real ones."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_runs import BENCHMARKS, run_benchmark
 
 from diffaug.config import GenerateConfig
 from diffaug.synthesis.generate import generate
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
@@ -53,15 +49,7 @@ def test_the_likeness_benchmark_names_its_encoder_and_measures_painted_and_paste
     config = GenerateConfig(count=24, shard_size=12, gate="off", negatives=0.0, place="replace")
     generate(fitted, phantoms, tmp_path / "made", config)
     out = tmp_path / "likeness.json"
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "likeness.py"),
-        str(phantoms),
-        str(tmp_path / "made"),
-        "--out",
-        str(out),
-    ]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    run_benchmark("likeness", phantoms, tmp_path / "made", "--out", out)
     measured = json.loads(out.read_text())
     assert measured["encoder"] == "efficientnet-lite0" and measured["encoder_digest"]
     assert 0 <= measured["auc"]["low"] <= measured["auc"]["value"] <= measured["auc"]["high"] <= 1

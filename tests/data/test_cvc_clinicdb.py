@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import yaml
 from layouts import SEQUENCE_ENDS, imported, write_clinicdb
 
+from diffaug.data.examine import examine_cases
 from diffaug.data.folder import Dataset
+from diffaug.data.sources import cvc_clinicdb
 from diffaug.data.sources.cvc_clinicdb import TABLE, read_cvc_clinicdb, read_sequences
 from diffaug.errors import DataError
 
@@ -102,21 +105,29 @@ def test_a_bad_source_is_one_line_and_leaves_nothing(
     assert all(part in message for part in parts)
 
 
-def test_files_that_were_numbered_anew_are_noticed(published: Path, tmp_path: Path) -> None:
-    order = np.random.default_rng(0).permutation(612) + 1
+def test_files_that_were_numbered_anew_are_noticed(whole: tuple[Dataset, list[str]], published: Path) -> None:
+    found, remark = examine_cases(whole[0].cases), read_cvc_clinicdb(published).remark
+    order = np.random.default_rng(0).permutation(len(found))
+    anew = [replace(found[old], case=one.case) for one, old in zip(found, order, strict=True)]
+    assert any("numbered anew" in notice for notice in remark(anew))
+    assert remark(found) == []
+
+
+def test_sequences_that_share_a_frame_are_one_group(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a set that is published with its first seven sequences alone, which is imported sooner."""
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    first = {name: frames for name, frames in table["sequences"].items() if int(name) <= 7}
+    last = max(end for _, end in first.values())
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump({"frames": last, "sequences": first}), encoding="utf-8")
+    monkeypatch.setattr(cvc_clinicdb, "TABLE", tmp_path / "table.yaml")
     for kind in ("Original", "Ground Truth"):
         (tmp_path / "source" / kind).mkdir(parents=True)
-        for number, old in enumerate(order, start=1):
-            os.link(published / kind / f"{old}.tif", tmp_path / "source" / kind / f"{number}.tif")
-    _, notices = imported("cvc-clinicdb", tmp_path / "source", tmp_path / "data")
-    assert any("numbered anew" in notice for notice in notices)
-
-
-def test_sequences_that_share_a_frame_are_one_group(published: Path, tmp_path: Path) -> None:
-    source = copied(published, tmp_path / "source")
-    (source / "Original/300.tif").unlink()
-    shutil.copy(source / "Original/30.tif", source / "Original/300.tif")  # of the sequences 15 and 2
-    data, notices = imported("cvc-clinicdb", source, tmp_path / "data")
-    assert data["298"].group == data["26"].group == "sequence-02"
-    assert data["298"].split == data["26"].split
-    assert "frames of the sequences 2 and 15 look the same: the two are one group" in notices
+        for number in range(1, last + 1):
+            shown = 30 if (kind, number) == ("Original", 110) else number  # a frame of sequence 2 in sequence 6
+            os.link(published / kind / f"{shown}.tif", tmp_path / "source" / kind / f"{number}.tif")
+    data, notices = imported("cvc-clinicdb", tmp_path / "source", tmp_path / "data")
+    assert data["108"].group == data["26"].group == "sequence-02"
+    assert data["108"].split == data["26"].split
+    assert "frames of the sequences 2 and 6 look the same: the two are one group" in notices

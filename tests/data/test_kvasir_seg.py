@@ -29,6 +29,7 @@ def test_the_small_layout_keeps_its_splits(make_source: Callable[..., Path], tmp
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [3, 3, 3]
 
 
+@pytest.mark.slow  # test_duplicates.py finds repeated frames, and the test below reads real images, by default
 @needs_images
 def test_real_images_come_in_whole_and_the_repeated_frames_are_found(tmp_path: Path) -> None:
     data, _ = imported("kvasir-seg", Path(str(REAL)) / "kvasir-seg", tmp_path / "data")

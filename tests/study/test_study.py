@@ -35,7 +35,7 @@ from diffaug.study.batches import Batches
 from diffaug.study.derive import Baseline
 from diffaug.study.inputs import read_inputs, read_set
 from diffaug.study.leaks import leak_study
-from diffaug.study.network import build_network, segmentation_loss, train
+from diffaug.study.network import build_network, dice_loss, segmentation_loss, train
 from diffaug.study.sets import Labelling, pseudo_label_set, read_baseline, select_set
 from diffaug.study.strata import STRATA
 from diffaug.study.study import run_study
@@ -113,6 +113,20 @@ def test_the_loss_is_the_formula_of_its_docstring():
     overlap = (2 * (p * masks).sum((2, 3)) + 1) / (p.sum((2, 3)) + masks.sum((2, 3)) + 1)
     entropy = -(masks * p.log() + (1 - masks) * (1 - p).log()).mean()
     assert segmentation_loss(logits, masks).item() == pytest.approx((1 - overlap.mean() + entropy).item(), abs=1e-12)
+
+
+def test_the_dice_loss_and_its_gradient_are_those_of_monai_bit_by_bit():
+    from monai.losses import DiceLoss
+
+    masks = (torch.rand(3, 2, 32, 32) > 0.7).float()
+    ours, theirs = (torch.randn(masks.shape, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    losses = (
+        dice_loss(ours.requires_grad_().sigmoid(), masks),
+        DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(theirs.requires_grad_(), masks),
+    )
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(*losses) and torch.equal(ours.grad, theirs.grad)
 
 
 def test_training_learns_lesions_it_has_not_seen(tmp_path, dataset):

@@ -1,8 +1,11 @@
-"""Models with other thresholds and samplers, and the files of a synthetic set."""
+"""Models with other thresholds and samplers, the files of a synthetic set, and commands that run at the same time."""
 
 import shutil
+from contextlib import redirect_stdout
+from multiprocessing import get_context
 
 from diffaug.artifacts import read_json, write_json
+from diffaug.cli.main import main
 from diffaug.config import GenerateConfig
 from diffaug.models.checkpoints import seal
 from diffaug.models.sampling import read_sampler, write_sampler
@@ -36,3 +39,20 @@ def with_sampler(model, to, **change):
     write_sampler(to, read_sampler(to).model_copy(update=change))
     seal(to)
     return to
+
+
+def run_at_once(commands, folder):
+    """Run commands in forked processes, which have torch; all must end with 0. Return what each printed."""
+    printed = [folder / f"printed-{number}.txt" for number in range(len(commands))]
+    processes = [get_context("fork").Process(target=_run, args=each) for each in zip(commands, printed, strict=True)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(commands)
+    return [path.read_text() for path in printed]
+
+
+def _run(words, path):
+    with path.open("w") as file, redirect_stdout(file):
+        main(words)

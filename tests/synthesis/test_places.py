@@ -1,11 +1,8 @@
 """Laws of sets below a URL: the files of a folder, each shard whole or absent, and no rename or lock."""
 
-import subprocess
-import sys
-
 import fsspec
 import pytest
-from synthetic_sets import CONFIG, tables_and_pictures
+from synthetic_sets import CONFIG, run_at_once, tables_and_pictures
 
 from diffaug.cli.main import main
 from diffaug.errors import ConfigError, StorageError
@@ -130,10 +127,9 @@ def test_an_object_store_gets_the_set_of_one_process_from_shares_and_workers(
     generate(strict, phantoms, f"{bucket}/two", CONFIG, workers=2)
     assert fetched(f"{bucket}/two", tmp_path / "two") == expected
     options = ["--count", "5", "--shard-size", "4", "--slots", "2", "--negatives", "0", "--workers", "1"]
-    command = [sys.executable, "-m", "diffaug", "generate", str(strict), str(phantoms), f"{bucket}/shares", *options]
-    shares = [subprocess.Popen([*command, "--shard-range", f"{index}/2"]) for index in range(2)]
-    assert [share.wait() for share in shares] == [0, 0]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    command = ["generate", str(strict), str(phantoms), f"{bucket}/shares", *options]
+    run_at_once([[*command, "--shard-range", f"{index}/2"] for index in range(2)], tmp_path)
+    (told,) = run_at_once([command], tmp_path)
     assert "s3://sets/shares/contact_sheet.png" in told
     assert fetched(f"{bucket}/shares", tmp_path / "shares") == expected
 

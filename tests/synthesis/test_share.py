@@ -1,13 +1,12 @@
 """Laws of shares: whoever makes which, the joined set is the one that a single process makes."""
 
 import shlex
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from synthetic_sets import CONFIG, tables_and_pictures
+from synthetic_sets import CONFIG, run_at_once, tables_and_pictures
 
 from diffaug.artifacts import read_json
 from diffaug.cli.base import without_option
@@ -93,17 +92,12 @@ def test_a_share_of_other_settings_and_a_whole_set_beside_a_share_are_refused(st
 def test_three_commands_at_once_and_a_fourth_write_what_one_process_writes(strict, phantoms, unbroken, tmp_path):
     out = tmp_path / "synthetic"
     options = ["--count", "5", "--shard-size", "4", "--slots", "2", "--negatives", "0", "--workers", "1"]
-    command = [sys.executable, "-m", "diffaug", "generate", str(strict), str(phantoms), str(out), *options]
-    shares = [
-        subprocess.Popen([*command, "--shard-range", f"{index}/3"], stdout=subprocess.PIPE, text=True)
-        for index in range(3)
-    ]
-    told = [share.communicate()[0] for share in shares]
-    assert [share.returncode for share in shares] == [0, 0, 0]
-    again = f"Next: diffaug {shlex.join(command[3:])}"
+    command = ["generate", str(strict), str(phantoms), str(out), *options]
+    told = run_at_once([[*command, "--shard-range", f"{index}/3"] for index in range(3)], tmp_path)
+    again = f"Next: diffaug {shlex.join(command)}"
     assert all(text.startswith(f"Share {index} of 3 (from 0)") for index, text in enumerate(told))
     assert all(text.splitlines()[-1] == again for text in told)
-    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    main(command)
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 

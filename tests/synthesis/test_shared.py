@@ -53,8 +53,9 @@ def test_a_shared_picture_shows_every_lesion_and_the_background_elsewhere(made, 
         assert all((image != background).any(axis=2)[layout.masks.new].any() for layout in layouts)
 
 
-def test_two_workers_and_a_second_run_write_the_same_set(made, fitted, phantoms, tmp_path):
-    generate(fitted, phantoms, tmp_path / "again", SEVERAL, workers=2)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])  # two import torch
+def test_two_workers_and_a_second_run_write_the_same_set(made, fitted, phantoms, tmp_path, workers):
+    generate(fitted, phantoms, tmp_path / "again", SEVERAL, workers=workers)
     names = sorted(path.relative_to(made.folder) for path in made.folder.rglob("*.png"))
     again = tmp_path / "again"
     assert names == sorted(path.relative_to(again) for path in again.rglob("*.png"))

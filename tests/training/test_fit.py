@@ -115,9 +115,26 @@ def test_a_fit_run_again_returns_at_once_with_the_same_digests(fitted, phantoms,
     assert (summary.realism is None) == bool(summary.no_critic)
 
 
-def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(copy, tmp_path, tiny):
-    made = fit(copy, tmp_path / "model", tiny, base=None)
-    assert made == fit(copy, tmp_path / "model", tiny, base=None)
+@pytest.fixture(scope="module")
+def disturbed(phantoms, tiny, tmp_path_factory):
+    """A data set whose val and test cases are no images, a model fitted on it where a run had died, and its summary."""
+    folder = tmp_path_factory.mktemp("disturbed")
+    data = shutil.copytree(phantoms, folder / "data")
+    columns = (data / "cases.csv").read_text().splitlines()[0].count(",") + 1
+    for split in ("val", "test"):
+        (data / "images" / f"{split}-0.png").write_bytes(b"no image")
+        (data / "masks" / f"{split}-0.png").write_bytes(b"no mask")
+        with (data / "cases.csv").open("a") as table:
+            row = [f"{split}-0", f"images/{split}-0.png", f"masks/{split}-0.png", f"{split}-0", split]
+            table.write(",".join(row + [""] * (columns - len(row))) + "\n")
+    (folder / "model" / "training").mkdir(parents=True)
+    (folder / "model" / ".fit.json.7.partial").write_text("{")
+    return data, folder / "model", fit(data, folder / "model", tiny, base=None)
+
+
+def test_a_summary_is_the_same_when_it_is_made_and_when_it_is_read(disturbed, tiny):
+    data, model, made = disturbed
+    assert made == fit(data, model, tiny, base=None)
     assert set(made.scores) <= {"small", "medium", "large"}
 
 
@@ -168,10 +185,9 @@ def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, t
     assert (tmp_path / "model" / "digests.json").read_bytes() == (fitted / "digests.json").read_bytes()
 
 
-def test_what_a_run_leaves_that_died_before_its_settings_is_no_hindrance(phantoms, tiny, tmp_path):
-    (tmp_path / "model" / "training").mkdir(parents=True)
-    (tmp_path / "model" / ".fit.json.7.partial").write_text("{")
-    assert fit(phantoms, tmp_path / "model", tiny, base=None).annotated == 8
+def test_what_a_run_leaves_that_died_before_its_settings_is_no_hindrance(disturbed):
+    _, model, made = disturbed
+    assert verify(model) and made.annotated == 8
 
 
 @pytest.mark.parametrize("change", ["config", "seed", "data", "mask", "base"])
@@ -219,8 +235,14 @@ def test_a_base_that_is_no_model_is_refused(phantoms, tiny, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def unlooked(tiny):
+    """The same fit without looks on the way and without a critic, which take most of its time."""
+    return tiny.model_copy(update={"validator": tiny.validator.model_copy(update={"trajectories": 0})})
+
+
 def test_a_base_gives_its_architecture_and_its_latents(fitted, phantoms, tiny, tmp_path):
-    other = tiny.model_copy(update={"denoiser": tiny.denoiser.model_copy(update={"widths": (32, 64)})})
+    wider = tiny.denoiser.model_copy(update={"widths": (32, 64)})
+    other = unlooked(tiny).model_copy(update={"denoiser": wider})
     fit(phantoms, tmp_path / "model", other, base=fitted)
     first, second = load_model(fitted), load_model(tmp_path / "model")
     assert second.unet.config.block_out_channels == first.unet.config.block_out_channels
@@ -263,16 +285,10 @@ def test_cases_without_any_lesion_free_tissue_can_be_fitted(copy, tiny, tmp_path
     assert fit(copy, tmp_path / "model", tiny, base=None).lesions["large"] == 8
 
 
-def test_val_and_test_are_never_opened(copy, tiny, tmp_path):
-    for split in ("val", "test"):
-        (copy / "images" / f"{split}-0.png").write_bytes(b"no image")
-        (copy / "masks" / f"{split}-0.png").write_bytes(b"no mask")
-        with (copy / "cases.csv").open("a") as table:
-            columns = (copy / "cases.csv").read_text().splitlines()[0].count(",") + 1
-            row = [f"{split}-0", f"images/{split}-0.png", f"masks/{split}-0.png", f"{split}-0", split]
-            table.write(",".join(row + [""] * (columns - len(row))) + "\n")
-    assert len(read_dataset(copy).split("test")) == 1
-    assert fit(copy, tmp_path / "model", tiny, base=None).annotated == 8
+def test_val_and_test_are_never_opened(disturbed):
+    data, _, made = disturbed
+    assert [len(read_dataset(data).split(split)) for split in ("val", "test")] == [1, 1]
+    assert made.annotated == 8
 
 
 def test_a_prior_is_trained_on_tissue_alone(fitted, frames, tiny, tmp_path):
@@ -351,7 +367,7 @@ def test_low_rank_updates_of_a_compact_model_are_refused_before_any_work(fitted,
 def test_a_base_of_one_class_is_fitted_to_two_and_one_of_two_not_to_one(
     fitted, fitted_eyes, eyes, phantoms, tiny, tmp_path
 ):
-    fit(eyes, tmp_path / "model", tiny, base=fitted)
+    fit(eyes, tmp_path / "model", unlooked(tiny), base=fitted)
     painter = load_model(tmp_path / "model")
     assert painter.classes == load_model(fitted_eyes).classes == 2
     assert read_dataset(eyes).class_names == ("disc", "cup")

@@ -62,13 +62,22 @@ def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor | None
         weights: Of 0 and 1, same shape; None is 1 everywhere.
     """
     import torch.nn.functional as F
-    from monai.losses import DiceLoss
 
-    if weights is None:
-        dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
-        return dice(logits, masks) + F.binary_cross_entropy_with_logits(logits, masks)  # type: ignore[no-any-return]
-    overlap = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(logits.sigmoid() * weights, masks * weights)
-    return overlap + F.binary_cross_entropy_with_logits(logits, masks, weights)  # type: ignore[no-any-return]
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, weights)
+    p = logits.sigmoid()
+    return (dice_loss(p, masks) if weights is None else dice_loss(p * weights, masks * weights)) + entropy
+
+
+def dice_loss(p: "Tensor", masks: "Tensor") -> "Tensor":
+    """Return 1 - (2 sum p m + 1) / (sum p + sum m + 1), averaged over images and classes; shapes (B, K, S, S).
+
+    The same sums in the same order as MONAI's `DiceLoss`, whose import takes seconds in every process.
+
+    Source: Milletari et al. 2016 (arXiv:1606.04797), without squares.
+    """
+    both = (p * masks).sum((2, 3))
+    found, missed = 0.5 * (p.sum((2, 3)) - both), 0.5 * (masks.sum((2, 3)) - both)
+    return (1 - (2 * both + 1) / (2 * (both + found + missed) + 1)).mean()
 
 
 def train(
