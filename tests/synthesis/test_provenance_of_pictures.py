@@ -17,7 +17,7 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.images import png_info, read_image, write_png
 from diffaug.data.manifest import read_manifest
 from diffaug.data.metadata import copy_picture
-from diffaug.data.origin import KEY, MARK, Origin, read_origin, settings_of
+from diffaug.data.origin import KEY, MARK, Origin, read_origin, recorded_settings
 from diffaug.errors import ConfigError, DataError, ModelError
 from diffaug.export.export import export_set
 from diffaug.synthesis.explain import explain_image
@@ -62,7 +62,7 @@ def test_a_picture_holds_its_request_and_the_digest_that_its_set_had_before_it_w
             if path:
                 origin = read_origin(unbroken / path)
                 assert (origin.id, origin.kind, origin.requests) == (row.id, kind, (row.request,))
-                assert origin.settings == settings_of(identity) and origin.model == row.model
+                assert origin.settings == recorded_settings(identity) and origin.model == row.model
                 assert origin.validator == row.validator and origin.versions == versions()
                 assert origin.processor and origin.sources == row.request.sources
 

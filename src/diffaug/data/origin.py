@@ -76,7 +76,7 @@ class Origin:
         return {**MARK, KEY: json.dumps(self.as_dict(), sort_keys=True)}
 
 
-def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+def recorded_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity of a set as pictures hold it: of a budget the digest, since it names every training case."""
     budget = identity.get("budget")
     return {**identity, "budget": digest_of_value(budget)} if budget else dict(identity)

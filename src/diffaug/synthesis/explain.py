@@ -16,7 +16,7 @@ from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_js
 from diffaug.conditioning.findings import DOMAINS, Library, library_of
 from diffaug.data.images import DAMAGE, opened, read_image
 from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, read_manifest
-from diffaug.data.origin import Kind, Origin, read_origin, settings_of
+from diffaug.data.origin import Kind, Origin, read_origin, recorded_settings
 from diffaug.data.request import RemovedCase
 from diffaug.errors import DataError
 from diffaug.reading import typed
@@ -234,7 +234,7 @@ def _candidates(
 def _is_of(origin: Origin, folder: Path) -> bool:
     """Tell whether a picture's metadata name a set; a selected set has no settings of its own."""
     contents = read_contents(folder, CONFIG)
-    return contents is None or settings_of(contents["identity"]) == origin.settings
+    return contents is None or recorded_settings(contents["identity"]) == origin.settings
 
 
 def _state(image: Path, path: Path, digest: str) -> State:
@@ -259,7 +259,7 @@ def _origin_from(folder: Path, made: Made, kind: Kind) -> Origin:
     """Return what a set knows of the origin of a picture without metadata."""
     contents: Mapping[str, Any] = read_contents(folder, CONFIG) or {"identity": {}}
     versions = {name: str(value) for name, value in dict(contents.get("versions", {})).items()}
-    settings = {"model": made.row.model, **settings_of(contents["identity"])}
+    settings = {"model": made.row.model, **recorded_settings(contents["identity"])}
     if isinstance(made.row, RemovedCase):
         return Origin(settings, "", versions, "", made.row.id, "removed", source=made.row.source)
     requests = tuple(row.request for row in made.shown)

@@ -17,7 +17,7 @@ from diffaug.compute.devices import device_of, one_thread, processor_of
 from diffaug.conditioning.findings import GENERIC
 from diffaug.config import GenerateConfig
 from diffaug.data.images import read_image
-from diffaug.data.origin import Origin, settings_of
+from diffaug.data.origin import Origin, recorded_settings
 from diffaug.errors import ConfigError, DataError
 from diffaug.models.checkpoints import verify
 from diffaug.synthesis.explain import Explanation, explain_image
@@ -165,7 +165,7 @@ def _painted_again(found: Explanation, sources: _Sources, folder: Path, expected
         backgrounds=sources.backgrounds,
     )
     plan = make_plan(sources.model, sources.data, config, origin.settings["seed"], sources.device)
-    _check_same(settings_of(plan.identity()), expected, found.image)
+    _check_same(recorded_settings(plan.identity()), expected, found.image)
     try:
         case = origin.requests[0].index // workshop_of(plan).maker.drawer.per_case
         shard = case // config.shard_size

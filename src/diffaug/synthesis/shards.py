@@ -32,7 +32,7 @@ from diffaug.conditioning.grammar import KnownWords
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Label, Mask, Pixels, write_png
 from diffaug.data.manifest import Row, kept, lesions, read_rows, text_of_rows
-from diffaug.data.origin import Kind, Origin, settings_of
+from diffaug.data.origin import Kind, Origin, recorded_settings
 from diffaug.data.request import Request
 from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
@@ -75,7 +75,7 @@ class Workshop:
     def origin(self) -> Origin:
         """What the pictures have in common of what they say of themselves."""
         validator, processor = self.painter.calibration.validator, processor_of(self.painter.model.device)
-        return Origin(settings_of(self.plan.identity()), validator, versions(), processor)
+        return Origin(recorded_settings(self.plan.identity()), validator, versions(), processor)
 
     def texts(self, kind: Kind, *rows: Row) -> dict[str, str]:
         """Return what a picture that shows some rows, that of its file first, says of itself."""
