@@ -294,7 +294,7 @@ def test_the_table_holds_what_the_summary_says(ratios):
         found, table = getattr(study.results, kind), getattr(study.measured, kind)
         assert list(table) == list(found)
         for name, group in table.items():
-            assert group["dice"] == {key: found[name]["dice"][key] for key in ("mean", "low", "high")}
+            assert group["dice"] == {key: found[name]["dice"][key] for key in ("mean", "low", "high", "n", "groups")}
             assert group["strata"]["small"]["missed"]["mean"] == found[name]["strata"]["small"]["missed"]["mean"]
             assert group["n"] == 5
 

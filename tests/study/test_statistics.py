@@ -19,7 +19,7 @@ from diffaug.study.statistics import (
 )
 from diffaug.study.strata import STRATA
 
-M = {"mean", "low", "high"}
+M = {"mean", "low", "high", "n", "groups"}
 
 
 def make_records(arm, seeds=3, cases=12, shift=0.0, strata=("medium",)):
@@ -51,7 +51,16 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
 
 
 def test_equal_values_have_an_interval_of_no_width():
-    assert interval(np.full((3, 5), 0.25), 100, 0) == {"mean": 0.25, "low": 0.25, "high": 0.25}
+    found = {"mean": 0.25, "low": 0.25, "high": 0.25, "n": 5, "groups": 5}
+    assert interval(np.full((3, 5), 0.25), 100, 0) == found
+
+
+def test_cases_without_a_value_are_not_counted_nor_are_their_groups():
+    values, groups = np.array([[0.2, np.nan, 0.4, np.nan]]), ["a", "b", "a", "c"]
+    assert [interval(values, 100, 0, groups)[name] for name in ("n", "groups")] == [2, 1]
+    other = np.array([[0.1, 0.3, np.nan, np.nan]])
+    assert [paired(values, other, 100, 0, groups)[name] for name in ("n", "groups")] == [1, 1]
+    assert [interval(other * np.nan, 100, 0, groups)[name] for name in ("n", "groups")] == [0, 0]
 
 
 def test_weighted_resamples_are_the_means_of_explicitly_drawn_seeds_and_cases():
@@ -77,7 +86,7 @@ def test_missing_values_take_part_in_nothing():
 
 
 def test_no_values_give_nothing_and_not_zero():
-    assert interval(np.full((2, 3), np.nan), 10, 0) == {"mean": None, "low": None, "high": None}
+    assert interval(np.full((2, 3), np.nan), 10, 0) == {"mean": None, "low": None, "high": None, "n": 0, "groups": 0}
 
 
 def test_a_summary_has_the_agreed_keys_and_an_empty_stratum_has_no_values():
@@ -143,7 +152,8 @@ def test_seeds_of_a_single_draw_stand_in_for_draws():
         for case in "abcd"
     ]
     arm = summarise(records, 400)["arms"]["real"]
-    assert arm["dice"] == {"mean": pytest.approx(0.5), "low": pytest.approx(0.2), "high": pytest.approx(0.8)}
+    bounds = {"mean": pytest.approx(0.5), "low": pytest.approx(0.2), "high": pytest.approx(0.8)}
+    assert arm["dice"] == {**bounds, "n": 4, "groups": 4}
     assert (arm["draws"], arm["seeds"]) == (1, 3)
     several = summarise(records + [{**row, "draw": 1, "seed": row["seed"] + 1000} for row in records], 10)
     assert (several["arms"]["real"]["draws"], several["arms"]["real"]["seeds"]) == (2, 3)

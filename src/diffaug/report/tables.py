@@ -185,6 +185,8 @@ def _shown(group: Group, groups: int) -> Group:
             found[name] = {one: _shown(part, groups) for one, part in value.items()}
         elif isinstance(value, Mapping) and "mean" in value:
             own = groups_of(group["strata"]["small"]) if name == "missed_small" else value.get("n", groups)
+            valued = value.get("groups")  # of the cases that have a value; older summaries do not tell
+            own = own if valued is None else min(own, valued)
             found[name] = value if own >= FEWEST_GROUPS else {**value, **dict.fromkeys(UNSURE & value.keys())}
     return found
 
@@ -198,7 +200,7 @@ def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         group = found["differences" if row["against"] else "arms"].setdefault(name, {**sizes, "strata": {}})
         if row["stratum"] != "all":
             group = group["strata"].setdefault(row["stratum"], dict(sizes))
-        group[row["metric"]] = {key: row[key] for key in ("mean", "low", "high")}
+        group[row["metric"]] = {key: row[key] for key in ("mean", "low", "high", "n", "groups") if key in row}
     return found
 
 
@@ -302,10 +304,12 @@ def difference_table(results: Results) -> list[DifferenceRow]:
         ratios = [group["vcdr_error"] for group in groups]
         rows.append(DifferenceRow("Error of the vertical cup-to-disc ratio", count, ratios))
     for label, metric in MEASURES:
-        rows.append(DifferenceRow(f"{label}, all", count, [group[metric] for group in groups]))
+        every = [group[metric] for group in groups]
+        rows.append(DifferenceRow(f"{label}, all", every[0].get("n", count), every))
         for stratum in results.strata:
             parts = [group["strata"][stratum] for group in groups]
-            rows.append(DifferenceRow(f"{label}, {stratum}", parts[0]["n"], [part[metric] for part in parts]))
+            found = [part[metric] for part in parts]
+            rows.append(DifferenceRow(f"{label}, {stratum}", found[0].get("n", parts[0]["n"]), found))
     return rows
 
 
@@ -325,7 +329,7 @@ def comparisons(results: Results, arm: str | None) -> list[ComparisonRow]:
             change = part[metric]
             if change.get("relative") is not None:
                 interval = {"mean": change["relative"], "low": change["relative_low"], "high": change["relative_high"]}
-                p, n = change.get("p_holm", change["p"]), part.get("n", count)
+                p, n = change.get("p_holm", change["p"]), change.get("n", part.get("n", count))
                 rows.append(ComparisonRow(f"Relative change, {measure}, {label}", n, True, interval, p))
     if "gap_closed" in against_real:
         label = "Share of the Dice between real and oracle that is gained"

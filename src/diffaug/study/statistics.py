@@ -73,7 +73,8 @@ def interval(values: Values, resamples: int, seed: int, groups: Sequence[str] | 
     """Return the mean with its percentile bootstrap interval of 95 %.
 
     The interval always contains the mean: where it would not (a handful of values, far from symmetric), the nearer end
-    is moved to the mean. Without any value all three are None.
+    is moved to the mean. Without any value all three are None. `n` and `groups` count the cases that have a value, and
+    their groups.
 
     Args:
         values: Shape (D, C), NaN where there is no value.
@@ -84,9 +85,15 @@ def interval(values: Values, resamples: int, seed: int, groups: Sequence[str] | 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
     if not np.isfinite(values).any():
-        return dict(NOTHING)
+        return {**NOTHING, "n": 0, "groups": 0}
     values, groups = _with_values(values, groups)
-    return _bounds(float(np.nanmean(values)), resampled_means(values, resamples, seed, groups))
+    return _bounds(float(np.nanmean(values)), resampled_means(values, resamples, seed, groups)) | _counts(values, groups)
+
+
+def _counts(values: Values, groups: Sequence[str] | None) -> dict[str, int]:
+    """Return how many cases there are, shape (D, C), and of how many groups."""
+    cases = values.shape[1]
+    return {"n": cases, "groups": cases if groups is None else len(set(groups))}
 
 
 def _with_values(values: Values, groups: Sequence[str] | None) -> tuple[Values, Sequence[str] | None]:
@@ -100,6 +107,7 @@ def paired(
 ) -> dict[str, float | None]:
     """Return the mean of (arm - other) with its interval, its p-value, and the change relative to the other arm.
 
+    `n` and `groups` count the cases where both have a value, and their groups.
     `p` is two-sided: twice the smaller share of resamples on either side of zero, with one added to both counts; None
     where one draw and one group are all there is, since every resample would be the same.
     `relative` is mean(arm) / mean(other) - 1 over the same cases; None where the other mean is 0.
@@ -108,12 +116,13 @@ def paired(
     """
     difference = arm - other
     if not np.isfinite(difference).any():
-        return {**NOTHING, "p": None, "relative": None, "relative_low": None, "relative_high": None}
+        nothing = dict.fromkeys(("p", "relative", "relative_low", "relative_high"))
+        return {**NOTHING, "n": 0, "groups": 0, **nothing}
     both = np.where(np.isfinite(difference), other, np.nan)
     kept, chosen = _with_values(difference, groups)
     base, _ = _with_values(both, groups)
     means = resampled_means(kept, resamples, seed, chosen)
-    found = _bounds(float(np.nanmean(kept)), means)
+    found = _bounds(float(np.nanmean(kept)), means) | _counts(kept, chosen)
     means = means[np.isfinite(means)]
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     several = np.isfinite(kept).any(axis=1).sum() > 1 or len(set(chosen or range(kept.shape[1]))) > 1
@@ -357,8 +366,8 @@ def _gap(
 def tidy(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a summary as the rows of one long table, from which the figures and tables of the report are made."""
     return [
-        {"arm": arm, "against": against, "stratum": stratum, "metric": metric, "n": sizes["n"]}
-        | {"groups": sizes.get("groups")}  # which older summaries lack
+        {"arm": arm, "against": against, "stratum": stratum, "metric": metric, "n": one.get("n", sizes["n"])}
+        | {"groups": one.get("groups", sizes.get("groups"))}  # which older summaries lack
         | {name: one.get(name) for name in ("mean", "low", "high", "p", "p_holm")}
         for arm, against, stratum, sizes, found in _parts(summary)
         for metric, one in _intervals(found)
@@ -389,5 +398,6 @@ def _intervals(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
             if one.get("relative") is not None:
                 yield (
                     f"{metric}_relative",
-                    {"mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]},
+                    {**one, "mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]}
+                    | {"p": None, "p_holm": None},
                 )
