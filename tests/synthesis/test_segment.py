@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffaug.artifacts import make_folder, read_json, write_json
 from diffaug.cli.main import main
@@ -122,6 +123,17 @@ def test_images_in_subfolders_keep_them_and_nothing_is_left_out(fitted, pictures
     shutil.rmtree(photos / "P02")
     assert segment_images(fitted, photos, tmp_path / "out").segmented == 7
     assert not (tmp_path / "out" / "masks" / "P02").exists()
+
+
+def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, caplog):
+    place = tmp_path / "own"
+    for name in ("P1/us_1", "P1/us_1_seg", "P1/us_2", "P1/US_2_mask_1", "P2/us_1_seg", "mask_3", "4", "4_b"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(place / f"{name}.png")
+    found = images_of(place, tmp_path / "out")
+    names = {found.name_of(path) for path in found.paths}
+    assert names == {"P1/us_1.png", "P1/us_2.png", "P2/us_1_seg.png", "mask_3.png", "4.png", "4_b.png"}
+    assert "masks beside their images are left out: 2, such as P1/" in caplog.text
 
 
 def test_folders_of_masks_and_results_among_the_images_are_refused(pictures, tmp_path):

@@ -3,6 +3,7 @@
 Knows pictures and functions that find lesions in them; knows no networks.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,12 +19,13 @@ from diffaug.compute.progress import tracked
 from diffaug.data.images import SUFFIXES, Label, Pixels, read_image, write_png
 from diffaug.data.manifest import SUMMARY
 from diffaug.data.pictures import outlined
-from diffaug.data.sources.names import read_folder_name
+from diffaug.data.sources.names import base_of_mask, read_folder_name
 from diffaug.data.sources.recognise import files_of
 from diffaug.errors import ConfigError, DataError
 
 Maps = NDArray[np.float32]  # (K, H, W), probabilities of K classes
 FULL = 65535  # the value of probability 1 in a picture of 16 bits
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Images:
 def images_of(place: Path, out: Path) -> Images:
     """Return the images of a folder and of its subfolders, or a file alone.
 
-    Hidden files and folders are no images. A folder that is a link is followed.
+    Hidden files and folders are no images. A folder that is a link is followed. Masks that lie beside their images, such
+    as a_mask.png beside a.png, are left out, and it is said how many.
 
     Args:
         place: The folder, or one image.
@@ -103,7 +106,7 @@ def images_of(place: Path, out: Path) -> Images:
         )
     if not place.is_dir():
         raise DataError(f"segmentation needs images: {place} is no folder and no file; check the path")
-    images = Images(place, tuple(path for path in files_of(place) if path.suffix.lower() in SUFFIXES))
+    images = _without_masks(Images(place, tuple(path for path in files_of(place) if path.suffix.lower() in SUFFIXES)))
     if not images.paths:
         raise DataError(f"segmentation needs images: {place} holds none ({', '.join(SUFFIXES)}); check the path")
     _check_no_masks(images)
@@ -112,6 +115,20 @@ def images_of(place: Path, out: Path) -> Images:
     if twins := [images.name_of(path) for path in images.paths if taken[images.output_of(path)] > 1]:
         raise DataError(f"each image needs a name of its own, as its mask has: {', '.join(twins[:2])}; rename one")
     return images
+
+
+def _without_masks(images: Images) -> Images:
+    """Leave out files whose names say that they are masks of other images in their folder."""
+    stems = {(path.parent, path.stem.casefold()) for path in images.paths}
+
+    def is_mask(path: Path) -> bool:
+        found = base_of_mask(path.stem)
+        return found is not None and (path.parent, found[0].casefold()) in stems
+
+    masks = [path for path in images.paths if is_mask(path)]
+    if masks:
+        log.warning(f"masks beside their images are left out: {len(masks)}, such as {images.name_of(masks[0])}")
+    return Images(images.folder, tuple(path for path in images.paths if path not in set(masks)))
 
 
 def _check_no_masks(images: Images) -> None:
