@@ -104,6 +104,21 @@ def test_a_folder_a_patient_is_a_group(tmp_path: Path) -> None:
     assert "6 folders became groups, such as patient-0: each is kept in one split" in result.notices
 
 
+def test_patients_that_share_a_frame_become_one_group_and_it_is_said(tmp_path: Path) -> None:
+    for patient in range(6):
+        for index in range(2):
+            put(tmp_path / f"source/P{patient}/c{index}.png", picture(10 * patient + index))
+            put(tmp_path / f"source/P{patient}/c{index}_mask.png", area(index))
+    put(tmp_path / "source/P4/c0.png", picture(10))  # that of P1
+    data, notices = imported("folder", tmp_path / "source", tmp_path / "data", split="100:0:0")
+    assert len({case.group for case in data}) == 5
+    assert any(
+        "2 groups of the source, such as P1 and P4, hold frames that look alike and became 1" in line
+        and "5 groups are left" in line
+        for line in notices
+    )
+
+
 def test_a_patient_may_have_folders_of_its_own(tmp_path: Path) -> None:
     for patient in ("anna", "ben"):
         put(tmp_path / f"source/{patient}/images/x.png", picture(len(patient)))

@@ -291,7 +291,23 @@ def _placed(
     groups = _groups_of(kept, links, named)
     placed = [replace(case, group=groups[case.id], split=splits.get(case.id, "unannotated")) for case in kept]
     notices = _notices(len(links), crossing, len(cases) - len(placed))
-    return placed, [*notices_of(findings), *notices, *listed.remark(findings)]
+    return placed, [*notices_of(findings), *notices, *_merged(placed, named), *listed.remark(findings)]
+
+
+def _merged(placed: Sequence[Case], named: Mapping[str, str]) -> list[str]:
+    """Say which groups of the source became one, since they show the same frame."""
+    members: dict[str, set[str]] = {}
+    for case in placed:
+        if case.id in named:
+            members.setdefault(case.group, set()).add(named[case.id])
+    joined = sorted(sorted(names) for names in members.values() if len(names) > 1)
+    if not joined:
+        return []
+    return [
+        f"{sum(map(len, joined))} groups of the source, such as {joined[0][0]} and {joined[0][1]}, hold frames that look "
+        f"alike and became {len(joined)}, since no frame may lie on both sides of a test: "
+        f"{len({case.group for case in placed})} groups are left; look at the pairs with `diffaug data inspect`"
+    ]
 
 
 def _groups_of(cases: Sequence[Case], links: Sequence[Pair], named: Mapping[str, str]) -> dict[str, str]:

@@ -87,7 +87,9 @@ def interval(values: Values, resamples: int, seed: int, groups: Sequence[str] | 
     if not np.isfinite(values).any():
         return {**NOTHING, "n": 0, "groups": 0}
     values, groups = _with_values(values, groups)
-    return _bounds(float(np.nanmean(values)), resampled_means(values, resamples, seed, groups)) | _counts(values, groups)
+    return _bounds(float(np.nanmean(values)), resampled_means(values, resamples, seed, groups)) | _counts(
+        values, groups
+    )
 
 
 def _counts(values: Values, groups: Sequence[str] | None) -> dict[str, int]:
