@@ -304,8 +304,8 @@ def _merged(placed: Sequence[Case], named: Mapping[str, str]) -> list[str]:
     if not joined:
         return []
     return [
-        f"{sum(map(len, joined))} groups of the source, such as {joined[0][0]} and {joined[0][1]}, hold frames that look "
-        f"alike and became {len(joined)}, since no frame may lie on both sides of a test: "
+        f"{sum(map(len, joined))} groups of the source, such as {joined[0][0]} and {joined[0][1]}, hold frames that "
+        f"look alike and became {len(joined)}, since no frame may lie on both sides of a test: "
         f"{len({case.group for case in placed})} groups are left; look at the pairs with `diffaug data inspect`"
     ]
 

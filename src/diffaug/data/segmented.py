@@ -86,8 +86,8 @@ class Images:
 def images_of(place: Path, out: Path) -> Images:
     """Return the images of a folder and of its subfolders, or a file alone.
 
-    Hidden files and folders are no images. A folder that is a link is followed. Masks that lie beside their images, such
-    as a_mask.png beside a.png, are left out, and it is said how many.
+    Hidden files and folders are no images. A folder that is a link is followed. Masks that lie beside their images,
+    such as a_mask.png beside a.png, are left out, and it is said how many.
 
     Args:
         place: The folder, or one image.
