@@ -22,7 +22,7 @@ test: install check  ## checks and the default tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## tests that take minutes
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-header -rs
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --no-header -rs
 
 docs: install  ## the documentation site: open site/index.html
 	$(BIN)/python -m mkdocs build --quiet --strict

@@ -121,15 +121,6 @@ def untrained(tiny):
     return Compact(codec, unet, text_encoder, tokenizer, scheduler_of())
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Let the tests on a Ray cluster run in one process, so that one cluster is started."""
-    for item in items:
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if "ray_cluster" in getattr(item, "fixturenames", ()) or "ray" in parameters:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A Ray cluster of this machine, to which nodes can be added; this process is connected to it."""

@@ -224,7 +224,6 @@ def test_the_speed_benchmark_compares_two_clones_and_names_what_it_measures(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_the_scale_benchmark_compares_workers_of_every_kind(tmp_path):
     pytest.importorskip("ray", reason="needs Ray: pip install 'diffaug[dev]'")
     command = [sys.executable, str(BENCHMARKS / "scale.py"), "--out", str(tmp_path), "--quick", "--only", "workers"]
