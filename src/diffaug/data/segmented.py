@@ -125,10 +125,12 @@ def _without_masks(images: Images) -> Images:
         found = base_of_mask(path.stem)
         return found is not None and (path.parent, found[0].casefold()) in stems
 
-    masks = [path for path in images.paths if is_mask(path)]
+    masks = dict.fromkeys(path for path in images.paths if is_mask(path))
     if masks:
-        log.warning(f"masks beside their images are left out: {len(masks)}, such as {images.name_of(masks[0])}")
-    return Images(images.folder, tuple(path for path in images.paths if path not in set(masks)))
+        log.warning(
+            f"masks beside their images are left out: {len(masks)}, such as {images.name_of(next(iter(masks)))}"
+        )
+    return Images(images.folder, tuple(path for path in images.paths if path not in masks))
 
 
 def _check_no_masks(images: Images) -> None:

@@ -184,9 +184,9 @@ def _shown(group: Group, groups: int) -> Group:
         elif name == "classes":
             found[name] = {one: _shown(part, groups) for one, part in value.items()}
         elif isinstance(value, Mapping) and "mean" in value:
-            own = groups_of(group["strata"]["small"]) if name == "missed_small" else value.get("n", groups)
-            valued = value.get("groups")  # of the cases that have a value; older summaries do not tell
-            own = own if valued is None else min(own, valued)
+            own = value.get("groups")  # of the cases that have a value
+            if own is None:  # in an older summary
+                own = groups_of(group["strata"]["small"]) if name == "missed_small" else value.get("n", groups)
             found[name] = value if own >= FEWEST_GROUPS else {**value, **dict.fromkeys(UNSURE & value.keys())}
     return found
 

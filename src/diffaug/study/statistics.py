@@ -33,6 +33,7 @@ METRICS = (
 )  # fmt: skip
 STRATUM_METRICS = ("dice", "missed", "false_negative_rate")
 NOTHING: Interval = {"mean": None, "low": None, "high": None}
+NO_CASES = {**NOTHING, "n": 0, "groups": 0}
 ALARM = 0.1  # of a negative's region; where more is predicted, painted tissue was taken for a lesion
 
 
@@ -85,11 +86,10 @@ def interval(values: Values, resamples: int, seed: int, groups: Sequence[str] | 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
     if not np.isfinite(values).any():
-        return {**NOTHING, "n": 0, "groups": 0}
+        return dict(NO_CASES)
     values, groups = _with_values(values, groups)
-    return _bounds(float(np.nanmean(values)), resampled_means(values, resamples, seed, groups)) | _counts(
-        values, groups
-    )
+    means = resampled_means(values, resamples, seed, groups)
+    return _bounds(float(np.nanmean(values)), means) | _counts(values, groups)
 
 
 def _counts(values: Values, groups: Sequence[str] | None) -> dict[str, int]:
@@ -118,8 +118,7 @@ def paired(
     """
     difference = arm - other
     if not np.isfinite(difference).any():
-        nothing = dict.fromkeys(("p", "relative", "relative_low", "relative_high"))
-        return {**NOTHING, "n": 0, "groups": 0, **nothing}
+        return {**NO_CASES, "p": None, "relative": None, "relative_low": None, "relative_high": None}
     both = np.where(np.isfinite(difference), other, np.nan)
     kept, chosen = _with_values(difference, groups)
     base, _ = _with_values(both, groups)
@@ -398,8 +397,5 @@ def _intervals(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         if isinstance(one, Mapping) and "mean" in one and metric != "missed_small":
             yield metric, one
             if one.get("relative") is not None:
-                yield (
-                    f"{metric}_relative",
-                    {**one, "mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]}
-                    | {"p": None, "p_holm": None},
-                )
+                bounds = {"mean": one["relative"], "low": one["relative_low"], "high": one["relative_high"]}
+                yield f"{metric}_relative", {"n": one["n"], "groups": one["groups"], **bounds}
