@@ -76,7 +76,8 @@ def _commands(folder: Path, synthetic: Path, fewer: Path, data: Path, study: Pat
 
 def _measured(command: tuple[str, Path, list[str]]) -> dict[str, Any]:
     name, synthetic, words = command
-    rows = sum(1 for _ in (synthetic / MANIFEST).open("rb"))
+    with (synthetic / MANIFEST).open("rb") as lines:
+        rows = sum(1 for _ in lines)
     return {"command": name, "rows": rows, **peak_of(words)}
 
 

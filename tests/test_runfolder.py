@@ -137,6 +137,20 @@ def _hold_share(folder: str, ready: Any, done: Any) -> None:
         done.wait(60)
 
 
+def test_a_folder_that_another_process_claims_between_two_looks_is_its_own(tmp_path, monkeypatch):
+    look, out = Path.is_dir, tmp_path / "out"
+
+    def claimed_meanwhile(path, *args, **options):
+        if path == out and not look(out):
+            monkeypatch.setattr(Path, "is_dir", look)
+            claim(out, THING)
+            (out / "shards").mkdir()
+        return look(path, *args, **options)
+
+    monkeypatch.setattr(Path, "is_dir", claimed_meanwhile)
+    assert holds(out, THING)
+
+
 def test_a_killed_process_lets_its_share_go(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()

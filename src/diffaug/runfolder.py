@@ -114,7 +114,13 @@ def holds(folder: Path, contents: Contents) -> bool:
     """
     if is_same(folder, contents):
         return True
-    _refuse_others(folder, contents)
+    if others := _others(folder, contents):
+        if is_same(folder, contents):  # another process claimed it between the two looks
+            return True
+        raise ConfigError(
+            f"a {contents.kind} needs a new or empty folder, or its own: {folder} holds {others[0]}, and no "
+            f"{contents.file}; choose another folder"
+        )
     return False
 
 
@@ -337,16 +343,12 @@ def claimed(folder: Path, contents: Contents, share: str = "") -> Iterator[None]
         yield
 
 
-def _refuse_others(folder: Path, contents: Contents) -> None:
+def _others(folder: Path, contents: Contents) -> list[str]:
+    """Return the names in a folder that have nothing to do with what is claimed, in order."""
     if not folder.is_dir():
-        return
+        return []
     known = {LOCK, contents.file, *contents.beside}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in known and path.suffix != ".partial")
-    if others:
-        raise ConfigError(
-            f"a {contents.kind} needs a new or empty folder, or its own: {folder} holds {others[0]}, and no "
-            f"{contents.file}; choose another folder"
-        )
+    return sorted(path.name for path in folder.iterdir() if path.name not in known and path.suffix != ".partial")
 
 
 def _short(value: Any) -> str:

@@ -105,6 +105,18 @@ def test_what_a_url_holds_is_refused_or_kept_as_a_folder_would(strict, phantoms,
         generate_cases(strict, phantoms, memory, CONFIG)
 
 
+def test_a_url_that_another_process_claims_between_two_looks_is_its_own(strict, phantoms, memory, monkeypatch):
+    contents, listed = make_plan(strict, phantoms, CONFIG, 0).contents(), Store._listed
+
+    def claimed_meanwhile(self):
+        monkeypatch.setattr(Store, "_listed", listed)
+        with Store(memory).claimed(contents):
+            return listed(self)
+
+    monkeypatch.setattr(Store, "_listed", claimed_meanwhile)
+    assert Store(memory).holds(contents)
+
+
 @pytest.mark.parametrize("command", ["select", "audit", "review", "report"])
 def test_a_command_that_reads_says_how_to_fetch_what_a_url_holds(command, unbroken, memory, tmp_path, capsys):
     words = {"select": ["o", "--study", "s"], "audit": ["o"], "review": [], "report": []}[command]

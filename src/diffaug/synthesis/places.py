@@ -180,6 +180,8 @@ class Store(Place):
         if self._fetch([contents.file]):
             return holds(self.folder, contents)
         if others := self._listed():
+            if self._fetch([contents.file]):  # another process claimed it between the two looks
+                return holds(self.folder, contents)
             raise ConfigError(
                 f"a {contents.kind} needs an empty place, or its own: {self.url} holds {others[0]}, and no "
                 f"{contents.file}; choose another"
