@@ -214,8 +214,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {  # defaults of the networks that have o
 class StudyConfig(Knobs):
     """`diffaug study`: arms, mixing, selection, schedule and evaluation of the segmentation model."""
 
-    # Arms to compare. By default real and copy-paste, selected if --synthetic holds accepted cases, and unfiltered if
-    # it also holds rejected ones.
+    # Arms to compare. By default real and copy-paste, and selected if --synthetic holds accepted cases.
     arms: Annotated[tuple[str, ...], EXTENT] = ()
     # Number of trainings of each arm, each with its own seed. Raise it for narrower intervals.
     seeds: Annotated[Positive, EXTENT] = 1

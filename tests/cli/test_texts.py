@@ -87,6 +87,11 @@ def test_a_fit_that_was_finished_says_so_and_the_next_command_takes_its_preset()
     assert last == "Next: diffaug generate m d synthetic/m --preset smoke"
 
 
+def test_a_fit_says_how_many_annotated_cases_hold_no_lesion() -> None:
+    summary = FitSummary(22, 4, {}, Fidelity(31.0, 0.9), (), None, None, {}, {"painter": 1.0}, lesion_free=6)
+    assert "22 annotated (6 of them lesion-free), 4 unannotated" in fit_text(summary, Path("d"), Path("m"))
+
+
 def test_a_fit_without_a_critic_says_why() -> None:
     why = "the annotated cases form 2 groups, such as patients, and it needs 3"
     summary = FitSummary(12, 0, {}, Fidelity(31.0, 0.9), (), None, None, {}, {"painter": 1.0}, why)

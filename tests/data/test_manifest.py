@@ -15,7 +15,6 @@ from diffaug.data.manifest import (
     painted,
     read_manifest,
     read_rows,
-    turned_down,
     write_rows,
 )
 from diffaug.data.request import Check, MaskTransform, RemovedRegion, Request, Scores
@@ -86,7 +85,6 @@ def test_a_value_of_another_type_is_named(tmp_path: Path, place: str, value: obj
 def test_the_filters_partition_the_rows() -> None:
     assert len(lesions(ROWS)) + sum(row.request.negative for row in ROWS) == len(ROWS)
     assert accepted(ROWS) == [ROWS[0], ROWS[1]]
-    assert turned_down(ROWS) == [ROWS[2]]
     assert painted(ROWS) == [ROWS[0], ROWS[1], ROWS[2]]
     assert negatives(ROWS) == [ROWS[4]]
     assert kept(ROWS) == [ROWS[0], ROWS[4]]

@@ -71,6 +71,21 @@ def test_folds_hold_whole_groups_and_differ_by_the_largest_at_most(
     assert len({(groups[case], fold) for case, fold in found.items()}) == len(set(groups.values()))
 
 
+@given(groupings, st.integers(2, 5), seeds, st.data())
+def test_folds_share_cases_with_a_lesion_evenly_and_each_has_some_where_there_are_enough(groups, folds, seed, data):
+    if len(set(groups.values())) < folds:
+        return
+    lesion_free = data.draw(st.sets(st.sampled_from(sorted(groups))))
+    found = folds_by_group(groups, folds, seed, lesion_free)
+    lesions = Counter(group for case, group in groups.items() if case not in lesion_free)
+    by_fold = Counter(found[case] for case in groups if case not in lesion_free)
+    counts = [by_fold[fold] for fold in range(folds)]
+    assert set(found.values()) == set(range(folds))
+    assert max(counts) - min(counts) <= max(lesions.values(), default=0)
+    assert min(counts) > 0 or len(lesions) < folds
+    assert len({(groups[case], fold) for case, fold in found.items()}) == len(set(groups.values()))
+
+
 @pytest.mark.parametrize("shares", [{"train": 0.0}, {"train": 1.0, "val": -0.5}])
 def test_impossible_shares_are_refused(shares: dict[str, float]) -> None:
     with pytest.raises(DataError, match="must be positive"):

@@ -104,10 +104,8 @@ def test_negatives_join_painted_lesions_and_some_are_held_out(tmp_path, dataset)
 
 def test_without_names_a_study_has_the_arms_that_its_inputs_allow(tmp_path):
     stopped = read_set(make_synthetic(tmp_path / "stopped"))
-    painted = read_set(make_synthetic(tmp_path / "painted", paint_all=True))
     assert default_arms(()) == ("real", "copy-paste")
     assert default_arms(stopped.rows) == ("real", "copy-paste", "selected")
-    assert default_arms(painted.rows) == ("real", "copy-paste", "unfiltered", "selected")
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,9 @@ def fit_text(summary: "FitSummary", data: Path, model: Path, preset: str = "defa
         again: Whether the model was fitted before, and nothing was done now.
     """
     sizes = ", ".join(f"{count} {size}" for size, count in summary.lesions.items() if count)
+    lesion_free = f" ({summary.lesion_free} of them lesion-free)" if summary.lesion_free else ""
     known = {
-        "images": f"{summary.annotated} annotated, {summary.unannotated} unannotated",
+        "images": f"{summary.annotated} annotated{lesion_free}, {summary.unannotated} unannotated",
         "lesions": sizes or "none",
         "codec": f"{summary.codec.psnr_db:.1f} dB (above 30 dB an image loses little that is seen)",
     }

@@ -225,11 +225,6 @@ def accepted(rows: Iterable[Row]) -> list[Row]:
     return [row for row in painted(rows) if row.accepted]
 
 
-def turned_down(rows: Iterable[Row]) -> list[Row]:
-    """Return the painted lesions that the gate turned down: there are none where it stopped them on the way."""
-    return [row for row in painted(rows) if not row.accepted]
-
-
 def negatives(rows: Iterable[Row]) -> list[Row]:
     """Return the accepted cases that were painted lesion-free, in order."""
     return [row for row in rows if row.request.negative and row.image and row.accepted]

@@ -4,7 +4,7 @@ Knows nothing of files, only names of cases and of their groups.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -61,16 +61,19 @@ def _fill_empty(dealt: dict[str, str], sizes: Mapping[str, int], splits: list[st
         dealt[smallest] = empty
 
 
-def folds_by_group(groups: Mapping[str, str], folds: int, seed: int) -> dict[str, int]:
+def folds_by_group(
+    groups: Mapping[str, str], folds: int, seed: int, lesion_free: Collection[str] = ()
+) -> dict[str, int]:
     """Divide cases into folds of nearly the same size so that no group is in two of them.
 
-    The largest groups are dealt first, equals in seeded order, each to the smallest fold: the sizes of two folds differ
-    by the largest group at most.
+    The groups with the most lesions are dealt first, equals in seeded order, each to the fold with the fewest: the cases
+    with a lesion of two folds differ by those of one group at most. Then lesion-free groups fill the smallest folds.
 
     Args:
         groups: The group of each case, by case id.
         folds: How many folds, at least 2.
         seed: Chooses the order.
+        lesion_free: Ids of cases that hold no lesion, among others.
 
     Returns:
         The fold of each case, 0 to folds - 1, by case id, in the order of `groups`.
@@ -83,12 +86,15 @@ def folds_by_group(groups: Mapping[str, str], folds: int, seed: int) -> dict[str
         raise DataError(
             f"there must be 2 folds or more, with a group for each: got {folds} folds of {len(sizes)} groups; use fewer"
         )
-    filled = dict.fromkeys(range(folds), 0)
+    without = set(lesion_free)
+    lesions = Counter(group for case, group in groups.items() if case not in without)
+    filled = dict.fromkeys(range(folds), (0, 0))  # with a lesion, in all
     dealt: dict[str, int] = {}
-    for group in sorted(shuffled(sizes, seed), key=lambda name: -sizes[name]):
-        fold = min(filled, key=lambda index: filled[index])
+    for group in sorted(shuffled(sizes, seed), key=lambda name: (-lesions[name], -sizes[name])):
+        first = 0 if lesions[group] else 1  # of the two numbers: the one that is evened out
+        fold = min(filled, key=lambda index: filled[index][first:])
         dealt[group] = fold
-        filled[fold] += sizes[group]
+        filled[fold] = (filled[fold][0] + lesions[group], filled[fold][1] + sizes[group])
     return {case: dealt[group] for case, group in groups.items()}
 
 

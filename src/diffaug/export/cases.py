@@ -291,7 +291,8 @@ def _folds(
     count = min(MOST, len(set(real.values()))) if folds is None else folds
     if count < 2:
         return (), False
-    return divided(real, sources, groups, count, seed), True
+    lesion_free = [entry.id for entry in trained if entry.case.negative]
+    return divided(real, sources, groups, count, seed, lesion_free), True
 
 
 def count_of(entries: Entries) -> str:

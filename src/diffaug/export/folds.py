@@ -6,7 +6,7 @@ of a source's group. Knows only names of cases and of their groups.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,7 +30,12 @@ class Fold:
 
 
 def divided(
-    real: Mapping[str, str], painted: Mapping[str, Iterable[str]], groups: Mapping[str, str], folds: int, seed: int
+    real: Mapping[str, str],
+    painted: Mapping[str, Iterable[str]],
+    groups: Mapping[str, str],
+    folds: int,
+    seed: int,
+    lesion_free: Collection[str] = (),
 ) -> tuple[Fold, ...]:
     """Divide real cases into folds by group, and give each fold the painted cases that it may train on.
 
@@ -40,11 +45,12 @@ def divided(
         groups: The group of every case that a source can be, by id.
         folds: How many, at least 2.
         seed: Chooses the order in which groups are dealt.
+        lesion_free: Ids of real cases without a lesion, which are spread apart from the others.
 
     Raises:
         DataError: There are fewer groups than folds.
     """
-    number = folds_by_group(real, folds, seed)
+    number = folds_by_group(real, folds, seed, lesion_free)
     sides = [tuple(name for name in real if number[name] == fold) for fold in range(folds)]
     return tuple(_fold(val, real, painted, groups) for val in sides)
 

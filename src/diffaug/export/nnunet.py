@@ -121,6 +121,12 @@ def _remarks(collection: Collection, to: Path) -> tuple[str, ...]:
             f"after nnUNetv2_plan_and_preprocess, copy {SPLITS} to nnUNet_preprocessed/{name}: without it nnU-Net "
             "draws folds of its own, which validate on painted cases"
         )
+        without = {entry.id for entry in collection.real if entry.case.negative}
+        if blind := [str(number) for number, fold in enumerate(collection.folds) if without.issuperset(fold.val)]:
+            said.append(
+                f"{', '.join(blind)} of the folds (from 0) validate on lesion-free cases alone, of which nnU-Net "
+                "reports no Dice: ask for as many --folds as groups hold a lesion, or fewer"
+            )
     else:
         said.append(
             f"there is no {SPLITS}, since no two groups of real cases are exported: train with `nnUNetv2_train .. all`"

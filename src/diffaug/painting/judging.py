@@ -105,6 +105,6 @@ def verdict_on_negative(latents: Tensor, region: Tensor, fold: int | None, gate:
     """
     probability = gate.probability(fold, latents, torch.zeros(1, dtype=torch.long))
     found = float((probability.amax(1) * region).sum() / region.sum().clamp_min(1e-6))
-    reason = f"negative: the validators find a lesion in {found:.3f} of its region, {NEGATIVE_LIMIT:g} is the limit"
     decision: Decision = "kept" if found < NEGATIVE_LIMIT or kind == "off" else "rejected"
+    reason = f"lesion-free tissue, {decision}: a lesion is found in {found:.3f} of it, {NEGATIVE_LIMIT:g} is the limit"
     return Verdict(decision, reason, found=round(found, 5))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ARMS = ("real", "copy-paste", "unfiltered", "selected")  # where a config names none
+ARMS = ("real", "copy-paste", "selected")  # where a config names none
 SEED_STEP = 1000  # between the seeds of two draws, so that they share none
 
 
@@ -411,7 +411,8 @@ def checked_folds(config: Config, dataset: Dataset, groups: Mapping[str, str]) -
         DataError: There are fewer groups than folds, or too few cases without a fold.
         ConfigError: More annotated cases are asked for than there are without a fold.
     """
-    fold_of = folds_by_group(groups, config.data.folds, config.seed)
+    lesion_free = [case.id for case in dataset.split("train") if case.negative]
+    fold_of = folds_by_group(groups, config.data.folds, config.seed, lesion_free)
     for fold, annotated in product(range(config.data.folds), config.data.annotated):
         others = [case for case in dataset.split("train") if fold_of[case.id] != fold]
         _check_cases(config, annotated, others, f"{dataset.folder} without fold {fold}")

@@ -31,7 +31,7 @@ def run_pipeline(config: Config, data: PathLike | None = None) -> list[Path]:
     make it again or name it.
 
     Args:
-        config: Every stage. Without arms the study has `real`, `copy-paste`, `unfiltered` and `selected`.
+        config: Every stage. Without arms the study has `real`, `copy-paste` and `selected`.
         data: The full data set. By default it is imported from `config.data.source`.
 
     Returns:

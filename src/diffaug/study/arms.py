@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case
-from diffaug.data.manifest import Row, accepted, lesions, painted, turned_down
+from diffaug.data.manifest import Row, accepted, lesions, painted
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study import choose
 from diffaug.study.inputs import PaintedRows
@@ -161,8 +161,7 @@ def parse_arms(names: Sequence[str]) -> tuple[ArmSpec, ...]:
 
 def default_arms(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the arms that a study has where none are named: those that the painted rows allow."""
-    more = ("unfiltered",) if turned_down(rows) else ()
-    return ("real", "copy-paste", *more, *(("selected",) if accepted(rows) else ()))
+    return ("real", "copy-paste", *(("selected",) if accepted(rows) else ()))
 
 
 @dataclass(frozen=True)

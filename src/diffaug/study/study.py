@@ -197,8 +197,9 @@ class Plan:
         Raises:
             DataError: There are fewer groups than folds.
         """
-        groups = {case.id: case.group for case in self.inputs.train}
-        return folds_by_group(groups, self.folds, self.seed) if self.folds else {}
+        train = self.inputs.train
+        groups, lesion_free = {case.id: case.group for case in train}, [case.id for case in train if case.negative]
+        return folds_by_group(groups, self.folds, self.seed, lesion_free) if self.folds else {}
 
 
 def run_study(

@@ -1,7 +1,7 @@
 """What `generate` shows at its end: a contact sheet of kept and turned-down requests, and a table by reason."""
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,18 +23,29 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def reasons_of(rows: Iterable[Row]) -> dict[str, int]:
-    """Count requests by what became of them: kept, or the reason without its numbers; the most frequent first."""
-    counts = Counter(reason_of(row) for row in rows)
+    """Count requests by what became of them: kept, or the reason; the most frequent first.
+
+    Reasons that differ only by their numbers count as one, which shows the least and the largest of each number.
+    """
+    found = defaultdict[str, list[str]](list)
+    for reason in map(reason_of, rows):
+        found[NUMBER.sub("", reason)].append(reason)
+    counts = {_with_ranges(reasons): len(reasons) for reasons in found.values()}
     return dict(sorted(counts.items(), key=lambda item: (not item[0].startswith("kept"), -item[1], item[0])))
 
 
 def reason_of(row: Row) -> str:
-    """Return what became of a request, without numbers."""
+    """Return what became of a request."""
     if row.decision == "kept":
         return "kept, lesion-free tissue" if row.request.negative else "kept"
-    if row.decision == "joined":
-        return "kept in the picture of another lesion"
-    return NUMBER.sub("…", row.reason)
+    return "kept in the picture of another lesion" if row.decision == "joined" else row.reason
+
+
+def _with_ranges(reasons: Sequence[str]) -> str:
+    """Return one text for reasons that differ only by their numbers: `0.02 to 0.28` where these differ."""
+    numbers = [[match.group() for match in NUMBER.finditer(reason)] for reason in reasons]
+    ranges = iter([(min(each, key=float), max(each, key=float)) for each in zip(*numbers, strict=True)])
+    return NUMBER.sub(lambda _: " to ".join(dict.fromkeys(next(ranges))), reasons[0])
 
 
 def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
@@ -91,6 +102,9 @@ def _masks_of(out: Path, name: str) -> Mask:
 
 def scores_of(row: Row, short: bool = False) -> list[str]:
     """Return in words what the gates found, one or two lines; those of `short` fit into one without the limit."""
-    limit = f" (limit {row.checks[-1].threshold:.2f})" if row.checks and not (short and row.look) else ""
+    limit = ""
+    if row.checks and not (short and row.look):
+        least = row.checks[-1].threshold
+        limit = f" (limit {least:.2f})" if least > 0 else " (no limit)"  # too few lesions are annotated for one
     found = [f"agreement {row.score:.2f}{limit}" if row.score is not None else "no gate"]
     return [*found, *([f"looks painted {1 - row.look.score:.2f}"] if row.look else [])]

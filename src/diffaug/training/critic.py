@@ -32,7 +32,7 @@ def train_critic(
     count = min(FOLDS, len(set(groups.values())))
     if count < LEAST_FOLDS:
         return None
-    folds = folds_by_group(groups, count, seed)
+    folds = folds_by_group(groups, count, seed, [case.case.id for case in cases if not case.lesions])
     real = [Seen(views_in(case.image, lesion), (case.case.id,)) for case in cases for lesion in case.lesions]
     return fit_critic(real, painted_lesions(painter, samples), folds, alpha)
 

@@ -65,6 +65,7 @@ class FitSummary:
         no_critic: Why there is no critic; empty where there is one.
         scores: Agreement of the validators with each real lesion that they have not seen, by size bin and step.
         seconds: Of each stage.
+        lesion_free: Annotated cases that are declared to hold no lesion.
     """
 
     annotated: int
@@ -77,6 +78,7 @@ class FitSummary:
     scores: Mapping[str, Mapping[str, list[float]]]
     seconds: Mapping[str, float]
     no_critic: str = ""
+    lesion_free: int = 0
 
     @staticmethod
     def read(model: Path) -> "FitSummary":
@@ -204,7 +206,8 @@ def fit(
     if is_finished(model, contents):
         return job.read() if process.leads else None
     notices = [*check_dataset((*annotated, *unannotated), "checking images").notices, *notices_of(start, place)]
-    folds = folds_by_group({case.id: case.group for case in annotated}, config.validator.folds, seed)
+    groups, lesion_free = {case.id: case.group for case in annotated}, [case.id for case in annotated if case.negative]
+    folds = folds_by_group(groups, config.validator.folds, seed, lesion_free)
     painter = load_base(start, len(names), config.denoiser.merge) if start else None
     with held(model) if process.leads else nullcontext():
         if is_finished(model, contents):  # by another process, while the images were checked
@@ -278,6 +281,7 @@ def _fitted(
     summary = FitSummary(
         annotated=len(job.annotated),
         unannotated=len(job.unannotated),
+        lesion_free=sum(case.negative for case in job.annotated),
         lesions=calibration.counts,
         codec=fidelity,
         notices=(*notices, *([SOFT] if is_soft else [])),
