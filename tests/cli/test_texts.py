@@ -101,7 +101,9 @@ def test_a_fit_without_a_critic_says_why() -> None:
 
 
 def test_a_study_by_folds_ends_with_its_table_its_report_and_the_next_command() -> None:
-    text = folds_text(summary_of("real", "selected"), 5, Path("s/nall/report.html"), Path("data/mine"), 4000)
+    text = folds_text(
+        summary_of("selected", "real"), ["real", "selected"], 5, Path("s/nall/report.html"), Path("data/mine"), 4000
+    )
     *arms, told, report, after = text.splitlines()
     assert arms[1].startswith("real") and arms[2].startswith("selected")
     assert "the other 4 of 5 folds" in told and report == "Report: s/nall/report.html"
@@ -117,10 +119,11 @@ def test_every_table_of_arms_says_when_nothing_can_be_concluded(
 
     def tables(summary: dict[str, object], iterations: int) -> list[str]:
         write_json(tmp_path / "summary.json", summary)
+        write_json(tmp_path / "study.json", {"config": {"arms": ["real", "selected"]}})
         print_reports([tmp_path / "report.html"], iterations)
         return [
             study_text(summary, Path("s"), [], iterations),
-            folds_text(summary, 5, Path("s/nall/report.html"), Path("data/mine"), iterations),
+            folds_text(summary, ["real", "selected"], 5, Path("s/nall/report.html"), Path("data/mine"), iterations),
             capsys.readouterr().out,
         ]
 

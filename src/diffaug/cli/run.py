@@ -21,8 +21,14 @@ def print_reports(reports: Sequence[Path], iterations: int) -> None:
         iterations: How long each network of the studies was trained.
     """
     for report in reports:
-        print(arms_text(read_json(report.parent / "summary.json"), iterations))
+        summary, order = read_pooled(report)
+        print(arms_text(summary, iterations, order))
         print(report.absolute())
+
+
+def read_pooled(report: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the summary that lies beside a pooled report, and the names of its arms in their order."""
+    return read_json(report.parent / "summary.json"), read_json(report.parent / "study.json")["config"]["arms"]
 
 
 @dataclass

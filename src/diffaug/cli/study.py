@@ -22,10 +22,10 @@ from diffaug.cli.base import (
     print_plan,
     print_result,
 )
+from diffaug.cli.run import read_pooled
 from diffaug.cli.texts import folds_text, labels_text, leaks_text, segment_text, selection_text, study_text
 from diffaug.config import Config, SelectConfig, StudyConfig, config_from_values
 from diffaug.errors import ConfigError
-from diffaug.reading import read_json
 
 
 @dataclass
@@ -80,8 +80,8 @@ class Study:
             from diffaug.pipeline.run import run_pipeline
 
             (report,) = run_pipeline(self._config(), self.data)
-            pooled = read_json(report.parent / "summary.json")
-            text = folds_text(pooled, self.folds, report, self.data, self.study.iterations)
+            pooled, order = read_pooled(report)
+            text = folds_text(pooled, order, self.folds, report, self.data, self.study.iterations)
             return print_result({**pooled, "report": str(report.absolute())}, lambda: text, self.json)
         from diffaug.study.study import run_study
 

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # names in a line
 NO_VALUE = "-"
+PLAIN = str.maketrans({"−": "-", "–": NO_VALUE})  # what a terminal without Unicode can show
 NEW = "\n"
 UNKNOWN = "not known"
+TOLD = ("data", "out", "device")  # settings of a run that the other lines of its plan tell
 STATES = {
     "same": "that of the set, byte for byte",
     "pixels": "saved anew, with the pixels of the set's",
@@ -85,7 +87,11 @@ def plan_text(
         found: What they let expect.
         free: Space on the disk, GB.
     """
-    changed = [f"{name} {_value(value)}" for name, value in settings.items() if value != defaults.get(name)]
+    changed = [
+        f"{name} {_value(value)}"
+        for name, value in settings.items()
+        if value != defaults.get(name) and name.split(".")[0] not in TOLD
+    ]
     speeds = {"painter": look.painter, "segmentation network": look.segmenter}
     speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)
     where = f"on this machine if nothing else runs on it (timed: {speed})"
@@ -183,24 +189,27 @@ def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path],
     return "\n".join([arms_text(summary, iterations), next_command("report", out, *painted)])
 
 
-def folds_text(summary: Mapping[str, Any], folds: int, report: Path, data: Path, iterations: int) -> str:
+def folds_text(
+    summary: Mapping[str, Any], order: Sequence[str], folds: int, report: Path, data: Path, iterations: int
+) -> str:
     """Return the same of a study by folds, whose report is written, and how to paint with every annotated case."""
     told = f"Each case was tested once, by networks that were trained on the other {folds - 1} of {folds} folds."
     after = next_command("fit", data, f"models/{data.name}")
-    return "\n".join([arms_text(summary, iterations), told, f"Report: {report}", after])
+    return "\n".join([arms_text(summary, iterations, order), told, f"Report: {report}", after])
 
 
-def arms_text(summary: Mapping[str, Any], iterations: int) -> str:
+def arms_text(summary: Mapping[str, Any], iterations: int, order: Sequence[str] = ()) -> str:
     """Return the arms of a study with their scores and their differences to `real`, as a table with a legend.
 
     Args:
         summary: Of the study.
         iterations: How long each network was trained. `report.wording.verdict` concludes nothing from too few.
+        order: The names of the arms; by default they are those of the summary, which a file sorts.
     """
     from diffaug.report.tables import results_from
-    from diffaug.report.wording import headline_arm, verdict
+    from diffaug.report.wording import headline_arm, points, verdict
 
-    results = results_from(summary, iterations=iterations)
+    results = results_from(summary, order, iterations)
     gains, arm = dict(results.against_real), headline_arm(results)
     rows = [("arm", "Dice", "against real, points", "small lesions", "missed")]
     for name, found in results.arms.items():
@@ -209,7 +218,7 @@ def arms_text(summary: Mapping[str, Any], iterations: int) -> str:
             (
                 name,
                 _fraction(found["dice"]),
-                _points(gain) if gain else NO_VALUE,
+                points(gain).translate(PLAIN) if gain else NO_VALUE,
                 _fraction(found["strata"]["small"]["dice"]),
                 _percent(found["missed"]),
             )
@@ -230,13 +239,6 @@ def _fraction(interval: Mapping[str, Any]) -> str:
 
 def _percent(interval: Mapping[str, Any]) -> str:
     return NO_VALUE if interval["mean"] is None else f"{100 * interval['mean']:.1f} %"
-
-
-def _points(interval: Mapping[str, Any]) -> str:
-    if interval["mean"] is None:
-        return NO_VALUE
-    low, high = (NO_VALUE if interval[name] is None else f"{100 * interval[name]:+.1f}" for name in ("low", "high"))
-    return f"{100 * interval['mean']:+.1f} [{low if low == NO_VALUE else f'{low}, {high}'}]"
 
 
 def remove_text(summary: "RemoveSummary", out: Path) -> str:
@@ -302,9 +304,11 @@ def labels_text(found: "Labelling", out: Path) -> str:
 
 def leaks_text(summary: Mapping[str, Any]) -> str:
     """Return how much careless splits overstate the Dice of `real`."""
+    from diffaug.report.wording import points
+
     rows = [("split", "Dice", "more than the honest one, points")]
     for name, found in summary["ways"].items():
-        rows.append((name, _fraction(found["dice"]), _points(found["flattered"])))
+        rows.append((name, _fraction(found["dice"]), points(found["flattered"]).translate(PLAIN)))
     return table(rows)
 
 

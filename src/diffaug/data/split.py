@@ -66,7 +66,7 @@ def folds_by_group(
 ) -> dict[str, int]:
     """Divide cases into folds of nearly the same size so that no group is in two of them.
 
-    The groups with the most lesions are dealt first, equals in seeded order, each to the fold with the fewest: the cases
+    Groups with the most lesions are dealt first, equals in seeded order, each to the fold with the fewest: the cases
     with a lesion of two folds differ by those of one group at most. Then lesion-free groups fill the smallest folds.
 
     Args:

@@ -132,7 +132,9 @@ def _estimate_run(config: Config, look: Look) -> Estimate:
     if config.budget is not None:
         draws = min(draws, max(1, int(config.budget / minutes)))
     numbers = ", ".join(map(str, data.annotated))
-    work = f"fit, painting and study with {numbers} annotated cases, {draws} draws, {folds} folds each"
+    work = f"fit, painting and study with {numbers} annotated cases"
+    work += f" in each of {folds} folds" if data.folds else ""
+    work += f", for each of {draws} random draws" if draws > 1 else ""
     return Estimate(round(draws * minutes, 1), round(draws * megabytes, 1), draws, work)
 
 
