@@ -389,6 +389,20 @@ def test_a_run_whose_file_was_cut_off_is_one_line_of_error(study, inputs, name):
     run_study(dataset, study, [synthetic], CONFIG)
 
 
+@pytest.mark.parametrize("damage", [b"", bytes(40), b'{"iteration": 1, "loss": 0.5, "ms": 3.0}\n'])
+def test_a_damaged_log_of_a_run_is_one_line_and_its_remedy_trains_the_run_again(study, finished, inputs, damage):
+    log = study / "runs" / "real-0.log.jsonl"
+    log.write_bytes(damage)
+    with pytest.raises(StudyError, match=r"real-0\.log\.jsonl is damaged; remove it .* real-0\.\*") as caught:
+        run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert "\n" not in str(caught.value)
+    for path in log.parent.glob("real-0.*"):
+        path.unlink()
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert read_jsonl(log)[-1]["iteration"] == CONFIG.iterations
+    assert files_of(study) == files_of(finished)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_damaged_files_that_a_study_keeps_are_made_again(study, finished, inputs, share):
     kept = ("profiles.json", "duplicates.json", "base_seen.json", "scores.jsonl", "runs/selected-1.pool.json")

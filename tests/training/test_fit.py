@@ -222,6 +222,16 @@ def test_an_altered_model_is_told_when_its_fit_is_run_again(fitted, phantoms, ti
         fit(phantoms, model, tiny, base=None)
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 20, b'{"painter.log.jsonl": "12'])
+def test_damaged_digests_of_the_logs_are_told_when_the_fit_is_run_again(fitted, phantoms, tiny, tmp_path, damaged):
+    model = shutil.copytree(fitted, tmp_path / "model")
+    (model / "training" / "digests.json").write_bytes(damaged)
+    with pytest.raises(ModelError, match=r"digests\.json is damaged; .*remove it if you can do without"):
+        fit(phantoms, model, tiny, base=None)
+    (model / "training" / "digests.json").unlink()
+    assert fit(phantoms, model, tiny, base=None).annotated == 8
+
+
 def test_a_folder_of_other_files_is_refused(phantoms, tiny, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds notes\.txt"):

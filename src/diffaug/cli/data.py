@@ -24,7 +24,8 @@ class DataImport:
     source: Annotated[
         Positional[Source], arg(metavar=f"{{{','.join(SOURCES)}}}", help=f"Layout of the images. {LAYOUT_HELP}.")
     ]
-    # Folder that holds the images. For coco, yolo and csv it may be the file that describes them.
+    # Folder that holds the images. For coco, yolo and csv it may be the file that describes them. A file groups.csv in
+    # the folder (columns id and group) says which images are of one patient.
     path: Annotated[Positional[Path], arg(metavar="FROM")]
     to: OutPath  # Data set to make.
     # Shares of train, val and test, such as 70:10:20, or 100:0:0 to train on everything. Groups stay whole. By default

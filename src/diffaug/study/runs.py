@@ -243,8 +243,9 @@ def records_of(run: Run) -> list[dict[str, Any]]:
     """Return the records of a finished run.
 
     Raises:
-        StudyError: There is not one for each tested case.
+        StudyError: There is not one for each tested case, or the log of the training is damaged.
     """
+    _check_log(run)
     try:
         rows = read_jsonl(run.records, torn=False)
     except DataError as error:
@@ -255,3 +256,21 @@ def records_of(run: Run) -> list[dict[str, Any]]:
             "remove it, and the study tests the run again"
         )
     return rows
+
+
+def _check_log(run: Run) -> None:
+    """Check that the log of a finished run, if it was not removed, ends with the last iteration.
+
+    Raises:
+        StudyError: It does not.
+    """
+    path = Path(f"{run.files}.log.jsonl")
+    try:
+        last = read_jsonl(path, torn=False)[-1:] if path.exists() else [{"iteration": run.config.iterations}]
+    except DataError:
+        last = []
+    if not last or last[0].get("iteration") != run.config.iterations:
+        raise StudyError(
+            f"the log of a training ends with its last iteration: {path} is damaged; remove it with the other files "
+            f"{run.name}.* beside it, and the study trains the run again"
+        )

@@ -114,15 +114,21 @@ class _Fit:
         """Return what the finished fit measured; a process that was killed at its end may have left checkpoints.
 
         Raises:
-            ModelError: A log of the training was altered.
+            ModelError: A log of the training was altered, or the file of their digests is damaged.
         """
         self.remove_checkpoints()
-        for name, digest in (read_kept(self.training / LOGS, dict[str, str]) or {}).items():
+        logs = self.training / LOGS
+        if (noted := read_kept(logs, dict[str, str])) is None and logs.exists():
+            raise ModelError(
+                f"digests of the logs of a training are compared: {logs} is damaged; restore it, remove it if you can "
+                "do without, or fit again in another folder"
+            )
+        for name, digest in (noted or {}).items():
             path = inside(self.training, name, f"a log of {LOGS}")
             if not path.is_file() or digest_of_file(path) != digest:
                 raise ModelError(
                     f"logs of a training stay as they were written: {path} was altered; restore it, remove "
-                    f"{self.training / LOGS} if you can do without, or fit again in another folder"
+                    f"{logs} if you can do without, or fit again in another folder"
                 )
         return FitSummary.read(self.model)
 
