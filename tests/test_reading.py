@@ -245,3 +245,9 @@ def test_an_error_is_one_line_whatever_the_names_of_files_are():
     error = DataError("the file a\nb\x1b[2J\u202ec.png; rename it")
     assert str(error) == r"the file a\nb\x1b[2J\u202ec.png; rename it"
     assert str(DataError("plain: é, 名")) == "plain: é, 名"
+
+
+def test_of_a_list_with_many_wrong_values_the_first_is_told_and_no_other_is_looked_at():
+    with pytest.raises(DataError, match="1: Input should be a valid string") as caught:
+        typed(list[str], ["a", *range(10)], "words.json")
+    assert caught.value.__context__.error_count() == 1

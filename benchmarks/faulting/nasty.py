@@ -130,7 +130,7 @@ CSV: dict[str, Maker] = {
     "latin": writes(lambda old: old + b"\xe9\xff\n"),
     "semicolons": writes(lambda old: old.replace(b",", b";")),
     "blank lines": writes(lambda old: old.replace(b"\n", b"\n\n\n")),
-    "many rows": writes(lambda old: old + (old.split(b"\n")[1] + b"\n") * 20_000),
+    "many rows": writes(lambda old: old + ((old.splitlines() or [b"a,b"])[-1] + b"\n") * 20_000),
 }
 
 

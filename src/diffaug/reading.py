@@ -15,12 +15,12 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar, get_origin
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from diffaug.errors import DataError
 
@@ -222,7 +222,7 @@ def _is_json(line: bytes) -> bool:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return TypeAdapter(Annotated[kind, FailFast()] if get_origin(kind) is list else kind)  # not millions of errors
 
 
 def typed(kind: type[Typed], value: Any, where: object, fix: str = "restore the file, or run its stage again") -> Typed:

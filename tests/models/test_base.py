@@ -202,6 +202,13 @@ def test_a_sealed_model_is_verified_and_its_digest_is_that_of_its_bytes(copy):
     assert verify(copy) == digest == seal(copy)
 
 
+@pytest.mark.parametrize("settings", ['{"rows": []}', '{"model_max_length": 4000}'])
+def test_a_tokenizer_that_cuts_no_prompt_to_the_text_encoder_is_refused(copy, settings):
+    (copy / "tokenizer" / "tokenizer_config.json").write_text(settings)
+    with pytest.raises(ModelError, match="cuts prompts to what the text encoder reads"):
+        load_model(copy)
+
+
 @pytest.mark.parametrize("name", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json"])
 def test_a_missing_or_altered_file_is_found(copy, name):
     digest, path = seal(copy), copy / name

@@ -53,6 +53,12 @@ def load_model(folder: PathLike, device: torch.device | str = "cpu") -> LatentIn
         return model.to(device)
     with quiet_libraries():
         loaded = {name: _load_part(folder, name) for name in PARTS}
+    length, read = loaded["tokenizer"].model_max_length, loaded["text_encoder"].config.max_position_embeddings
+    if not 0 < length <= read:
+        raise ModelError(
+            f"a tokenizer cuts prompts to what the text encoder reads, {read} tokens: {folder / 'tokenizer'} has "
+            f"{length:.0f}; restore the file tokenizer_config.json, or fit again"
+        )
     networks = [loaded[name].float().eval().requires_grad_(False) for name in ("vae", "unet", "text_encoder")]
     for name in ("vae", "unet"):  # else a saved model, and its digest, would tell where its base lay
         loaded[name].register_to_config(_name_or_path="")
