@@ -182,6 +182,12 @@ def test_durations_are_told_in_seconds_minutes_or_hours(seconds: float, told: st
     assert minutes(seconds) == told
 
 
+def test_a_plan_of_a_run_leaves_out_only_what_its_other_lines_tell() -> None:
+    settings = flat({"data": {"path": "d", "folds": 5, "painted_per_real": 9.0}, "device": "cuda", "out": "o"})
+    text = plan_text(settings, {}, Look(Facts(4, 0, 2, 64, 64), 33.3), Estimate(1.0, 3.2), 57.2)
+    assert "not the defaults: data.painted_per_real 9.0, device cuda." in text
+
+
 def test_a_plan_shows_what_is_not_a_default() -> None:
     settings, defaults = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "d": None}
     found = Estimate(1.0, 3.2, 3, "fit and paint")

@@ -28,7 +28,7 @@ NO_VALUE = "-"
 PLAIN = str.maketrans({"−": "-", "–": NO_VALUE})  # what a terminal without Unicode can show
 NEW = "\n"
 UNKNOWN = "not known"
-TOLD = ("data", "out", "device")  # settings of a run that the other lines of its plan tell
+TOLD = ("out", "data.source", "data.path", "data.annotated", "data.draws", "data.folds")  # by the command, or the plan
 STATES = {
     "same": "that of the set, byte for byte",
     "pixels": "saved anew, with the pixels of the set's",
@@ -90,7 +90,7 @@ def plan_text(
     changed = [
         f"{name} {_value(value)}"
         for name, value in settings.items()
-        if value != defaults.get(name) and name.split(".")[0] not in TOLD
+        if value != defaults.get(name) and name not in TOLD
     ]
     speeds = {"painter": look.painter, "segmentation network": look.segmenter}
     speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)

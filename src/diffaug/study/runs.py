@@ -79,6 +79,11 @@ class Run:
         return Path(f"{self.files}.safetensors")
 
     @property
+    def log(self) -> Path:
+        """What `training.loop.log_of` names: rows of iterations and losses, the last of the last iteration."""
+        return Path(f"{self.files}.log.jsonl")
+
+    @property
     def checkpoint(self) -> Path:
         """What a resumed training starts from."""
         return Path(f"{self.files}.checkpoint")
@@ -264,13 +269,14 @@ def _check_log(run: Run) -> None:
     Raises:
         StudyError: It does not.
     """
-    path = Path(f"{run.files}.log.jsonl")
+    if not run.log.exists():
+        return
     try:
-        last = read_jsonl(path, torn=False)[-1:] if path.exists() else [{"iteration": run.config.iterations}]
+        rows = read_jsonl(run.log, torn=False)
     except DataError:
-        last = []
-    if not last or last[0].get("iteration") != run.config.iterations:
+        rows = []
+    if not rows or rows[-1].get("iteration") != run.config.iterations:
         raise StudyError(
-            f"the log of a training ends with its last iteration: {path} is damaged; remove it with the other files "
+            f"the log of a training ends with its last iteration: {run.log} is damaged; remove it with the other files "
             f"{run.name}.* beside it, and the study trains the run again"
         )
