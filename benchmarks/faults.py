@@ -5,13 +5,15 @@
     python benchmarks/faults.py --out DIR --only hostile --corpus MY-HOSTILE-FILES
     python benchmarks/faults.py --out DIR --repeat "kill:generate:kill:0.3712"
 
-Tiny phantoms, a model and a study are made in DIR/scene. Every trial is one command in a forked child, in a folder of
-its own. DIR/faults.json has the counts and each finding with the command that repeats it; DIR/trials.jsonl has a line
-for each trial. Linux only.
+A stopped run goes on where it was: a trial that DIR/lane-*.jsonl records is not made again, unless the code has
+changed since. Tiny phantoms, a model and a study are made in DIR/scene. Every trial is one command in a forked child,
+in a folder of its own. DIR/faults.json has the counts and each finding with the command that repeats it;
+DIR/trials.jsonl has a line for each trial. Linux only.
 """
 
 import argparse
 import gc
+import hashlib
 import json
 import os
 import random
@@ -30,6 +32,8 @@ from faulting.kills import disks_can_be_made, kill_trials, storage_trials, try_k
 from faulting.lanes import Found, Lane
 from faulting.scene import make_scene
 from faulting.torn import torn_trials, try_torn
+
+import diffaug
 
 PARTS: dict[str, Callable[[str, Lane], Found]] = {
     "kill": try_kill, "storage": try_storage, "torn": try_torn, "hostile": try_hostile,
@@ -59,8 +63,25 @@ def trials_of(options: argparse.Namespace, lane: Lane) -> list[str]:
     return [name for name in names if name in chosen_ones]
 
 
+def rows_of(out: Path, code: str) -> list[dict[str, Any]]:
+    """Return what became of the trials of this code that lanes have made."""
+    lines = [line for path in sorted(out.glob("lane-*.jsonl")) for line in path.read_text().splitlines()]
+    return [row for row in map(_row_of, lines) if row.get("code") == code]
+
+
+def _row_of(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {}  # cut off by a kill
+
+
 def try_all(names: Sequence[str], lanes: int, out: Path) -> list[dict[str, Any]]:
     """Try every name in so many processes, each in its own folder, and return what became of each, in order."""
+    code = _code()
+    made = {row["name"]: row for row in rows_of(out, code)}
+    left = [name for name in names if name not in made]
+    print(f"{len(names)} trials, of which {len(names) - len(left)} are made", flush=True)
     gc.collect()
     gc.freeze()  # children share what there is
     pids = []
@@ -69,7 +90,7 @@ def try_all(names: Sequence[str], lanes: int, out: Path) -> list[dict[str, Any]]
         if pid == 0:
             status = 1
             try:
-                _work(names[number::lanes], out / f"lane-{number}", out / "scene")
+                _work(left[number::lanes], out / f"lane-{number}", out / "scene", code)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -78,20 +99,27 @@ def try_all(names: Sequence[str], lanes: int, out: Path) -> list[dict[str, Any]]
     failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
     if failed:
         raise SystemExit("faults: a lane ended early; see above")
-    rows = [json.loads(line) for n in range(lanes) for line in (out / f"lane-{n}.jsonl").read_text().splitlines()]
-    order = {name: at for at, name in enumerate(names)}
-    return sorted(rows, key=lambda row: order[row["name"]])
+    made = {row["name"]: row for row in rows_of(out, code)}
+    return [made[name] for name in names]
 
 
-def _work(names: Iterable[str], folder: Path, scene: Path) -> None:
+def _code() -> str:
+    """Return a digest of the package and of the harness."""
+    here = Path(__file__).parent
+    files = sorted([*Path(diffaug.__file__).parent.rglob("*.py"), *here.glob("faulting/*.py"), Path(__file__)])
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def _work(names: Iterable[str], folder: Path, scene: Path, code: str) -> None:
     lane = Lane(folder, scene)
-    with folder.with_suffix(".jsonl").open("w") as file:
+    with folder.with_suffix(".jsonl").open("a") as file:
+        file.write("\n")  # ends what a kill cut off
         for name in names:
             try:
                 found = PARTS[name.partition(":")[0]](name, lane)
             except Exception as error:  # of the harness: the trial was not made, and the others are
                 found = Found(name, counted=False, flaws=[("unmade", f"{type(error).__name__}: {error}"[:400])])
-            file.write(json.dumps(asdict(found)) + "\n")
+            file.write(json.dumps(asdict(found) | {"code": code}) + "\n")
             file.flush()
 
 

@@ -3,6 +3,7 @@ import json
 import os
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,33 @@ def test_an_error_is_one_line_whatever_the_names_of_files_are():
     assert str(DataError("plain: é, 名")) == "plain: é, 名"
 
 
-def test_of_a_list_with_many_wrong_values_the_first_is_told_and_no_other_is_looked_at():
-    with pytest.raises(DataError, match="1: Input should be a valid string") as caught:
-        typed(list[str], ["a", *range(10)], "words.json")
-    assert caught.value.__context__.error_count() == 1
+def test_of_many_wrong_values_the_first_is_told_and_no_other_is_looked_at_however_deep_they_lie():
+    wrong = list(range(10))
+    for kind, value, place in (
+        (list[str], ["a", *wrong], "1"),
+        (dict[str, tuple[str, ...]], {"words": ["a", "b", *wrong]}, "words.2"),
+        (list[dict[str, list[str]]], [{}, {"x": wrong}], "1.x.0"),
+        (ManyLists, {"names": wrong, "numbers": [[0]]}, "names.0"),
+    ):
+        with pytest.raises(DataError, match=f" {place}: Input should be a valid string") as caught:
+            typed(kind, value, "words.json")
+        assert caught.value.__context__.error_count() == 1
+
+
+@dataclass(frozen=True)
+class ManyLists:
+    names: tuple[str, ...]
+    numbers: list[list[int]]
+
+
+def test_of_a_table_with_very_many_wrong_values_their_number_is_told():
+    with pytest.raises(DataError, match=r"only diffaug writes x\.json: 1,001 of its values have another type; restore"):
+        typed(dict[str, int], dict.fromkeys(map(str, range(1001)), "a"), "x.json")
+
+
+def test_json_of_too_many_keys_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"{" + b",".join(b'"%d" :0' % number for number in range(3_000_001)) + b"}")
+    started = time.process_time()
+    with pytest.raises(DataError, match="more than 3,000,000 keys"):
+        read_json(tmp_path / "a.json")
+    assert time.process_time() - started < 2

@@ -15,12 +15,13 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar, get_origin
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import FailFast, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from diffaug.errors import DataError
 
@@ -30,11 +31,14 @@ LARGEST_YAML = 2**20  # bytes
 LARGEST_FILE = 2**30  # bytes of a file that is no text: a picture, or weights without a header that says more
 LARGEST_HEADER = 10**8  # bytes of the header of weights, as safetensors has it
 MOST_VALUES = 16_000_000  # of a JSON file, and a quarter of it of a CSV file: Python needs 70 or 250 bytes for each
+MOST_KEYS = 3_000_000  # of a JSON file: Python needs 200 bytes for each, and pydantic 400 for a wrong value
+MOST_ERRORS = 1000  # that are put into words, to say the first
 MOST_NODES = 100_000  # of a YAML file, what aliases stand for counted each time
 DEEPEST = 100  # brackets inside each other; json and yaml themselves end at some hundreds
 LONGEST_NUMBER = 40  # digits of a whole number: one of 128 bits has 39
 LONG_NUMBER = re.compile(rb"\d{41}")
 LONG_YAML_NUMBER = re.compile(r"[-+]?(?=.{40})(0x[0-9a-fA-F_]+|0b[01_]+|[0-9_:]+)")
+KEY = re.compile(rb'"\s*:')
 HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -138,6 +142,8 @@ def json_from_bytes(data: bytes) -> Any:
     """
     if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values")
+    if data.count(b":") > MOST_KEYS and sum(1 for _ in KEY.finditer(data)) > MOST_KEYS:
+        raise ValueError(f"more than {MOST_KEYS:,} keys")
     try:
         text = data.decode()
         value = json.loads(text, parse_int=_whole_number) if LONG_NUMBER.search(data) else json.loads(text)
@@ -221,8 +227,18 @@ def _is_json(line: bytes) -> bool:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(Annotated[kind, FailFast()] if get_origin(kind) is list else kind)  # not millions of errors
+def _validator(kind: Any) -> SchemaValidator:
+    return SchemaValidator(_failing_fast(TypeAdapter(kind).core_schema))
+
+
+def _failing_fast(schema: Any) -> Any:
+    """Return a schema of pydantic whose lists end at their first wrong value, and do not collect millions of errors."""
+    if isinstance(schema, list):
+        return [_failing_fast(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    ends = {"fail_fast": True} if schema.get("type") in ("list", "tuple", "set", "frozenset") else {}
+    return {name: _failing_fast(part) for name, part in schema.items()} | ends
 
 
 def typed(kind: type[Typed], value: Any, where: object, fix: str = "restore the file, or run its stage again") -> Typed:
@@ -238,14 +254,19 @@ def typed(kind: type[Typed], value: Any, where: object, fix: str = "restore the 
         DataError: It is something else.
     """
     try:
-        found: Typed = _adapter(kind).validate_python(value)  # type: ignore[arg-type] # types can be hashed
+        found: Typed = _validator(kind).validate_python(value)  # type: ignore[arg-type] # types can be hashed
         return found
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))[:80]
-        raise DataError(
-            f"only diffaug writes {where}: {place + ': ' if place else ''}{first['msg'][:200]}; {fix}"
-        ) from None
+        raise DataError(f"only diffaug writes {where}: {_words_of(error)}; {fix}") from None
+
+
+def _words_of(error: ValidationError) -> str:
+    """Return where the first wrong value is, and what it must be."""
+    if error.error_count() > MOST_ERRORS:
+        return f"{error.error_count():,} of its values have another type"
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))[:80]
+    return f"{place + ': ' if place else ''}{first['msg'][:200]}"
 
 
 def read_typed(path: Path, kind: type[Typed], fix: str = "restore the file, or run its stage again") -> Typed:
