@@ -37,9 +37,17 @@ QUICK = ("checks", "faq", "report", "trust")  # pages that train nothing; the tu
 SMALLER = {"--count": 3, "--annotated": 8, "--folds": 2, "--workers": 1}  # a command that has more is run with these
 PRESETS = ("fit", "generate", "study", "select")  # commands that get the preset smoke if the page gives them none
 FEW = {  # what makes a command shorter than its preset does, unless its page says otherwise
-    "fit": {"--denoiser.iterations": "2", "--denoiser.batch-size": "4", "--validator.iterations": "2"},
+    "fit": {
+        "--codec.iterations": "5",
+        "--denoiser.iterations": "2",
+        "--denoiser.batch-size": "4",
+        "--validator.iterations": "2",
+        "--validator.windows-per-case": "3",
+        "--validator.trajectories": "1",
+    },
+    "generate": {"--count": "3", "--shard-size": "3"},
     # a fold of the phantoms has six cases; a network that has hardly learned is sure of nothing
-    "study": {"--iterations": "4", "--batch-size": "4", "--pseudo-confidence": "0.5"},
+    "study": {"--iterations": "2", "--batch-size": "4", "--size": "64", "--pseudo-confidence": "0.5"},
 }
 OUT = {"import": 4, "subset": 3, "fit": 2, "generate": 3, "study": 2}  # which word of a command it makes
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
