@@ -148,9 +148,9 @@ def test_the_fundus_benchmark_compares_requested_and_measured_ratios(tmp_path):
 
 def test_the_leak_benchmark_makes_sequences_and_compares_each_way_with_the_honest_one(tmp_path):
     make_phantoms(tmp_path / "data", 8, 1, 1, 0, size=96, seed=0)
-    sizes = ["--sequences", 6, "--frames", 4, "--workers", 1, "--quick"]
+    sizes = ["--sequences", 5, "--frames", 3, "--workers", 1, "--quick"]
     told = run_benchmark("leaks", tmp_path / "data", "--out", tmp_path / "out", *sizes).splitlines()
-    assert told[0].startswith("8 groups, 26 frames")  # two frames are saved twice, each a group of its own
+    assert told[0].startswith("7 groups, 17 frames")  # two frames are saved twice, each a group of its own
     assert [line.split(":")[0] for line in told[1:]] == list(WAYS)
     assert told[1].endswith("+0.0 points [0.0, 0.0]")
     cases = read_dataset(tmp_path / "out" / "sequences").split("train")
