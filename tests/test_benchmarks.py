@@ -26,6 +26,7 @@ ENGINE_KEYS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow  # as the painter benchmark is, whose parts it shares; that of a loop fits and paints by default
 def test_the_engine_benchmark_measures_everything_it_names(tmp_path):
     run_benchmark("engine", "--out", tmp_path, "--quick")
     measured = json.loads((tmp_path / "engine.json").read_text())
