@@ -19,7 +19,7 @@ check: install  ## format, lint, types, import layers
 	@BIN=$(BIN) scripts/check
 
 test: install check  ## checks and the default tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
 test-slow: install  ## tests that take minutes
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --no-header -rs

@@ -74,7 +74,7 @@ def main(images: Path) -> None:
 
     torch.manual_seed(0)
     codec = codec_of(config)
-    start_from_components(codec, seen, config.window)
+    start_from_components(codec, sample_windows(seen, config.window, 0))
     print("untrained codec:", measure_codec(partial(reconstruct, codec), held_out, config.window, windows=120))
 
 

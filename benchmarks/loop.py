@@ -25,7 +25,7 @@ from monai.utils import set_determinism
 from diffaug import CaseDataset, RandPaintLesiond, RandPasteLesiond, SyntheticDataset, read_dataset
 
 BATCH = 4
-SINGLE = 16  # samples that the computing time is measured on
+SINGLE = 16  # samples that the computing time is measured on, at most
 KEYS = ("image", "label")
 
 
@@ -49,11 +49,12 @@ def epoch(loader: Iterable[Any], record: str) -> tuple[float, int, Counter[str],
 
 def core_milliseconds(items: Any, transform: Any) -> float:
     """Return the computing time of a sample in this process, after the first."""
+    count = min(SINGLE, len(items))
     transform(items[0])
     start = time.process_time()
-    for index in range(1, 1 + SINGLE):
+    for index in range(1, 1 + count):
         transform(items[index % len(items)])
-    return round(1000 * (time.process_time() - start) / SINGLE, 1)
+    return round(1000 * (time.process_time() - start) / count, 1)
 
 
 def measured(items: Any, transform: Any, workers: int, record: str = "") -> dict[str, Any]:

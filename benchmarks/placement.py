@@ -210,7 +210,7 @@ def main() -> None:
             folder = given.data or Path(os.environ["DIFFAUG_DATA"]) / "kvasir-seg" / "train"
             cases = sorted(cases_in(folder, 10**9, 0), key=lambda case: case.id)
         config = GenerateConfig(negatives=0.0, place=given.place, domain=given.domain)
-        result = measure(cases, 30 if given.quick else given.count, config, given.out)
+        result = measure(cases, 12 if given.quick else given.count, config, given.out)
     write_json(given.out / "placement.json", result)
     print(table(result))
 

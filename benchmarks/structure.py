@@ -81,6 +81,7 @@ class Module:
     path: Path
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]  # of the tree
     code: frozenset[int]  # numbers of the code lines
 
     @property
@@ -99,13 +100,14 @@ def _module(path: Path, package: Path) -> Module:
     parts = path.relative_to(package).with_suffix("").parts
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     tree = ast.parse(text)
-    return Module(name, path, text, tree, frozenset(code_lines(text, tree)))
+    nodes = tuple(ast.walk(tree))
+    return Module(name, path, text, tree, nodes, frozenset(code_lines(text, nodes)))
 
 
-def code_lines(text: str, tree: ast.Module) -> set[int]:
+def code_lines(text: str, nodes: Iterable[ast.AST]) -> set[int]:
     """Return the numbers of the lines that hold code: no blank line, comment or docstring."""
     silent: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS)) and ast.get_docstring(node) is not None:
             silent |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     lines: set[int] = set()
@@ -119,7 +121,7 @@ def definitions(modules: Iterable[Module], kinds: tuple[type, ...]) -> list[tupl
     """Return each class or function with its length in lines and in code lines."""
     found = []
     for module in modules:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, kinds):
                 span = range(node.lineno, (node.end_lineno or 0) + 1)
                 part = Part(f"{module.name}.{node.name}".lstrip("."), len(span))
@@ -155,11 +157,12 @@ def imports(module: Module, names: set[str], package: str = "diffaug") -> set[st
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
     """Walk a tree without the blocks under `if TYPE_CHECKING`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from _running(child)
+    waiting = [node]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+                yield child
+                waiting.append(child)
 
 
 def cycles(graph: Graph) -> list[list[str]]:
@@ -274,7 +277,7 @@ def row_accesses(modules: Iterable[Module]) -> int:
         and isinstance(node.slice, ast.Constant)
         and isinstance(node.slice.value, str)
         for module in modules
-        for node in ast.walk(module.tree)
+        for node in module.nodes
     )
 
 

@@ -37,9 +37,16 @@ QUICK = ("checks", "faq", "report", "trust")  # pages that train nothing; the tu
 SMALLER = {"--count": 3, "--annotated": 8, "--folds": 2, "--workers": 1}  # a command that has more is run with these
 PRESETS = ("fit", "generate", "study", "select")  # commands that get the preset smoke if the page gives them none
 FEW = {  # what makes a command shorter than its preset does, unless its page says otherwise
-    "fit": {"--denoiser.iterations": "2", "--denoiser.batch-size": "4", "--validator.iterations": "2"},
+    "fit": {
+        "--codec.iterations": "5",
+        "--denoiser.iterations": "2",
+        "--denoiser.batch-size": "4",
+        "--validator.iterations": "2",
+        "--validator.windows-per-case": "3",
+        "--validator.trajectories": "1",
+    },
     # a fold of the phantoms has six cases; a network that has hardly learned is sure of nothing
-    "study": {"--iterations": "4", "--batch-size": "4", "--pseudo-confidence": "0.5"},
+    "study": {"--iterations": "2", "--batch-size": "4", "--size": "64", "--pseudo-confidence": "0.5"},
 }
 OUT = {"import": 4, "subset": 3, "fit": 2, "generate": 3, "study": 2}  # which word of a command it makes
 BLOCK = re.compile(r"^```(\w+)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -82,6 +89,8 @@ def smaller(words: list[str]) -> list[str]:
         words += ["--preset", "smoke"]
     if words[0] in ("generate", "study") and "--workers" not in words:
         words += ["--workers", "1"]
+    if words[0] == "study" and "--folds" in words and not {"--arms", "--baseline", "--leaks"} & set(words):
+        words += ["--arms", "real", "copy-paste"]  # which fit no painter in each fold: a page that names its arms does
     few = FEW.get(words[0], {})
     return words + [word for option, value in few.items() if option not in words for word in (option, value)]
 

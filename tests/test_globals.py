@@ -44,7 +44,8 @@ def test_fitting_and_painting_leave_the_random_state_of_their_caller(phantoms: P
 
     torch.manual_seed(5)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    fit(phantoms, tmp_path / "model", tiny, base=None)
+    config = tiny.model_copy(update={"validator": tiny.validator.model_copy(update={"trajectories": 1})})
+    fit(phantoms, tmp_path / "model", config, base=None)
     assert torch.equal(torch.get_rng_state(), before)
     config = GenerateConfig(count=1, shard_size=2, slots=2, gate="off", workers=1)
     generate(tmp_path / "model", phantoms, tmp_path / "set", config)

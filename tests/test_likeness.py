@@ -45,6 +45,7 @@ def test_a_copy_of_a_real_lesion_is_not_recognised_by_its_own_case(likeness):
     assert np.array_equal(low, high)
 
 
+@pytest.mark.slow  # the tests above state what it measures, by default
 def test_the_likeness_benchmark_names_its_encoder_and_measures_painted_and_pasted_lesions(tmp_path, phantoms, fitted):
     config = GenerateConfig(count=24, shard_size=12, gate="off", negatives=0.0, place="replace")
     generate(fitted, phantoms, tmp_path / "made", config)

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from diffaug.compute.cluster import Ray, workers
 from diffaug.compute.pool import Here, Pool, Processes, report
@@ -19,6 +18,8 @@ def square(number: int) -> int:
 
 
 def threads() -> int:
+    import torch  # not above: a worker imports this module, and most tasks here need no torch
+
     return torch.get_num_threads()
 
 
@@ -90,7 +91,10 @@ def test_outside_a_pool_a_report_goes_nowhere():
     report("one", 2)
 
 
-def test_a_task_computes_on_one_thread_and_leaves_those_of_its_caller(pool_of):
+def test_a_task_computes_on_one_thread_and_leaves_those_of_its_caller(pool_of, monkeypatch):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # which a worker process inherits
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
@@ -157,6 +161,21 @@ def test_a_script_without_a_guard_is_one_line_that_says_what_it_is_for(tmp_path)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 1 and 'under `if __name__ == "__main__":`' in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.slow  # three processes import torch; the test of tasks on one thread imports it in a task, by default
+def test_a_worker_of_a_script_that_has_imported_torch_computes_on_one_thread(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\n"
+        "from diffaug.compute.cluster import workers\n"
+        "torch.set_num_threads(3)\n"
+        'if __name__ == "__main__":\n'
+        "    with workers(2) as pool:\n"
+        "        print(pool.result(pool.submit(torch.get_num_threads)), torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 3\n"
 
 
 def test_one_worker_is_this_process_and_several_are_others():

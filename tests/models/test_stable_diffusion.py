@@ -60,7 +60,7 @@ def windows(bases, phantoms):
 
 @pytest.fixture(scope="session")
 def tuned_config():
-    few = {"folds": 2, "windows_per_case": 6, "iterations": 3, "batch_size": 8, "trajectories": 4}
+    few = {"folds": 2, "windows_per_case": 3, "iterations": 3, "batch_size": 8, "trajectories": 2}
     validator = ValidatorConfig(widths=(16, 32), alpha=0.4, floor=0.0, **few)
     return FitConfig(denoiser=TUNED, validator=validator, sampler=SAMPLER)
 

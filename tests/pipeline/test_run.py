@@ -89,6 +89,14 @@ REAL: dict[str, Any] = {
 }
 
 
+FIT = {  # less than the preset smoke
+    "codec": {"iterations": 5},
+    "denoiser": {"iterations": 2, "batch_size": 4},
+    "validator": {"iterations": 2, "windows_per_case": 3},
+}
+STUDY = {"size": 64, "iterations": 2, "batch_size": 4, "pseudo_confidence": 0.0}
+
+
 def real_alone(out: Path, **data: Any) -> Config:
     """A run of the arm real, which needs no fit: seconds."""
     return config_from_values({**REAL, "out": out, "data": REAL["data"] | data}, "smoke")
@@ -585,9 +593,9 @@ def test_the_whole_study_runs_on_a_tiny_tree_of_the_published_layout(name: str, 
 def test_a_run_from_one_config_resumes_to_the_same_summary(tmp_path: Path) -> None:
     arms = ["real", "copy-paste", "pseudo-label", "unfiltered", "validated", "selected", "selected@1"]
     arms.append("selected+pseudo-label")
-    values = {"out": tmp_path, "generate": {"gate": "off", "negatives": 0.5}, "study": {"arms": arms}}
-    values |= {"data": {"backgrounds": "pseudo-labelled"}}
-    config = config_from_values({**values, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke")
+    values = {"out": tmp_path, "fit": FIT, "generate": {"gate": "off", "negatives": 0.5}}
+    values |= {"data": {"backgrounds": "pseudo-labelled"}, "study": {**STUDY, "arms": arms}}
+    config = config_from_values(values, "smoke")
     (report,) = run_pipeline(config)
     summary = report.parent / "summary.json"
     before = digest_of_file(summary)
@@ -613,8 +621,8 @@ def test_two_runs_that_fit_and_paint_give_the_same_study_table(tmp_path: Path) -
     results = []
     for name in ("one", "other"):
         arms = ["real", "copy-paste", "mean-teacher", "selected", "selected+pseudo-label"]
-        config = {"out": tmp_path / name, "generate": {"gate": "off", "negatives": 0.5}}
-        run_pipeline(config_from_values({**config, "study": {"arms": arms, "pseudo_confidence": 0.0}}, "smoke"))
+        config = {"out": tmp_path / name, "fit": FIT, "generate": {"gate": "off", "negatives": 0.5}}
+        run_pipeline(config_from_values({**config, "study": {**STUDY, "arms": arms}}, "smoke"))
         results.append(results_of(tmp_path / name))
     pooled = {f"n12/{name}" for name in ("study.json", "summary.json", "cases.csv", "training.csv")}
     assert results[0].keys() > {*pooled, "records.jsonl", "n12-draw0/synthetic/manifest.jsonl"}
@@ -625,8 +633,8 @@ def test_two_runs_that_fit_and_paint_give_the_same_study_table(tmp_path: Path) -
 @pytest.mark.slow
 def test_folds_fit_paint_and_test_every_training_case_once(tmp_path: Path) -> None:
     data = {"folds": 2, "annotated": ["all"]}
-    config = config_from_values({"out": tmp_path, "data": data, "generate": {"gate": "off"}}, "smoke")
-    (report,) = run_pipeline(config)
+    values = {"out": tmp_path, "data": data, "fit": FIT, "generate": {"gate": "off"}, "study": STUDY}
+    (report,) = run_pipeline(config_from_values(values, "smoke"))
     summary = json.loads((report.parent / "summary.json").read_text())
     train = read_dataset(tmp_path / "data").split("train")
     assert {one["n"] for one in summary["arms"].values()} == {len(train)}

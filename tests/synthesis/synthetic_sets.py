@@ -10,7 +10,8 @@ from diffaug.config import GenerateConfig
 from diffaug.models.checkpoints import seal
 from diffaug.models.sampling import read_sampler, write_sampler
 
-CONFIG = GenerateConfig(count=5, shard_size=4, slots=2, negatives=0.0)
+CONFIG = GenerateConfig(count=3, shard_size=2, slots=2, negatives=0.0)
+OPTIONS = ["--count", "3", "--shard-size", "2", "--slots", "2", "--negatives", "0", "--workers", "1"]  # of a command
 
 
 def with_thresholds(model, to, thresholds):

@@ -22,7 +22,7 @@ from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import workshop_of
 from diffaug.training.fit import fit
 
-CONFIG = GenerateConfig(count=12, shard_size=6, slots=2, negatives=0.0, gate="off")
+CONFIG = GenerateConfig(count=8, shard_size=4, slots=2, negatives=0.0, gate="off")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def drawer(phantoms, labelled):
 def drawn(drawer, labelled):
     """Requests on the labelled frames, of many."""
     others = {case.id for case in read_dataset(labelled).cases}
-    return [request for index in range(150) if (request := drawer.draw(index)).background in others]
+    return [request for index in range(60) if (request := drawer.draw(index)).background in others]
 
 
 def test_labelled_frames_are_painted_on_and_give_neither_masks_nor_examples(drawn, drawer):
@@ -63,7 +63,7 @@ def test_labelled_frames_are_painted_on_and_give_neither_masks_nor_examples(draw
 
 
 def test_the_label_is_what_was_found_and_stays_and_the_new_lesion(drawn, drawer):
-    for request in drawn[:40]:
+    for request in drawn:
         found, masks = drawer.backgrounds.case(request.background).read_mask(), drawer.masks(request)
         touched = (masks.new & found).any() or request.placement == "removed"
         np.testing.assert_array_equal(masks.label, masks.new if touched else masks.new | found)
@@ -85,7 +85,7 @@ def test_unannotated_frames_that_are_known_to_hold_no_lesion_are_painted_on(fitt
     plan = make_plan(fitted, tmp_path / "data", CONFIG, 0)
     assert plan.digest() != make_plan(fitted, phantoms, CONFIG, 0).digest()
     drawer = workshop_of(plan).maker.drawer
-    drawn = [request for request in drawer.draw_some(60) if request.background in free]
+    drawn = [request for request in drawer.draw_some(30) if request.background in free]
     assert {request.background for request in drawn} == free
     assert {request.placement for request in drawn} == {"free"}
     for request in drawn:
@@ -131,7 +131,7 @@ def test_a_case_on_a_labelled_frame_is_judged_by_who_has_not_seen_its_mask(fitte
     options = {"backgrounds": labelled, "domain": "colonoscopy", "gate": "conformal"}
     workshop = workshop_of(make_plan(fitted, phantoms, CONFIG.model_copy(update=options), 0))
     others, folds = {case.id for case in read_dataset(labelled).cases}, workshop.painter.calibration.folds
-    drawn = [workshop.maker.drawer.draw(index) for index in range(60)]
+    drawn = [workshop.maker.drawer.draw(index) for index in range(30)]
     assert {request.background for request in drawn} & others
     assert all(workshop.maker.fold(request) == folds[request.mask_case] for request in drawn)
 
@@ -154,7 +154,7 @@ def test_a_set_on_labelled_frames_can_be_studied_and_says_what_it_was_painted_on
 
 def test_a_set_whose_masks_come_from_an_unannotated_frame_is_refused(fitted, phantoms, labelled, tmp_path):
     out = tmp_path / "set"
-    generate(fitted, phantoms, out, CONFIG.model_copy(update={"backgrounds": labelled, "count": 2}))
+    generate(fitted, phantoms, out, CONFIG.model_copy(update={"backgrounds": labelled, "count": 2, "shard_size": 2}))
     other, one = read_dataset(labelled).cases[0].id, read_set(out)
     first = one.rows[0]
     stolen = replace(one, rows=(replace(first, request=replace(first.request, mask_case=other)),))

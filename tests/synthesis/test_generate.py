@@ -46,8 +46,13 @@ from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, wor
 # Killed, shared and repeated work
 
 
-def test_a_run_killed_in_the_middle_and_run_again_equals_an_unbroken_one(strict, phantoms, unbroken, tmp_path):
+def test_a_run_that_met_a_full_disk_and_was_killed_goes_on_and_equals_an_unbroken_one(
+    strict, phantoms, unbroken, tmp_path, full_disk
+):
     out = tmp_path / "synthetic"
+    with full_disk(), pytest.raises(StorageError, match=r"File too large; free some space") as error:
+        generate(strict, phantoms, out, CONFIG)
+    assert "\n" not in str(error.value) and not (out / "summary.json").exists()
     process = get_context("fork").Process(target=generate, args=(strict, phantoms, out, CONFIG))  # torch is imported
     process.start()
     try:
@@ -130,40 +135,41 @@ def test_the_funnel_tells_the_look_that_stopped_a_sample_even_if_it_was_painted_
     assert read_json(unbroken / "summary.json")["stopped_after_step"].keys() == {"2"}
 
 
-def test_a_shard_that_lost_a_picture_is_made_again(strict, phantoms, unbroken, tmp_path):
+def test_shards_of_a_finished_set_that_lost_a_picture_or_rows_are_made_again(strict, phantoms, unbroken, tmp_path):
     out = shutil.copytree(unbroken, tmp_path / "synthetic")
-    sorted((out / "shards").glob("*/images/*.png"))[0].unlink()
+    picture = sorted((out / "shards").glob("*/images/*.png"))[0]
+    picture.unlink()
+    rows = next(path for path in sorted((out / "shards").glob("*/rows.jsonl")) if path.parent != picture.parents[1])
+    rows.write_bytes(b"".join(rows.read_bytes().splitlines(keepends=True)[:1]))  # cut off at the end of a line
     generate(strict, phantoms, out, CONFIG)
     assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 
-@pytest.mark.parametrize(
-    ("kind", "share"),
-    [
-        ("images/*.png", 0.5),
-        ("masks/*.png", 0.0),
-        ("turned-down/*.png", 0.5),
-        ("rows.jsonl", 0.0),
-        ("rows.jsonl", 0.5),
-        ("digests.json", 0.5),
-    ],
+TORN = (
+    ("images/*.png", 0.5),
+    ("masks/*.png", 0.0),
+    ("turned-down/*.png", 0.5),
+    ("rows.jsonl", 0.0),
+    ("rows.jsonl", 0.5),
+    ("digests.json", 0.5),
 )
-def test_a_torn_file_of_a_finished_shard_is_made_again(strict, phantoms, unbroken, tmp_path, kind, share):
-    out = shutil.copytree(unbroken, tmp_path / "synthetic")
-    (out / "summary.json").unlink()
-    torn = sorted((out / "shards").glob(f"*/{kind}"))[0]
-    data = torn.read_bytes()
-    torn.write_bytes(data[: int(share * len(data))])
-    generate(strict, phantoms, out, CONFIG)
-    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 
-def test_rows_cut_off_at_the_end_of_a_line_are_made_again(strict, phantoms, unbroken, tmp_path):
-    out = shutil.copytree(unbroken, tmp_path / "synthetic")
-    rows = sorted((out / "shards").glob("*/rows.jsonl"))[0]
-    rows.write_bytes(b"".join(rows.read_bytes().splitlines(keepends=True)[:2]))
-    generate(strict, phantoms, out, CONFIG)
-    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
+def test_shards_with_a_torn_file_are_made_again(strict, phantoms, unbroken, tmp_path):
+    """One file of a shard is torn, and in one run as many kinds as there are shards for."""
+    waiting = list(TORN)
+    while waiting:
+        out = shutil.copytree(unbroken, tmp_path / f"{len(waiting)}-waiting")  # fails if the last round tore none
+        (out / "summary.json").unlink()
+        for shard in sorted((out / "shards").iterdir()):
+            for kind, share in waiting:
+                if found := sorted(shard.glob(kind)):
+                    data = found[0].read_bytes()
+                    found[0].write_bytes(data[: int(share * len(data))])
+                    waiting.remove((kind, share))
+                    break
+        generate(strict, phantoms, out, CONFIG)
+        assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 
 def test_a_manifest_that_lost_a_row_is_refused(unbroken, tmp_path):
@@ -172,15 +178,6 @@ def test_a_manifest_that_lost_a_row_is_refused(unbroken, tmp_path):
     manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match="has the rows that its summary counts"):
         read_manifest(out)
-
-
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on_later(strict, phantoms, unbroken, tmp_path, full_disk):
-    out = tmp_path / "synthetic"
-    with full_disk(), pytest.raises(StorageError, match=r"File too large; free some space") as error:
-        generate(strict, phantoms, out, CONFIG)
-    assert "\n" not in str(error.value) and not (out / "summary.json").exists()
-    generate(strict, phantoms, out, CONFIG)
-    assert tables_and_pictures(out) == tables_and_pictures(unbroken)
 
 
 def test_two_processes_do_not_paint_into_one_folder(strict, phantoms, unbroken, tmp_path):
@@ -257,7 +254,7 @@ def test_a_synthetic_set_reads_as_a_data_set_of_exactly_the_wanted_count(made, r
 
 def test_without_a_gate_everything_is_kept_and_what_is_too_many_is_marked(ungated):
     rows = read_rows(ungated / "manifest.jsonl")
-    assert [row.decision for row in rows] == ["kept"] * 5 + ["surplus"] * 3
+    assert [row.decision for row in rows] == ["kept"] * 3 + ["surplus"]
     assert all(row.checks == () for row in rows)
 
 
@@ -389,7 +386,7 @@ def test_the_summary_is_the_funnel_of_the_manifest_by_size(unbroken):
 
 def test_the_config_says_what_was_asked_and_of_which_model(unbroken, strict, phantoms):
     config = read_json(unbroken / "config.json")
-    assert config["identity"]["generate.count"] == 5 and config["identity"]["seed"] == 0
+    assert config["identity"]["generate.count"] == CONFIG.count and config["identity"]["seed"] == 0
     assert config["fit_cases"] == sorted(case.id for case in read_dataset(phantoms).split("train"))
     assert "torch" in config["versions"]
 
@@ -439,16 +436,17 @@ def test_what_is_kept_shifts_to_the_missed_strata_though_the_gate_keeps_less_of_
     summary = generate(model, phantoms, tmp_path / "missed", config)
 
     plan = read_json(tmp_path / "missed" / "config.json")["identity"]["budget"]
-    assert plan["strata"] and all(name.startswith("small") for name in plan["strata"]) and sum(plan["quotas"]) == 5
+    assert plan["strata"] and all(name.startswith("small") for name in plan["strata"])
+    assert sum(plan["quotas"]) == CONFIG.count
     printed = caplog.text
     assert printed.index("aim missed: kept cases by stratum") < printed.index(plan["strata"][0])
     kept = {}
     for name in ("match", "missed"):
         rows = read_rows(tmp_path / name / "manifest.jsonl")
         lesions = [row for row in rows if row.decision == "kept" and not row.request.negative]
-        assert len(lesions) == 5
+        assert len(lesions) == CONFIG.count
         kept[name] = [row.request.size_bin for row in lesions]
-    assert kept["missed"] == ["small"] * 5 and kept["match"].count("small") < 5
+    assert kept["missed"] == ["small"] * CONFIG.count and kept["match"].count("small") < CONFIG.count
     turned_down = [row for row in read_rows(tmp_path / "missed" / "manifest.jsonl") if row.decision == "rejected"]
     assert turned_down  # the gate did keep less of them
     for name, quota in zip(plan["strata"], plan["quotas"], strict=True):

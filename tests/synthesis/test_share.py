@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from synthetic_sets import CONFIG, run_at_once, tables_and_pictures
+from synthetic_sets import CONFIG, OPTIONS, run_at_once, tables_and_pictures
 
 from diffaug.artifacts import read_json
 from diffaug.cli.base import without_option
@@ -65,7 +65,7 @@ def test_the_next_command_is_the_same_without_the_range():
 def test_a_share_is_joined_with_what_is_missing_to_the_set_of_one_process(strict, phantoms, unbroken, tmp_path):
     out = tmp_path / "synthetic"
     made = generate_share(strict, phantoms, out, CONFIG, share=(1, 2))
-    assert made.kept >= made.wanted == 3 and made.shards
+    assert made.kept >= made.wanted == 2 and made.shards
     assert not (out / "manifest.jsonl").exists()
     before = {path: path.stat().st_mtime_ns for path in out.glob("shards/*/rows.jsonl")}
     assert {int(path.parent.name) % 2 for path in before} == {1}
@@ -91,8 +91,7 @@ def test_a_share_of_other_settings_and_a_whole_set_beside_a_share_are_refused(st
 @pytest.mark.slow
 def test_three_commands_at_once_and_a_fourth_write_what_one_process_writes(strict, phantoms, unbroken, tmp_path):
     out = tmp_path / "synthetic"
-    options = ["--count", "5", "--shard-size", "4", "--slots", "2", "--negatives", "0", "--workers", "1"]
-    command = ["generate", str(strict), str(phantoms), str(out), *options]
+    command = ["generate", str(strict), str(phantoms), str(out), *OPTIONS]
     told = run_at_once([[*command, "--shard-range", f"{index}/3"] for index in range(3)], tmp_path)
     again = f"Next: diffaug {shlex.join(command)}"
     assert all(text.startswith(f"Share {index} of 3 (from 0)") for index, text in enumerate(told))

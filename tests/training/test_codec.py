@@ -63,8 +63,8 @@ def test_psnr_is_that_of_its_formula():
 def test_a_codec_starts_as_the_principal_components_of_the_cells(frames, config):
     torch.manual_seed(0)
     codec = codec_of(config)
-    start_from_components(codec, frames, 64)
     windows = sample_windows(frames, 64, 0)
+    start_from_components(codec, windows)
     with torch.no_grad():
         passed = reconstruct(codec, windows)
         cells = torch.nn.functional.pixel_unshuffle(windows, 8).permute(0, 2, 3, 1).flatten(0, 2).double()
@@ -78,7 +78,7 @@ def test_more_latent_channels_keep_more(frames, config):
     found = []
     for channels in (2, 4, 8, 16):
         codec = codec_of(config.model_copy(update={"latent_channels": channels}))
-        start_from_components(codec, frames, 64)
+        start_from_components(codec, sample_windows(frames, 64, 0))
         found.append(measure_codec(partial(reconstruct, codec), frames, 64).psnr_db)
     assert found == sorted(found)
     assert found[-1] > found[0] + 3
@@ -97,7 +97,7 @@ def test_a_trained_codec_encodes_each_cell_on_its_own(frames, config, tmp_path):
 def test_training_improves_the_decoder_and_leaves_latents_where_they_were(frames, config, tmp_path):
     torch.manual_seed(0)
     start = codec_of(config)
-    start_from_components(start, frames, config.window)
+    start_from_components(start, sample_windows(frames, config.window, 0))
     before = measure_codec(partial(reconstruct, start), frames, 64)
     trained = train_codec(frames, config.model_copy(update={"iterations": 60}), tmp_path)
     assert measure_codec(partial(reconstruct, trained), frames, 64).psnr_db > before.psnr_db

@@ -154,6 +154,7 @@ def test_a_torn_log_or_summary_of_a_finished_fit_is_one_line(fitted, phantoms, t
             fit(phantoms, model, tiny, base=None)
 
 
+@pytest.mark.slow  # test_loop.py kills one training, the part of a fit that resumes, by default
 def test_a_fit_killed_again_and_again_equals_an_unbroken_one(fitted, phantoms, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(diffaug.training.loop, "CHECKPOINT_SECONDS", -1.0)
     generator_of, kills = diffaug.training.loop.generator_of, 0

@@ -5,6 +5,7 @@ and results are what pickle can carry. A pool knows nothing of what its tasks do
 """
 
 import os
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ GUARD = (
     'the work again: put the calls of the script under `if __name__ == "__main__":`, or use one worker'
 )
 UNGUARDED = 77  # exit status of a worker whose script has no guard
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # the variables from which torch takes its number of threads
 OWNER = "DIFFAUG_POOL"  # the variable in which workers find the process that has started them
 
 
@@ -231,8 +233,6 @@ def _prepare(parent: int, stop: Any, reports: Any) -> None:
     import signal
     from multiprocessing import parent_process
 
-    import torch
-
     def leave_with_parent() -> None:
         started_by = parent_process()
         if ON_WINDOWS and started_by is not None:  # where the number of a parent stays when it has ended
@@ -248,5 +248,7 @@ def _prepare(parent: int, stop: Any, reports: Any) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent decides what Ctrl-C means
     threading.Thread(target=leave_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    os.environ |= dict.fromkeys(THREADS, "1")  # for a torch that a task imports later; not every task needs it
+    if torch := sys.modules.get("torch"):  # the script that every worker imports first has imported it
+        torch.set_num_threads(1)
     reporter.set(send)

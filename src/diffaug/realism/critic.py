@@ -187,6 +187,16 @@ def regression_for(sources: Sequence[str], folds: Mapping[str, int]) -> int | No
     return pairs_of(count).index((known[0], known[1]))
 
 
+def is_enough(real: Sequence[tuple[str, ...]], painted: Sequence[tuple[str, ...]], folds: Mapping[str, int]) -> bool:
+    """Tell whether every regression finds lesions of both kinds that lie outside its two folds, from their sources."""
+    for pair in pairs_of(max(folds.values()) + 1):
+        left_out = {name for name, fold in folds.items() if fold in pair}
+        for kind in (real, painted):
+            if sum(left_out.isdisjoint(sources) for sources in kind) < FEWEST:
+                return False
+    return True
+
+
 def fit_critic(real: Sequence[Seen], painted: Sequence[Seen], folds: Mapping[str, int], alpha: float) -> Critic | None:
     """Fit a regression for each pair of folds, and the threshold on real lesions that it does not know.
 
@@ -203,10 +213,10 @@ def fit_critic(real: Sequence[Seen], painted: Sequence[Seen], folds: Mapping[str
     labels = np.array([False] * len(real) + [True] * len(painted))
     known = [{folds[name] for name in lesion.sources if name in folds} for lesion in lesions]
     weights, biases = [], []
+    if not is_enough([lesion.sources for lesion in real], [lesion.sources for lesion in painted], folds):
+        return None
     for pair in pairs_of(max(folds.values()) + 1):
         rows = [number for number, of in enumerate(known) if not of & set(pair)]
-        if min(int(labels[rows].sum()), int((~labels[rows]).sum())) < FEWEST:
-            return None
         views = np.concatenate([lesions[number].views for number in rows])
         kinds = np.repeat(labels[rows], [len(lesions[number].views) for number in rows])
         found = regression(views, kinds)

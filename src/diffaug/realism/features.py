@@ -40,10 +40,14 @@ def lesion_features(window: Tensor, mask: Tensor) -> Features:
 
 def weights_of(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return where a lesion, its rim and its surroundings lie: (1, 1, S, S) each, in [0, 1], nowhere empty."""
-    width = 2 * RIM + 1
-    grown = F.max_pool2d(mask, width, 1, RIM)
-    inner = -F.max_pool2d(-mask, width, 1, RIM)
+    grown, inner = _highest(mask), -_highest(-mask)
     return inner + 1e-3 * mask + 1e-6, (grown - inner).clamp_min(0) + 1e-6, 1 - grown + 1e-6
+
+
+def _highest(values: Tensor) -> Tensor:
+    """Return the highest value of each square of 2 RIM + 1 px: along columns, then along rows, which is faster."""
+    width = 2 * RIM + 1
+    return F.max_pool2d(F.max_pool2d(values, (width, 1), 1, (RIM, 0)), (1, width), 1, (0, RIM))
 
 
 def pooled(found: Tensor, place: Tensor) -> Tensor:

@@ -97,7 +97,6 @@ def _page(study: Study, synthetic: Path | None, to: Path) -> dict[str, Any]:
         "bases": wording.bases_sentence(results),
         "clean": wording.clean_sentence(plan, results),
         "contrast": wording.contrast_limit(results.contrast_cuts),
-        "figures": figures.draw_all(study, arm),
         "colours": figures.COLOURS,
         "differences": tables.difference_table(results),
         "comparisons": tables.comparisons(results, arm),
@@ -108,6 +107,7 @@ def _page(study: Study, synthetic: Path | None, to: Path) -> dict[str, Any]:
         "predicted": any(row.arm == worst_arm and row.prediction for row in study.cases),
         "set": _set_page(synthetic, to) if synthetic and (synthetic / MANIFEST).is_file() else None,
         "vcdr": "vcdr_error" in results.first,
+        "figures": figures.draw_all(study, arm),  # last: it takes longest, and what is read before may be damaged
     }
 
 

@@ -49,7 +49,7 @@ def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_from_components(codec: Any, images: Sequence[Pixels], side: int, seed: int = 0) -> None:
+def start_from_components(codec: Any, windows: Tensor) -> None:
     """Set a codec's weights so that it is the principal component transform of cells, with room to learn the rest.
 
     A cell of k x k pixels is projected on the leading components of random windows. Inside, each coefficient is carried
@@ -59,12 +59,9 @@ def start_from_components(codec: Any, images: Sequence[Pixels], side: int, seed:
 
     Args:
         codec: An untrained AutoencoderTiny of one stage, as `codec_of` makes it.
-        images: Frames, (H, W, 3) uint8.
-        side: Window side, px.
-        seed: Seeds the windows.
+        windows: What it is to keep, (N, 3, H, W) in [-1, 1], such as `sample_windows` returns.
     """
     factor, z = cell_of(codec), int(codec.config.latent_channels)
-    windows = sample_windows(images, side, seed)
     cells = F.pixel_unshuffle((windows + 1) / 2, factor).permute(0, 2, 3, 1).flatten(0, 2)
     mean = cells.mean(0)
     power, vectors = torch.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))
@@ -117,8 +114,9 @@ def train_codec(images: Sequence[Pixels], config: CodecConfig, folder: Path, see
     if codec is None:
         with seeded(seed):
             codec = codec_of(config)
-        start_from_components(codec, images, config.window, seed)
-        with_scale(codec, sample_windows(images, config.window, seed))
+        windows = sample_windows(images, config.window, seed)
+        start_from_components(codec, windows)
+        with_scale(codec, windows)
     codec.decoder.requires_grad_(True)
     codec.encoder.requires_grad_(False)
 

@@ -9,7 +9,7 @@ from diffaug.painting.engine import Painted
 from diffaug.painting.layout import Layout
 from diffaug.painting.looks import origins_of, views_in
 from diffaug.painting.painter import Painter
-from diffaug.realism.critic import FEWEST, FOLDS, Critic, Seen, fit_critic
+from diffaug.realism.critic import FEWEST, FOLDS, Critic, Seen, fit_critic, is_enough
 from diffaug.training.windows import Annotated
 
 LEAST_FOLDS = 3  # with two of them left out, one has to be left
@@ -33,8 +33,12 @@ def train_critic(
     if count < LEAST_FOLDS:
         return None
     folds = folds_by_group(groups, count, seed, [case.case.id for case in cases if not case.lesions])
+    painted = painted_lesions(painter, samples)
+    sources = [(case.case.id,) for case in cases for _ in case.lesions]
+    if not is_enough(sources, [lesion.sources for lesion in painted], folds):
+        return None
     real = [Seen(views_in(case.image, lesion), (case.case.id,)) for case in cases for lesion in case.lesions]
-    return fit_critic(real, painted_lesions(painter, samples), folds, alpha)
+    return fit_critic(real, painted, folds, alpha)
 
 
 def why_no_critic(cases: Sequence[Annotated], painted: int) -> str:
