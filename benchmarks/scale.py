@@ -30,7 +30,7 @@ Sections:
              killed_worker_lost  files that a set lacks, or has otherwise, after one of its Ray workers was killed
              killed_worker_was_killed  whether one was, so that the number above means something
     stream   `select`, `audit` and `export` of sets of 5,000 and of 50,000 kept lesions, see `scale_stream.py`; an audit
-             against a data set has 1,200 and 2,400, since each lesion is compared with all training lesions.
+             against a data set has 1,100 and 1,700, since each lesion is compared with all training lesions.
              stream_growth_mb    how much more memory the larger set takes at its peak, largest of the commands
              stream_growth_by_command_mb  the same of each command
              stream              rows, peak MB and seconds of each command and size

@@ -114,6 +114,7 @@ class DataInspect:
 
     def run(self) -> None:
         """Print the table."""
+        from diffaug.conditioning.flaws import line_of_examples
         from diffaug.conditioning.proposal import learn_frames
         from diffaug.data.distributions import compare, table_of
         from diffaug.data.folder import read_dataset
@@ -125,7 +126,8 @@ class DataInspect:
         if lesions:
             print(f"\n{table_of(compare(data, self.painted))}")
             learned = learn_frames(data.split("train"), progress="learning rules")
-            print(f"\n{learned.line()}\n{learned.domain_line()}")
+            examples = line_of_examples(data.annotated("train"), learned.rules, progress="looking at lesions")
+            print(f"\n{learned.line()}\n{examples}\n{learned.domain_line()}")
         else:
             print("\nno training image has an annotated lesion: there is nothing to learn from")
         if lesions and self.painted is None:

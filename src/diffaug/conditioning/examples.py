@@ -59,6 +59,7 @@ class Examples:
         attributes: What is measured of a case, by id.
         words: The word of each aspect of a case, by id.
         turns: Degrees that a lesion may be turned by on another mask than its own.
+        flaws: Why a lesion, by its case and number, is not shown elsewhere; empty where it may be.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Examples:
         self.words: Remembered[str, dict[str, str]] = Remembered(lambda n: words_of(self.attributes[n], rules.grey))
         self._images: Remembered[str, Pixels] = Remembered(lambda name: cases[name].read_image(), limit=IMAGES)
         self._surroundings: Remembered[tuple[str, int], Surroundings] = Remembered(self._measured_surroundings)
-        self._flaws = Flaws(bank, self._images, maps, rules)
+        self.flaws = Flaws(bank, self._images, maps, rules)
         self._rays = Remembered(self._measured_rays)
         self._nearest = Remembered(self._least_stretch)
 
@@ -151,7 +152,7 @@ class Examples:
             least = min(differences) + NEARLY
             names = [name for name, difference in zip(names, differences, strict=True) if difference <= least]
         diameter = equivalent_diameter(float(area))
-        good = mask.case in names and not self._flaws[mask.case, mask.component]
+        good = mask.case in names and not self.flaws[mask.case, mask.component]
         own = self.unlike(mask, place, diameter, flip) if good else math.inf
         if own <= FAR:
             return mask.case
@@ -172,11 +173,11 @@ class Examples:
     def fit(self, entry: MaskEntry) -> bool:
         """Tell whether a mask's own lesion has no flaw, or another without one fits it without being stretched much."""
         key = entry.case, entry.component
-        return not self._flaws[key] or self._nearest[key] <= FITS
+        return not self.flaws[key] or self._nearest[key] <= FITS
 
     def is_whole(self, mask: MaskEntry) -> bool:
         """Tell whether the lesion of a mask has no flaw."""
-        return not self._flaws[mask.case, mask.component]
+        return not self.flaws[mask.case, mask.component]
 
     def unlike(self, mask: MaskEntry, place: Surroundings, diameter: float, flip: bool) -> float:
         """Return how badly the lesion of a mask suits a place; up to FAR it looks as if it lay there.
@@ -243,7 +244,7 @@ class Examples:
 
     def _moves_well(self, name: str) -> bool:
         """Tell whether the largest lesion of a case can be moved onto another mask."""
-        return not self._flaws[name, 0] and not self._flaws.bent[name]
+        return not self.flaws[name, 0] and not self.flaws.bent[name]
 
     def _measured_rays(self, name: str) -> Values:
         lesion = self._bank.components(name)[0].draft.shape

@@ -1,16 +1,21 @@
 """Flaws of training lesions as examples: cut by the frame, written on, overexposed, measured by calipers, or bent."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from diffaug.compute.progress import tracked
 from diffaug.conditioning.attributes import lab_from_rgb
+from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.masks import MaskBank
 from diffaug.conditioning.placement import PlacementMap, highlights
 from diffaug.conditioning.rays import star_share
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import FrameRules
 from diffaug.conditioning.writing import longest_line, marks_on
+from diffaug.data.case import Case
 from diffaug.data.images import Pixels, is_grey
 
 STARLIKE = 0.94  # area of a lesion over that of the shape that its rays span; with less it is bent, and moves badly
@@ -21,8 +26,18 @@ MARKED = 0.18  # marks on a grey lesion, px over its diameter; calipers that are
 MEASURED = 0.53  # of a grey lesion's diameter; a longer line across it was drawn by who measured it
 
 
-class Flaws(Remembered[tuple[str, int], bool]):
-    """Whether a lesion, by its case and number, is no good example: cut, written on, measured or overexposed.
+LOOKED_AT = 200  # cases whose lesions are counted, at most
+Flaw = Literal["", "cut", "written on", "measured", "overexposed"]
+TOLD: dict[Flaw, str] = {
+    "cut": "cut off by the edge of the image, a border or an overlay",
+    "written on": "written on",
+    "measured": "marked by calipers or other measurements",
+    "overexposed": "overexposed",
+}
+
+
+class Flaws(Remembered[tuple[str, int], Flaw]):
+    """Why a lesion, by its case and number, is no good example; empty where it is one.
 
     Attributes:
         bent: Whether the largest lesion of a case is bent or branched, so that it cannot be moved onto another mask.
@@ -43,22 +58,57 @@ class Flaws(Remembered[tuple[str, int], bool]):
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
             rules: What in their frames is no tissue.
         """
-        super().__init__(self._is_flawed)
+        super().__init__(self._flaw_of)
         self.bent: Remembered[str, bool] = Remembered(
             lambda name: star_share(bank.entry(name, 0).draft.shape) < STARLIKE
         )
         self._bank, self._images, self._maps, self._rules = bank, images, maps, rules
 
-    def _is_flawed(self, key: tuple[str, int]) -> bool:
+    def line(self, names: Sequence[str]) -> str:
+        """Return one line for people: how many lesions of some cases are examples, and why the others are not.
+
+        Args:
+            names: Ids of cases with a lesion.
+        """
+        counts = Counter(self[name, number] for name in names for number in range(len(self._bank.components(name))))
+        lost = [f"{counts[flaw]} {told}" for flaw, told in TOLD.items() if counts[flaw]]
+        without = f"; not the others: {', '.join(lost)}" if lost else ""
+        return f"lesions that may be shown at other places: {counts['']} of {counts.total()}{without}"
+
+    def _flaw_of(self, key: tuple[str, int]) -> Flaw:
         name, lesion = key[0], self._bank.entry(*key)
         if self._maps is not None:
             places, mask = self._maps(name), lesion.draft.in_frame()
-            if places.share_cut(mask) > CUT_SHORT or places.is_written_on(mask):
-                return True
+            if places.share_cut(mask) > CUT_SHORT:
+                return "cut"
+            if places.is_written_on(mask):
+                return "written on"
         shown = self._images[name][lesion.slices]
         if is_grey(shown):
-            return marks_on(shown, lesion.crop) > MARKED or longest_line(shown, lesion.crop) > MEASURED
+            marked = marks_on(shown, lesion.crop) > MARKED or longest_line(shown, lesion.crop) > MEASURED
+            return "measured" if marked else ""
         if self._rules.glare is None:
-            return False
+            return ""
         clipped = float((np.median(shown, axis=2) >= CLIPPED)[lesion.crop].mean())
-        return clipped > WHITE or float(highlights(lab_from_rgb(shown))[lesion.crop].mean()) > OVEREXPOSED
+        bright = clipped > WHITE or float(highlights(lab_from_rgb(shown))[lesion.crop].mean()) > OVEREXPOSED
+        return "overexposed" if bright else ""
+
+
+def line_of_examples(cases: Sequence[Case], rules: FrameRules, progress: str = "") -> str:
+    """Return one line for people: how many annotated lesions may be shown at other places, and why others may not.
+
+    Args:
+        cases: Annotated training cases, of which at least one has a lesion.
+        rules: What in their frames is no tissue.
+        progress: What to call the work in a progress bar on stderr; empty for none.
+    """
+    ordered = sorted(cases, key=lambda case: case.id)
+    looked = ordered[:: -(-len(ordered) // LOOKED_AT)]
+    bank, by_id = MaskBank.from_cases(cases), {case.id: case for case in looked}
+    backgrounds = Backgrounds(by_id, (), bank, rules)
+    images: Remembered[str, Pixels] = Remembered(lambda name: by_id[name].read_image(), limit=1)
+    flaws = Flaws(bank, images, backgrounds.placement_map, rules)
+    for name in tracked(by_id, len(by_id), progress):
+        for number in range(len(bank.components(name))):
+            flaws[name, number]
+    return flaws.line(list(by_id))

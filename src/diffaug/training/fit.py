@@ -15,6 +15,7 @@ import torch
 
 from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, digests_of_folder, write_json
 from diffaug.compute.devices import device_of, leave_others, this_process
+from diffaug.conditioning.flaws import line_of_examples
 from diffaug.conditioning.proposal import check_domain, learn_frames
 from diffaug.conditioning.rules import LearnedRules, write_rules
 from diffaug.config import FitConfig, GenerateConfig, SamplerConfig
@@ -279,6 +280,7 @@ def _fitted(
     told = [*calibration.notices(), *(critic.notices() if critic else [])]
     notices = [
         learned.line(),
+        line_of_examples(job.annotated, learned.rules),
         learned.domain_line(),
         *notices,
         *told,
