@@ -1,7 +1,9 @@
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -431,3 +433,20 @@ def test_the_network_sets_the_defaults_of_the_other_options(tmp_path: Path, caps
     assert shown([*study, "--network=unet", "--iterations", "9"])["iterations"] == 9
     run = shown(["run", str(config), "--dry-run", "--json", "--network", "unet"])
     assert run["learning_rate"] == small["learning_rate"] and run["iterations"] == 8 and run["batch_size"] == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_stopped_ends_in_one_line_and_leaves_nothing_half_made(tmp_path: Path, number: int) -> None:
+    script = "import sys; from diffaug.cli.main import main; main(sys.argv[1:])"
+    words = ["data", "phantom", str(tmp_path / "data"), "--train", "3000", "--size", "256"]
+    with subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True) as run:
+        for _ in range(600):
+            if list(tmp_path.rglob("*.png")):
+                break
+            time.sleep(0.1)
+        run.send_signal(number)
+        told = run.communicate(timeout=60)[1]
+    assert run.returncode == 1
+    assert told.splitlines()[-1] == "diffaug: stopped; run the same command again to continue"
+    assert "Traceback" not in told and "leaked" not in told
+    assert not (tmp_path / "data" / "cases.csv").exists()

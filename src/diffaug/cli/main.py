@@ -5,7 +5,11 @@ Torch is imported by the commands that need it, so that `--help` answers at once
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args
 
@@ -67,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         _check_seed(command)
         refuse_urls(getattr(command, "command", command))
-        with storing():
+        with _ends_as_by_ctrl_c(), storing():
             command.run()
     except ValidationError as error:
         _fail(explain(error))
@@ -95,6 +99,23 @@ def _show_log() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _ToStderr) for handler in logger.handlers):
         logger.addHandler(_ToStderr())
+
+
+@contextmanager
+def _ends_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, which schedulers and `timeout` send, end a command as Ctrl-C does: workers end, one line is told."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _names(commands: Any) -> list[str]:
