@@ -1,8 +1,13 @@
 from collections import Counter
+from dataclasses import replace
 
 from diffaug.conditioning.attributes import equivalent_diameter
+from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.examples import FAR
 from diffaug.conditioning.seeking import UNLIKE
+from diffaug.config import GenerateConfig
+
+CONFIG = GenerateConfig(negatives=0.0)
 
 
 def is_whole(drawer, request):
@@ -33,3 +38,14 @@ def test_what_is_drawn_suits_its_place(drawer, requests):
             drawer.examples.unlike(entry, place, equivalent_diameter(float(new.sum())), request.transform.flip)
         )
     assert sorted(unlike)[len(unlike) // 2] <= FAR and sorted(unlike)[int(0.9 * len(unlike))] <= UNLIKE
+
+
+def test_no_lesion_is_painted_onto_its_own_group_as_long_as_there_are_others(cases):
+    groups = {case.id: f"patient-{number % 3}" for number, case in enumerate(cases)}
+    grouped = [replace(case, group=groups[case.id]) for case in cases]
+    drawer = RequestDrawer(grouped, 0, CONFIG)
+    for request in drawer.draw_some(30):
+        assert groups[request.example] != groups[request.background]
+    alone = RequestDrawer([replace(case, group="one") for case in cases], 0, CONFIG)
+    drawn = list(alone.draw_some(30))
+    assert [request.example == request.background for request in drawn].count(True) < 3

@@ -155,7 +155,7 @@ def test_a_study_writes_what_it_ran_and_a_record_for_every_case(finished, inputs
     assert {row["case"] for row in rows} == {case.id for case in read_dataset(dataset).split("test")}
     plan = read_json(study / "study.json")
     assert plan["cases"] == {"train": 6, "unannotated": 0, "test": 5, "synthetic": [4], "full": 0}
-    assert plan["versions"]["torch"] == torch.__version__
+    assert plan["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # the build may be left out
     assert not list(study.glob("runs/*.checkpoint"))
 
 

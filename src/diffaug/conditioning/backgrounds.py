@@ -67,6 +67,7 @@ class Backgrounds:
         self._rules = rules
         self._cases = {**{check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}, **cases}
         self._bank = bank
+        self._many_groups = len({case.group for case in self._cases.values()}) > 1
         labelled = [case for case in self._cases.values() if case.id not in cases and case.mask]
         self._found = MaskBank(tuple(entry for case in labelled for entry in entries_of(case, case.read_mask())))
         self.names = (*cases, *(name for name in self._cases if name not in cases))
@@ -84,6 +85,15 @@ class Backgrounds:
     def case(self, name: str) -> Case:
         """Return a background by its id."""
         return self._cases[name]
+
+    def are_apart(self, name: str, case: str) -> bool:
+        """Tell whether a lesion is new to a background: its case is of another group or, if all are one, another image.
+
+        A group, such as a patient or a sequence of frames, shows its own lesion already.
+        """
+        if not name or not self._many_groups:
+            return name != case
+        return self.case(name).group != self.case(case).group
 
     def is_known(self, name: str) -> bool:
         """Tell whether it is known where an image shows lesions: it has a mask, or is declared to be lesion-free."""

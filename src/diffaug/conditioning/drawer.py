@@ -132,7 +132,9 @@ class RequestDrawer:
         self.domain = domain_of([each.name for each in self.classes], rules)
         self.domain.check_place(config.place)
         self.backgrounds = Backgrounds(self.cases, others, self.bank, rules)
-        self.examples = Examples(self.cases, self.bank, folds, budget, self.backgrounds.placement_map, rules)
+        self.examples = Examples(
+            self.cases, self.bank, folds, budget, self.backgrounds.placement_map, rules, self.backgrounds.are_apart
+        )
         self.kinds = Kinds(self.backgrounds, self.bank.names)
         self._wording = Wording(
             self.cases, self.bank, self.backgrounds, self.examples, self.library, self.known_words, rules.grey

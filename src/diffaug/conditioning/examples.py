@@ -4,6 +4,7 @@ Each case is measured when it is first asked for.
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -70,6 +71,7 @@ class Examples:
         budget: Budget | None = None,
         maps: Callable[[str], PlacementMap] | None = None,
         rules: FrameRules = ENDOSCOPIC,
+        are_apart: Callable[[str, str], bool] = operator.ne,
     ) -> None:
         """Take the annotated cases by id.
 
@@ -80,8 +82,10 @@ class Examples:
             budget: Weights of the cases that lead towards an aim.
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
             rules: What is known of their frames.
+            are_apart: Tells whether the lesion of a case is new to a background: by default to every other image.
         """
         self._cases, self._bank, self._folds = cases, bank, folds or {}
+        self._are_apart = are_apart
         self._rules, self.turns = rules, UPRIGHT if rules.is_upright else TURNS
         self._weights = dict(budget.weights) if budget else {}
         self.names = tuple(name for name in cases if bank.components(name))
@@ -138,7 +142,7 @@ class Examples:
             asked: The word of each aspect; a missing aspect asks for nothing.
             options: The cases to choose among, in the order of their turns; empty for all. Only the first of them that
                 look as asked, and the mask's own, are compared, so that none is used much more often than others.
-            besides: A case that is left out if there are others, since its lesion would be painted where it was.
+            besides: The background: cases that are not apart from it are left out if there are others.
             flip: Whether the mask is flipped.
         """
         names = self._of_fold(mask.case, besides)
@@ -237,10 +241,10 @@ class Examples:
         return min((aligned(self._rays[name], rays, self.turns).stretch for name in names), default=math.inf)
 
     def _of_fold(self, case: str, besides: str) -> list[str]:
-        """Return the cases of the validators' fold of a case, or all where it has none; without one if it can."""
+        """Return the cases of the validators' fold of a case, or all where it has none; apart from one if it can."""
         fold = self._folds.get(case)
         names = [name for name in self.names if self._folds.get(name) == fold] or list(self.names)
-        return [name for name in names if name != besides] or names
+        return [name for name in names if self._are_apart(besides, name)] or names
 
     def _moves_well(self, name: str) -> bool:
         """Tell whether the largest lesion of a case can be moved onto another mask."""

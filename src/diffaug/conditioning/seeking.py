@@ -111,13 +111,13 @@ class Seeker:
                 yield lesions[int(sought.rng.integers(len(lesions)))]
 
     def _backgrounds_of(self, lesion: MaskEntry, sought: Sought) -> Iterator[str]:
-        """Yield other backgrounds of a lesion's kind, in turn, whose own lesions lie in tissue like that around it.
+        """Yield backgrounds of other groups, in turn, of a lesion's kind and with lesions in tissue like its own.
 
         The first in turn comes AGAIN times, since another turn and flip may suit it.
         """
         names = list(sought.names)
         for name in names[:1] * AGAIN + names[1:]:
-            may_lie = name != lesion.case and self.masks.may_lie_on(lesion, name)
+            may_lie = self.backgrounds.are_apart(name, lesion.case) and self.masks.may_lie_on(lesion, name)
             if may_lie and self.examples.unlike_frame(lesion, name) <= FAIR:
                 yield name
 
