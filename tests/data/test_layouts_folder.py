@@ -102,6 +102,29 @@ def test_a_folder_a_patient_is_a_group(tmp_path: Path) -> None:
     assert {case.group for case in data} == {f"patient-{patient}" for patient in range(6)}
     assert all(len({case.split for case in data if case.group == group}) == 1 for group in {c.group for c in data})
     assert "6 folders became groups, such as patient-0: each is kept in one split" in result.notices
+    assert not any("a patient of its own" in line for line in result.advice)
+
+
+def test_images_whose_patients_nobody_names_are_told_and_the_remedy_works(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "source", "images/c{}.png", "masks/c{}.png", 6)
+    (told, *_) = import_dataset("folder", source, tmp_path / "one").advice
+    assert told.startswith("each of 6 images counts as a patient of its own, since no groups.csv says")
+    rows = "".join(f"c{number},patient-{number // 2}\n" for number in range(6))
+    (source / "groups.csv").write_text(f"id,group\n{rows}")
+    result = import_dataset("folder", source, tmp_path / "other")
+    assert not any("a patient of its own" in line for line in result.advice)
+    assert {case.group for case in result.dataset} == {f"patient-{number}" for number in range(3)}
+
+
+def test_grey_pixels_of_a_mask_are_cut_and_told(tmp_path: Path) -> None:
+    source, levels = pairs(tmp_path / "source", "images/c{}.png", "masks/c{}.png", 3), np.arange(10, 250, 20)
+    soft = area(1).astype(np.uint8)
+    rows, columns = np.nonzero(soft)
+    soft[rows[: len(levels)], columns[: len(levels)]] = levels  # one pixel each, as soft edges have
+    put(source / "masks/c1.png", soft)
+    data, notices = imported("folder", source, tmp_path / "data")
+    assert "1 mask has grey pixels and was cut at 127: what is lighter counts as lesion, such as c1" in notices
+    assert np.array_equal(data["c1"].read_mask(), soft > 127)
 
 
 def test_patients_that_share_a_frame_become_one_group_and_it_is_said(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class DataImport:
             window=window_of(self.window) if self.window else None,
             channels=channels_of(self.channels) if self.channels else (),
         )
-        for notice in filter(None, (*imported.notices, imported.few)):
+        for notice in (*imported.notices, *imported.advice):
             print(notice, file=sys.stderr)
         print(f"{len(imported.dataset)} cases in {self.to}: {imported.counts()}")
         print(next_command("data", "inspect", self.to, "--out", self.to.with_name(f"{self.to.name}.png")))

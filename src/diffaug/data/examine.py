@@ -32,12 +32,13 @@ SENTENCES = {
     "unturned-mask": "masks lack the EXIF orientation of their images, fit turned and unturned, and were read upright",
     "palette-mask": "masks are palettes whose background is another index than 0, and were read so",
     "half-mask": "masks of more than 8 bits were cut at half of their largest value",
+    "grey-mask": "masks have grey pixels and were cut at 127: what is lighter counts as lesion",
     "jpeg-mask": "masks are JPEG and were cut at 127",
 }
 
 LARGE = 10_000_000  # pixels
 _one_large = threading.Lock()
-GUESSES = ("palette-mask", "half-mask", "unit-cut")  # notes that name a case
+GUESSES = ("palette-mask", "half-mask", "grey-mask", "unit-cut")  # notes that name a case
 
 
 @dataclass(frozen=True)

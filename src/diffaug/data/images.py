@@ -86,7 +86,7 @@ def mask_from_file(path: Path, case: str = "") -> tuple[Mask, str]:
 
     Returns:
         Booleans, shape (H, W), and what was guessed: "palette-mask" (the background is not index 0), "half-mask" (more
-        than 8 bits were cut at half), or "".
+        than 8 bits were cut at half), "grey-mask" (a lossless mask has grey values, which were cut at 127), or "".
 
     Raises:
         DataError: The file is missing, damaged or too large; or its reading would be a guess: a cut would lose areas of
@@ -110,6 +110,7 @@ def mask_from_file(path: Path, case: str = "") -> tuple[Mask, str]:
     else:
         values = _strongest_channel(image)
         threshold = 0 if not is_lossy(path) and values.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD
+        guessed = "grey-mask" if not is_lossy(path) and threshold and ((values > 0) & (values < 255)).any() else ""
     if not is_lossy(path) and image.mode != "F" and (codes := lost_codes(values, threshold)):
         listed = ",".join(map(str, codes))
         raise DataError(

@@ -21,7 +21,7 @@ from diffaug.data.folder import (
     refuse_occupied,
     write_cases,
 )
-from diffaug.data.leftovers import notices_of_leftovers, read_groups
+from diffaug.data.leftovers import GROUPS, notices_of_leftovers, read_groups
 from diffaug.data.metadata import copy_picture
 from diffaug.data.preparing import Preparing, prepare_all
 from diffaug.data.sources import LAYOUTS
@@ -29,7 +29,7 @@ from diffaug.data.sources.layout import ReadOptions, SourceRecords
 from diffaug.data.split import ENOUGH_GROUPS, connected, split_by_group
 from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError
-from diffaug.layouts import PAIRED, EmptyMasks, MissingMasks
+from diffaug.layouts import PAIRED, USERS, EmptyMasks, MissingMasks
 from diffaug.names import LONGEST, check_distinct, plain_name
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -46,13 +46,13 @@ class Imported:
     Attributes:
         dataset: The data set.
         notices: One sentence for each thing that the user should know: conversions, repeated frames, missing files.
-        few: What to do about a test split that is too small to compare on; empty where it is not, or where there is
-            none.
+        advice: What to do about images whose patients nobody named, and about a test split that is too small to compare
+            on.
     """
 
     dataset: Dataset
     notices: tuple[str, ...]
-    few: str = ""
+    advice: tuple[str, ...] = ()
 
     def counts(self) -> str:
         """Return how many cases lie in each split, in words."""
@@ -128,9 +128,10 @@ def import_dataset(
         cases, said = prepare_all(listed.records, Preparing(partial, labelling, empty_masks, window), progress)
         placed, more = _placed(cases, groups, listed, shares, seed, progress)
         few = _few_to_test(placed, not any(case.split for case in cases if case.split != "unannotated"))
+        alone = _each_alone(placed) if not groups and layout in USERS else ""
         write_cases(partial, [_settled(case, partial) for case in placed])
         _remove_others(partial, placed)
-    return Imported(read_dataset(to), (*notices, *said, *more), few)
+    return Imported(read_dataset(to), (*notices, *said, *more), tuple(filter(None, (alone, few))))
 
 
 def _check_source(layout: str, source: Path, missing_masks: MissingMasks) -> None:
@@ -345,6 +346,18 @@ def _splits(cases: Sequence[Case], groups: Mapping[str, str], wanted: Mapping[st
                 "move one of the cases or correct groups.csv"
             )
     return splits
+
+
+def _each_alone(placed: Sequence[Case]) -> str:
+    """Say that nobody named the patients of images, and what to do if several images are of one."""
+    if len(placed) < 2:
+        return ""
+    groups = len({case.group for case in placed})
+    return (
+        f"each of {groups} images counts as a patient of its own, since no {GROUPS} says which belong together: if "
+        "some are of one patient or video, write that file (columns id, group) beside the images and import again, or "
+        "tests will be too easy"
+    )
 
 
 def _few_to_test(placed: Sequence[Case], drawn: bool) -> str:
