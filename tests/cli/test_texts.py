@@ -145,9 +145,16 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
         painted_on=22,
         lesion_cases=60,
         negative_cases=30,
+        shown=14,
+        sizes={"small": 40, "medium": 20, "large": 0},
+        annotated={"small": 11, "medium": 17, "large": 10},
     )
     text = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png")
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
+    assert (
+        "They show 14 different lesions: 40 small, 20 medium, 0 large (annotated: 11 small, 17 medium, 10 large)."
+        in text.splitlines()
+    )
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text)
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
     none = Funnel(Counts(1, 1), Counts(), {}, {})

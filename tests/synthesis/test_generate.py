@@ -25,7 +25,7 @@ from diffaug.data.folder import check_dataset, read_dataset
 from diffaug.data.fundus import vertical_diameter
 from diffaug.data.funnel import funnel
 from diffaug.data.images import read_image, read_label, read_mask, write_png
-from diffaug.data.lesions import size_class
+from diffaug.data.lesions import SIZES, size_class
 from diffaug.data.manifest import read_manifest, read_rows
 from diffaug.data.phantom import make_phantoms
 from diffaug.diffusion.schedule import x_t_from_x0
@@ -531,7 +531,11 @@ def test_prompts_of_findings_use_the_words_the_model_has_read_and_the_set_tells_
     assert left_out and sum(left_out.values()) == sum(len(row.request.unknown_words) for row in rows)
     assert not any(words_in(part) <= known for part in left_out)
     assert read_json(out / "summary.json") == summary.as_dict()
-    assert len(read_dataset(out).cases) == CONFIG.count
+    assert len(read_dataset(out).cases) == CONFIG.count == summary.lesion_cases == sum(summary.sizes.values())
+    painted = [row.request for row in rows if row.decision == "kept" and not row.request.negative]
+    assert summary.sizes == {size: sum(one.size_bin == size for one in painted) for size in SIZES}
+    assert summary.shown == len({(one.example, one.example == one.mask_case and one.component) for one in painted})
+    assert sum(summary.annotated.values()) >= len(read_dataset(phantoms).annotated("train"))
     for row, other in zip(rows, read_rows(unbroken / "manifest.jsonl"), strict=False):
         assert row.request.seed == other.request.seed and row.request.background == other.request.background
 

@@ -157,6 +157,12 @@ def generate_text(summary: "GenerateSummary", data: Path, out: str, sheet: str) 
     total = sum(summary.reasons.values())
     rows = [(f"{count}", f"{100 * count / max(1, total):.0f} %", reason) for reason, count in summary.reasons.items()]
     lines = [f"{counted(kept, 'lesion case')} on {counted(summary.painted_on, 'image')}{beside}, in {out}."]
+    if summary.annotated:
+        sizes, annotated = (
+            ", ".join(f"{count} {size}" for size, count in found.items())
+            for found in (summary.sizes, summary.annotated)
+        )
+        lines.append(f"They show {counted(summary.shown, 'different lesion')}: {sizes} (annotated: {annotated}).")
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")

@@ -20,6 +20,7 @@ from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.folder import Dataset, read_dataset, write_cases
 from diffaug.data.funnel import Counts, Funnel, funnel
+from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import (
     MANIFEST,
     PROVENANCE,
@@ -33,6 +34,7 @@ from diffaug.data.manifest import (
 )
 from diffaug.data.seen import read_seen, write_seen
 from diffaug.errors import ConfigError, ModelError
+from diffaug.painting.requests import example_of
 from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import load_critic
 from diffaug.synthesis.obedience import Acted, acted, line_of
@@ -76,6 +78,9 @@ class GenerateSummary:
         painted_on: Frames that a kept case is painted on.
         lesion_cases: Kept cases with a lesion; surplus ones, which the funnel counts as kept, are not among them.
         negative_cases: Kept cases without one.
+        shown: Different annotated lesions that the kept ones started from.
+        sizes: Kept lesions by size class.
+        annotated: Annotated lesions by size class.
         findings: By finding how it acted in the prompts, and how far kept lesions show what it implies.
     """
 
@@ -90,6 +95,9 @@ class GenerateSummary:
     painted_on: int = 0
     lesion_cases: int = 0
     negative_cases: int = 0
+    shown: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    annotated: Mapping[str, int] = field(default_factory=dict)
     findings: Mapping[str, Acted] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -352,6 +360,9 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
         name: Stratum(quota, funnel([row for row in rows if row.request.aim == name]).lesions)
         for name, quota in plan.quotas().items()
     }
+    painted = [row.request for row in kept(rows) if not row.request.negative]
+    sizes = Counter(request.size_bin for request in painted)
+    annotated = Calibration.load(plan.model / "calibration.json").counts
     return GenerateSummary(
         funnel=counted,
         seconds=round(seconds, 1),
@@ -361,8 +372,11 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
         notices=tuple(notices),
         reasons=reasons_of(rows),
         painted_on=len({row.request.background for row in kept(rows)}),
-        lesion_cases=len([row for row in kept(rows) if not row.request.negative]),
-        negative_cases=len([row for row in kept(rows) if row.request.negative]),
+        lesion_cases=len(painted),
+        negative_cases=len(kept(rows)) - len(painted),
+        shown=len({example_of(request) for request in painted}),
+        sizes={name: sizes[name] for name in SIZES},
+        annotated={name: annotated.get(name, 0) for name in SIZES},
     )
 
 
