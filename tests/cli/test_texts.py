@@ -110,6 +110,18 @@ def test_a_study_by_folds_ends_with_its_table_its_report_and_the_next_command() 
     assert after == "Next: diffaug fit data/mine models/mine"
 
 
+def test_after_folds_a_model_that_is_there_is_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def after() -> str:
+        summary, order, page = summary_of("selected", "real"), ["real", "selected"], Path("s/nall/report.html")
+        return folds_text(summary, order, 5, page, Path("data/mine"), 4000, "smoke").splitlines()[-1]
+
+    assert after() == "Next: diffaug fit data/mine models/mine --preset smoke"
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert after() == "Next: diffaug generate models/mine data/mine synthetic/mine --preset smoke"
+
+
 def test_every_table_of_arms_says_when_nothing_can_be_concluded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,21 +147,34 @@ def test_every_table_of_arms_says_when_nothing_can_be_concluded(
         assert "No conclusion" not in text
 
 
-def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
+def summary_of_set() -> GenerateSummary:
     counts = Funnel(Counts(70, 60, 4, 6), Counts(33, 30, 0, 3), {}, {})
-    summary = GenerateSummary(
-        counts,
-        9.0,
-        0.1,
-        reasons={"kept": 90, "looks painted": 10},
-        painted_on=22,
-        lesion_cases=60,
-        negative_cases=30,
-    )
+    reasons = {"kept": 90, "looks painted": 10}
+    return GenerateSummary(counts, 9.0, 0.1, reasons=reasons, painted_on=22, lesion_cases=60, negative_cases=30)
+
+
+def test_without_an_annotated_test_case_the_next_commands_are_folds_and_an_export() -> None:
+    def after(out: str, preset: str = "default") -> list[str]:
+        return generate_text(
+            summary_of_set(), Path("data/x"), out, f"{out}/sheet.png", preset, tested=False
+        ).splitlines()
+
+    *_, why, study, export = after("synthetic/x")
+    assert why.startswith("No test case is annotated")
+    assert study == "Next: diffaug study data/x studies/x --folds 5"
+    assert export == "Next: diffaug export synthetic/x exported/x --format nnunet --with data/x --folds 5"
+    *_, study, fetch, export = after("s3://b/x", "smoke")
+    assert study.endswith("--folds 5 --preset smoke") and fetch.startswith("Fetch it") and "export x " in export
+
+
+def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
+    summary = summary_of_set()
     text = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png")
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text)
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
+    same = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png", "smoke")
+    assert same.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x --preset smoke"
     none = Funnel(Counts(1, 1), Counts(), {}, {})
     alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1, lesion_cases=1), Path("d"), "s", "s.png")
     assert "negative" not in alone and alone.startswith("1 lesion case on 1 image, in s.")

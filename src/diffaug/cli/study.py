@@ -81,7 +81,7 @@ class Study:
 
             (report,) = run_pipeline(self._config(), self.data)
             pooled, order = read_pooled(report)
-            text = folds_text(pooled, order, self.folds, report, self.data, self.study.iterations)
+            text = folds_text(pooled, order, self.folds, report, self.data, self.study.iterations, self.preset)
             return print_result({**pooled, "report": str(report.absolute())}, lambda: text, self.json)
         from diffaug.study.study import run_study
 
