@@ -28,6 +28,7 @@ from diffaug.cli.provenance import Explain, Reproduce
 from diffaug.cli.review import Review
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
+from diffaug.compute.progress import minute_lines
 from diffaug.errors import ConfigError, DiffaugError, one_line
 from diffaug.knobs import explain
 
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         _check_seed(command)
         refuse_urls(getattr(command, "command", command))
-        with _ends_as_by_ctrl_c(), storing():
+        with _ends_as_by_ctrl_c(), storing(), minute_lines():
             command.run()
     except ValidationError as error:
         _fail(explain(error))
