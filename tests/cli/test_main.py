@@ -74,6 +74,15 @@ def _options(out: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, ["data"]], ids=" ".join)
+def test_an_unknown_option_names_the_help_that_lists_the_options_of_its_command(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = said(capsys, [*command, "--no-such-option"])
+    assert (status, out) == (2, "")
+    assert f"run diffaug {' '.join(command)} --help " in " ".join(err.replace("│", " ").split()) + " "
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_option_is_explained_in_sentences(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = said(capsys, [*command, "--help"])
@@ -256,7 +265,7 @@ def test_a_dry_run_is_a_few_lines_about_what_differs_from_the_defaults(
 ) -> None:
     main(["generate", "m", str(phantoms), "s", "--count", "77", "--place", "free", "--dry-run"])
     plan = capsys.readouterr().out
-    assert "count 77, place free." in plan and "MB, of" in plan and len(plan.splitlines()) < 10
+    assert "defaults: --count 77, --place free." in plan and "MB, of" in plan and len(plan.splitlines()) < 10
     assert "for a row of the painter" in plan
     main(["fit", str(phantoms), "m", "--device", "cuda:7", "--dry-run"])
     plan = capsys.readouterr().out
@@ -335,6 +344,8 @@ def test_a_dry_run_of_a_study_is_about_its_data(phantoms: Path, capsys: pytest.C
     train = len(read_dataset(phantoms).split("train"))
     assert plan["config"]["data"]["path"] == str(phantoms)
     assert plan["config"]["data"]["annotated"] == [train - train // 4]
+    main(["study", str(phantoms), "s", "--folds", "4", "--batch-size", "4", "--dry-run"])
+    assert "defaults: --batch-size 4." in capsys.readouterr().out
     main(["study", str(phantoms), "s", "--folds", "4", "--baseline", "--dry-run", "--json"])
     alone = yaml.safe_load(capsys.readouterr().out)
     assert alone["config"]["arms"] == ["real"] and alone["estimate"]["minutes"] < plan["estimate"]["minutes"]
@@ -385,6 +396,20 @@ def test_a_preset_sets_the_defaults_and_an_option_overrides_it(
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert config["validator"]["folds"] == 4
     assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
+
+
+@pytest.mark.parametrize("command", [["fit", "DATA", "m"], ["generate", "m", "DATA", "s"], ["study", "DATA", "s"]])
+def test_a_dry_run_of_a_stage_names_options_that_its_command_has(
+    command: list[str], phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(phantoms) if word == "DATA" else word for word in command]
+    main([*words, "--preset", "smoke", "--dry-run"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Settings"))
+    named = re.findall(r"--[-a-z.]+", line)
+    options = said(capsys, [command[0], "--help"])[1]
+    assert named and all(f" {name} " in options for name in named) and "more" not in line
+    if command[0] != "generate":
+        assert named[0].endswith("iterations")
 
 
 def test_lora_and_merge_have_short_names_and_any_base_is_taken(

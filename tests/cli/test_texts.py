@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffaug.artifacts import write_json
+from diffaug.cli.plan import changed_settings, plan_text
 from diffaug.cli.run import print_reports
 from diffaug.cli.texts import (
     fit_text,
@@ -15,18 +16,17 @@ from diffaug.cli.texts import (
     labels_text,
     leaks_text,
     minutes,
-    plan_text,
     remove_text,
     segment_text,
     selection_text,
     study_text,
     table,
 )
+from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
 from diffaug.pipeline.estimate import Estimate
 from diffaug.pipeline.machine import Facts, Look
-from diffaug.runfolder import flat
 from diffaug.study.sets import Labelling, Selection
 from diffaug.study.statistics import summarise
 from diffaug.synthesis.generate import GenerateSummary
@@ -207,19 +207,28 @@ def test_durations_are_told_in_seconds_minutes_or_hours(seconds: float, told: st
     assert minutes(seconds) == told
 
 
-def test_a_plan_of_a_run_leaves_out_only_what_its_other_lines_tell() -> None:
-    settings = flat({"data": {"path": "d", "folds": 5, "painted_per_real": 9.0}, "device": "cuda", "out": "o"})
-    text = plan_text(settings, {}, Look(Facts(4, 0, 2, 64, 64), 33.3), Estimate(1.0, 3.2), 57.2)
-    assert "not the defaults: data.painted_per_real 9.0, device cuda." in text
+def test_a_plan_of_a_run_names_settings_as_its_file_does_and_leaves_out_what_its_other_lines_tell() -> None:
+    data = {"path": "d", "folds": 5, "painted_per_real": 9.0}
+    config = config_from_values({"data": data, "device": "cuda", "out": "o", "study": {"iterations": 9}})
+    assert changed_settings(config) == ["study.iterations 9", "device cuda", "data.painted_per_real 9.0"]
 
 
-def test_a_plan_shows_what_is_not_a_default() -> None:
-    settings, defaults = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "d": None}
-    found = Estimate(1.0, 3.2, 3, "fit and paint")
-    text = plan_text(flat(settings), flat(defaults), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3), found, 57.2)
+def test_a_plan_of_a_stage_names_settings_as_its_options_the_most_important_first() -> None:
+    study = StudyConfig(bootstrap=9, batch_size=4, iterations=8, arms=("real", "selected"))
+    assert changed_settings(study) == ["--iterations 8", "--arms real selected", "--batch-size 4", "--bootstrap 9"]
+    fit = FitConfig(denoiser=DenoiserConfig(windows_per_case=3, merge=True))
+    assert changed_settings(fit) == ["--denoiser.windows-per-case 3", "--denoiser.merge"]
+    assert changed_settings(GenerateConfig(realism=False)) == ["--no-realism"]
+    assert changed_settings(FitConfig()) == []
+
+
+def test_a_plan_is_a_few_lines() -> None:
+    found, look = Estimate(1.0, 3.2, 3, "fit and paint"), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3)
+    text = plan_text([f"--name-{number} 1" for number in range(12)], look, found, 57.2)
     assert len(text.splitlines()) <= 10
-    assert "not the defaults: a.c 1, 2." in text and "a.b" not in text
+    assert "not the defaults: --name-0 1, --name-1 1," in text and "--name-9 1 and 2 more." in text
     assert "40 annotated and 3 unannotated training images, 9 test images; 64 x 32 px, 1.5 lesions" in text
     assert "Work: fit and paint." in text and "about 60 s" in text and "33 ms for a row of the painter" in text
     assert "about 3 MB, of 57 GB" in text
-    assert "is not there" in plan_text({}, {}, Look(), found, 1.0)
+    bare = plan_text([], Look(), found, 1.0)
+    assert "is not there" in bare and "not the defaults: none." in bare

@@ -19,10 +19,10 @@ from diffaug.cli.base import (
     Seed,
     chosen_preset,
     command_words,
-    print_plan,
     print_result,
     without_option,
 )
+from diffaug.cli.plan import print_plan
 from diffaug.cli.texts import fit_text, generate_text, remove_text, segment_text, share_text
 from diffaug.config import FitConfig, GenerateConfig
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from diffaug.data.request import Request
     from diffaug.data.segmented import SegmentSummary
     from diffaug.export.export import Exported
-    from diffaug.pipeline.estimate import Estimate
-    from diffaug.pipeline.machine import Look
     from diffaug.study.sets import Labelling, Selection
     from diffaug.synthesis.explain import Explanation
     from diffaug.synthesis.generate import GenerateSummary
@@ -29,7 +27,6 @@ NO_VALUE = "-"
 PLAIN = str.maketrans({"−": "-", "–": NO_VALUE})  # what a terminal without Unicode can show
 NEW = "\n"
 UNKNOWN = "not known"
-TOLD = ("out", "data.source", "data.path", "data.annotated", "data.draws", "data.folds")  # by the command, or the plan
 STATES = {
     "same": "that of the set, byte for byte",
     "pixels": "saved anew, with the pixels of the set's",
@@ -79,40 +76,6 @@ def minutes(seconds: float) -> str:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def plan_text(
-    settings: Mapping[str, Any], defaults: Mapping[str, Any], look: "Look", found: "Estimate", free: float
-) -> str:
-    """Return a plan in a few lines: the data, the work, settings that are not their defaults, time and disk.
-
-    Args:
-        settings: Of the stage, by name.
-        defaults: Of the same names.
-        look: At the data and the machine.
-        found: What they let expect.
-        free: Space on the disk, GB.
-    """
-    changed = [
-        f"{name} {_value(value)}"
-        for name, value in settings.items()
-        if value != defaults.get(name) and name not in TOLD
-    ]
-    speeds = {"painter": look.painter, "segmentation network": look.segmenter}
-    speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)
-    where = f"on this machine if nothing else runs on it (timed: {speed})"
-    where = where if speed else "on two cores with AVX-512, since the device is not here, and nothing was timed"
-    return "\n".join(
-        [
-            "This is a dry run: nothing is written.",
-            look.facts.text(),
-            f"Work: {found.work}.",
-            f"Settings that are not the defaults: {_named(changed) if changed else 'none'}.",
-            f"Time: about {minutes(60 * found.minutes)} {where}.",
-            f"Disk: about {found.megabytes:.0f} MB, of {free:.0f} GB that are free.",
-            "--json prints every setting.",
-        ]
-    )
 
 
 def _value(value: Any) -> str:
