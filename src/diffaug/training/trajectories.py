@@ -144,8 +144,8 @@ def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float)
         for k in range(len(names))
     ]
     return [
-        f"only {count} annotated lesions hold the class {name}, and a threshold of its own needs {least}: the gate "
-        "judges requests for it by the scores of lesions without it"
+        f"only {count} annotated {'lesion holds' if count == 1 else 'lesions hold'} the class {name}, and a threshold "
+        f"of its own needs {least}: the gate judges requests for it by the scores of lesions without it"
         for name, count in zip(names, counts, strict=True)
         if count < least and len(names) > 1
     ]
