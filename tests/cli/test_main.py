@@ -19,6 +19,7 @@ from diffaug.config import PRESETS, Source, read_config
 from diffaug.data.folder import read_dataset
 from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError
+from diffaug.runfolder import held
 
 COMMANDS = [
     ["demo"],
@@ -368,6 +369,31 @@ def test_a_dry_run_refuses_data_that_the_run_would_refuse(
     words = [str(phantoms) if word == "DATA" else word for word in words]
     status, out, err = said(capsys, [*words, "--dry-run"])
     assert (status, out, err.count("\n")) == (1, "", 1) and told in err
+
+
+def test_a_model_that_is_being_fitted_and_one_whose_fit_was_stopped_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    for command in (["generate", str(model), "d", "s"], ["remove", str(model), "d", "r"]):
+        with held(model):
+            assert "`diffaug fit` is still working in" in said(capsys, command)[2]
+            (model / "fit.json").write_text("{}")
+            assert "`diffaug fit` is still working in" in said(capsys, command)[2]
+        status, _, err = said(capsys, command)
+        assert status == 1 and "was stopped; run the same `diffaug fit` again, which continues it" in err
+        (model / "fit.json").unlink()
+        assert "has no digests.json; check the path" in said(capsys, command)[2]
+
+
+def test_a_set_that_is_being_made_and_one_that_is_not_finished_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(tmp_path / "set"), str(tmp_path / "to"), "--format", "coco"]
+    with held(tmp_path / "set"):
+        assert "a process is still making" in said(capsys, command)[2]
+    assert "run `diffaug generate` again to complete it" in said(capsys, command)[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_data_set_in_the_place_of_the_model_is_told(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
