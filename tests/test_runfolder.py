@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from diffaug.errors import ConfigError, DataError
-from diffaug.runfolder import Contents, claim, claimed, contents_of, held, holds, read_contents
+from diffaug.runfolder import Contents, claim, claimed, contents_of, held, holds, in_use, read_contents
 
 THING = Contents("synthetic set", {"seed": 1, "config": {"count": 3}}, "config.json", about={"place": "here"})
 
@@ -93,6 +93,17 @@ def test_one_process_works_in_a_folder_and_a_killed_one_lets_it_go(tmp_path: Pat
     other.join()
     with claimed(tmp_path / "out", THING):
         assert holds(tmp_path / "out", THING)
+
+
+def test_a_folder_is_in_use_while_a_process_works_in_it_or_in_a_share(tmp_path):
+    out = tmp_path / "out"
+    assert not in_use(out) and not out.exists(), "looking makes nothing"
+    with held(out):
+        assert in_use(out)
+    assert not in_use(out)
+    with claimed(out, THING, "1/3"):
+        assert in_use(out)
+    assert not in_use(out)
 
 
 def test_whoever_holds_a_folder_removes_what_killed_processes_left(tmp_path):

@@ -229,6 +229,12 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+def in_use(folder: Path) -> bool:
+    """Tell whether a process works in a folder, or in a share of it. Looking makes nothing."""
+    locks = [folder / LOCK, *(path for _, path in _shares(folder))]
+    return any(path.is_file() and _is_locked(path) for path in locks)
+
+
 def _shares(folder: Path) -> list[tuple[str, Path]]:
     """Return the shares that processes hold or held, such as 0/3, with the files of their locks."""
     before = SHARE_LOCK.format("")

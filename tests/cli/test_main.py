@@ -19,6 +19,7 @@ from diffaug.config import PRESETS, Source, read_config
 from diffaug.data.folder import read_dataset
 from diffaug.data.phantom import make_phantoms
 from diffaug.errors import ConfigError
+from diffaug.runfolder import held
 
 COMMANDS = [
     ["demo"],
@@ -72,6 +73,15 @@ def _options(out: str) -> dict[str, str]:
         name, _, text = re.sub(r"^(-h, )?(\S+)((?:, -\S+)*)", r"\2 ", row).partition(" ")
         found[name + str(len(found))] = re.split(r" ?\((?:default|required)", text.strip())[0]
     return found
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, ["data"]], ids=" ".join)
+def test_an_unknown_option_names_the_help_that_lists_the_options_of_its_command(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = said(capsys, [*command, "--no-such-option"])
+    assert (status, out) == (2, "")
+    assert f"run diffaug {' '.join(command)} --help " in " ".join(err.replace("│", " ").split()) + " "
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -256,7 +266,7 @@ def test_a_dry_run_is_a_few_lines_about_what_differs_from_the_defaults(
 ) -> None:
     main(["generate", "m", str(phantoms), "s", "--count", "77", "--place", "free", "--dry-run"])
     plan = capsys.readouterr().out
-    assert "count 77, place free." in plan and "MB, of" in plan and len(plan.splitlines()) < 10
+    assert "defaults: --count 77, --place free." in plan and "MB, of" in plan and len(plan.splitlines()) < 10
     assert "for a row of the painter" in plan
     main(["fit", str(phantoms), "m", "--device", "cuda:7", "--dry-run"])
     plan = capsys.readouterr().out
@@ -335,6 +345,8 @@ def test_a_dry_run_of_a_study_is_about_its_data(phantoms: Path, capsys: pytest.C
     train = len(read_dataset(phantoms).split("train"))
     assert plan["config"]["data"]["path"] == str(phantoms)
     assert plan["config"]["data"]["annotated"] == [train - train // 4]
+    main(["study", str(phantoms), "s", "--folds", "4", "--batch-size", "4", "--dry-run"])
+    assert "defaults: --batch-size 4." in capsys.readouterr().out
     main(["study", str(phantoms), "s", "--folds", "4", "--baseline", "--dry-run", "--json"])
     alone = yaml.safe_load(capsys.readouterr().out)
     assert alone["config"]["arms"] == ["real"] and alone["estimate"]["minutes"] < plan["estimate"]["minutes"]
@@ -357,6 +369,31 @@ def test_a_dry_run_refuses_data_that_the_run_would_refuse(
     words = [str(phantoms) if word == "DATA" else word for word in words]
     status, out, err = said(capsys, [*words, "--dry-run"])
     assert (status, out, err.count("\n")) == (1, "", 1) and told in err
+
+
+def test_a_model_that_is_being_fitted_and_one_whose_fit_was_stopped_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    for command in (["generate", str(model), "d", "s"], ["remove", str(model), "d", "r"]):
+        with held(model):
+            assert "`diffaug fit` is still working in" in said(capsys, command)[2]
+            (model / "fit.json").write_text("{}")
+            assert "`diffaug fit` is still working in" in said(capsys, command)[2]
+        status, _, err = said(capsys, command)
+        assert status == 1 and "was stopped; run the same `diffaug fit` again, which continues it" in err
+        (model / "fit.json").unlink()
+        assert "has no digests.json; check the path" in said(capsys, command)[2]
+
+
+def test_a_set_that_is_being_made_and_one_that_is_not_finished_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(tmp_path / "set"), str(tmp_path / "to"), "--format", "coco"]
+    with held(tmp_path / "set"):
+        assert "a process is still making" in said(capsys, command)[2]
+    assert "run `diffaug generate` again to complete it" in said(capsys, command)[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_data_set_in_the_place_of_the_model_is_told(phantoms: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,6 +422,20 @@ def test_a_preset_sets_the_defaults_and_an_option_overrides_it(
     config = yaml.safe_load(capsys.readouterr().out)["config"]
     assert config["validator"]["folds"] == 4
     assert config["denoiser"]["iterations"] == PRESETS["smoke"].fit.denoiser.iterations
+
+
+@pytest.mark.parametrize("command", [["fit", "DATA", "m"], ["generate", "m", "DATA", "s"], ["study", "DATA", "s"]])
+def test_a_dry_run_of_a_stage_names_options_that_its_command_has(
+    command: list[str], phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(phantoms) if word == "DATA" else word for word in command]
+    main([*words, "--preset", "smoke", "--dry-run"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Settings"))
+    named = re.findall(r"--[-a-z.]+", line)
+    options = said(capsys, [command[0], "--help"])[1]
+    assert named and all(f" {name} " in options for name in named) and "more" not in line
+    if command[0] != "generate":
+        assert named[0].endswith("iterations")
 
 
 def test_lora_and_merge_have_short_names_and_any_base_is_taken(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffaug.artifacts import write_json
+from diffaug.cli.plan import changed_settings, plan_text
 from diffaug.cli.run import print_reports
 from diffaug.cli.texts import (
     fit_text,
@@ -15,18 +16,17 @@ from diffaug.cli.texts import (
     labels_text,
     leaks_text,
     minutes,
-    plan_text,
     remove_text,
     segment_text,
     selection_text,
     study_text,
     table,
 )
+from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
 from diffaug.pipeline.estimate import Estimate
 from diffaug.pipeline.machine import Facts, Look
-from diffaug.runfolder import flat
 from diffaug.study.sets import Labelling, Selection
 from diffaug.study.statistics import summarise
 from diffaug.synthesis.generate import GenerateSummary
@@ -110,6 +110,18 @@ def test_a_study_by_folds_ends_with_its_table_its_report_and_the_next_command() 
     assert after == "Next: diffaug fit data/mine models/mine"
 
 
+def test_after_folds_a_model_that_is_there_is_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def after() -> str:
+        summary, order, page = summary_of("selected", "real"), ["real", "selected"], Path("s/nall/report.html")
+        return folds_text(summary, order, 5, page, Path("data/mine"), 4000, "smoke").splitlines()[-1]
+
+    assert after() == "Next: diffaug fit data/mine models/mine --preset smoke"
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert after() == "Next: diffaug generate models/mine data/mine synthetic/mine --preset smoke"
+
+
 def test_every_table_of_arms_says_when_nothing_can_be_concluded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,13 +147,14 @@ def test_every_table_of_arms_says_when_nothing_can_be_concluded(
         assert "No conclusion" not in text
 
 
-def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
+def summary_of_set() -> GenerateSummary:
     counts = Funnel(Counts(70, 60, 4, 6), Counts(33, 30, 0, 3), {}, {})
-    summary = GenerateSummary(
+    reasons = {"kept": 90, "looks painted": 10}
+    return GenerateSummary(
         counts,
         9.0,
         0.1,
-        reasons={"kept": 90, "looks painted": 10},
+        reasons=reasons,
         painted_on=22,
         lesion_cases=60,
         negative_cases=30,
@@ -149,6 +162,24 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
         sizes={"small": 40, "medium": 20, "large": 0},
         annotated={"small": 11, "medium": 17, "large": 10},
     )
+
+
+def test_without_an_annotated_test_case_the_next_commands_are_folds_and_an_export() -> None:
+    def after(out: str, preset: str = "default") -> list[str]:
+        return generate_text(
+            summary_of_set(), Path("data/x"), out, f"{out}/sheet.png", preset, tested=False
+        ).splitlines()
+
+    *_, why, study, export = after("synthetic/x")
+    assert why.startswith("No test case is annotated")
+    assert study == "Next: diffaug study data/x studies/x --folds 5"
+    assert export == "Next: diffaug export synthetic/x exported/x --format nnunet --with data/x --folds 5"
+    *_, study, fetch, export = after("s3://b/x", "smoke")
+    assert study.endswith("--folds 5 --preset smoke") and fetch.startswith("Fetch it") and "export x " in export
+
+
+def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
+    summary = summary_of_set()
     text = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png")
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
     assert (
@@ -157,6 +188,8 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
     )
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text)
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
+    same = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png", "smoke")
+    assert same.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x --preset smoke"
     none = Funnel(Counts(1, 1), Counts(), {}, {})
     alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1, lesion_cases=1), Path("d"), "s", "s.png")
     assert "negative" not in alone and alone.startswith("1 lesion case on 1 image, in s.")
@@ -189,19 +222,28 @@ def test_durations_are_told_in_seconds_minutes_or_hours(seconds: float, told: st
     assert minutes(seconds) == told
 
 
-def test_a_plan_of_a_run_leaves_out_only_what_its_other_lines_tell() -> None:
-    settings = flat({"data": {"path": "d", "folds": 5, "painted_per_real": 9.0}, "device": "cuda", "out": "o"})
-    text = plan_text(settings, {}, Look(Facts(4, 0, 2, 64, 64), 33.3), Estimate(1.0, 3.2), 57.2)
-    assert "not the defaults: data.painted_per_real 9.0, device cuda." in text
+def test_a_plan_of_a_run_names_settings_as_its_file_does_and_leaves_out_what_its_other_lines_tell() -> None:
+    data = {"path": "d", "folds": 5, "painted_per_real": 9.0}
+    config = config_from_values({"data": data, "device": "cuda", "out": "o", "study": {"iterations": 9}})
+    assert changed_settings(config) == ["study.iterations 9", "device cuda", "data.painted_per_real 9.0"]
 
 
-def test_a_plan_shows_what_is_not_a_default() -> None:
-    settings, defaults = {"a": {"b": 1, "c": [1, 2]}, "d": None}, {"a": {"b": 1, "c": [1]}, "d": None}
-    found = Estimate(1.0, 3.2, 3, "fit and paint")
-    text = plan_text(flat(settings), flat(defaults), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3), found, 57.2)
+def test_a_plan_of_a_stage_names_settings_as_its_options_the_most_important_first() -> None:
+    study = StudyConfig(bootstrap=9, batch_size=4, iterations=8, arms=("real", "selected"))
+    assert changed_settings(study) == ["--iterations 8", "--arms real selected", "--batch-size 4", "--bootstrap 9"]
+    fit = FitConfig(denoiser=DenoiserConfig(windows_per_case=3, merge=True))
+    assert changed_settings(fit) == ["--denoiser.windows-per-case 3", "--denoiser.merge"]
+    assert changed_settings(GenerateConfig(realism=False)) == ["--no-realism"]
+    assert changed_settings(FitConfig()) == []
+
+
+def test_a_plan_is_a_few_lines() -> None:
+    found, look = Estimate(1.0, 3.2, 3, "fit and paint"), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3)
+    text = plan_text([f"--name-{number} 1" for number in range(12)], look, found, 57.2)
     assert len(text.splitlines()) <= 10
-    assert "not the defaults: a.c 1, 2." in text and "a.b" not in text
+    assert "not the defaults: --name-0 1, --name-1 1," in text and "--name-9 1 and 2 more." in text
     assert "40 annotated and 3 unannotated training images, 9 test images; 64 x 32 px, 1.5 lesions" in text
     assert "Work: fit and paint." in text and "about 60 s" in text and "33 ms for a row of the painter" in text
     assert "about 3 MB, of 57 GB" in text
-    assert "is not there" in plan_text({}, {}, Look(), found, 1.0)
+    bare = plan_text([], Look(), found, 1.0)
+    assert "is not there" in bare and "not the defaults: none." in bare

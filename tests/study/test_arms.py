@@ -195,7 +195,7 @@ def test_a_set_of_before_there_were_digests_of_regions_keeps_the_digest_that_stu
 
 def test_a_split_without_cases_is_refused(tmp_path):
     folder = make_dataset(tmp_path / "data", test=0)
-    with pytest.raises(StudyError, match="split test"):
+    with pytest.raises(StudyError, match=r"split test.*--folds 5 instead of --synthetic"):
         read_inputs(folder, [], ["test"])
 
 

@@ -40,8 +40,17 @@ from diffaug.synthesis import places as places_module
 from diffaug.synthesis import plan as plan_module
 from diffaug.synthesis.generate import generate, generate_cases
 from diffaug.synthesis.places import place_of
-from diffaug.synthesis.plan import make_plan
+from diffaug.synthesis.plan import make_plan, notices_of_fit
 from diffaug.synthesis.shards import PREVIEWS, generate_shard, shard_folder, workshop_of
+
+
+@pytest.mark.parametrize(("iterations", "told"), [(8, 1), (99, 1), (100, 0), (600, 0)])
+def test_a_model_that_was_hardly_trained_is_told(iterations, told, tmp_path):
+    write_json(tmp_path / "fit.json", {"identity": {"config": {"validator": {"iterations": iterations, "folds": 2}}}})
+    lines = notices_of_fit(tmp_path)
+    assert len(lines) == told and all(f"trained for {iterations} iterations" in line for line in lines)
+    assert notices_of_fit(tmp_path / "without") == []
+
 
 # Killed, shared and repeated work
 

@@ -246,7 +246,9 @@ def test_too_few_trajectories_stop_nothing_and_the_calibration_says_so():
     few = calibration(delta=0.02).with_trajectories(painted(40))
     assert few.stop_groups == {}
     assert all(few.threshold(name, 2) == 0.0 and few.threshold(name, 4) == 0.5 for name in BINS)
-    assert any("40 samples that were painted to the end are too few to set limits" in line for line in few.notices())
+    assert any("40 samples are too few to set limits" in line for line in few.notices())
+    one = calibration(delta=0.02).with_trajectories(painted(1))
+    assert any("1 sample is too few to set limits" in line for line in one.notices())
 
 
 def test_one_threshold_for_every_size_moves_the_looks_before_it():
@@ -267,13 +269,41 @@ def test_without_stops_only_the_end_decides():
     assert all(bare.threshold(name, 4) == made.threshold(name, 4) for name in BINS)
 
 
-def test_bins_that_share_a_threshold_are_named():
-    alone = calibration()
-    assert alone.notices() == []
-    shared = calibration(groups={**alone.groups, "small": ("small", "medium")}, counts={"small": 3, "medium": 9})
-    assert shared.notices() == [
-        "only 3 small lesions are annotated (9 are needed): they share a threshold with the 9 medium ones"
-    ]
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        (
+            (6, 3, 2),
+            "small and medium ones share one, "
+            "large ones have one that comes from small, medium and large ones together",
+        ),
+        (
+            (7, 8, 5),
+            "small and medium ones share one, large ones have one that comes from medium and large ones together",
+        ),
+        ((3, 9, 9), "small ones have one that comes from small and medium ones together"),
+        ((9, 9, 0), "large ones have one that comes from medium and large ones together"),
+        ((4, 4, 9), "small and medium ones have one that comes from small, medium and large ones together"),
+        ((2, 3, 5), "small, medium and large ones share one"),
+    ],
+)
+def test_one_notice_says_which_sizes_share_a_threshold(counts, told):
+    assert calibration().notices() == []
+    found = dict(zip(BINS, counts, strict=True))
+    groups = bin_groups(found, 0.1)
+    (notice,) = calibration(groups=groups, counts=found).notices()
+    small, medium, large = counts
+    assert notice == (
+        f"too few lesions for a threshold of each size ({small} small, {medium} medium, {large} large; 9 of each are "
+        f"needed): {told}"
+    )
+
+
+def test_one_notice_says_which_sizes_share_the_limits_of_early_stops():
+    groups = {"small": ("small", "medium"), "medium": ("small", "medium"), "large": ("large",)}
+    (notice,) = replace(calibration(), stop_groups=groups).notices()
+    assert notice.startswith("too few painted samples for a limit of each size under which a sample is stopped early: ")
+    assert notice.endswith(": small and medium ones share one")
 
 
 def test_a_gate_that_hardly_chooses_says_so():

@@ -3,16 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from tyro.conf import Positional, arg
 
-from diffaug.cli.texts import plan_text
 from diffaug.config import PRESETS, Config, config_from_values
 from diffaug.errors import ConfigError
-from diffaug.runfolder import flat
 
 URL = re.compile(r"([a-z][a-z0-9+.]+):/+(.+)")  # also where a path has lost a slash of it
 Seed = Annotated[int, arg(help="Random seed. The same seed gives the same result.")]
@@ -122,25 +119,3 @@ def print_result(value: Any, text: Callable[[], str], as_json: bool) -> None:
         as_json: Which of the two.
     """
     print(json.dumps(value, indent=2, sort_keys=True) if as_json else text())
-
-
-def print_plan(config: Any, as_json: bool, data: Path | None, out: Path, device: str) -> None:
-    """Print what a stage will do, and the time and the disk that it takes, from a look at data and machine.
-
-    Args:
-        config: The settings of the stage, or of a run.
-        as_json: Whether to print everything as JSON.
-        data: The data set; None where the settings say what will be drawn or imported.
-        out: The folder that the stage makes.
-        device: Where it will compute.
-    """
-    from diffaug.pipeline.estimate import estimate
-    from diffaug.pipeline.machine import facts_of, free_gigabytes, look_at
-
-    look = look_at(config, facts_of(data), device)
-    knobs, found = config.model_dump(mode="json"), estimate(config, look)
-    defaults = flat(type(config)().model_dump(mode="json"))
-    values = {"config": knobs, "data": asdict(look.facts), "estimate": found.as_dict()}
-    print_result(
-        values, lambda: plan_text(flat(knobs), defaults, look, found, free_gigabytes(out)), as_json
-    )  # fmt: skip

@@ -28,6 +28,7 @@ from diffaug.cli.provenance import Explain, Reproduce
 from diffaug.cli.review import Review
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
+from diffaug.compute.progress import minute_lines
 from diffaug.errors import ConfigError, DiffaugError, one_line
 from diffaug.knobs import explain
 
@@ -62,16 +63,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _check_command(words[0])
         choose_preset(words)
-        command: Command = tyro.cli(
-            Commands,
-            prog="diffaug",
-            description="Paint lesions where annotations are scarce, and measure whether they help.",
-            args=words,
-            config=(OmitSubcommandPrefixes,),
-        )
+        command = _parse(words)
         _check_seed(command)
         refuse_urls(getattr(command, "command", command))
-        with _ends_as_by_ctrl_c(), storing():
+        with _ends_as_by_ctrl_c(), storing(), minute_lines():
             command.run()
     except ValidationError as error:
         _fail(explain(error))
@@ -118,9 +113,26 @@ def _ends_as_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _names(commands: Any) -> list[str]:
-    """Return the names of a union of commands."""
-    return [get_args(command)[1].name for command in get_args(commands)]
+def _parse(words: list[str]) -> Command:
+    """Return the command that words ask for, or end with a help or an error that names the help of this command."""
+    form: Any = Commands
+    prog, rest = "diffaug", list(words)
+    about: str | None = "Paint lesions where annotations are scarce, and measure whether they help."
+    for commands in (Commands, DataCommand):
+        named = _named(commands)
+        if not rest or rest[0] not in named:
+            break
+        form, about = named[rest[0]], None
+        prog += f" {rest.pop(0)}"
+        if form is not Data:
+            break
+    parsed: Command = tyro.cli(form, prog=prog, description=about, args=rest, config=(OmitSubcommandPrefixes,))
+    return parsed
+
+
+def _named(commands: Any) -> dict[str, Any]:
+    """Return the classes of a union of commands by their names."""
+    return {name.name: form for form, name in map(get_args, get_args(commands))}
 
 
 def _check_command(word: str) -> None:
@@ -129,7 +141,7 @@ def _check_command(word: str) -> None:
     Raises:
         ConfigError: There is no such command.
     """
-    names, beneath = _names(Commands), _names(DataCommand)
+    names, beneath = [*_named(Commands)], [*_named(DataCommand)]
     if word.startswith("-") or word in names:
         return
     if word in beneath:

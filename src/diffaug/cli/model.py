@@ -19,10 +19,10 @@ from diffaug.cli.base import (
     Seed,
     chosen_preset,
     command_words,
-    print_plan,
     print_result,
     without_option,
 )
+from diffaug.cli.plan import print_plan
 from diffaug.cli.texts import fit_text, generate_text, remove_text, segment_text, share_text
 from diffaug.config import FitConfig, GenerateConfig
 
@@ -113,7 +113,7 @@ class Generate:
         from diffaug.models.checkpoints import check_model
 
         check_model(self.model)  # or it is refused, before torch and diffusers are imported, which takes seconds
-        read_dataset(self.data)
+        tested = bool(read_dataset(self.data).annotated("test"))
         from diffaug.synthesis.generate import generate, generate_share
         from diffaug.synthesis.sheet import SHEET
 
@@ -127,8 +127,10 @@ class Generate:
         summary = generate(self.model, self.data, self.out, self.generate, **options)
         sheet = f"{self.out.rstrip('/')}/{SHEET}"
         return print_result(
-            summary.as_dict(), lambda: generate_text(summary, self.data, self.out, sheet), self.json
-        )  # fmt: skip
+            summary.as_dict(),
+            lambda: generate_text(summary, self.data, self.out, sheet, self.preset, tested),
+            self.json,
+        )
 
     def _check(self) -> None:
         """Refuse unknown findings and aims; where the data are there, print what is aimed at."""

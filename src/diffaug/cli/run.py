@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from diffaug.cli.base import DryRun, Seed, print_plan
+from diffaug.cli.base import DryRun, Seed
+from diffaug.cli.plan import print_plan
 from diffaug.cli.texts import arms_text
 from diffaug.config import config_from_values, read_config
 from diffaug.reading import read_json

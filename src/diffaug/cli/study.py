@@ -19,9 +19,9 @@ from diffaug.cli.base import (
     StudyPath,
     SyntheticPath,
     chosen_preset,
-    print_plan,
     print_result,
 )
+from diffaug.cli.plan import print_plan
 from diffaug.cli.run import read_pooled
 from diffaug.cli.texts import folds_text, labels_text, leaks_text, segment_text, selection_text, study_text
 from diffaug.config import Config, SelectConfig, StudyConfig, config_from_values
@@ -81,7 +81,7 @@ class Study:
 
             (report,) = run_pipeline(self._config(), self.data)
             pooled, order = read_pooled(report)
-            text = folds_text(pooled, order, self.folds, report, self.data, self.study.iterations)
+            text = folds_text(pooled, order, self.folds, report, self.data, self.study.iterations, self.preset)
             return print_result({**pooled, "report": str(report.absolute())}, lambda: text, self.json)
         from diffaug.study.study import run_study
 
@@ -128,17 +128,17 @@ class Study:
             folds_by_group(groups, self.folds or 5, self.seed)  # or it is refused
             ways = 4 if self.leaks else 1
             one = self.study.model_copy(update={"arms": ("real",), "seeds": ways * (self.folds or 5)})
-            return print_plan(one, self.json, self.data, self.out, self.device)
+            return print_plan(one, self.json, self.data, self.out, self.device, self.study)
         if not self.folds:
             rows = [row for number, one in enumerate(self.synthetic) for row in read_set(one, number)]
             named = self.study.model_copy(update={"arms": self.study.arms or default_arms(rows)})
-            return print_plan(named, self.json, self.data, self.out, self.device)
+            return print_plan(named, self.json, self.data, self.out, self.device, self.study)
         config = checked(self._config())
         checked_folds(config, dataset, groups)
         count = len(groups) - len(groups) // self.folds  # of each fold
         update = {"annotated": (count,), "source": "folder", "path": self.data}
         config = config.model_copy(update={"data": config.data.model_copy(update=update)})
-        return print_plan(config, self.json, self.data, self.out, self.device)
+        return print_plan(config, self.json, self.data, self.out, self.device, self.study)
 
     def _config(self) -> Config:
         """Return the whole pipeline for --folds."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from diffaug.data.request import Request
     from diffaug.data.segmented import SegmentSummary
     from diffaug.export.export import Exported
-    from diffaug.pipeline.estimate import Estimate
-    from diffaug.pipeline.machine import Look
     from diffaug.study.sets import Labelling, Selection
     from diffaug.synthesis.explain import Explanation
     from diffaug.synthesis.generate import GenerateSummary
@@ -24,11 +22,11 @@ if TYPE_CHECKING:
     from diffaug.training.fit import FitSummary
 
 SHOWN = 5  # names in a line
+FOLDS = 5  # of a study that the next command makes, where no case is annotated to test on
 NO_VALUE = "-"
 PLAIN = str.maketrans({"−": "-", "–": NO_VALUE})  # what a terminal without Unicode can show
 NEW = "\n"
 UNKNOWN = "not known"
-TOLD = ("out", "data.source", "data.path", "data.annotated", "data.draws", "data.folds")  # by the command, or the plan
 STATES = {
     "same": "that of the set, byte for byte",
     "pixels": "saved anew, with the pixels of the set's",
@@ -58,6 +56,11 @@ def next_command(*words: Any) -> str:
     return "Next: " + " ".join(["diffaug", *(quote(str(word)) for word in words)])
 
 
+def preset_words(preset: str) -> list[str]:
+    """Return the words with which a command takes the same preset as the one before it; none for the default."""
+    return [] if preset == "default" else ["--preset", preset]
+
+
 def counted(count: int, what: str) -> str:
     """Return a number with its noun, such as `1 case` and `2 cases`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
@@ -73,40 +76,6 @@ def minutes(seconds: float) -> str:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def plan_text(
-    settings: Mapping[str, Any], defaults: Mapping[str, Any], look: "Look", found: "Estimate", free: float
-) -> str:
-    """Return a plan in a few lines: the data, the work, settings that are not their defaults, time and disk.
-
-    Args:
-        settings: Of the stage, by name.
-        defaults: Of the same names.
-        look: At the data and the machine.
-        found: What they let expect.
-        free: Space on the disk, GB.
-    """
-    changed = [
-        f"{name} {_value(value)}"
-        for name, value in settings.items()
-        if value != defaults.get(name) and name not in TOLD
-    ]
-    speeds = {"painter": look.painter, "segmentation network": look.segmenter}
-    speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)
-    where = f"on this machine if nothing else runs on it (timed: {speed})"
-    where = where if speed else "on two cores with AVX-512, since the device is not here, and nothing was timed"
-    return "\n".join(
-        [
-            "This is a dry run: nothing is written.",
-            look.facts.text(),
-            f"Work: {found.work}.",
-            f"Settings that are not the defaults: {_named(changed) if changed else 'none'}.",
-            f"Time: about {minutes(60 * found.minutes)} {where}.",
-            f"Disk: about {found.megabytes:.0f} MB, of {free:.0f} GB that are free.",
-            "--json prints every setting.",
-        ]
-    )
 
 
 def _value(value: Any) -> str:
@@ -138,20 +107,32 @@ def fit_text(summary: "FitSummary", data: Path, model: Path, preset: str = "defa
         )
     elif summary.no_critic:
         known["critic"] = f"none, so painted lesions are not checked for looking painted: {summary.no_critic}"
-    took, same = minutes(sum(summary.seconds.values())), [] if preset == "default" else ["--preset", preset]
+    took = minutes(sum(summary.seconds.values()))
     return "\n".join(
         [
             f"The model {model} was already fitted; nothing was done."
             if again
             else f"The model {model} is fitted; this took {took}.",
             facts(known),
-            next_command("generate", model, data, f"synthetic/{model.name}", *same),
+            next_command("generate", model, data, f"synthetic/{model.name}", *preset_words(preset)),
         ]
     )
 
 
-def generate_text(summary: "GenerateSummary", data: Path, out: str, sheet: str) -> str:
-    """Return how many cases were kept, why others were not, where to look, and how to study them."""
+def generate_text(
+    summary: "GenerateSummary", data: Path, out: str, sheet: str, preset: str = "default", tested: bool = True
+) -> str:
+    """Return how many cases were kept, why others were not, where to look, and how to study them.
+
+    Args:
+        summary: Of the set.
+        data: The data set that it was painted from.
+        out: The synthetic set.
+        sheet: Its contact sheet.
+        preset: Of its settings; the next command takes the same.
+        tested: Whether cases of the split `test` are annotated. Without any, a study needs folds, which paint sets of
+            their own, and this set is for training.
+    """
     kept, negatives = summary.lesion_cases, summary.negative_cases
     beside = f", and {counted(negatives, 'negative')} (painted without a lesion) beside them" if negatives else ""
     total = sum(summary.reasons.values())
@@ -166,9 +147,15 @@ def generate_text(summary: "GenerateSummary", data: Path, out: str, sheet: str) 
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")
-    name = Path(out).name
-    after = next_command("study", data, f"studies/{name}", "--synthetic", name if "://" in out else out)
-    return "\n".join([*lines, *(["Fetch it before you study it."] if "://" in out else []), after])
+    name, away = Path(out).name, "://" in out
+    here, study, same = name if away else out, ("study", data, f"studies/{name}"), preset_words(preset)
+    if tested:
+        fetch = ["Fetch it before you study it."] if away else []
+        return "\n".join([*lines, *fetch, next_command(*study, "--synthetic", here, *same)])
+    lines.append("No test case is annotated: a study by folds tests each training case once, and paints for each fold.")
+    fetch = ["Fetch it before you export it."] if away else []
+    export = ("export", here, f"exported/{name}", "--format", "nnunet", "--with", data, "--folds", FOLDS)
+    return "\n".join([*lines, next_command(*study, "--folds", FOLDS, *same), *fetch, next_command(*export)])
 
 
 def share_text(summary: "ShareSummary", out: str, again: Sequence[str]) -> str:
@@ -196,11 +183,23 @@ def study_text(summary: Mapping[str, Any], out: Path, synthetic: Sequence[Path],
 
 
 def folds_text(
-    summary: Mapping[str, Any], order: Sequence[str], folds: int, report: Path, data: Path, iterations: int
+    summary: Mapping[str, Any],
+    order: Sequence[str],
+    folds: int,
+    report: Path,
+    data: Path,
+    iterations: int,
+    preset: str = "default",
 ) -> str:
-    """Return the same of a study by folds, whose report is written, and how to paint with every annotated case."""
+    """Return the same of a study by folds, whose report is written, and how to paint with every annotated case.
+
+    Where models/NAME is there already, the next command is the one after its fit.
+    """
     told = f"Each case was tested once, by networks that were trained on the other {folds - 1} of {folds} folds."
-    after = next_command("fit", data, f"models/{data.name}")
+    name = data.resolve().name
+    model = Path("models", name)
+    words = ("generate", model, data, f"synthetic/{name}") if model.exists() else ("fit", data, model)
+    after = next_command(*words, *preset_words(preset))
     return "\n".join([arms_text(summary, iterations, order), told, f"Report: {report}", after])
 
 

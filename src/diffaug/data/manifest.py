@@ -21,7 +21,7 @@ from diffaug.data.seen import UNKNOWN, Seen, read_seen
 from diffaug.errors import DataError
 from diffaug.names import Inside, OptionalName, PicturePath, check_distinct, without_links
 from diffaug.reading import json_of_line, read_kept, read_typed
-from diffaug.runfolder import kind_of
+from diffaug.runfolder import in_use, kind_of
 
 MANIFEST = "manifest.jsonl"
 PROVENANCE = "provenance.json"
@@ -358,6 +358,10 @@ def check_finished(folder: Path) -> None:
         )
     for name in (MANIFEST, SUMMARY):
         if not (folder / name).is_file():
+            if in_use(folder):
+                raise DataError(
+                    f"a synthetic set must be finished: a process is still making {folder}; wait until it has finished"
+                )
             raise DataError(
                 f"a synthetic set must be finished: {folder} has no {name}; run `diffaug generate` again to complete it"
             )

@@ -26,7 +26,7 @@ from diffaug.conditioning.prompts import all_prompts
 from diffaug.errors import DataError, ModelError
 from diffaug.names import Inside, without_links
 from diffaug.reading import read_typed
-from diffaug.runfolder import LOCK, kind_of
+from diffaug.runfolder import LOCK, in_use, kind_of
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 FOLDERS = (*STEMS, "tokenizer", "scheduler")
@@ -300,15 +300,27 @@ def seal(folder: Path) -> str:
 
 
 def check_model(folder: Path) -> None:
-    """Refuse a folder that is no model, without reading its files.
+    """Refuse a folder that is no finished model, without reading its files.
 
     Raises:
-        ModelError: The folder is not there, or holds something else.
+        ModelError: The folder is not there, holds something else, or its fit has not finished.
     """
     kind = kind_of(folder)
     if kind and not kind.endswith("model"):
         fix = "check the path, or run `diffaug fit`" if not folder.exists() else "name the model; it comes first"
         raise ModelError(f"a model is a folder made by `diffaug fit`: {folder} {kind}; {fix}")
+    if not (folder / SEAL).is_file():
+        raise _unfinished(folder)
+
+
+def _unfinished(folder: Path) -> ModelError:
+    """Return the error of a model folder without digests."""
+    rule = "a model can be used when its fit has finished"
+    if in_use(folder):
+        return ModelError(f"{rule}: `diffaug fit` is still working in {folder}; wait until it has finished")
+    if kind_of(folder):
+        return ModelError(f"{rule}: that of {folder} was stopped; run the same `diffaug fit` again, which continues it")
+    return ModelError(f"{rule}: {folder} has no {SEAL}; check the path, or run `diffaug fit`")
 
 
 def verify(folder: Path) -> str:
@@ -325,8 +337,8 @@ def verify(folder: Path) -> str:
         digests = {}
     if not digests:
         raise ModelError(
-            f"a finished model has a digests.json: {folder} has none; check the path, or "
-            "run `diffaug fit` again, if it was stopped"
+            f"a finished model has digests of its files: {folder / SEAL} is damaged; restore it, or remove it and run "
+            "the same `diffaug fit` again"
         )
     place, again = Inside(folder), f"restore it, or remove {folder} and fit again"
     for name, digest in digests.items():

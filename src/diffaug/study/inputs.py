@@ -333,8 +333,8 @@ def _split(dataset: Dataset, name: str) -> tuple[Case, ...]:
     cases = dataset.annotated(name)
     if not cases:
         raise StudyError(
-            f"a study needs annotated cases in the split {name}: {dataset.folder} has none; "
-            "add some to cases.csv, or name another split with --test"
+            f"a study needs annotated cases in the split {name}: {dataset.folder} has none; test by folds of the "
+            "training cases, --folds 5 instead of --synthetic, or name another split with --test"
         )
     return cases
 

@@ -39,7 +39,7 @@ from diffaug.presets import DEFAULT, settings_of
 from diffaug.realism.critic import load_critic
 from diffaug.synthesis.obedience import Acted, acted, line_of
 from diffaug.synthesis.places import Place, Store, place_of
-from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, provenance_of
+from diffaug.synthesis.plan import Plan, backgrounds_of, make_plan, notices_of_fit, provenance_of
 from diffaug.synthesis.shards import ROWS, seconds_of, shard_folder, thresholds_of, workshop_of
 from diffaug.synthesis.share import WHOLE, Share, ShareSummary
 from diffaug.synthesis.sheet import files_shown, reasons_of, write_sheet
@@ -293,7 +293,7 @@ def _checked(
         dataset = read_dataset(data)
         train, others = [case for case in dataset.split("train") if case.mask], backgrounds_of(config, dataset)
         RequestDrawer(train, seed, config, others, budget=plan.budget, rules=learned.rules).draw(0)
-    notices = notices_of_gate(plan)
+    notices = [*notices_of_fit(model), *notices_of_gate(plan)]
     for line in [learned.line(), *notices, *([plan.budget.table()] if plan.budget else [])]:
         log.warning(line)
     return _Run(plan, place, *workers, tuple(notices), learned)

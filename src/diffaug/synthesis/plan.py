@@ -19,9 +19,33 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.knobs import identity_of
 from diffaug.models.checkpoints import verify
 from diffaug.models.sampling import read_sampler
-from diffaug.reading import read_typed
+from diffaug.reading import read_kept, read_typed
 from diffaug.runfolder import Contents
 from diffaug.validator.calibration import Calibration
+
+FEWEST_ITERATIONS = 100  # of a validator, with fewer of which it finds nothing
+
+
+@dataclass(frozen=True)
+class _Trained:
+    iterations: int
+
+
+@dataclass(frozen=True)
+class _Networks:
+    validator: _Trained
+
+
+@dataclass(frozen=True)
+class _Settings:
+    config: _Networks
+
+
+@dataclass(frozen=True)
+class _FitOf:
+    """What `fit.json` says of how long the validators were trained."""
+
+    identity: _Settings
 
 
 @dataclass(frozen=True)
@@ -206,3 +230,15 @@ def provenance_of(plan: Plan) -> dict[str, Any]:
     here = (*dataset.split("train"), *dataset.split("unannotated"))
     images = fitted.images or {case.id: digest_of_file(case.image) for case in here}
     return {"images": images, "cases": fitted.cases}
+
+
+def notices_of_fit(model: Path) -> list[str]:
+    """Return a line on a model that was fitted so briefly that nothing can be concluded from what it paints."""
+    found = read_kept(model / "fit.json", _FitOf)
+    if found is None or found.identity.config.validator.iterations >= FEWEST_ITERATIONS:
+        return []
+    return [
+        f"the validators of {model} were trained for {found.identity.config.validator.iterations} iterations, and find "
+        f"nothing before {FEWEST_ITERATIONS}: what it paints, and what is kept of it, shows only that everything runs; "
+        "fit without --preset smoke, or with a larger --validator.iterations"
+    ]

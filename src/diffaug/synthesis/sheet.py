@@ -3,9 +3,10 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from diffaug.artifacts import atomic_path
 from diffaug.data.case import masks_from_label
@@ -13,12 +14,20 @@ from diffaug.data.folder import read_classes
 from diffaug.data.images import Mask, png_info, read_image, read_label
 from diffaug.data.manifest import Row, kept, lesions
 from diffaug.data.origin import MARK
-from diffaug.data.pictures import GAP, LINE, picture_of, tile
+from diffaug.data.pictures import FONT, GAP, LINE, fitting, picture_of
 
 SHEET = "contact_sheet.png"
 KEPT, REFUSED = 24, 12  # pictures of each kind at most
-SIDE, COLUMNS = 240, 6  # px of a picture, pictures in a row: an even number
-WIDE, TALL = SIDE + GAP, SIDE + 2 * LINE + GAP  # px of a tile
+SIDE, COLUMNS = 240, 6  # px of a picture's longer side, pictures in a row: an even number
+NARROWEST = 200  # px of a column: what is written under a picture takes as much
+LEGEND_FONT, LEGEND_LINE = 14, 19  # px
+LEGEND = (
+    "Kept lesions, plain and with the requested mask outlined; below them requests that were turned down, and why.",
+    "free: painted on tissue. replace: painted over a lesion. removed: painted where lesions were painted away first.",
+    "agreement: between the requested mask and the lesion that the validators find, from 0 to 1. limit: the least that "
+    "is kept; there is none where too few lesions are annotated. looks painted: the chance of it that the critic of "
+    "realism gives, from 0 to 1.",
+)
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -56,12 +65,9 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
         rows: Its rows, in order.
     """
     shown, refused = _shown(rows)
-    tiles: list[Image.Image | None] = [tile for row in shown for tile in _kept_tiles(out, row)]
-    tiles += [None] * (-len(tiles) % COLUMNS) + [_refused_tile(out, row) for row in refused]
-    page = Image.new("RGB", (COLUMNS * WIDE, max(1, -(-len(tiles) // COLUMNS)) * TALL), "white")
-    for place, each in enumerate(tiles):
-        if each is not None:
-            page.paste(each, (place % COLUMNS * WIDE, place // COLUMNS * TALL))
+    page = _page_of(
+        [tile for row in shown for tile in _kept_tiles(out, row)], [_refused_tile(out, row) for row in refused]
+    )
     path = out / SHEET
     with atomic_path(path) as partial:
         page.save(partial, format="PNG", pnginfo=png_info(MARK))
@@ -82,16 +88,71 @@ def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return kept(asked)[:KEPT], [row for row in asked if row.preview][:REFUSED]
 
 
-def _kept_tiles(out: Path, row: Row) -> list[Image.Image]:
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A picture, and lines of text under it."""
+
+    picture: Image.Image
+    lines: Sequence[str]
+
+
+def _page_of(*parts: Sequence[_Tile]) -> Image.Image:
+    """Return the legend over the tiles of each part, in rows that are no taller than their pictures and lines."""
+    wide = max([NARROWEST, *(tile.picture.width for part in parts for tile in part)])
+    columns = max(2, min(COLUMNS, max(map(len, parts))))
+    rows = [part[start : start + columns] for part in parts for start in range(0, len(part), columns)]
+    width = columns * (wide + GAP)
+    legend = [line for text in LEGEND for line in wrapped(text, width - 8, LEGEND_FONT)]
+    heights = [max(tile.picture.height + LINE * len(tile.lines) for tile in row) + 2 * GAP for row in rows]
+    page = Image.new("RGB", (width, LEGEND_LINE * len(legend) + 2 * GAP + sum(heights)), "white")
+    pen, top = ImageDraw.Draw(page), GAP
+    for line in legend:
+        pen.text((4, top), line, fill="black", font_size=LEGEND_FONT)
+        top += LEGEND_LINE
+    top += GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            left = column * (wide + GAP)
+            page.paste(tile.picture, (left, top))
+            for number, line in enumerate(tile.lines):
+                place = (left + 2, top + tile.picture.height + 1 + LINE * number)
+                pen.text(place, fitting(line, wide - 4), fill="black", font_size=FONT)
+        top += height
+    return page
+
+
+def wrapped(text: str, width: int, size: int) -> list[str]:
+    """Return a text in lines of at most so many pixels, broken between words, in a font of a size."""
+    font, lines = ImageFont.load_default(size), list[str]()
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _kept_tiles(out: Path, row: Row) -> list[_Tile]:
     image, mask = read_image(out / row.image), _masks_of(out, row.mask)
     plain, drawn = picture_of(image, None, SIDE), picture_of(image, mask, SIDE)
-    return [tile(plain, [row.id, row.request.placement], SIDE), tile(drawn, scores_of(row), SIDE)]
+    return [_Tile(plain, [row.id, row.request.placement]), _Tile(drawn, scores_of(row))]
 
 
-def _refused_tile(out: Path, row: Row) -> Image.Image:
+def _refused_tile(out: Path, row: Row) -> _Tile:
     image, mask = read_image(out / row.preview), _masks_of(out, row.preview_mask)
-    lines = [f"{row.decision}: {row.id}", ", ".join(scores_of(row, short=True))]
-    return tile(picture_of(image, mask, SIDE), lines, SIDE)
+    return _Tile(picture_of(image, mask, SIDE), refused_lines(row))
+
+
+def refused_lines(row: Row) -> list[str]:
+    """Return what stands under a lesion that was turned down: its name, the reason, and the agreement if it is another.
+
+    The reason takes three lines at most; `fitting` cuts the last.
+    """
+    lines = wrapped(row.reason, NARROWEST - 4, FONT)
+    lines = [*lines[:2], *([" ".join(lines[2:])] if lines[2:] else [])]
+    scores = [] if row.reason.startswith("agreement") else scores_of(row)[:1]
+    return [f"{row.decision}: {row.id}", *scores, *lines]
 
 
 def _masks_of(out: Path, name: str) -> Mask:
@@ -100,10 +161,10 @@ def _masks_of(out: Path, name: str) -> Mask:
     return masks_from_label(label, classes) if classes else label > 0
 
 
-def scores_of(row: Row, short: bool = False) -> list[str]:
-    """Return in words what the gates found, one or two lines; those of `short` fit into one without the limit."""
+def scores_of(row: Row) -> list[str]:
+    """Return in words what the gates found, one or two lines."""
     limit = ""
-    if row.checks and not (short and row.look):
+    if row.checks:
         least = row.checks[-1].threshold
         limit = f" (limit {least:.2f})" if least > 0 else " (no limit)"  # too few lesions are annotated for one
     found = [f"agreement {row.score:.2f}{limit}" if row.score is not None else "no gate"]

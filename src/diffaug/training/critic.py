@@ -52,8 +52,10 @@ def why_no_critic(cases: Sequence[Annotated], painted: int) -> str:
     if groups < LEAST_FOLDS:
         return f"the annotated cases form {groups} groups, such as patients, and it needs {LEAST_FOLDS}"
     return (
-        f"it learns from parts of the {real} real and {painted} painted lesions of the fit, and needs {FEWEST} of each "
-        "in every part; annotate more, or fit with a larger --validator.trajectories"
+        f"there are {real} real and {painted} painted lesions to learn from. A critic is trained several times, each "
+        f"time without some of the annotated cases and without what was painted from them, and {FEWEST} lesions of "
+        "both kinds must be left each time; annotate more cases, or fit with a larger --validator.trajectories, the "
+        "number of samples that the fit paints for this"
     )
 
 

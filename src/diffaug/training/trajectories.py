@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import digest_of_folder
+from diffaug.compute.progress import tracked
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.grammar import KnownWords
 from diffaug.conditioning.request import seed_of_request
@@ -94,7 +95,8 @@ def write_gates(
         known = KnownWords(read_words(model), painter.model.reads)
         with suppress(PlacementError):  # told by `generate`, where it can be mended
             samples = painted_samples(painter, [case.case for case in cases], known, count, config, seed)
-            critic = train_critic(painter, cases, noted(samples), calibration.alpha, seed)
+            shown = tracked(noted(samples), count, "painting to calibrate")
+            critic = train_critic(painter, cases, shown, calibration.alpha, seed)
         if len(calibration.checks) > 1 and scores:
             calibration = calibration.with_trajectories([scores[index] for index in sorted(scores)])
     calibration.save(model / "calibration.json")
@@ -142,8 +144,8 @@ def rare_classes(cases: Sequence[Annotated], names: Sequence[str], alpha: float)
         for k in range(len(names))
     ]
     return [
-        f"only {count} annotated lesions hold the class {name}, and a threshold of its own needs {least}: the gate "
-        "judges requests for it by the scores of lesions without it"
+        f"only {count} annotated {'lesion holds' if count == 1 else 'lesions hold'} the class {name}, and a threshold "
+        f"of its own needs {least}: the gate judges requests for it by the scores of lesions without it"
         for name, count in zip(names, counts, strict=True)
         if count < least and len(names) > 1
     ]

@@ -101,7 +101,7 @@ def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int
         return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
 
     total = len(cases) * each
-    windows = encode_windows(model, drawn(sketch, total, seed, 7))
+    windows = encode_windows(model, drawn(sketch, total, seed, 7, description="windows for validators"))
     return windows, torch.arange(total) // each
 
 
@@ -257,7 +257,7 @@ def real_scores(
     def sketch(number: int, rng: Rng) -> Sketch:
         return lesion_window(alone[number], side, cells, context, rng)
 
-    windows = encode_windows(model, drawn(sketch, len(alone), seed, 13))
+    windows = encode_windows(model, drawn(sketch, len(alone), seed, 13, description="scores of real lesions"))
     fold_of = torch.tensor([folds[case.case.id] for case in alone])
     sampler = config.sampler
     timesteps = model.schedule.timesteps(sampler.steps, sampler.strength)

@@ -178,14 +178,14 @@ class Calibration:
         return replace(self, trajectories=()).accepting({name: self.threshold(name, self.steps) for name in BINS})
 
     def notices(self) -> list[str]:
-        """Return a sentence for each size that shares its threshold, and for a gate that rejects or stops little."""
+        """Return a sentence on sizes that share a threshold, and for a gate that rejects or stops little."""
         notices = []
         least, total = math.ceil(1 / self.alpha - 1), sum(self.counts.values())
         held = self.held_by_floor()
         if total < least:
             rule = f"the gate asks for an agreement of {self.floor:g} alone" if held else "the gate rejects nothing"
             notices.append(
-                f"only {total} lesions are annotated ({least} are needed for alpha {self.alpha:g}): {rule}; "
+                f"only {_counted(total, 'lesion')} annotated ({least} are needed for alpha {self.alpha:g}): {rule}; "
                 "annotate more, or fit with a larger --validator.alpha"
             )
         elif held:
@@ -195,15 +195,11 @@ class Calibration:
                 f"less, {scores}, so more than {100 * self.alpha:g} % of lesions as good as real ones may be turned "
                 "down; annotate more, or fit with a smaller --validator.floor"
             )
-        for name, members in self.groups.items():
-            if members != (name,) and total >= least:
-                others = _listed(f"{self.counts.get(member, 0)} {member}" for member in members if member != name)
-                count = self.counts.get(name, 0)
-                words = ("lesion is", "it shares") if count == 1 else ("lesions are", "they share")
-                notices.append(
-                    f"only {count} {name} {words[0]} annotated ({least} are needed): {words[1]} a threshold with the "
-                    f"{others} ones"
-                )
+        if total >= least and (shared := _shared(self.groups)):
+            counts = ", ".join(f"{self.counts.get(name, 0)} {name}" for name in BINS)
+            notices.append(
+                f"too few lesions for a threshold of each size ({counts}; {least} of each are needed): {shared}"
+            )
         low = [name for name in BINS if total >= least and self.threshold(name, self.steps) < WEAK]
         if low:
             scores = _listed(f"{self.threshold(name, self.steps):.2f} for {name} lesions" for name in low)
@@ -211,16 +207,14 @@ class Calibration:
                 f"the gate rejects little: the validators do not find 1 of {1 / self.alpha:.0f} real lesions, so a "
                 f"score of {scores} is enough; annotate more, or generate with --gate fixed"
             )
-        for name, members in self.stop_groups.items():
-            if members != (name,):
-                others = _listed(member for member in members if member != name)
-                notices.append(
-                    f"too few {name} samples were painted to calibrate early stops: {others} ones count, too"
-                )
+        if shared := _shared(self.stop_groups):
+            notices.append(
+                f"too few painted samples for a limit of each size under which a sample is stopped early: {shared}"
+            )
         if self.trajectories and not self.stop_groups:
             notices.append(
-                f"no sample is stopped early: {len(self.trajectories)} samples that were painted to the end are too "
-                "few to set limits for it; fit with a larger --validator.trajectories"
+                f"no sample is stopped early: {_counted(len(self.trajectories), 'sample')} too few to set limits for "
+                "it; fit with a larger --validator.trajectories, the number of samples that the fit paints to the end"
             )
         return notices
 
@@ -249,6 +243,29 @@ class Calibration:
             return found
         except DataError:
             raise ModelError(f"a model needs its calibration: {path} is missing or malformed; fit it again") from None
+
+
+def _counted(count: int, what: str) -> str:
+    """Return a number with its noun and its verb, such as `1 sample is` and `2 samples are`."""
+    return f"{count} {what} is" if count == 1 else f"{count} {what}s are"
+
+
+def _shared(groups: Mapping[str, Sequence[str]]) -> str:
+    """Return in words which sizes share what; empty where each has its own.
+
+    Args:
+        groups: For each size bin, the bins that set what it has.
+    """
+    sizes: dict[tuple[str, ...], list[str]] = {}
+    for name in BINS:
+        if name in groups and tuple(groups[name]) != (name,):
+            sizes.setdefault(tuple(groups[name]), []).append(name)
+    return ", ".join(
+        f"{_listed(names)} ones share one"
+        if tuple(names) == members
+        else f"{_listed(names)} ones have one that comes from {_listed(members)} ones together"
+        for members, names in sizes.items()
+    )
 
 
 def _listed(parts: Iterable[str]) -> str:
