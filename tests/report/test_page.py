@@ -148,6 +148,30 @@ def test_the_same_study_gives_the_same_bytes(folders, page):
     assert again.read_text(encoding="utf-8") == page.text
 
 
+def with_sure_gains(folder, to):
+    """Return a copy of a study in which every difference is sure, from 9 groups."""
+    study = shutil.copytree(folder, to)
+    summary, sure = read_json(study / "summary.json"), {"mean": 0.112, "low": 0.038, "high": 0.189}
+    for difference in summary["differences"].values():
+        for group in (difference, *difference["strata"].values()):
+            for value in group.values():
+                if isinstance(value, dict) and value.get("mean") is not None:
+                    value |= {**sure, "p": 0.01, "p_holm": 0.01, "groups": 9}
+    enough = {"n": 9, "groups": 9, "dice": {"mean": 0.7, "low": 0.6, "high": 0.8}, "precision": sure | {"mean": 0.8}}
+    summary["arms"] = {name: {**arm, **enough} for name, arm in summary["arms"].items()}
+    write_json(study / "summary.json", summary)
+    return study
+
+
+def test_a_page_without_a_conclusion_praises_nothing(folders, tmp_path):
+    """Networks of four iterations: whatever the intervals, nothing is bold, and no case is called rescued."""
+    text = write_report(with_sure_gains(folders / "study", tmp_path / "study")).read_text(encoding="utf-8")
+    assert "+11.2 [+3.8, +18.9]" in text and ">0.010</td>" in text  # the numbers are there
+    assert "No conclusion: the networks were trained for 4 iterations</h1>" in text
+    assert 'class="n sure"' not in text and "changed mean Dice" not in text
+    assert "rescued" not in text and 'id="changes"' not in text
+
+
 def test_a_study_of_one_arm_is_reported_without_a_comparison(folders):
     text = write_report(folders / "alone").read_text(encoding="utf-8")
     assert "Nothing was compared" in text
@@ -358,7 +382,9 @@ def test_relative_changes_and_other_arms_are_compared_with_corrected_p_values(ra
 
 
 def test_rescued_and_lost_cases_stand_side_by_side(folders, tmp_path):
-    study = shutil.copytree(folders / "study", tmp_path / "study")
+    study = with_sure_gains(folders / "study", tmp_path / "study")
+    plan = read_json(study / "study.json")
+    write_json(study / "study.json", plan | {"config": plan["config"] | {"iterations": 4000}})
     lines = (study / "cases.csv").read_text(encoding="utf-8").splitlines()
     head = lines[0].split(",")
     arm, case, dice = (head.index(name) for name in ("arm", "case", "dice"))
@@ -369,6 +395,7 @@ def test_rescued_and_lost_cases_stand_side_by_side(folders, tmp_path):
     text = "\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n"
     (study / "cases.csv").write_text(text, encoding="utf-8")
     page = write_report(study).read_text(encoding="utf-8")
+    assert page.count('class="n sure"') > 9  # of tables of differences with a conclusion
     rescued, lost = page.index("<h3>Rescued</h3>"), page.index("<h3>Lost</h3>")
     assert rescued < page.index("<strong>test-0</strong> Dice 0.10 → 0.90") < lost
     assert lost < page.index("<strong>test-1</strong> Dice 0.90 → 0.10")

@@ -84,6 +84,7 @@ def test_networks_that_have_not_learned_to_segment_support_no_conclusion(arm, me
             "3 groups (patients) are too few",
             "6 held-out real cases of 3 groups (patients),",
         ),
+        ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "cannot show a difference"),
         ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "6 held-out real cases, with"),
         ({"n": 40, "groups": 20}, 8, "the networks were trained for 8 iterations", "--iterations"),
     ],
@@ -93,21 +94,35 @@ def test_few_patients_or_a_short_training_support_no_conclusion(sizes, iteration
     summary["arms"]["validated"] = {**summary["arms"]["validated"], **sizes}
     found = verdict(results_from(summary, iterations=iterations), "validated")
     assert found.kind == "nothing" and found.title.startswith(f"No conclusion: {title}") and words in found.text
+    assert "changed mean Dice" not in found.text and "5.0" not in found.text
     summary["arms"]["validated"] |= {"n": 40, "groups": 8}
     assert verdict(results_from(summary, iterations=100), "validated").kind == "gain"
 
 
-def test_fewer_than_three_groups_have_a_mean_without_an_interval():
+def test_every_reason_against_a_conclusion_is_told_that_of_the_training_first():
+    summary = summary_of(0.112, 0.038, 0.189)
+    for arm in summary["arms"]:
+        summary["arms"][arm] = {**summary["arms"][arm], "n": 18, "groups": 7, "precision": {"mean": 0.1}}
+    found = verdict(results_from(summary, iterations=8), "validated")
+    assert found.title == (
+        "No conclusion: the networks were trained for 8 iterations; 7 groups (patients) are too few to compare on; "
+        "the networks have not learned to segment"
+    )
+    told = [found.text.index(word) for word in ("--preset smoke", "--split 100:0:0", "precision of 0.10")]
+    assert told == sorted(told) and "11.2" not in found.text
+
+
+def test_fewer_than_three_groups_have_a_mean_without_an_interval_and_fewer_than_eight_show_nothing():
     summary = summary_of(0.05, 0.01, 0.09)
     parts = (summary["arms"]["real"]["strata"], summary["differences"]["validated - real"]["strata"])
-    for groups, shown in ((2, "0.050 [–]"), (3, "0.050 [0.010, 0.090]")):
+    for groups, shown in ((2, "0.050 [–]"), (3, "0.050 [0.010, 0.090]"), (8, "0.050 [0.010, 0.090]")):
         for strata in parts:
             strata["small"] = {**strata["small"], "groups": groups}
         results = results_from(summary)
         assert fraction(results.arms["real"]["strata"]["small"]["dice"]) == shown
         small = results.difference("validated", "real")["strata"]["small"]["dice"]
-        assert is_sure(small) is (groups == 3) and points(small).startswith("+5.0 [")
-        assert missed_sentence(results, "validated").endswith("." if groups == 3 else "; no difference shown.")
+        assert is_sure(small) is (groups == 8) and points(small).startswith("+5.0 [")
+        assert ("too few to say anything" in missed_sentence(results, "validated")) is (groups < 8)
         assert is_sure(results.difference("validated", "real")["dice"])
 
 

@@ -211,10 +211,10 @@ def cases_figure(pairs: Sequence[PairedCase], arm: str) -> Drawing:
                 facecolors=colour if small else "none", edgecolors=colour, alpha=0.9,
             )  # fmt: skip
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="Dice, real", ylabel=f"Dice, {arm}", aspect="equal")
-        ax.text(0.03, 0.97, "rescued", va="top", color="#5b6472")
-        ax.text(0.97, 0.03, "lost", ha="right", color="#5b6472")
+        ax.text(0.03, 0.97, f"higher with {arm}", va="top", color="#5b6472")
+        ax.text(0.97, 0.03, "higher with real", ha="right", color="#5b6472")
         ax.grid(color=GRID)
-        ax.legend(frameon=False, fontsize=9, loc="lower center")
+        ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 0.06))
 
     return _draw(draw, 4.6, 4.4)
 

@@ -85,15 +85,17 @@ def _page(study: Study, synthetic: Path | None, to: Path) -> dict[str, Any]:
     arm = wording.headline_arm(results)
     cases = pictures.find_test_cases(read_places(study.folder, plan))
     worst_arm = arm or next(iter(results.arms))
+    verdict, concludes = wording.verdict(results, arm), not wording.reasons_against(results, arm)
     return {
         "study": study,
         "plan": plan,
         "results": results,
         "strata": results.strata,
         "candidate": arm,
-        "verdict": wording.verdict(results, arm),
-        "labelled": wording.labelled_sentence(results, arm),
-        "missed": wording.missed_sentence(results, arm),
+        "verdict": verdict,
+        "concludes": concludes,
+        "labelled": wording.labelled_sentence(results, arm) if concludes else "",
+        "missed": wording.missed_sentence(results, arm) if concludes else "",
         "bases": wording.bases_sentence(results),
         "clean": wording.clean_sentence(plan, results),
         "contrast": wording.contrast_limit(results.contrast_cuts),
@@ -101,7 +103,7 @@ def _page(study: Study, synthetic: Path | None, to: Path) -> dict[str, Any]:
         "differences": tables.difference_table(results),
         "comparisons": tables.comparisons(results, arm),
         "changed": tables.changed(study.cases, arm),
-        "changes": pictures.changed_cards(study, cases, arm),
+        "changes": pictures.changed_cards(study, cases, arm if concludes else None),
         "worst": pictures.worst_cards(study, cases, worst_arm),
         "worst_arm": worst_arm,
         "predicted": any(row.arm == worst_arm and row.prediction for row in study.cases),
