@@ -4,17 +4,23 @@ import pytest
 
 from diffaug.report.tables import Results, difference_table, results_from
 from diffaug.report.wording import (
+    averaged_over,
     bases_sentence,
+    case_counts,
     clean_sentence,
     contrast_limit,
+    data_sentence,
+    first_of_several,
     fraction,
     headline_arm,
     is_sure,
     labelled_sentence,
     missed_sentence,
+    negatives_sentence,
     percent,
     points,
     signed,
+    studied_sentence,
     verdict,
 )
 from diffaug.study.statistics import Comparison
@@ -84,6 +90,7 @@ def test_networks_that_have_not_learned_to_segment_support_no_conclusion(arm, me
             "3 groups (patients) are too few",
             "6 held-out real cases of 3 groups (patients),",
         ),
+        ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "cannot show a difference"),
         ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "6 held-out real cases, with"),
         ({"n": 40, "groups": 20}, 8, "the networks were trained for 8 iterations", "--iterations"),
     ],
@@ -93,21 +100,35 @@ def test_few_patients_or_a_short_training_support_no_conclusion(sizes, iteration
     summary["arms"]["validated"] = {**summary["arms"]["validated"], **sizes}
     found = verdict(results_from(summary, iterations=iterations), "validated")
     assert found.kind == "nothing" and found.title.startswith(f"No conclusion: {title}") and words in found.text
+    assert "changed mean Dice" not in found.text and "5.0" not in found.text
     summary["arms"]["validated"] |= {"n": 40, "groups": 8}
     assert verdict(results_from(summary, iterations=100), "validated").kind == "gain"
 
 
-def test_fewer_than_three_groups_have_a_mean_without_an_interval():
+def test_every_reason_against_a_conclusion_is_told_that_of_the_training_first():
+    summary = summary_of(0.112, 0.038, 0.189)
+    for arm in summary["arms"]:
+        summary["arms"][arm] = {**summary["arms"][arm], "n": 18, "groups": 7, "precision": {"mean": 0.1}}
+    found = verdict(results_from(summary, iterations=8), "validated")
+    assert found.title == (
+        "No conclusion: the networks were trained for 8 iterations; 7 groups (patients) are too few to compare on; "
+        "the networks have not learned to segment"
+    )
+    told = [found.text.index(word) for word in ("--preset smoke", "--split 100:0:0", "precision of 0.10")]
+    assert told == sorted(told) and "11.2" not in found.text
+
+
+def test_fewer_than_three_groups_have_a_mean_without_an_interval_and_fewer_than_eight_show_nothing():
     summary = summary_of(0.05, 0.01, 0.09)
     parts = (summary["arms"]["real"]["strata"], summary["differences"]["validated - real"]["strata"])
-    for groups, shown in ((2, "0.050 [–]"), (3, "0.050 [0.010, 0.090]")):
+    for groups, shown in ((2, "0.050 [–]"), (3, "0.050 [0.010, 0.090]"), (8, "0.050 [0.010, 0.090]")):
         for strata in parts:
             strata["small"] = {**strata["small"], "groups": groups}
         results = results_from(summary)
         assert fraction(results.arms["real"]["strata"]["small"]["dice"]) == shown
         small = results.difference("validated", "real")["strata"]["small"]["dice"]
-        assert is_sure(small) is (groups == 3) and points(small).startswith("+5.0 [")
-        assert missed_sentence(results, "validated").endswith("." if groups == 3 else "; no difference shown.")
+        assert is_sure(small) is (groups == 8) and points(small).startswith("+5.0 [")
+        assert ("too few to say anything" in missed_sentence(results, "validated")) is (groups < 8)
         assert is_sure(results.difference("validated", "real")["dice"])
 
 
@@ -153,6 +174,28 @@ def test_the_page_claims_no_cleaner_test_than_there_was():
     assert "except for the images that the base model has seen" in clean_sentence(plan, known)
     assert bases_sentence(replace(results, base_seen=seen | {"unannotated": 0})) == "" == bases_sentence(results)
     assert "not recorded" in bases_sentence(results_of(0.1, 0.0, 0.2))
+
+
+def test_the_cases_of_an_arm_say_what_was_pasted_and_why_negatives_are_few():
+    counts = {"real": 22, "pool": 15, "trained_negatives": 3, "wanted_negatives": 7}
+    assert case_counts(counts, "selected") == "22 + 12 + 3"
+    assert case_counts({"real": 22, "pool": 0}, "copy-paste") == "22, lesions pasted while training"
+    results = results_of(0.1, 0.0, 0.2)
+    results.arms["validated"]["cases"], results.arms["real"]["cases"] = counts, {"real": 22, "pool": 0}
+    assert "12 painted lesion cases and 3 negatives" in (text := negatives_sentence(results, "validated"))
+    assert "7 negatives were wanted" in text and negatives_sentence(results, "real") == ""
+
+
+def test_repeats_and_folds_are_named_only_where_there_are_several():
+    assert averaged_over({"draws": 1, "seeds": 1}) == "" and averaged_over({"draws": 1, "seeds": 2}) == "2 seeds"
+    assert averaged_over({"draws": 3, "seeds": 2}) == "3 draws and 2 seeds"
+    plan = {"identity": {"test": ["test"]}, "cases": {"train": 18, "test": 36, "unannotated": 4}, "draws": [0]}
+    assert studied_sentence(plan) == "study of 18 annotated cases, tested on 36" and first_of_several(plan) == ""
+    folds = plan | {"folds": 2}
+    assert studied_sentence(folds) == "study of 36 annotated cases in 2 folds"
+    assert first_of_several(folds) == "the first fold"
+    assert first_of_several(folds | {"draws": [0, 1]}) == "the first fold of the first draw"
+    assert "18 in the first fold" in data_sentence(folds)
 
 
 def test_a_single_seed_is_said():

@@ -227,3 +227,18 @@ def test_a_refused_study_leaves_no_folder(tmp_path, dataset):
     with pytest.raises(StudyError):
         run_study(dataset, tmp_path / "out", [leak], CONFIG)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_set_holds_beyond_its_count_is_not_trained_on(tmp_path):
+    """`--count 3` keeps three cases: a fourth that the last shard accepted is `surplus`, and no case of the set."""
+    train, found = read_dataset(make_dataset(tmp_path / "data")).split("train"), make_synthetic(tmp_path / "set")
+    rows = [
+        replace(row, decision="surplus") if row.id == "synth-00003" else row
+        for row in read_rows(found / "manifest.jsonl")
+    ]
+    write_rows(found / "manifest.jsonl", rows)
+    config = CONFIG.model_copy(update={"synthetic_per_real": 2.0})
+    for arm in built(["validated", "selected", "no-negatives"], train, [read_set(found)], config):
+        assert [case.id for case in arm.pool] == [f"synth-0000{index}" for index in range(3)]
+    one = [replace(row, decision="surplus") for row in rows]
+    assert default_arms(one) == ("real", "copy-paste")

@@ -129,10 +129,15 @@ def test_what_cannot_work_is_refused_before_anything_is_written(study, pictures,
     run, leaks = tmp_path / "run", make_folder(tmp_path / "leaks")
     shutil.copytree(study, run / "n6-draw0" / "study")
     write_json(make_folder(run / "n6") / "study.json", {"draws": [0]})
+    folds = tmp_path / "folds"
+    write_json(make_folder(folds / "nall-draw0-fold0" / "study") / "study.json", {})
     write_json(leaks / "study.json", {"format": FORMAT, "kind": "leak study", "identity": {}})
     wrong = [
         (run / "n6", pictures, {}, StudyError, "name .*n6-draw0.study"),
-        (run / "n6-draw0", pictures, {}, StudyError, "name .*n6-draw0.study"),
+        (run / "n6-draw0", pictures, {}, StudyError, "name .*n6-draw0.study$"),
+        (run, pictures, {}, StudyError, "name .*n6-draw0.study$"),
+        (folds, pictures, {}, StudyError, "name .*nall-draw0-fold0.study, whose networks .* without one fold"),
+        (tmp_path / "nowhere", pictures, {}, StudyError, "nowhere does not exist; check the path"),
         (leaks, pictures, {}, StudyError, "holds a leak study"),
         (study, pictures, {}, ConfigError, "real, copy-paste; name one of them"),
         (study, pictures, {"arm": "selected"}, ConfigError, "real, copy-paste, not 'selected'"),

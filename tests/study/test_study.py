@@ -241,10 +241,15 @@ def test_two_workers_write_what_one_writes(tmp_path, inputs, finished, pool, req
     assert ours == theirs
 
 
-def test_a_finished_study_is_not_trained_again_and_may_grow(study, inputs):
+def test_a_finished_study_is_not_trained_again_and_may_grow(study, inputs, caplog):
     dataset, synthetic = inputs
     before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*.jsonl")}
+    report = study / "report.html"
+    report.write_text("of two seeds")
+    run_study(dataset, study, [synthetic], CONFIG)
+    assert report.is_file()  # the summary is the same
     run_study(dataset, study, [synthetic], CONFIG.model_copy(update={"seeds": 3}))
+    assert not report.exists() and "showed older results and is removed" in caplog.text
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert (study / "runs" / "real-2.jsonl").exists()
     assert read_json(study / "summary.json")["arms"]["real"]["seeds"] == 3

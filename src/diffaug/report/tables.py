@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import read_csv, read_json
+from diffaug.data.split import ENOUGH_GROUPS
 from diffaug.errors import DataError, StudyError
 from diffaug.names import Inside, without_links
 from diffaug.reading import read_typed, typed
@@ -17,6 +18,7 @@ STRATA = ("small", "medium", "large", "low-contrast")  # in the order of the pag
 MEASURES = (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_negative_rate"))
 UNSURE = {"low", "high", "p", "p_holm", "relative_low", "relative_high"}  # what says how sure a mean is
 FEWEST_GROUPS = 3  # that an interval is shown of: fewer groups of test cases vary too little to say anything
+SMALL_P = 0.05  # a change with at most this p-value is printed in bold
 MATTERS = 0.1  # the change of a case's Dice from which it counts as rescued or lost
 
 Interval = Mapping[str, Any]  # mean, low, high: numbers, or None where there is no value
@@ -126,13 +128,20 @@ def read_study(folder: Path) -> Study:
         DataError: A file of the study is damaged, or a link leads out of its folder.
     """
     if not (folder / "summary.json").is_file():
+        if not folder.exists():
+            raise StudyError(f"a report needs a finished study: {folder} does not exist; check the path")
+        if inside := sorted(path.parent for path in folder.glob("n*/summary.json")):  # of a run, or of folds
+            raise StudyError(
+                f"a report is of one folder of results: those of {folder} lie in {', '.join(map(str, inside))}; name "
+                f"{'it' if len(inside) == 1 else 'one of them'}"
+            )
         raise StudyError(
             f"a report needs a finished study: {folder} has no summary.json; check the path, or "
             "run `diffaug study` to its end"
         )
     found = read_json(without_links(folder) / "study.json")
     check_plan(found, folder / "study.json")
-    plan = {"shared_groups": [], "duplicates": [], **found}
+    plan = {"shared_groups": [], "duplicates": [], "synthetic_of": [], **found}
     arms = typed(list[str], plan["config"].get("arms"), folder / "study.json")
     summary = read_typed(folder / "summary.json", dict[str, Any])
     results = results_from(summary, arms, plan["config"].get("iterations"))
@@ -187,7 +196,8 @@ def _shown(group: Group, groups: int) -> Group:
             own = value.get("groups")  # of the cases that have a value
             if own is None:  # in an older summary
                 own = groups_of(group["strata"]["small"]) if name == "missed_small" else value.get("n", groups)
-            found[name] = value if own >= FEWEST_GROUPS else {**value, **dict.fromkeys(UNSURE & value.keys())}
+            few = dict.fromkeys(UNSURE & value.keys()) if own < FEWEST_GROUPS else {}
+            found[name] = {**value, "groups": own, **few}
     return found
 
 
@@ -288,6 +298,12 @@ class ComparisonRow:
     interval: Interval
     p: float | None
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the p-value is small, and comes from enough groups of test cases to say so."""
+        groups = self.interval.get("groups")
+        return self.p is not None and self.p <= SMALL_P and (groups is None or groups >= ENOUGH_GROUPS)
+
 
 def difference_table(results: Results) -> list[DifferenceRow]:
     """Return every arm's differences to `real`: of each class, of the cup-to-disc ratio, of all cases, by stratum."""
@@ -328,7 +344,8 @@ def comparisons(results: Results, arm: str | None) -> list[ComparisonRow]:
         for measure, metric in (("missed", "missed"), ("pixels not found", "false_negative_rate")):
             change = part[metric]
             if change.get("relative") is not None:
-                interval = {"mean": change["relative"], "low": change["relative_low"], "high": change["relative_high"]}
+                ends = {"low": change["relative_low"], "high": change["relative_high"]}
+                interval = {"mean": change["relative"], **ends, "groups": change.get("groups")}
                 p, n = change.get("p_holm", change["p"]), change.get("n", part.get("n", count))
                 rows.append(ComparisonRow(f"Relative change, {measure}, {label}", n, True, interval, p))
     if "gap_closed" in against_real:

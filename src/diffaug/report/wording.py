@@ -27,10 +27,10 @@ class Verdict:
     """The headline of the page.
 
     Attributes:
-        kind: What the interval of the difference shows; "nothing" where nothing was compared, or where there are too
-            few groups of test cases, or the networks have not learned the task, so that the difference says nothing.
-        title: The same in a few words.
-        text: The same in one sentence, with numbers.
+        kind: What the interval of the difference shows; "nothing" where nothing was compared, or where the networks
+            have not learned the task, or there are too few groups of test cases, so that the difference says nothing.
+        title: The same in a few words, with every reason why it says nothing.
+        text: The same in sentences, with the difference, unless it says nothing.
     """
 
     kind: Literal["gain", "loss", "none", "nothing"]
@@ -41,8 +41,10 @@ class Verdict:
 # numbers as text
 
 
-def case_counts(counts: Mapping[str, int]) -> str:
+def case_counts(counts: Mapping[str, int], arm: str) -> str:
     """Write what an arm was trained on, such as 50 + 100 + 50: real cases, synthetic ones, negatives."""
+    if parse_arm(arm).kind == "copy-paste":
+        return f"{counts['real']}, lesions pasted while training"
     negatives, labelled = counts.get("trained_negatives", 0), counts.get("labelled", 0)
     text = f"{counts['real']} + {counts['pool'] - negatives - labelled} + {negatives}"
     return text + "".join(f" + {counts[name]} {name}" for name in ("labelled", "taught") if counts.get(name))
@@ -87,9 +89,13 @@ def signed(value: float) -> str:
 
 
 def is_sure(interval: Interval) -> bool:
-    """Tell whether an interval lies on one side of zero. That of a single case has no width and shows nothing."""
-    low, high = interval["low"], interval["high"]
-    return low is not None and high is not None and (low > 0 or high < 0) and low < high
+    """Tell whether an interval lies on one side of zero, and comes from enough groups of test cases to say so.
+
+    That of a single case has no width and shows nothing.
+    """
+    low, high, groups = interval["low"], interval["high"], interval.get("groups")
+    apart = low is not None and high is not None and (low > 0 or high < 0) and low < high
+    return apart and (groups is None or groups >= ENOUGH_GROUPS)
 
 
 def contrast_limit(cuts: tuple[float, ...]) -> str:
@@ -123,12 +129,15 @@ def verdict(results: Results, arm: str | None) -> Verdict:
         )
     difference, measured = results.difference(arm, "real")["dice"], results.arms[arm]
     added = "Painted and labelled cases" if labelled_count(measured) else SUBJECTS.get(arm, "Synthetic cases")
+    where = f"{measured['n']} held-out real cases{_of_groups(measured)}, with {repeats(measured)}"
+    if weak := reasons_against(results, arm):
+        why = " ".join(reason.text for reason in weak)
+        text = f"Arms were compared on {where}, but their differences show nothing. {why}"
+        return Verdict("nothing", f"No conclusion: {'; '.join(reason.title for reason in weak)}", text)
     text = (
-        f"On {measured['n']} held-out real cases{_of_groups(measured)}, with {repeats(measured)}, the arm {arm} "
-        f"changed mean Dice by {signed(difference['mean'])} points against real{_ends(difference, '95 % interval ')}"
+        f"On {where}, the arm {arm} changed mean Dice by {signed(difference['mean'])} points against real"
+        f"{_ends(difference, '95 % interval ')}"
     )
-    if (weak := _no_conclusion(results, arm)) is not None:
-        return Verdict("nothing", f"No conclusion: {weak[0]}", f"{weak[1]} {text}.")
     if not is_sure(difference):
         return Verdict("none", "No difference shown", f"{text}; the interval includes zero.")
     if difference["mean"] > 0:
@@ -148,35 +157,60 @@ def _of_groups(arm: Group) -> str:
     return f" of {groups} group{'s' * (groups != 1)} (patients)" if groups != arm["n"] else ""
 
 
-def _no_conclusion(results: Results, arm: str) -> tuple[str, str] | None:
-    """Say in a few words and in a sentence why a comparison of two arms shows nothing; None where it may."""
-    measured = results.arms[arm]
-    if (groups := groups_of(measured)) < ENOUGH_GROUPS:
-        own = groups == measured["n"]
-        what = f"{groups} {'case' if own else 'group'}{'s' * (groups != 1)}{'' if own else ' (patients)'}"
-        few = f"{what} {'is' if groups == 1 else 'are'} too few to compare on"
-        return few, (
-            f"Fewer than {ENOUGH_GROUPS} groups of test cases show no difference between arms: test on every annotated "
-            "case (import with --split 100:0:0, and study with --folds 5)."
-        )
-    if results.iterations is not None and results.iterations < FEW_ITERATIONS:
-        return f"the networks were trained for {results.iterations} iterations", (
-            f"A network learns nothing in fewer than {FEW_ITERATIONS} iterations: leave --preset smoke out, or train "
-            "longer (--iterations), before you compare arms."
-        )
-    weak = _not_learned(results, arm)
-    return None if weak is None else ("the networks have not learned to segment", weak)
+@dataclass(frozen=True)
+class Reason:
+    """Why a study supports no conclusion: in a few words, and in sentences that say what to do."""
+
+    title: str
+    text: str
 
 
-def _not_learned(results: Results, arm: str) -> str | None:
+def reasons_against(results: Results, arm: str | None) -> list[Reason]:
+    """Return every reason why a comparison with `real` shows nothing, that of the training first.
+
+    Args:
+        results: Of the study.
+        arm: The arm that is compared; None looks at the first arm alone, where nothing was compared.
+    """
+    name = next(iter(results.arms)) if arm is None else arm
+    found = [_short_training(results), _few_groups(results.arms[name]), _not_learned(results, name)]
+    return [reason for reason in found if reason is not None]
+
+
+def _short_training(results: Results) -> Reason | None:
+    if results.iterations is None or results.iterations >= FEW_ITERATIONS:
+        return None
+    return Reason(
+        f"the networks were trained for {results.iterations} iterations",
+        f"A network learns nothing in fewer than {FEW_ITERATIONS} iterations: leave --preset smoke out, or train "
+        "longer (--iterations), before you compare arms.",
+    )
+
+
+def _few_groups(measured: Group) -> Reason | None:
+    groups = groups_of(measured)
+    if groups >= ENOUGH_GROUPS:
+        return None
+    own = groups == measured["n"]
+    what = f"{groups} {'case' if own else 'group'}{'s' * (groups != 1)}{'' if own else ' (patients)'}"
+    return Reason(
+        f"{what} {'is' if groups == 1 else 'are'} too few to compare on",
+        f"Fewer than {ENOUGH_GROUPS} groups of test cases cannot show a difference between arms: test on every "
+        "annotated case (import with --split 100:0:0, and study with --folds 5).",
+    )
+
+
+def _not_learned(results: Results, arm: str) -> Reason | None:
     """Say why a comparison of two arms says nothing; None where both networks have learned to segment."""
-    for name in ("real", arm):
-        dice, precision = (results.arms[name][metric]["mean"] for metric in ("dice", "precision"))
+    for name in dict.fromkeys(("real", arm)):
+        measured = results.arms.get(name, results.arms[arm])
+        dice, precision = (measured[metric]["mean"] for metric in ("dice", "precision"))
         if dice < LEARNED or (precision is not None and precision < LEARNED):
             told = "no precision" if precision is None else f"a precision of {precision:.2f}"
-            return (
+            return Reason(
+                "the networks have not learned to segment",
                 f"The arm {name} has a mean Dice of {dice:.2f} and {told}: its network finds little of the lesions or "
-                "marks nearly everything. Train longer (--iterations) or annotate more cases before you compare arms."
+                "marks nearly everything. Train longer (--iterations) or annotate more cases before you compare arms.",
             )
     return None
 
@@ -188,6 +222,27 @@ def repeats(arm: Mapping[str, Any]) -> str:
     if draws == 1:
         return text
     return f"{draws} draws of the annotated cases" + (f", {text} each" if seeds > 1 else "")
+
+
+def averaged_over(arm: Mapping[str, Any]) -> str:
+    """Say over what repeats an arm's numbers are means, as far as there are several."""
+    named = [(arm["draws"], "draws"), (arm["seeds"], "seeds")]
+    return " and ".join(f"{count} {what}" for count, what in named if count > 1)
+
+
+def negatives_sentence(results: Results, arm: str) -> str:
+    """Say that an arm was trained on fewer negatives than belong to its painted lesions. Empty where it was not."""
+    counts = results.arms[arm]["cases"]
+    held, wanted = counts.get("trained_negatives", 0), counts.get("wanted_negatives", 0)
+    if held >= wanted:
+        return ""
+    painted = counts["pool"] - held - counts.get("labelled", 0)
+    return (
+        f"{arm} was trained on {painted} painted lesion case{'s' * (painted != 1)} and {held} "
+        f"negative{'s' * (held != 1)} (painted cases without a lesion). {wanted} negatives were wanted for so many "
+        "lesions, but too few were accepted. (A quarter of the accepted ones trains nothing: false alarms are counted "
+        "on it.)"
+    )
 
 
 def labelled_count(arm: Mapping[str, Any]) -> int:
@@ -214,13 +269,18 @@ def labelled_sentence(results: Results, arm: str | None) -> str:
 
 
 def missed_sentence(results: Results, arm: str | None) -> str:
-    """Say how the share of missed small lesions changed."""
+    """Say how the share of missed small lesions changed, if there are enough of them to say so."""
     if arm is None or "real" not in results.arms:
         return ""
     small, real = results.arms[arm]["strata"]["small"], results.arms["real"]["strata"]["small"]
     difference = results.difference(arm, "real")["missed_small"]
     if difference["mean"] is None:
         return "The test cases contain no small lesion, so the page says nothing about small lesions."
+    if (groups := difference.get("groups", groups_of(small))) < ENOUGH_GROUPS:
+        return (
+            f"The small lesions of the test cases (n = {small['n']}) are of {groups} group{'s' * (groups != 1)} "
+            "(patients), too few to say anything about small lesions."
+        )
     return (
         f"Of the small lesions (n = {small['n']}), real missed {100 * real['missed']['mean']:.1f} % and {arm} missed "
         f"{100 * small['missed']['mean']:.1f} %: {signed(difference['mean'])} points"
@@ -244,6 +304,42 @@ def bases_sentence(results: Results) -> str:
             "It is not recorded which images the painter's base model was trained on: test images may be among them."
         )
     return " ".join(texts)
+
+
+def studied_sentence(plan: Mapping[str, Any]) -> str:
+    """Say how many annotated cases were studied, and how they were tested on. The first line of the page."""
+    cases = plan["cases"]
+    if folds := folds_of(plan):
+        return f"study of {cases['test']} annotated cases in {folds} folds"
+    return f"study of {cases['train']} annotated cases, tested on {cases['test']}"
+
+
+def data_sentence(plan: Mapping[str, Any]) -> str:
+    """Say what the data set holds, by how it was used."""
+    cases, folds = plan["cases"], folds_of(plan)
+    beside = f"{cases['unannotated']} unannotated"
+    if folds and plan["identity"].get("folds"):
+        return f"{cases['test']} annotated cases in {folds} folds, each tested by a network trained on the other folds"
+    if folds:
+        return (
+            f"{cases['test']} annotated cases in {folds} folds, each tested by networks trained on cases of the other "
+            f"folds ({cases['train']} in the first fold); {beside}"
+        )
+    tests = ", ".join(plan["identity"]["test"])
+    return f"{cases['train']} annotated training cases, {beside}, {cases['test']} test cases ({tests})"
+
+
+def first_of_several(plan: Mapping[str, Any]) -> str:
+    """Name the draw and fold of which numbers of training cases are; empty where there is one alone."""
+    several = len(plan.get("draws", ())) > 1, bool(folds_of(plan))
+    return " of ".join(
+        what for what, there in zip(("the first fold", "the first draw"), several[::-1], strict=True) if there
+    )
+
+
+def folds_of(plan: Mapping[str, Any]) -> int:
+    """Return into how many folds the annotated cases were divided; 0 without folds."""
+    return int(plan.get("folds") or plan["identity"].get("folds") or 0)
 
 
 def clean_sentence(plan: Mapping[str, Any], results: Results) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case
-from diffaug.data.manifest import Row, accepted, lesions, painted
+from diffaug.data.manifest import Row, lesions, painted
 from diffaug.errors import ConfigError, StudyError
 from diffaug.study import choose
 from diffaug.study.inputs import PaintedRows
@@ -161,7 +161,7 @@ def parse_arms(names: Sequence[str]) -> tuple[ArmSpec, ...]:
 
 def default_arms(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the arms that a study has where none are named: those that the painted rows allow."""
-    return ("real", "copy-paste", *(("selected",) if accepted(rows) else ()))
+    return ("real", "copy-paste", *(("selected",) if choose.kept_lesions(rows) else ()))
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _build_arm(
     partly = [row for row in rows if row.is_partly_known and row.request.background in image_of]
     arm = replace(arm, before={row.id: image_of[row.request.background] for row in partly})
     if spec.is_scored:
-        return replace(arm, pool=rows.cases(accepted(rows)))
+        return replace(arm, pool=rows.cases(choose.kept_lesions(rows)))
     chosen = _chosen(spec, rows, config, seed, spec.painted_count(config, len(train)))
     if not chosen:
         raise StudyError(f"an arm needs cases: none of the painted ones is left for {spec.name}; generate more")
@@ -257,7 +257,7 @@ def _build_arm(
 
 def _chosen(spec: ArmSpec, rows: PaintedRows, config: StudyConfig, seed: int, count: int) -> list[Row]:
     """Return the painted lesions of an arm that needs no baseline."""
-    validated = accepted(rows)[:count]
+    validated = choose.kept_lesions(rows)[:count]
     if spec.kind == "unfiltered":
         return painted(rows)[:count]
     if spec.kind == "random-kept":
@@ -288,7 +288,7 @@ def _check_inputs(
             "give --synthetic SYNTH with at least one kept case, or leave the arm out"
         )
     scored = first(SCORED)
-    if scored and not accepted(rows):
+    if scored and not choose.kept_lesions(rows):
         raise StudyError(f"an arm needs cases: none of the painted ones is left for {scored}; generate more")
     stopped = sum(not row.image for row in lesions(rows))
     if first(UNGATED) and stopped:

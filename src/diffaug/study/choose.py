@@ -13,10 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.config import SelectConfig
-from diffaug.data.manifest import Row, accepted, negatives, painted
+from diffaug.data.manifest import Row, negatives, painted
 from diffaug.data.request import Scores
 
 HELD_OUT = 4  # every fourth negative trains nothing: false alarms are counted on it
+
+
+def is_kept_lesion(row: Row) -> bool:
+    """Tell whether a row is an accepted painted lesion of the set: one of those that were asked for, with a picture.
+
+    What the last shard of a set kept beyond the count is `surplus`. It belongs neither to cases.csv nor to a study.
+    """
+    return row.decision == "kept" and bool(row.image) and not row.request.negative
+
+
+def kept_lesions(rows: Iterable[Row]) -> list[Row]:
+    """Return the accepted painted lesions that a study trains on, in order."""
+    return [row for row in rows if is_kept_lesion(row)]
 
 
 def over_threshold(rows: Iterable[Row], threshold: float) -> list[Row]:
@@ -75,7 +88,7 @@ def select(rows: Iterable[Row], scores: Mapping[str, Scores], config: SelectConf
     Returns:
         The chosen rows in the order of choice; the first n of them are the choice of n.
     """
-    candidates = [row for row in accepted(rows) if row.id in scores]
+    candidates = [row for row in kept_lesions(rows) if row.id in scores]
     if not candidates:
         return []
     return [candidates[place] for place in choice_of(candidates, [scores[row.id] for row in candidates], config, count)]

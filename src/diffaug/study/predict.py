@@ -128,10 +128,18 @@ def _plan_of(study: Path) -> dict[str, Any]:
         ConfigError: Another version of diffaug made it.
         DataError: It has no study.json, or that is no JSON.
     """
-    inside = [study / "study", *sorted(study.parent.glob(f"{study.name}-draw*/study"))]  # of a job, and of a run
+    if not study.exists():
+        raise StudyError(f"prediction needs a study: {study} does not exist; check the path")
+    pooled = sorted(study.parent.glob(f"{study.name}-draw*/study"))
+    inside = [study / "study", *pooled, *sorted(study.glob("n*-draw*/study"))]  # of a job, and of a run twice
     inside = [folder for folder in inside if (folder / "study.json").is_file()]
     if inside:
-        raise StudyError(f"one study trained the networks that predict: {study} holds none; name {inside[0]}")
+        folds = "-fold" in inside[0].parent.name
+        part = (
+            ", whose networks were trained without one fold. Networks of every annotated case are those of a study "
+            "without --folds, which tests on other cases (--test)"
+        ) * folds
+        raise StudyError(f"one study trained the networks that predict: {study} holds none; name {inside[0]}{part}")
     plan = contents_of(study, "study.json")
     if plan.get("kind") != "study" or not isinstance(plan.get("config"), dict):
         raise StudyError(f"prediction needs a study: {study} holds a {plan.get('kind')}; check the path")
@@ -155,8 +163,8 @@ def weights_of(study: Path, plan: Mapping[str, Any], config: StudyConfig, arm: s
     """
     if folds := plan["identity"].get("folds"):
         raise StudyError(
-            f"a study by folds keeps no weights: {study} has {folds} folds; study the data without --folds, which "
-            "keeps them"
+            f"a study by folds keeps no weights: {study} has {folds} folds; study the data without --folds, with other "
+            "cases to test on (--test), which keeps them"
         )
     kept = _kept(study)
     arms = list(dict.fromkeys([*config.arms, *kept]))  # the last call of the study may have named some alone

@@ -136,7 +136,7 @@ def select_set(
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
     found = read_set(synthetic)
     rejected = rejected_pictures(read_manifest(synthetic))
-    candidates = Part(found.rows, (place for place, row in enumerate(found) if row.is_trained_on))
+    candidates = Part(found.rows, (place for place, row in enumerate(found) if choose.is_kept_lesion(row)))
     if not candidates:
         left_by = " that its review leaves" if rejected else ""
         raise StudyError(f"a selection needs accepted cases: {synthetic} has none{left_by}; generate more")

@@ -15,7 +15,6 @@ from diffaug.compute.pool import check_guard
 from diffaug.compute.progress import tracked
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
-from diffaug.data.manifest import accepted
 from diffaug.data.split import folds_by_group
 from diffaug.presets import DEFAULT, settings_of
 from diffaug.reading import read_kept
@@ -122,7 +121,7 @@ class Plan:
                 "train": len(inputs.train),
                 "unannotated": len(inputs.unannotated),
                 "test": len(inputs.test),
-                "synthetic": [len(accepted(one)) for one in inputs.painted.sets],
+                "synthetic": [len(choose.kept_lesions(one)) for one in inputs.painted.sets],
                 "full": len(inputs.full),
             },
         }
@@ -172,7 +171,7 @@ class Plan:
         """Return what the arms need from the baseline, whose run is planned with the others."""
         baseline = Baseline(self.out, self.seed, self.config, self.inputs.train)
         images = self.inputs.unannotated if any(spec.takes_labels for spec in self.specs) else ()
-        rows = accepted(self.inputs.painted) if any(spec.is_scored for spec in self.specs) else []
+        rows = choose.kept_lesions(self.inputs.painted) if any(spec.is_scored for spec in self.specs) else []
         return Derived(baseline, images, tuple(rows), self.inputs.painted.cases(rows))
 
     def _by_fold(self, run: Run) -> list[Run]:

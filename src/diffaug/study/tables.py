@@ -1,14 +1,21 @@
 """From records of finished runs to the tables that the report is made from."""
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from diffaug.artifacts import write_csv, write_json
+from diffaug.reading import read_kept
 from diffaug.study.evaluate import class_columns
 from diffaug.study.runs import Run, read_trained, records_of
 from diffaug.study.statistics import METRICS, summarise, tidy
 
+log = logging.getLogger(__name__)
+
+SUMMARY, REPORT = "summary.json", "report.html"
 COLUMNS = ("arm", "seed", "case", "group", *METRICS, "area", "contrast", "strata", "prediction")
 SUMMARY_COLUMNS = ("arm", "against", "stratum", "metric", "n", "groups", "mean", "low", "high", "p", "p_holm")
 
@@ -17,6 +24,8 @@ def write_summary(
     out: Path, runs: Sequence[Run], resamples: int, seed: int, more: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, Any]:
     """Write cases.csv, summary.csv and, last, summary.json from the records of finished runs.
+
+    A report that shows another summary is removed.
 
     Args:
         out: Folder of the study.
@@ -38,8 +47,19 @@ def write_summary(
     summary = summarise(records, resamples, seed, names, alarms) | dict(more)
     for run, found in reversed(trained):
         summary["arms"][run.arm.name]["cases"] = found.cases()
+    _remove_old_report(out, summary)
     write_tables(out, records, summary, names)
     return summary
+
+
+def _remove_old_report(out: Path, summary: Mapping[str, Any]) -> None:
+    """Remove the report of a study that shows another summary than the one that is written now, and say so."""
+    report = out / REPORT
+    if report.is_file() and read_kept(out / SUMMARY, dict[str, Any]) != json.loads(json.dumps(summary)):
+        report.unlink()
+        log.warning(
+            f"{report} showed older results and is removed; to write it again: diffaug report {quote(str(out))}"
+        )
 
 
 def write_tables(
@@ -51,4 +71,4 @@ def write_tables(
     last = COLUMNS.index("area")
     write_csv(out / "cases.csv", rows, (*extra, *COLUMNS[:last], *class_columns(names), *COLUMNS[last:]))
     write_csv(out / "summary.csv", tidy(summary), SUMMARY_COLUMNS)
-    write_json(out / "summary.json", summary)
+    write_json(out / SUMMARY, summary)
