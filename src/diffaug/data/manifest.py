@@ -102,11 +102,6 @@ class Row:
         return self.decision in ("kept", "surplus", "joined")
 
     @property
-    def is_trained_on(self) -> bool:
-        """Whether it is a painted lesion that the gate accepted, in a picture of its own."""
-        return not self.request.negative and bool(self.image) and self.accepted
-
-    @property
     def score(self) -> float | None:
         """The agreement at the last look; None without a gate."""
         return self.checks[-1].score if self.checks else None
