@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,9 @@ def test_an_arm_is_added_to_a_run_that_had_painted_ones(tmp_path: Path) -> None:
     study = config.study.model_copy(update={"arms": ("real", "copy-paste"), "synthetic_per_real": 0.5})
     (report,) = run_pipeline(config.model_copy(update={"study": study}), data)
     assert set(json.loads((report.parent / "summary.json").read_text())["arms"]) == {"real", "copy-paste"}
+    plan = read_json(report.parent / "study.json")
+    assert (plan["synthetic"], plan["synthetic_of"], plan["cases"]["synthetic"]) == (["n6-draw0/synthetic"], [], [4])
+    assert "what became of the 5 requests of <strong>n6-draw0/synthetic</strong>" in report.read_text(encoding="utf-8")
 
 
 def test_a_budget_leaves_out_the_last_draws_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -360,6 +364,7 @@ def test_a_budget_goes_by_what_was_measured(tmp_path: Path) -> None:
     config, path = painted(real_alone(tmp_path, draws=(0, 1)), "real", "validated"), tmp_path / "records.jsonl"
     full = import_data(config, tmp_path / "data")
     first, second = jobs_of(config, full)
+    assert (first.label, second.label, replace(first, fold=3).label) == ("draw 0", "draw 1", "draw 0, fold 3")
     guess = _minutes(second, Records(path))
     assert _minutes(first, Records(path)) == guess > 1
     records, told = Records(path), {"annotated": 6, "fit_seconds": 60.0, "generate_seconds": 90.0}
@@ -639,3 +644,6 @@ def test_folds_fit_paint_and_test_every_training_case_once(tmp_path: Path) -> No
     train = read_dataset(tmp_path / "data").split("train")
     assert {one["n"] for one in summary["arms"].values()} == {len(train)}
     assert "selected" in summary["arms"]
+    assert read_json(report.parent / "study.json")["synthetic_of"] == ["fold 0", "fold 1"]
+    text = report.read_text(encoding="utf-8")
+    assert f"study of {len(train)} annotated cases in 2 folds" in text and "2 synthetic sets together" in text

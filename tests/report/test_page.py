@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from study_folders import make_dataset, make_painted_eyes, make_synthetic
 
-from diffaug.artifacts import read_json, write_csv, write_json
+from diffaug.artifacts import make_folder, read_json, write_csv, write_json
 from diffaug.audit.audit import audit_set
 from diffaug.config import StudyConfig
 from diffaug.data.copies import Copy, write_copies
@@ -18,7 +18,10 @@ from diffaug.data.manifest import MANIFEST, accepted, read_manifest, read_rows, 
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
+from diffaug.report.pictures import accepted_cards
+from diffaug.report.synthetic import Ends, set_page, sets_of
 from diffaug.report.tables import comparisons, read_study
+from diffaug.study.places import Places
 from diffaug.study.sets import select_set
 from diffaug.study.study import run_study
 
@@ -148,6 +151,20 @@ def test_the_same_study_gives_the_same_bytes(folders, page):
     assert again.read_text(encoding="utf-8") == page.text
 
 
+FOLDS = {"synthetic": ["a/synthetic", "b/synthetic"], "synthetic_of": ["fold 0", "fold 1"], "folds": 2, "draws": [0]}
+
+
+@pytest.fixture(scope="module")
+def two_sets(folders):
+    """Two sets with four accepted lesions each, one of them beyond the count, a rejected one, and a negative."""
+    sets = [make_synthetic(folders / name / "synthetic", negatives=1, data=folders / "data <b>") for name in "ab"]
+    for made in sets:
+        rows = list(read_rows(made / MANIFEST))
+        rows[3] = replace(rows[3], decision="surplus", reason="kept, beyond the 3 asked for")
+        write_rows(made / MANIFEST, rows)
+    return sets
+
+
 def with_sure_gains(folder, to):
     """Return a copy of a study in which every difference is sure, from 9 groups."""
     study = shutil.copytree(folder, to)
@@ -163,13 +180,22 @@ def with_sure_gains(folder, to):
     return study
 
 
-def test_a_page_without_a_conclusion_praises_nothing(folders, tmp_path):
-    """Networks of four iterations: whatever the intervals, nothing is bold, and no case is called rescued."""
-    text = write_report(with_sure_gains(folders / "study", tmp_path / "study")).read_text(encoding="utf-8")
-    assert "+11.2 [+3.8, +18.9]" in text and ">0.010</td>" in text  # the numbers are there
-    assert "No conclusion: the networks were trained for 4 iterations</h1>" in text
-    assert 'class="n sure"' not in text and "changed mean Dice" not in text
-    assert "rescued" not in text and 'id="changes"' not in text
+@pytest.fixture(scope="module")
+def folds_page(folders, two_sets):
+    """The page of a study by two folds: a synthetic set for each, sure gains, but networks of four iterations."""
+    study = with_sure_gains(folders / "study", folders / "folds")
+    plan, places = read_json(study / "study.json"), read_json(study / "places.json")
+    plan |= FOLDS | {"wanted_draws": [0], "cases": plan["cases"] | {"synthetic": [3, 3]}}
+    write_json(study / "study.json", plan)
+    write_json(study / "places.json", places | {"synthetic": [str(made) for made in two_sets]})
+    return write_report(study).read_text(encoding="utf-8")
+
+
+def test_a_page_without_a_conclusion_praises_nothing(folds_page):
+    assert "+11.2 [+3.8, +18.9]" in folds_page and ">0.010</td>" in folds_page  # the numbers are there
+    assert "No conclusion: the networks were trained for 4 iterations</h1>" in folds_page
+    assert 'class="n sure"' not in folds_page and "changed mean Dice" not in folds_page
+    assert "rescued" not in folds_page and 'id="changes"' not in folds_page
 
 
 def test_a_study_of_one_arm_is_reported_without_a_comparison(folders):
@@ -222,6 +248,11 @@ def test_a_summary_of_other_types_is_one_line(folders, tmp_path, change):
 def test_an_unfinished_study_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"no summary\.json"):
         write_report(tmp_path)
+    with pytest.raises(StudyError, match=r"nowhere does not exist; check the path"):
+        write_report(tmp_path / "nowhere")
+    write_json(make_folder(tmp_path / "folds" / "nall") / "summary.json", {})
+    with pytest.raises(StudyError, match=r"those of .*folds lie in .*nall; name it"):
+        write_report(tmp_path / "folds")
 
 
 @pytest.mark.parametrize("to", ["", "summary.json", "page"])
@@ -271,7 +302,41 @@ def test_an_audit_shows_the_verdict_of_a_study_of_its_set_alone(folders, tmp_pat
 
 def test_the_funnel_is_drawn_from_its_table(folders, page):
     table = (folders / "study" / "funnel.csv").read_text(encoding="utf-8").splitlines()
-    assert table == ["size,requested,stopped,rejected,kept", "medium,5,0,1,4"]
+    assert table == ["size,requested,stopped,rejected,kept,surplus,joined", "medium,5,0,1,4,0,0"]
+
+
+def test_the_sets_of_all_folds_are_counted_together_and_each_picture_says_its_fold(folders, two_sets, tmp_path):
+    sets = sets_of(Places(synthetic=[str(made) for made in two_sets]), FOLDS)
+    assert sets == dict(zip(("fold 0", "fold 1"), two_sets, strict=True))
+    assert set(sets_of(Places(synthetic=["gone", str(two_sets[1])]), FOLDS)) == {"fold 1"}
+    found = set_page(sets, FOLDS, tmp_path / "funnel.csv")
+    assert found.lesions == Ends(requested=10, rejected=2, kept=6, surplus=2)  # as many as cases.csv has, and no more
+    assert (found.negatives, found.requested, found.studied) == (2, 12, 2)
+    assert [name for name, _ in found.bins] == ["medium", "all lesions", "negatives", "all"]
+    told = (tmp_path / "funnel.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert told == ["medium,10,0,2,6,2,0", "negatives,2,0,0,2,0,0"]
+    assert {card.of for card in found.accepted} == {card.of for card in found.refused} == {"fold 0", "fold 1"}
+    assert found.seconds_per_kept == 3.0  # 9 seconds for each set
+
+
+def test_a_negative_shows_what_was_painted_and_no_empty_mask(folders, two_sets, tmp_path):
+    found = set_page({"a": two_sets[0]}, {}, tmp_path / "funnel.csv")
+    (negative,) = [card for card in found.accepted if card.row.request.negative]
+    assert negative.outlined and negative.plain != negative.outlined
+    label = two_sets[0] / negative.row.mask
+    Image.new("L", (48, 40)).save(label)  # nothing else is in the frame
+    (negative,) = [card for card in accepted_cards({"a": read_manifest(two_sets[0])}) if card.row.request.negative]
+    assert negative.mask == "" and negative.outlined
+
+
+def test_a_page_of_several_sets_says_which_and_how_many_cases_its_folds_hold(folds_page):
+    assert "study of 5 annotated cases in 2 folds</p>" in folds_page and "tested on 5" not in folds_page
+    assert "the 12 requests of 2 synthetic sets together (<strong>fold 0; fold 1</strong>)" in folds_page
+    tile = "Kept lesion cases, 2 sets</dt><dd>6<small>of 10 requests for a lesion, and 2 negatives</small>"
+    assert tile in folds_page
+    assert "The numbers of training cases are those of the first fold." in folds_page
+    assert '<span class="tag">fold 1</span><span class="tag">negative</span>' in folds_page
+    assert "lesions pasted while training" in folds_page
 
 
 def test_a_page_of_two_classes_tells_each_and_the_error_of_the_ratio(tmp_path, eyes):

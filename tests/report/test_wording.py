@@ -4,17 +4,23 @@ import pytest
 
 from diffaug.report.tables import Results, difference_table, results_from
 from diffaug.report.wording import (
+    averaged_over,
     bases_sentence,
+    case_counts,
     clean_sentence,
     contrast_limit,
+    data_sentence,
+    first_of_several,
     fraction,
     headline_arm,
     is_sure,
     labelled_sentence,
     missed_sentence,
+    negatives_sentence,
     percent,
     points,
     signed,
+    studied_sentence,
     verdict,
 )
 from diffaug.study.statistics import Comparison
@@ -168,6 +174,28 @@ def test_the_page_claims_no_cleaner_test_than_there_was():
     assert "except for the images that the base model has seen" in clean_sentence(plan, known)
     assert bases_sentence(replace(results, base_seen=seen | {"unannotated": 0})) == "" == bases_sentence(results)
     assert "not recorded" in bases_sentence(results_of(0.1, 0.0, 0.2))
+
+
+def test_the_cases_of_an_arm_say_what_was_pasted_and_why_negatives_are_few():
+    counts = {"real": 22, "pool": 15, "trained_negatives": 3, "wanted_negatives": 7}
+    assert case_counts(counts, "selected") == "22 + 12 + 3"
+    assert case_counts({"real": 22, "pool": 0}, "copy-paste") == "22, lesions pasted while training"
+    results = results_of(0.1, 0.0, 0.2)
+    results.arms["validated"]["cases"], results.arms["real"]["cases"] = counts, {"real": 22, "pool": 0}
+    assert "12 painted lesion cases and 3 negatives" in (text := negatives_sentence(results, "validated"))
+    assert "7 negatives were wanted" in text and negatives_sentence(results, "real") == ""
+
+
+def test_repeats_and_folds_are_named_only_where_there_are_several():
+    assert averaged_over({"draws": 1, "seeds": 1}) == "" and averaged_over({"draws": 1, "seeds": 2}) == "2 seeds"
+    assert averaged_over({"draws": 3, "seeds": 2}) == "3 draws and 2 seeds"
+    plan = {"identity": {"test": ["test"]}, "cases": {"train": 18, "test": 36, "unannotated": 4}, "draws": [0]}
+    assert studied_sentence(plan) == "study of 18 annotated cases, tested on 36" and first_of_several(plan) == ""
+    folds = plan | {"folds": 2}
+    assert studied_sentence(folds) == "study of 36 annotated cases in 2 folds"
+    assert first_of_several(folds) == "the first fold"
+    assert first_of_several(folds | {"draws": [0, 1]}) == "the first fold of the first draw"
+    assert "18 in the first fold" in data_sentence(folds)
 
 
 def test_a_single_seed_is_said():

@@ -135,6 +135,17 @@ class Job:
         return self.config.out / f"n{self.annotated}-draw{self.draw}{fold}"
 
     @property
+    def synthetic(self) -> Path:
+        """The job's synthetic set, where an arm takes painted cases."""
+        return self.out / "synthetic"
+
+    @property
+    def label(self) -> str:
+        """What tells the job from those with as many annotated cases, such as `draw 1, fold 0`."""
+        draw = f"draw {self.draw}" if len(self.config.data.draws) > 1 or self.fold is None else ""
+        return ", ".join(filter(None, (draw, "" if self.fold is None else f"fold {self.fold}")))
+
+    @property
     def seed(self) -> int:
         """The first seed of fit, generation and study."""
         return self.config.seed + SEED_STEP * self.draw

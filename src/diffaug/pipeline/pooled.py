@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import make_folder, read_json, write_csv, write_json
 from diffaug.data.folder import read_dataset
+from diffaug.data.manifest import SUMMARY, read_manifest
 from diffaug.pipeline.jobs import Job, is_painted
 from diffaug.runfolder import held
 from diffaug.study.places import Places, name_of, read_places, write_places
@@ -139,8 +140,7 @@ def _write_pooled(out: Path, pooled: Pooled, curve: Sequence[Mapping[str, Any]],
     write_json(out / "study.json", plan)
     write_places(out, _places(pooled, plan))
     write_tables(out, _with_own_pictures(out, pooled.rows), pooled.summary, pooled.class_names)
-    synthetic = pooled.jobs[0].out / "synthetic"
-    return write_report(out, synthetic if (synthetic / "summary.json").is_file() else None)
+    return write_report(out)
 
 
 def curve_of(pooled: Iterable[Pooled]) -> list[dict[str, Any]]:
@@ -153,20 +153,29 @@ def curve_of(pooled: Iterable[Pooled]) -> list[dict[str, Any]]:
 
 
 def _places(pooled: Pooled, plan: Mapping[str, Any]) -> Places:
-    """Return where the folders lie that the first job has read."""
+    """Return where the data lie that the first job has read, and the synthetic sets of all jobs."""
     job = pooled.jobs[0]
     there = read_places(job.out / "study", pooled.plans[0]) if pooled.plans else Places()
-    return Places(str(job.source.resolve()), there.synthetic, there.tests if plan["tests"] else {})
+    sets = [str(each.synthetic.resolve()) for each in _painted(pooled)]
+    return Places(str(job.source.resolve()), sets, there.tests if plan["tests"] else {})
+
+
+def _painted(pooled: Pooled) -> list[Job]:
+    """Return the jobs whose synthetic set is here and finished."""
+    return [job for job in pooled.jobs if (job.synthetic / SUMMARY).is_file()]
 
 
 def _plan(pooled: Pooled) -> dict[str, Any]:
     """Return what was compared, in the form of a study's study.json."""
     from diffaug.artifacts import versions
     from diffaug.study.arms import parse_arm
+    from diffaug.study.choose import kept_lesions
 
     job, plan = pooled.jobs[0], pooled.plans[0] if pooled.plans else {}
     config, names = job.config, pooled.class_names
-    cases = {"train": job.count, "unannotated": 0, "synthetic": [], "full": 0, **plan.get("cases", {})}
+    painted = _painted(pooled)
+    cases = {"train": job.count, "unannotated": 0, "full": 0, **plan.get("cases", {})}
+    cases["synthetic"] = [len(kept_lesions(read_manifest(each.synthetic))) for each in painted]
     allowed = {
         name: _distinct(
             [*(getattr(line, name) for line in pooled.lines), *(plan.get(name, []) for plan in pooled.plans)]
@@ -180,7 +189,8 @@ def _plan(pooled: Pooled) -> dict[str, Any]:
         "data": name_of(job.source),
         **({"classes": list(names)} if len(names) > 1 else {}),
         "tests": plan.get("tests", []) if not config.data.folds else [],
-        "synthetic": plan.get("synthetic", []),
+        "synthetic": [f"{each.out.name}/{each.synthetic.name}" for each in painted],
+        "synthetic_of": [each.label for each in painted] if len(pooled.jobs) > 1 else [],
         "oracle": name_of(job.full),
         "cases": {**cases, "test": len({row["case"] for row in pooled.rows})},
         **allowed,

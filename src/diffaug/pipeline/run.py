@@ -137,7 +137,7 @@ def _paint(job: Job, others: Sequence[str], records: "Records") -> None:
         wanted = wanted.model_copy(update={"backgrounds": _label_backgrounds(job)})
     log.info(f"generate: {wanted.count} cases")
     options: dict[str, Any] = {"workers": wanted.workers, "ray": wanted.ray, "device": device}
-    made = generate(out / "model", out / "data", out / "synthetic", wanted, seed=job.seed, **options)
+    made = generate(out / "model", out / "data", job.synthetic, wanted, seed=job.seed, **options)
     records.note_cost(job.painted_key, {"alike": job.alike(), **_cost(job, fitted, made)})
 
 
@@ -185,7 +185,7 @@ def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
     from diffaug.study.study import run_study
 
     config = job.config
-    sets = [job.out / "synthetic"] if (job.out / "synthetic" / "summary.json").is_file() else []
+    sets = [job.synthetic] if (job.synthetic / "summary.json").is_file() else []
     return run_study(
         job.out / "data", job.out / "study", sets, config.study.model_copy(update={"arms": tuple(arms)}),
         seed=job.seed, test=job.tests, device=config.device, oracle=job.full,
@@ -203,7 +203,7 @@ def _cost(job: Job, fitted: "FitSummary | None", made: "GenerateSummary") -> dic
         "requested": counts.requested,
         "stopped": counts.stopped,
         "rejected": counts.rejected,
-        "kept": counts.kept,
+        "kept": made.lesion_cases,
         "negatives": made.funnel.negatives.kept,
         "generate_seconds": made.seconds,
     }

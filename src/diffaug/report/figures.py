@@ -30,7 +30,13 @@ COLOURS = {  # after Okabe & Ito 2008: told apart by colour-blind readers, and i
     "oracle": "#1c2330",
 }
 NARROW = 4.6  # inches; width of a figure on a narrow page
-FUNNEL = {"kept": "#0072b2", "rejected": "#e69f00", "stopped": "#b9c0ca"}
+FUNNEL = {
+    "kept": ("kept", "#0072b2"),
+    "joined": ("in another picture", "#009e73"),
+    "surplus": ("beyond the count", "#56b4e9"),
+    "rejected": ("rejected", "#e69f00"),
+    "stopped": ("stopped", "#b9c0ca"),
+}
 INK, GRID = "#1c2330", "#e3e6ea"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -220,17 +226,19 @@ def cases_figure(pairs: Sequence[PairedCase], arm: str) -> Drawing:
 
 
 def funnel_figure(by_size: Mapping[str, Mapping[str, int]]) -> Drawing:
-    """Draw what became of the requests of each size class, as shares with counts."""
-    bins = [name for name in (*SIZES, *(set(by_size) - set(SIZES))) if by_size.get(name, {}).get("requested")]
+    """Draw what became of the requests of each size class, and of others, as shares with counts."""
+    bins = [name for name in dict.fromkeys((*SIZES, *by_size)) if by_size.get(name, {}).get("requested")]
+    seldom = [end for end in ("joined", "surplus") if not any(by_size[name].get(end) for name in bins)]
+    drawn = {end: look for end, look in FUNNEL.items() if end not in seldom}
 
     def draw(_: "Figure", axes: "list[Axes]") -> None:
         ax = axes[0]
         for row, name in enumerate(bins):
             start = 0.0
-            for decision, colour in FUNNEL.items():
+            for decision, (label, colour) in drawn.items():
                 count = by_size[name].get(decision, 0)
                 share = 100 * count / by_size[name]["requested"]
-                ax.barh(row, share, left=start, color=colour, height=0.62, label=decision if row == 0 else None)
+                ax.barh(row, share, left=start, color=colour, height=0.62, label=label if row == 0 else None)
                 if share > 4:
                     ink = "white" if decision == "kept" else INK
                     ax.text(start + share / 2, row, str(count), ha="center", va="center", color=ink, fontsize=9)
@@ -238,7 +246,7 @@ def funnel_figure(by_size: Mapping[str, Mapping[str, int]]) -> Drawing:
         ax.set_yticks(range(len(bins)))
         ax.set_yticklabels(bins)
         ax.invert_yaxis()
-        ax.set(xlim=(0, 100), xlabel="% of the requests of that size")
+        ax.set(xlim=(0, 100), xlabel="% of the requests of that row")
         ax.legend(frameon=False, ncols=3, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
 
     return _draw(draw, 7.5, 0.9 + 0.5 * max(1, len(bins)))

@@ -23,6 +23,7 @@ from diffaug.study.places import Places
 
 T = TypeVar("T")
 ACCEPTED, REFUSED, WORST, CHANGED = 8, 8, 8, 4  # how many cards of each kind
+NEGATIVES = 2  # of the refused ones, where enough lesions were refused
 SIDE = 320  # px; longer side of a picture on the page
 LINE = 2  # px; width of an outline
 CLOSE = 1.7  # side of a close-up over the longer side of its lesion
@@ -99,9 +100,18 @@ def close_up(image: Pixels, mask: Mask) -> Pixels:
 
 @dataclass(frozen=True)
 class PaintedCard:
-    """A request with what was painted: the frame or window with the requested mask, the same without, the mask."""
+    """A request with what was painted: the frame or window with the requested mask, the same without, the mask.
+
+    Attributes:
+        row: The request.
+        of: Name of its set.
+        outlined: Of a negative, with the outline of what was painted; empty where there is nothing to outline.
+        plain: The same without.
+        mask: Empty where it is: a negative asks for no lesion.
+    """
 
     row: Row
+    of: str
     outlined: str
     plain: str
     mask: str
@@ -129,28 +139,40 @@ def spread(rows: Sequence[T], count: int) -> list[T]:
     return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
 
 
-def accepted_cards(synthetic: SyntheticSet) -> list[PaintedCard]:
-    """Show kept cases, evenly spread over the manifest."""
-    return [_painted_card(synthetic, row, row.image, row.mask, close=True) for row in spread(kept(synthetic), ACCEPTED)]
+def accepted_cards(sets: Mapping[str, SyntheticSet]) -> list[PaintedCard]:
+    """Show kept cases of some sets, by name, evenly spread over their manifests."""
+    rows = [(name, row) for name, made in sets.items() for row in kept(made)]
+    return [_painted_card(name, sets[name], row, is_whole=True) for name, row in spread(rows, ACCEPTED)]
 
 
-def refused_cards(synthetic: SyntheticSet) -> list[PaintedCard]:
-    """Show rejected, then stopped requests of which a picture was saved, evenly spread over the manifest."""
-    saved = [row for row in synthetic if row.preview]
-    rejected, stopped = ([row for row in saved if row.decision == end] for end in ("rejected", "stopped"))
-    half = max(REFUSED // 2, REFUSED - len(stopped))
-    chosen = spread(rejected, half) + spread(stopped, REFUSED - min(half, len(rejected)))
-    return [_painted_card(synthetic, row, row.preview, row.preview_mask, close=False) for row in chosen]
+def refused_cards(sets: Mapping[str, SyntheticSet]) -> list[PaintedCard]:
+    """Show rejected and stopped requests of which a picture was saved, evenly spread over the manifests.
+
+    Lesions that were rejected come first, then those that were stopped, then negatives.
+    """
+    saved = [(name, row) for name, made in sets.items() for row in made if row.preview]
+    asked, negatives = ([pair for pair in saved if pair[1].request.negative == one] for one in (False, True))
+    rejected, stopped = ([pair for pair in asked if pair[1].decision == end] for end in ("rejected", "stopped"))
+    most = REFUSED - min(NEGATIVES, len(negatives))
+    half = max(most // 2, most - len(stopped))
+    chosen = spread(rejected, half) + spread(stopped, most - min(half, len(rejected)))
+    chosen += spread(negatives, REFUSED - len(chosen))
+    return [_painted_card(name, sets[name], row, is_whole=False) for name, row in chosen]
 
 
-def _painted_card(synthetic: SyntheticSet, row: Row, image: str, mask: str, close: bool) -> PaintedCard:
-    pixels = read_image(synthetic.folder / image, row.id)
-    masks = read_masks(synthetic.folder / mask, row.id, synthetic.classes)
+def _painted_card(name: str, made: SyntheticSet, row: Row, is_whole: bool) -> PaintedCard:
+    """Return the card of a case, whose whole image is shown, or of the window that was turned down."""
+    image, mask = (row.image, row.mask) if is_whole else (row.preview, row.preview_mask)
+    pixels = read_image(made.folder / image, row.id)
+    masks = read_masks(made.folder / mask, row.id, made.classes)
+    is_known = is_whole and row.request.negative and row.region  # what was painted is no part of its mask
+    marked = read_mask(made.folder / row.region, row.id)[None] if is_known else masks
     return PaintedCard(
         row,
-        outlined(pixels, [(mask, REQUESTED) for mask in masks]),
-        plain(close_up(pixels, np.any(masks, axis=0)) if close else pixels),
-        mask_picture(masks),
+        name,
+        outlined(pixels, [(one, REQUESTED) for one in marked]) if marked.any() else "",
+        plain(close_up(pixels, np.any(marked, axis=0)) if is_whole else pixels),
+        mask_picture(masks) if masks.any() else "",
     )
 
 

@@ -128,13 +128,20 @@ def read_study(folder: Path) -> Study:
         DataError: A file of the study is damaged, or a link leads out of its folder.
     """
     if not (folder / "summary.json").is_file():
+        if not folder.exists():
+            raise StudyError(f"a report needs a finished study: {folder} does not exist; check the path")
+        if inside := sorted(path.parent for path in folder.glob("n*/summary.json")):  # of a run, or of folds
+            raise StudyError(
+                f"a report is of one folder of results: those of {folder} lie in {', '.join(map(str, inside))}; name "
+                f"{'it' if len(inside) == 1 else 'one of them'}"
+            )
         raise StudyError(
             f"a report needs a finished study: {folder} has no summary.json; check the path, or "
             "run `diffaug study` to its end"
         )
     found = read_json(without_links(folder) / "study.json")
     check_plan(found, folder / "study.json")
-    plan = {"shared_groups": [], "duplicates": [], **found}
+    plan = {"shared_groups": [], "duplicates": [], "synthetic_of": [], **found}
     arms = typed(list[str], plan["config"].get("arms"), folder / "study.json")
     summary = read_typed(folder / "summary.json", dict[str, Any])
     results = results_from(summary, arms, plan["config"].get("iterations"))

@@ -41,8 +41,10 @@ class Verdict:
 # numbers as text
 
 
-def case_counts(counts: Mapping[str, int]) -> str:
+def case_counts(counts: Mapping[str, int], arm: str) -> str:
     """Write what an arm was trained on, such as 50 + 100 + 50: real cases, synthetic ones, negatives."""
+    if parse_arm(arm).kind == "copy-paste":
+        return f"{counts['real']}, lesions pasted while training"
     negatives, labelled = counts.get("trained_negatives", 0), counts.get("labelled", 0)
     text = f"{counts['real']} + {counts['pool'] - negatives - labelled} + {negatives}"
     return text + "".join(f" + {counts[name]} {name}" for name in ("labelled", "taught") if counts.get(name))
@@ -222,6 +224,27 @@ def repeats(arm: Mapping[str, Any]) -> str:
     return f"{draws} draws of the annotated cases" + (f", {text} each" if seeds > 1 else "")
 
 
+def averaged_over(arm: Mapping[str, Any]) -> str:
+    """Say over what repeats an arm's numbers are means, as far as there are several."""
+    named = [(arm["draws"], "draws"), (arm["seeds"], "seeds")]
+    return " and ".join(f"{count} {what}" for count, what in named if count > 1)
+
+
+def negatives_sentence(results: Results, arm: str) -> str:
+    """Say that an arm was trained on fewer negatives than belong to its painted lesions. Empty where it was not."""
+    counts = results.arms[arm]["cases"]
+    held, wanted = counts.get("trained_negatives", 0), counts.get("wanted_negatives", 0)
+    if held >= wanted:
+        return ""
+    painted = counts["pool"] - held - counts.get("labelled", 0)
+    return (
+        f"{arm} was trained on {painted} painted lesion case{'s' * (painted != 1)} and {held} "
+        f"negative{'s' * (held != 1)} (painted cases without a lesion). {wanted} negatives were wanted for so many "
+        "lesions, but too few were accepted. (A quarter of the accepted ones trains nothing: false alarms are counted "
+        "on it.)"
+    )
+
+
 def labelled_count(arm: Mapping[str, Any]) -> int:
     """Return how many unannotated images an arm was trained on beside painted cases."""
     counts = arm.get("cases", {})
@@ -281,6 +304,42 @@ def bases_sentence(results: Results) -> str:
             "It is not recorded which images the painter's base model was trained on: test images may be among them."
         )
     return " ".join(texts)
+
+
+def studied_sentence(plan: Mapping[str, Any]) -> str:
+    """Say how many annotated cases were studied, and how they were tested on. The first line of the page."""
+    cases = plan["cases"]
+    if folds := folds_of(plan):
+        return f"study of {cases['test']} annotated cases in {folds} folds"
+    return f"study of {cases['train']} annotated cases, tested on {cases['test']}"
+
+
+def data_sentence(plan: Mapping[str, Any]) -> str:
+    """Say what the data set holds, by how it was used."""
+    cases, folds = plan["cases"], folds_of(plan)
+    beside = f"{cases['unannotated']} unannotated"
+    if folds and plan["identity"].get("folds"):
+        return f"{cases['test']} annotated cases in {folds} folds, each tested by a network trained on the other folds"
+    if folds:
+        return (
+            f"{cases['test']} annotated cases in {folds} folds, each tested by networks trained on cases of the other "
+            f"folds ({cases['train']} in the first fold); {beside}"
+        )
+    tests = ", ".join(plan["identity"]["test"])
+    return f"{cases['train']} annotated training cases, {beside}, {cases['test']} test cases ({tests})"
+
+
+def first_of_several(plan: Mapping[str, Any]) -> str:
+    """Name the draw and fold of which numbers of training cases are; empty where there is one alone."""
+    several = len(plan.get("draws", ())) > 1, bool(folds_of(plan))
+    return " of ".join(
+        what for what, there in zip(("the first fold", "the first draw"), several[::-1], strict=True) if there
+    )
+
+
+def folds_of(plan: Mapping[str, Any]) -> int:
+    """Return into how many folds the annotated cases were divided; 0 without folds."""
+    return int(plan.get("folds") or plan["identity"].get("folds") or 0)
 
 
 def clean_sentence(plan: Mapping[str, Any], results: Results) -> str:

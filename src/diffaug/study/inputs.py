@@ -60,6 +60,7 @@ class _Plan(BaseModel):
     config: dict[str, Any]
     data: str = ""
     synthetic: list[str] = []
+    synthetic_of: list[str] = []
     tests: list[_Tests] = []
     cases: _Cases = _Cases()
     arms: dict[str, str] = {}

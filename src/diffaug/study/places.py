@@ -58,5 +58,6 @@ def read_places(study: Path, plan: Mapping[str, Any]) -> Places:
 
 
 def _if_named(place: str, name: str) -> str:
-    """Return a path if study.json still names its folder, else nothing."""
-    return place if Path(place).name == name else ""
+    """Return a path if study.json still names its folder, or the last ones of its folders, else nothing."""
+    last = Path(name).parts
+    return place if last and Path(place).parts[-len(last) :] == last else ""
