@@ -15,6 +15,7 @@ from diffaug.audit.audit import audit_set
 from diffaug.config import StudyConfig
 from diffaug.data.copies import Copy, write_copies
 from diffaug.data.manifest import MANIFEST, accepted, read_manifest, read_rows, write_rows
+from diffaug.data.request import Check
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
@@ -161,6 +162,7 @@ def two_sets(folders):
     for made in sets:
         rows = list(read_rows(made / MANIFEST))
         rows[3] = replace(rows[3], decision="surplus", reason="kept, beyond the 3 asked for")
+        rows[4] = replace(rows[4], reason="looks painted", checks=(Check(10, 0, 0.8, 0.5),))  # the validator agreed
         write_rows(made / MANIFEST, rows)
     return sets
 
@@ -336,6 +338,7 @@ def test_a_page_of_several_sets_says_which_and_how_many_cases_its_folds_hold(fol
     assert tile in folds_page
     assert "The numbers of training cases are those of the first fold." in folds_page
     assert '<span class="tag">fold 1</span><span class="tag">negative</span>' in folds_page
+    assert "looks painted; step 10, score 0.80, threshold 0.50" in folds_page
     assert "lesions pasted while training" in folds_page
 
 
