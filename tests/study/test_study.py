@@ -758,7 +758,8 @@ def test_one_study_tells_the_gain_with_negatives_and_without_and_that_they_were_
     assert found["no-negatives"] == {"real": 6, "pool": 3, "trained_negatives": 0, "wanted_negatives": 0}
     assert "selected - no-negatives" in summary["differences"]
     page = write_report(tmp_path / "out").read_text(encoding="utf-8")
-    assert "selected was trained on 3 negatives" in page and "ask for 6" in page and "6 + 3 + 3" in page
+    assert "selected was trained on 3 painted lesion cases and 3 negatives" in page and "6 + 3 + 3" in page
+    assert "6 negatives were wanted" in page
     assert "no-negatives was trained" not in page and "(n = 1)" in page
 
 
