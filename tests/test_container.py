@@ -6,7 +6,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from diffaug.cli.main import Commands, _names
+from diffaug.cli.main import Commands, _named
 
 ROOT = Path(__file__).parent.parent
 KNOWN = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "ENTRYPOINT", "CMD", "ENV", "EXPOSE", "ARG"}
@@ -44,7 +44,7 @@ def test_all_that_the_package_is_built_from_is_copied():
 
 def test_it_ends_in_a_command_that_there_is_as_a_user_that_is_not_root():
     found = dict(instructions())
-    assert json.loads(found["ENTRYPOINT"]) == ["diffaug"] and json.loads(found["CMD"])[0] in _names(Commands)
+    assert json.loads(found["ENTRYPOINT"]) == ["diffaug"] and json.loads(found["CMD"])[0] in _named(Commands)
     words = [word for word, _ in instructions()]
     assert found["USER"] == "user" and words.index("USER") < words.index("ENTRYPOINT")
     assert any("useradd" in rest and rest.endswith(" user") for word, rest in instructions() if word == "RUN")

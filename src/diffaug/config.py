@@ -353,7 +353,7 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {  # of each preset, as a file h
         },
         "fit": {
             "codec": {"iterations": 250},
-            "denoiser": {"iterations": 100, "windows_per_case": 6},
+            "denoiser": {"iterations": 40, "windows_per_case": 6},
             "validator": {"iterations": 120, "folds": 2, "windows_per_case": 10, "trajectories": 56, "floor": 0.0},
         },
         "generate": {"count": 40, "shard_size": 16},
