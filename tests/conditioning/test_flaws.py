@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+import diffaug.conditioning.flaws
 from diffaug.conditioning.flaws import line_of_examples
 from diffaug.conditioning.rules import ENDOSCOPIC
 from diffaug.data.case import Case
@@ -59,6 +60,12 @@ def test_each_lesion_counts_once_as_an_example_or_under_its_flaw(case_of):
         "border or an overlay, 1 written on, 1 overexposed"
     )
     assert line_of_examples(cases[:2], ENDOSCOPIC) == "lesions that may be shown at other places: 2 of 2"
+
+
+def test_of_very_many_cases_some_are_looked_at(case_of, monkeypatch):
+    monkeypatch.setattr(diffaug.conditioning.flaws, "LOOKED_AT", 3)
+    cases = [case_of(f"case-{number}") for number in range(7)]  # every third: 0, 3 and 6
+    assert line_of_examples(cases, ENDOSCOPIC) == "lesions that may be shown at other places: 3 of 3"
 
 
 def test_a_line_across_a_grey_lesion_is_a_measurement(case_of):

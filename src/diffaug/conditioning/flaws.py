@@ -102,13 +102,12 @@ def line_of_examples(cases: Sequence[Case], rules: FrameRules, progress: str = "
         rules: What in their frames is no tissue.
         progress: What to call the work in a progress bar on stderr; empty for none.
     """
-    ordered = sorted(cases, key=lambda case: case.id)
-    looked = ordered[:: -(-len(ordered) // LOOKED_AT)]
-    bank, by_id = MaskBank.from_cases(cases), {case.id: case for case in looked}
+    by_id, bank = {case.id: case for case in sorted(cases, key=lambda case: case.id)}, MaskBank.from_cases(cases)
+    looked = list(by_id)[:: -(-len(by_id) // LOOKED_AT)]
     backgrounds = Backgrounds(by_id, (), bank, rules)
     images: Remembered[str, Pixels] = Remembered(lambda name: by_id[name].read_image(), limit=1)
     flaws = Flaws(bank, images, backgrounds.placement_map, rules)
-    for name in tracked(by_id, len(by_id), progress):
+    for name in tracked(looked, len(looked), progress):
         for number in range(len(bank.components(name))):
             flaws[name, number]
-    return flaws.line(list(by_id))
+    return flaws.line(looked)
