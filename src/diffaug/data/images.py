@@ -92,7 +92,7 @@ def mask_from_file(path: Path, case: str = "") -> tuple[Mask, str]:
         DataError: The file is missing, damaged or too large; or its reading would be a guess: a cut would lose areas of
             low values, values are negative, or no index of a palette is clearly the background.
     """
-    image, guessed = _decoded(path, case), ""
+    image, guessed, lossy = _decoded(path, case), "", is_lossy(path)
     values: NDArray[Any] = np.asarray(image)
     if _has_class_palette(image):
         background = _background_of(image, path, case)
@@ -109,9 +109,9 @@ def mask_from_file(path: Path, case: str = "") -> tuple[Mask, str]:
         threshold = top / 2 if guessed else 0
     else:
         values = _strongest_channel(image)
-        threshold = 0 if not is_lossy(path) and values.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD
-        guessed = "grey-mask" if not is_lossy(path) and threshold and ((values > 0) & (values < 255)).any() else ""
-    if not is_lossy(path) and image.mode != "F" and (codes := lost_codes(values, threshold)):
+        threshold = 0 if not lossy and values.max(initial=0) <= MASK_THRESHOLD else MASK_THRESHOLD
+        guessed = "grey-mask" if not lossy and threshold and ((values > 0) & (values < 255)).any() else ""
+    if not lossy and image.mode != "F" and (codes := lost_codes(values, threshold)):
         listed = ",".join(map(str, codes))
         raise DataError(
             f"a mask of several values is no mask of one lesion class: case {case or path.stem} ({path}) holds "

@@ -163,7 +163,7 @@ def _minutes(job: Job, records: "Records") -> float:
     pending = job.missing(records)
     guess = estimate(job.config.study).minutes / len(job.keys())
     minutes = sum(_measured(records.alike(job.alike(arm)), job.config.study.workers, guess) for arm in pending)
-    if any(is_painted(arm) for arm in pending) and not (job.synthetic / "summary.json").is_file():
+    if any(is_painted(arm) for arm in pending) and not job.has_synthetic:
         costs, guess = records.alike(job.alike()), estimate(job.config.fit).minutes
         minutes += _measured(costs, 1, guess, "fit_seconds")
         minutes += _measured(costs, job.generate.workers, estimate(job.generate).minutes, "generate_seconds")

@@ -17,6 +17,7 @@ from diffaug.config import Config, GenerateConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.duplicates import find_duplicates
 from diffaug.data.folder import TRAINING, Dataset, copy_case, new_dataset, read_dataset, to_annotate, write_cases
+from diffaug.data.manifest import SUMMARY
 from diffaug.data.split import connected, folds_by_group
 from diffaug.errors import ConfigError, DataError
 from diffaug.knobs import identity_of
@@ -138,6 +139,11 @@ class Job:
     def synthetic(self) -> Path:
         """The job's synthetic set, where an arm takes painted cases."""
         return self.out / "synthetic"
+
+    @property
+    def has_synthetic(self) -> bool:
+        """Whether this set is here and finished."""
+        return (self.synthetic / SUMMARY).is_file()
 
     @property
     def label(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffaug.artifacts import make_folder, read_json, write_csv, write_json
 from diffaug.data.folder import read_dataset
-from diffaug.data.manifest import SUMMARY, read_manifest
+from diffaug.data.manifest import read_manifest
 from diffaug.pipeline.jobs import Job, is_painted
 from diffaug.runfolder import held
 from diffaug.study.places import Places, name_of, read_places, write_places
@@ -156,13 +156,8 @@ def _places(pooled: Pooled, plan: Mapping[str, Any]) -> Places:
     """Return where the data lie that the first job has read, and the synthetic sets of all jobs."""
     job = pooled.jobs[0]
     there = read_places(job.out / "study", pooled.plans[0]) if pooled.plans else Places()
-    sets = [str(each.synthetic.resolve()) for each in _painted(pooled)]
+    sets = [str(each.synthetic.resolve()) for each in pooled.jobs if each.has_synthetic]
     return Places(str(job.source.resolve()), sets, there.tests if plan["tests"] else {})
-
-
-def _painted(pooled: Pooled) -> list[Job]:
-    """Return the jobs whose synthetic set is here and finished."""
-    return [job for job in pooled.jobs if (job.synthetic / SUMMARY).is_file()]
 
 
 def _plan(pooled: Pooled) -> dict[str, Any]:
@@ -173,7 +168,7 @@ def _plan(pooled: Pooled) -> dict[str, Any]:
 
     job, plan = pooled.jobs[0], pooled.plans[0] if pooled.plans else {}
     config, names = job.config, pooled.class_names
-    painted = _painted(pooled)
+    painted = [each for each in pooled.jobs if each.has_synthetic]
     cases = {"train": job.count, "unannotated": 0, "full": 0, **plan.get("cases", {})}
     cases["synthetic"] = [len(kept_lesions(read_manifest(each.synthetic))) for each in painted]
     allowed = {

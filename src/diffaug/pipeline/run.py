@@ -185,7 +185,7 @@ def _study(job: Job, arms: Sequence[str]) -> dict[str, Any]:
     from diffaug.study.study import run_study
 
     config = job.config
-    sets = [job.synthetic] if (job.synthetic / "summary.json").is_file() else []
+    sets = [job.synthetic] if job.has_synthetic else []
     return run_study(
         job.out / "data", job.out / "study", sets, config.study.model_copy(update={"arms": tuple(arms)}),
         seed=job.seed, test=job.tests, device=config.device, oracle=job.full,

@@ -84,11 +84,11 @@ def sets_of(places: Places, plan: Mapping[str, Any]) -> dict[str, Path]:
     if len(set(labels)) < len(labels):
         labels = [f"{label} ({number})" for number, label in enumerate(labels, start=1)]
     found = {label: Path(place) for label, place in zip(labels, places.synthetic, strict=False) if place}
-    return {label: folder for label, folder in found.items() if (folder / SUMMARY).is_file() and _is_set(folder)}
-
-
-def _is_set(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file()
+    return {
+        label: folder
+        for label, folder in found.items()
+        if all((folder / name).is_file() for name in (MANIFEST, SUMMARY))
+    }
 
 
 def set_page(folders: Mapping[str, Path], plan: Mapping[str, Any], table: Path) -> SetPage:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AliasPath, Field
 
 from diffaug.artifacts import digest_of_file, digest_of_value
 from diffaug.compute.devices import device_of
@@ -27,25 +29,10 @@ FEWEST_ITERATIONS = 100  # of a validator, with fewer of which it finds nothing
 
 
 @dataclass(frozen=True)
-class _Trained:
-    iterations: int
-
-
-@dataclass(frozen=True)
-class _Networks:
-    validator: _Trained
-
-
-@dataclass(frozen=True)
-class _Settings:
-    config: _Networks
-
-
-@dataclass(frozen=True)
 class _FitOf:
     """What `fit.json` says of how long the validators were trained."""
 
-    identity: _Settings
+    iterations: Annotated[int, Field(validation_alias=AliasPath("identity", "config", "validator", "iterations"))]
 
 
 @dataclass(frozen=True)
@@ -235,10 +222,10 @@ def provenance_of(plan: Plan) -> dict[str, Any]:
 def notices_of_fit(model: Path) -> list[str]:
     """Return a line on a model that was fitted so briefly that nothing can be concluded from what it paints."""
     found = read_kept(model / "fit.json", _FitOf)
-    if found is None or found.identity.config.validator.iterations >= FEWEST_ITERATIONS:
+    if found is None or found.iterations >= FEWEST_ITERATIONS:
         return []
     return [
-        f"the validators of {model} were trained for {found.identity.config.validator.iterations} iterations, and find "
-        f"nothing before {FEWEST_ITERATIONS}: what it paints, and what is kept of it, shows only that everything runs; "
-        "fit without --preset smoke, or with a larger --validator.iterations"
+        f"the validators of {model} were trained for {found.iterations} iterations, and find nothing before "
+        f"{FEWEST_ITERATIONS}: what it paints, and what is kept of it, shows only that everything runs; fit without "
+        "--preset smoke, or with a larger --validator.iterations"
     ]
