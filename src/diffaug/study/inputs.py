@@ -241,10 +241,20 @@ def read_set(folder: Path, number: int = 0) -> SyntheticSet:
         StudyError: The set holds other images or masks than were painted.
         DataError: The set is not finished, or breaks a rule of its format.
     """
+    return numbered(without_rejected(read_painted(folder)), number)
+
+
+def read_painted(folder: Path) -> SyntheticSet:
+    """Read a finished synthetic set, whose files must be those that were painted.
+
+    Raises:
+        StudyError: See `read_set`.
+        DataError: See `read_set`.
+    """
     found = read_manifest(folder)
     for row in found:
         _check_files(folder, row)
-    return numbered(without_rejected(found), number)
+    return found
 
 
 def without_rejected(found: SyntheticSet) -> SyntheticSet:

@@ -18,7 +18,6 @@ from diffaug.data.manifest import (
     SUMMARY,
     Row,
     SyntheticSet,
-    read_manifest,
     values_of,
 )
 from diffaug.data.records import Mapped, Part, RecordFile, Spool, items_at
@@ -36,7 +35,7 @@ from diffaug.study.derive import (
     read_scored,
     scores_of,
 )
-from diffaug.study.inputs import check_plan, config_of_plan, read_set
+from diffaug.study.inputs import check_plan, config_of_plan, read_painted, without_rejected
 from diffaug.study.places import FILE as PLACES
 from diffaug.study.places import read_places
 
@@ -134,8 +133,8 @@ def select_set(
     if [str(synthetic.resolve())] != read_places(study, plan).synthetic:
         named = ", ".join(plan["synthetic"]) or "no set"
         raise StudyError(f"a selection needs a study of its set: {study} is of {named}, not of {synthetic}; study it")
-    found = read_set(synthetic)
-    rejected = rejected_pictures(read_manifest(synthetic))
+    painted = read_painted(synthetic)
+    found, rejected = without_rejected(painted), rejected_pictures(painted)
     candidates = Part(found.rows, (place for place, row in enumerate(found) if choose.is_kept_lesion(row)))
     if not candidates:
         left_by = " that its review leaves" if rejected else ""
