@@ -4,19 +4,22 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from study_folders import row_of
 
 from diffaug.artifacts import read_json
 from diffaug.audit.audit import audit_set
 from diffaug.audit.diagnosis import diagnose
+from diffaug.audit.lesions import audited_rows
 from diffaug.audit.privacy import ALPHA, Likeness, limits_of
 from diffaug.cli.main import main
 from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import read_dataset
-from diffaug.data.manifest import MANIFEST, read_manifest, read_rows, write_rows
+from diffaug.data.manifest import MANIFEST, SyntheticSet, read_manifest, read_rows, write_rows
 from diffaug.errors import ConfigError, DataError, DiffaugError, StudyError
 from diffaug.export.export import export_set
 
@@ -81,6 +84,16 @@ def test_a_damaged_set_is_audited_without_its_torn_pictures(fresh, lesion_data, 
     found = audit_set(torn, tmp_path / "audit", lesion_data)
     assert found.lesions["painted"] == 7 and "Places are not measured" in " ".join(found.notices)
     assert "The set is damaged" in (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8")
+
+
+def test_lesions_that_nobody_trains_on_are_not_audited():
+    decisions = ("kept", "surplus", "rejected", "kept", "joined", "joined")
+    rows = [row_of(number, ("a", "b"), decision=decision, image="a.png") for number, decision in enumerate(decisions)]
+    rows[4] = replace(rows[4], image="", shown_in=rows[0].id)
+    rows[5] = replace(rows[5], image="", shown_in=rows[1].id)
+    made = SyntheticSet(Path("set"), tuple(rows))
+    assert [row.id for row in audited_rows(made)] == [rows[place].id for place in (0, 3, 4)]
+    assert [row.id for row in audited_rows(made, frozenset({rows[0].id}))] == [rows[3].id]
 
 
 def test_a_torn_file_is_in_the_diagnosis(fresh, tmp_path):

@@ -148,7 +148,7 @@ def test_every_table_of_arms_says_when_nothing_can_be_concluded(
 
 
 def summary_of_set() -> GenerateSummary:
-    counts = Funnel(Counts(70, 60, 4, 6), Counts(33, 30, 0, 3), {}, {})
+    counts = Funnel(Counts(70, 60, 4, 4, surplus=2), Counts(33, 30, 0, 3), {}, {})
     reasons = {"kept": 90, "looks painted": 10}
     return GenerateSummary(
         counts,
@@ -156,8 +156,6 @@ def summary_of_set() -> GenerateSummary:
         0.1,
         reasons=reasons,
         painted_on=22,
-        lesion_cases=60,
-        negative_cases=30,
         shown=14,
         sizes={"small": 40, "medium": 20, "large": 0},
         annotated={"small": 11, "medium": 17, "large": 10},
@@ -191,7 +189,7 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
     same = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png", "smoke")
     assert same.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x --preset smoke"
     none = Funnel(Counts(1, 1), Counts(), {}, {})
-    alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1, lesion_cases=1), Path("d"), "s", "s.png")
+    alone = generate_text(GenerateSummary(none, 1.0, 1.0, painted_on=1), Path("d"), "s", "s.png")
     assert "negative" not in alone and alone.startswith("1 lesion case on 1 image, in s.")
     away = generate_text(summary, Path("d"), "s3://b/x", "s3://b/x/contact_sheet.png")
     assert "Fetch it before" in away and away.endswith("studies/x --synthetic x")

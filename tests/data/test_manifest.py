@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffaug.data.funnel import funnel
+from diffaug.data.funnel import Counts, funnel
 from diffaug.data.manifest import (
     Row,
     SyntheticSet,
@@ -92,7 +92,8 @@ def test_the_filters_partition_the_rows() -> None:
 
 def test_a_funnel_counts_every_request_once() -> None:
     found = funnel(ROWS)
-    assert (found.lesions.requested, found.lesions.kept, found.lesions.stopped, found.lesions.rejected) == (4, 2, 1, 1)
+    assert found.lesions == Counts(requested=4, kept=1, stopped=1, rejected=1, surplus=1)
+    assert found.lesions.accepted == len(accepted(ROWS))
     assert found.negatives.requested == 2
     assert sum(counts.requested for counts in found.by_size.values()) == found.lesions.requested
     assert sum(found.stopped_after_step.values()) == found.lesions.stopped

@@ -14,13 +14,14 @@ from diffaug.artifacts import make_folder, read_json, write_csv, write_json
 from diffaug.audit.audit import audit_set
 from diffaug.config import StudyConfig
 from diffaug.data.copies import Copy, write_copies
+from diffaug.data.funnel import Counts
 from diffaug.data.manifest import MANIFEST, accepted, read_manifest, read_rows, write_rows
 from diffaug.data.request import Check
 from diffaug.errors import ConfigError, DataError, StudyError
 from diffaug.report.figures import strata_figure
 from diffaug.report.page import write_report
 from diffaug.report.pictures import accepted_cards
-from diffaug.report.synthetic import Ends, set_page, sets_of
+from diffaug.report.synthetic import set_page, sets_of
 from diffaug.report.tables import comparisons, read_study
 from diffaug.study.places import Places
 from diffaug.study.sets import select_set
@@ -312,7 +313,7 @@ def test_the_sets_of_all_folds_are_counted_together_and_each_picture_says_its_fo
     assert sets == dict(zip(("fold 0", "fold 1"), two_sets, strict=True))
     assert set(sets_of(Places(synthetic=["gone", str(two_sets[1])]), FOLDS)) == {"fold 1"}
     found = set_page(sets, FOLDS, tmp_path / "funnel.csv")
-    assert found.lesions == Ends(requested=10, rejected=2, kept=6, surplus=2)  # as many as cases.csv has, and no more
+    assert found.lesions == Counts(requested=10, rejected=2, kept=6, surplus=2)  # as many as cases.csv has, and no more
     assert (found.negatives, found.requested, found.studied) == (2, 12, 2)
     assert [name for name, _ in found.bins] == ["medium", "all lesions", "negatives", "all"]
     told = (tmp_path / "funnel.csv").read_text(encoding="utf-8").splitlines()[1:]

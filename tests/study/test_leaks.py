@@ -80,11 +80,14 @@ def test_a_leak_study_in_the_folder_of_a_study_reaches_its_report(sequences, tmp
     run_study(sequences, tmp_path / "out", [], CONFIG)
     assert 'id="leaks"' not in write_report(tmp_path / "out").read_text(encoding="utf-8")
     summary = leak_study(sequences, tmp_path / "out", CONFIG, folds=2)
+    assert not (tmp_path / "out" / "report.html").exists()  # it showed no leaks
     page = write_report(tmp_path / "out").read_text(encoding="utf-8")
     for way, one in summary["ways"].items():
         assert f'<th scope="row">{way}</th><td data-label="n">{summary["n"]}</td>' in page
         assert fraction(one["dice"]) in page and points(one["flattered"]) in page
     assert "8 cases in 2 groups" in page
+    leak_study(sequences, tmp_path / "out", CONFIG, folds=2)
+    assert (tmp_path / "out" / "report.html").exists()  # it shows these
 
 
 def test_more_folds_than_groups_are_refused(sequences, tmp_path):

@@ -14,6 +14,7 @@ from diffaug.data.lesions import lesion_masks
 from diffaug.data.manifest import Row, SyntheticSet
 from diffaug.data.records import Part
 from diffaug.painting.looks import origins_of
+from diffaug.study.choose import is_kept_lesion
 
 FEWEST_HELD_OUT = 40  # lesions; with fewer, training lesions stand in for held-out ones, too
 MOST_HELD_OUT = 400
@@ -57,12 +58,11 @@ def held_out_lesions(dataset: Dataset) -> list[Found]:
 
 
 def audited_rows(made: SyntheticSet, damaged: frozenset[str] = frozenset()) -> Part[Row]:
-    """Return the rows whose lesions may be trained on: accepted ones, of whole files, those in shared pictures too."""
+    """Return the rows whose lesions may be trained on: kept ones, of whole files, those in shared pictures too."""
     usable, joined = np.zeros(len(made), np.bool_), list[int]()
     for place, row in enumerate(made.rows):
-        is_lesion = not row.request.negative
-        usable[place] = is_lesion and bool(row.image) and row.accepted and row.id not in damaged
-        if is_lesion and row.shown_in:
+        usable[place] = is_kept_lesion(row) and row.id not in damaged
+        if row.shown_in and not row.request.negative:
             joined.append(place)
     pictures = [made.place_of(made.rows[place].shown_in) for place in joined]
     shown = [place for place, picture in zip(joined, pictures, strict=True) if picture is not None and usable[picture]]

@@ -133,7 +133,7 @@ def generate_text(
         tested: Whether cases of the split `test` are annotated. Without any, a study needs folds, which paint sets of
             their own, and this set is for training.
     """
-    kept, negatives = summary.lesion_cases, summary.negative_cases
+    kept, negatives = summary.funnel.lesions.kept, summary.funnel.negatives.kept
     beside = f", and {counted(negatives, 'negative')} (painted without a lesion) beside them" if negatives else ""
     total = sum(summary.reasons.values())
     rows = [(f"{count}", f"{100 * count / max(1, total):.0f} %", reason) for reason, count in summary.reasons.items()]

@@ -1,7 +1,7 @@
 """What became of the requests of a synthetic set, in numbers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,14 +11,15 @@ from diffaug.data.manifest import Row, lesions
 
 @dataclass(frozen=True)
 class Counts:
-    """How many requests came to which end; surplus cases count as kept.
+    """How many requests came to which end.
 
     Attributes:
         requested: Requests.
-        kept: Accepted ones, each the first of its case.
+        kept: Accepted ones, which are the cases of the set.
         stopped: Those that the gate stopped on the way.
         rejected: Those that it turned down at the end.
-        joined: Further accepted ones of a case that has several.
+        joined: Accepted ones that are shown in the picture of another one.
+        surplus: Accepted ones beyond the count that was asked for, which are no cases of the set.
     """
 
     requested: int = 0
@@ -26,6 +27,18 @@ class Counts:
     stopped: int = 0
     rejected: int = 0
     joined: int = 0
+    surplus: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """All that the gate accepted."""
+        return self.kept + self.surplus + self.joined
+
+
+def counts_of(rows: Iterable[Row]) -> Counts:
+    """Count rows by what became of them."""
+    found = Counter(str(row.decision) for row in rows)
+    return Counts(found.total(), **found)
 
 
 @dataclass(frozen=True)
@@ -49,11 +62,6 @@ class Funnel:
         return asdict(self)
 
 
-def _counts(rows: Sequence[Row]) -> Counts:
-    counts = Counter("kept" if row.decision == "surplus" else row.decision for row in rows)
-    return Counts(len(rows), counts["kept"], counts["stopped"], counts["rejected"], counts["joined"])
-
-
 def funnel(rows: Sequence[Row]) -> Funnel:
     """Count requests by what became of them, lesions and negatives apart.
 
@@ -62,13 +70,13 @@ def funnel(rows: Sequence[Row]) -> Funnel:
 
     Example:
         >>> diffaug.funnel(diffaug.read_manifest("synthetic/mine").rows).lesions
-        Counts(requested=2, kept=1, stopped=1, rejected=0, joined=0)
+        Counts(requested=2, kept=1, stopped=1, rejected=0, joined=0, surplus=0)
     """
     requested = lesions(rows)
     after = Counter(str(row.stopped_after) for row in requested if row.decision == "stopped")
     return Funnel(
-        lesions=_counts(requested),
-        negatives=_counts([row for row in rows if row.request.negative]),
-        by_size={size: _counts([row for row in requested if row.request.size_bin == size]) for size in SIZES},
+        lesions=counts_of(requested),
+        negatives=counts_of(row for row in rows if row.request.negative),
+        by_size={size: counts_of(row for row in requested if row.request.size_bin == size) for size in SIZES},
         stopped_after_step=dict(sorted(after.items())),
     )

@@ -203,7 +203,7 @@ def _cost(job: Job, fitted: "FitSummary | None", made: "GenerateSummary") -> dic
         "requested": counts.requested,
         "stopped": counts.stopped,
         "rejected": counts.rejected,
-        "kept": made.lesion_cases,
+        "kept": counts.kept,
         "negatives": made.funnel.negatives.kept,
         "generate_seconds": made.seconds,
     }

@@ -1,12 +1,12 @@
 """The synthetic sets of a study as its page shows them: what became of their requests, and pictures of some."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import read_json, write_csv
+from diffaug.data.funnel import Counts, counts_of
 from diffaug.data.lesions import SIZES
 from diffaug.data.manifest import MANIFEST, SUMMARY, Row, SyntheticSet, lesions, negatives, read_manifest
 from diffaug.report import figures, pictures, tables
@@ -14,32 +14,6 @@ from diffaug.study.places import Places
 
 FUNNEL_COLUMNS = ("size", "requested", "stopped", "rejected", "kept", "surplus", "joined")
 NEGATIVES = "negatives"  # the row of requests for tissue without a lesion
-
-
-@dataclass(frozen=True)
-class Ends:
-    """How many requests came to which end.
-
-    Attributes:
-        requested: Requests.
-        stopped: Those that the gate stopped on the way.
-        rejected: Those that it turned down at the end.
-        kept: Accepted ones, which are the cases of the set.
-        surplus: Accepted ones beyond the count that was asked for, which are no cases of the set.
-        joined: Accepted ones that are shown in the picture of another one.
-    """
-
-    requested: int = 0
-    stopped: int = 0
-    rejected: int = 0
-    kept: int = 0
-    surplus: int = 0
-    joined: int = 0
-
-    @property
-    def accepted(self) -> int:
-        """All that the gate accepted."""
-        return self.kept + self.surplus + self.joined
 
 
 @dataclass(frozen=True)
@@ -62,9 +36,9 @@ class SetPage:
 
     names: Sequence[str]
     studied: int
-    lesions: Ends
+    lesions: Counts
     negatives: int
-    bins: Sequence[tuple[str, Ends]]
+    bins: Sequence[tuple[str, Counts]]
     chosen_from: int | None
     seconds_per_kept: float | None
     figure: figures.Drawing | None
@@ -102,7 +76,7 @@ def set_page(folders: Mapping[str, Path], plan: Mapping[str, Any], table: Path) 
     sets = {name: read_manifest(folder) for name, folder in folders.items()}
     summaries = [read_json(folder / SUMMARY) for folder in folders.values()]
     rows = [row for made in sets.values() for row in made]
-    ends, bins = _ends(lesions(rows)), _bins(rows)
+    ends, bins = counts_of(lesions(rows)), _bins(rows)
     chosen = [summary["accepted"] for summary in summaries if summary.get("accepted") is not None]
     is_chosen = len(chosen) == len(summaries)
     seconds = [summary.get("seconds") for summary in summaries]
@@ -122,18 +96,13 @@ def set_page(folders: Mapping[str, Path], plan: Mapping[str, Any], table: Path) 
     )
 
 
-def _ends(rows: Iterable[Row]) -> Ends:
-    found = Counter(str(row.decision) for row in rows)
-    return Ends(found.total(), **found)
-
-
-def _bins(rows: Sequence[Row]) -> list[tuple[str, Ends]]:
+def _bins(rows: Sequence[Row]) -> list[tuple[str, Counts]]:
     """Return what became of the requests of each size, of all lesions, of negatives and of all, as far as there are."""
     asked = lesions(rows)
-    found = [(size, _ends(row for row in asked if row.request.size_bin == size)) for size in SIZES]
-    empty = _ends(row for row in rows if row.request.negative)
-    beside = [("all lesions", _ends(asked)), (NEGATIVES, empty)] if empty.requested else []
-    return [*((size, ends) for size, ends in found if ends.requested), *beside, ("all", _ends(rows))]
+    found = [(size, counts_of(row for row in asked if row.request.size_bin == size)) for size in SIZES]
+    empty = counts_of(row for row in rows if row.request.negative)
+    beside = [("all lesions", counts_of(asked)), (NEGATIVES, empty)] if empty.requested else []
+    return [*((size, ends) for size, ends in found if ends.requested), *beside, ("all", counts_of(rows))]
 
 
 def _digests(made: SyntheticSet) -> dict[str, str]:
@@ -141,7 +110,7 @@ def _digests(made: SyntheticSet) -> dict[str, str]:
     return {"model": first.model, "validator": first.validator, "config": first.config} if first else {}
 
 
-def _funnel_figure(bins: Sequence[tuple[str, Ends]], table: Path) -> figures.Drawing:
+def _funnel_figure(bins: Sequence[tuple[str, Counts]], table: Path) -> figures.Drawing:
     """Write what became of the requests of each size, and of those for negatives, as a table, and draw the table."""
     rows = [{"size": name, **asdict(ends)} for name, ends in bins if name in (*SIZES, NEGATIVES)]
     write_csv(table, rows, FUNNEL_COLUMNS)

@@ -26,8 +26,10 @@ from diffaug.study.arms import Arm, check_size
 from diffaug.study.runs import Run
 from diffaug.study.statistics import groups_of, interval, paired, values_of
 from diffaug.study.strata import contrast_cut, profile, record
+from diffaug.study.tables import remove_old_report
 from diffaug.study.workers import complete_runs
 
+FILE = "leaks.json"
 HONEST = "grouped, without duplicates"
 WAYS = {HONEST: (True, False), "grouped, with duplicates": (True, True), "random, without duplicates": (False, False),
         "random, with duplicates": (False, True)}  # fmt: skip
@@ -112,7 +114,8 @@ def leak_study(
         "cases": len(cases),
         "repeated": [list(pair) for pair in pairs],
     }
-    write_json(out / "leaks.json", summary)
+    remove_old_report(out, summary, FILE)
+    write_json(out / FILE, summary)
     return summary
 
 

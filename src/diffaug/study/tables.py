@@ -47,15 +47,21 @@ def write_summary(
     summary = summarise(records, resamples, seed, names, alarms) | dict(more)
     for run, found in reversed(trained):
         summary["arms"][run.arm.name]["cases"] = found.cases()
-    _remove_old_report(out, summary)
+    remove_old_report(out, summary)
     write_tables(out, records, summary, names)
     return summary
 
 
-def _remove_old_report(out: Path, summary: Mapping[str, Any]) -> None:
-    """Remove the report of a study that shows another summary than the one that is written now, and say so."""
+def remove_old_report(out: Path, summary: Mapping[str, Any], name: str = SUMMARY) -> None:
+    """Remove the report of a study if what it shows is not what is about to be written, and say so.
+
+    Args:
+        out: The study.
+        summary: What will be written.
+        name: The JSON file that will hold it.
+    """
     report = out / REPORT
-    if report.is_file() and read_kept(out / SUMMARY, dict[str, Any]) != json.loads(json.dumps(summary)):
+    if report.is_file() and read_kept(out / name, dict[str, Any]) != json.loads(json.dumps(summary)):
         report.unlink()
         log.warning(
             f"{report} showed older results and is removed; to write it again: diffaug report {quote(str(out))}"

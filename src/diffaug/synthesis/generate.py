@@ -76,8 +76,6 @@ class GenerateSummary:
         reasons: Requests by what became of them, in words.
         rules: What in the frames is no tissue, and how many annotated frames can be painted on: one line.
         painted_on: Frames that a kept case is painted on.
-        lesion_cases: Kept cases with a lesion; surplus ones, which the funnel counts as kept, are not among them.
-        negative_cases: Kept cases without one.
         shown: Different annotated lesions that the kept ones started from.
         sizes: Kept lesions by size class.
         annotated: Annotated lesions by size class.
@@ -93,8 +91,6 @@ class GenerateSummary:
     reasons: Mapping[str, int] = field(default_factory=dict)
     rules: str = ""
     painted_on: int = 0
-    lesion_cases: int = 0
-    negative_cases: int = 0
     shown: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     annotated: Mapping[str, int] = field(default_factory=dict)
@@ -372,8 +368,6 @@ def _summary(plan: Plan, rows: Sequence[Row], seconds: float, notices: Sequence[
         notices=tuple(notices),
         reasons=reasons_of(rows),
         painted_on=len({row.request.background for row in kept(rows)}),
-        lesion_cases=len(painted),
-        negative_cases=len(kept(rows)) - len(painted),
         shown=len({example_of(request) for request in painted}),
         sizes={name: sizes[name] for name in SIZES},
         annotated={name: annotated.get(name, 0) for name in SIZES},
