@@ -17,7 +17,6 @@ classifier and copies) is measured in features of an ImageNet encoder, see `like
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 from judge import CONTEXT, Judge, crop, iou_inside, window_of
 from likeness import MOST, Seen, auc, pasted_onto
+from memorised import audit_prior, copies, import_kvasir, nearest_rows, turned_features
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -47,10 +47,8 @@ from diffaug.data.importing import import_dataset
 from diffaug.data.lesions import lesion_masks
 from diffaug.data.phantom import make_phantoms
 from diffaug.data.request import Request
-from diffaug.diffusion.sampler import sample
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.models.base import LatentInpainter
-from diffaug.models.loading import load_model
 from diffaug.painting.clearing import Remover
 from diffaug.painting.compose import band_width, compose
 from diffaug.painting.engine import paint
@@ -60,13 +58,10 @@ from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker
 from diffaug.painting.seams import ratios, region_around
 from diffaug.painting.window import window_image, window_mask
-from diffaug.realism.features import lesion_features
 from diffaug.realism.measures import kid
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.shards import workshop_of
 from diffaug.training.codec import fidelity
-from diffaug.training.starting import SHIPPED
-from diffaug.training.windows import drawn, encode_windows, tissue_window
 
 ASKED: dict[str, tuple[str, str, str, str]] = {  # attribute: aspect of the prompt, word for little, for much, measure
     "pale/red": ("colour", "pale", "reddish", "redness_contrast"),
@@ -244,21 +239,6 @@ def nearest(lesions: Sequence[Lesion], known: NDArray[np.float64]) -> NDArray[np
     return nearest_rows(turned_features(*windows(lesions)[:2]), known)
 
 
-def turned_features(images: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float64]:
-    """Return features under four quarter turns, with and without a mirror: (8, N, D)."""
-    rows = []
-    for turn in range(4):
-        for mirror in (False, True):
-            turned = [torch.rot90(x, turn, (2, 3)) for x in (images, masks)]
-            rows.append(window_features(*([x.flip(3) for x in turned] if mirror else turned)))
-    return np.stack(rows)
-
-
-def window_features(images: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float64]:
-    """Return the encoder's features of windows, (N, 3, S, S) in [0, 1], and masks, (N, 1, S, S): (N, D)."""
-    return np.stack([lesion_features(*pair) for pair in zip(images.split(1), masks.split(1), strict=True)])
-
-
 def seen(lesions: Sequence[Lesion]) -> list[Seen]:
     """Return lesions as a cross-fitted classifier takes them."""
     found = zip(lesions, features(lesions), strict=True)
@@ -266,32 +246,6 @@ def seen(lesions: Sequence[Lesion]) -> list[Seen]:
         Seen(row, lesion.background or lesion.case, frozenset({lesion.case, lesion.background} - {""}))
         for lesion, row in found
     ]
-
-
-def nearest_rows(rows: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the least distance of each of N points (8, N, D) to known ones (M, D), standardised by those."""
-    from scipy.spatial.distance import cdist
-
-    deviation = known.std(0) + 1e-6
-    least: NDArray[np.float64] = np.stack([cdist(turned / deviation, known / deviation).min(1) for turned in rows]).min(
-        0
-    )
-    return least
-
-
-def copies(painted: NDArray[np.float64], held_out: NDArray[np.float64], prefix: str = "") -> dict[str, float]:
-    """Return the share of painted nearer to training than the 5 % quantile of held-out, and its interval's lower end.
-
-    A bootstrap over both sets: the quantile is an estimate too.
-    """
-    rng = np.random.default_rng(0)
-
-    def share(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        return float((a < np.quantile(b, 0.05)).mean())
-
-    draws = [share(rng.choice(painted, len(painted)), rng.choice(held_out, len(held_out))) for _ in range(1000)]
-    low = float(np.percentile(draws, 2.5))
-    return {f"{prefix}copy_share": round(share(painted, held_out), 3), f"{prefix}copy_share_low": round(low, 3)}
 
 
 def measure_likeness(
@@ -339,38 +293,6 @@ def measure_likeness(
     sheet([[tile(lesion) for lesion in row] for row in rows if row], out / "windows.png")
     frames_sheet(painted[:24], out / "frames.png")
     return result
-
-
-def audit_prior(known: Sequence[Case], held_out: Sequence[Case], count: int) -> dict[str, float]:
-    """Return `copies` of what the shipped prior paints into held-out frames, against the frames it was trained on."""
-    prior = load_model(SHIPPED)
-
-    def regions(cases: Sequence[Case], total: int, seed: int) -> list[Any]:
-        frames = [case.read_image() for case in cases]
-
-        def make(_: int, rng: np.random.Generator) -> Any:
-            frame = frames[int(rng.integers(len(frames)))]
-            return tissue_window(frame, prior.window, prior.latent_side, rng)
-
-        return list(drawn(make, total, seed))
-
-    def stacked(sketches: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.cat([(s.image + 1) / 2 for s in sketches]), torch.cat([s.mask for s in sketches])
-
-    trained, fresh = regions(known, 10 * count, 0), regions(held_out, count, 1)
-    trained_features = window_features(*stacked(trained))
-    _, masks = stacked(fresh)
-    told = encode_windows(prior, fresh)
-    with torch.no_grad():
-        conditioning = told.conditioning(prior.embed_tokens(told.tokens))
-        *_, last = sample(prior, prior.noise(range(count)), conditioning, prior.schedule, 8)
-        painted = ((prior.decode(last.x_next) + 1) / 2).clamp(0, 1)
-        passed = ((prior.decode(told.x0) + 1) / 2).clamp(0, 1)
-    return copies(
-        nearest_rows(turned_features(painted, masks), trained_features),
-        nearest_rows(turned_features(passed, masks), trained_features),
-        prefix="prior_",
-    )
 
 
 def measure_removal(remover: Remover, judge: Judge, cases: Sequence[Case], out: Path) -> dict[str, float]:
@@ -427,10 +349,7 @@ def prepare_data(out: Path, data: Path | None, size: Size, quick: bool) -> tuple
     if quick and data is None and not (full / "cases.csv").is_file():
         make_phantoms(full, 20, 4, 8, 0, size=128, seed=0)
     elif not (full / "cases.csv").is_file():
-        folder = os.environ.get("DIFFAUG_DATA")
-        if not folder:
-            raise SystemExit("real images are needed: DIFFAUG_DATA is not set; set it, or give --data or --quick")
-        import_dataset("kvasir-seg", Path(folder) / "kvasir-seg", full, progress="importing")
+        import_kvasir(full)
     if not (few / "cases.csv").is_file():
         subset_dataset(read_dataset(full), few, size.annotated, 0)
     return full, few
