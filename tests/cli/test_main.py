@@ -14,6 +14,7 @@ from layouts import write_drishti
 import diffaug
 from diffaug import __version__
 from diffaug.cli.main import main
+from diffaug.cli.usage import COLOURS, line_of
 from diffaug.conditioning.findings import FOLDER
 from diffaug.config import PRESETS, Source, read_config
 from diffaug.data.folder import read_dataset
@@ -80,8 +81,48 @@ def test_an_unknown_option_names_the_help_that_lists_the_options_of_its_command(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = said(capsys, [*command, "--no-such-option"])
-    assert (status, out) == (2, "")
-    assert f"run diffaug {' '.join(command)} --help " in " ".join(err.replace("│", " ").split()) + " "
+    assert (status, out) == (1, "") and err.count("\n") == 1
+    assert err.endswith(f"; run `diffaug {' '.join(command)} --help`\n")
+
+
+WRONG_WORDS = {
+    "fit": "`diffaug fit` lacks DATA, MODEL; run `diffaug fit --help`",
+    "fit data --seed 3": "`diffaug fit` lacks MODEL;",
+    "fit a b --seed x": "--seed must be a whole number: it is 'x';",
+    "fit a b --seed=x": "--seed must be a whole number: it is 'x';",
+    "fit a b --seed": "--seed has none;",
+    "generate m d s --cont 3": "`diffaug generate` has no --cont; did you mean --count?",
+    "generate m d s more": "`diffaug generate` has nothing to do with 'more';",
+    "data": "`diffaug data` needs one of import, phantom, inspect, subset behind it;",
+    "data foo": "`diffaug data` has import, phantom, inspect, subset, and no 'foo'; run `diffaug data --help`",
+    "data import": "lacks {folder,nnunet,",
+    "data import foo a b": "SOURCE must be one of folder, nnunet, coco,",
+    "data phantom out --kind foo": "--kind must be one of endoscopy, cells: it is 'foo';",
+    "export set out": "`diffaug export` lacks --format;",
+    "--foo": "`diffaug` has no --foo; run `diffaug --help`",
+}
+
+
+@pytest.mark.parametrize("columns", ["50", "300"])
+@pytest.mark.parametrize("words", WRONG_WORDS)
+def test_words_that_no_command_takes_are_one_line_that_names_the_help(
+    words: str, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, err = said(capsys, words.split())
+    assert (status, out) == (1, "") and err.count("\n") == 1 and err.startswith("diffaug: ")
+    assert WRONG_WORDS[words] in err and err.endswith("--help`\n") and not set("│─╭") & set(err)
+
+
+def test_boxes_of_a_terminal_without_lines_and_with_colours_are_read_as_well() -> None:
+    box = (
+        " Required options \n ---------- \n  Missing from diffaug fit: \n      DATA \n          Data set. (required) \n"
+    )
+    assert "lacks DATA;" in line_of(
+        box + "  ------\n  For full helptext, run: \n      diffaug fit --help \n", "diffaug fit", []
+    )
+    assert line_of("", "diffaug", []).endswith("run `diffaug --help`")
+    assert COLOURS.sub("", "\x1b[1m\x1b[91m'foo'\x1b[0m") == "'foo'"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args
 
-import tyro
 from pydantic import ValidationError
-from tyro.conf import OmitSubcommandPrefixes, subcommand
+from tyro.conf import subcommand
 
 from diffaug import __version__
 from diffaug.artifacts import storing
@@ -28,6 +27,7 @@ from diffaug.cli.provenance import Explain, Reproduce
 from diffaug.cli.review import Review
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
+from diffaug.cli.usage import parse
 from diffaug.compute.progress import minute_lines
 from diffaug.errors import ConfigError, DiffaugError, one_line
 from diffaug.knobs import explain
@@ -114,7 +114,7 @@ def _ends_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _parse(words: list[str]) -> Command:
-    """Return the command that words ask for, or end with a help or an error that names the help of this command."""
+    """Return the command that words ask for; an error names the help of this command."""
     form: Any = Commands
     prog, rest = "diffaug", list(words)
     about: str | None = "Paint lesions where annotations are scarce, and measure whether they help."
@@ -126,8 +126,8 @@ def _parse(words: list[str]) -> Command:
         prog += f" {rest.pop(0)}"
         if form is not Data:
             break
-    parsed: Command = tyro.cli(form, prog=prog, description=about, args=rest, config=(OmitSubcommandPrefixes,))
-    return parsed
+    command: Command = parse(form, prog, about, rest)
+    return command
 
 
 def _named(commands: Any) -> dict[str, Any]:
