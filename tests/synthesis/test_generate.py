@@ -393,6 +393,19 @@ def test_the_summary_is_the_funnel_of_the_manifest_by_size(unbroken):
     assert summary["seconds"] > 0 and summary["seconds_per_kept"] > 0
 
 
+def test_a_set_and_its_model_name_no_folder_of_this_machine(unbroken, strict, phantoms):
+    texts = [
+        path
+        for folder in (unbroken, strict)
+        for path in folder.rglob("*")
+        if path.suffix in (".json", ".jsonl", ".csv")
+    ]
+    assert {path.name for path in texts} >= {"summary.json", "config.json", "manifest.jsonl", "fit.json"}
+    for path in texts:
+        found = path.read_text(encoding="utf-8")
+        assert not [place for place in (unbroken, strict, phantoms) if str(place) in found], path
+
+
 def test_the_config_says_what_was_asked_and_of_which_model(unbroken, strict, phantoms):
     config = read_json(unbroken / "config.json")
     assert config["identity"]["generate.count"] == CONFIG.count and config["identity"]["seed"] == 0

@@ -225,7 +225,7 @@ def notices_of_fit(model: Path) -> list[str]:
     if found is None or found.iterations >= FEWEST_ITERATIONS:
         return []
     return [
-        f"the validators of {model} were trained for {found.iterations} iterations, and find nothing before "
+        f"the validators of this model were trained for {found.iterations} iterations, and find nothing before "
         f"{FEWEST_ITERATIONS}: what it paints, and what is kept of it, shows only that everything runs; fit without "
         "--preset smoke, or with a larger --validator.iterations"
     ]
