@@ -34,6 +34,8 @@ from faulting.scene import make_scene
 from faulting.torn import torn_trials, try_torn
 
 import diffaug
+import diffaug.data.importing
+import diffaug.data.inspect  # imported by a command only: children have them, as all that the scene needs
 
 PARTS: dict[str, Callable[[str, Lane], Found]] = {
     "kill": try_kill, "storage": try_storage, "torn": try_torn, "hostile": try_hostile,

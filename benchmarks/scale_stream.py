@@ -38,7 +38,7 @@ PICTURES = 16
 SIDE = 64  # px
 # Rows of the two sets, and of the two that an audit compares with the training lesions, which takes 50 ms a lesion. It
 # keeps features of 1,000 lesions and one number of each further one, so both sets are larger than that.
-ROWS, COMPARED = (5_000, 50_000), (1_100, 1_700)
+ROWS, COMPARED = (2_500, 50_000), (1_100, 1_400)
 QUICK_ROWS, QUICK_COMPARED = (50, 100), (2, 4)
 COLUMNS = ("id", "image", "mask", "group", "split", "prompt")
 
