@@ -145,12 +145,19 @@ def test_a_contact_shadow_comes_along_and_the_lesion_keeps_its_contrast_to_tissu
 
 def test_a_halo_brings_along_what_is_tissue_of_the_example_alone():
     source = target = ellipse(48, 48, 14, 14)
-    other = ellipse(48, 74, 10, 9)  # another lesion beside it
+    other = ellipse(48, 48, 40, 40) & ~ellipse(48, 48, 15, 15)  # others all around it, which no end of the halo avoids
     frame, place = grey(np.where(source | other, 40, 100)), grey(np.full((SIDE, SIDE), 100))
     shown = moved_onto(place, source, target, frame, halo=12.0, field=~other)
     hidden = moved_onto(place, source, target, frame, halo=12.0)
-    beside = ellipse(48, 68, 3, 2)
+    beside = ellipse(48, 48, 16, 16) & other
     assert shown[beside].min() > 90 > hidden[beside].min()
+
+
+def test_a_halo_ends_before_what_lies_on_one_side_of_the_example_alone():
+    source = target = ellipse(48, 48, 14, 14)
+    frame = grey(np.where(source | ellipse(48, 74, 10, 9), 40, 100))  # something dark beside it
+    made = moved_onto(grey(np.full((SIDE, SIDE), 100)), source, target, frame, halo=12.0)
+    assert made[ellipse(48, 68, 3, 2)].min() > 90
 
 
 @given(st.floats(0, 1))

@@ -22,12 +22,13 @@ from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
 from diffaug.data.images import Mask, Pixels
 from diffaug.painting.below import with_effect_below
+from diffaug.painting.border import ends_of_halo
 from diffaug.painting.light import glare_of, in_detail_of, relit
 from diffaug.painting.window import Window, resize
 
 Values = NDArray[np.float64]
 UPRIGHT = Alignment()
-COARSE, FINE = (0.3, 1.0), (0.3, 0.75)  # of the halo; where coarse and fine structure begin to fade, and are gone
+COARSE, FINE = (0.5, 1.35), (0.5, 1.05)  # of its end; where coarse and fine structure begin to fade, and are gone
 FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
 LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
 SHARP = 0.15  # of the halo; width over which what is no tissue around an example is left out
@@ -166,9 +167,9 @@ def moved_example(
     """Return a window that shows the source's lesion in the light of the background: (side, side, 3).
 
     The lesion comes with a halo of its own tissue: its contact shadow, its base, the folds that it bends. Both take on
-    the light of the place as it is beyond the halo. Coarse structure fades into the background over the whole halo,
-    fine structure over a part of it, so that no texture is seen twice; highlights of the background stay. It is as
-    sharp as the tissue that it comes to.
+    the light of the place as it is beyond the halo. The halo ends where it differs least from the place, see border.py.
+    Coarse structure fades into the background around that end, fine structure sooner, so that no texture is seen
+    twice; highlights of the background stay. It is as sharp as the tissue that it comes to.
 
     Args:
         example: The lesion.
@@ -177,7 +178,7 @@ def moved_example(
         background: The window without the lesions that are painted over, (side, side, 3), in pixels of any size.
         new: The new lesion, (side, side).
         usable: Where the background shows tissue, (side, side).
-        halo: Its width, px of the window as given.
+        halo: Its largest width, px of the window as given.
         own: Whether the new lesion is the example's own outline, moved as the points say.
         depth: How far below itself the lesion darkens or brightens an ultrasound image, px of the window; 0 is not.
     """
@@ -190,7 +191,8 @@ def moved_example(
     patch = in_detail_of(np.clip(relit(patch, place, around, new), 0, 255), place, around)
     shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * halo)
     shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
-    coarse, fine = (shown * falling(away / halo, *ends) for ends in (COARSE, FINE))
+    ends = ends_of_halo(np.abs(patch - place).mean(axis=2), away / halo, new, lit & usable)
+    coarse, fine = (shown * falling(away / halo / ends, *parts) for parts in (COARSE, FINE))
     mixed = in_two_scales(place, patch, coarse, fine, FINER * halo)
     return np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)
 
