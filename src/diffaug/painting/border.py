@@ -16,7 +16,7 @@ from scipy import ndimage
 from diffaug.conditioning.rays import centre_of
 from diffaug.data.images import Mask
 
-LEVELS = np.linspace(0.1, 0.75, 14)  # distances from the outline at which the tissue may end, shares of the halo
+LEVELS = np.linspace(0.2, 0.75, 12)  # distances from the outline at which the tissue may end, shares of the halo
 DIRECTIONS = 72
 BLUR = 1.0  # px; differences are compared at structures coarser than this
 SPREAD = (1.0, 0.6)  # directions and levels over which they are averaged
