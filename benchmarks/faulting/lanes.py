@@ -105,6 +105,16 @@ class Lane:
         if "study" in inputs:
             places.write_text(places.read_text().replace(str(self.scene), str(self.case)))
 
+    def finish(self, name: str) -> None:
+        """Make the working directory anew, as a command leaves it that nobody disturbs; it is made once, and copied."""
+        made = self.folder / "finished" / name
+        if not made.exists():
+            self.lay_out(*COMMANDS[name].inputs)
+            self.run(COMMANDS[name])
+            shutil.copytree(self.case, made, symlinks=True)
+        clear(self.case)
+        shutil.copytree(made, self.case, symlinks=True)
+
     def run(self, command: Command, fault: Fault = UNTOUCHED, seconds: float = SLOW) -> Ended:
         """Run a command in the working directory."""
         return run_command(command.words, self.case, fault, seconds=seconds)

@@ -57,9 +57,10 @@ def try_torn(name: str, lane: Lane) -> Found:
     """Damage a file of what a command made or reads, and run the command."""
     _, word, mode, how, path = part_of(name)
     command, found, usual = COMMANDS[word], Found(name), lane.undisturbed(word)
-    lane.lay_out(*command.inputs)
     if mode == "made":
-        lane.run(command)
+        lane.finish(word)
+    else:
+        lane.lay_out(*command.inputs)
     file = lane.case / path
     data = file.read_bytes()
     file.write_bytes(damaged(data, how))
