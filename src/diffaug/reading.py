@@ -101,7 +101,7 @@ def _bytes_of(path: Path, most: int) -> bytes:
         ValueError: Saying in words why they cannot be had.
     """
     try:
-        with _opened(path) as file:
+        with opened_at_once(path) as file:
             data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
@@ -117,13 +117,20 @@ def opened_plain(path: Path) -> BinaryIO:
         DataError: It is missing, cannot be read, or is something else.
     """
     try:
-        return _opened(path)
+        return opened_at_once(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"a file must be readable: {path}: {reason}; restore it, or run its stage again") from None
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened_at_once(path: Path) -> BinaryIO:
+    """Open a plain file to read bytes, as `opened_plain` does, with the errors of the system.
+
+    Raises:
+        OSError: It is missing, or cannot be read.
+        ValueError: It is a device, a pipe or a folder.
+    """
+
     def without_waiting(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # of a pipe that nobody writes into
 

@@ -258,7 +258,8 @@ def _same_pixels(image: Path, other: Path) -> bool:
 def _origin_from(folder: Path, made: Made, kind: Kind) -> Origin:
     """Return what a set knows of the origin of a picture without metadata."""
     contents: Mapping[str, Any] = read_contents(folder, CONFIG) or {"identity": {}}
-    versions = {name: str(value) for name, value in dict(contents.get("versions", {})).items()}
+    noted = typed(dict[str, Any], contents.get("versions", {}), f"the versions in {folder / CONFIG}")
+    versions = {name: str(value) for name, value in noted.items()}
     settings = {"model": made.row.model, **recorded_settings(contents["identity"])}
     if isinstance(made.row, RemovedCase):
         return Origin(settings, "", versions, "", made.row.id, "removed", source=made.row.source)
