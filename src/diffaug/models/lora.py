@@ -88,8 +88,8 @@ class Adapters:
             beside = (unet.conv_in.weight.shape[0], *unet.conv_in.weight.shape[2:])
             if self.columns.ndim != 4 or (self.columns.shape[0], *self.columns.shape[2:]) != beside:
                 raise ModelError(
-                    f"further channels must fit their base: {CHANNELS_FILE} has {tuple(self.columns.shape)} values; use "
-                    "the base of the fit"
+                    f"further channels must fit their base: {CHANNELS_FILE} has {tuple(self.columns.shape)} values; "
+                    "use the base of the fit"
                 )
             widen(unet, self.columns, plain)
         for name in (key.removesuffix(A) for key in self.lora if key.endswith(A)):
