@@ -34,7 +34,7 @@ KNOB = "generate."
 FIX = "take the file from its set, or name the set with --in"
 # What a picture may ask for, so that reproducing one that somebody made to harm takes no days and no terabytes.
 LARGEST_SHARD, MOST_SLOTS = 1_000, 256
-MOST_REQUESTS = 400_000  # whose order is drawn anew, 45 microseconds each
+MOST_REQUESTS = 250_000  # whose order is drawn anew, 45 microseconds each
 
 
 @dataclass(frozen=True)
