@@ -95,6 +95,17 @@ def test_only_an_appended_file_may_end_in_a_torn_line(tmp_path: Path) -> None:
         read_jsonl(path, torn=False)
 
 
+@pytest.mark.parametrize("line", [b"", b"{}", b'{"a":1,"b":2,"c":3,"d":4}', b'{"a":[' + b"0," * 60 + b"0]}"])
+def test_lines_of_more_than_fits_into_memory_are_refused_before_they_are_taken_apart(
+    tmp_path: Path, line: bytes
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes((line + b"\n") * 1_000_001)
+    started = time.process_time()
+    with pytest.raises(DataError, match="must be JSON lines: more than "):
+        read_jsonl(tmp_path / "rows.jsonl")
+    assert time.process_time() - started < 2
+
+
 @pytest.mark.parametrize("text", HOSTILE_YAML, ids=range(len(HOSTILE_YAML)))
 def test_yaml_that_expands_or_makes_no_sense_is_one_line_at_once(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)

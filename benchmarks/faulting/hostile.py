@@ -4,7 +4,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,22 @@ SOURCE_FILES = (
 IMPORTS = (  # words of the import, hostile file, format
     ("csv table", "table/cases.csv", "csv"), ("coco coco", "coco/annotations/instances_train.json", "json"),
     ("yolo yolo", "yolo/data.yaml", "yaml"), ("yolo yolo", "yolo/labels/train/train-0.txt", "text"),
-    ("hf hf", "hf/train/metadata.csv", "csv"), ("nnunet nnunet", "nnunet/dataset.json", "json"),
+    ("hf hf", "hf/train/metadata.csv", "csv"), ("hf hf", "hf/train/metadata.jsonl", "jsonl"),
+    ("nnunet nnunet", "nnunet/dataset.json", "json"),
     ("dicom dicom", "dicom/images/s0.dcm", "dicom"), ("dicom dicom", "dicom/images/s1.dcm", "dicom"),
     ("nifti nifti", "nifti/images/v0.nii", "nifti"), ("nifti nifti", "nifti/labels/v0.nii", "nifti"),
     ("nifti nifti", "nifti/images/v1.nii.gz", "niigz"),
 )  # fmt: skip
-FOREIGN = ("data/", "model/", "synthetic/", "study/")  # where no link may lead out; a user's own images may be links
+FOREIGN = (
+    "data/",
+    "model/",
+    "synthetic/",
+    "study/",
+    "charts/",
+    "reviewed/",
+    "audits/",
+    "removed/",
+)  # where no link may lead out; a user's own images may be links
 SHARE_OF_QUICK = 40  # hostile files of a quick run
 
 
@@ -125,7 +135,34 @@ def _doors() -> list[Door]:
     for name, kind in _listed(("a.png png", "b.jpg picture")):
         add("predict study pictures out --arm real", "study pictures data", f"pictures/{name}", kind, 1.5)
         add("segment model pictures out", "model pictures data", f"pictures/{name}", kind, 0.8)
+    _add_judgements(add)
     return doors
+
+
+def _add_judgements(add: Callable[..., None]) -> None:
+    """Add what says where pictures are from, what was decided about them, and what a page shows."""
+    picture = "synthetic/shards/00000/images/synth-00000.png"
+    add(f"explain {picture}", "synthetic", picture, "origin", 0.6)
+    add(f"reproduce {picture} --model model --data data", "synthetic model data", picture, "origin", 0.6)
+    add("explain pictures/a.png --in synthetic", "synthetic pictures", picture, "origin", 0.3)
+    for name, kind in _listed(("config.json json", "manifest.jsonl jsonl", "provenance.json json")):
+        add(f"explain {picture.replace('images', 'masks')}", "synthetic", f"synthetic/{name}", kind, 0.3)
+    add("export reviewed out --format folder", "reviewed", "reviewed/review.jsonl", "jsonl", 0.6)
+    words = "export synthetic out --format folder --without-copies audits"
+    add(words, "synthetic audits", "audits/copies.json", "json", 0.6)
+    for name, kind in _listed(SET_FILES):
+        add("audit synthetic out --with data", "synthetic data", f"synthetic/{name}", kind, 0.1)
+    for name, kind in _listed(("summary.json json", "summary.csv csv", "study.json json")):
+        add("audit synthetic out --study study", "synthetic study", f"study/{name}", kind, 0.2)
+    for name, kind in _listed(
+        ("summary.csv csv", "curve.csv csv", "costs.csv csv", "training.csv csv", "leaks.json json")
+    ):
+        add("report charts --to out.html", "charts", f"charts/{name}", kind, 0.2)
+    for name, kind in _listed(("study.json json", "places.json json", "runs/real-0.safetensors safetensors")):
+        add("pseudo-label study out --confidence 0.1", "study data", f"study/{name}", kind, 0.15)
+    ended = ("removed/summary.json", "removed/manifest.jsonl", "removed/cases.csv")
+    for name, kind in _listed(("config.json json", "rows/train-0.json json", "images/train-0-removed.png origin")):
+        add("remove model data removed", "model data removed", f"removed/{name}", kind, 0.2, without=ended)
 
 
 def _listed(lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -51,7 +51,8 @@ def mutated(kind: str, data: bytes, seed: int) -> bytes:
     """Return a mutation of a valid file.
 
     Args:
-        kind: The format: json, jsonl, yaml, csv, text, npz, safetensors, png, tiff, dicom, nifti, niigz or bytes.
+        kind: The format: json, jsonl, yaml, csv, text, npz, safetensors, png, origin (a PNG that says
+            what it was made of), tiff, dicom, nifti, niigz or bytes.
         data: The file.
         seed: Chooses the mutation.
     """
@@ -265,6 +266,29 @@ def _of_png(data: bytes, rng: random.Random) -> bytes:
     return png_of(chunks)
 
 
+ORIGIN = b"diffaug\0"  # the keyword of the text that says what a synthetic picture was made of
+
+
+def origin_of(data: bytes) -> dict[str, Any]:
+    """Return what a synthetic picture says of itself."""
+    return json.loads(next(body for _, body in png_chunks(data) if body.startswith(ORIGIN)).removeprefix(ORIGIN))
+
+
+def with_origin(data: bytes, value: Any, kind: bytes = b"tEXt") -> bytes:
+    """Return a synthetic picture that says something else of itself, whose digest of its set fits again."""
+    from diffaug.artifacts import digest_of_value
+
+    if isinstance(value, dict) and isinstance(value.get("settings"), dict):
+        value["set"] = digest_of_value(value["settings"])
+    text = json.dumps(value).encode()
+    body = {b"tEXt": text, b"zTXt": b"\0" + zlib.compress(text), b"iTXt": bytes(4) + text}[kind]
+    return png_of([(kind, ORIGIN + body) if old.startswith(ORIGIN) else (name, old) for name, old in png_chunks(data)])
+
+
+def _of_origin(data: bytes, rng: random.Random) -> bytes:
+    return with_origin(data, of_value(origin_of(data), rng), rng.choice((b"tEXt", b"tEXt", b"zTXt", b"iTXt")))
+
+
 def _of_tiff(data: bytes, rng: random.Random) -> bytes:
     found = bytearray(data)
     order = "<" if data[:2] == b"II" else ">"
@@ -325,6 +349,6 @@ def _of_niigz(data: bytes, rng: random.Random) -> bytes:
 
 SHAPES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "json": _of_json, "jsonl": _of_jsonl, "yaml": _of_yaml, "csv": _of_csv, "text": _of_text, "npz": _of_npz,
-    "safetensors": _of_safetensors, "png": _of_png, "tiff": _of_tiff, "dicom": _of_dicom, "nifti": _of_nifti,
-    "niigz": _of_niigz,
+    "safetensors": _of_safetensors, "png": _of_png, "origin": _of_origin, "tiff": _of_tiff, "dicom": _of_dicom,
+    "nifti": _of_nifti, "niigz": _of_niigz,
 }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 
 from faulting.makers import Maker, writes
 from faulting.mutations import png_chunks, png_of
+from faulting.nasty_origins import ORIGINS
 from faulting.nasty_scans import DICOM, NIFTI
 
 
@@ -293,6 +294,7 @@ KINDS: dict[str, dict[str, Maker]] = {
     "npz": NPZ,
     "safetensors": SAFETENSORS,
     "png": PICTURE,
+    "origin": PICTURE | ORIGINS,
     "tiff": PICTURE,
     "picture": PICTURE,
     "dicom": DICOM,

@@ -123,6 +123,7 @@ def make_scene(folder: Path) -> None:
         main(words)
     for form in ("coco", "yolo", "hf", "nnunet"):
         main(["export", str(folder / "selected"), str(folder / form), "--format", form, "--with", str(folder / "data")])
+    write_judged(folder)
     (folder / "run.yaml").write_text(yaml.safe_dump(RUN))
     write_sources(folder)
     pictures = folder / "pictures"
@@ -130,6 +131,31 @@ def make_scene(folder: Path) -> None:
     shutil.copy(folder / "source" / "images" / "c0.png", pictures / "a.png")
     shutil.copy(folder / "source" / "images" / "c1.jpg", pictures / "b.jpg")
     shutil.copy(FINDINGS / "generic.yaml", folder / "findings.yaml")
+
+
+def write_judged(folder: Path) -> None:
+    """Write what people and an audit decided about a set, and a study with the tables that a pooled run adds."""
+    from diffaug.cli.main import main
+
+    main(["audit", str(folder / "synthetic"), str(folder / "audits"), "--with", str(folder / "data")])
+    shutil.copytree(folder / "selected", folder / "reviewed")
+    rows = [json.loads(line) for line in (folder / "reviewed" / "manifest.jsonl").read_text().splitlines()]
+    said = [("accept", ""), ("reject", "its rim is too sharp"), ("undo", ""), ("accept", "")]
+    reviews = [
+        {"id": row["request"]["id"], "decision": decision, "who": "reader", "when": "2026-01-02T03:04:05Z", "why": why}
+        | {"image": row["image_digest"]}
+        for row, (decision, why) in zip([rows[0], rows[1], rows[1], rows[2]], said, strict=True)
+    ]
+    (folder / "reviewed" / "review.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in reviews))
+    charts = shutil.copytree(folder / "study", folder / "charts")
+    (charts / "curve.csv").write_text(
+        "annotated,arm,draws,n,mean,low,high\n3,real,1,3,0.5,0.4,0.6\n8,real,1,3,0.6,0.5,0.7\n"
+    )
+    (charts / "costs.csv").write_text(
+        "annotated,draw,fold,fit_seconds,requested,stopped,rejected,kept,negatives,generate_seconds\n"
+        "8,0,,10.5,6,1,1,4,2,3.5\n"
+    )
+    (charts / "training.csv").write_text("arm,minutes\nreal,0.5\nselected,0.6\n")
 
 
 def _placed(word: str, place: dict[str, str]) -> str:

@@ -30,8 +30,9 @@ LARGEST = 256 * 2**20  # bytes of a file of text, or of the arrays of an .npz fi
 LARGEST_YAML = 2**20  # bytes
 LARGEST_FILE = 2**30  # bytes of a file that is no text: a picture, or weights without a header that says more
 LARGEST_HEADER = 10**8  # bytes of the header of weights, as safetensors has it
-MOST_VALUES = 16_000_000  # of a JSON file, and a quarter of it of a CSV file: Python needs 70 or 250 bytes for each
-MOST_KEYS = 3_000_000  # of a JSON file: Python needs 200 bytes for each, and pydantic 400 for a wrong value
+MOST_VALUES = 16_000_000  # of a file of JSON or JSON lines; a quarter of it of CSV: Python needs 70 or 250 bytes each
+MOST_LINES = 1_000_000  # of a file of JSON lines that is read as a whole
+MOST_KEYS = 3_000_000  # of JSON or JSON lines: Python needs 200 bytes for each, and pydantic 400 for a wrong value
 MOST_ERRORS = 1000  # that are put into words, to say the first
 MOST_NODES = 100_000  # of a YAML file, what aliases stand for counted each time
 DEEPEST = 100  # brackets inside each other; json and yaml themselves end at some hundreds
@@ -101,7 +102,7 @@ def _bytes_of(path: Path, most: int) -> bytes:
         ValueError: Saying in words why they cannot be had.
     """
     try:
-        with _opened(path) as file:
+        with opened_at_once(path) as file:
             data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
@@ -117,13 +118,20 @@ def opened_plain(path: Path) -> BinaryIO:
         DataError: It is missing, cannot be read, or is something else.
     """
     try:
-        return _opened(path)
+        return opened_at_once(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"a file must be readable: {path}: {reason}; restore it, or run its stage again") from None
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened_at_once(path: Path) -> BinaryIO:
+    """Open a plain file to read bytes, as `opened_plain` does, with the errors of the system.
+
+    Raises:
+        OSError: It is missing, or cannot be read.
+        ValueError: It is a device, a pipe or a folder.
+    """
+
     def without_waiting(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # of a pipe that nobody writes into
 
@@ -140,10 +148,7 @@ def json_from_bytes(data: bytes) -> Any:
     Raises:
         ValueError: It is not JSON, or is too deep, too large or holds a number of too many digits.
     """
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise ValueError(f"more than {MOST_VALUES:,} values")
-    if data.count(b":") > MOST_KEYS and sum(1 for _ in KEY.finditer(data)) > MOST_KEYS:
-        raise ValueError(f"more than {MOST_KEYS:,} keys")
+    _check_amounts(data)
     try:
         text = data.decode()
         value = json.loads(text, parse_int=_whole_number) if LONG_NUMBER.search(data) else json.loads(text)
@@ -154,6 +159,18 @@ def json_from_bytes(data: bytes) -> Any:
     if HALF_CHARACTER.search(data):
         json.dumps(value, ensure_ascii=False).encode()  # a ValueError where it is no text
     return value
+
+
+def _check_amounts(data: bytes) -> None:
+    """Refuse JSON text of more values than fit into memory, before it is taken apart.
+
+    Raises:
+        ValueError: It has more.
+    """
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES:,} values")
+    if data.count(b":") > MOST_KEYS and sum(1 for _ in KEY.finditer(data)) > MOST_KEYS:
+        raise ValueError(f"more than {MOST_KEYS:,} keys")
 
 
 def _whole_number(digits: str) -> int:
@@ -210,9 +227,16 @@ def read_jsonl(path: Path, torn: bool = True) -> list[dict[str, Any]]:
         torn: Whether lines are appended to the file, so that a kill may cut off the last one, which is dropped.
 
     Raises:
-        DataError: A line is not a JSON object, or the file is too large.
+        DataError: A line is not a JSON object, or the file is too large, or holds too many lines, keys or values.
     """
-    lines = read_bytes(path).removesuffix(b"\n").split(b"\n") if path.exists() else []  # prompts may hold U+2028
+    data = read_bytes(path) if path.exists() else b""
+    try:
+        if data.count(b"\n") > MOST_LINES:
+            raise ValueError(f"more than {MOST_LINES:,} lines")
+        _check_amounts(data)
+    except ValueError as error:
+        raise DataError(f"{path} must be JSON lines: {error}; restore the file, or run its stage again") from None
+    lines = data.removesuffix(b"\n").split(b"\n") if path.exists() else []  # prompts may hold U+2028
     if torn and lines and not _is_json(lines[-1]):
         del lines[-1]
     return [json_of_line(line, path, number) for number, line in enumerate(lines, start=1)]

@@ -191,6 +191,10 @@ def test_a_damaged_file_of_decisions_is_one_line(audits, copied, tmp_path):
         with pytest.raises(DiffaugError) as error:
             copied_pictures(tmp_path, copied)
         assert "\n" not in str(error.value)
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "copies.json").symlink_to(audits / "copied" / "copies.json")
+    with pytest.raises(DataError, match="leads out of the folder by a link"):
+        copied_pictures(tmp_path / "audit", copied)
 
 
 # The limits

@@ -340,6 +340,8 @@ def test_a_table_lists_pairs_groups_and_splits(tmp_path: Path) -> None:
         ("image,mask\n../x.png,drawn/lesion_of_0.png\n", "move pairs.csv above its images"),
         ("image,mask\n/etc/passwd,drawn/lesion_of_0.png\n", "move pairs.csv above its images"),
         ("image,mask\n,drawn/lesion_of_0.png\n", "every row names an image"),
+        ("image,mask\npictures/0\0.png,drawn/lesion_of_0.png\n", "paths are made of plain names"),
+        (f"image,mask\n{'x' * 300},drawn/lesion_of_0.png\n", "is longer than 255 bytes"),
         ("image,mask\npictures/0.png,drawn/lesion_of_0.png\npictures/0.png,drawn/lesion_of_1.png\n", "rows 2 and 3"),
         ("image,mask,split\npictures/0.png,drawn/lesion_of_0.png,fold 1\n", "a split is train, val or test"),
         ("image,mask,split\npictures/0.png,,test\n", "every case of test needs a mask"),
@@ -391,5 +393,9 @@ def test_an_imagefolder_at_the_root_is_split_and_other_forms_are_refused(tmp_pat
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [7, 1, 2]
     (source / "metadata.csv").rename(source / "train.parquet")
     assert "has train.parquet; write the images" in refused("hf", source, tmp_path / "b")
+    (source / "train.parquet").unlink()
+    write(source / "metadata.jsonl", '{"file_name": "0.png", "mask": "m/0.png"}\n{"mask": "m/1.png"}\n')
+    assert "every row names an image: metadata.jsonl row 2 has none" in refused("hf", source, tmp_path / "b")
+    (source / "metadata.jsonl").unlink()
     write(source / "metadata.csv", "file_name,label\n0.png,1\n")
     assert "rename the column of the masks to mask" in refused("hf", source, tmp_path / "b")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from study_folders import make_dataset, row_of
 
 from diffaug.artifacts import write_json, write_long_json
+from diffaug.data import records
 from diffaug.data.duplicates import Fingerprint, duplicates_across, duplicates_of_fingerprints, fingerprint
 from diffaug.data.folder import find_cases, read_dataset
 from diffaug.data.manifest import MANIFEST, SUMMARY, read_manifest, read_rows, write_rows
@@ -49,6 +50,16 @@ def test_a_row_is_found_by_its_id(tmp_path):
     found = read_manifest(written(tmp_path, ROWS))
     assert [found.place_of(row.id) for row in ROWS] == list(range(7)) and found.place_of("absent") is None
     assert found["synth-00003"] == ROWS[3]
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_file_of_more_records_than_a_set_can_have_is_refused(tmp_path, monkeypatch, head):
+    monkeypatch.setattr(records, "MOST", 5)
+    (tmp_path / "short").write_bytes(b"{}\n" * 5)
+    (tmp_path / "long").write_bytes(b"{}\n" * 7)
+    assert len(RecordFile(tmp_path / "short", lambda line, _: line, head)) == 5 - head
+    with pytest.raises(DataError, match=r"5 records at most: .*long has more"):
+        RecordFile(tmp_path / "long", lambda line, _: line, head)
 
 
 def test_a_manifest_that_changes_while_it_is_used_is_refused(tmp_path):

@@ -158,3 +158,12 @@ def test_text_that_a_png_holds_packed_is_gone_too() -> None:
     picture().save(file, "PNG", pnginfo=text)
     clean = without_metadata(file.getvalue())
     assert clean is not None and zlib.compress(SECRET * 50)[2:20] not in clean and b"zTXt" not in clean
+
+
+def test_a_picture_that_says_it_is_huge_is_not_copied(tmp_path):
+    Image.new("P", (4, 4)).save(tmp_path / "a.gif")
+    data = bytearray((tmp_path / "a.gif").read_bytes())
+    data[6:10] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.gif").write_bytes(data)
+    with pytest.raises(DataError, match="every file must decode"):
+        copy_picture(tmp_path / "a.gif", tmp_path / "out", "a")

@@ -113,6 +113,12 @@ def test_updates_of_another_base_are_one_line_of_error(base, tmp_path):
     small.mid_block = None
     with pytest.raises(ModelError, match="use the base of the fit"):
         model.adapters.merge(small, 9)
+    name = next(key for key in model.adapters.lora if "lora_A" in key).removesuffix(".lora_A.weight")
+    huge = {f"{name}.lora_A.weight": torch.zeros(1, 10**6), f"{name}.lora_B.weight": torch.zeros(10**6, 1)}
+    with pytest.raises(ModelError, match="use the base of the fit"):
+        Adapters(huge, None).merge(model.unet, 9)
+    with pytest.raises(ModelError, match=r"mask_channels\.safetensors has \(1, 2\) values"):
+        Adapters({}, torch.zeros(1, 2)).merge(model.unet, 9)
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="fit it again") as error:
         Adapters.load(tmp_path)

@@ -21,7 +21,7 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import read_rows
 from diffaug.diffusion.sampler import sample
 from diffaug.errors import ConfigError, ModelError
-from diffaug.models.checkpoints import find_checkpoint, verify
+from diffaug.models.checkpoints import find_checkpoint, verify, verify_base
 from diffaug.models.loading import load_model
 from diffaug.models.stable_diffusion import StableDiffusion
 from diffaug.synthesis.generate import generate
@@ -484,3 +484,26 @@ def test_a_name_that_is_not_cached_is_told_without_a_network(tmp_path, monkeypat
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     refused("our/base", "not cached whole and the hub cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "line"),
+    [
+        ("{model}", "", "leads back to"),
+        ("{other}", "", "leads back to"),
+        ("../x", "0a1b", "says where its base lies"),
+        ("a/b", "../../..", "says where its base lies"),
+        (["a/b"], "0a1b", "says where its base lies"),
+    ],
+)
+def test_a_base_that_leads_back_or_is_no_name_is_one_line(tmp_path, name, revision, line):
+    places = {one: tmp_path / one for one in ("model", "other")}
+    for one, next_one in (("model", name), ("other", str(places["model"]))):
+        places[one].mkdir()
+        place = next_one.format(**places) if isinstance(next_one, str) else next_one
+        for file, value in (("model_index.json", {}), ("base.json", {"files": {}})):
+            (places[one] / file).write_text(json.dumps(value))
+        (places[one] / "base_place.json").write_text(json.dumps({"name": place, "revision": revision}))
+    with pytest.raises(ModelError, match=line) as error:
+        verify_base(places["model"])
+    assert "\n" not in str(error.value)

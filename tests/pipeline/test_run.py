@@ -202,7 +202,13 @@ def test_a_file_that_is_removed_from_a_finished_job_is_not_missed(tmp_path: Path
     (tmp_path / "n6-draw0" / "study" / "runs" / "real-0.safetensors").unlink()
     run_pipeline(config)
     assert not (tmp_path / "n6-draw0" / "data").exists()
+    (tmp_path / "n6-draw0" / "files.json").rename(tmp_path / "files.json")  # older versions wrote none
+    for damaged in ("[]", "3", '{"identity": {}, "config": {}, "tests": 3}'):
+        (tmp_path / "n6-draw0" / "study" / "study.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(DataError, match=r"study\.json"):
+            run_pipeline(config)
     shutil.rmtree(tmp_path / "n6-draw0" / "study")
+    (tmp_path / "files.json").rename(tmp_path / "n6-draw0" / "files.json")
     (tmp_path / "n6-draw0" / "data.json").write_text("{}")
     with pytest.raises(DataError, match=r"n6-draw0/data.json was altered; .* remove it"):
         run_pipeline(config)

@@ -134,6 +134,20 @@ def test_a_saved_critic_says_the_same(critic, tmp_path):
     assert again.looks_painted(features, ["case-2"]) == critic.looks_painted(features, ["case-2"])
 
 
+@pytest.mark.parametrize("folds", [{"case-1": 10**9}, {"case-1": -1, "case-2": 3}, {}, {**FOLDS, "case-1": 4}], ids=str)
+def test_folds_that_are_not_those_of_the_regressions_are_refused_at_once(critic, tmp_path, folds):
+    replace(critic, folds=folds).save(tmp_path)
+    with pytest.raises(ModelError, match=r"is damaged; fit the model again"):
+        load_critic(tmp_path)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, float("nan")])
+def test_a_chance_that_is_none_is_refused(critic, tmp_path, alpha):
+    replace(critic, measured=replace(critic.measured, alpha=alpha)).save(tmp_path)
+    with pytest.raises(ModelError, match=r"is damaged; fit the model again"):
+        load_critic(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "encoder"])
 def test_a_damaged_critic_or_another_encoder_is_one_line_of_error(critic, tmp_path, damage):
     made = replace(critic, measured=replace(critic.measured, encoder="another")) if damage == "encoder" else critic

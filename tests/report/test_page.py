@@ -248,6 +248,23 @@ def test_a_summary_of_other_types_is_one_line(folders, tmp_path, change):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "table", "line"),
+    [
+        ("summary.csv", "arm,against\n", "these tables have 0"),
+        ("curve.csv", "annotated,arm\n" + "".join(f"1,arm-{number}\n" for number in range(101)), "of 100 arms"),
+        ("costs.csv", "draw\n" + "1\n" * 1001, "1,000 rows"),
+        ("costs.csv", "a\n1\n", "are damaged"),
+        ("training.csv", "minutes\n3\n", "are damaged"),
+    ],
+)
+def test_a_table_that_no_study_writes_is_one_line(folders, tmp_path, name, table, line):
+    study = shutil.copytree(folders / "study", tmp_path / "study")
+    (study / name).write_text(table, encoding="utf-8")
+    with pytest.raises(DataError, match=line):
+        write_report(study)
+
+
 def test_an_unfinished_study_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"no summary\.json"):
         write_report(tmp_path)
@@ -301,6 +318,10 @@ def test_an_audit_shows_the_verdict_of_a_study_of_its_set_alone(folders, tmp_pat
     with pytest.raises(StudyError, match="is of another set"):
         audit_set(other, tmp_path / "second", study=folders / "study")
     assert not (tmp_path / "second").exists()
+    damaged = shutil.copytree(folders / "study", tmp_path / "study")
+    write_json(damaged / "summary.json", {})
+    with pytest.raises(DataError, match=r"are damaged .KeyError: 'arms'"):
+        audit_set(folders / "synthetic", tmp_path / "third", study=damaged)
 
 
 def test_the_funnel_is_drawn_from_its_table(folders, page):

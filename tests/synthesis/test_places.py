@@ -118,6 +118,17 @@ def test_a_url_that_another_process_claims_between_two_looks_is_its_own(strict, 
     assert Store(memory).holds(contents)
 
 
+def test_a_name_that_leads_out_of_a_set_below_a_url_is_not_fetched(memory):
+    files, inside = fsspec.filesystem("memory"), "/bucket/set/shards/00000"
+    files.pipe(f"{inside}/rows.jsonl", b"{}")
+    place = Store(memory)
+    name = f"shards/00000/../../../{place.folder.name}-out.txt"
+    files.store[f"/bucket/set/{name}"] = files.store[f"{inside}/rows.jsonl"]  # a store takes any text for a name
+    with pytest.raises(StorageError, match=r"lists 'shards/00000/\.\./.*leads out of the folder; remove it there"):
+        place._fetch(place._listed())
+    assert not place.folder.with_name(f"{place.folder.name}-out.txt").exists()
+
+
 @pytest.mark.parametrize("command", ["select", "audit", "review", "report"])
 def test_a_command_that_reads_says_how_to_fetch_what_a_url_holds(command, unbroken, memory, tmp_path, capsys):
     words = {"select": ["o", "--study", "s"], "audit": ["o"], "review": [], "report": []}[command]

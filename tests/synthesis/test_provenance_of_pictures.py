@@ -1,6 +1,7 @@
 """From a synthetic picture back to what it was made of, and to the same picture again."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from synthetic_sets import CONFIG
 
-from diffaug.artifacts import digest_of_file, read_json, versions
+from diffaug.artifacts import digest_of_file, read_json, versions, write_json
 from diffaug.cli.main import main
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import png_info, read_image, write_png
 from diffaug.data.manifest import read_manifest
 from diffaug.data.metadata import copy_picture
 from diffaug.data.origin import KEY, MARK, Origin, read_origin, recorded_settings
-from diffaug.errors import ConfigError, DataError, ModelError
+from diffaug.errors import ConfigError, DataError, DiffaugError, ModelError
 from diffaug.export.export import export_set
 from diffaug.synthesis.explain import explain_image
 from diffaug.synthesis.generate import generate
@@ -170,8 +171,9 @@ def test_real_images_and_pictures_of_other_sets_are_one_clear_line(unbroken, ung
     [
         (lambda values: "no JSON", "are no JSON"),
         (lambda values: "[" * 2000, "are no JSON"),
-        (lambda values: "[]", "of format None"),
-        (lambda values: {**values, "format": 7}, "of format 7, not 1"),
+        (lambda values: "[]", "of format 'None'"),
+        (lambda values: {**values, "format": 7}, "of format '7', not 1"),
+        (lambda values: {**values, "format": "x" * 50_000}, r"of format 'x{59}\.\.\.x{9}', not 1"),
         (lambda values: {**values, "settings": {**values["settings"], "seed": 5}}, "contradict the digest"),
         (lambda values: {**values, "id": "../../etc"}, "has a slash"),
         (lambda values: {**values, "requests": [{"index": 1}]}, "requests"),
@@ -187,6 +189,52 @@ def test_hostile_metadata_are_one_clear_line(stray, change, line):
     with pytest.raises(DataError, match=line) as error:
         explain_image(stray)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "requests", "line"),
+    [
+        ({}, (), "requests: List should have at least 1 item"),
+        ({}, (-1,), "requests.0: Input should be greater"),
+        ({}, (10**12,), "requests.0: Input should be less than 250000"),
+        ({"seed": "x"}, (0,), "seed: Input should be a valid integer"),
+        ({"seed": -1}, (0,), "seed: Input should be greater"),
+        ({"generate.shard_size": 10**9}, (0,), "shard_size: Input should be less"),
+        ({"generate.slots": 10**9}, (0,), "slots: Input should be less"),
+        ({"generate.domain": "fundus", "generate.findings": "x.yaml", "generate.nonsense": 1}, (0,), "nonsense is not"),
+    ],
+)
+def test_a_picture_that_asks_for_what_no_set_has_is_not_painted(stray, strict, phantoms, settings, requests, line):
+    origin = read_origin(stray)
+    asked = tuple(replace(origin.requests[0], index=index) for index in requests)
+    hostile = replace(origin, settings={**origin.settings, **settings}, requests=asked)
+    write_png(stray, np.zeros((4, 4, 3), np.uint8), texts=hostile.texts())
+    with pytest.raises(DiffaugError, match=line) as error:
+        reproduce_image(stray, strict, phantoms)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("noted", [3, [1], "ab", None])
+def test_versions_of_another_type_in_a_set_are_one_clear_line(unbroken, tmp_path, noted):
+    out = shutil.copytree(unbroken, tmp_path / "set")
+    write_json(out / "config.json", {**read_json(out / "config.json"), "versions": noted})
+    with Image.open(out / kept_row(out).image) as image:
+        Image.fromarray(np.asarray(image)).save(tmp_path / "copy.png")
+    with pytest.raises(DataError, match="only diffaug writes the versions in"):
+        explain_image(tmp_path / "copy.png", out)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that are files")
+def test_a_pipe_is_no_picture_of_a_set_and_nobody_waits_for_it(unbroken, phantoms, tmp_path):
+    out = shutil.copytree(unbroken, tmp_path / "set")
+    path = out / kept_row(out).image
+    path.unlink()
+    os.mkfifo(path)
+    real = read_image(read_dataset(phantoms).split("train")[0].image)
+    Image.fromarray(real).save(tmp_path / "other.bmp")
+    for image in (path, tmp_path / "other.bmp"):
+        with pytest.raises(DataError, match=r"it is no picture|has none like"):
+            explain_image(image, out)
 
 
 @pytest.mark.slow

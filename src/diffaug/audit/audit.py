@@ -32,8 +32,8 @@ from diffaug.data.manifest import SyntheticSet, read_manifest
 from diffaug.errors import StudyError
 from diffaug.painting.looks import features_in
 from diffaug.realism.measures import Features
-from diffaug.report.tables import Study, read_study
-from diffaug.report.wording import headline_arm, verdict
+from diffaug.report.tables import Study, read_study, understood
+from diffaug.report.wording import Verdict, headline_arm, verdict
 from diffaug.study.inputs import digest_of_set, numbered, without_rejected
 
 FILE, PAGE = "audit.json", "audit.html"
@@ -80,7 +80,8 @@ def audit_set(
 
 def _study_of(folder: Path, made: SyntheticSet) -> Study:
     read = read_study(folder)
-    studied = read.plan["identity"].get("synthetic", [])
+    with understood(folder):
+        studied = list(read.plan["identity"].get("synthetic", []))
     either = made, without_rejected(made)  # a review may have come before the study, or after it
     if not any(digest_of_set(numbered(one, place)) == digest for place, digest in enumerate(studied) for one in either):
         raise StudyError(
@@ -88,6 +89,11 @@ def _study_of(folder: Path, made: SyntheticSet) -> Study:
             "since; name the study of this set"
         )
     return read
+
+
+def _usefulness(study: Study) -> Verdict:
+    with understood(study.folder):
+        return verdict(study.results, headline_arm(study.results))
 
 
 def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, progress: str) -> Audit:
@@ -122,7 +128,7 @@ def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, pro
             shown = background_share(made, dataset, diagnosis.damaged)
             privacy, more = _privacy(looked, fresh, known, limits, shown, said)
             notices += more
-    useful = verdict(study.results, headline_arm(study.results)) if study else None
+    useful = _usefulness(study) if study else None
     return Audit(
         made.folder.absolute().name, lesions, diagnosis, quality, attributes, places, privacy, useful, notices
     )  # fmt: skip

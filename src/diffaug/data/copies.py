@@ -8,7 +8,7 @@ from typing import Any
 from diffaug.artifacts import digest_of_file, write_long_json
 from diffaug.data.manifest import MANIFEST
 from diffaug.errors import DataError
-from diffaug.names import Name
+from diffaug.names import Inside, Name
 from diffaug.reading import read_typed
 
 FILE = "copies.json"
@@ -71,14 +71,15 @@ def copied_pictures(audit: Path, synthetic: Path) -> frozenset[str]:
         synthetic: The set.
 
     Raises:
-        DataError: The audit has no decisions, or is of another set.
+        DataError: The audit has no decisions, or is of another set, or its file is a link that leads out of it.
     """
-    if not (audit / FILE).is_file():
+    path = Inside(audit).path(FILE)  # or a link in a folder of somebody else could lead elsewhere
+    if not path.is_file():
         raise DataError(
             f"an audit says which cases are copies: {audit} has no {FILE}; run `diffaug audit {synthetic} OUT --with "
             "DATA` first, and name its folder"
         )
-    found = read_typed(audit / FILE, Copies, "audit the set again")
+    found = read_typed(path, Copies, "audit the set again")
     if found.manifest != digest_of_file(synthetic / MANIFEST):
         raise DataError(f"an audit belongs to its set: {audit} is of another one than {synthetic}; audit this set")
     return frozenset(each.picture for each in found.copies)

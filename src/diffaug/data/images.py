@@ -9,7 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +23,7 @@ from diffaug.data.codes import FEW, background_of, is_solid, lost_codes, pure_co
 from diffaug.data.depths import scaled
 from diffaug.errors import DataError, ShapeError
 from diffaug.names import PICTURES
+from diffaug.reading import opened_at_once
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB, 0..255
 Mask = NDArray[np.bool_]  # (H, W), True = lesion
@@ -42,9 +43,18 @@ REVERSIBLE = 1  # the value of a lossless wavelet
 
 @contextmanager
 def opened(file: Path | IO[bytes]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture of one of `FORMATS`, whatever its suffix: of its others Pillow hands some to other programs."""
+    """Open a picture of one of `FORMATS`, whatever its suffix: of its others Pillow hands some to other programs.
+
+    Raises:
+        OSError: The file is missing, or is no picture.
+        ValueError: It is a device, a pipe or a folder.
+    """
     Image.init()  # Pillow knows some formats only when it has seen a file of them
-    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+    with (
+        opened_at_once(file) if isinstance(file, Path) else nullcontext(file) as plain,
+        warnings.catch_warnings(action="ignore"),
+        Image.open(plain, formats=FORMATS) as image,
+    ):
         yield image  # Pillow warns of bombs and of odd EXIF; the rules here decide
 
 

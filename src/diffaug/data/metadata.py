@@ -56,7 +56,7 @@ def copy_picture(path: Path, folder: Path, name: str) -> Path:
         suffix, clean = path.suffix.lower(), without_metadata(data, orientation_of(path))
         if clean is None or suffix not in PICTURES:
             suffix, clean = ".png", _as_png(data)
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"every file must decode: {path}: {reason}; replace the file or drop the case") from None
     to = folder / f"{name}{suffix}"

@@ -16,7 +16,7 @@ from diffaug.artifacts import digest_of_value
 from diffaug.data.images import DAMAGE, opened
 from diffaug.data.request import Request
 from diffaug.errors import DataError
-from diffaug.names import OptionalName
+from diffaug.names import OptionalName, shown
 from diffaug.reading import json_from_bytes, typed
 
 FORMAT = 1
@@ -104,7 +104,9 @@ def origin_of(texts: Mapping[Any, Any], where: object) -> Origin | None:
         raise DataError(f"{rule}: those of {where} are no JSON ({error}); take the file from its set") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
-        raise DataError(f"{rule}: those of {where} are of format {found!r}, not {FORMAT}; use the version that made it")
+        raise DataError(
+            f"{rule}: those of {where} are of format {shown(str(found))}, not {FORMAT}; use the version that made it"
+        )
     origin = typed(Origin, values, f"the metadata of {where}", "take the file from its set")
     if origin.set_digest != values.get("set"):
         raise DataError(f"{rule}: those of {where} contradict the digest of their set; take the file from its set")

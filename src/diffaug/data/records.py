@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 Numbers = NDArray[np.int64]
 LONGEST = 2**24  # bytes of a record: a row of a manifest has about two thousand
+MOST = 10_000_000  # records of a file, which take ten seconds to be found
 
 
 class Part(Sequence[Item]):
@@ -77,13 +78,16 @@ class RecordFile(Sequence[Item]):
                 no records.
 
         Raises:
-            DataError: The file is missing, is no plain file, or has a record of more than LONGEST bytes.
+            DataError: The file is missing, is no plain file, has a record of more than LONGEST bytes, or more than MOST
+                records.
         """
         self.path, self._item, self._first = path, item, int(head)
         starts = array("q")
         with opened_plain(path) as file:
             self._stamp = _stamp(file)
             for start in _starts(file, path, head):
+                if len(starts) > MOST:
+                    raise DataError(f"a file has {MOST:,} records at most: {path} has more; restore the file")
                 starts.append(start)
             starts.append(file.tell())
         if len(starts) == 1 and not head:

@@ -36,7 +36,8 @@ PLACE_FILE = "base_place.json"  # where the base lies; no part of what the model
 SEAL = "digests.json"  # of a finished model folder
 WORDS_FILE = "tokenizer/words.json"  # the words that the text encoder has met in training
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+COMMIT = re.compile(r"\w+")
 CONFIGS = (
     "model_index.json", "*/*config.json", "*/model_index.json", "*/*.safetensors.index.json", "tokenizer/*.json",
     "tokenizer/*.txt",
@@ -235,9 +236,11 @@ def read_reference(folder: Path) -> Checkpoint:
         ModelError: It lies there no more.
     """
     try:
-        place = dict(read_json(folder / PLACE_FILE))
-        name, revision = str(place["name"]), str(place["revision"])
-    except (DataError, TypeError, ValueError, KeyError):
+        place = read_typed(folder / PLACE_FILE, dict[str, str])
+        name, revision = place["name"], place["revision"]
+        if revision and not (HUB_NAME.fullmatch(name) and COMMIT.fullmatch(revision)):
+            raise DataError("it names no commit of a hub repository")
+    except (DataError, KeyError):
         raise ModelError(
             f"a tuned model says where its base lies: {folder / PLACE_FILE} does not; fit it again"
         ) from None
@@ -250,14 +253,19 @@ def read_reference(folder: Path) -> Checkpoint:
     return Checkpoint(name, "", Path(name))
 
 
-def verify_base(folder: Path) -> None:
+def verify_base(folder: Path, above: frozenset[Path] = frozenset()) -> None:
     """Check the files of the base that a model adds to, if it adds to one.
 
+    Args:
+        folder: Of the model.
+        above: Folders of the models whose base it is.
+
     Raises:
-        ModelError: The base is gone, or one of its files is missing or another one.
+        ModelError: The base is gone, one of its files is missing or another one, or it is its own base.
     """
     if not (folder / BASE_FILE).is_file():
         return
+    above |= {folder.resolve()}
     base, digests = read_reference(folder), read_typed(folder / BASE_FILE, dict[str, dict[str, str]]).get("files", {})
     place = Inside(base.folder)
     for name, digest in digests.items():
@@ -267,7 +275,12 @@ def verify_base(folder: Path) -> None:
                 f"a tuned model needs the base it was fitted on: {base.folder / name} is missing or another file; put "
                 "it back, or fit again"
             )
-    verify_base(base.folder)
+    if base.folder.resolve() in above:
+        raise ModelError(
+            f"a tuned model needs a base beside itself: {folder / PLACE_FILE} leads back to {base.folder}; write the "
+            "place of the base into it"
+        )
+    verify_base(base.folder, above)
 
 
 def write_words(folder: Path, words: Iterable[str]) -> None:

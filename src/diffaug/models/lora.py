@@ -85,11 +85,19 @@ class Adapters:
             ModelError: A layer is absent, or has another shape.
         """
         if self.columns is not None:
+            beside = (unet.conv_in.weight.shape[0], *unet.conv_in.weight.shape[2:])
+            if self.columns.ndim != 4 or (self.columns.shape[0], *self.columns.shape[2:]) != beside:
+                raise ModelError(
+                    f"further channels must fit their base: {CHANNELS_FILE} has {tuple(self.columns.shape)} values; "
+                    "use the base of the fit"
+                )
             widen(unet, self.columns, plain)
         for name in (key.removesuffix(A) for key in self.lora if key.endswith(A)):
             try:
-                weight = unet.get_submodule(name).weight
-                weight += (self.lora[name + B] @ self.lora[name + A]).to(weight)
+                weight, up, down = unet.get_submodule(name).weight, self.lora[name + B], self.lora[name + A]
+                if (*up.shape[:1], *down.shape[1:]) != tuple(weight.shape):  # or a small file makes a huge product
+                    raise KeyError(name)
+                weight += (up @ down).to(weight)
             except (AttributeError, KeyError, RuntimeError):
                 raise ModelError(
                     f"low-rank updates must fit their base: the U-Net has no such {name}; use the base of the fit"

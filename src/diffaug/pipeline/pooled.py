@@ -62,8 +62,21 @@ def pool(jobs: Sequence[Job], records: "Records") -> Pooled:
     summary["base_seen"] = _seen_by_bases([line for line in lines if is_painted(line.arm)])
     for line in reversed(lines):
         summary["arms"][line.arm]["cases"] = line.cases
-    plans = tuple(read_json(path) for job in jobs if (path := job.out / "study" / "study.json").is_file())
-    return Pooled(tuple(jobs), tuple(lines), tuple(rows), summary, plans, tuple(class_names))
+    return Pooled(tuple(jobs), tuple(lines), tuple(rows), summary, _plans_of(jobs), tuple(class_names))
+
+
+def _plans_of(jobs: Sequence[Job]) -> tuple[dict[str, Any], ...]:
+    """Return the study.json of each job whose folder is there; the folder may come from anybody.
+
+    Raises:
+        DataError: One is not as a study writes it.
+    """
+    from diffaug.study.inputs import check_plan
+
+    plans = {path: read_json(path) for job in jobs if (path := job.out / "study" / "study.json").is_file()}
+    for path, plan in plans.items():
+        check_plan(plan, path)
+    return tuple(plans.values())
 
 
 def _with_pictures(job: Job, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

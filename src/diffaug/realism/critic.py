@@ -157,6 +157,7 @@ def load_critic(model: Path) -> Critic | None:
         values = read_typed(folder / "critic.json", _Kept)
         tensors = {name: value.numpy() for name, value in load_file(folder / "critic.safetensors").items()}
         critic = Critic(tensors["weights"], tensors["bias"], values.folds, values.measured)
+        _check_fit(critic)
     except (DataError, TypeError, KeyError, OSError, SafetensorError):
         raise ModelError(f"a critic has weights and a threshold: {folder} is damaged; fit the model again") from None
     if critic.measured.encoder != encoder_digest() or critic.weights.shape[1:] != (LENGTH,):
@@ -165,6 +166,18 @@ def load_critic(model: Path) -> Critic | None:
             f"{critic.measured.encoder}, this version has {encoder_digest()}; fit the model again"
         )
     return critic
+
+
+def _check_fit(critic: Critic) -> None:
+    """Refuse a critic whose parts do not belong together, before its folds are counted out; it may come from anybody.
+
+    Raises:
+        DataError: There is not one regression for each pair of folds, or alpha is no chance.
+    """
+    folds = set(critic.folds.values())
+    pairs = (max(folds) + 1) * max(folds) // 2 if folds and min(folds) >= 0 else 0
+    if not pairs or (len(critic.weights), critic.bias.shape) != (pairs, (pairs,)) or not 0 < critic.measured.alpha < 1:
+        raise DataError("its parts do not fit each other")
 
 
 def pairs_of(folds: int) -> list[tuple[int, int]]:

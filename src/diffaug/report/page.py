@@ -4,14 +4,13 @@ Reads files alone: the study folder, its synthetic sets, and images of the data 
 it writes the funnel of the synthetic sets as a table, `funnel.csv`.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffaug.artifacts import PathLike, date_of_writing, make_folder, write_text
 from diffaug.data.manifest import MANIFEST
-from diffaug.errors import DataError, StudyError
+from diffaug.errors import StudyError
 from diffaug.report import figures, pictures, tables, wording
 from diffaug.report.rendering import render
 from diffaug.report.synthetic import set_page, sets_of
@@ -47,32 +46,13 @@ def write_report(study: PathLike, synthetic: PathLike | None = None, to: PathLik
         raise StudyError(f"a report is an HTML file: {to} is {found}; choose a file name that ends in .html")
     if synthetic is not None and not (synthetic / MANIFEST).is_file():
         raise StudyError(f"a report shows a finished synthetic set: {synthetic} has no {MANIFEST}; check the path")
-    with _understood(study):
-        read = tables.read_study(study)
+    read = tables.read_study(study)
     sets = sets_of(read_places(study, read.plan), read.plan) if synthetic is None else {name_of(synthetic): synthetic}
     make_folder(to.parent)
-    with _understood(study):
+    with tables.understood(study):
         text = render("page.html.j2", {**_page(read, sets, to), "date": date})
     write_text(to, text)
     return to
-
-
-@contextmanager
-def _understood(study: Path) -> Iterator[None]:
-    """Tell in one line of tables and summaries that are not as a study writes them; they may come from anybody.
-
-    Raises:
-        DataError: A value is missing, or is of another type.
-    """
-    from jinja2 import TemplateError
-
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
-        raise DataError(
-            f"a report shows what a study wrote: the tables of {study} are damaged ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]}); run the study again, which writes them anew"
-        ) from error
 
 
 def _page(study: Study, sets: Mapping[str, Path], to: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A finished study as its tables say it: reads summary, cases, curve, costs and training; draws and writes nothing."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ MEASURES = (("Dice", "dice"), ("Missed", "missed"), ("Pixels not found", "false_
 UNSURE = {"low", "high", "p", "p_holm", "relative_low", "relative_high"}  # what says how sure a mean is
 FEWEST_GROUPS = 3  # that an interval is shown of: fewer groups of test cases vary too little to say anything
 SMALL_P = 0.05  # a change with at most this p-value is printed in bold
+MOST_ARMS, MOST_ROWS = 100, 1_000  # that a page shows, or rows of a table that it draws: figures of more take minutes
 MATTERS = 0.1  # the change of a case's Dice from which it counts as rescued or lost
 
 Interval = Mapping[str, Any]  # mean, low, high: numbers, or None where there is no value
@@ -120,6 +122,24 @@ class Study:
         return len({row["annotated"] for row in self.curve}) > 1
 
 
+@contextmanager
+def understood(study: Path) -> Iterator[None]:
+    """Tell in one line of tables and summaries that are not as a study writes them; they may come from anybody.
+
+    Raises:
+        DataError: A value is missing, or is of another type.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (LookupError, StopIteration, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
+        raise DataError(
+            f"a page shows what a study wrote: the tables of {study} are damaged ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:120]}); run the study again, which writes them anew"
+        ) from error
+
+
 def read_study(folder: Path) -> Study:
     """Read the tables of a finished study.
 
@@ -139,6 +159,11 @@ def read_study(folder: Path) -> Study:
             f"a report needs a finished study: {folder} has no summary.json; check the path, or "
             "run `diffaug study` to its end"
         )
+    with understood(folder):
+        return _read_study(folder)
+
+
+def _read_study(folder: Path) -> Study:
     found = read_json(without_links(folder) / "study.json")
     check_plan(found, folder / "study.json")
     plan = {"shared_groups": [], "duplicates": [], "synthetic_of": [], **found}
@@ -151,8 +176,8 @@ def read_study(folder: Path) -> Study:
         results=results,
         measured=results_from(nested(read_table(folder / "summary.csv")), arms),
         cases=read_cases(folder / "cases.csv"),
-        curve=read_table(folder / "curve.csv", optional=True),
-        costs=read_table(folder / "costs.csv", optional=True),
+        curve=_few(folder / "curve.csv"),
+        costs=_few(folder / "costs.csv"),
         training=_minutes(read_table(folder / "training.csv", optional=True), results.arms),
         leaks=read_json(folder / "leaks.json") if (folder / "leaks.json").is_file() else None,
     )
@@ -164,6 +189,8 @@ def results_from(summary: Mapping[str, Any], order: Sequence[str] = (), iteratio
     What was measured on fewer than `FEWEST_GROUPS` groups of test cases has a mean, but no interval and no p-value.
     """
     names = [arm for arm in order or summary["arms"] if arm in summary["arms"]]
+    if not 0 < len(names) <= MOST_ARMS:
+        raise DataError(f"a page shows 1 to {MOST_ARMS} arms: these tables have {len(names)}; study others")
     written = differences(summary)
     pairs = dict.fromkeys(Comparison(arm, other) for other in ("real", *names) for arm in names)
     cuts = summary.get("contrast_cuts") or [summary.get("contrast_cut")]
@@ -246,6 +273,20 @@ def read_table(path: Path, optional: bool = False) -> list[dict[str, Any]]:
     if optional and not path.is_file():
         return []
     return [{name: _value(cell) for name, cell in row.items()} for row in _rows(path)]
+
+
+def _few(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table that is drawn or shown whole; none where it is missing.
+
+    Raises:
+        DataError: It is no table, or has more rows than a page can show.
+    """
+    found = read_table(path, optional=True)
+    if len(found) > MOST_ROWS or len({row.get("arm") for row in found}) > MOST_ARMS:
+        raise DataError(
+            f"a page shows {MOST_ROWS:,} rows of a table, of {MOST_ARMS} arms, at most: {path} has more; restore it"
+        )
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

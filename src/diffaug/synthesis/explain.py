@@ -12,14 +12,15 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from diffaug.artifacts import PathLike, digest_of_file, digest_of_value, read_jsonl
+from diffaug.artifacts import PathLike, digest_of_file, digest_of_value
 from diffaug.conditioning.findings import DOMAINS, Library, library_of
 from diffaug.data.images import DAMAGE, opened, read_image
 from diffaug.data.manifest import MANIFEST, Row, SyntheticSet, read_manifest
 from diffaug.data.origin import Kind, Origin, read_origin, recorded_settings
+from diffaug.data.records import RecordFile
 from diffaug.data.request import RemovedCase
 from diffaug.errors import DataError
-from diffaug.reading import typed
+from diffaug.reading import json_of_line, typed
 from diffaug.runfolder import read_contents
 
 DEEPEST = 4  # folders above a picture in which its set may lie
@@ -176,11 +177,10 @@ def read_made(folder: Path) -> tuple[SyntheticSet | None, list[Made]]:
     Raises:
         DataError: The folder is no finished set.
     """
-    first = next(iter(read_jsonl(folder / MANIFEST, torn=False)), {})
-    if "source" in first and "request" not in first:
-        path = folder / MANIFEST
-        rows = [typed(RemovedCase, values, path) for values in read_jsonl(path, torn=False)]
-        return None, [Made(row) for row in rows]
+    path = folder / MANIFEST
+    lines = RecordFile(path, lambda line, number: json_of_line(line, path, number))  # of a set, gigabytes
+    if "source" in lines[0] and "request" not in lines[0]:
+        return None, [Made(typed(RemovedCase, values, path)) for values in lines]
     found = read_manifest(folder)
     others: dict[str, list[Row]] = {}
     for row in found:
@@ -258,7 +258,8 @@ def _same_pixels(image: Path, other: Path) -> bool:
 def _origin_from(folder: Path, made: Made, kind: Kind) -> Origin:
     """Return what a set knows of the origin of a picture without metadata."""
     contents: Mapping[str, Any] = read_contents(folder, CONFIG) or {"identity": {}}
-    versions = {name: str(value) for name, value in dict(contents.get("versions", {})).items()}
+    noted = typed(dict[str, Any], contents.get("versions", {}), f"the versions in {folder / CONFIG}")
+    versions = {name: str(value) for name, value in noted.items()}
     settings = {"model": made.row.model, **recorded_settings(contents["identity"])}
     if isinstance(made.row, RemovedCase):
         return Origin(settings, "", versions, "", made.row.id, "removed", source=made.row.source)

@@ -18,6 +18,7 @@ from typing import Any
 from diffaug.artifacts import PathLike, make_folder
 from diffaug.data.manifest import SUMMARY
 from diffaug.errors import ConfigError, DiffaugError, StorageError
+from diffaug.names import fault_of_path, shown
 from diffaug.runfolder import LOCK, Contents, claim, claimed, holds
 from diffaug.synthesis.plan import Plan
 from diffaug.synthesis.shards import DIGESTS, ROWS, SECONDS, generate_shard, is_complete, shard_folder
@@ -260,7 +261,17 @@ class Store(Place):
             return sorted(name[len(self.root) :].lstrip("/") for name in self.files.find(self.root))
 
     def _fetch(self, names: Sequence[str]) -> list[str]:
-        """Bring files into the folder; return the names of those that are there."""
+        """Bring files into the folder; return the names of those that are there.
+
+        Raises:
+            StorageError: One would lie elsewhere: an object store takes any text for a name, `..` included.
+        """
+        for name in names:
+            if fault := fault_of_path(name):
+                raise StorageError(
+                    f"a file of a set below a URL has a plain path: {self.url} lists {shown(name)}, which {fault}; "
+                    "remove it there, or choose another URL"
+                )
         with self._reaching():
             self.files.invalidate_cache()
             found = [name for name in names if self.files.isfile(f"{self.root}/{name}")]

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from diffaug.artifacts import PathLike, digest_of_file, versions
 from diffaug.compute.devices import device_of, one_thread, processor_of
@@ -20,6 +21,7 @@ from diffaug.data.images import read_image
 from diffaug.data.origin import Origin, recorded_settings
 from diffaug.errors import ConfigError, DataError
 from diffaug.models.checkpoints import verify
+from diffaug.reading import typed
 from diffaug.synthesis.explain import Explanation, explain_image
 from diffaug.synthesis.plan import make_plan
 from diffaug.synthesis.remove import removals_of, write_removal
@@ -29,6 +31,26 @@ from diffaug.synthesis.shards import generate_shard, shard_folder, workshop_of
 TOLERANCE = 4  # grey levels of 255, of the pixel that differs most
 OPTIONS = {name: f"--{name}" for name in ("model", "data", "findings", "backgrounds")} | {"budget": "--baseline"}
 KNOB = "generate."
+FIX = "take the file from its set, or name the set with --in"
+# What a picture may ask for, so that reproducing one that somebody made to harm takes no days and no terabytes.
+LARGEST_SHARD, MOST_SLOTS = 1_000, 256
+MOST_REQUESTS = 250_000  # whose order is drawn anew, 45 microseconds each
+
+
+@dataclass(frozen=True)
+class _Removal:
+    """The number on which a removal depends."""
+
+    seed: Annotated[int, Field(strict=True, ge=0)]
+
+
+@dataclass(frozen=True)
+class _Amounts(_Removal):
+    """The numbers on which depends how long a shard takes."""
+
+    requests: Annotated[list[Annotated[int, Field(ge=0, lt=MOST_REQUESTS)]], Field(min_length=1)]
+    shard_size: Annotated[int, Field(gt=0, le=LARGEST_SHARD)] = 1
+    slots: Annotated[int, Field(gt=0, le=MOST_SLOTS)] = 1
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,7 @@ def reproduce_image(
             f"a picture is painted again by the settings of its set: {image} and {found.folder} do not say them; name "
             "the set that `diffaug generate` made with --in"
         )
+    _check_amounts(origin, image)
     computed = str(origin.settings.get("device", "cpu"))
     more = (Path(path) if path else None for path in (findings, baseline, backgrounds))
     model, data = _folder("model", model, found, image), _folder("data", data, found, image)
@@ -137,6 +160,19 @@ def reproduce_image(
         else:
             made = _painted_again(found, sources, Path(folder), expected)
         return _compared(origin, image, made, _changed(origin, sources.device))
+
+
+def _check_amounts(origin: Origin, image: Path) -> None:
+    """Refuse numbers that no set has: a picture may come from anybody, and its whole shard is painted to compare it.
+
+    Raises:
+        DataError: A number is of another type, or asks for more than is painted again.
+    """
+    settings = {name.removeprefix(KNOB): value for name, value in origin.settings.items()}
+    amounts: dict[str, Any] = {name: settings[name] for name in ("seed", "shard_size", "slots") if name in settings}
+    if origin.kind != "removed":
+        amounts["requests"] = [request.index for request in origin.requests]
+    typed(_Removal if origin.kind == "removed" else _Amounts, amounts, f"the metadata of {image}", FIX)
 
 
 def _folder(name: str, given: PathLike | None, found: Explanation, image: Path) -> Path:
@@ -157,13 +193,14 @@ def _painted_again(found: Explanation, sources: _Sources, folder: Path, expected
     origin = found.origin
     if origin.settings.get("findings") and not found.domain and not sources.findings:
         raise ConfigError(f"the prompt of {found.image} was made of a file of findings: add it with --findings")
-    config = GenerateConfig(
-        **{name.removeprefix(KNOB): value for name, value in origin.settings.items() if name.startswith(KNOB)},
-        domain=found.domain or GENERIC,
-        findings=None if found.domain else sources.findings,
-        baseline=sources.baseline,
-        backgrounds=sources.backgrounds,
-    )
+    knobs = {name.removeprefix(KNOB): value for name, value in origin.settings.items() if name.startswith(KNOB)}
+    knobs |= {
+        "domain": found.domain or GENERIC,
+        "findings": None if found.domain else sources.findings,
+        "baseline": sources.baseline,
+        "backgrounds": sources.backgrounds,
+    }
+    config = GenerateConfig(**knobs)
     plan = make_plan(sources.model, sources.data, config, origin.settings["seed"], sources.device)
     _check_same(recorded_settings(plan.identity()), expected, found.image)
     try:

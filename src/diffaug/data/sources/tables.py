@@ -19,7 +19,7 @@ from diffaug.data.sources.layout import Record, SourceRecords
 from diffaug.data.sources.names import SPLIT_WORDS, normal, read_folder_name
 from diffaug.data.sources.recognise import files_of, not_understood
 from diffaug.errors import DataError
-from diffaug.names import plain_name
+from diffaug.names import LONGEST_FILE, fault_of_name, plain_name, shown
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "image_path", "image_file", "image_file_name", "img", "file_name", "filename", "path"),
@@ -86,7 +86,8 @@ def read_imagefolder(source: Path) -> SourceRecords:
 def _records(rows: Sequence[Mapping[str, str]], table: Path, split: str) -> list[Record]:
     columns = _columns_of(list(rows[0]) if rows else [], table)
     seen: dict[Path, int] = {}
-    stems = [PurePosixPath(row[columns["image"]].replace("\\", "/")).stem for row in rows]
+    named = (row.get(columns["image"]) or "" for row in rows)  # each row of JSON lines has keys of its own
+    stems = [PurePosixPath(name.replace("\\", "/")).stem for name in named]
     deep = len(set(stems)) < len(stems)
     records = []
     for number, row in enumerate(rows, start=2 if table.suffix.lower() == ".csv" else 1):
@@ -137,6 +138,9 @@ def _file(cell: str, table: Path, where: str, kind: str) -> Path:
     if not cell:
         raise DataError(f"every row names an image: {where} has none; add its path or remove the row")
     path = Path(cell.replace("\\", "/"))
+    parts = (part for part in path.parts if part not in ("..", path.anchor))
+    if fault := next((fault for part in parts if (fault := fault_of_name(part, LONGEST_FILE))), ""):
+        raise DataError(f"paths are made of plain names: {where} has {shown(cell)}, which {fault}; rename the {kind}")
     path = path if path.is_absolute() else base / path
     if not path.resolve().is_relative_to(base.resolve()):
         raise DataError(
