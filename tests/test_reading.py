@@ -3,6 +3,7 @@ import json
 import os
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from diffaug.artifacts import digest_of_file
 from diffaug.conditioning.findings import read_library
 from diffaug.conditioning.rules import RULES_FILE, read_rules
-from diffaug.config import read_config
+from diffaug.config import StudyConfig, read_config
 from diffaug.data.classes import read_source_classes
 from diffaug.data.folder import read_classes, read_dataset
 from diffaug.data.manifest import read_manifest, read_rows
@@ -23,6 +24,7 @@ from diffaug.data.seen import SEEN_FILE, read_seen
 from diffaug.data.sources.coco import read_coco
 from diffaug.errors import DataError, DiffaugError
 from diffaug.models.checkpoints import read_words, verify
+from diffaug.models.lora import LORA_FILE, Adapters
 from diffaug.models.sampling import read_sampler
 from diffaug.reading import (
     check_size,
@@ -32,12 +34,14 @@ from diffaug.reading import (
     read_json,
     read_jsonl,
     read_kept,
+    read_tensors,
     read_yaml,
     typed,
 )
 from diffaug.realism.critic import load_critic
 from diffaug.report.tables import read_study
 from diffaug.runfolder import contents_of
+from diffaug.study.network import load_network
 from diffaug.study.records import Records
 from diffaug.validator.calibration import Calibration
 
@@ -143,6 +147,26 @@ def test_a_device_or_a_pipe_is_no_file(tmp_path: Path) -> None:
         read_dataset(tmp_path)
     with pytest.raises(DataError, match=r"cases\.csv must be a CSV file"):
         read_csv(tmp_path / "cases.csv", ())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that are files")
+def test_a_pipe_in_the_place_of_weights_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    os.mkfifo(path)
+    readers: list[Callable[[], object]] = [
+        lambda: read_tensors(path),
+        lambda: load_network(StudyConfig(network="unet"), path),
+        lambda: Adapters.load(_with_a_pipe(tmp_path / "lora", LORA_FILE)),
+    ]
+    for read in readers:
+        with pytest.raises((ValueError, DiffaugError), match="it is a device, a pipe or a folder"):
+            read()
+
+
+def _with_a_pipe(folder: Path, name: str) -> Path:
+    folder.mkdir()
+    os.mkfifo(folder / name)
+    return folder
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import yaml
@@ -24,6 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
 from diffaug.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Typed = TypeVar("Typed")
 LARGEST = 256 * 2**20  # bytes of a file of text, or of the arrays of an .npz file when unpacked
@@ -140,6 +143,23 @@ def opened_at_once(path: Path) -> BinaryIO:
         file.close()
         raise ValueError("it is a device, a pipe or a folder")
     return file
+
+
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """Return the tensors of a safetensors file by their names, and what its header says beside them.
+
+    Raises:
+        OSError: It is missing, or cannot be read.
+        ValueError: It is no safetensors, or a device, a pipe or a folder.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    opened_at_once(path).close()  # safetensors opens it by its name, and would wait for who writes into a pipe
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
 
 
 def json_from_bytes(data: bytes) -> Any:

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, LoraModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -21,6 +20,7 @@ from diffaug.artifacts import atomic_path
 from diffaug.compute.seeds import seeded
 from diffaug.errors import ModelError
 from diffaug.models.checkpoints import ADDED
+from diffaug.reading import read_tensors
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # adapted linear layers
 PREFIX = "unet."  # of a U-Net's layers in LoRA files
@@ -121,10 +121,10 @@ class Adapters:
             ModelError: A file is missing or damaged.
         """
         try:
-            lora = {key.removeprefix(PREFIX): value for key, value in load_file(folder / LORA_FILE).items()}
+            lora = {key.removeprefix(PREFIX): value for key, value in read_tensors(folder / LORA_FILE)[0].items()}
             is_wide = (folder / CHANNELS_FILE).is_file()
-            return Adapters(lora, load_file(folder / CHANNELS_FILE)["columns"] if is_wide else None)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            return Adapters(lora, read_tensors(folder / CHANNELS_FILE)[0]["columns"] if is_wide else None)
+        except (OSError, KeyError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"a tuned model needs its {LORA_FILE}: {folder}: {reason}; fit it again") from None
 

@@ -20,15 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from diffaug.artifacts import atomic_path, digest_of_value, make_folder, write_json
 from diffaug.encoder import encoder_digest
 from diffaug.errors import DataError, ModelError
-from diffaug.reading import read_typed
+from diffaug.reading import read_tensors, read_typed
 from diffaug.realism.features import LENGTH, Features
 
 FOLDS = 6  # of the annotated cases; a regression learns from four of them
@@ -155,10 +154,10 @@ def load_critic(model: Path) -> Critic | None:
         return None
     try:
         values = read_typed(folder / "critic.json", _Kept)
-        tensors = {name: value.numpy() for name, value in load_file(folder / "critic.safetensors").items()}
+        tensors = {name: value.numpy() for name, value in read_tensors(folder / "critic.safetensors")[0].items()}
         critic = Critic(tensors["weights"], tensors["bias"], values.folds, values.measured)
         _check_fit(critic)
-    except (DataError, TypeError, KeyError, OSError, SafetensorError):
+    except (DataError, TypeError, ValueError, KeyError, OSError):
         raise ModelError(f"a critic has weights and a threshold: {folder} is damaged; fit the model again") from None
     if critic.measured.encoder != encoder_digest() or critic.weights.shape[1:] != (LENGTH,):
         raise ModelError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from diffaug.artifacts import append_jsonl, atomic_path
 from diffaug.config import LITE, UNET, StudyConfig
 from diffaug.errors import StudyError
+from diffaug.reading import read_tensors
 from diffaug.study.batches import Batches
 from diffaug.study.teaching import lesson_of
 
@@ -195,18 +196,15 @@ def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Modul
         StudyError: The file is damaged, or of another network.
         ConfigError: The user's function, which makes the network, cannot be imported.
     """
-    from safetensors import SafetensorError, safe_open
-
     from diffaug.compute.seeds import seeded
     from diffaug.study.architectures import build
 
     try:
-        with safe_open(path, framework="pt") as file:
-            values, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        values, about = read_tensors(path)
         with seeded(0):
             network = _last(build(config, classes, about))
         network.load_state_dict(values)
-    except (SafetensorError, RuntimeError, OSError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StudyError(
             f"the weights of a run must be whole: {path}: {reason}; remove the file, and the study trains the run again"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from diffaug.compute.progress import progress_bar
 from diffaug.compute.seeds import generator_of, seeded
 from diffaug.config import CodecConfig, DenoiserConfig, ValidatorConfig
 from diffaug.errors import DataError, ModelError
+from diffaug.reading import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -166,19 +166,17 @@ def _load(path: Path, targets: Tensors, forgiving: bool) -> int:
         ModelError: The file is damaged, or holds other tensors.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about, names = file.metadata() or {}, set(file.keys())
-            values = {name: file.get_tensor(name) for name in names}
+        values, about = read_tensors(path)
         done = int(about.get("done", -1))
         if "digest" in about and about["digest"] != _digest_of(values):
             raise ValueError("its values are not those that were written")
-    except (RuntimeError, OSError, ValueError, SafetensorError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         if not forgiving:
             raise ModelError(f"a checkpoint must be whole: {path}: {reason}; delete it to start again") from None
         log.warning(f"{path} is damaged ({reason}): this training starts again from its beginning")
         return 0
-    fits = names == set(targets) and all(values[name].shape == targets[name].shape for name in names)
+    fits = set(values) == set(targets) and all(values[name].shape == targets[name].shape for name in values)
     if done < 0 or not fits:
         raise ModelError(f"a checkpoint must fit its model: {path} holds other parts; delete it to start again")
     _fill(targets, values)
