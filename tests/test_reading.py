@@ -155,6 +155,7 @@ def test_a_pipe_in_the_place_of_weights_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(path)
     readers: list[Callable[[], object]] = [
         lambda: read_tensors(path),
+        lambda: digest_of_file(path),
         lambda: load_network(StudyConfig(network="unet"), path),
         lambda: Adapters.load(_with_a_pipe(tmp_path / "lora", LORA_FILE)),
     ]

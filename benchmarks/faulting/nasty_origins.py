@@ -26,7 +26,11 @@ def _set(name: str, value: Any) -> Maker:
 
 
 def _asked(**changes: Any) -> Maker:
-    return _changed(lambda origin: origin["requests"][0].update(changes))
+    def change(origin: dict[str, Any]) -> None:
+        for request in origin["requests"][:1]:  # a picture of which lesions were removed has none
+            request.update(changes)
+
+    return _changed(change)
 
 
 def _with(*chunks: tuple[bytes, bytes]) -> Maker:

@@ -23,7 +23,7 @@ from typing import Any
 
 from diffaug.errors import ConfigError, DiffaugError, StorageError
 from diffaug.names import ON_WINDOWS
-from diffaug.reading import check_size
+from diffaug.reading import check_size, opened_plain
 from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_jsonl as read_jsonl  # noqa: PLC0414 - who writes files also reads them
@@ -235,7 +235,8 @@ def digest_of_file(path: Path) -> str:
     A process reads an unchanged file once: the digest is kept by path, size, inode and times of change.
 
     Raises:
-        DataError: The file has more bytes than files of its kind have, so that its digest might take hours.
+        DataError: The file has more bytes than files of its kind have, so that its digest might take hours; or it is a
+            device, a pipe or a folder.
     """
     status = path.stat()
     check_size(path, status.st_size)
@@ -245,7 +246,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def _read_digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import yaml
@@ -114,7 +114,7 @@ def _bytes_of(path: Path, most: int) -> bytes:
     return data
 
 
-def opened_plain(path: Path) -> BinaryIO:
+def opened_plain(path: Path) -> io.BufferedReader:
     """Open a file of any size to read bytes, which is no device and no pipe; the caller closes it.
 
     Raises:
@@ -127,7 +127,7 @@ def opened_plain(path: Path) -> BinaryIO:
         raise DataError(f"a file must be readable: {path}: {reason}; restore it, or run its stage again") from None
 
 
-def opened_at_once(path: Path) -> BinaryIO:
+def opened_at_once(path: Path) -> io.BufferedReader:
     """Open a plain file to read bytes, as `opened_plain` does, with the errors of the system.
 
     Raises:
