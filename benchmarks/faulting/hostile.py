@@ -184,7 +184,7 @@ def hostile_trials(count: int, seed: int) -> list[str]:
         f"hostile:{door.name}:nasty:{name}"
         for door in doors
         for name in nasty_files(door.kind)
-        if (name != "canary link" or door.target.startswith(FOREIGN))
+        if (name != "canary link" or (door.target.startswith(FOREIGN) and door.target not in door.words))
         and rng.random() < 2 * door.weight  # few where a command takes seconds
     ]
     if len(names) > count:
