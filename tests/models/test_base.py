@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -200,6 +201,22 @@ def test_a_pickle_is_never_opened(copy, name, tmp_path):
 def test_a_sealed_model_is_verified_and_its_digest_is_that_of_its_bytes(copy):
     digest = seal(copy)
     assert verify(copy) == digest == seal(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        ("tokenizer/tokenizer_config.json", "model_max_length", {}),
+        ("vae/config.json", "shift_factor", [256]),
+        ("vae/config.json", "scaling_factor", None),
+        ("unet/config.json", "sample_size", [16, 16]),
+    ],
+)
+def test_a_configuration_without_a_number_where_one_is_needed_is_told(copy, file, name, value):
+    changed = copy / file
+    changed.write_text(json.dumps({**json.loads(changed.read_text()), name: value}))
+    with pytest.raises(ModelError, match=f"{name} = .*restore its files"):
+        load_model(copy)
 
 
 @pytest.mark.parametrize("settings", ['{"rows": []}', '{"model_max_length": 4000}'])

@@ -1,5 +1,7 @@
 """Load a model folder as what it is: a compact model or Stable Diffusion. Opens safetensors alone."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from diffaug.models.checkpoints import BASE_FILE, STEMS, is_compact_folder, read
 from diffaug.models.compact import Compact
 from diffaug.models.lora import Adapters
 from diffaug.models.stable_diffusion import StableDiffusion
+from diffaug.names import shown
 from diffaug.reading import check_json_of
 
 PARTS: dict[str, Any] = {  # class of each part by its folder; that of the codec by what its config names
@@ -25,6 +28,11 @@ PARTS: dict[str, Any] = {  # class of each part by its folder; that of the codec
 }
 CODECS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}  # Stable Diffusion's, and the compact one
 LOCAL = {"local_files_only": True}
+NUMBERS = (
+    ("tokenizer", "model_max_length"), ("text_encoder", "max_position_embeddings"), ("vae", "scaling_factor"),
+    ("vae", "shift_factor"), ("vae", "latent_channels"), ("unet", "in_channels"), ("unet", "sample_size"),
+)  # fmt: skip
+OPTIONAL = ("shift_factor",)  # which older codecs lack
 
 
 def load_model(folder: PathLike, device: torch.device | str = "cpu") -> LatentInpainter:
@@ -53,6 +61,7 @@ def load_model(folder: PathLike, device: torch.device | str = "cpu") -> LatentIn
         return model.to(device)
     with quiet_libraries():
         loaded = {name: _load_part(folder, name) for name in PARTS}
+    _check_numbers(folder, loaded)
     length, read = loaded["tokenizer"].model_max_length, loaded["text_encoder"].config.max_position_embeddings
     if not 0 < length <= read:
         raise ModelError(
@@ -64,6 +73,23 @@ def load_model(folder: PathLike, device: torch.device | str = "cpu") -> LatentIn
         loaded[name].register_to_config(_name_or_path="")
     codec, unet, text_encoder = networks
     return kind_of(folder)(codec, unet, text_encoder, loaded["tokenizer"], loaded["scheduler"]).to(device)
+
+
+def _check_numbers(folder: Path, loaded: Mapping[str, Any]) -> None:
+    """Refuse a model one of whose configurations lacks a number that is computed with; it may come from anybody.
+
+    Raises:
+        ModelError: Naming the first one.
+    """
+    for part, name in NUMBERS:
+        holder = loaded[part] if part == "tokenizer" else loaded[part].config
+        value = getattr(holder, name, None)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number and not (value is None and name in OPTIONAL):
+            raise ModelError(
+                f"a model computes with the numbers of its configurations: {folder / part} has {name} = "
+                f"{shown(str(value))}; restore its files, or fit again"
+            )
 
 
 def kind_of(folder: Path) -> type[LatentInpainter]:
