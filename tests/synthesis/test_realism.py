@@ -24,7 +24,7 @@ def rows_under(fitted, phantoms, tmp_path):
         model = shutil.copytree(fitted, tmp_path / f"model-{name}")
         if threshold is not None:
             measured = Measured(0.05, threshold, threshold, 20, 20, 0.5, 1.0, encoder_digest())
-            Critic(np.zeros((1, LENGTH)), np.zeros(1), {}, measured).save(model)
+            Critic(np.zeros((1, LENGTH)), np.zeros(1), {"one": 0, "other": 1}, measured).save(model)
             seal(model)
         config = CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.0, **change})
         workshop_of.cache_clear()
