@@ -124,8 +124,24 @@ def test_without_a_data_set_only_the_files_are_examined(fresh, tmp_path, capsys)
     assert "files are those that were written: passed" in told and "sources are training cases: not checked" in told
     found = read_json(tmp_path / "audit" / "audit.json")
     assert found["privacy"] is None and not (tmp_path / "audit" / "copies.json").exists()
-    with pytest.raises(DataError, match=r"has no copies\.json"):
+    with pytest.raises(DataError, match=r"looked for none; its audit\.html says what was missing"):
         copied_pictures(tmp_path / "audit", fresh)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"has no copies\.json; run `diffaug audit .* --with DATA` first"):
+        copied_pictures(tmp_path / "empty", fresh)
+
+
+@pytest.mark.slow
+def test_copies_among_very_few_painted_lesions_are_found_though_quality_is_not_measured(copied, lesion_data, tmp_path):
+    few = shutil.copytree(copied, tmp_path / copied.name)
+    rows = read_rows(few / MANIFEST)
+    write_rows(
+        few / MANIFEST, [replace(row, decision="kept" if place < 2 else "surplus") for place, row in enumerate(rows)]
+    )
+    found = audit_set(few, tmp_path / "audit", lesion_data)
+    assert found.lesions["painted"] == 2 and not found.quality and not found.attributes
+    assert "Quality needs 8 painted lesions: there are 2" in " ".join(found.notices)
+    assert copied_pictures(tmp_path / "audit", few) == {rows[0].id, rows[1].id}
 
 
 def test_the_page_needs_no_network_escapes_names_and_has_a_text_for_each_picture(audits):

@@ -26,7 +26,7 @@ from diffaug.audit.quality import Property, attributes_of, feature_scores, place
 from diffaug.audit.results import Audit, Privacy
 from diffaug.audit.scores import Score
 from diffaug.compute.progress import tracked
-from diffaug.data.copies import write_copies
+from diffaug.data.copies import PAGE, write_copies
 from diffaug.data.folder import Dataset, new_dataset, read_dataset, refuse_occupied
 from diffaug.data.manifest import SyntheticSet, read_manifest
 from diffaug.errors import StudyError
@@ -36,7 +36,7 @@ from diffaug.report.tables import Study, read_study, understood
 from diffaug.report.wording import Verdict, headline_arm, verdict
 from diffaug.study.inputs import digest_of_set, numbered, without_rejected
 
-FILE, PAGE = "audit.json", "audit.html"
+FILE = "audit.json"
 
 
 def audit_set(
@@ -109,10 +109,10 @@ def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, pro
         painted = PaintedLesions(made, dataset, audited_rows(made, diagnosis.damaged))
         training, held_out = real_lesions(dataset.annotated("train")), held_out_lesions(dataset)
         lesions = {"training": len(training), "held_out": len(held_out), "painted": painted.count(FEWEST)}
-        if min(len(training), lesions["painted"]) < FEWEST:
+        if len(training) < FEWEST or not lesions["painted"]:
             notices.append(
-                f"Quality and copies need {FEWEST} training and {FEWEST} painted lesions: there are {len(training)} "
-                f"and {lesions['painted']}{' or more' * (lesions['painted'] == FEWEST)}."
+                f"Quality and copies need {FEWEST} training lesions and a painted one: there are {len(training)} and "
+                f"{lesions['painted']}{' or more' * (lesions['painted'] == FEWEST)}."
             )
         else:
             known, held = Known.of(training, said("training lesions")), _features(held_out, "")
@@ -120,11 +120,17 @@ def _audit(made: SyntheticSet, dataset: Dataset | None, study: Study | None, pro
             limits = limits_of(fresh) if len(fresh) >= FEWEST else None
             looked = look_at_all(painted, known, limits, said)
             lesions |= {"painted": len(looked), "compared": looked.compared}
-            quality = _quality(looked, training, held_out, known, held)
-            attributes = attributes_of(looked.attributes, training)
-            notices += _sampled(looked)
-            places, more = _places(dataset, made, diagnosis)
-            notices += more
+            if len(looked) < FEWEST:
+                notices.append(
+                    f"Quality needs {FEWEST} painted lesions: there are {len(looked)}. The share of copies is that of "
+                    "these few alone."
+                )
+            else:
+                quality = _quality(looked, training, held_out, known, held)
+                attributes = attributes_of(looked.attributes, training)
+                notices += _sampled(looked)
+                places, more = _places(dataset, made, diagnosis)
+                notices += more
             shown = background_share(made, dataset, diagnosis.damaged)
             privacy, more = _privacy(looked, fresh, known, limits, shown, said)
             notices += more

@@ -29,8 +29,9 @@ class Audit:
 
     def run(self) -> None:
         """Examine, and say what was found."""
-        from diffaug.audit.audit import PAGE, audit_set
+        from diffaug.audit.audit import audit_set
         from diffaug.audit.page import checks_text, lead
+        from diffaug.data.copies import PAGE
 
         found = audit_set(self.synthetic, self.out, self.with_, self.study, progress="auditing")
         lines = (*checks_text(found), *lead(found))

@@ -11,7 +11,7 @@ from diffaug.errors import DataError
 from diffaug.names import Inside, Name
 from diffaug.reading import read_typed
 
-FILE = "copies.json"
+FILE, PAGE = "copies.json", "audit.html"
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ def copied_pictures(audit: Path, synthetic: Path) -> frozenset[str]:
     """
     path = Inside(audit).path(FILE)  # or a link in a folder of somebody else could lead elsewhere
     if not path.is_file():
+        if (audit / PAGE).is_file():
+            raise DataError(
+                f"an audit says which cases are copies: {audit} looked for none; its {PAGE} says what was missing, "
+                "often --with DATA"
+            )
         raise DataError(
             f"an audit says which cases are copies: {audit} has no {FILE}; run `diffaug audit {synthetic} OUT --with "
             "DATA` first, and name its folder"
