@@ -1,6 +1,6 @@
 """How large sets are handled: the review page, workers of every kind, and the memory of what reads a set.
 
-Takes about 15 minutes on two cores. Run it on an idle machine: seconds and ratios of a busy one mean little.
+Takes 7 minutes on two cores with AVX-512, and some 15 without. Run it on an idle machine: seconds and ratios of a busy one mean little.
 
 Usage: python benchmarks/scale.py --out DIR [--quick] [--only review|workers|stream]
 
@@ -29,8 +29,8 @@ Sections:
              identical           whether one process, two, Ray, and three shard ranges write the same files
              killed_worker_lost  files that a set lacks, or has otherwise, after one of its Ray workers was killed
              killed_worker_was_killed  whether one was, so that the number above means something
-    stream   `select`, `audit` and `export` of sets of 5,000 and of 50,000 kept lesions, see `scale_stream.py`; an audit
-             against a data set has 1,100 and 1,700, since each lesion is compared with all training lesions.
+    stream   `select`, `audit` and `export` of sets of 2,500 and of 50,000 kept lesions, see `scale_stream.py`; an audit
+             against a data set has 1,100 and 1,400, since each lesion is compared with all training lesions.
              stream_growth_mb    how much more memory the larger set takes at its peak, largest of the commands
              stream_growth_by_command_mb  the same of each command
              stream              rows, peak MB and seconds of each command and size
