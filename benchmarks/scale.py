@@ -1,6 +1,7 @@
 """How large sets are handled: the review page, workers of every kind, and the memory of what reads a set.
 
-Takes 7 minutes on two cores with AVX-512, and some 15 without. Run it on an idle machine: seconds and ratios of a busy one mean little.
+Takes 7 minutes on two cores with AVX-512, and some 15 without. Run it on an idle machine: seconds and ratios of
+a busy one mean little.
 
 Usage: python benchmarks/scale.py --out DIR [--quick] [--only review|workers|stream]
 
