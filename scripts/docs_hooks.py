@@ -17,6 +17,7 @@ from mkdocs.structure.pages import Page
 
 ELSEWHERE = re.compile(r'<script src="https?://[^>]*></script>')
 DECISION = re.compile(r"^(\d+)\. ", re.MULTILINE)
+OPTION = re.compile(r"<code>(?=--[\w.-]{1,40}</code>)")
 LINK = re.compile(r"(?<=\]\()(?:\.\./)+[\w./-]+")
 
 
@@ -49,7 +50,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Number the decisions as docs/decisions.md does: Markdown counts on where a number is left out."""
+    """Keep the name of an option on one line, and number the decisions as docs/decisions.md does.
+
+    A line may otherwise end after one of the hyphens, and Markdown counts on where a number is left out.
+    """
+    html = OPTION.sub('<code class="option">', html)
     numbers = iter(DECISION.findall(page.markdown or ""))
     return (
         html if page.file.src_uri != "decisions.md" else re.sub("<li>", lambda _: f'<li value="{next(numbers)}">', html)
