@@ -44,7 +44,7 @@ def test_an_example_is_of_the_fold_of_its_mask(cases):
 
 
 def test_an_example_looks_as_asked_where_one_does_and_is_the_nearest_surface_where_none_does(drawer, requests):
-    for request in requests[:12]:
+    for request in [request for request in requests if not request.transform.at_edge][:12]:
         place = drawer.backgrounds.surroundings(request.background, drawer.masks(request).new)
         for word, sign in (("smooth", 1), ("textured", -1)):
             found = drawer.reworded(request, {"surface": word})

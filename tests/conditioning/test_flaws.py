@@ -56,8 +56,8 @@ def test_each_lesion_counts_once_as_an_example_or_under_its_flaw(case_of):
         case_of("text", draw=written_on), case_of("light", draw=overexposed),
     ]  # fmt: skip
     assert line_of_examples(cases, ENDOSCOPIC) == (
-        "lesions that may be shown at other places: 2 of 6; not the others: 2 cut off by the edge of the image, a "
-        "border or an overlay, 1 written on, 1 overexposed"
+        "lesions that may be shown at other places: 4 of 6, 2 of them at an edge that cuts them as their own does; not "
+        "the others: 1 written on, 1 overexposed"
     )
     assert line_of_examples(cases[:2], ENDOSCOPIC) == "lesions that may be shown at other places: 2 of 2"
 

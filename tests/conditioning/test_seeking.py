@@ -11,7 +11,8 @@ CONFIG = GenerateConfig(negatives=0.0)
 
 
 def is_whole(drawer, request):
-    return drawer.examples.is_whole(drawer.bank.entry(request.mask_case, request.component))
+    lesion = drawer.bank.entry(request.mask_case, request.component)
+    return drawer.examples.is_whole(lesion) or (request.transform.at_edge and drawer.examples.lies_at_edge(lesion))
 
 
 def test_lesions_take_turns(drawer, requests):

@@ -49,6 +49,14 @@ def test_a_hole_that_no_patch_covers_is_not_filled():
     assert filled(frame, disc(45, 60, 8), np.zeros_like(hole)) is None
 
 
+def test_a_dark_patch_does_not_fill_a_hole_in_light_tissue():
+    """The rest of a frame may be the lumen: it covers any hole, and is seen at a glance."""
+    hole = disc(30, 30, 9)
+    for light, suits in ((185, True), (15, False)):
+        frame = np.where(disc(30, 30, 18)[..., None], np.uint8(190), np.full((HEIGHT, WIDTH, 3), light, np.uint8))
+        assert (best_patch(frame, hole, ~hole) is not None) == suits
+
+
 def test_an_empty_hole_leaves_the_frame_as_it_is():
     frame = waves()
     assert filled(frame, np.zeros((HEIGHT, WIDTH), bool), np.ones((HEIGHT, WIDTH), bool)) is frame

@@ -352,6 +352,7 @@ def test_the_gate_asks_the_validator_that_has_not_seen_the_case_of_the_mask(work
 def test_a_mask_that_fits_nowhere_is_told_before_anything_is_written(fitted, phantoms, tmp_path, monkeypatch):
     monkeypatch.setattr(Placer, "place", lambda *_, **__: None)
     monkeypatch.setattr(Placer, "on_tissue", lambda *_: None)
+    monkeypatch.setattr(Placer, "at_edge", lambda *_: None)
     with pytest.raises(PlacementError, match="for request 0"):
         generate(fitted, phantoms, tmp_path / "synthetic", CONFIG)
     assert not (tmp_path / "synthetic").exists()

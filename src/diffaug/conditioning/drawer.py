@@ -239,7 +239,8 @@ class RequestDrawer:
         """Return the masks of a request of this drawer."""
         case = self.backgrounds.case(request.background)
         lesion = case.read_label() if self.classes and case.mask else self.backgrounds.lesion(case.id)
-        return masks_of_request(request, self.bank, lesion, self.classes)
+        view = self.backgrounds.field(case.id, with_text=False) if request.transform.at_edge else None
+        return masks_of_request(request, self.bank, lesion, self.classes, view)
 
     def words_of_cases(self) -> dict[str, dict[str, str]]:
         """Return the measured words of every annotated case; it takes a while."""

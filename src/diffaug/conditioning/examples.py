@@ -183,6 +183,10 @@ class Examples:
         """Tell whether the lesion of a mask has no flaw."""
         return not self.flaws[mask.case, mask.component]
 
+    def lies_at_edge(self, mask: MaskEntry) -> bool:
+        """Tell whether the lesion of a mask has no flaw but that an edge cuts it, so that it suits another edge."""
+        return self.flaws.at_edge[mask.case, mask.component]
+
     def unlike(self, mask: MaskEntry, place: Surroundings, diameter: float, flip: bool) -> float:
         """Return how badly the lesion of a mask suits a place; up to FAR it looks as if it lay there.
 
@@ -198,7 +202,8 @@ class Examples:
         distance = float(np.linalg.norm((around.colour - place.colour) / DELTA_LAB))
         larger = math.log(diameter / equivalent_diameter(float(mask.area)))
         size = max(-larger, ENLARGED * larger)
-        return distance + size + around.differ(place, flip) / DELTA_SIDE + CUT * (1 - around.lit)
+        unseen = 0.0 if self.lies_at_edge(mask) else 1 - around.lit
+        return distance + size + around.differ(place, flip) / DELTA_SIDE + CUT * unseen
 
     def unlike_frame(self, mask: MaskEntry, background: str) -> float:
         """Return how badly a lesion suits where the largest lesion of a background lies; 0 if that is not annotated."""

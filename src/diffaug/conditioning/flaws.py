@@ -18,6 +18,7 @@ from diffaug.conditioning.writing import longest_line, marks_on
 from diffaug.data.case import Case
 from diffaug.data.images import Pixels, is_grey
 
+MOST_CUT = 0.6  # share of the outline of a lesion that an edge cuts; with more, little of it is left to place it by
 STARLIKE = 0.94  # area of a lesion over that of the shape that its rays span; with less it is bent, and moves badly
 CUT_SHORT = 0.1  # share of a lesion's outline that may lie near the frame's edge, its border or an overlay
 OVEREXPOSED = 0.08  # share of a lesion on highlights; with more, little of it is seen
@@ -41,6 +42,7 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
 
     Attributes:
         bent: Whether the largest lesion of a case is bent or branched, so that it cannot be moved onto another mask.
+        at_edge: Whether a lesion has no flaw but that an edge cuts it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
         self.bent: Remembered[str, bool] = Remembered(
             lambda name: star_share(bank.entry(name, 0).draft.shape) < STARLIKE
         )
+        self.at_edge: Remembered[tuple[str, int], bool] = Remembered(self._lies_at_edge)
         self._bank, self._images, self._maps, self._rules = bank, images, maps, rules
 
     def line(self, names: Sequence[str]) -> str:
@@ -71,18 +74,27 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
             names: Ids of cases with a lesion.
         """
         counts = Counter(self[name, number] for name in names for number in range(len(self._bank.components(name))))
+        edge = sum(self.at_edge[name, number] for name in names for number in range(len(self._bank.components(name))))
+        counts["cut"] -= edge
         lost = [f"{counts[flaw]} {told}" for flaw, told in TOLD.items() if counts[flaw]]
         without = f"; not the others: {', '.join(lost)}" if lost else ""
-        return f"lesions that may be shown at other places: {counts['']} of {counts.total()}{without}"
+        like_own = f", {edge} of them at an edge that cuts them as their own does" if edge else ""
+        whole = counts[""] + edge
+        return f"lesions that may be shown at other places: {whole} of {counts.total() + edge}{like_own}{without}"
 
     def _flaw_of(self, key: tuple[str, int]) -> Flaw:
+        return "cut" if self._share_cut(key) > CUT_SHORT else self._other_flaw(key)
+
+    def _lies_at_edge(self, key: tuple[str, int]) -> bool:
+        return CUT_SHORT < self._share_cut(key) <= MOST_CUT and not self._other_flaw(key)
+
+    def _share_cut(self, key: tuple[str, int]) -> float:
+        return self._maps(key[0]).share_cut(self._bank.entry(*key).draft.in_frame()) if self._maps else 0.0
+
+    def _other_flaw(self, key: tuple[str, int]) -> Flaw:
         name, lesion = key[0], self._bank.entry(*key)
-        if self._maps is not None:
-            places, mask = self._maps(name), lesion.draft.in_frame()
-            if places.share_cut(mask) > CUT_SHORT:
-                return "cut"
-            if places.is_written_on(mask):
-                return "written on"
+        if self._maps is not None and self._maps(name).is_written_on(lesion.draft.in_frame()):
+            return "written on"
         shown = self._images[name][lesion.slices]
         if is_grey(shown):
             marked = marks_on(shown, lesion.crop) > MARKED or longest_line(shown, lesion.crop) > MEASURED

@@ -18,7 +18,7 @@ from diffaug.conditioning.attributes import bounding_box, equivalent_diameter, s
 from diffaug.data.case import Case
 from diffaug.data.images import Label, Mask
 from diffaug.data.lesions import LEAST_PIXELS, Lesion, components, largest_part
-from diffaug.data.request import MaskTransform
+from diffaug.data.request import MaskTransform, Request
 from diffaug.errors import DataError, PlacementError
 
 SCALES = (0.7, 1.3)  # drawn log-uniformly between these
@@ -69,11 +69,13 @@ class MaskEntry(Lesion):
         case: Id of the case.
         component: The lesions of a case are numbered from 0, the largest first.
         label: Class values of the crop, (h, w), 0 outside the lesion; None where the data set declares no classes.
+        at_edge: Whether it keeps a side that the edge of its frame cut.
     """
 
     case: str
     component: int
     label: Label | None = field(default=None, repr=False)
+    at_edge: bool = False
 
     @cached_property
     def is_cut(self) -> bool:
@@ -82,7 +84,7 @@ class MaskEntry(Lesion):
 
     @cached_property
     def shape(self) -> Mask:
-        """The crop, with rounded corners if it is cut."""
+        """The crop, with rounded corners if it is cut and does not lie at an edge."""
         return self._rounded[0]
 
     @property
@@ -92,7 +94,12 @@ class MaskEntry(Lesion):
 
     @cached_property
     def _rounded(self) -> tuple[Mask, tuple[int, int]]:
-        return rounded(self.crop) if self.is_cut else (self.crop, (0, 0))
+        return rounded(self.crop) if self.is_cut and not self.at_edge else (self.crop, (0, 0))
+
+    @cached_property
+    def cut(self) -> "MaskEntry":
+        """The lesion as it lies at an edge."""
+        return replace(self, at_edge=True)
 
     @cached_property
     def draft(self) -> "MaskEntry":
@@ -102,7 +109,8 @@ class MaskEntry(Lesion):
             return self
         small = drafted(self.in_frame(), size)
         top, left, bottom, right = bounding_box(small)
-        return MaskEntry(small[top:bottom, left:right], top, left, size, self.case, self.component)
+        crop = small[top:bottom, left:right]
+        return MaskEntry(crop, top, left, size, self.case, self.component, at_edge=self.at_edge)
 
     @cached_property
     def depth(self) -> NDArray[np.float32]:
@@ -157,6 +165,11 @@ class MaskBank:
                 "use the data set that the requests were drawn from"
             )
         return lesions[component]
+
+    def entry_of(self, request: Request) -> MaskEntry:
+        """Return the lesion whose outline a request has, as it lies there."""
+        lesion = self.entry(request.mask_case, request.component)
+        return lesion.cut if request.transform.at_edge else lesion
 
     def components(self, case: str) -> tuple[MaskEntry, ...]:
         """Return the lesions of one case, the largest first; none if the bank does not know it."""

@@ -218,10 +218,10 @@ def placement_map_of(
     old = _touched(lesion, cell)
     crowd = nothing if rules.glare is None else crowded(glare, rules.glare)
     clear = tissue & ~_touched(crowd | text, cell)
-    unsuited = _cells(glare, cell).sum(axis=2, dtype=np.uint16)
+    unsuited = cells_of(glare, cell)
     if rules.dark is not None:
         unsuited[lightness < DEEP - rules.dark] = cell * cell
-    written = _cells(text, cell).sum(axis=2, dtype=np.uint16)
+    written = cells_of(text, cell)
     return PlacementMap(frame, field, cell, tissue, unsuited, written, lightness, old, clear, rules)
 
 
@@ -248,11 +248,11 @@ def place_free(
     blocked = places.clearance < max(margin, 0.5)
     if _too_large(cells, blocked):
         return None
-    free = _sums_under(blocked, cells) == 0
+    free = sums_under(blocked, cells) == 0
     if not free.any():
         return None
     area, count, rules = np.count_nonzero(shape), np.count_nonzero(cells), places.rules
-    under = _sums_under(np.stack([places.unsuited, places.lightness, places.lightness**2]), cells)
+    under = sums_under(np.stack([places.unsuited, places.lightness, places.lightness**2]), cells)
     unsuited, light, squares = under
     free &= unsuited <= rules.shiny * area
     if rules.uneven is not None:
@@ -309,10 +309,6 @@ class Covering:
     def _centre(self) -> NDArray[np.float64]:
         return np.array(ndimage.center_of_mass(self.old))
 
-    @cached_property
-    def _area(self) -> int:
-        return int(np.count_nonzero(self.old))
-
     def place(self, shape: Mask, margin: float = 2.0) -> tuple[int, int] | None:
         """Return top and left where a shape covers the lesion, as near to its centroid as the field of view allows.
 
@@ -329,12 +325,12 @@ class Covering:
         if _too_large(cells, blocked):
             return None
         first, near = self._around(cells)
-        allowed = _sums_under(blocked[near], cells) == 0
+        allowed = sums_under(blocked[near], cells) == 0
         if places.text.any():
-            allowed &= _sums_under(places.text[near], cells) <= WRITTEN * np.count_nonzero(shape)
+            allowed &= sums_under(places.text[near], cells) <= WRITTEN * np.count_nonzero(shape)
         if places.rules.dark is not None:
             dark = places.lightness[near] < DUSK - places.rules.dark
-            allowed &= _sums_under(dark, cells) <= DUSKY * np.count_nonzero(cells)
+            allowed &= sums_under(dark, cells) <= DUSKY * np.count_nonzero(cells)
         rows, columns = np.nonzero(allowed)
         if len(rows) == 0:
             return None
@@ -342,9 +338,7 @@ class Covering:
         shift = self._centre - np.array(ndimage.center_of_mass(shape))
         best = int(np.argmin((rows * places.cell - shift[0]) ** 2 + (columns * places.cell - shift[1]) ** 2))
         top, left = int(rows[best]) * places.cell, int(columns[best]) * places.cell
-        shared = np.count_nonzero(self.old & paste(shape, top, left, places.frame))
-        smaller = min(self._area, int(np.count_nonzero(shape)))
-        return (top, left) if shared >= max(OVERLAP * smaller, COVERED * self._area) else None
+        return (top, left) if covers(self.old, paste(shape, top, left, places.frame)) else None
 
     def _around(self, cells: Cells) -> tuple[tuple[int, int], tuple[slice, slice]]:
         """Return the first cell, and the cells, that a shape can take where it touches the lesion."""
@@ -352,6 +346,12 @@ class Covering:
         (height, width), (rows, columns) = cells.shape, self.places.tissue.shape
         first = max(0, min(top - height + 1, rows - height)), max(0, min(left - width + 1, columns - width))
         return first, (slice(first[0], bottom + height - 1), slice(first[1], right + width - 1))
+
+
+def covers(old: Mask, new: Mask) -> bool:
+    """Tell whether a new lesion covers OVERLAP of the smaller of the two, and COVERED of the old one, both (H, W)."""
+    shared, area = np.count_nonzero(old & new), np.count_nonzero(old)
+    return bool(shared >= max(OVERLAP * min(area, np.count_nonzero(new)), COVERED * area))
 
 
 def least_light(share: float) -> float:
@@ -390,6 +390,11 @@ def _cells(mask: Mask, cell: int) -> NDArray[np.bool_]:
     return padded.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
 
 
+def cells_of(mask: Mask, cell: int) -> NDArray[np.uint16]:
+    """Return how many pixels of each cell are in the mask."""
+    return np.asarray(_cells(mask, cell).sum(axis=2, dtype=np.uint16))
+
+
 def mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
     """Return the mean L* of each cell in whole numbers: decisions on it must not depend on rounding."""
     pixels = lab[..., 0]
@@ -420,8 +425,10 @@ def _too_large(cells: Cells, blocked: Cells) -> bool:
     return not fits or int(np.count_nonzero(cells)) > int(np.count_nonzero(~blocked))
 
 
-def _sums_under(values: NDArray[np.generic], cells: Cells) -> NDArray[np.float64]:
+def sums_under(values: NDArray[np.generic], cells: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the sum of values, (..., rows, columns), under a shape where it lies within the grid, rounded to integers.
+
+    Where the cells of the shape are numbers, values under them are multiplied by these.
 
     A correlation by circular Fourier transforms: what wraps around reaches no position within the grid.
     """

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffaug.conditioning.attributes import near
+from diffaug.conditioning.attributes import bounding_box, near
 from diffaug.conditioning.backgrounds import Backgrounds
+from diffaug.conditioning.edges import cut_lesion, place_at_edge, to_border
 from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, draw_transform, paste, render
-from diffaug.conditioning.placement import BAND, Covering, place_free
+from diffaug.conditioning.placement import BAND, Covering, covers, place_free
 from diffaug.conditioning.request import Placed
 from diffaug.conditioning.sites import Sites
 from diffaug.data.images import Mask
@@ -65,20 +66,72 @@ class Placer:
             taken: Where other new lesions lie in the draft of the background; None for nowhere.
             own: Whether a lesion may be replaced by one of its own outline, where no drawn mask covers it.
         """
-        has_lesion = bool(self._backgrounds.lesions_of(name))
-        kinds: tuple[Placement, ...] = (placement,)
-        if self._mixed:
-            others: tuple[Placement, ...] = ("replace", "free") if self._several else ("replace", "removed")
-            kinds = (placement, *others) if has_lesion else ("free",)
-        for kind in dict.fromkeys(kinds):
+        for kind in self._kinds(name, placement):
             placed = None
             if kind == "replace":
-                placed = self._replace(name, draw, rng, taken, OWN if own else 0) if has_lesion else None
+                placed = self._replace(name, draw, rng, taken, OWN if own else 0)
             elif kind == "free" or self._can_be_cleared(name):
                 placed = self.on_tissue(name, kind, draw, size, rng, taken)
             if placed is not None:
                 return placed
         return None
+
+    def at_edge(
+        self,
+        name: str,
+        placement: Placement,
+        lesion: MaskEntry,
+        transform: MaskTransform,
+        rng: np.random.Generator,
+        taken: Mask | None = None,
+    ) -> Placed | None:
+        """Seek a place for a lesion that an edge cuts, for the placements that `place` tries.
+
+        Args:
+            name: The background.
+            placement: As drawn.
+            lesion: Of the bank.
+            transform: Its scale, as far as it need not suit an old lesion; it is neither turned nor bent.
+            rng: Decides where.
+            taken: Where other new lesions lie in the draft of the background; None for nowhere.
+        """
+        for kind in self._kinds(name, placement):
+            if kind == "removed" and not self._can_be_cleared(name):
+                continue
+            old = self._old(name, rng, taken) if kind == "replace" else None
+            scale = transform.scale if old is None else _scale_on(old, lesion, transform)
+            if (kind == "replace" and old is None) or not SCALES[0] <= scale <= SCALES[1]:
+                continue
+            for flip in (transform.flip, not transform.flip):
+                form = MaskTransform(scale, flip=flip, at_edge=True)
+                placed = self._cut(name, kind, lesion, form, rng, taken, old)
+                if placed is not None:
+                    return placed
+        return None
+
+    def _cut(
+        self,
+        name: str,
+        kind: Placement,
+        entry: MaskEntry,
+        form: MaskTransform,
+        rng: np.random.Generator,
+        taken: Mask | None,
+        old: MaskEntry | None,
+    ) -> Placed | None:
+        """Seek a place at an edge for a lesion as it is transformed, where it covers an old one if there is one."""
+        places = self._backgrounds.placement_map(name, kind == "removed").without(taken)
+        moved = cut_lesion(entry.cut.draft, self._backgrounds.placement_map(entry.case), form, places)
+        gone = None if old is None else old.draft.in_frame()
+        corner = place_at_edge(places, moved, rng, gone)
+        if corner is None:
+            return None
+        mask = to_border(paste(moved.shape, *corner, places.frame), places.bare)
+        if gone is not None and (not covers(gone, mask) or self._leaves_much(name, gone, mask, (0, 0))):
+            return None
+        top, left, bottom, right = bounding_box(mask)
+        placed = self._placed(name, kind, entry, form, mask[top:bottom, left:right], corner)
+        return placed and replace(placed, in_draft=(top, left))  # what an edge cuts off counts for its corner alone
 
     def on_tissue(
         self,
@@ -105,6 +158,15 @@ class Placer:
             if tries == TRIES:
                 break
         return None
+
+    def _kinds(self, name: str, placement: Placement) -> tuple[Placement, ...]:
+        """Return the placements that are tried on a background, in this order."""
+        if not self._mixed:
+            return (placement,)
+        if not self._backgrounds.lesions_of(name):
+            return ("free",)
+        others: tuple[Placement, ...] = ("replace", "free") if self._several else ("replace", "removed")
+        return tuple(dict.fromkeys((placement, *others)))
 
     def _can_be_cleared(self, name: str) -> bool:
         """Tell whether the lesions of a background can be painted away: a hidden one would stay in the picture."""
@@ -133,19 +195,14 @@ class Placer:
     ) -> Placed | None:
         """Cover one of the lesions of a background with a mask of about its size, which it is scaled to if need be."""
         places, tries = self._backgrounds.placement_map(name).without(taken), 0
-        lesions = [old for old in self._backgrounds.lesions_of(name) if not places.is_written_on(old.draft.in_frame())]
-        if taken is not None:
-            lesions = [lesion for lesion in lesions if not taken[lesion.draft.slices][lesion.draft.crop].any()]
-        if not lesions:
+        old = self._old(name, rng, taken)
+        if old is None:
             return None
-        old = lesions[int(rng.integers(len(lesions)))]
         covering = Covering(places, old.draft.in_frame())
         own = own if self._bank.components(name) else 0  # a lesion that a network found gives no mask
         for number in range(DRAWS + own):
             entry, transform = draw() if number < DRAWS and tries < 2 * TRIES else self._own(old, rng)
-            share = float(entry.relative_area / old.relative_area)
-            ratio = float(np.clip(share * transform.scale**2, *SIMILAR))
-            scale = round(float(np.sqrt(ratio / share)), 4)
+            scale = _scale_on(old, entry, transform)
             if not SCALES[0] <= scale <= SCALES[1]:
                 continue
             form = replace(transform, scale=scale)
@@ -158,6 +215,14 @@ class Placer:
             if tries == 2 * TRIES + own:
                 break
         return None
+
+    def _old(self, name: str, rng: np.random.Generator, taken: Mask | None) -> MaskEntry | None:
+        """Draw a lesion of a background that may be replaced: no text lies on it, and no new lesion."""
+        places = self._backgrounds.placement_map(name)
+        lesions = [old for old in self._backgrounds.lesions_of(name) if not places.is_written_on(old.draft.in_frame())]
+        if taken is not None:
+            lesions = [lesion for lesion in lesions if not taken[lesion.draft.slices][lesion.draft.crop].any()]
+        return lesions[int(rng.integers(len(lesions)))] if lesions else None
 
     def _leaves_much(self, name: str, old: Mask, shape: Mask, place: tuple[int, int]) -> bool:
         """Tell whether a new lesion leaves much of one that is too large for tissue of its frame to cover the rest."""
@@ -196,6 +261,13 @@ class Placer:
     def _margin(self, shape: Mask) -> float:
         """Return the px of tissue that the blending band takes."""
         return max(2.0, BAND * float(max(shape.shape)))
+
+
+def _scale_on(old: MaskEntry, entry: MaskEntry, transform: MaskTransform) -> float:
+    """Return the scale at which a mask is about as large as an old lesion."""
+    share = float(entry.relative_area / old.relative_area)
+    ratio = float(np.clip(share * transform.scale**2, *SIMILAR))
+    return round(float(np.sqrt(ratio / share)), 4)
 
 
 def _is_of(size: str, entry: MaskEntry, transform: MaskTransform) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.conditioning.cups import label_of_ratio
+from diffaug.conditioning.edges import to_border
 from diffaug.conditioning.masks import MaskBank, MaskEntry, paste, render_label, rotation
 from diffaug.data.case import LabelClass, masks_from_label
 from diffaug.data.images import Label, Mask
@@ -117,7 +118,11 @@ def seed_of_request(seed: int, index: int) -> int:
 
 
 def masks_of_request(
-    request: Request, bank: MaskBank, lesion: Mask | Label, classes: Sequence[LabelClass] = ()
+    request: Request,
+    bank: MaskBank,
+    lesion: Mask | Label,
+    classes: Sequence[LabelClass] = (),
+    field: Mask | None = None,
 ) -> RequestMasks:
     """Return where to paint and the final label.
 
@@ -127,16 +132,19 @@ def masks_of_request(
         lesion: Mask or label of the background, shape (H, W); empty for a lesion-free image. Every connected part that
             the new mask touches is painted away; with `removed`, all of them were before.
         classes: Those of the label.
+        field: Field of view, (H, W), up to whose border the new lesion goes; None where it lies inside.
     """
     lesion = np.zeros_like(lesion) if request.placement == "removed" else lesion
     before, lesion = lesion.astype(np.uint8), lesion > 0
     frame = int(lesion.shape[0]), int(lesion.shape[1])
-    entry = bank.entry(request.mask_case, request.component)
+    entry = bank.entry_of(request)
     if request.cup_ratio is None:
         crop = render_label(entry, request.transform, frame)
     else:
         crop = label_of_ratio(entry.values, request.cup_ratio, classes)
     painted = paste(crop, request.top, request.left, frame)
+    if field is not None:
+        painted = to_border(painted, field)
     new = painted > 0
     if request.negative:
         return RequestMasks(new, np.zeros_like(lesion), lesion, before)

@@ -103,10 +103,14 @@ class Seeker:
         return best or self._any_place(sought, drawn)
 
     def _lesions(self, sought: Sought) -> Iterator[MaskEntry]:
-        """Yield lesions without a flaw, in the order of their turns."""
+        """Yield lesions without a flaw, and those that an edge cuts, in the order of their turns."""
         cases = self.examples.leading_in_turn(sought.aim, sought.rng) if sought.aim else sought.cases
         for case in cases:
-            lesions = [lesion for lesion in self.masks.of(case) if self.examples.is_whole(lesion)]
+            lesions = [
+                lesion
+                for lesion in self.masks.of(case)
+                if self.examples.is_whole(lesion) or self.examples.lies_at_edge(lesion)
+            ]
             if lesions:
                 yield lesions[int(sought.rng.integers(len(lesions)))]
 
@@ -124,7 +128,10 @@ class Seeker:
     def _place_of(self, lesion: MaskEntry, name: str, sought: Sought, drawn: Placement) -> Found | None:
         """Seek a place for a lesion on a background."""
         draw = partial(self.masks.moved, lesion, sought.aim, sought.rng)
-        found = self._at(name, sought, drawn, draw, own=False)
+        if self.examples.lies_at_edge(lesion):
+            found = self._at_edge(name, sought, drawn, draw)
+        else:
+            found = self._at(name, sought, drawn, draw, own=False)
         return found if found and (not sought.aim or _size_of(sought.aim) == size_class(found[1].share)) else None
 
     def _any_place(self, sought: Sought, drawn: Placement) -> Found | None:
@@ -152,6 +159,12 @@ class Seeker:
         """Seek a place on one background; `own` as for `Placer.place`."""
         placement = self.placements.on(name, sought.index, drawn)
         placed = self.placer.place(name, placement, draw, size, sought.rng, sought.taken, own=own)
+        return None if placed is None else (placed, self.wording.look(placed))
+
+    def _at_edge(self, name: str, sought: Sought, drawn: Placement, draw: Drawn) -> Found | None:
+        """Seek a place for a lesion that an edge cuts."""
+        placement = self.placements.on(name, sought.index, drawn)
+        placed = self.placer.at_edge(name, placement, *draw(), sought.rng, sought.taken)
         return None if placed is None else (placed, self.wording.look(placed))
 
     def _unlike(self, placed: Placed, look: Look) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from diffaug.conditioning.attributes import Surroundings, shape_of
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.budget import LOW
-from diffaug.conditioning.examples import Examples
+from diffaug.conditioning.examples import OF_LOOK, Examples
 from diffaug.conditioning.findings import Library
 from diffaug.conditioning.grammar import KnownWords, draw_prompt, with_known_words
 from diffaug.conditioning.masks import MaskBank
@@ -100,22 +100,41 @@ class Wording:
             rng: Draws the prompt and the example.
             options: The cases that its example is drawn from, in the order of their turns.
         """
-        mask, area, size = look.mask, look.area, size_class(look.share)
-        measured = {"size": size, "shape": shape_word(*shape_of(mask))}
+        size = size_class(look.share)
+        measured = {"size": size, "shape": shape_word(*shape_of(look.mask))}
         mask_case = placed.entry.case
         if prompt := self.cases[mask_case].prompt:
             return placed.request(index, seed, prompt, size, aim=aim, example=mask_case)
-        around, place = look.around, (options, placed.background, placed.transform.flip)
+        around = look.around
         if self.library is None:
-            example = self.examples.draw(placed.entry, aim, around, mask, area, rng, None, *place)
+            example = self._example(placed, aim, look, rng, None, options)
             prompt = describe_words(self.examples.words_at(example, around) | measured)
             return placed.request(index, seed, prompt, size, aim=aim, example=example)
         given = measured | {"contrast": LOW if LOW in aim else ""}
+        if placed.transform.at_edge:  # the example is decided
+            words = self.examples.words_at(mask_case, around)
+            given = {aspect: words[aspect] for aspect in OF_LOOK} | measured
         draft = draw_prompt(self.library, rng, given, settings=False, grey=self.grey, known=self.known)
         prompt, unknown = with_known_words(draft, self.known)
-        example = self.examples.draw(placed.entry, aim, around, mask, area, rng, draft.words, *place)
+        example = self._example(placed, aim, look, rng, draft.words, options)
         more = {"findings": draft.findings, "unknown_words": unknown}
         return placed.request(index, seed, prompt, size, aim=aim, example=example, **more)
+
+    def _example(
+        self,
+        placed: Placed,
+        aim: str,
+        look: Look,
+        rng: np.random.Generator,
+        asked: Mapping[str, str] | None,
+        options: Sequence[str],
+    ) -> str:
+        """Draw an example; a lesion that an edge cuts is its own, since no other is cut like it."""
+        entry, transform = placed.entry, placed.transform
+        if transform.at_edge:
+            return entry.case
+        place = options, placed.background, transform.flip
+        return self.examples.draw(entry, aim, look.around, look.mask, look.area, rng, asked, *place)
 
     def reworded(self, request: Request, new: Mask, words: Mapping[str, str], options: Sequence[str]) -> Request:
         """Return a request for the same mask and place with other words, and an example that looks like them.
@@ -128,6 +147,8 @@ class Wording:
         """
         around, area = self.backgrounds.surroundings(request.background, new), int(np.count_nonzero(new))
         mask, rng = self.bank.entry(request.mask_case, request.component), np.random.default_rng((request.seed, 3))
+        if request.transform.at_edge:
+            return replace(request, prompt=describe_words(words))  # no other lesion is cut like it
         place = options, request.background, request.transform.flip
         example = self.examples.draw(mask, request.aim, around, new, area, rng, words, *place)
         return replace(request, prompt=describe_words(words), example=example)

@@ -13,6 +13,7 @@ class MaskTransform:
     """An elastic transform, then a similarity transform: flip left-right, then rotate, then scale.
 
     `scale` is relative to the frame: 1 keeps the lesion's share of its area, whatever the elastic transform does.
+    A lesion that is cut by the edge of its frame keeps its cut side `at_edge` of another; elsewhere it is rounded off.
     """
 
     scale: float = 1.0
@@ -20,6 +21,7 @@ class MaskTransform:
     flip: bool = False
     elastic: float = 0.0  # standard deviation of the shifts, as a share of the equivalent diameter
     warp: int = 0  # seeds the shifts
+    at_edge: bool = False  # an edge of the frame cuts it
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class LayoutMaker:
         points = window_points(layout.window, side)
         own = self._is_own(request)
         if own:
-            entry = self.drawer.bank.entry(request.mask_case, request.component)
+            entry = self.drawer.bank.entry_of(request)
             corner = np.array([request.top, request.left], dtype=np.float64)
             points = origin_points(entry, request.transform, frame, points - corner[:, None, None])
         else:
@@ -164,11 +164,12 @@ class LayoutMaker:
         return outlines, aligned(source_rays, target_rays, drawer.examples.turns)
 
     def _example_of(self, lesion: tuple[str, int]) -> Example:
-        """Return what is moved of a lesion of a case."""
-        backgrounds = self.drawer.backgrounds
-        field, mask = backgrounds.field(lesion[0]), self.drawer.bank.entry(*lesion).in_frame()
+        """Return what is moved of a lesion of a case; beyond an edge that cuts it, it goes on."""
+        backgrounds, mask = self.drawer.backgrounds, self.drawer.bank.entry(*lesion).in_frame()
+        field = backgrounds.field(lesion[0], with_text=False)  # or letters beside the lesion would come along
         others = backgrounds.lesion(lesion[0]) & ~mask
-        return Example.of(without_border(backgrounds.image(lesion[0]), field, mask), field & ~others, mask)
+        hidden = np.zeros_like(mask) if self.drawer.examples.flaws.at_edge[lesion] else mask
+        return Example.of(without_border(backgrounds.image(lesion[0]), field, hidden), field & ~others, mask)
 
 
 def example_of(request: Request) -> tuple[str, int]:

@@ -23,6 +23,7 @@ LEAST_RING = 2  # cells
 SEEN = 0.6  # share of what surrounds a hole that must be tissue around the patch, too
 EVEN = 0.7  # weight of the spread of light in a patch: folds and the lumen would end at its border
 NEAR = 4.0  # grey levels that count as much as a shift by a whole frame: near tissue is preferred
+WORST = 85.0  # cost over which a patch is seen at a glance: the lumen or a shadow in place of a lesion
 BLEND = 0.12  # width over which a patch meets the frame, of the diameter
 MIRRORED = ((False, False), (False, True), (True, False), (True, True))  # rows, columns
 
@@ -62,7 +63,7 @@ def filled(frame: Pixels, hole: Mask, known: Mask) -> Pixels | None:
 
 
 def best_patch(frame: Pixels, hole: Mask, known: Mask) -> Patch | None:
-    """Return the patch that suits a hole best, or None if none covers it and a band around it.
+    """Return the patch that suits a hole best, or None if none covers it and a band around it, or suits it at all.
 
     Args:
         frame: Shape (H, W, 3).
@@ -85,7 +86,8 @@ def best_patch(frame: Pixels, hole: Mask, known: Mask) -> Patch | None:
             (down, right), difference, cost = patch
             extra = [(-size % cell if flip else 0) for size, flip in zip(hole.shape, (rows, columns), strict=True)]
             found.append(Patch(down * cell - extra[0], right * cell - extra[1], (rows, columns), difference, cost))
-    return min(found, key=lambda one: one.cost, default=None)
+    best = min(found, key=lambda one: one.cost, default=None)
+    return best if best and best.cost <= WORST else None
 
 
 Found = tuple[tuple[int, int], float, float]
