@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,12 +237,15 @@ def test_a_plan_of_a_stage_names_settings_as_its_options_the_most_important_firs
 
 
 def test_a_plan_is_a_few_lines() -> None:
-    found, look = Estimate(1.0, 3.2, 3, "fit and paint"), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3)
+    found, look = Estimate(1.0, 3.2, 3, "fit and paint"), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True, 8), 33.3)
     text = plan_text([f"--name-{number} 1" for number in range(12)], look, found, 57.2)
     assert len(text.splitlines()) <= 10
     assert "not the defaults: --name-0 1, --name-1 1," in text and "--name-9 1 and 2 more." in text
-    assert "40 annotated and 3 unannotated training images, 9 test images; 64 x 32 px, 1.5 lesions" in text
+    assert "40 annotated (8 of them lesion-free) and 3 unannotated training images, 9 test images" in text
+    assert "64 x 32 px, 1.5 lesions in an image that has any." in text and "busy" not in text
     assert "Work: fit and paint." in text and "about 60 s" in text and "33 ms for a row of the painter" in text
     assert "about 3 MB, of 57 GB" in text
+    busy = plan_text([], replace(look, busy=2.34), found, 1.0)
+    assert "if nothing else runs on it; it is busy now, with 2.3 processes for each core" in busy
     bare = plan_text([], Look(), found, 1.0)
     assert "is not there" in bare and "not the defaults: none." in bare
