@@ -91,6 +91,7 @@ WRONG_WORDS = {
     "fit a b --seed x": "--seed must be a whole number: it is 'x';",
     "fit a b --seed=x": "--seed must be a whole number: it is 'x';",
     "fit a b --seed": "--seed has none;",
+    "data import bussi a b": "it is 'bussi'; did you mean busi?",
     "generate m d s --cont 3": "`diffaug generate` has no --cont; did you mean --count?",
     "generate m d s more": "`diffaug generate` has nothing to do with 'more';",
     "data": "`diffaug data` needs one of import, phantom, inspect, subset behind it;",

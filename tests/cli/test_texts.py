@@ -11,6 +11,8 @@ from diffaug.artifacts import write_json
 from diffaug.cli.plan import changed_settings, plan_text
 from diffaug.cli.run import print_reports
 from diffaug.cli.texts import (
+    audit_text,
+    exported_text,
     fit_text,
     folds_text,
     generate_text,
@@ -26,6 +28,7 @@ from diffaug.cli.texts import (
 from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
+from diffaug.export.export import Exported
 from diffaug.pipeline.estimate import Estimate
 from diffaug.pipeline.machine import Facts, Look
 from diffaug.study.sets import Labelling, Selection
@@ -249,3 +252,21 @@ def test_a_plan_is_a_few_lines() -> None:
     assert "if nothing else runs on it; it is busy now, with 2.3 processes for each core" in busy
     bare = plan_text([], Look(), found, 1.0)
     assert "is not there" in bare and "not the defaults: none." in bare
+
+
+def test_an_audit_with_copies_ends_with_the_command_that_leaves_them_out() -> None:
+    synthetic, out, data = Path("synthetic/mine"), Path("audits/my set"), Path("data/mine")
+    told = audit_text(["checked"], 17, synthetic, out, "audit.html", data)
+    assert (
+        "--without-copies 'audits/my set' of `export` and `select` leaves out the 17 pictures that show a copy." in told
+    )
+    words = shlex.split(told.splitlines()[-1])
+    assert words[:4] == ["Next:", "diffaug", "export", "synthetic/mine"]
+    assert words[-4:] == ["--with", "data/mine", "--without-copies", "audits/my set"]
+    assert "without-copies" not in audit_text(["checked"], 0, synthetic, out, "audit.html", data)
+
+
+def test_an_export_says_that_copies_were_not_looked_for() -> None:
+    found = Exported(Path("exported/mine"), {"train": "3 cases"}, (), ())
+    assert "run `diffaug audit synthetic/mine AUDIT --with DATA`" in exported_text(found, Path("synthetic/mine"), False)
+    assert "audit" not in exported_text(found, Path("synthetic/mine"), True)

@@ -285,13 +285,35 @@ def selection_text(found: "Selection", out: Path) -> str:
     return f"{said}{copies}{rejected}"
 
 
-def audit_text(lines: Sequence[str], page: Path) -> str:
-    """Return what an audit found, a line each, and where its page is."""
-    return "\n".join([*lines, f"The page: {page}"])
+def audit_text(lines: Sequence[str], pictures: int, synthetic: Path, out: Path, page: str, data: Path | None) -> str:
+    """Return what an audit found, a line each, where its page is, and how to leave copies out.
+
+    Args:
+        lines: What was found.
+        pictures: Number of pictures that show a copy of a training lesion.
+        synthetic: The set.
+        out: The folder of the audit.
+        page: The name of its page.
+        data: The data set of the set, if it was named.
+    """
+    told = [*lines, f"The page: {out / page}"]
+    if not pictures:
+        return "\n".join(told)
+    what = f"{counted(pictures, 'picture')} that {'shows' if pictures == 1 else 'show'} a copy"
+    told.append(f"--without-copies {quote(str(out))} of `export` and `select` leaves out the {what}.")
+    beside = ["--with", data] if data else []
+    words = ("export", synthetic, f"exported/{synthetic.resolve().name}", "--format", "nnunet", *beside)
+    return "\n".join([*told, next_command(*words, "--without-copies", out)])
 
 
-def exported_text(found: "Exported") -> str:
-    """Return how many cases of each split were exported, and what each fold trains and validates on."""
+def exported_text(found: "Exported", synthetic: Path, audited: bool) -> str:
+    """Return how many cases of each split were exported, what each fold has, and whether copies were looked for.
+
+    Args:
+        found: What was exported.
+        synthetic: The set that it is of.
+        audited: Whether copies were left out.
+    """
     lines = [f"{split}: {words}" for split, words in found.counts.items()]
     if found.folds:
         rows = [("fold", "train real", "train synthetic", "validate real", "left out synthetic")]
@@ -299,7 +321,13 @@ def exported_text(found: "Exported") -> str:
             counts = (fold.real, fold.synthetic, fold.val, fold.left_out)
             rows.append((str(number), *map(str, counts)))  # type: ignore[arg-type] # five words
         lines += [table(rows), "Left out are synthetic cases that show something of what the fold validates on."]
-    return "\n".join([*lines, f"Exported to {found.folder}."])
+    lines.append(f"Exported to {found.folder}.")
+    if not audited:
+        lines.append(
+            "Pictures that show copies of training lesions were not left out. To find and leave them out, run "
+            f"`diffaug audit {quote(str(synthetic))} AUDIT --with DATA`, then this command with --without-copies AUDIT."
+        )
+    return "\n".join(lines)
 
 
 def labels_text(found: "Labelling", out: Path) -> str:
@@ -376,14 +404,17 @@ def _origin_facts(found: "Explanation") -> dict[str, str]:
 
 
 def _settings(origin: "Origin") -> str:
-    """Return the settings of a set that are not their defaults, with its seed."""
-    from diffaug.config import GenerateConfig
+    """Return the preset of a set, the settings that are not those of the preset, and its seed."""
+    from diffaug.config import PRESETS
+    from diffaug.presets import DEFAULT, preset_of
 
-    defaults = GenerateConfig().model_dump(mode="json")
+    preset = preset_of("generate", origin.settings)
+    defaults = PRESETS[preset or DEFAULT].generate.model_dump(mode="json")
     values = {name.removeprefix("generate."): value for name, value in origin.settings.items()}
     apart = ("model", "data", "findings", "backgrounds", "budget")
     changed = {name: value for name, value in values.items() if name not in apart and value != defaults.get(name)}
-    return ", ".join(f"{name} {_value(value)}" for name, value in changed.items())
+    named = [f"preset {preset}"] if preset else []
+    return ", ".join([*named, *(f"{name} {_value(value)}" for name, value in changed.items())])
 
 
 def plain(text: str) -> str:
