@@ -67,6 +67,16 @@ def test_a_study_is_a_line_for_each_arm_with_its_difference_to_real() -> None:
     assert words == ["diffaug", "report", "studies/my study", "--synthetic", "synthetic/a b"]
 
 
+def test_a_table_of_arms_says_how_many_test_cases_are_lesion_free_and_of_which_the_missed_are() -> None:
+    empty = {"area": 0, "missed": None, "strata": []}
+    records = [record("real", case, 0.5) | (empty if case < 5 else {}) for case in range(12)]
+    text = study_text(summarise(records, 50), Path("s"), [], 4000)
+    assert "12 test cases (5 of them lesion-free), 1 seed." in text
+    assert "Missed: cases with an IoU under 0.1, of the 7 with a lesion." in text
+    assert "The Dice of a lesion-free case is 1 if nothing is predicted in it, and 0 otherwise." in text
+    assert "lesion" not in study_text(summary_of("real"), Path("s"), [], 4000).partition("test cases")[2]
+
+
 def test_a_stratum_without_cases_has_no_number() -> None:
     line = next(
         one for one in study_text(summary_of("real"), Path("s"), [], 4000).splitlines() if one.startswith("real")

@@ -230,10 +230,14 @@ def arms_text(summary: Mapping[str, Any], iterations: int, order: Sequence[str] 
         )
     first = results.first
     repeats = f"{first['draws']} draws, " if first["draws"] > 1 else ""
+    free, lesions = first.get("n_lesion_free", 0), first["missed"].get("n", first["n"])
     told = (
-        f"{counted(first['n'], 'test case')}, {repeats}{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. "
-        "Missed: cases with an IoU under 0.1."
+        f"{counted(first['n'], 'test case')}{f' ({free} of them lesion-free)' if free else ''}, {repeats}"
+        f"{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. Missed: cases with an IoU under 0.1"
+        f"{f', of the {lesions} with a lesion' if lesions < first['n'] else ''}."
     )
+    if free:
+        told += " The Dice of a lesion-free case is 1 if nothing is predicted in it, and 0 otherwise."
     headline = verdict(results, arm)
     return "\n".join([table(rows), told, *([f"{headline.title}."] if arm and headline.kind == "nothing" else [])])
 
