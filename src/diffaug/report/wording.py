@@ -154,7 +154,8 @@ def _ends(interval: Interval, what: str = "") -> str:
 def _of_groups(arm: Group) -> str:
     """Say of how many groups the test cases are; nothing where every case is a group of its own."""
     groups = groups_of(arm)
-    return f" of {groups} group{'s' * (groups != 1)} (patients)" if groups != arm["n"] else ""
+    said = f" of {groups} group{'s' * (groups != 1)} (patients, or images that look alike)"
+    return said if groups != arm["n"] else ""
 
 
 @dataclass(frozen=True)
