@@ -195,8 +195,8 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
     text = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png")
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
     assert (
-        "They show 14 different lesions: 40 small, 20 medium, 0 large (annotated: 11 small, 17 medium, 10 large)."
-        in text.splitlines()
+        "The painted lesions are 40 small, 20 medium, 0 large. They are made from 14 of the annotated lesions "
+        "(11 small, 17 medium, 10 large)." in text.splitlines()
     )
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text)
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"

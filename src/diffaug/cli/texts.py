@@ -143,7 +143,10 @@ def generate_text(
             ", ".join(f"{count} {size}" for size, count in found.items())
             for found in (summary.sizes, summary.annotated)
         )
-        lines.append(f"They show {counted(summary.shown, 'different lesion')}: {sizes} (annotated: {annotated}).")
+        lines.append(
+            f"The painted lesions are {sizes}. They are made from {summary.shown} of the annotated lesions "
+            f"({annotated})."
+        )
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")
