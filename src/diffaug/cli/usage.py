@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -12,7 +12,16 @@ from tyro.conf import OmitSubcommandPrefixes
 from diffaug.errors import ConfigError, meant
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+NEW = "\n"
 KINDS = {"INT": "a whole number", "FLOAT": "a number"}
+
+
+def overview(about: str, commands: Mapping[str, type]) -> str:
+    """Return what the package does, and a line for each of its commands: the first of its docstring."""
+    width = max(map(len, commands))
+    lines = [f"  {name.ljust(width)}  {(form.__doc__ or '').partition(NEW)[0]}" for name, form in commands.items()]
+    further = "`diffaug COMMAND --help` shows the options of a command and an example; `diffaug --version` the version."
+    return "\n".join(["usage: diffaug COMMAND ...", "", about, "", *lines, "", further])
 
 
 def parse(form: Any, prog: str, about: str | None, words: Sequence[str]) -> Any:
