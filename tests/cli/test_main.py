@@ -227,7 +227,11 @@ def test_without_a_command_each_command_is_a_line_and_the_version_is_printed_wit
         main(words)
         out, err = capsys.readouterr()
         listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
-        assert set(listed) == {command[0] for command in COMMANDS} | {"data", "audit"} and err == "" and max(map(len, out.splitlines())) <= 130
+        assert (
+            set(listed) == {command[0] for command in COMMANDS} | {"data", "audit"}
+            and err == ""
+            and max(map(len, out.splitlines())) <= 130
+        )
         assert "`diffaug COMMAND --help`" in out
     main(["--version"])
     assert capsys.readouterr().out == f"{__version__}\n"
