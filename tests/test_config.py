@@ -20,6 +20,7 @@ from diffaug.data.sources import LAYOUTS
 from diffaug.errors import ConfigError
 from diffaug.knobs import Affects, Knobs, identity_of
 from diffaug.layouts import SOURCES
+from diffaug.presets import preset_of
 
 
 def refused(values):
@@ -143,6 +144,22 @@ def test_an_unknown_preset_is_told_with_the_known_ones(tmp_path, preset):
     path.write_text(yaml.safe_dump({"preset": preset}))
     with pytest.raises(ConfigError, match="default"):
         read_config(path)
+
+
+def test_a_misspelt_preset_is_answered_with_the_one_that_was_meant():
+    with pytest.raises(ConfigError, match=r"it is 'smok'; did you mean smoke\?$"):
+        config_from_values({}, "smok")
+
+
+@pytest.mark.parametrize("stage", ["fit", "generate", "study"])
+def test_a_preset_is_known_by_its_settings_beside_a_count_of_cases(stage):
+    for name in ("smoke", "demo"):
+        given = identity_of(getattr(PRESETS[name], stage))
+        assert preset_of(stage, {"config": given, "seed": 0}) == name
+        assert preset_of(stage, {f"{stage}.{knob}": value for knob, value in given.items()}) == name
+        assert preset_of(stage, given | {"count": 31}) == name
+    assert preset_of(stage, identity_of(getattr(PRESETS["default"], stage))) == ""
+    assert preset_of(stage, {"config": [], "other": None}) == ""
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", None])

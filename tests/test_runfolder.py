@@ -39,6 +39,19 @@ def test_another_identity_is_refused_by_name_and_changes_nothing(tmp_path: Path)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_a_folder_of_another_preset_is_refused_with_the_name_of_the_preset(tmp_path: Path) -> None:
+    smoke = replace(THING, preset_of=lambda identity: {3: "smoke", 9: "demo"}.get(identity["config"]["count"], ""))
+    claim(tmp_path / "smoke", smoke)
+    usual = replace(smoke, identity={"seed": 1, "config": {"count": 4}})
+    with pytest.raises(ConfigError, match=r"smoke was made with the preset smoke \(count = 3, not 4\); choose another"):
+        claim(tmp_path / "smoke", usual)
+    with pytest.raises(ConfigError, match=r"with the preset smoke, not demo \(count = 3, not 9\); choose"):
+        claim(tmp_path / "smoke", replace(smoke, identity={"seed": 1, "config": {"count": 9}}))
+    claim(tmp_path / "usual", usual)
+    with pytest.raises(ConfigError, match=r"usual was made without the preset smoke \(count = 4, not 3\); choose"):
+        claim(tmp_path / "usual", smoke)
+
+
 def test_what_may_come_late_is_added_once(tmp_path: Path) -> None:
     claim(tmp_path, THING)
     late = replace(THING, identity={**THING.identity, "oracle": "d1"}, late=("oracle",))

@@ -11,7 +11,7 @@ import tyro
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from diffaug.artifacts import PathLike
-from diffaug.errors import ConfigError, DataError
+from diffaug.errors import ConfigError, DataError, meant
 from diffaug.knobs import (
     COMPUTING,
     EXTENT,
@@ -399,7 +399,7 @@ def config_from_values(values: Any, preset: str = "default") -> Config:
         ConfigError: A preset or a knob is unknown, or a value is impossible.
     """
     if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}; got {preset!r}")
+        raise ConfigError(f"a preset must be one of {', '.join(PRESETS)}: it is {preset!r}{meant(preset, PRESETS)}")
     if not isinstance(values, dict):
         raise ConfigError(f"a config file must hold settings as `name: value` lines; got {type(values).__name__}")
     try:

@@ -27,6 +27,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}"
 
 
+def meant(name: object, known: Iterable[str]) -> str:
+    """Return the question whether a known name was meant, to stand at the end of a line; empty where none is alike."""
+    close = get_close_matches(str(name), [*known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def one_line(text: str) -> str:
     r"""Return a text on one line: new lines, and what a terminal would obey or not show, become codes such as `\\n`."""
     if text.isprintable():

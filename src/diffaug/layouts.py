@@ -14,7 +14,6 @@ Source = Literal[
 EmptyMasks = Literal["refuse", "negative", "leave-out"]  # what an empty mask means
 MissingMasks = Literal["refuse", "unannotated"]  # what an image without a mask is
 PAIRED: tuple[Source, ...] = ("folder", "busi", "dicom", "nifti")  # layouts in which names pair images with masks
-USERS: tuple[Source, ...] = ("folder", "nnunet", "coco", "yolo", "csv", "hf")  # layouts of people's own images
 Unannotated = Literal["all", "lesion-free"]  # which images of a subset have no annotation
 SOURCES: Mapping[str, str] = {
     "folder": "images and masks, paired by the names of folders and files",

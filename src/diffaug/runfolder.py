@@ -6,7 +6,7 @@ the same identity continues where a killed process stopped; any other identity i
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Contents:
         about: What else the file says; it may change from call to call.
         late: Names of the identity that may be added to a folder that was made without them.
         beside: Names of files that may be there before the folder is claimed.
+        preset_of: Returns the name of the preset that an identity has the settings of; empty where it has none.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Contents:
     about: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    preset_of: Callable[[Mapping[str, Any]], str] = lambda identity: ""
 
 
 def kind_of(folder: Path) -> str:
@@ -143,12 +145,22 @@ def is_same(folder: Path, contents: Contents, named: Path | None = None) -> bool
     others = [name for name in sorted({*before, *wanted}) if before.get(name) != wanted.get(name)]
     if others := [name for name in others if name.split(".")[0] not in late]:
         name, more = others[0], f", and {len(others) - 1} more" if len(others) > 1 else ""
+        settings = f"{name.removeprefix('config.')} = {_short(before.get(name))}, not {_short(wanted.get(name))}{more}"
+        made = _made_with(contents.preset_of(old["identity"]), contents.preset_of(contents.identity), settings)
         raise ConfigError(
-            f"a folder holds one {contents.kind}: {named or folder} was made with {name.removeprefix('config.')} = "
-            f"{_short(before.get(name))}, not {_short(wanted.get(name))}{more}; choose another folder, or go back to "
-            "its settings"
+            f"a folder holds one {contents.kind}: {named or folder} was made {made}; choose another folder, or go back "
+            "to its settings"
         )
     return True
+
+
+def _made_with(preset: str, wanted: str, settings: str) -> str:
+    """Return what a folder was made with: settings that differ from the wanted ones, behind their preset if it does."""
+    if preset == wanted:
+        return f"with {settings}"
+    if not preset:
+        return f"without the preset {wanted} ({settings})"
+    return f"with the preset {preset}{f', not {wanted}' if wanted else ''} ({settings})"
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

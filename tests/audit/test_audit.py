@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ from study_folders import row_of
 from diffaug.artifacts import read_json
 from diffaug.audit.audit import audit_set
 from diffaug.audit.diagnosis import diagnose
-from diffaug.audit.lesions import audited_rows
+from diffaug.audit.lesions import audited_rows, real_lesions
+from diffaug.audit.painted import Measured
 from diffaug.audit.privacy import ALPHA, Likeness, limits_of
+from diffaug.audit.quality import attributes_of
 from diffaug.cli.main import main
+from diffaug.conditioning.attributes import measure_attributes
 from diffaug.data.copies import copied_pictures
 from diffaug.data.folder import read_dataset
 from diffaug.data.manifest import MANIFEST, SyntheticSet, read_manifest, read_rows, write_rows
@@ -153,6 +156,25 @@ def test_the_page_needs_no_network_escapes_names_and_has_a_text_for_each_picture
         and "@media print" in text
     )
     assert all('alt="' in picture for picture in re.findall(r"<img[^>]*>", text))
+
+
+def test_the_page_says_which_lesions_set_the_limits_and_why_a_single_measure_may_find_more(audits):
+    text = (audits / "copied" / "audit.html").read_text(encoding="utf-8")
+    assert (
+        "with 16 real lesions: 8 that are held out from training, and, since these are few, 8 training lesions" in text
+    )
+    assert "together each gets half of that, 2.5 %, so the first share can be smaller" in text
+    assert "held-out real lesions are, by" not in text
+
+
+def test_grey_images_have_no_attributes_of_colour(lesion_cases):
+    lesions = real_lesions(lesion_cases.annotated("train"))
+    painted = Measured([list(asdict(measure_attributes(one.image, one.mask)).values()) for one in lesions])
+    painted.groups = [one.group for one in lesions]
+    grey = [replace(one, image=one.image[..., :1].repeat(3, axis=2)) for one in lesions]
+    of_colour = {"redness contrast", "colour contrast"}
+    assert of_colour < {each.name for each in attributes_of(painted, lesions)}
+    assert not of_colour & {each.name for each in attributes_of(painted, grey)}
 
 
 def test_the_same_audit_again_changes_nothing_and_another_is_refused(copied, fresh, tmp_path):

@@ -91,6 +91,7 @@ WRONG_WORDS = {
     "fit a b --seed x": "--seed must be a whole number: it is 'x';",
     "fit a b --seed=x": "--seed must be a whole number: it is 'x';",
     "fit a b --seed": "--seed has none;",
+    "data import bussi a b": "it is 'bussi'; did you mean busi?",
     "generate m d s --cont 3": "`diffaug generate` has no --cont; did you mean --count?",
     "generate m d s more": "`diffaug generate` has nothing to do with 'more';",
     "data": "`diffaug data` needs one of import, phantom, inspect, subset behind it;",
@@ -219,11 +220,19 @@ def test_an_expected_error_is_one_line_with_status_1_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_command_the_help_is_printed_and_the_version_with_its_option(
+def test_without_a_command_each_command_is_a_line_and_the_version_is_printed_with_its_option(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    status, out, err = said(capsys, [])
-    assert (status, err) == (0, "") and "generate" in out
+    for words in ([], ["--help"], ["-h"]):
+        main(words)
+        out, err = capsys.readouterr()
+        listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+        assert (
+            set(listed) == {command[0] for command in COMMANDS} | {"data", "audit"}
+            and err == ""
+            and max(map(len, out.splitlines())) <= 130
+        )
+        assert "`diffaug COMMAND --help`" in out
     main(["--version"])
     assert capsys.readouterr().out == f"{__version__}\n"
 

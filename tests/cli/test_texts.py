@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from diffaug.artifacts import write_json
 from diffaug.cli.plan import changed_settings, plan_text
 from diffaug.cli.run import print_reports
 from diffaug.cli.texts import (
+    audit_text,
+    exported_text,
     fit_text,
     folds_text,
     generate_text,
@@ -25,6 +28,7 @@ from diffaug.cli.texts import (
 from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.funnel import Counts, Funnel
 from diffaug.data.segmented import SegmentSummary
+from diffaug.export.export import Exported
 from diffaug.pipeline.estimate import Estimate
 from diffaug.pipeline.machine import Facts, Look
 from diffaug.study.sets import Labelling, Selection
@@ -61,6 +65,16 @@ def test_a_study_is_a_line_for_each_arm_with_its_difference_to_real() -> None:
     *_, last = text.splitlines()
     words = shlex.split(last.removeprefix("Next: "))
     assert words == ["diffaug", "report", "studies/my study", "--synthetic", "synthetic/a b"]
+
+
+def test_a_table_of_arms_says_how_many_test_cases_are_lesion_free_and_of_which_the_missed_are() -> None:
+    empty = {"area": 0, "missed": None, "strata": []}
+    records = [record("real", case, 0.5) | (empty if case < 5 else {}) for case in range(12)]
+    text = study_text(summarise(records, 50), Path("s"), [], 4000)
+    assert "12 test cases (5 of them lesion-free), 1 seed." in text
+    assert "Missed: cases with an IoU under 0.1, of the 7 with a lesion." in text
+    assert "The Dice of a lesion-free case is 1 if nothing is predicted in it, and 0 otherwise." in text
+    assert "lesion" not in study_text(summary_of("real"), Path("s"), [], 4000).partition("test cases")[2]
 
 
 def test_a_stratum_without_cases_has_no_number() -> None:
@@ -181,8 +195,8 @@ def test_a_synthetic_set_counts_lesions_and_negatives_apart() -> None:
     text = generate_text(summary, Path("d"), "synthetic/x", "synthetic/x/contact_sheet.png")
     assert "60 lesion cases on 22 images, and 30 negatives (painted without a lesion) beside them" in text
     assert (
-        "They show 14 different lesions: 40 small, 20 medium, 0 large (annotated: 11 small, 17 medium, 10 large)."
-        in text.splitlines()
+        "The painted lesions are 40 small, 20 medium, 0 large. They are made from 14 of the annotated lesions "
+        "(11 small, 17 medium, 10 large)." in text.splitlines()
     )
     assert "Of 100 requests:" in text and re.search(r"10 +10 %  looks painted", text)
     assert text.splitlines()[-1] == "Next: diffaug study d studies/x --synthetic synthetic/x"
@@ -236,12 +250,33 @@ def test_a_plan_of_a_stage_names_settings_as_its_options_the_most_important_firs
 
 
 def test_a_plan_is_a_few_lines() -> None:
-    found, look = Estimate(1.0, 3.2, 3, "fit and paint"), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True), 33.3)
+    found, look = Estimate(1.0, 3.2, 3, "fit and paint"), Look(Facts(40, 3, 9, 64, 32, 1.5, 0.1, True, 8), 33.3)
     text = plan_text([f"--name-{number} 1" for number in range(12)], look, found, 57.2)
     assert len(text.splitlines()) <= 10
     assert "not the defaults: --name-0 1, --name-1 1," in text and "--name-9 1 and 2 more." in text
-    assert "40 annotated and 3 unannotated training images, 9 test images; 64 x 32 px, 1.5 lesions" in text
+    assert "40 annotated (8 of them lesion-free) and 3 unannotated training images, 9 test images" in text
+    assert "64 x 32 px, 1.5 lesions in an image that has any." in text and "busy" not in text
     assert "Work: fit and paint." in text and "about 60 s" in text and "33 ms for a row of the painter" in text
     assert "about 3 MB, of 57 GB" in text
+    busy = plan_text([], replace(look, busy=2.34), found, 1.0)
+    assert "if nothing else runs on it; it is busy now, with 2.3 processes for each core" in busy
     bare = plan_text([], Look(), found, 1.0)
     assert "is not there" in bare and "not the defaults: none." in bare
+
+
+def test_an_audit_with_copies_ends_with_the_command_that_leaves_them_out() -> None:
+    synthetic, out, data = Path("synthetic/mine"), Path("audits/my set"), Path("data/mine")
+    told = audit_text(["checked"], 17, synthetic, out, "audit.html", data)
+    assert (
+        "--without-copies 'audits/my set' of `export` and `select` leaves out the 17 pictures that show a copy." in told
+    )
+    words = shlex.split(told.splitlines()[-1])
+    assert words[:4] == ["Next:", "diffaug", "export", "synthetic/mine"]
+    assert words[-4:] == ["--with", "data/mine", "--without-copies", "audits/my set"]
+    assert "without-copies" not in audit_text(["checked"], 0, synthetic, out, "audit.html", data)
+
+
+def test_an_export_says_that_copies_were_not_looked_for() -> None:
+    found = Exported(Path("exported/mine"), {"train": "3 cases"}, (), ())
+    assert "run `diffaug audit synthetic/mine AUDIT --with DATA`" in exported_text(found, Path("synthetic/mine"), False)
+    assert "audit" not in exported_text(found, Path("synthetic/mine"), True)

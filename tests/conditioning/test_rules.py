@@ -77,7 +77,7 @@ def test_endoscopic_rules_hold_for_endoscopic_frames(cases_of):
     learned = learn_rules(cases_of([tissue(seed) for seed in range(8)]))
     assert learned.rules.in_force == tuple(NAMES) and learned.rules.border == ENDOSCOPIC.border
     assert learned.painted_on == learned.frames == 8
-    assert "8 of 8 annotated frames can be painted on" in learned.line()
+    assert "8 of 8 images with a lesion can be painted on" in learned.line()
 
 
 def test_dark_is_no_border_where_cells_shine_on_black(cases_of):

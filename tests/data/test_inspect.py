@@ -43,6 +43,21 @@ def test_areas_and_lesions_are_those_of_the_masks(data: Dataset) -> None:
     assert len(areas) <= train.lesions <= 2 * len(areas)
 
 
+def test_lesion_free_images_are_counted_apart(data: Dataset, tmp_path: Path) -> None:
+    folder = shutil.copytree(data.folder, tmp_path / "data")
+    before = inspect_dataset(data).splits[0]
+    empty = {case.id for case in data.split("train")[:4]}
+    for name in empty:
+        Image.new("L", (64, 64)).save(folder / "masks" / f"{name}.png")
+    free = {"negative": 1.0}
+    cases = read_dataset(folder)
+    write_cases(folder, [replace(case, attributes=free) if case.id in empty else case for case in cases])
+    found = inspect_dataset(read_dataset(folder)).splits[0]
+    assert (found.cases, found.lesion_free, len(found.areas)) == (10, 4, 6) and before.lesion_free == 0
+    assert min(found.areas) > 0 and found.cells()[1] == "10 (4 lesion-free)" and before.cells()[1] == "10"
+    assert found.cells()[-1] == f"{found.lesions / 6:.2f}" and found.lesions >= 6
+
+
 def test_declared_classes_are_named(data: Dataset, tmp_path: Path) -> None:
     assert "classes" not in inspect_dataset(data).text()
     copy = shutil.copytree(data.folder, tmp_path / "copy")

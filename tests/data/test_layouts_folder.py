@@ -105,13 +105,14 @@ def test_a_folder_a_patient_is_a_group(tmp_path: Path) -> None:
     assert not any("a patient of its own" in line for line in result.advice)
 
 
-def test_images_whose_patients_nobody_names_are_told_and_the_remedy_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["folder", "busi"])
+def test_images_whose_patients_nobody_names_are_told_and_the_remedy_works(tmp_path: Path, layout: str) -> None:
     source = pairs(tmp_path / "source", "images/c{}.png", "masks/c{}.png", 6)
-    (told, *_) = import_dataset("folder", source, tmp_path / "one").advice
+    (told, *_) = import_dataset(layout, source, tmp_path / "one").advice
     assert told.startswith("each of 6 images counts as a patient of its own, since no groups.csv says")
     rows = "".join(f"c{number},patient-{number // 2}\n" for number in range(6))
     (source / "groups.csv").write_text(f"id,group\n{rows}")
-    result = import_dataset("folder", source, tmp_path / "other")
+    result = import_dataset(layout, source, tmp_path / "other")
     assert not any("a patient of its own" in line for line in result.advice)
     assert {case.group for case in result.dataset} == {f"patient-{number}" for number in range(3)}
 

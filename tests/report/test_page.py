@@ -147,6 +147,23 @@ def test_the_page_shows_kept_and_refused_requests_and_the_worst_cases(page):
     assert sum("Test case" in image["alt"] for image in page.all("img")) == 5
 
 
+def test_the_page_names_the_files_that_are_there_and_says_which_cases_are_left_out(folders, page):
+    text = re.sub(r"<[^>]*>", "", page.text)
+    assert "drawn from summary.csv, cases.csv and funnel.csv beside" in text and "curve.csv" not in text
+    alone = re.sub(r"<[^>]*>", "", write_report(folders / "alone").read_text(encoding="utf-8"))
+    assert "drawn from summary.csv and cases.csv beside" in alone
+    assert "selected leaves out accepted lesions that the network of real finds harder than 90 % of those" in text
+    assert "leaves out accepted lesions" not in alone
+    assert "No number is bold" in text
+
+
+def test_a_figure_counts_the_cases_that_have_a_value(folders):
+    measured = read_study(folders / "study").measured
+    arms = {name: {**group, "missed": {**group["missed"], "n": 77}} for name, group in measured.arms.items()}
+    drawn = base64.b64decode(strata_figure(replace(measured, arms=arms)).wide.split(",", 1)[1]).decode()
+    assert drawn.count("n = 77") == 1 and f"n = {measured.first['n']} " in drawn
+
+
 def test_the_same_study_gives_the_same_bytes(folders, page):
     again = write_report(folders / "study", to=folders / "elsewhere" / "again.html")
     assert again == folders / "elsewhere" / "again.html"

@@ -88,7 +88,7 @@ def test_networks_that_have_not_learned_to_segment_support_no_conclusion(arm, me
             {"n": 6, "groups": 3},
             5000,
             "3 groups (patients) are too few",
-            "6 held-out real cases of 3 groups (patients),",
+            "6 held-out real cases of 3 groups (patients, or images that look alike),",
         ),
         ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "cannot show a difference"),
         ({"n": 6, "groups": 6}, 5000, "6 cases are too few", "6 held-out real cases, with"),

@@ -72,6 +72,10 @@ def test_the_runs_of_an_arm_are_averaged_and_one_can_be_chosen(study, pictures, 
     assert np.abs(maps[3] - maps[4]).max() > 1e-3
     assert np.allclose(maps[None], (maps[3] + maps[4]) / 2, atol=2e-5)
     assert set(read_json(tmp_path / "None" / "config.json")["identity"]["weights"]) == {"real-3", "real-4"}
+    with pytest.raises(ConfigError, match="was made with arm = real, not copy-paste, and"):
+        predict_images(study, pictures, tmp_path / "None", arm="copy-paste")
+    with pytest.raises(ConfigError, match=r"was made with seeds = \[3, 4\], not \[4\], and"):
+        predict_images(study, pictures, tmp_path / "None", arm="real", seed=4)
     predict_images(study, pictures, tmp_path / "pasted", arm="copy-paste", seed=3)
     assert np.abs(probability(tmp_path / "pasted", "wide") - maps[3]).max() > 1e-3
 
@@ -212,4 +216,4 @@ def test_the_command_prints_what_it_found_and_names_what_it_could_not_read(study
     assert end.value.code == 1 and "broken.png" in err.splitlines()[-1] and "other 3" in err
     with pytest.raises(SystemExit):
         main(["predict", str(study), str(pictures), str(tmp_path / "more"), "--arm", "copy-paste"])
-    assert "made with weights" in capsys.readouterr().err
+    assert "made with arm = real, not copy-paste" in capsys.readouterr().err

@@ -12,11 +12,11 @@ from diffaug.data.pictures import GAP, LINE
 from diffaug.data.request import Check
 from diffaug.synthesis.sheet import (
     COLUMNS,
-    LEGEND,
     LEGEND_FONT,
     LEGEND_LINE,
     NARROWEST,
     SIDE,
+    legend_of,
     reason_of,
     reasons_of,
     refused_lines,
@@ -47,7 +47,7 @@ def test_a_request_that_was_turned_down_says_why():
 
 
 def test_wrapped_lines_fit_and_hold_all_words():
-    text = " ".join(LEGEND)
+    text = " ".join(legend_of([replace(KEPT, look=Check(10, 0, 0.9, 0.2)), REFUSED]))
     for width in (250, 480, 1456):
         lines = wrapped(text, width, LEGEND_FONT)
         font = ImageFont.load_default(LEGEND_FONT)
@@ -68,7 +68,7 @@ def test_a_sheet_is_as_large_as_its_legend_its_pictures_and_its_captions(tmp_pat
     across, down = (SIDE, SIDE * height // width) if width > height else (SIDE * width // height, SIDE)
     columns = max(2, min(COLUMNS, 2 * cases))
     assert page.shape[1] == columns * (max(across, NARROWEST) + GAP)
-    legend = sum(len(wrapped(text, page.shape[1] - 8, LEGEND_FONT)) for text in LEGEND)
+    legend = sum(len(wrapped(text, page.shape[1] - 8, LEGEND_FONT)) for text in legend_of([*rows, refused]))
     kept = -(-2 * cases // columns)
     below = kept * (down + 2 * LINE + 2 * GAP) + down + LINE * len(refused_lines(refused)) + 2 * GAP
     assert page.shape[0] == legend * LEGEND_LINE + 2 * GAP + below
@@ -92,3 +92,13 @@ def test_reasons_that_differ_by_their_numbers_count_as_one_with_the_range_and_ke
         "kept": 1, "kept, lesion-free tissue": 1, "score 0.08 to 0.31 under 0.50": 3
     }  # fmt: skip
     assert reasons_of([REFUSED]) == {"score 0.20 under 0.50": 1}
+
+
+def test_the_head_of_a_sheet_says_what_it_shows_and_explains_only_that():
+    many = [replace(row_of(number, ("train-0",)), image="a.png") for number in range(30)]
+    first, *_, last = legend_of(many)
+    assert first == "24 of 30 kept cases with a lesion, plain and with the requested mask outlined."
+    assert "looks painted" not in last
+    refused = [replace(REFUSED, preview="a.png", look=Check(10, 0, 0.07, 0.2)) for _ in range(13)]
+    first, *_, last = legend_of([*many, *refused])
+    assert first.endswith("; below them 12 of 13 lesions that were turned down, and why.") and "looks painted" in last

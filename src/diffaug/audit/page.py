@@ -99,7 +99,7 @@ def lead(audit: Audit) -> list[str]:
         text = (
             f"Of {len(privacy.painted)} painted lesions {len(privacy.copies)} are copies: "
             f"{text_of(share, share.value)} ({text_of(share, share.low)} to {text_of(share, share.high)}). A copy is "
-            "nearer to a training lesion than about 19 of 20 held-out real lesions are, by its features or its pixels."
+            "nearer to a training lesion than about 19 of 20 other real lesions are, by its features or its pixels."
         )
         if privacy.from_example is not None:
             text += (

@@ -217,7 +217,7 @@ def copy_scores(
     both = [groups, [str(place) for place in range(len(held_out))]]
     flags = np.array([limits.is_copy(one) for one in likenesses], dtype=np.float64)
     value, low, high = bootstrap([flags], both[:1], np.mean)
-    meaning = "painted lesions nearer to a training lesion, by features or by structure, than held-out real ones are"
+    meaning = "painted lesions nearer to a training lesion, by features or by structure, than other real ones are"
     scores = [Score("copies", meaning, value, low, high, 0.0, 1.0, limits.false_alarms, "share")]
     measures = {
         "copies by features": ("the same by the encoder's features alone", _distance),

@@ -11,9 +11,12 @@ from diffaug.audit.scores import Score, Values, bootstrap
 from diffaug.conditioning.attributes import measure_attributes
 from diffaug.data.distributions import QUANTITIES, compare
 from diffaug.data.folder import Dataset
+from diffaug.data.images import is_grey
 from diffaug.data.manifest import SyntheticSet
 from diffaug.painting.seams import ratios, region_around
 from diffaug.realism.measures import Features, density_coverage, kid, precision_recall
+
+OF_COLOUR = ("redness_contrast", "colour_contrast")  # attributes that mean nothing in grey images
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,9 @@ def seam_scores(painted: Measured, real: Sequence[Found]) -> list[Score]:
     made = np.array(painted.values)
     usual = np.array([ratios(one.image, one.mask, region_around(one.mask)) for one in real[:MOST_SEAMS]])
     meanings = {
-        "seam": "gradient at the border of what was painted, over that beside it; 1 shows none, as does the real value",
-        "sharpness": "fine detail inside over outside; the real value is best",
+        "seam": "gradient at the border of what was painted, over that beside it; the real value is best, a higher one "
+        "is an edge that shows, a lower one a border that is smoother than in real images",
+        "sharpness": "fine detail inside over outside; the real value is best, a lower one is blur, a higher one noise",
     }
     scores = []
     for column, (name, meaning) in enumerate(meanings.items()):
@@ -98,11 +102,17 @@ def _median(values: Values) -> float:
 
 
 def attributes_of(painted: Measured, real: Sequence[Found]) -> list[Property]:
-    """Return the mean attributes of painted and of real lesions, with 95 % intervals over groups."""
+    """Return the mean attributes of painted and of real lesions, with 95 % intervals over groups.
+
+    Where no real image has a colour, there are none of colour: the painter keeps grey images grey.
+    """
+    grey = all(is_grey(one.image) for one in real)
     measured = [measure_attributes(one.image, one.mask) for one in real]
     usual = Measured([list(asdict(one).values()) for one in measured], [one.group for one in real])
     found = []
     for column, name in enumerate(asdict(measured[0])):
+        if grey and name in OF_COLOUR:
+            continue
         real_mean, made_mean = (
             bootstrap([np.array([row[column] for row in some.values], dtype=np.float64)], [some.groups], np.mean)
             for some in (usual, painted)

@@ -26,7 +26,7 @@ class Privacy:
         scores: Shares of copies, and the recall of planted ones.
         control: Recall of planted copies by the kind of change.
         limits: Beyond which a lesion is a copy.
-        held_out: Number of held-out real lesions that the limits come from.
+        held_out: Number of real lesions that the limits come from: held-out ones, and training lesions that stand in.
         painted: The painted lesions, and how like each is to the training lesions.
         known: The training lesions.
         from_example: Share of the copies whose nearest training lesion is the example they were painted from.

@@ -35,4 +35,6 @@ class Audit:
 
         found = audit_set(self.synthetic, self.out, self.with_, self.study, progress="auditing")
         lines = (*checks_text(found), *lead(found))
-        print_result(found.as_dict(), lambda: audit_text(lines, self.out / PAGE), self.json)
+        pictures = len({each.picture for each in found.privacy.copies}) if found.privacy else 0
+        places = (self.synthetic, self.out, PAGE, self.with_)
+        print_result(found.as_dict(), lambda: audit_text(lines, pictures, *places), self.json)

@@ -57,4 +57,6 @@ class Export:
         found = export_set(self.synthetic, self.out, self.format, self.with_, progress="exporting", **options)
         for notice in found.notices:
             print(notice, file=sys.stderr)
-        print_result(found.as_dict(), lambda: exported_text(found), self.json)
+        print_result(
+            found.as_dict(), lambda: exported_text(found, self.synthetic, bool(self.without_copies)), self.json
+        )

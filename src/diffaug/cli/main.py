@@ -27,7 +27,7 @@ from diffaug.cli.provenance import Explain, Reproduce
 from diffaug.cli.review import Review
 from diffaug.cli.run import Demo, Run
 from diffaug.cli.study import Predict, PseudoLabel, Report, Select, Study
-from diffaug.cli.usage import parse
+from diffaug.cli.usage import overview, parse
 from diffaug.compute.progress import minute_lines
 from diffaug.errors import ConfigError, DiffaugError, one_line
 from diffaug.knobs import explain
@@ -52,13 +52,16 @@ Commands = (
     | Annotated[Reproduce, subcommand("reproduce")]
     | Annotated[Run, subcommand("run")]
 )
+ABOUT = "Paint lesions where annotations are scarce, and measure whether they help."
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command, or print the help if none is given; an expected error is one line on stderr and exit status 1."""
-    words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    """Run a command, or list them if none is given; an expected error is one line on stderr and exit status 1."""
+    words = sys.argv[1:] if argv is None else argv
     if words == ["--version"]:
         return print(__version__)
+    if words in ([], ["--help"], ["-h"]):
+        return print(overview(ABOUT, _named(Commands)))
     _show_log()
     try:
         _check_command(words[0])
@@ -117,7 +120,7 @@ def _parse(words: list[str]) -> Command:
     """Return the command that words ask for; an error names the help of this command."""
     form: Any = Commands
     prog, rest = "diffaug", list(words)
-    about: str | None = "Paint lesions where annotations are scarce, and measure whether they help."
+    about: str | None = ABOUT
     for commands in (Commands, DataCommand):
         named = _named(commands)
         if not rest or rest[0] not in named:

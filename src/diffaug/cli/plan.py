@@ -86,7 +86,8 @@ def plan_text(changed: Sequence[str], look: "Look", found: "Estimate", free: flo
     """
     speeds: Mapping[str, float | None] = {"painter": look.painter, "segmentation network": look.segmenter}
     speed = ", ".join(f"{ms:.0f} ms for a row of the {name}" for name, ms in speeds.items() if ms)
-    where = f"on this machine if nothing else runs on it (timed: {speed})"
+    busy = f"; it is busy now, with {look.busy:.1f} processes for each core, which makes it slower" if look.busy else ""
+    where = f"on this machine if nothing else runs on it{busy} (timed: {speed})"
     where = where if speed else "on two cores with AVX-512, since the device is not here, and nothing was timed"
     more = len(changed) - SHOWN
     settings = ", ".join(changed[:SHOWN]) + (f" and {more} more" if more > 0 else "")

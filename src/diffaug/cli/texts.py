@@ -143,7 +143,10 @@ def generate_text(
             ", ".join(f"{count} {size}" for size, count in found.items())
             for found in (summary.sizes, summary.annotated)
         )
-        lines.append(f"They show {counted(summary.shown, 'different lesion')}: {sizes} (annotated: {annotated}).")
+        lines.append(
+            f"The painted lesions are {sizes}. They are made from {summary.shown} of the annotated lesions "
+            f"({annotated})."
+        )
     if rows:
         lines += [f"Of {counted(total, 'request')}:", *(f"  {n:>5}  {share:>5}  {reason}" for n, share, reason in rows)]
     lines.append(f"Look at them: {sheet}")
@@ -230,10 +233,14 @@ def arms_text(summary: Mapping[str, Any], iterations: int, order: Sequence[str] 
         )
     first = results.first
     repeats = f"{first['draws']} draws, " if first["draws"] > 1 else ""
+    free, lesions = first.get("n_lesion_free", 0), first["missed"].get("n", first["n"])
     told = (
-        f"{counted(first['n'], 'test case')}, {repeats}{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. "
-        "Missed: cases with an IoU under 0.1."
+        f"{counted(first['n'], 'test case')}{f' ({free} of them lesion-free)' if free else ''}, {repeats}"
+        f"{counted(first['seeds'], 'seed')}. In brackets: 95 % intervals. Missed: cases with an IoU under 0.1"
+        f"{f', of the {lesions} with a lesion' if lesions < first['n'] else ''}."
     )
+    if free:
+        told += " The Dice of a lesion-free case is 1 if nothing is predicted in it, and 0 otherwise."
     headline = verdict(results, arm)
     return "\n".join([table(rows), told, *([f"{headline.title}."] if arm and headline.kind == "nothing" else [])])
 
@@ -285,13 +292,35 @@ def selection_text(found: "Selection", out: Path) -> str:
     return f"{said}{copies}{rejected}"
 
 
-def audit_text(lines: Sequence[str], page: Path) -> str:
-    """Return what an audit found, a line each, and where its page is."""
-    return "\n".join([*lines, f"The page: {page}"])
+def audit_text(lines: Sequence[str], pictures: int, synthetic: Path, out: Path, page: str, data: Path | None) -> str:
+    """Return what an audit found, a line each, where its page is, and how to leave copies out.
+
+    Args:
+        lines: What was found.
+        pictures: Number of pictures that show a copy of a training lesion.
+        synthetic: The set.
+        out: The folder of the audit.
+        page: The name of its page.
+        data: The data set of the set, if it was named.
+    """
+    told = [*lines, f"The page: {out / page}"]
+    if not pictures:
+        return "\n".join(told)
+    what = f"{counted(pictures, 'picture')} that {'shows' if pictures == 1 else 'show'} a copy"
+    told.append(f"--without-copies {quote(str(out))} of `export` and `select` leaves out the {what}.")
+    beside = ["--with", data] if data else []
+    words = ("export", synthetic, f"exported/{synthetic.resolve().name}", "--format", "nnunet", *beside)
+    return "\n".join([*told, next_command(*words, "--without-copies", out)])
 
 
-def exported_text(found: "Exported") -> str:
-    """Return how many cases of each split were exported, and what each fold trains and validates on."""
+def exported_text(found: "Exported", synthetic: Path, audited: bool) -> str:
+    """Return how many cases of each split were exported, what each fold has, and whether copies were looked for.
+
+    Args:
+        found: What was exported.
+        synthetic: The set that it is of.
+        audited: Whether copies were left out.
+    """
     lines = [f"{split}: {words}" for split, words in found.counts.items()]
     if found.folds:
         rows = [("fold", "train real", "train synthetic", "validate real", "left out synthetic")]
@@ -299,7 +328,13 @@ def exported_text(found: "Exported") -> str:
             counts = (fold.real, fold.synthetic, fold.val, fold.left_out)
             rows.append((str(number), *map(str, counts)))  # type: ignore[arg-type] # five words
         lines += [table(rows), "Left out are synthetic cases that show something of what the fold validates on."]
-    return "\n".join([*lines, f"Exported to {found.folder}."])
+    lines.append(f"Exported to {found.folder}.")
+    if not audited:
+        lines.append(
+            "Pictures that show copies of training lesions were not left out. To find and leave them out, run "
+            f"`diffaug audit {quote(str(synthetic))} AUDIT --with DATA`, then this command with --without-copies AUDIT."
+        )
+    return "\n".join(lines)
 
 
 def labels_text(found: "Labelling", out: Path) -> str:
@@ -376,14 +411,17 @@ def _origin_facts(found: "Explanation") -> dict[str, str]:
 
 
 def _settings(origin: "Origin") -> str:
-    """Return the settings of a set that are not their defaults, with its seed."""
-    from diffaug.config import GenerateConfig
+    """Return the preset of a set, the settings that are not those of the preset, and its seed."""
+    from diffaug.config import PRESETS
+    from diffaug.presets import DEFAULT, preset_of
 
-    defaults = GenerateConfig().model_dump(mode="json")
+    preset = preset_of("generate", origin.settings)
+    defaults = PRESETS[preset or DEFAULT].generate.model_dump(mode="json")
     values = {name.removeprefix("generate."): value for name, value in origin.settings.items()}
     apart = ("model", "data", "findings", "backgrounds", "budget")
     changed = {name: value for name, value in values.items() if name not in apart and value != defaults.get(name)}
-    return ", ".join(f"{name} {_value(value)}" for name, value in changed.items())
+    named = [f"preset {preset}"] if preset else []
+    return ", ".join([*named, *(f"{name} {_value(value)}" for name, value in changed.items())])
 
 
 def plain(text: str) -> str:

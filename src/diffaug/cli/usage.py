@@ -2,17 +2,26 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from typing import Any
 
 import tyro
 from tyro.conf import OmitSubcommandPrefixes
 
-from diffaug.errors import ConfigError
+from diffaug.errors import ConfigError, meant
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+NEW = "\n"
 KINDS = {"INT": "a whole number", "FLOAT": "a number"}
+
+
+def overview(about: str, commands: Mapping[str, type]) -> str:
+    """Return what the package does, and a line for each of its commands: the first of its docstring."""
+    width = max(map(len, commands))
+    lines = [f"  {name.ljust(width)}  {(form.__doc__ or '').partition(NEW)[0]}" for name, form in commands.items()]
+    further = "`diffaug COMMAND --help` shows the options of a command and an example; `diffaug --version` the version."
+    return "\n".join(["usage: diffaug COMMAND ...", "", about, "", *lines, "", further])
 
 
 def parse(form: Any, prog: str, about: str | None, words: Sequence[str]) -> Any:
@@ -49,8 +58,8 @@ def line_of(box: str, prog: str, words: Sequence[str]) -> str:
         line = f"an option needs a value: {found[1]} has none" if is_option else _lacking([found[1].upper()], prog)
     elif found := re.search(r"invalid choice '(.*?)' for argument '([^']*)'. Expected one of \((.*)\)", said):
         name = found[2] if found[2].startswith("-") else found[2].upper()
-        choices = ", ".join(re.findall(r"'([^']*)'", found[3]))
-        line = f"{name} must be one of {choices}: it is {found[1]!r}"
+        choices = re.findall(r"'([^']*)'", found[3])
+        line = f"{name} must be one of {', '.join(choices)}: it is {found[1]!r}{meant(found[1], choices)}"
     elif "Missing from" in said:
         required = box.partition("For full helptext")[0]
         line = _lacking(re.findall(r"(?m)^[│ ] {5}(-[\w.-]+|[A-Z_]+|\{\S+)(?=\s)", required), prog)
@@ -83,8 +92,8 @@ def _unknown(tokens: Sequence[str], said: str, prog: str) -> str:
         return f"a command must be a known one: `{prog}` has {beneath[1]}, and no {tokens[0]!r}"
     if not option:
         return f"a command takes what its help names: `{prog}` has nothing to do with {tokens[0]!r}"
-    meant = re.search(r"Perhaps you meant: .*?(--[\w.-]+)", said)
-    fix = f"; did you mean {meant[1]}?" if meant else ""
+    known = re.search(r"Perhaps you meant: .*?(--[\w.-]+)", said)
+    fix = f"; did you mean {known[1]}?" if known else ""
     return f"an option must be one of its command: `{prog}` has no {option}{fix}"
 
 

@@ -136,7 +136,7 @@ class LearnedRules:
         gone = ", ".join(f"{NAMES[rule]} ({self._reason(rule)})" for rule in self.rules.left_out)
         return (
             f"rules in force, which keep paint off: {kept}{f'; not in force: {gone}' if gone else ''}; "
-            f"{self.painted_on} of {self.frames} annotated frames can be painted on"
+            f"{self.painted_on} of {self.frames} images with a lesion can be painted on"
         )
 
     def domain_line(self) -> str:

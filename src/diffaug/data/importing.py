@@ -29,7 +29,7 @@ from diffaug.data.sources.layout import ReadOptions, SourceRecords
 from diffaug.data.split import ENOUGH_GROUPS, connected, split_by_group
 from diffaug.data.table import SPLITS
 from diffaug.errors import ConfigError, DataError
-from diffaug.layouts import PAIRED, USERS, EmptyMasks, MissingMasks
+from diffaug.layouts import PAIRED, EmptyMasks, MissingMasks
 from diffaug.names import LONGEST, check_distinct, plain_name
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -128,7 +128,7 @@ def import_dataset(
         cases, said = prepare_all(listed.records, Preparing(partial, labelling, empty_masks, window), progress)
         placed, more = _placed(cases, groups, listed, shares, seed, progress)
         few = _few_to_test(placed, not any(case.split for case in cases if case.split != "unannotated"))
-        alone = _each_alone(placed) if not groups and layout in USERS else ""
+        alone = _each_alone(placed) if not groups else ""
         write_cases(partial, [_settled(case, partial) for case in placed])
         _remove_others(partial, placed)
     return Imported(read_dataset(to), (*notices, *said, *more), tuple(filter(None, (alone, few))))

@@ -29,8 +29,9 @@ class SplitSummary:
         split: Its name.
         cases: How many there are.
         groups: How many groups they form.
-        areas: The lesion area of each masked case, as a share of its image, ascending.
-        lesions: The number of lesions in all masked cases.
+        areas: The lesion area of each case with a lesion, as a share of its image, ascending.
+        lesions: The number of lesions in all of them.
+        lesion_free: The number of annotated cases without a lesion.
     """
 
     split: str
@@ -38,22 +39,24 @@ class SplitSummary:
     groups: int
     areas: tuple[float, ...]
     lesions: int
+    lesion_free: int = 0
 
     @property
     def small(self) -> float:
-        """The share of the masked cases whose lesion area is that of a small lesion."""
+        """The share of the cases with a lesion whose lesion area is that of a small lesion."""
         return float(np.mean([area < SMALL for area in self.areas]))
 
     @property
     def large(self) -> float:
-        """The share of the masked cases whose lesion area is that of a large lesion."""
+        """The share of the cases with a lesion whose lesion area is that of a large lesion."""
         return float(np.mean([area > LARGE for area in self.areas]))
 
     def cells(self) -> tuple[str, ...]:
         """Return the row of the printed table."""
-        first = (self.split, str(self.cases), str(self.groups))
+        free = f" ({self.lesion_free} lesion-free)" if self.lesion_free else ""
+        first = (self.split, f"{self.cases}{free}", str(self.groups))
         if not self.areas:
-            return (*first, "no masks", "-", "-", "-")
+            return (*first, "no lesions" if self.lesion_free else "no masks", "-", "-", "-")
         least, lower, median, upper, largest = 100 * np.quantile(self.areas, (0.0, 0.25, 0.5, 0.75, 1.0))
         areas = f"median {median:.1f}, middle half {lower:.1f}-{upper:.1f}, all {least:.1f}-{largest:.1f}"
         shares = (f"{100 * self.small:.0f} %", f"{100 * self.large:.0f} %")
@@ -151,8 +154,10 @@ def inspect_dataset(data: Dataset, out: PathLike | None = None, progress: str = 
 def _summarise(split: str, findings: Sequence[Finding]) -> SplitSummary:
     inside = [finding for finding in findings if finding.case.split == split]
     groups = {finding.case.group for finding in inside}
-    areas = sorted(finding.area for finding in inside if finding.area is not None)
-    return SplitSummary(split, len(inside), len(groups), tuple(areas), sum(finding.lesions for finding in inside))
+    masked = [finding.area for finding in inside if finding.area is not None]
+    areas = sorted(area for area in masked if area > 0)
+    lesions = sum(finding.lesions for finding in inside)
+    return SplitSummary(split, len(inside), len(groups), tuple(areas), lesions, len(masked) - len(areas))
 
 
 def _divided_groups(cases: Sequence[Case]) -> tuple[str, ...]:

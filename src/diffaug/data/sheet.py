@@ -39,9 +39,9 @@ def write_contact_sheet(cases: Sequence[Case], out: Path) -> Path:
     tiles = [_tile_of(case) for case in drawn_cases(cases)]
     columns = min(COLUMNS, max(len(maps), len(tiles)))
     rows = [row for part in (maps, tiles) for row in _rows_of(part, columns)]
-    head = LINE + 6
+    head = 2 * LINE + 6
     sheet = Image.new("RGB", (columns * (SIDE + GAP), head + sum(row[0].height for row in rows)), "white")
-    _write_legend(sheet, cases[0].class_names if cases else ())
+    _write_legend(sheet, cases[0].class_names if cases else (), f"{len(tiles)} of {len(cases)} cases are shown")
     top = head
     for row in rows:
         for column, each in enumerate(row):
@@ -78,7 +78,8 @@ def _tile_of(case: Case) -> Image.Image:
     """Return a picture of a case, its classes outlined, over its id, its split, its size and its lesion area."""
     pixels, masks = case.read_image(), None if case.mask is None else case.read_masks()
     height, width = pixels.shape[:2]
-    area = "no mask" if masks is None else f"{100 * masks.any(axis=0).mean():.1f} %"
+    share = None if masks is None else float(masks.any(axis=0).mean())
+    area = "no mask" if share is None else f"{100 * share:.1f} %" if share else "lesion-free"
     return tile(picture_of(pixels, masks, SIDE), [case.id, f"{case.split}, {width} x {height}, {area}"], SIDE)
 
 
@@ -97,12 +98,13 @@ def _map_of(split: str, cases: Sequence[Case]) -> Image.Image:
     return tile(picture, [f"{split}: where lesions lie", line], SIDE)
 
 
-def _write_legend(sheet: Image.Image, names: Sequence[str]) -> None:
-    """Write the names of the classes in a row at the top, each behind a line in its colour."""
+def _write_legend(sheet: Image.Image, names: Sequence[str], shown: str) -> None:
+    """Write at the top how many cases are shown, and below it the names of the classes, each behind its colour."""
     pen, left = ImageDraw.Draw(sheet), 4
+    pen.text((left, 3), fitting(shown, sheet.width - 8), fill="black", font_size=FONT)
     each = max(24, sheet.width // max(1, len(names)) - 32)
     for number, name in enumerate(names):
-        shown = fitting(name, each)
-        pen.rectangle((left, 7, left + 14, 11), fill=OUTLINES[number % len(OUTLINES)], outline="black")
-        pen.text((left + 18, 3), shown, fill="black", font_size=FONT)
-        left += 32 + round(pen.textlength(shown, font_size=FONT))
+        label = fitting(name, each)
+        pen.rectangle((left, LINE + 7, left + 14, LINE + 11), fill=OUTLINES[number % len(OUTLINES)], outline="black")
+        pen.text((left + 18, LINE + 3), label, fill="black", font_size=FONT)
+        left += 32 + round(pen.textlength(label, font_size=FONT))

@@ -1,6 +1,7 @@
 """What a dry run looks at: a few images of the data, and for about a second how fast this machine trains a network."""
 
 import io
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ PAINTER = 34.0  # ms of a row of the painter, on one thread of the machine of do
 LOOKED_AT = 8  # images whose size, lesions and bytes are measured
 SECONDS = 0.5  # of a probe, beside its first step
 ROWS = 4  # of a batch of a probe
+BUSY = 0.75  # processes for each core, at which a dry run says that the machine is busy
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Facts:
     """What an estimate needs to know of a data set.
 
     Attributes:
-        train: Annotated training cases.
+        train: Annotated training cases, lesion-free ones included.
         unannotated: Images without masks.
         tested: Cases of the split `test`.
         width: Of the median image, px.
@@ -36,6 +38,7 @@ class Facts:
         lesions: Of an annotated image that has one, on average.
         megabytes: Of an image as PNG, on average.
         known: Whether this was measured; else it is a guess.
+        lesion_free: How many of `train` have no lesion.
     """
 
     train: int = 500
@@ -46,6 +49,7 @@ class Facts:
     lesions: float = 1.1
     megabytes: float = 0.25
     known: bool = False
+    lesion_free: int = 0
 
     @property
     def megapixels(self) -> float:
@@ -57,9 +61,10 @@ class Facts:
         size = f"{self.width} x {self.height} px"
         if not self.known:
             return f"The data set is not there: taken to hold {self.train} annotated training images of {size}."
+        lesion_free = f" ({self.lesion_free} of them lesion-free)" if self.lesion_free else ""
         return (
-            f"Data: {self.train} annotated and {self.unannotated} unannotated training images, {self.tested} test "
-            f"images; {size}, {self.lesions:.1f} lesions an image."
+            f"Data: {self.train} annotated{lesion_free} and {self.unannotated} unannotated training images, "
+            f"{self.tested} test images; {size}, {self.lesions:.1f} lesions in an image that has any."
         )
 
 
@@ -69,25 +74,28 @@ class Look:
 
     Attributes:
         facts: Of the data.
-        painter: Milliseconds of a training step of the painter, for each row of a batch; None if it was not timed.
-        threads: Threads that it was timed with.
+        painter: Milliseconds of a training step of the painter, for each row of a batch, on one thread of a CPU, or on
+            the whole of another device; None if it was not timed.
+        threads: Threads that share the work of a fit; 1 on a device that is no CPU.
         segmenter: Milliseconds of a training step of the study's network on one thread, for each row; None as above.
+        busy: Processes that wait for each core of a busy CPU, or run on it, at this time; None if it is not busy.
     """
 
     facts: Facts = Facts()
     painter: float | None = None
     threads: int = 1
     segmenter: float | None = None
+    busy: float | None = None
 
     @property
     def row(self) -> float:
         """Milliseconds of a row of the painter, as a fit computes it: timed, or on two threads of the reference."""
-        return PAINTER / 2 if self.painter is None else self.painter
+        return PAINTER / 2 if self.painter is None else self.painter / self.threads
 
     @property
     def row_of_thread(self) -> float:
         """The same on one thread, as a process of `generate` computes it."""
-        return PAINTER if self.painter is None else self.painter * self.threads
+        return PAINTER if self.painter is None else self.painter
 
 
 def look_at(config: Config | FitConfig | GenerateConfig | StudyConfig, facts: Facts, device: str) -> Look:
@@ -112,8 +120,20 @@ def look_at(config: Config | FitConfig | GenerateConfig | StudyConfig, facts: Fa
         return Look(facts)
     study = config if isinstance(config, StudyConfig) else config.study if isinstance(config, Config) else None
     painter = None if isinstance(config, StudyConfig) else painter_milliseconds(device)
-    threads = torch.get_num_threads() if place.type == "cpu" else 1
-    return Look(facts, painter, threads, segmenter_milliseconds(study, device) if study else None)
+    on_cpu = place.type == "cpu"
+    segmenter = segmenter_milliseconds(study, device) if study else None
+    return Look(facts, painter, torch.get_num_threads() if on_cpu else 1, segmenter, busy() if on_cpu else None)
+
+
+def busy() -> float | None:
+    """Return how many processes run or wait for each core, over the last minute; None if a core has less than `BUSY`.
+
+    On Windows, which keeps no such average, it is None.
+    """
+    if not hasattr(os, "getloadavg"):
+        return None
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return load if load >= BUSY else None
 
 
 def facts_of(folder: Path | None) -> Facts:
@@ -139,6 +159,7 @@ def facts_of(folder: Path | None) -> Facts:
     return Facts(
         len(train), len(data.split("unannotated")), len(data.split("test")), width, height,
         float(np.mean(holding)), float(np.mean(amounts)), True,
+        sum(case.negative for case in train),
     )  # fmt: skip
 
 
@@ -153,7 +174,7 @@ def painter_milliseconds(device: str) -> float:
     """Return the time of a training step of the shipped painter, for each window of a batch."""
     import torch
 
-    from diffaug.compute.devices import device_of
+    from diffaug.compute.devices import device_of, one_thread
     from diffaug.models.loading import load_model
     from diffaug.training.starting import SHIPPED
 
@@ -170,7 +191,7 @@ def painter_milliseconds(device: str) -> float:
     def step() -> None:
         model(noise, t, given).pow(2).mean().backward()  # type: ignore[no-untyped-call] # torch's stubs
 
-    with model.tuned(0, 0):
+    with model.tuned(0, 0), one_thread():
         return _timed(step, model.device.type)
 
 
@@ -201,16 +222,18 @@ def segmenter_milliseconds(config: StudyConfig, device: str) -> float:
 def _timed(step: Callable[[], None], kind: str) -> float:
     """Return the milliseconds of a row of the fastest step of those that fit into the time; the first is left out.
 
-    On a CPU these are of processor time, so that what else runs there does not count.
+    On a CPU a step must compute on one thread, and its processor time counts, so that what else runs there does not.
+    Several threads would wait for each other: on a busy machine one of them is often put aside, while the others use
+    processor time to wait for it, up to a hundred times what the step needs.
     """
     import torch
 
     found, started = list[float](), time.perf_counter()
-    clock, threads = (time.perf_counter, 1) if kind == "cuda" else (time.process_time, torch.get_num_threads())
+    clock = time.perf_counter if kind == "cuda" else time.process_time
     while len(found) < 3 or time.perf_counter() - started < SECONDS:
         before = clock()
         step()
         if kind == "cuda":
             torch.cuda.synchronize()
-        found.append((clock() - before) / threads)
+        found.append(clock() - before)
     return 1000 * min(found[1:]) / ROWS

@@ -134,10 +134,9 @@ def strata_figure(results: Results) -> Drawing:
     def groups(arm: str) -> list[Group]:
         return [results.arms[arm], *(results.arms[arm]["strata"][name] for name in strata)]
 
-    labels = [
-        f"{name}\nn = {group['n']}".replace("-", "-\n")
-        for name, group in zip(("all", *strata), groups(arms[0]), strict=True)
-    ]
+    def labels(metric: str) -> list[str]:  # of the cases that have a value: lesion-free ones are not missed
+        counts = [group[metric].get("n", group["n"]) for group in groups(arms[0])]
+        return [f"{name}\nn = {n}".replace("-", "-\n") for name, n in zip(("all", *strata), counts, strict=True)]
 
     def draw(figure: "Figure", axes: "list[Axes]") -> None:
         titles = ("Dice (higher is better)", "Missed lesions, % (lower is better)")
@@ -146,8 +145,8 @@ def strata_figure(results: Results) -> Drawing:
                 shift = (index - (len(arms) - 1) / 2) * min(0.2, 0.7 / len(arms))
                 intervals = [(at + shift, group[metric]) for at, group in enumerate(groups(arm))]
                 _points(ax, [pair for pair in intervals if pair[1]["mean"] is not None], factor, arm)
-            ax.set_xticks(range(len(labels)))
-            ax.set_xticklabels(labels, fontsize=9)
+            ax.set_xticks(range(1 + len(strata)))
+            ax.set_xticklabels(labels(metric), fontsize=9)
             ax.axvline(0.5, color=GRID, linewidth=1.2)
             ax.grid(axis="y", color=GRID)
             ax.set_title(title, loc="left", fontsize=11, fontweight="bold")

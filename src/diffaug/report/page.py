@@ -61,6 +61,8 @@ def _page(study: Study, sets: Mapping[str, Path], to: Path) -> dict[str, Any]:
     arm = wording.headline_arm(results)
     cases = pictures.find_test_cases(read_places(study.folder, plan))
     worst_arm = arm or next(iter(results.arms))
+    shown = set_page(sets, plan, to.with_name("funnel.csv")) if sets else None
+    sources = ["summary.csv", "cases.csv", *["curve.csv"] * study.has_curve]
     verdict, concludes = wording.verdict(results, arm), not wording.reasons_against(results, arm)
     return {
         "study": study,
@@ -77,6 +79,7 @@ def _page(study: Study, sets: Mapping[str, Path], to: Path) -> dict[str, Any]:
         "bases": wording.bases_sentence(results),
         "repeats": wording.averaged_over(results.first),
         "first_only": wording.first_of_several(plan),
+        "too_hard": wording.too_hard_sentence(plan, results),
         "few_negatives": [text for name in results.arms if (text := wording.negatives_sentence(results, name))],
         "clean": wording.clean_sentence(plan, results),
         "contrast": wording.contrast_limit(results.contrast_cuts),
@@ -88,7 +91,8 @@ def _page(study: Study, sets: Mapping[str, Path], to: Path) -> dict[str, Any]:
         "worst": pictures.worst_cards(study, cases, worst_arm),
         "worst_arm": worst_arm,
         "predicted": any(row.arm == worst_arm and row.prediction for row in study.cases),
-        "set": set_page(sets, plan, to.with_name("funnel.csv")) if sets else None,
+        "set": shown,
+        "sources": [*sources, "funnel.csv"] if shown and shown.figure else sources,
         "vcdr": "vcdr_error" in results.first,
         "figures": figures.draw_all(study, arm),  # last: it takes longest, and what is read before may be damaged
     }

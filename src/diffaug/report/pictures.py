@@ -23,6 +23,7 @@ from diffaug.study.places import Places
 
 T = TypeVar("T")
 ACCEPTED, REFUSED, WORST, CHANGED = 8, 8, 8, 4  # how many cards of each kind
+LESION_FREE = 2  # of the worst cases
 NEGATIVES = 2  # of the refused ones, where enough lesions were refused
 SIDE = 320  # px; longer side of a picture on the page
 LINE = 2  # px; width of an outline
@@ -221,11 +222,16 @@ def changed_cards(study: Study, cases: Mapping[str, Case], arm: str | None) -> d
 
 
 def worst_cards(study: Study, cases: Mapping[str, Case], arm: str) -> list[TestedCard]:
-    """Show the cases with the lowest Dice under an arm, those with a prediction, which are of its first seed."""
-    worst = sorted((row for row in study.cases if row.arm == arm and row.prediction), key=lambda row: row.dice)
+    """Show the cases with the lowest Dice under an arm, those with a prediction, which are of its first seed.
+
+    At most LESION_FREE of them have no lesion: with a single false alarm the Dice of such a case is 0.
+    """
+    rows = sorted((row for row in study.cases if row.arm == arm and row.prediction), key=lambda row: row.dice)
+    free, others = [row for row in rows if not row.strata], [row for row in rows if row.strata]
+    worst = sorted([*free[:LESION_FREE], *others[:WORST]], key=lambda row: row.dice)[:WORST]
     real = mean_dice(study.cases, "real")
     return [
         TestedCard(row, [predicted(study, cases[row.case], row)], real.get(row.case), row.dice)
-        for row in worst[:WORST]
+        for row in worst
         if row.case in cases
     ]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from diffaug.data.split import ENOUGH_GROUPS
 from diffaug.report.tables import Group, Interval, Results, groups_of
-from diffaug.study.arms import parse_arm
+from diffaug.study.arms import SCORED, parse_arm
 from diffaug.study.statistics import Comparison
 
 CANDIDATES = (
@@ -154,7 +154,8 @@ def _ends(interval: Interval, what: str = "") -> str:
 def _of_groups(arm: Group) -> str:
     """Say of how many groups the test cases are; nothing where every case is a group of its own."""
     groups = groups_of(arm)
-    return f" of {groups} group{'s' * (groups != 1)} (patients)" if groups != arm["n"] else ""
+    said = f" of {groups} group{'s' * (groups != 1)} (patients, or images that look alike)"
+    return said if groups != arm["n"] else ""
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,18 @@ def negatives_sentence(results: Results, arm: str) -> str:
         f"negative{'s' * (held != 1)} (painted cases without a lesion). {wanted} negatives were wanted for so many "
         "lesions, but too few were accepted. (A quarter of the accepted ones trains nothing: false alarms are counted "
         "on it.)"
+    )
+
+
+def too_hard_sentence(plan: Mapping[str, Any], results: Results) -> str:
+    """Say why an arm with chosen cases may have fewer than were accepted. Empty without such an arm."""
+    cut = plan["config"].get("select", {}).get("hard_cut", 1.0)
+    arms = [arm for arm in results.arms if parse_arm(arm).kind in SCORED]
+    if not arms or cut >= 1:
+        return ""
+    return (
+        f"{arms[0]} leaves out accepted lesions that the network of real finds harder than {100 * cut:.0f} % of those "
+        "of their size (--select.hard-cut), since they are more often wrong than informative."
     )
 
 

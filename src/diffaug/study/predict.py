@@ -109,11 +109,14 @@ def predict_images(
     weights = weights_of(study, plan, config, arm, seed)
     _check_function(study, config.network, network)
     found, classes = images_of(images, out), _classes_of(study, plan)
+    names = [path.stem.rpartition("-") for path in weights]
     identity = {
+        "arm": names[0][0],
+        "seeds": [int(seed) for _, _, seed in names],
         "weights": {path.stem: digest_of_file(path) for path in weights},
         "images": name_of_place(images),
     }
-    contents = Contents("folder of predicted images", identity, "config.json")
+    contents = Contents("folder of predicted images", identity, "config.json", late=("arm", "seeds"))
     predictor = Predictor(_networks(weights, config, len(classes) or 1, device), config, classes, device)
     log.info(f"predicting with {', '.join(path.stem for path in weights)}")
     with claimed(out, contents):

@@ -7,6 +7,7 @@ records become tables (`tables`).
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffaug.compute.progress import tracked
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, digest_of_case
 from diffaug.data.split import folds_by_group
-from diffaug.presets import DEFAULT, settings_of
+from diffaug.presets import DEFAULT, preset_of, settings_of
 from diffaug.reading import read_kept
 from diffaug.runfolder import Contents, claim, held, holds, read_contents
 from diffaug.study import choose
@@ -126,7 +127,7 @@ class Plan:
             },
         }
         identity = identity_of_study(self.config) | where | folds | unasked | digests
-        return Contents("study", identity, FILE, about, LATE, BESIDE)
+        return Contents("study", identity, FILE, about, LATE, BESIDE, partial(preset_of, "study"))
 
     def places(self) -> Places:
         """Return where the folders lie that are read."""

@@ -74,7 +74,7 @@ class GenerateSummary:
         left_out_of_prompts: Words that the model was not trained on, and how many prompts went without each.
         notices: What the gate does not do, or does with little to go by.
         reasons: Requests by what became of them, in words.
-        rules: What in the frames is no tissue, and how many annotated frames can be painted on: one line.
+        rules: What in the frames is no tissue, and how many images with a lesion can be painted on: one line.
         painted_on: Frames that a kept case is painted on.
         shown: Different annotated lesions that the kept ones started from.
         sizes: Kept lesions by size class.

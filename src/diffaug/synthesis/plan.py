@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from diffaug.errors import ConfigError, ModelError
 from diffaug.knobs import identity_of
 from diffaug.models.checkpoints import verify
 from diffaug.models.sampling import read_sampler
+from diffaug.presets import preset_of
 from diffaug.reading import read_kept, read_typed
 from diffaug.runfolder import Contents
 from diffaug.validator.calibration import Calibration
@@ -79,7 +81,10 @@ class Plan:
     def contents(self) -> Contents:
         """Return what the folder of the set says that it holds."""
         cases = sorted(Calibration.load(self.model / "calibration.json").folds)
-        return Contents("synthetic set", self.identity(), "config.json", about={"fit_cases": cases})
+        about = {"fit_cases": cases}
+        return Contents(
+            "synthetic set", self.identity(), "config.json", about, preset_of=partial(preset_of, "generate")
+        )
 
     def quotas(self) -> dict[str, int]:
         """Return how many kept lesions are wanted of each stratum; of one without a name where nothing is aimed at."""

@@ -21,13 +21,14 @@ KEPT, REFUSED = 24, 12  # pictures of each kind at most
 SIDE, COLUMNS = 240, 6  # px of a picture's longer side, pictures in a row: an even number
 NARROWEST = 200  # px of a column: what is written under a picture takes as much
 LEGEND_FONT, LEGEND_LINE = 14, 19  # px
-LEGEND = (
-    "Kept lesions, plain and with the requested mask outlined; below them requests that were turned down, and why.",
-    "free: painted on tissue. replace: painted over a lesion. removed: painted where lesions were painted away first.",
-    "agreement: between the requested mask and the lesion that the validators find, from 0 to 1. limit: the least that "
-    "is kept; there is none where too few lesions are annotated. looks painted: the chance of it that the critic of "
-    "realism gives, from 0 to 1.",
+PLACES = (
+    "free: painted on tissue. replace: painted over a lesion. removed: painted where lesions were painted away first."
 )
+AGREEMENT = (
+    "agreement: between the requested mask and the lesion that the validators find, from 0 to 1. limit: the least that "
+    "is kept; there is none where too few lesions are annotated."
+)
+LOOKS_PAINTED = "looks painted: the chance of it that the critic of realism gives, from 0 to 1."
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -66,7 +67,9 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> Path:
     """
     shown, refused = _shown(rows)
     page = _page_of(
-        [tile for row in shown for tile in _kept_tiles(out, row)], [_refused_tile(out, row) for row in refused]
+        legend_of(rows),
+        [tile for row in shown for tile in _kept_tiles(out, row)],
+        [_refused_tile(out, row) for row in refused],
     )
     path = out / SHEET
     with atomic_path(path) as partial:
@@ -88,6 +91,16 @@ def _shown(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return kept(asked)[:KEPT], [row for row in asked if row.preview][:REFUSED]
 
 
+def legend_of(rows: Sequence[Row]) -> list[str]:
+    """Return what stands at the head of the sheet: what it shows of the requests, and the words that it uses."""
+    shown, refused = _shown(rows)
+    cases, previews = kept(lesions(rows)), [row for row in lesions(rows) if row.preview]
+    text = f"{len(shown)} of {len(cases)} kept cases with a lesion, plain and with the requested mask outlined"
+    text += f"; below them {len(refused)} of {len(previews)} lesions that were turned down, and why" if refused else ""
+    critic = any(row.look for row in (*shown, *refused))
+    return [f"{text}.", PLACES, f"{AGREEMENT} {LOOKS_PAINTED}" if critic else AGREEMENT]
+
+
 @dataclass(frozen=True, eq=False)
 class _Tile:
     """A picture, and lines of text under it."""
@@ -96,13 +109,13 @@ class _Tile:
     lines: Sequence[str]
 
 
-def _page_of(*parts: Sequence[_Tile]) -> Image.Image:
-    """Return the legend over the tiles of each part, in rows that are no taller than their pictures and lines."""
+def _page_of(said: Sequence[str], *parts: Sequence[_Tile]) -> Image.Image:
+    """Return a legend over the tiles of each part, in rows that are no taller than their pictures and lines."""
     wide = max([NARROWEST, *(tile.picture.width for part in parts for tile in part)])
     columns = max(2, min(COLUMNS, max(map(len, parts))))
     rows = [part[start : start + columns] for part in parts for start in range(0, len(part), columns)]
     width = columns * (wide + GAP)
-    legend = [line for text in LEGEND for line in wrapped(text, width - 8, LEGEND_FONT)]
+    legend = [line for text in said for line in wrapped(text, width - 8, LEGEND_FONT)]
     heights = [max(tile.picture.height + LINE * len(tile.lines) for tile in row) + 2 * GAP for row in rows]
     page = Image.new("RGB", (width, LEGEND_LINE * len(legend) + 2 * GAP + sum(heights)), "white")
     pen, top = ImageDraw.Draw(page), GAP

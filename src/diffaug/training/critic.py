@@ -28,34 +28,47 @@ def train_critic(
         alpha: Stated chance of turning down a lesion as real as a real one.
         seed: Divides the cases into folds.
     """
-    groups = {case.case.id: case.case.group for case in cases}
-    count = min(FOLDS, len(set(groups.values())))
-    if count < LEAST_FOLDS:
+    folds = _folds_of(cases, seed)
+    if not folds:
         return None
-    folds = folds_by_group(groups, count, seed, [case.case.id for case in cases if not case.lesions])
     painted = painted_lesions(painter, samples)
-    sources = [(case.case.id,) for case in cases for _ in case.lesions]
-    if not is_enough(sources, [lesion.sources for lesion in painted], folds):
+    if not is_enough(_sources_of(cases), [lesion.sources for lesion in painted], folds):
         return None
     real = [Seen(views_in(case.image, lesion), (case.case.id,)) for case in cases for lesion in case.lesions]
     return fit_critic(real, painted, folds, alpha)
 
 
-def why_no_critic(cases: Sequence[Annotated], painted: int) -> str:
-    """Return why `train_critic` had too little to learn from.
+def _folds_of(cases: Sequence[Annotated], seed: int) -> dict[str, int]:
+    """Return the fold of each annotated case, by case id; none where there are too few groups for folds."""
+    groups = {case.case.id: case.case.group for case in cases}
+    count = min(FOLDS, len(set(groups.values())))
+    lesion_free = [case.case.id for case in cases if not case.lesions]
+    return folds_by_group(groups, count, seed, lesion_free) if count >= LEAST_FOLDS else {}
+
+
+def _sources_of(cases: Sequence[Annotated]) -> list[tuple[str, ...]]:
+    """Return the case of each annotated lesion."""
+    return [(case.case.id,) for case in cases for _ in case.lesions]
+
+
+def why_no_critic(cases: Sequence[Annotated], painted: int, seed: int) -> str:
+    """Return why `train_critic` had too little to learn from, and what to do: about real lesions, or painted ones.
 
     Args:
         cases: The annotated training cases.
         painted: Number of samples that could be painted to the end.
+        seed: That the critic was given.
     """
-    groups, real = len({case.case.group for case in cases}), sum(len(case.lesions) for case in cases)
+    groups, real = len({case.case.group for case in cases}), _sources_of(cases)
     if groups < LEAST_FOLDS:
         return f"the annotated cases form {groups} groups, such as patients, and it needs {LEAST_FOLDS}"
+    more = "fit with a larger --validator.trajectories, the number of samples that the fit paints for this"
+    if not is_enough(real, real, _folds_of(cases, seed)):
+        more = f"annotate more cases, and {more}" if painted < len(real) else "annotate more cases"
     return (
-        f"there are {real} real and {painted} painted lesions to learn from. A critic is trained several times, each "
-        f"time without some of the annotated cases and without what was painted from them, and {FEWEST} lesions of "
-        "both kinds must be left each time; annotate more cases, or fit with a larger --validator.trajectories, the "
-        "number of samples that the fit paints for this"
+        f"there are {len(real)} real and {painted} painted lesions to learn from. A critic is trained several times, "
+        f"each time without some of the annotated cases and without what was painted from them, and {FEWEST} lesions "
+        f"of both kinds must be left each time; {more}"
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +33,7 @@ from diffaug.models.sampling import write_sampler
 from diffaug.names import inside
 from diffaug.painting.painter import Painter, guided
 from diffaug.painting.window import CONTEXT
-from diffaug.presets import DEFAULT, settings_of
+from diffaug.presets import DEFAULT, preset_of, settings_of
 from diffaug.reading import read_kept, read_typed
 from diffaug.realism.critic import Measured
 from diffaug.runfolder import Contents, claim, held, holds
@@ -152,7 +153,8 @@ class _Fit:
             "cases": {case.id: digests[case.id] for case in self.annotated},
             "images": {case.id: digest_of_file(case.image) for case in cases},
         }
-        return Contents("model", identity, "fit.json", about, beside=("training",))
+        preset = partial(preset_of, "fit")
+        return Contents("model", identity, "fit.json", about, beside=("training",), preset_of=preset)
 
 
 def fit(

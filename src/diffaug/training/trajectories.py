@@ -102,7 +102,7 @@ def write_gates(
     calibration.save(model / "calibration.json")
     if critic is not None:
         critic.save(model)
-    return Gates(calibration, critic, "" if critic else why_no_critic(cases, len(scores)))
+    return Gates(calibration, critic, "" if critic else why_no_critic(cases, len(scores), seed))
 
 
 def painted_samples(
