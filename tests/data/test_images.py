@@ -196,6 +196,8 @@ def encoded(kind: str) -> bytes:
         (png_of(60000, 60000), "80,000,000 pixels at most"),
         *((encoded(kind)[:cut], "every file must decode") for kind in ("PNG", "JPEG", "BMP") for cut in (40, 1500)),
         *((encoded("TIFF")[:cut], "every file must decode") for cut in (6, 1500)),
+        (encoded("PNG")[:-1], "the end of the file is missing"),
+        (encoded("PNG")[:-12], "the end of the file is missing"),
     ],
 )
 def test_a_file_that_is_damaged_or_too_large_is_one_line_that_names_the_case(
@@ -218,6 +220,11 @@ def test_a_label_that_is_lossy_or_coloured_is_refused(tmp_path: Path, name: str,
     with pytest.raises(DataError, match="a lossless grey or palette image") as raised:
         read_label(tmp_path / name, "case-7")
     assert "case-7" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_what_lies_behind_the_end_of_a_png_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("PNG") + bytes(100_000))
+    assert read_image(tmp_path / "a.png").shape == (64, 64, 3)
 
 
 def test_png_bytes_depend_on_the_pixels_alone(tmp_path: Path) -> None:

@@ -246,6 +246,22 @@ def test_a_study_without_its_places_is_reported_without_images(folders, tmp_path
     assert "none can be shown" in write_report(study).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("torn", ["", "\0" * 300, "some"])
+def test_a_data_set_that_is_torn_or_lacks_tested_cases_is_told(folders, tmp_path, torn):
+    study = shutil.copytree(folders / "alone", tmp_path / "study")
+    data = shutil.copytree(folders / "data <b>", tmp_path / "data <b>")
+    lines = (data / "cases.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    first = [line for line in lines if not line.startswith("test-0")]
+    (data / "cases.csv").write_text("".join(first) if torn == "some" else torn, encoding="utf-8")
+    places = read_json(study / "places.json")
+    write_json(study / "places.json", {**places, "data": str(data)})
+    with pytest.raises(DataError) as told:
+        write_report(study)
+    assert torn != "some" or "such as test-0; restore the data set, or remove" in str(told.value)
+    (study / "places.json").unlink()
+    assert "none can be shown" in write_report(study).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../data <b>/images/test-0.png", "predictions/run.sh"])
 def test_a_prediction_outside_the_study_is_not_shown(folders, tmp_path, path):
     study = shutil.copytree(folders / "study", tmp_path / "study")

@@ -4,8 +4,9 @@ from diffaug.errors import DataError
 from diffaug.report.tables import MOST_ARMS, read_cases, results_from, understood
 
 
-def test_a_damaged_table_is_refused(tmp_path):
-    (tmp_path / "cases.csv").write_text("case,dice\na,b\n", encoding="utf-8")
+@pytest.mark.parametrize("text", ["case,dice\na,b\n", "", "\0" * 40])
+def test_a_damaged_table_is_refused(tmp_path, text):
+    (tmp_path / "cases.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="a table that a study wrote"):
         read_cases(tmp_path / "cases.csv")
 

@@ -5,6 +5,7 @@ booleans, labels become class numbers. Knows nothing of data sets: the argument 
 """
 
 import math
+import os
 import struct
 import warnings
 import zlib
@@ -38,6 +39,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM"
 LOSSY = (".jpg", ".jpeg")
 KINDS = {"RGB": "", "L": "grey", "1": "grey", "P": "palette", "RGBA": "transparency", "LA": "transparency"}
 CODING_STYLE = b"\xff\x52"  # the marker of a JPEG 2000 file behind which its wavelet stands (ISO 15444-1, A.6.1)
+PNG_END = b"IEND\xaeB`\x82"  # the last chunk of a PNG file (PNG specification, 11.2.5); Pillow does not miss it
 REVERSIBLE = 1  # the value of a lossless wavelet
 
 
@@ -75,7 +77,7 @@ def rgb_from_file(path: Path, case: str = "") -> tuple[Pixels, str]:
     kind = KINDS.get(image.mode, image.mode)
     if kind == "transparency" and image.getextrema()[-1] == (255, 255):
         kind = "grey" if image.mode == "LA" else ""  # an opaque alpha channel hides nothing
-    return np.array(image.convert("RGB")), kind
+    return np.array(image if image.mode == "RGB" else image.convert("RGB")), kind
 
 
 def read_image(path: Path, case: str = "") -> Pixels:
@@ -376,7 +378,10 @@ def _decoded(path: Path, case: str) -> Image.Image:
             if math.prod(image.size) > MAX_PIXELS:
                 raise DataError(_too_large(path, case, " x ".join(map(str, image.size))))
             image.load()
-            return ImageOps.exif_transpose(image) or image
+            if image.format == "PNG" and not _has_end(path):
+                raise OSError("the end of the file is missing")
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of each image would take as much memory again
+            return image
     except FileNotFoundError:
         raise DataError(f"every case needs its file: case {case} has no {path}; restore it or drop the case") from None
     except Image.DecompressionBombError:
@@ -387,6 +392,15 @@ def _decoded(path: Path, case: str) -> Image.Image:
         raise DataError(
             f"every file must decode: case {case} ({path}): {reason}; replace the file or drop the case"
         ) from None
+
+
+def _has_end(path: Path) -> bool:
+    """Tell whether a PNG file has its last chunk, behind which others may have written something."""
+    with path.open("rb") as file:
+        file.seek(-min(len(PNG_END), path.stat().st_size), os.SEEK_END)
+        if file.read() == PNG_END:
+            return True
+    return PNG_END in path.read_bytes()
 
 
 def _too_large(path: Path, case: str, size: str) -> str:
@@ -409,5 +423,5 @@ def _strongest_channel(image: Image.Image) -> NDArray[np.uint8]:
         image = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
-    strongest: NDArray[np.uint8] = np.asarray(image.convert("RGB")).max(axis=2)
+    strongest: NDArray[np.uint8] = np.asarray(image if image.mode == "RGB" else image.convert("RGB")).max(axis=2)
     return strongest

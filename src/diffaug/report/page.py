@@ -59,7 +59,7 @@ def _page(study: Study, sets: Mapping[str, Path], to: Path) -> dict[str, Any]:
     """Return everything that the template names."""
     results, plan = study.results, study.plan
     arm = wording.headline_arm(results)
-    cases = pictures.find_test_cases(read_places(study.folder, plan))
+    cases = pictures.find_test_cases(study, read_places(study.folder, plan))
     worst_arm = arm or next(iter(results.arms))
     shown = set_page(sets, plan, to.with_name("funnel.csv")) if sets else None
     sources = ["summary.csv", "cases.csv", *["curve.csv"] * study.has_curve]

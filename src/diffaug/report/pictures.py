@@ -19,7 +19,7 @@ from diffaug.data.manifest import Row, SyntheticSet, kept
 from diffaug.data.request import Check
 from diffaug.errors import DataError
 from diffaug.report.tables import MATTERS, PairedCase, Study, TestedCase, mean_dice, paired_cases
-from diffaug.study.places import Places
+from diffaug.study.places import FILE, Places
 
 T = TypeVar("T")
 ACCEPTED, REFUSED, WORST, CHANGED = 8, 8, 8, 4  # how many cards of each kind
@@ -182,15 +182,26 @@ def read_masks(path: Path, case: str, classes: Sequence[LabelClass]) -> Mask:
     return masks_from_label(read_label(path, case), classes) if classes else read_mask(path, case)[None]
 
 
-def find_test_cases(places: Places) -> dict[str, Case]:
-    """Return the annotated cases by their ids in cases.csv, from those data sets of a study that still exist."""
+def find_test_cases(study: Study, places: Places) -> dict[str, Case]:
+    """Return the annotated cases by their ids in cases.csv, from those data sets of a study that still exist.
+
+    Raises:
+        DataError: Such a data set cannot be read, or, where all are there, one lacks a case that is shown.
+    """
     found: dict[str, Case] = {}
-    for prefix, folder in (("", places.data), *places.tests.items()):
-        try:
-            cases = read_dataset(Path(folder)).cases if folder else ()
-        except DataError:
-            continue
+    folders = {prefix: Path(folder) for prefix, folder in (("", places.data), *places.tests.items()) if folder}
+    there = {prefix: folder for prefix, folder in folders.items() if (folder / "cases.csv").exists()}
+    for prefix, folder in there.items():
+        cases = read_dataset(folder).cases
         found |= {f"{prefix}:{case.id}" if prefix else case.id: case for case in cases if case.mask is not None}
+    shown = {row.case for row in study.cases if row.prediction}
+    lost = sorted(shown - found.keys())
+    if lost and there and there == folders:
+        raise DataError(
+            f"a report shows test images of its study: {len(lost)} of {len(shown)} are not in "
+            f"{', '.join(map(str, there.values()))}, such as {lost[0]}; restore the data set, or remove "
+            f"{study.folder / FILE} for a report without images"
+        )
     return found
 
 

@@ -253,12 +253,15 @@ def read_cases(path: Path) -> tuple[TestedCase, ...]:
         return text and place.picture(text, f"a prediction in {path.name}").relative_to(path.parent).as_posix()
 
     try:
+        rows = _rows(path)
+        if not rows:
+            raise ValueError("it has no rows")
         return tuple(
             TestedCase(
                 arm=row["arm"], case=row["case"], dice=float(row["dice"]), prediction=checked(row["prediction"]),
                 strata=tuple(filter(None, row["strata"].split(";"))),
             )
-            for row in _rows(path)
+            for row in rows
         )  # fmt: skip
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
