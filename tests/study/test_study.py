@@ -428,6 +428,29 @@ def test_damaged_scores_of_a_finished_study_are_made_again(study, finished, inpu
     assert files_of(study) == files_of(finished)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", {"a": 1}), ("dice", "0.5"), ("strata", 3), ("case", "another"), ("area", None), ("prediction", None)],
+)
+def test_a_record_of_other_values_is_one_line_and_its_remedy_tests_the_run_again(study, finished, inputs, name, value):
+    records = study / "runs" / "real-0.jsonl"
+    rows = read_jsonl(records)
+    write_jsonl(records, [{**rows[0], name: value}, *rows[1:]])
+    with pytest.raises(StudyError, match=r"record 1 of .*real-0\.jsonl does not; remove it"):
+        run_study(inputs[0], study, [inputs[1]], CONFIG)
+    records.unlink()
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
+def test_a_score_with_fewer_features_is_made_again(study, finished, inputs):
+    scores = study / "scores.jsonl"
+    first, *others = read_jsonl(scores)
+    write_jsonl(scores, [{**first, "features": first["features"][1:]}, *others])
+    run_study(inputs[0], study, [inputs[1]], CONFIG)
+    assert files_of(study) == files_of(finished)
+
+
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"data": 3}', b"[" * 3000, b"\xff\xfe", b"9" * 5000])
 def test_a_file_of_a_study_of_other_types_is_made_again(study, finished, inputs, damage):
     for name in ("profiles.json", "duplicates.json", "base_seen.json", "runs/real-0.pool.json"):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffaug.artifacts import digest_of_file, make_folder, read_jsonl, storing, sync_tree, write_jsonl
-from diffaug.conditioning.attributes import Attributes, Reference, measure_attributes
+from diffaug.conditioning.attributes import FEATURES, Attributes, Reference, measure_attributes
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, masks_from_label
@@ -324,7 +324,16 @@ def read_scored(table: Path) -> RecordFile[_Scored]:
         DataError: It is missing, or a line is damaged.
     """
     fix = "remove the file, and the study scores the cases again"
-    return RecordFile(table, lambda line, number: typed(_Scored, json_of_line(line, table, number), table, fix))
+
+    def scored(line: bytes, number: int) -> _Scored:
+        found = typed(_Scored, json_of_line(line, table, number), table, fix)
+        if len(found.features) != len(FEATURES):
+            raise DataError(
+                f"a score has {len(FEATURES)} features: line {number} of {table} has {len(found.features)}; {fix}"
+            )
+        return found
+
+    return RecordFile(table, scored)
 
 
 def _are_scored(table: Path, rows: Sequence[Row]) -> bool:

@@ -248,7 +248,7 @@ def records_of(run: Run) -> list[dict[str, Any]]:
     """Return the records of a finished run.
 
     Raises:
-        StudyError: There is not one for each tested case, or the log of the training is damaged.
+        StudyError: There is not one for each tested case, one is damaged, or the log of the training is.
     """
     _check_log(run)
     try:
@@ -260,7 +260,27 @@ def records_of(run: Run) -> list[dict[str, Any]]:
             f"a run has a record for each test case: {run.records} has {len(rows)} of {len(run.test)}; "
             "remove it, and the study tests the run again"
         )
+    for index, row in enumerate(rows):
+        if not _is_record(row, run, index):
+            raise StudyError(
+                f"a record holds the scores of its test case: record {index + 1} of {run.records} does not; "
+                "remove it, and the study tests the run again"
+            )
     return rows
+
+
+def _is_record(row: Mapping[str, Any], run: Run, index: int) -> bool:
+    """Tell whether a record is one of a run and of its test case at an index, and its scores are numbers or missing."""
+    known = {"arm": run.arm.name, "seed": run.seed, "case": run.test[index].id, **run.columns[index]}
+    told = all(name in row and _plain(row[name]) == _plain(value) for name, value in known.items())
+    scores = [value for name, value in row.items() if name not in (*known, "prediction")]
+    whole = all(value is None or isinstance(value, int | float) for value in scores)
+    return told and whole and "dice" in row and isinstance(row.get("prediction"), str)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_log(run: Run) -> None:
