@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from study_folders import row_of
 
 from diffaug.artifacts import write_json
 from diffaug.cli.plan import changed_settings, plan_text
 from diffaug.cli.run import print_reports
 from diffaug.cli.texts import (
     audit_text,
+    explanation_text,
     exported_text,
     fit_text,
     folds_text,
@@ -27,12 +29,15 @@ from diffaug.cli.texts import (
 )
 from diffaug.config import DenoiserConfig, FitConfig, GenerateConfig, StudyConfig, config_from_values
 from diffaug.data.funnel import Counts, Funnel
+from diffaug.data.origin import Origin
+from diffaug.data.request import MaskTransform
 from diffaug.data.segmented import SegmentSummary
 from diffaug.export.export import Exported
 from diffaug.pipeline.estimate import Estimate
 from diffaug.pipeline.machine import Facts, Look
 from diffaug.study.sets import Labelling, Selection
 from diffaug.study.statistics import summarise
+from diffaug.synthesis.explain import Explanation
 from diffaug.synthesis.generate import GenerateSummary
 from diffaug.synthesis.remove import RemoveSummary
 from diffaug.training.codec import Fidelity
@@ -280,3 +285,22 @@ def test_an_export_says_that_copies_were_not_looked_for() -> None:
     found = Exported(Path("exported/mine"), {"train": "3 cases"}, (), ())
     assert "run `diffaug audit synthetic/mine AUDIT --with DATA`" in exported_text(found, Path("synthetic/mine"), False)
     assert "audit" not in exported_text(found, Path("synthetic/mine"), True)
+
+
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [
+        (MaskTransform(), "1.00 times its size, turned by 0 degrees; from row 0 and column 0 on"),
+        (MaskTransform(0.8, 12.0, flip=True), "0.80 times its size, turned by 12 degrees, mirrored; from row 0"),
+        (MaskTransform(at_edge=True), "column 0 on, cut off by the edge as its own image cuts it off"),
+    ],
+)
+def test_a_picture_is_explained_by_each_lesion_that_it_shows(transform, told):
+    request = replace(row_of(3, ("train-0", "train-1")).request, transform=transform, example="train-1")
+    origin = Origin({}, "v", {"code": "abc"}, "a processor", id=request.id, requests=(request, request))
+    text = explanation_text(Explanation("a.png", "picture", origin, marked=True), Path("a.png"))
+    assert text.count(told) == 2 and "Lesion 2:" in text and "case train-0" in text and "the lesion of the mask" in text
+    assert text.splitlines()[0] == "a.png is synthetic: a picture painted by diffaug, synth-00003."
+    assert text.splitlines()[-1] == "Next: diffaug reproduce a.png --model MODEL --data DATA"
+    mask = explanation_text(Explanation("m.png", "mask", origin, marked=True), Path("m.png"))
+    assert "is the mask of a picture" in mask and "reproduce" not in mask

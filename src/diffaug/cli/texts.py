@@ -376,13 +376,15 @@ def _request_facts(request: "Request") -> dict[str, str]:
     moved = request.transform
     lesion = "the largest lesion" if not request.component else f"lesion {request.component + 1} by size"
     how = f"{moved.scale:.2f} times its size, turned by {moved.angle:.0f} degrees{', mirrored' if moved.flip else ''}"
+    edge = ", cut off by the edge as its own image cuts it off" if moved.at_edge else ""
     same = request.example == request.mask_case and request.cup_ratio is None
     example = "the lesion of the mask" if same else f"the largest lesion of case {request.example}"
     where = {"free": "on tissue", "replace": "over a lesion", "removed": "where lesions were painted away first"}
     return {
         "painted": f"{'tissue without a lesion' if request.negative else 'a lesion'}, {where[request.placement]}",
         "background": f"case {request.background}",
-        "mask": f"{lesion} of case {request.mask_case}, {how}; from row {request.top} and column {request.left} on",
+        "mask": f"{lesion} of case {request.mask_case}, {how}; "
+        f"from row {request.top} and column {request.left} on{edge}",
         "example": example if request.example else "none",
         "prompt": plain(request.prompt),
         "findings": plain(", ".join(request.findings)) or "none",
