@@ -29,7 +29,7 @@ def test_every_command_and_every_block_of_python_of_the_page_runs(shelf, monkeyp
     for command in commands:
         main(command.split()[1:])
         out = capsys.readouterr().out
-        assert out.splitlines()[-1] == f"Exported to {command.split()[3]}." and out.startswith("train: 6 real and ")
+        assert out.splitlines()[-2] == f"Exported to {command.split()[3]}." and out.startswith("train: 6 real and ")
         assert (shelf / command.split()[3] / "provenance.csv").is_file()
     assert (shelf / "nnUNet_raw/Dataset101_Mine/splits_final.json").is_file()
     for kind, text in BLOCKS:

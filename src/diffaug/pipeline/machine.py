@@ -130,9 +130,10 @@ def busy() -> float | None:
 
     On Windows, which keeps no such average, it is None.
     """
-    if not hasattr(os, "getloadavg"):
+    averages = getattr(os, "getloadavg", None)
+    if averages is None:
         return None
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    load = float(averages()[0]) / (os.cpu_count() or 1)
     return load if load >= BUSY else None
 
 
