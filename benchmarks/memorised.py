@@ -220,13 +220,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    data = given.data or make_folder(given.out) / "data"
+    out = make_folder(given.out)
+    data = given.data or out / "data"
     if not (data / "cases.csv").is_file():
         make_phantoms(data, 9, 3, 3, 0, size=128, seed=0) if given.quick else import_kvasir(data)
     dataset = read_dataset(data)
     unseen = [*dataset.split("val"), *dataset.split("test")]
-    found = audit_prior(dataset.split("train"), unseen, 8 if given.quick else 200, given.out / "pairs.png")
-    write_json(given.out / "memorised.json", found)
+    found = audit_prior(dataset.split("train"), unseen, 8 if given.quick else 200, out / "pairs.png")
+    write_json(out / "memorised.json", found)
     print(json.dumps(found, indent=2))
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from benchmark_runs import BENCHMARKS, run_benchmark
 
+from diffaug.data.phantom import make_phantoms
+
 sys.path.insert(0, str(BENCHMARKS))
 from memorised import share_nearer
 
@@ -32,10 +34,12 @@ def test_a_side_with_more_windows_has_no_advantage():
 
 @pytest.mark.slow  # 250 windows through the encoder; the laws above are tested by default
 def test_the_measure_of_the_shipped_prior_runs(tmp_path):
-    run_benchmark("memorised", "--out", tmp_path, "--quick")
-    measured = json.loads((tmp_path / "memorised.json").read_text())
+    data, out = tmp_path / "data", tmp_path / "measured"
+    make_phantoms(data, 9, 3, 3, 0, size=128, seed=0)
+    run_benchmark("memorised", "--out", out, "--data", data, "--quick")
+    measured = json.loads((out / "memorised.json").read_text())
     assert measured["prior_training_windows"] == 3 * measured["prior_unseen_windows"] == 90
     for name in ("prior_nearer_training", "prior_nearer_training_real"):
         low, high = measured[f"{name}_interval"]
         assert 0 <= low <= measured[name] <= high <= 1
-    assert (tmp_path / "pairs.png").stat().st_size > 10_000
+    assert (out / "pairs.png").stat().st_size > 10_000
