@@ -63,6 +63,13 @@ def test_a_cut_lesion_lies_at_no_edge_that_would_cut_another_side_of_it(tmp_path
     assert placed(case, MaskTransform(at_edge=True), placement_map_of(image, np.zeros((SIDE, SIDE), bool)))[0] is None
 
 
+def test_a_lesion_that_is_longer_than_a_frame_is_wide_fits_nowhere_in_it(tmp_path, ellipse_in):
+    case = cut_case(tmp_path, ellipse_in, "wide", (10, 100))
+    image = np.full((400, 12, 3), (180, 100, 90), np.uint8)
+    narrow = placement_map_of(image, np.zeros(image.shape[:2], bool))
+    assert placed(case, MaskTransform(12.0, at_edge=True), narrow)[0] is None
+
+
 def test_a_mask_reaches_the_border_that_it_comes_near_to_and_ends_there(ellipse_in):
     field = np.ones((120, 160), bool)
     field[:, :40] = False

@@ -84,6 +84,8 @@ def place_at_edge(
         old: A lesion, (H, W), that it is to cover as far as it can; None for a place without a lesion.
     """
     pad = int(OUTSIDE * max(lesion.body.shape)) + 2
+    if any(wide + 2 * pad < part for wide, part in zip(places.tissue.shape, lesion.body.shape, strict=True)):
+        return None  # it is much longer than the frame is wide
     area = places.cell**2
     outside = area - np.pad(cells_of(places.field, places.cell), pad).astype(np.int64)
     hidden, unseen, lost = (
