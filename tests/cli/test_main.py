@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import subprocess
@@ -550,3 +551,17 @@ def test_a_command_that_a_scheduler_stops_ends_in_one_line_and_leaves_nothing_ha
     assert told.splitlines()[-1] == "diffaug: stopped; run the same command again to continue"
     assert "Traceback" not in told and "leaked" not in told
     assert not (tmp_path / "data" / "cases.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+)
+def test_waiting_threads_sleep_soon_unless_the_environment_says_otherwise(monkeypatch, capsys, given, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    main(["prompts", "-n", "1"])
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

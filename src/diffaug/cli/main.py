@@ -52,6 +52,7 @@ Commands = (
     | Annotated[Reproduce, subcommand("reproduce")]
     | Annotated[Run, subcommand("run")]
 )
+SPINS = "1000"  # times that a waiting thread looks before it sleeps; 300,000 by default
 ABOUT = "Paint lesions where annotations are scarce, and measure whether they help."
 
 
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     if words in ([], ["--help"], ["-h"]):
         return print(overview(ABOUT, _named(Commands)))
     _show_log()
+    _wait_briefly()
     try:
         _check_command(words[0])
         choose_preset(words)
@@ -89,6 +91,15 @@ class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message alone."""
         print("\n".join(map(one_line, self.format(record).split("\n"))), file=sys.stderr, flush=True)
+
+
+def _wait_briefly() -> None:
+    """Let threads of torch sleep soon while they wait for each other: on a busy machine they took the time of others.
+
+    It counts for what is imported after this, and for worker processes; whoever has set it is not overruled.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _show_log() -> None:
