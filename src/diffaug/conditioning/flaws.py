@@ -65,6 +65,7 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
             lambda name: star_share(bank.entry(name, 0).draft.shape) < STARLIKE
         )
         self.at_edge: Remembered[tuple[str, int], bool] = Remembered(self._lies_at_edge)
+        self._shares_cut: Remembered[tuple[str, int], float] = Remembered(self._share_cut)
         self._bank, self._images, self._maps, self._rules = bank, images, maps, rules
 
     def line(self, names: Sequence[str]) -> str:
@@ -83,10 +84,10 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
         return f"lesions that may be shown at other places: {whole} of {counts.total() + edge}{like_own}{without}"
 
     def _flaw_of(self, key: tuple[str, int]) -> Flaw:
-        return "cut" if self._share_cut(key) > CUT_SHORT else self._other_flaw(key)
+        return "cut" if self._shares_cut[key] > CUT_SHORT else self._other_flaw(key)
 
     def _lies_at_edge(self, key: tuple[str, int]) -> bool:
-        return CUT_SHORT < self._share_cut(key) <= MOST_CUT and not self._other_flaw(key)
+        return CUT_SHORT < self._shares_cut[key] <= MOST_CUT and not self._other_flaw(key)
 
     def _share_cut(self, key: tuple[str, int]) -> float:
         return self._maps(key[0]).share_cut(self._bank.entry(*key).draft.in_frame()) if self._maps else 0.0

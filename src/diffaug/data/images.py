@@ -5,7 +5,7 @@ booleans, labels become class numbers. Knows nothing of data sets: the argument 
 """
 
 import math
-import os
+import mmap
 import struct
 import warnings
 import zlib
@@ -396,11 +396,8 @@ def _decoded(path: Path, case: str) -> Image.Image:
 
 def _has_end(path: Path) -> bool:
     """Tell whether a PNG file has its last chunk, behind which others may have written something."""
-    with path.open("rb") as file:
-        file.seek(-min(len(PNG_END), path.stat().st_size), os.SEEK_END)
-        if file.read() == PNG_END:
-            return True
-    return PNG_END in path.read_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(PNG_END) >= 0
 
 
 def _too_large(path: Path, case: str, size: str) -> str:
