@@ -88,7 +88,7 @@ QUICK = Size(
     fit=FitConfig(
         codec=CodecConfig(window=64, latent_channels=4, width=32, blocks=(1, 1), iterations=20, batch_size=4),
         denoiser=DenoiserConfig(widths=(16, 32), text_width=32, windows_per_case=2, iterations=4, batch_size=8),
-        validator=ValidatorConfig(widths=(16, 32), folds=2, iterations=3, batch_size=8),
+        validator=ValidatorConfig(views_per_case=1, folds=2, iterations=3, batch_size=8),
         sampler=SamplerConfig(steps=4),
     ),
     base=None,

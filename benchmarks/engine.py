@@ -117,7 +117,7 @@ QUICK = Size(
 TINY = FitConfig(  # of --quick: 64 px windows, 8 x 8 latents
     codec=CodecConfig(window=64, latent_channels=4, width=32, blocks=(1, 1), iterations=10, batch_size=4),
     denoiser=DenoiserConfig(widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4),
-    validator=ValidatorConfig(widths=(16, 32), folds=2, windows_per_case=4, iterations=3, trajectories=1),
+    validator=ValidatorConfig(views_per_case=1, folds=2, windows_per_case=4, iterations=3, trajectories=1),
     sampler=SamplerConfig(steps=6),  # enough denoising for the share of two looks to mean something
 )
 

@@ -81,7 +81,7 @@ def tiny():
             widths=(16, 32), text_width=32, text_layers=1, windows_per_case=2, iterations=4, batch_size=8
         ),
         validator=ValidatorConfig(
-            widths=(16, 32),
+            views_per_case=1,
             folds=2,
             windows_per_case=4,
             iterations=3,

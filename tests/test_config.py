@@ -102,11 +102,10 @@ def test_a_single_value_is_a_list_of_one():
     assert config.study.arms == ("real",)
 
 
-@pytest.mark.parametrize("part", ["denoiser", "validator"])
-def test_widths_are_multiples_of_the_16_groups_that_normalise_them(part):
-    assert f"fit.{part}.widths.1" in refused({"fit": {part: {"widths": [16, 40]}}})
-    assert f"fit.{part}.widths" in refused({"fit": {part: {"widths": []}}})
-    assert getattr(config_from_values({"fit": {part: {"widths": [16, 48]}}}).fit, part).widths == (16, 48)
+def test_widths_are_multiples_of_the_16_groups_that_normalise_them():
+    assert "fit.denoiser.widths.1" in refused({"fit": {"denoiser": {"widths": [16, 40]}}})
+    assert "fit.denoiser.widths" in refused({"fit": {"denoiser": {"widths": []}}})
+    assert config_from_values({"fit": {"denoiser": {"widths": [16, 48]}}}).fit.denoiser.widths == (16, 48)
 
 
 def test_a_text_encoder_has_32_channels_for_each_head():
@@ -115,7 +114,7 @@ def test_a_text_encoder_has_32_channels_for_each_head():
 
 def test_a_window_is_a_whole_number_of_latent_cells_at_every_resolution_of_the_networks():
     assert "multiple of 32: it is 80; use 96" in refused({"fit": {"codec": {"window": 80}}})
-    assert "multiple of 64" in refused({"fit": {"codec": {"window": 96}, "validator": {"widths": [16, 16, 16, 16]}}})
+    assert "multiple of 64" in refused({"fit": {"codec": {"window": 96}, "denoiser": {"widths": [16, 16, 16, 16]}}})
     assert config_from_values({"fit": {"codec": {"window": 96}}}).fit.codec.window == 96
 
 

@@ -19,10 +19,10 @@ MODEL_FILES = (
     "model_index.json json", "calibration.json json", "fit.json json", "rules.json json", "sampler.json json",
     "scheduler/scheduler_config.json json", "text_encoder/config.json json", "tokenizer/tokenizer.json json",
     "tokenizer/tokenizer_config.json json", "tokenizer/words.json json", "unet/config.json json",
-    "vae/config.json json", "validator/0/config.json json", "seen_images.npz npz",
+    "vae/config.json json", "seen_images.npz npz",
     "text_encoder/model.safetensors safetensors",
     "unet/diffusion_pytorch_model.safetensors safetensors", "vae/diffusion_pytorch_model.safetensors safetensors",
-    "validator/0/diffusion_pytorch_model.safetensors safetensors",
+    "validator/0/model.safetensors safetensors",
 )  # fmt: skip
 STUDY_FILES = (
     "study.json json", "summary.json json", "profiles.json json", "base_seen.json json", "duplicates.json json",

@@ -16,7 +16,7 @@ FIT = {
     "codec": {"window": 64, "cell": 8, "latent_channels": 4, "width": 32, "blocks": [1, 1], "iterations": 4},
     "denoiser": {"widths": [16, 32], "text_width": 32, "text_layers": 1, "windows_per_case": 2, "iterations": 3},
     "validator": {
-        "widths": [16, 32], "folds": 2, "windows_per_case": 4, "iterations": 3, "alpha": 0.4, "delta": 0.2,
+        "views_per_case": 1, "folds": 2, "windows_per_case": 4, "iterations": 3, "alpha": 0.4, "delta": 0.2,
         "trajectories": 4, "floor": 0.0,
     },
     "sampler": {"steps": 2},

@@ -78,16 +78,16 @@ class DenoiserConfig(Knobs):
 
 
 class ValidatorConfig(Knobs):
-    """The latent segmentation networks, one per fold, and their calibration."""
+    """The segmentation networks of latents, one per fold, and their calibration."""
 
     # Number of validators. Each is trained without one fold of the cases, and the lesions of that fold set its
     # thresholds.
     folds: Annotated[int, Field(ge=2)] = 3
-    # Windows of each training case. A third of them has no lesion, and a tenth shows the whole image.
+    # Windows of each training case, varied at random. A third of them has no lesion.
     windows_per_case: Annotated[int, Field(ge=3)] = 20
-    widths: Widths = (32, 32)  # Channels of each level of the network, the finest level first.
-    iterations: Count = 600  # Optimiser updates of each validator.
-    batch_size: Positive = 16  # Windows in a batch.
+    views_per_case: Positive = 12  # Views of each training case as a whole: turned, resized and coloured at random.
+    iterations: Count = 300  # Optimiser updates of each validator.
+    batch_size: Annotated[int, Field(ge=2)] = 8  # Windows in a batch, beside 4 whole images.
     learning_rate: Rate = 1e-3  # Highest learning rate of the schedule.
     # Chance that the gate rejects a painted lesion that is as good as a real one. Lower it to keep more.
     alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
@@ -126,18 +126,17 @@ class FitConfig(Knobs):
     validator: ValidatorConfig = ValidatorConfig()  # The networks that check what is painted, and their thresholds.
     sampler: SamplerConfig = SamplerConfig()  # How painting is sampled.
 
-    @field_validator("validator")
+    @field_validator("denoiser")
     @classmethod
-    def _fit_sides(cls, validator: ValidatorConfig, info: ValidationInfo) -> ValidatorConfig:
-        """Check that the latents of a window can be halved as often as the networks halve them."""
-        if "codec" not in info.data or "denoiser" not in info.data:
-            return validator  # the error of codec or denoiser is shown
-        codec, stages = info.data["codec"], max(len(info.data["denoiser"].widths), len(validator.widths))
-        if codec.window % (codec.cell * 2 ** (stages - 1)):
-            multiple = codec.cell * 2 ** (stages - 1)
+    def _fit_sides(cls, denoiser: DenoiserConfig, info: ValidationInfo) -> DenoiserConfig:
+        """Check that the latents of a window can be halved as often as the U-Net halves them."""
+        if "codec" not in info.data:
+            return denoiser  # the error of the codec is shown
+        codec, multiple = info.data["codec"], info.data["codec"].cell * 2 ** (len(denoiser.widths) - 1)
+        if codec.window % multiple:
             larger = -(-codec.window // multiple) * multiple
             raise ValueError(f"codec.window must be a multiple of {multiple}: it is {codec.window}; use {larger}")
-        return validator
+        return denoiser
 
 
 class GenerateConfig(Knobs):
@@ -362,7 +361,6 @@ _VALUES: dict[str, dict[str, dict[str, Any]]] = {  # of each preset, as a file h
     "stable-diffusion": {  # not measured; usual values for low-rank updates
         "fit": {
             "denoiser": {"lora_rank": 16, "learning_rate": 1e-4, "batch_size": 16, "iterations": 1500},
-            "validator": {"widths": (32, 64, 128, 128)},  # 8 x 8 at the bottom, as with 16 x 16 latents of two widths
             "sampler": {"steps": 12, "strength": 0.8, "solver": "ab2", "guidance": (3.0, 1.5)},
         },
     },

@@ -60,8 +60,8 @@ def windows(bases, phantoms):
 
 @pytest.fixture(scope="session")
 def tuned_config():
-    few = {"folds": 2, "windows_per_case": 3, "iterations": 3, "batch_size": 8, "trajectories": 2}
-    validator = ValidatorConfig(widths=(16, 32), alpha=0.4, floor=0.0, **few)
+    few = {"folds": 2, "windows_per_case": 3, "views_per_case": 1, "iterations": 3, "batch_size": 8, "trajectories": 2}
+    validator = ValidatorConfig(alpha=0.4, floor=0.0, **few)
     return FitConfig(denoiser=TUNED, validator=validator, sampler=SAMPLER)
 
 
@@ -231,7 +231,7 @@ def test_processes_that_accelerate_launches_train_what_one_trains(bases, phantom
         "--denoiser.batch-size",
         "8",
     ]
-    options += ["--denoiser.windows-per-case", "2", "--validator.widths", "16", "32", "--validator.iterations", "3"]
+    options += ["--denoiser.windows-per-case", "2", "--validator.views-per-case", "1", "--validator.iterations", "3"]
     options += ["--validator.windows-per-case", "6", "--validator.trajectories", "0"]
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -4,15 +4,15 @@ import math
 import pytest
 import torch
 
-from diffaug.config import ValidatorConfig
 from diffaug.diffusion.contract import Conditioning
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import Schedule
+from diffaug.encoder import Trunk
 from diffaug.models.compact import scheduler_of
 from diffaug.painting.engine import Prepared, paint
 from diffaug.validator.calibration import BINS, Calibration
 from diffaug.validator.gate import Gate, Target
-from diffaug.validator.latent_segmenter import segmenter_of
+from diffaug.validator.latent_segmenter import LatentSegmenter
 
 SCHEDULE = Schedule.of(scheduler_of())
 STEPS, CHECKS = 6, (2, 4, 6)
@@ -56,7 +56,7 @@ def gate_with():
     networks = []
     for fold in range(2):
         torch.manual_seed(fold)
-        network = segmenter_of(ValidatorConfig(widths=(16, 32)), 4, 8).eval().requires_grad_(False)
+        network = LatentSegmenter(Trunk(), 4, 1).eval().requires_grad_(False)
         networks.append(network.double())
 
     def make(**by_size):

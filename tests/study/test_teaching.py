@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from diffaug.classical import vary
 from diffaug.config import StudyConfig
 from diffaug.data.folder import read_dataset
 from diffaug.study.arms import Arm
 from diffaug.study.batches import Batch, Batches, joined
-from diffaug.study.classical import vary
 from diffaug.study.network import segmentation_loss
 from diffaug.study.teaching import START, Lesson, cut, lesson_of, opinion
 

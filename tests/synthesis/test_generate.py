@@ -611,7 +611,7 @@ def test_a_folder_of_other_files_is_refused(strict, phantoms, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("name", ["unet/config.json", "validator/1/diffusion_pytorch_model.safetensors", "fit.json"])
+@pytest.mark.parametrize("name", ["unet/config.json", "validator/1/model.safetensors", "fit.json"])
 @pytest.mark.parametrize("damage", ["altered", "missing"])
 def test_a_damaged_model_is_refused_before_anything_is_written(strict, phantoms, tmp_path, name, damage):
     model = shutil.copytree(strict, tmp_path / "model")

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from PIL import Image
 
 import diffaug.training.loop
@@ -28,6 +27,7 @@ from diffaug.training.starting import load_base, untrained_around
 from diffaug.training.trajectories import rare_classes
 from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import Calibration
+from diffaug.validator.latent_segmenter import load_segmenter
 
 
 class Interruption(BaseException):
@@ -71,7 +71,7 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
     ids = {case.id for case in read_dataset(phantoms).split("train")}
     assert set(calibration.folds) == ids and set(calibration.folds.values()) == {0, 1}
     assert (calibration.steps, calibration.checks) == (4, (2, 4))
-    assert UNet2DModel.from_pretrained(fitted / "validator" / "1").config.in_channels == tiny.codec.latent_channels
+    assert load_segmenter(fitted / "validator" / "1").image.in_channels == tiny.codec.latent_channels
     assert not list((fitted / "training").glob("*.checkpoint"))  # checkpoints are gone
 
 
@@ -382,8 +382,7 @@ def test_a_base_of_one_class_is_fitted_to_two_and_one_of_two_not_to_one(
     painter = load_model(tmp_path / "model")
     assert painter.classes == load_model(fitted_eyes).classes == 2
     assert read_dataset(eyes).class_names == ("disc", "cup")
-    validator = read_json(tmp_path / "model" / "validator" / "0" / "config.json")
-    assert validator["out_channels"] == 2 * 16
+    assert load_segmenter(tmp_path / "model" / "validator" / "0").network.head.out_channels == 2
     with pytest.raises(ModelError, match="at most the classes of the data") as error:
         fit(phantoms, tmp_path / "other", tiny, base=fitted_eyes)
     assert "\n" not in str(error.value)

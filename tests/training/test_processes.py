@@ -16,7 +16,7 @@ LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no"]
 OPTIONS = ["--codec.window", "64", "--codec.width", "32", "--codec.iterations", "4", "--codec.batch-size", "2"]
 OPTIONS += ["--denoiser.widths", "16", "32", "--denoiser.text-width", "32", "--denoiser.text-layers", "1"]
 OPTIONS += ["--denoiser.windows-per-case", "2", "--denoiser.iterations", "6", "--denoiser.batch-size", "8"]
-OPTIONS += ["--validator.widths", "16", "32", "--validator.iterations", "3", "--validator.folds", "2"]
+OPTIONS += ["--validator.views-per-case", "1", "--validator.iterations", "3", "--validator.folds", "2"]
 OPTIONS += ["--validator.windows-per-case", "3", "--validator.trajectories", "1", "--sampler.steps", "4"]
 # float32 on every machine; every iteration is logged and kept, and what DIE_AT says is the last of the painter
 SCRIPT = """

@@ -10,12 +10,14 @@ from diffaug.training.validation import (
     ESTIMATES,
     NEGATIVE_EVERY,
     estimates,
+    frame_views,
     labelled_latents,
     real_scores,
     search_windows,
     train_validators,
 )
 from diffaug.training.windows import Annotated
+from diffaug.validator.latent_segmenter import UPSCALE, frame_side
 
 EACH = 10  # windows of a case
 
@@ -107,6 +109,20 @@ def test_a_validator_never_sees_the_cases_of_its_fold(painter, annotated, folds,
     assert not torch.equal(parameters(first[1]), parameters(second[1]))
 
 
+def test_whole_frames_are_varied_with_their_masks_and_are_as_large_as_segment_sees_them(painter, annotated):
+    views = frame_views(painter, annotated, 3, 0)
+    side = frame_side(painter.cell, painter.latent_side)
+    cells, fine = side // painter.cell, UPSCALE * side // painter.cell
+    assert views.latents.shape == (len(annotated), 3, painter.latent_channels, cells, cells)
+    assert views.label.shape == (len(annotated), 3, 1, fine, fine)
+    assert not torch.equal(views.latents[:, 0], views.latents[:, 1])
+    shares = (views.label.float() / 255).mean((2, 3, 4))
+    annotated_shares = torch.tensor([case.mask.mean() for case in annotated])
+    assert (shares.amax(1) > 0.2 * annotated_shares).all() and (shares < 4 * annotated_shares[:, None]).all()
+    again = frame_views(painter, annotated, 3, 0)
+    assert torch.equal(views.latents, again.latents) and torch.equal(views.label, again.label)
+
+
 def test_every_real_lesion_is_scored_once_at_every_check(painter, annotated, folds, tiny, tmp_path):
     networks = train_validators(painter, annotated, folds, tiny.validator, tmp_path)
     scores = real_scores(painter, networks, annotated, folds, tiny, CONTEXT)
@@ -122,7 +138,7 @@ def test_lesions_of_two_classes_are_scored_by_networks_of_two_classes(eyes, fitt
     discs = [Annotated.of(case) for case in read_dataset(eyes).split("train")]
     folds = {case.case.id: number % 2 for number, case in enumerate(discs)}
     networks = train_validators(painter, discs, folds, tiny.validator, tmp_path)
-    assert all(network.config.out_channels == 2 * 16 for network in networks)
+    assert all(network.network.head.out_channels == 2 for network in networks)
     scores = real_scores(painter, networks, discs, folds, tiny, CONTEXT)
     assert sum(len(found[4]) for found in scores.values()) == 8
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from diffaug.config import ValidatorConfig
+from diffaug.encoder import Trunk
 from diffaug.errors import ModelError
 from diffaug.validator.calibration import BINS, Calibration, agreement
 from diffaug.validator.gate import Check, Gate, Target
-from diffaug.validator.latent_segmenter import segment, segmenter_of
+from diffaug.validator.latent_segmenter import LatentSegmenter, segment
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def validators():
     networks = []
     for fold in range(2):
         torch.manual_seed(fold)
-        networks.append(segmenter_of(ValidatorConfig(widths=(16, 32)), 4, 8).eval().requires_grad_(False))
+        networks.append(LatentSegmenter(Trunk(), 4, 1).eval().requires_grad_(False))
     return networks
 
 

@@ -2,30 +2,87 @@ import os
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from safetensors.torch import save_file
+from torch.nn import functional as F
 
-from diffaug.config import ValidatorConfig
+from diffaug.compute.seeds import seeded
+from diffaug.encoder import Trunk, load_trunk
 from diffaug.errors import ModelError
-from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter, segment, segmentation_loss, segmenter_of
+from diffaug.validator.latent_segmenter import (
+    FRAME_CELLS,
+    UPSCALE,
+    LatentSegmenter,
+    frame_side,
+    image_map,
+    load_segmenter,
+    save_segmenter,
+    segment,
+    segmentation_loss,
+    segmenter_of,
+)
 
 
 def network(classes=1):
-    torch.manual_seed(0)
-    return segmenter_of(ValidatorConfig(widths=(16, 32)), 4, 8, classes).eval()
+    with seeded(0):
+        return LatentSegmenter(Trunk(), 4, classes).eval()
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_latents_become_probabilities_at_four_times_their_side(classes):
-    found = segment(network(classes), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999]))
-    assert found.shape == (3, classes, 8 * UPSCALE, 8 * UPSCALE)
+@pytest.mark.parametrize("cells", [8, 10])
+def test_latents_become_probabilities_at_four_times_their_side(classes, cells):
+    found = segment(network(classes), torch.randn(3, 4, cells, cells), torch.tensor([0, 500, 999]))
+    assert found.shape == (3, classes, cells * UPSCALE, cells * UPSCALE)
     assert found.dtype == torch.float32
     assert ((found > 0) & (found < 1)).all()
 
 
-def test_the_timestep_matters():
-    latents = torch.randn(1, 4, 8, 8)
-    first, second = (segment(network(), latents, torch.tensor([t])) for t in (0, 900))
+def test_the_timestep_matters_once_it_was_learned():
+    latents, learned = torch.randn(1, 4, 8, 8), network()
+    torch.nn.init.normal_(learned.time.weight)
+    first, second = (segment(learned, latents, torch.tensor([t])) for t in (0, 900))
     assert not torch.allclose(first, second, atol=1e-4)
+
+
+def pictures(count=6, cells=8):
+    """Smooth random images (N, 3, s, s), and latents (N, 12, h, w) that are the means of each quarter of a cell."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(count, 3, 2 * cells, 2 * cells, generator=generator)
+    images = F.interpolate(coarse, scale_factor=UPSCALE // 2, mode="nearest")
+    return images, F.pixel_unshuffle(coarse, 2)
+
+
+def test_latents_that_hold_an_image_are_shown_as_that_image():
+    images, latents = pictures()
+    weight, bias = image_map(latents, images)
+    shown = F.pixel_shuffle(F.conv2d(latents, weight, bias, padding=1), UPSCALE)
+    assert torch.allclose(shown, images, atol=1e-3)
+
+
+def test_no_other_linear_map_shows_latents_better():
+    images, latents = pictures()
+    latents = latents[:, :4]  # what is left tells a part of the image
+
+    def error(weight, bias):
+        return float((F.pixel_shuffle(F.conv2d(latents, weight, bias, padding=1), UPSCALE) - images).square().mean())
+
+    weight, bias = image_map(latents, images)
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(10):
+        moved = weight + 0.01 * torch.randn(weight.shape, generator=generator)
+        assert error(weight, bias) < error(moved, bias)
+    assert error(weight, bias) < error(torch.zeros_like(weight), images.mean() * torch.ones_like(bias))
+
+
+def test_a_network_starts_with_the_eyes_of_imagenet():
+    images, latents = pictures()
+    made, trunk = segmenter_of(latents, images, classes=2), load_trunk()
+    assert all(torch.equal(a, b) for a, b in zip(made.network.encoder.parameters(), trunk.parameters(), strict=True))
+    assert torch.equal(segment(made.eval(), latents, torch.zeros(6)), segment(made, latents, torch.full((6,), 900)))
+
+
+@pytest.mark.parametrize(("cell", "cells", "side"), [(8, 16, 8 * FRAME_CELLS), (8, 64, 512), (4, 16, 4 * FRAME_CELLS)])
+def test_a_frame_has_as_many_cells_as_a_window_or_more(cell, cells, side):
+    assert frame_side(cell, cells) == side
 
 
 def test_the_loss_is_least_for_the_label_itself():
@@ -62,19 +119,21 @@ def test_a_label_without_trust_does_not_count():
     assert torch.equal(segmentation_loss(logits, label, trust), segmentation_loss(logits, other, trust))
 
 
-def test_a_network_survives_its_folder_and_loads_with_its_librarys_own_from_pretrained(tmp_path):
-    network().save_pretrained(tmp_path / "0")
+def test_a_network_survives_its_folder(tmp_path):
+    made = network(2)
+    save_segmenter(made, tmp_path / "0")
     latents, t = torch.randn(1, 4, 8, 8), torch.tensor([10])
-    ours, theirs = load_segmenter(tmp_path / "0"), UNet2DModel.from_pretrained(tmp_path / "0").eval()
-    assert torch.equal(segment(ours, latents, t), segment(network(), latents, t))
-    assert torch.equal(segment(theirs, latents, t), segment(network(), latents, t))
-    assert not ours.training and not any(p.requires_grad for p in ours.parameters())
+    before = torch.get_rng_state()
+    loaded = load_segmenter(tmp_path / "0")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.allclose(segment(loaded, latents, t), segment(made, latents, t), atol=1e-6)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
 
 
-@pytest.mark.parametrize("damage", ["folder", "weights", "truncated", "config"])
+@pytest.mark.parametrize("damage", ["folder", "weights", "truncated", "another network"])
 def test_a_missing_or_damaged_network_is_one_line_of_error(tmp_path, damage):
-    network().save_pretrained(tmp_path / "0")
-    weights = tmp_path / "0" / "diffusion_pytorch_model.safetensors"
+    save_segmenter(network(), tmp_path / "0")
+    weights = tmp_path / "0" / "model.safetensors"
     if damage == "folder":
         (tmp_path / "0").rename(tmp_path / "1")
     elif damage == "weights":
@@ -82,7 +141,7 @@ def test_a_missing_or_damaged_network_is_one_line_of_error(tmp_path, damage):
     elif damage == "truncated":
         os.truncate(weights, 1000)
     else:
-        (tmp_path / "0" / "config.json").write_text("{")
+        save_file({"image.weight": torch.zeros(48, 4, 3, 3)}, weights)
     with pytest.raises(ModelError, match="needs its validators") as error:
         load_segmenter(tmp_path / "0")
     assert "\n" not in str(error.value)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from diffaug.classical import gaussian_blur
 from diffaug.conditioning.domain import domain_of
 from diffaug.config import StudyConfig
 from diffaug.data.case import Case, check_mask_size
 from diffaug.data.images import read_image
 from diffaug.errors import StudyError
 from diffaug.study.arms import Arm, check_size
-from diffaug.study.classical import gaussian_blur
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -33,18 +33,12 @@ def build_network(config: StudyConfig, seed: int, classes: int = 1) -> "nn.Modul
         ConfigError: See `architectures.build`.
         StudyError: See there.
     """
+    from diffaug.compute.precision import channels_last
     from diffaug.compute.seeds import seeded
     from diffaug.study.architectures import build
 
     with seeded(seed):
-        return _last(build(config, classes))
-
-
-def _last(network: "nn.Module") -> "nn.Module":
-    """Return a network in the memory format that is fastest on a CPU."""
-    import torch
-
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch's stubs
+        return channels_last(build(config, classes))
 
 
 def segmentation_loss(logits: "Tensor", masks: "Tensor", weights: "Tensor | None" = None) -> "Tensor":
@@ -196,13 +190,14 @@ def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Modul
         StudyError: The file is damaged, or of another network.
         ConfigError: The user's function, which makes the network, cannot be imported.
     """
+    from diffaug.compute.precision import channels_last
     from diffaug.compute.seeds import seeded
     from diffaug.study.architectures import build
 
     try:
         values, about = read_tensors(path)
         with seeded(0):
-            network = _last(build(config, classes, about))
+            network = channels_last(build(config, classes, about))
         network.load_state_dict(values)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]

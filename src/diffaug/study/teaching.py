@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffaug.classical import vary
 from diffaug.config import StudyConfig
 from diffaug.study.batches import Batch
-from diffaug.study.classical import vary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,14 +18,16 @@ from diffaug.models.checkpoints import verify
 from diffaug.painting.painter import Painter
 from diffaug.painting.window import frame_window, window_image
 from diffaug.runfolder import Contents, claimed
-from diffaug.validator.latent_segmenter import segment
+from diffaug.validator.latent_segmenter import frame_side, segment
 
 
 @torch.no_grad()
 def lesion_probabilities(painter: Painter, frame: Pixels) -> Maps:
     """Return lesion probabilities of a whole frame: pixels (H, W, 3) => (K, H, W), the mean over the validators."""
     window = frame_window(frame.shape)
-    latents = painter.model.encode(window_image(frame, window, painter.model.window))
+    latents = painter.model.encode(
+        window_image(frame, window, frame_side(painter.model.cell, painter.model.latent_side))
+    )
     still = torch.zeros(1, dtype=torch.long)
     maps = torch.stack([segment(network, latents, still) for network in painter.validators]).mean(0)
     square = F.interpolate(maps, (window.side, window.side), mode="bilinear", align_corners=False)[0]

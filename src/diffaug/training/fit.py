@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -44,6 +43,7 @@ from diffaug.training.starting import SHIPPED, digest_of_base, load_base, notice
 from diffaug.training.trajectories import first_calibration, rare_classes, write_gates
 from diffaug.training.validation import real_scores, train_validators
 from diffaug.training.windows import Annotated
+from diffaug.validator.latent_segmenter import LatentSegmenter, save_segmenter
 
 SOFT = "the base's codec keeps little of these images (codec.psnr_db): painted tissue will look soft"
 LEAST_PSNR = 28.0  # dB; a codec under it is trained on the user's own images
@@ -361,7 +361,7 @@ def write_parts(
     painter: LatentInpainter,
     sampler: SamplerConfig,
     words: set[str],
-    networks: Sequence[Any],
+    networks: Sequence[LatentSegmenter],
     learned: LearnedRules,
 ) -> None:
     """Write the painter, how it is sampled, the words it knows, the fold validators and the rules of its frames."""
@@ -370,7 +370,7 @@ def write_parts(
     write_sampler(model, sampler)
     write_rules(model, learned)
     for fold, network in enumerate(networks):
-        network.save_pretrained(model / "validator" / str(fold))
+        save_segmenter(network, model / "validator" / str(fold))
 
 
 class _Clock:

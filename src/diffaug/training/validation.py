@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from diffaug.classical import vary
+from diffaug.compute.progress import tracked
 from diffaug.compute.seeds import generator_of, seeded
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import NORMAL_PROMPT
@@ -17,26 +19,36 @@ from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.sampler import sample
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.models.base import LatentInpainter
+from diffaug.painting.window import frame_window, window_image, window_masks, windows_at_once
 from diffaug.training.loop import optimise, recipe_of
 from diffaug.training.windows import (
+    AUGMENTATION,
     Annotated,
     Rng,
     Sketch,
     Windows,
     drawn,
     encode_windows,
-    frame_sketch,
     lesion_window,
     search_window,
 )
 from diffaug.validator.calibration import agreement, check_steps
-from diffaug.validator.latent_segmenter import logits_of, segment, segmentation_loss, segmenter_of
+from diffaug.validator.latent_segmenter import (
+    UPSCALE,
+    LatentSegmenter,
+    frame_side,
+    logits_of,
+    segment,
+    segmentation_loss,
+    segmenter_of,
+)
 
 ESTIMATES = 2  # direct estimates kept per window, at random timesteps; the second is guided as in generation
 NEGATIVE_EVERY = 7  # one in seven windows with a lesion is painted over
 NEGATIVE_SHARE = 0.15  # of a batch: negatives and the estimates on their way
 STEPS = 8  # of a negative
-FRAME_EVERY = 10  # one in ten windows is the whole frame
+FRAMES = 4  # in a batch, beside its windows; with them lesions in windows are found better, too (docs/results.md)
+SHOWN = 64  # frames that tell how latents look
 
 
 @dataclass(frozen=True)
@@ -95,8 +107,6 @@ def search_windows(model: LatentInpainter, cases: Sequence[Annotated], seed: int
 
     def sketch(number: int, rng: Rng) -> Sketch:
         case = cases[number // each]
-        if number % FRAME_EVERY == FRAME_EVERY - 1:
-            return frame_sketch(case, model.window, model.latent_side, rng)
         lesion_free = number % 5 < 2 or not case.lesions  # two fifths are asked for: some cases have no room
         return search_window(case, model.window, model.latent_side, rng, lesion_free=lesion_free)
 
@@ -180,6 +190,50 @@ def labelled_latents(
     )
 
 
+@dataclass(frozen=True)
+class FrameViews:
+    """Whole frames that validators learn from, varied: C cases, V views of each.
+
+    Attributes:
+        latents: (C, V, Z, h, w).
+        label: Lesions at the validator's side, (C, V, K, s, s), 0 to 255.
+    """
+
+    latents: Tensor
+    label: Tensor
+
+    def rows(self, cases: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Return some views as latents (B, Z, h, w) and label (B, K, s, s) in [0, 1]."""
+        return self.latents[cases, views], self.label[cases, views].float() / 255
+
+
+def frame_views(model: LatentInpainter, cases: Sequence[Annotated], each: int, seed: int) -> FrameViews:
+    """Encode every case's whole frame, mirrored to a square and varied as a study varies its images."""
+    side, latents, labels = frame_side(model.cell, model.latent_side), list[Tensor](), list[Tensor]()
+    for number, case in enumerate(tracked(cases, len(cases), "frames for validators")):
+        window = frame_window(case.mask.shape)
+        image = (window_image(case.image, window, side) + 1) / 2
+        masks = (window_masks(case.masks, window, side) > 0.5).float()
+        image, masks = (part.expand(each, -1, -1, -1) for part in (image, masks))
+        images, masks, _ = vary(image, masks, AUGMENTATION, seed, number)
+        latents.append(_encoded(model, 2 * images - 1))
+        labels.append((255 * F.avg_pool2d(masks, model.cell // UPSCALE)).round().to(torch.uint8))
+    return FrameViews(torch.stack(latents), torch.stack(labels))
+
+
+def shown_latents(model: LatentInpainter, cases: Sequence[Annotated]) -> tuple[Tensor, Tensor]:
+    """Return whole frames at a window's side, as latents (N, Z, h, w) and as images (N, 3, s, s) in [0, 1]."""
+    frames = [window_image(case.image, frame_window(case.mask.shape), model.window) for case in cases[:SHOWN]]
+    images = torch.cat(frames)
+    return _encoded(model, images), F.avg_pool2d((images + 1) / 2, model.cell // UPSCALE)
+
+
+@torch.no_grad()
+def _encoded(model: LatentInpainter, images: Tensor) -> Tensor:
+    """Encode as many images at once as suit their side: (N, 3, s, s) in [-1, 1] => (N, Z, h, w)."""
+    return torch.cat([model.encode(part) for part in torch.split(images, windows_at_once(images.shape[-1]))])
+
+
 def train_validators(
     model: LatentInpainter,
     cases: Sequence[Annotated],
@@ -188,14 +242,14 @@ def train_validators(
     folder: Path,
     seed: int = 0,
     guide: Denoiser | None = None,
-) -> list[Any]:
+) -> list[LatentSegmenter]:
     """Return one segmentation network per fold, trained on the cases outside that fold.
 
     Args:
         model: The painter, whose codec and estimates the networks read.
         cases: Annotated cases.
         folds: Fold of each case id.
-        config: Architecture and schedule.
+        config: Schedule.
         folder: Where checkpoints and logs are kept.
         seed: Seeds windows, weights and iterations.
         guide: The painter under the guidance of generation.
@@ -204,39 +258,67 @@ def train_validators(
     rows = labelled_latents(
         model, windows, case_of, seed, guide, domain_of(cases[0].case.class_names, cases[0].rules).normal_prompt
     )
-    fold_of = torch.tensor([folds[case.case.id] for case in cases])[rows.case]
-    row_of = torch.arange(len(rows.times))
+    frames = frame_views(model, cases, config.views_per_case, seed)
+    fold_of = torch.tensor([folds[case.case.id] for case in cases])
     networks = []
     for fold in range(config.folds):
+        shown = shown_latents(model, [case for case in cases if folds[case.case.id] != fold])
         with seeded(seed + fold):
-            network = segmenter_of(config, model.latent_channels, model.latent_side, windows.label.shape[1])
-        network = network.to(model.device)
-        seen = [
-            torch.nonzero((fold_of != fold) & part)[:, 0] for part in (row_of < rows.painted, row_of >= rows.painted)
-        ]
-
-        def loss(_: int, generator: torch.Generator, network: Any = network, seen: Any = seen) -> dict[str, Tensor]:
-            negatives = round(config.batch_size * NEGATIVE_SHARE) if len(seen[1]) else 0
-            counts = (config.batch_size - negatives, negatives)
-            picks = torch.cat(
-                [
-                    part[torch.randint(0, len(part), (n,), generator=generator)]
-                    for part, n in zip(seen, counts, strict=True)
-                    if n
-                ]
-            )
-            logits = logits_of(network, rows.latents[picks], rows.times[picks])
-            return {"loss": segmentation_loss(logits, rows.label[rows.index[picks]], rows.trust[picks])}
-
+            network = segmenter_of(*shown, windows.label.shape[1]).to(model.device)
+        loss = _Lessons(rows, frames, fold_of != fold, network, config)
         recipe = recipe_of(config, weight_decay=0.05, average=0.99)
         optimise({"validator": network}, loss, recipe, folder / f"validator-{fold}", seed=seed + fold)
         networks.append(network.requires_grad_(False))
     return networks
 
 
+class _Lessons:
+    """What a validator learns in an iteration: windows, some of them estimates and negatives, and whole frames.
+
+    Args:
+        rows: Windows of all cases.
+        frames: Of all cases.
+        seen: Which cases the network may see, (C,).
+        network: It.
+        config: Says how many of each make a batch.
+    """
+
+    def __init__(
+        self, rows: LabelledLatents, frames: FrameViews, seen: Tensor, network: LatentSegmenter, config: ValidatorConfig
+    ) -> None:
+        self.rows, self.frames, self.network, self.config = rows, frames, network, config
+        is_painted = torch.arange(len(rows.times)) >= rows.painted
+        self.parts = [torch.nonzero(seen[rows.case] & part)[:, 0] for part in (~is_painted, is_painted)]
+        self.cases = torch.nonzero(seen)[:, 0]
+
+    def __call__(self, _: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss of an iteration."""
+        return {"loss": self._of_windows(generator) + self._of_frames(generator)}
+
+    def _of_windows(self, generator: torch.Generator) -> Tensor:
+        rows, count = self.rows, self.config.batch_size
+        negatives = round(count * NEGATIVE_SHARE) if len(self.parts[1]) else 0
+        picks = torch.cat(
+            [
+                part[torch.randint(0, len(part), (n,), generator=generator)]
+                for part, n in zip(self.parts, (count - negatives, negatives), strict=True)
+                if n
+            ]
+        )
+        logits = logits_of(self.network, rows.latents[picks], rows.times[picks])
+        return segmentation_loss(logits, rows.label[rows.index[picks]], rows.trust[picks])
+
+    def _of_frames(self, generator: torch.Generator) -> Tensor:
+        count, views = FRAMES, self.frames.label.shape[1]
+        cases = self.cases[torch.randint(0, len(self.cases), (count,), generator=generator)]
+        latents, label = self.frames.rows(cases, torch.randint(0, views, (count,), generator=generator))
+        logits = logits_of(self.network, latents, torch.zeros(count, dtype=torch.long))
+        return segmentation_loss(logits, label, torch.ones(count))
+
+
 def real_scores(
     model: LatentInpainter,
-    networks: Sequence[Any],
+    networks: Sequence[LatentSegmenter],
     cases: Sequence[Annotated],
     folds: Mapping[str, int],
     config: FitConfig,

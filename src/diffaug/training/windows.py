@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffaug.classical import vary
 from diffaug.compute.progress import tracked
 from diffaug.conditioning.attributes import Attributes, measure_attributes
 from diffaug.conditioning.domain import domain_of
@@ -27,7 +28,6 @@ from diffaug.diffusion.contract import Conditioning
 from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.window import (
     Window,
-    frame_window,
     pixels_from_tensor,
     window_around,
     window_image,
@@ -37,7 +37,7 @@ from diffaug.painting.window import (
 from diffaug.validator.latent_segmenter import UPSCALE
 
 Rng = np.random.Generator
-JITTER = 2.0  # a validator meets tissue of more colours than those it was annotated in
+AUGMENTATION = 0.75  # of what a validator learns from, as in a study
 OUTLINED = 0.6  # chance that the region of a window without annotation is a part of the image that stands out
 PART_SCALES = (100, 250, 600)  # of the segmentation into parts; larger ones make larger parts
 SMALLEST_PART, LARGEST_PART = 0.025, 0.4  # share of the window
@@ -183,10 +183,17 @@ def _turned(sketch: Sketch, rng: Rng) -> Sketch:
     return Sketch(**moved, scale=sketch.scale, prompt=sketch.prompt)
 
 
-def _jittered(image: Tensor, rng: Rng, strength: float = 1.0) -> Tensor:
+def _jittered(image: Tensor, rng: Rng) -> Tensor:
     """Change brightness, contrast and colour balance a little, the same for lesion and surroundings."""
     gain = torch.tensor(rng.uniform(0.93, 1.07, 3) * rng.uniform(0.9, 1.1), dtype=torch.float32).view(1, 3, 1, 1)
-    return ((image + 1) * gain**strength - 1).clamp(-1, 1)
+    return ((image + 1) * gain - 1).clamp(-1, 1)
+
+
+def _varied(sketch: Sketch, rng: Rng) -> Sketch:
+    """Move and colour a window as a study does: a validator meets few cases and all kinds of tissue."""
+    shown, label = (sketch.image + 1) / 2, (sketch.label > 0.5).float()
+    images, masks, region = vary(shown, label, AUGMENTATION, int(rng.integers(2**31)), 0, sketch.region)
+    return replace(sketch, image=2 * images - 1, region=(region > 0.5).float(), mask=masks, label=masks)
 
 
 def _some_aspects(rng: Rng) -> set[str]:
@@ -303,17 +310,8 @@ def search_window(case: Annotated, side: int, cells: int, rng: Rng, lesion_free:
     whole = torch.ones_like(union(label))
     region = whole if rng.random() < 0.5 else torch.maximum(random_blob(side, rng), dilated(label, 4))
     prompt = domain_of(case.case.class_names, case.rules).normal_prompt if float(label.sum()) == 0 else ""
-    image = _jittered(window_image(case.image, window, side), rng, JITTER)
-    return _turned(Sketch(image, region, label, label, scale_of(window.side, case.mask.shape, cells), prompt), rng)
-
-
-def frame_sketch(case: Annotated, side: int, cells: int, rng: Rng) -> Sketch:
-    """Draw the whole frame for a validator, mirrored to a square."""
-    window = frame_window(case.mask.shape)
-    label = window_masks(case.masks, window, side)
-    image = _jittered(window_image(case.image, window, side), rng, JITTER)
-    scale = scale_of(window.side, case.mask.shape, cells)
-    return _turned(Sketch(image, torch.ones_like(union(label)), label, label, scale, ""), rng)
+    image, scale = window_image(case.image, window, side), scale_of(window.side, case.mask.shape, cells)
+    return _varied(Sketch(image, region, label, label, scale, prompt), rng)
 
 
 def outlined_part(pixels: Pixels, rng: Rng) -> Mask | None:

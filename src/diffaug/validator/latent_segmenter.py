@@ -1,52 +1,114 @@
 """Segment latents: the direct estimate and its timestep => mask logits at four times the latent side, in one pass.
 
+The first layer turns latents into a small image, by a linear map that is fitted to the codec; behind it stands the
+encoder that has learned from ImageNet, with the decoder of a U-Net. So a few annotated cases suffice, and nothing is
+decoded. Latents of a whole frame, or of a window of another size, are segmented by the same network.
+
 Knows a denoiser only as something that makes estimates; never sees a requested mask.
 Legend: B batch, h = w latent side, s = 4 h, Z latent channels, K classes.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import UNet2DModel
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffaug.artifacts import atomic_path, make_folder
 from diffaug.compute.devices import device_of_network
-from diffaug.compute.precision import autocast
-from diffaug.config import ValidatorConfig
+from diffaug.compute.precision import autocast, channels_last
+from diffaug.compute.seeds import seeded
+from diffaug.decoder import EncoderDecoder
+from diffaug.encoder import CHANNELS, STRIDES, Trunk, load_trunk
 from diffaug.errors import ModelError
-from diffaug.reading import check_json_of
+from diffaug.reading import read_tensors
 
 UPSCALE = 4
+NEARBY = 3  # cells; what a cell shows is told from it and from its neighbours
+RIDGE = 1e-6  # keeps the least squares solvable where latents are alike
+TIMES = 1000  # timesteps of a schedule
+WEIGHTS = "model.safetensors"
+FRAME_CELLS = 32  # latent cells across a whole frame, which is then seen as an image of 128 px
 
 
-def segmenter_of(config: ValidatorConfig, latent_channels: int, latent_side: int, classes: int = 1) -> Any:
-    """Return an untrained UNet2DModel whose output is shuffled to four times its side."""
-    stages = len(config.widths)
-    return UNet2DModel(
-        sample_size=latent_side,
-        in_channels=latent_channels,
-        out_channels=classes * UPSCALE**2,
-        down_block_types=("DownBlock2D",) * stages,
-        up_block_types=("UpBlock2D",) * stages,
-        block_out_channels=config.widths,
-        layers_per_block=1,
-        norm_num_groups=16,
-        attention_head_dim=32,
-        dropout=0.1,
-    )
+class LatentSegmenter(nn.Module):
+    """The network of a validator.
+
+    Args:
+        trunk: Of EfficientNet-lite0.
+        latent_channels: Z.
+        classes: K.
+    """
+
+    def __init__(self, trunk: Trunk, latent_channels: int, classes: int) -> None:
+        super().__init__()
+        cell = 3 * UPSCALE**2
+        self.image = nn.Conv2d(latent_channels, cell, NEARBY, padding=NEARBY // 2)
+        self.time = nn.Linear(2, cell)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
+        self.network = EncoderDecoder(trunk, CHANNELS, STRIDES, classes)
+
+    def forward(self, latents: Tensor, t: Tensor) -> Tensor:
+        """Return logits: (B, Z, h, w) at timesteps (B,) => (B, K, s, s)."""
+        noise = t.to(latents) / TIMES
+        shift = self.time(torch.stack([noise, noise.sqrt()], dim=1))
+        image = F.pixel_shuffle(self.image(latents) + shift[:, :, None, None], UPSCALE)
+        logits: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        return logits
 
 
-def logits_of(segmenter: Any, x0_hat: Tensor, t: Tensor) -> Tensor:
-    """Return mask logits: latents (B, Z, h, w) at timesteps t (B,) => (B, K, s, s)."""
-    device = device_of_network(segmenter)  # it answers where it was asked
-    with autocast(device):
-        return F.pixel_shuffle(segmenter(x0_hat.to(device), t.to(device)).sample, UPSCALE).float().to(x0_hat.device)
+def segmenter_of(latents: Tensor, images: Tensor, classes: int = 1) -> LatentSegmenter:
+    """Return a network that is ready to be trained: it sees an image, with the eyes of ImageNet.
+
+    Args:
+        latents: Of some windows, (N, Z, h, w).
+        images: The same windows, (N, 3, s, s) in [0, 1].
+        classes: K.
+    """
+    segmenter = LatentSegmenter(load_trunk(), latents.shape[1], classes)
+    weight, bias = image_map(latents, images)
+    with torch.no_grad():
+        segmenter.image.weight.copy_(weight)
+        segmenter.image.bias.copy_(bias)  # type: ignore[union-attr] # torch's stubs: a convolution may have none
+    return channels_last(segmenter)
 
 
 @torch.no_grad()
-def segment(segmenter: Any, x0_hat: Tensor, t: Tensor) -> Tensor:
+def image_map(latents: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight (48, Z, 3, 3) and bias (48,) of the convolution that shows latents as images best.
+
+    Least squares over all cells: each of a cell's 4 x 4 x 3 values is a linear function of the 3 x 3 cells around it.
+
+    Args:
+        latents: (N, Z, h, w).
+        images: (N, 3, s, s) in [0, 1].
+    """
+    channels = latents.shape[1]
+    cells = F.unfold(latents, NEARBY, padding=NEARBY // 2).transpose(1, 2).flatten(0, 1).double()
+    seen = torch.cat([cells, torch.ones_like(cells[:, :1])], dim=1)
+    shown = F.pixel_unshuffle(images, UPSCALE).permute(0, 2, 3, 1).flatten(0, 2).double()
+    ridge = RIDGE * len(seen) * torch.eye(seen.shape[1], dtype=seen.dtype)
+    found = torch.linalg.solve(seen.T @ seen + ridge, seen.T @ shown).float()
+    return found[:-1].T.reshape(-1, channels, NEARBY, NEARBY), found[-1]
+
+
+def frame_side(cell: int, latent_side: int) -> int:
+    """Return the side in px at which whole frames are encoded: that of a window, if it has as many cells or more."""
+    return cell * max(FRAME_CELLS, latent_side)
+
+
+def logits_of(segmenter: LatentSegmenter, x0_hat: Tensor, t: Tensor) -> Tensor:
+    """Return mask logits: latents (B, Z, h, w) at timesteps t (B,) => (B, K, s, s)."""
+    device = device_of_network(segmenter)  # it answers where it was asked
+    with autocast(device):
+        logits: Tensor = segmenter(x0_hat.to(device), t.to(device))
+    return logits.float().to(x0_hat.device)
+
+
+@torch.no_grad()
+def segment(segmenter: LatentSegmenter, x0_hat: Tensor, t: Tensor) -> Tensor:
     """Return lesion probabilities, (B, K, s, s) in [0, 1]; arguments as in `logits_of`."""
     return logits_of(segmenter, x0_hat, t).sigmoid()
 
@@ -67,16 +129,26 @@ def segmentation_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     return entropy + 1 - (dice.mean(1) * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def load_segmenter(folder: Path, device: torch.device | str = "cpu") -> Any:
+def save_segmenter(segmenter: LatentSegmenter, folder: Path) -> None:
+    """Write a network's weights as safetensors."""
+    values = {name: value.detach().cpu().contiguous().clone() for name, value in segmenter.state_dict().items()}
+    with atomic_path(make_folder(folder) / WEIGHTS) as partial:
+        save_file(values, partial)
+
+
+def load_segmenter(folder: Path, device: torch.device | str = "cpu") -> LatentSegmenter:
     """Load a validator's network, in evaluation mode.
 
     Raises:
-        ModelError: The folder is missing or damaged.
+        ModelError: The folder is missing or damaged, or of a version with other networks.
     """
     try:
-        check_json_of(folder)
-        network = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except Exception as error:  # whatever a library raises on a configuration that makes no sense
+        values, _ = read_tensors(folder / WEIGHTS)
+        channels, classes = values["image.weight"].shape[1], values["network.head.bias"].shape[0]
+        with seeded(0):  # the weights that torch draws are overwritten; its generator stays as it was
+            segmenter = LatentSegmenter(Trunk(), channels, classes)
+        segmenter.load_state_dict(values)
+    except (RuntimeError, OSError, ValueError, KeyError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"a model needs its validators: {folder}: {reason}; fit it again") from None
-    return network.float().eval().requires_grad_(False).to(device)
+    return channels_last(segmenter).eval().requires_grad_(False).to(device)

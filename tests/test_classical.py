@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffaug.study.classical import vary
+from diffaug.classical import vary
 
 
 def scene(count=8, side=64):
