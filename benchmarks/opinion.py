@@ -40,6 +40,7 @@ from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.window import CONTEXT, window_around, window_image, window_mask, window_masks
+from diffaug.realism.measures import resampler
 from diffaug.training.windows import (
     Annotated,
     Rng,
@@ -173,11 +174,9 @@ def auc(scores: Values, lesion: NDArray[np.bool_]) -> float:
 
 def with_interval(scores: Values, looked: Looked) -> list[float]:
     """Return the AUC and its 95 % bootstrap interval over cases."""
-    rng, names = np.random.default_rng(0), sorted(set(looked.case))
-    rows = {name: np.flatnonzero(np.array(looked.case) == name) for name in names}
-    draws = []
+    rng, draw, draws = np.random.default_rng(0), resampler(looked.case), []
     for _ in range(500):
-        chosen = np.concatenate([rows[names[place]] for place in rng.integers(len(names), size=len(names))])
+        chosen = draw(rng)
         if 0 < looked.lesion[chosen].sum() < len(chosen):
             draws.append(auc(scores[chosen], looked.lesion[chosen]))
     return [round(value, 3) for value in (auc(scores, looked.lesion), *np.percentile(draws, [2.5, 97.5]))]
