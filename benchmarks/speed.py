@@ -1,13 +1,13 @@
-"""Core-seconds of a painted case by stage, and of the same code before a change, on the same model and requests.
+"""Core-seconds of a painted case by stage, and of the same code before a change, on the same data and requests.
 
     python benchmarks/speed.py --out DIR [--before CLONE] [--data DATA ...] [--shards 2] [--quick]
 
     --out     DIR/speed.json, and the same as a table on stdout; models are kept there for the next run.
     --before  a second clone of the project at another commit; its shards are made in turn with ours, in processes of
               their own. Without one only this code is measured.
-    --data    data sets with annotated training cases; for each a model is fitted with few iterations, since how well it
-              is trained does not matter here. Unset: DIFFAUG_DATA/kvasir-seg with 50 annotated cases, and
-              DIFFAUG_DATA/kvasir-seg-original, the same images at their own size, with 30.
+    --data    data sets with annotated training cases; for each, each code fits a model with few iterations, so that the
+              painter is the shipped one and its gate is the code's own. Unset: DIFFAUG_DATA/kvasir-seg with 50
+              annotated cases, and DIFFAUG_DATA/kvasir-seg-original, the same images at their own size, with 30.
     --shards  measured for each code and data set, after a first one, which loads the model and reads the frames.
     --quick   phantoms and one shard of a few requests: shows that it runs, not what it measures.
 
@@ -136,9 +136,11 @@ class Worker:
         return {**sums, "stages": stages, "peak_gb": max(one["peak_gb"] for one in self.made)}
 
 
-def run(*command: Any) -> None:
-    """Run a command of `diffaug`; its lines go to stderr."""
-    subprocess.run([sys.executable, "-m", "diffaug", *map(str, command)], check=True, stdout=sys.stderr)
+def run(*command: Any, source: Path | None = None) -> None:
+    """Run a command of `diffaug`, of the package in a source folder where it is given; its lines go to stderr."""
+    settings = os.environ if source is None else {**os.environ, "PYTHONPATH": str(source)}
+    words = [sys.executable, "-m", "diffaug", *map(str, command)]
+    subprocess.run(words, check=True, stdout=sys.stderr, env=settings)
 
 
 def default_data(out: Path) -> list[Path]:
@@ -162,12 +164,13 @@ def phantoms(out: Path) -> list[Path]:
 
 
 def measured(data: Path, out: Path, before: Path | None, shards: int, quick: bool) -> dict[str, Any]:
-    """Fit a model, and make the same shards with each code in turn."""
-    model = out / f"model-{data.name}"
-    run("fit", data, model, *(TINY if quick else FEW))
+    """Fit a model with each code, and make the same shards with each in turn."""
     codes = {"now": Path(__file__).resolve().parents[1] / "src"} | ({"before": before / "src"} if before else {})
+    models = {code: out / f"model-{data.name}-{code}" for code in codes}
+    for code, source in codes.items():
+        run("fit", data, models[code], *(TINY if quick else FEW), source=source)
     workers = {
-        code: Worker(source, model, data, out / f"shards-{data.name}-{code}-{os.getpid()}", 4 if quick else 32)
+        code: Worker(source, models[code], data, out / f"shards-{data.name}-{code}-{os.getpid()}", 4 if quick else 32)
         for code, source in codes.items()
     }
     for shard in range(1 + shards):

@@ -359,7 +359,7 @@ def write_png(
         texts: What its metadata say, by keyword.
     """
     with atomic_path(path, settled) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG", compress_level=4, pnginfo=png_info(texts or {}))
+        Image.fromarray(pixels).save(partial, format="PNG", compress_level=2, pnginfo=png_info(texts or {}))
 
 
 def png_info(texts: Mapping[str, str]) -> PngInfo:

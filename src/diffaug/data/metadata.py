@@ -235,5 +235,5 @@ def _as_png(data: bytes) -> bytes:
         plain = image.copy()
         plain.info = {key: value for key, value in image.info.items() if key == "transparency"}
         file = io.BytesIO()
-        plain.save(file, format="PNG", compress_level=4)
+        plain.save(file, format="PNG", compress_level=2)
         return file.getvalue()

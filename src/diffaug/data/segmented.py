@@ -203,4 +203,4 @@ def _write_map(path: Path, probability: NDArray[np.float32]) -> None:
     """Write probabilities (H, W) as a grey PNG of 16 bits: 0 to 65535."""
     values: NDArray[np.uint16] = np.round(probability.clip(0, 1) * FULL).astype(np.uint16)
     with atomic_path(path, settled=False) as partial:
-        Image.fromarray(values).save(partial, format="PNG", compress_level=4)
+        Image.fromarray(values).save(partial, format="PNG", compress_level=2)
