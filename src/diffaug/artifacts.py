@@ -124,6 +124,7 @@ def atomic_path(path: Path, settled: bool = True) -> Iterator[Path]:
     try:
         with storing(path):
             yield partial
+            make_readable(partial)
             if settled:
                 sync(partial)
             partial.replace(path)
@@ -133,6 +134,19 @@ def atomic_path(path: Path, settled: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def make_readable(path: Path) -> None:
+    """Let those read a file who may read any new one: safetensors makes files that only their owner may read."""
+    path.chmod(0o666 & ~_umask())
+
+
+@cache
+def _umask() -> int:
+    """Return what new files are not permitted; it can only be asked for by setting it, which happens once a process."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _remove_left(folder: Path, name: str) -> None:

@@ -77,6 +77,10 @@ class DenoiserConfig(Knobs):
     checkpointing: bool = False  # Compute activations again in the backward pass. This takes less memory and more time.
 
 
+FRAMES = 4  # whole images in a batch of a validator; with them it finds lesions in windows better, too
+FRAME_CELLS = 32  # latent cells across a whole image at least, which a validator then sees as an image of 128 px
+
+
 class ValidatorConfig(Knobs):
     """The segmentation networks of latents, one per fold, and their calibration."""
 

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_a_model_folder_holds_every_part_validators_and_thresholds(fitted, phant
     assert (calibration.steps, calibration.checks) == (4, (2, 4))
     assert load_segmenter(fitted / "validator" / "1").image.in_channels == tiny.codec.latent_channels
     assert not list((fitted / "training").glob("*.checkpoint"))  # checkpoints are gone
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_everybody_may_read_a_model_who_may_read_a_new_file(fitted, tmp_path):
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in fitted.rglob("*") if path.is_file()} == {usual}
 
 
 def test_a_model_says_what_it_has_seen(fitted, phantoms):

@@ -6,10 +6,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from diffaug.compute.seeds import seeded
+from diffaug.config import FRAME_CELLS
 from diffaug.encoder import Trunk, load_trunk
 from diffaug.errors import ModelError
 from diffaug.validator.latent_segmenter import (
-    FRAME_CELLS,
     UPSCALE,
     LatentSegmenter,
     frame_side,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
-from diffaug.artifacts import make_folder, write_json
+from diffaug.artifacts import make_folder, make_readable, write_json
 from diffaug.compute.devices import device_of_network
 from diffaug.compute.precision import autocast
 from diffaug.diffusion.contract import Conditioning
@@ -239,6 +239,8 @@ def write_parts(folder: Path, networks: Mapping[str, Any], tokenizer: Any, sched
         for name, network in networks.items():
             size = "15MB" if network.num_parameters() < SMALL else "5GB"
             network.save_pretrained(folder / name, max_shard_size=size)
+            for weights in (folder / name).glob("*.safetensors"):
+                make_readable(weights)
         tokenizer.backend_tokenizer.no_padding()  # else the last call's settings are saved
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.save_pretrained(folder / "tokenizer")

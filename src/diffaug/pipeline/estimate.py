@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from diffaug.config import UNET, Config, FitConfig, GenerateConfig, StudyConfig
+from diffaug.config import FRAME_CELLS, FRAMES, UNET, Config, FitConfig, GenerateConfig, StudyConfig
 from diffaug.pipeline.jobs import ARMS, Job, is_painted
 from diffaug.pipeline.machine import Facts, Look
 
@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 SEGMENTER, ENCODER = 10.0, 32.0  # ms of a training step of `unet` and of other networks at 128 px, for each row
 # What else a stage does, in painter's rows, as measured on phantoms; decision 112 says how far off the sums are.
-VALIDATOR = 0.1  # a training step of a validator, for each row
+VALIDATOR = 0.35  # a training step of a validator, for each window, or part of an image that is as large
+VIEW = 0.7  # a view of a whole image that a validator learns from: varied and encoded
 WINDOW = 1.3  # a window that a validator learns from: cut, encoded, noised and denoised
 LOOK = 24 / 3  # an annotated case that chooses the checkpoint, each time it is looked at: 24 windows without gradient
 CALIBRATE = 8.0  # a sample that is painted to calibrate, and shown to the critic
@@ -29,7 +30,7 @@ AUGMENT, TEST = 0.05, 0.4  # an image of a study, augmented or tested, in rows o
 LOADED = 0.15  # minutes until a stage works: imports, networks, and images that are checked
 REQUESTED = 2.0  # requests for a kept lesion case
 FEW = 2  # lesions of an image, up to which a case gets one
-MODEL_MB, RUN_MB = 65.0, 20.0  # a model folder; the weights and predictions of a trained network
+MODEL_MB, RUN_MB = 110.0, 20.0  # a model folder; the weights and predictions of a trained network
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ def _estimate_fit(config: FitConfig, look: Look) -> Estimate:
     d, v, cases = config.denoiser, config.validator, look.facts.train
     held_out = max(2, cases // 10) if cases >= 20 else 0
     rows = d.iterations * d.batch_size + min(LOOKS, d.iterations) * held_out * LOOK
-    rows += v.folds * v.iterations * v.batch_size * VALIDATOR + cases * v.windows_per_case * WINDOW
+    cells = config.codec.window // config.codec.cell
+    step = v.batch_size + FRAMES * (max(FRAME_CELLS, cells) / cells) ** 2
+    rows += v.folds * v.iterations * step * VALIDATOR
+    rows += cases * (v.windows_per_case * WINDOW + v.views_per_case * VIEW)
     rows += v.trajectories * CALIBRATE + (cases + look.facts.unannotated) * LEARN
     work = (
         f"{d.iterations} painter iterations of {d.batch_size} windows, {v.folds} validators of {v.iterations} "

@@ -13,7 +13,7 @@ from diffaug.compute.progress import tracked
 from diffaug.compute.seeds import generator_of, seeded
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.prompts import NORMAL_PROMPT
-from diffaug.config import FitConfig, ValidatorConfig
+from diffaug.config import FRAMES, FitConfig, ValidatorConfig
 from diffaug.data.lesions import size_class
 from diffaug.diffusion.contract import Denoiser
 from diffaug.diffusion.sampler import sample
@@ -47,7 +47,6 @@ ESTIMATES = 2  # direct estimates kept per window, at random timesteps; the seco
 NEGATIVE_EVERY = 7  # one in seven windows with a lesion is painted over
 NEGATIVE_SHARE = 0.15  # of a batch: negatives and the estimates on their way
 STEPS = 8  # of a negative
-FRAMES = 4  # in a batch, beside its windows; with them lesions in windows are found better, too (docs/results.md)
 SHOWN = 64  # frames that tell how latents look
 
 

@@ -19,6 +19,7 @@ from diffaug.artifacts import atomic_path, make_folder
 from diffaug.compute.devices import device_of_network
 from diffaug.compute.precision import autocast, channels_last
 from diffaug.compute.seeds import seeded
+from diffaug.config import FRAME_CELLS
 from diffaug.decoder import EncoderDecoder
 from diffaug.encoder import CHANNELS, STRIDES, Trunk, load_trunk
 from diffaug.errors import ModelError
@@ -29,7 +30,6 @@ NEARBY = 3  # cells; what a cell shows is told from it and from its neighbours
 RIDGE = 1e-6  # keeps the least squares solvable where latents are alike
 TIMES = 1000  # timesteps of a schedule
 WEIGHTS = "model.safetensors"
-FRAME_CELLS = 32  # latent cells across a whole frame, which is then seen as an image of 128 px
 
 
 class LatentSegmenter(nn.Module):
