@@ -28,6 +28,11 @@ sizes = st.floats(8.0, 30.0)
 places = st.floats(36.0, 60.0)
 
 
+def tinted(values, tint):
+    """Return grey levels (H, W) as a picture of one hue, (H, W, 3)."""
+    return np.rint(values[..., None] * np.array(tint)).astype(np.uint8)
+
+
 @given(places, places, sizes, sizes)
 def test_a_mask_moved_onto_itself_stays_where_it_is(row, column, height, width):
     mask = ellipse(row, column, height, width)
@@ -134,13 +139,24 @@ def test_an_aligned_lesion_is_turned_with_its_mask():
     assert made[inner & (columns < 44)].min() > 130 > 90 > made[inner & (columns > 52)].max()
 
 
-def test_a_contact_shadow_comes_along_and_the_lesion_keeps_its_contrast_to_tissue_beyond_it():
+@pytest.mark.parametrize(("tint", "darkest"), [((1, 1, 1), 85), ((1, 0.7, 0.6), 90)])  # coarser in colour images
+def test_a_contact_shadow_comes_along_and_the_lesion_keeps_its_contrast_to_tissue_beyond_it(tint, darkest):
     source, target = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16)
     near, close = ellipse(48, 48, 19, 19) & ~source, ellipse(44, 50, 18, 18) & ~ellipse(44, 50, 17, 17)
-    frame = grey(np.where(source, 140, np.where(near, 60, 100)))
-    made = moved_onto(grey(np.full((SIDE, SIDE), 120)), source, target, frame, halo=10.0)[..., 0]
-    assert np.median(made[close]) < 85
+    frame = tinted(np.where(source, 140, np.where(near, 60, 100)), tint)
+    made = moved_onto(tinted(np.full((SIDE, SIDE), 120), tint), source, target, frame, halo=10.0)[..., 0]
+    assert np.median(made[close]) < darkest
     assert np.median(made[target]) == pytest.approx(140 * (120 + LEVEL) / (100 + LEVEL), abs=4)
+
+
+@pytest.mark.parametrize(("tint", "comes"), [((1, 1, 1), True), ((1, 0.7, 0.6), False)])
+def test_lighter_tissue_around_a_lesion_comes_along_in_grey_images_alone(tint, comes):
+    source, target = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16)
+    around = ellipse(48, 48, 22, 22) & ~source
+    frame = tinted(np.where(source, 60, np.where(around, 140, 100)), tint)
+    made = moved_onto(tinted(np.full((SIDE, SIDE), 100), tint), source, target, frame, halo=10.0)[..., 0]
+    ring = ellipse(44, 50, 20, 20) & ~ellipse(44, 50, 18.5, 18.5)
+    assert (np.median(made[ring]) > 115) == comes
 
 
 def test_a_halo_brings_along_what_is_tissue_of_the_example_alone():

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from diffaug.conditioning.attributes import signed_distance
 from diffaug.conditioning.rays import Alignment, at_directions, centre_of, ray_lengths
-from diffaug.data.images import Mask, Pixels
+from diffaug.data.images import Mask, Pixels, is_grey
 from diffaug.painting.below import with_effect_below
 from diffaug.painting.border import ends_of_halo
 from diffaug.painting.light import glare_of, in_detail_of, relit
@@ -29,6 +29,9 @@ from diffaug.painting.window import Window, resize
 Values = NDArray[np.float64]
 UPRIGHT = Alignment()
 COARSE, FINE = (0.5, 1.35), (0.5, 1.05)  # of its end; where coarse and fine structure begin to fade, and are gone
+RIM = (0.05, 0.22)  # of the halo; in colour images fine structure fades there, and so does lighter tissue
+VISIBLE = 6.0  # grey levels; tissue that is so much lighter than the place is seen as a ring
+SMOOTHED = 0.24  # of the halo; lighter is told at structures coarser than this
 FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
 LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
 SHARP = 0.15  # of the halo; width over which what is no tissue around an example is left out
@@ -169,7 +172,9 @@ def moved_example(
     The lesion comes with a halo of its own tissue: its contact shadow, its base, the folds that it bends. Both take on
     the light of the place as it is beyond the halo. The halo ends where it differs least from the place, see border.py.
     Coarse structure fades into the background around that end, fine structure sooner, so that no texture is seen
-    twice; highlights of the background stay. It is as sharp as the tissue that it comes to.
+    twice; highlights of the background stay. It is as sharp as the tissue that it comes to. In colour images the halo
+    brings shadows alone beyond the lesion's rim: fine structure and what is lighter than the place end there, since
+    readers see them as a ring, as bubbles or as haze.
 
     Args:
         example: The lesion.
@@ -193,6 +198,10 @@ def moved_example(
     shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
     ends = ends_of_halo(np.abs(patch - place).mean(axis=2), away / halo, new, lit & usable)
     coarse, fine = (shown * falling(away / halo / ends, *parts) for parts in (COARSE, FINE))
+    if not is_grey(background):
+        lighter = ndimage.gaussian_filter((patch - place).mean(axis=2), SMOOTHED * halo)
+        fine = shown * falling(away / halo, *RIM)
+        coarse = np.maximum(coarse * falling(lighter, 0, VISIBLE), fine)
     mixed = in_two_scales(place, patch, coarse, fine, FINER * halo)
     return np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)
 
