@@ -20,21 +20,20 @@ Probability is the mean of the validators over the mask. Asked is how well each 
 that the validators see with a probability under BLIND.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from engine import auc
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from validators import BATCH, asked, maps_of
 
-from diffaug.artifacts import make_folder, write_json
+from diffaug.artifacts import write_json
 from diffaug.conditioning.domain import domain_of
-from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask
 from diffaug.diffusion.schedule import x_t_from_x0
 from diffaug.models.base import LatentInpainter, scale_of
@@ -52,13 +51,11 @@ from diffaug.training.windows import (
     lesion_window,
     normal_window,
 )
-from diffaug.validator.latent_segmenter import segment
 
 LESION = "a lesion"  # the prompt
 TIMES = (100, 200, 300, 400, 500, 600, 700, 800)
 NOISES = 2  # draws of noise at each timestep
 BLIND = 0.1  # probability under which the validators are blind for a lesion
-BATCH = 32
 SIZES, OFF = (0.7, 1.1), 0.3  # of a disc: its radius, and how far its centre is from the lesion's, in radii
 TRIES, DARK, LIT = 60, 40, 0.9  # places that are tried for tissue; where so much of the disc is brighter, it suits
 BAND = 0.15  # of a disc's diameter, around it
@@ -157,19 +154,10 @@ def looked_at(painter: Painter, cases: Sequence[Annotated], kind: str) -> Looked
         told = [[errors(model, windows, t, *way, seed) for seed in range(NOISES)] for way in ((silent, 0), (LESION, 1))]
         as_tissue, as_lesion = np.mean(told, axis=1)
         opinions.append(np.log(as_tissue / as_lesion))
-    still, found = torch.zeros(len(windows), dtype=torch.long), []
-    for network in painter.validators:
-        parts = zip(windows.x0.split(BATCH), still.split(BATCH), strict=True)
-        found.append(torch.cat([segment(network, x, t) for x, t in parts]).amax(1, keepdim=True))
+    found = [maps.amax(1, keepdim=True) for maps in maps_of(painter, windows.x0, 0)]
     inside = windows.fine_mask.amax(1, keepdim=True)
     probability = (torch.stack(found).mean(0) * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1e-6)
     return Looked(ids, lesions, probability.double().numpy(), np.stack(opinions))
-
-
-def auc(scores: Values, lesion: NDArray[np.bool_]) -> float:
-    """Return the chance that a lesion scores above tissue."""
-    ranks, hits = rankdata(scores), int(lesion.sum())
-    return float((ranks[lesion].sum() - hits * (hits + 1) / 2) / (hits * (len(lesion) - hits)))
 
 
 def with_interval(scores: Values, looked: Looked) -> list[float]:
@@ -177,9 +165,11 @@ def with_interval(scores: Values, looked: Looked) -> list[float]:
     rng, draw, draws = np.random.default_rng(0), resampler(looked.case), []
     for _ in range(500):
         chosen = draw(rng)
-        if 0 < looked.lesion[chosen].sum() < len(chosen):
-            draws.append(auc(scores[chosen], looked.lesion[chosen]))
-    return [round(value, 3) for value in (auc(scores, looked.lesion), *np.percentile(draws, [2.5, 97.5]))]
+        found = auc(scores[chosen], looked.lesion[chosen])
+        if found is not None:
+            draws.append(found)
+    values = np.array([auc(scores, looked.lesion), *np.percentile(draws, [2.5, 97.5])], dtype=np.float64)
+    return [round(float(value), 3) for value in values]
 
 
 def measured(looked: Looked) -> dict[str, Any]:
@@ -195,23 +185,16 @@ def measured(looked: Looked) -> dict[str, Any]:
     result["blind_lesions"] = int(blind.sum())
     if blind.any():
         others = ~looked.lesion | blind
-        result["auc_opinion_of_blind"] = round(auc(opinion[others], looked.lesion[others]), 3)
-        result["auc_probability_of_blind"] = round(auc(looked.probability[others], looked.lesion[others]), 3)
+        result["auc_opinion_of_blind"] = auc(opinion[others], looked.lesion[others])
+        result["auc_probability_of_blind"] = auc(looked.probability[others], looked.lesion[others])
     return result
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("out", "model", "data"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--split", default="test")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    painter = Painter.load(given.model)
-    cases = [Annotated.of(case, painter.rules) for case in read_dataset(given.data).split(given.split) if case.mask]
+    painter, cases, out = asked(__doc__)
     result = {kind: measured(looked_at(painter, cases, kind)) for kind in KINDS}
-    write_json(make_folder(given.out) / "opinion.json", result)
+    write_json(out / "opinion.json", result)
     for kind, numbers in result.items():
         for name, value in numbers.items():
             print(f"{kind:8} {name:28} {json.dumps(value)}")

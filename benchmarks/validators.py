@@ -127,9 +127,9 @@ def measured(painter: Painter, cases: Sequence[Annotated]) -> dict[str, Any]:
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in result.items()}
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(about: str | None) -> tuple[Painter, list[Annotated], Path]:
+    """Return what a command line names: a model, the cases it is measured on, and the folder of the numbers."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("out", "model", "data"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--split", default="test")
@@ -137,8 +137,14 @@ def main() -> None:
     torch.set_num_threads(1)
     painter = Painter.load(given.model)
     cases = [Annotated.of(case, painter.rules) for case in read_dataset(given.data).split(given.split) if case.mask]
+    return painter, cases, make_folder(given.out)
+
+
+def main() -> None:
+    """Run from the command line."""
+    painter, cases, out = asked(__doc__)
     result = measured(painter, cases)
-    write_json(make_folder(given.out) / "validators.json", result)
+    write_json(out / "validators.json", result)
     for name, value in result.items():
         print(f"{name:20} {json.dumps(value)}")
 

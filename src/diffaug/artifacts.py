@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffaug.errors import ConfigError, DiffaugError, StorageError
 from diffaug.names import ON_WINDOWS
@@ -27,6 +27,9 @@ from diffaug.reading import check_size, opened_plain
 from diffaug.reading import read_csv as read_csv  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_json as read_json  # noqa: PLC0414 - who writes files also reads them
 from diffaug.reading import read_jsonl as read_jsonl  # noqa: PLC0414 - who writes files also reads them
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PathLike = str | os.PathLike[str]  # what a public function takes for a path
 SETTLED = 1_000_000_000  # ns; a file that changed later may change again without a new time of change
@@ -124,7 +127,6 @@ def atomic_path(path: Path, settled: bool = True) -> Iterator[Path]:
     try:
         with storing(path):
             yield partial
-            make_readable(partial)
             if settled:
                 sync(partial)
             partial.replace(path)
@@ -134,6 +136,16 @@ def atomic_path(path: Path, settled: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: dict[str, str] | None = None) -> None:
+    """Write tensors by their names as safetensors, atomically, and what the header says beside them."""
+    from safetensors.torch import save_file
+
+    values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as partial:
+        save_file(values, partial, about)
+        make_readable(partial)
 
 
 def make_readable(path: Path) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, LoraModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from diffaug.artifacts import atomic_path
+from diffaug.artifacts import write_tensors
 from diffaug.compute.seeds import seeded
 from diffaug.errors import ModelError
 from diffaug.models.checkpoints import ADDED
@@ -109,9 +108,7 @@ class Adapters:
         if self.columns is not None:
             files[CHANNELS_FILE] = {"columns": self.columns}
         for file, tensors in files.items():
-            with atomic_path(folder / file) as partial:
-                plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
-                save_file(plain, partial, {"format": "pt"})
+            write_tensors(folder / file, {name: value.float() for name, value in tensors.items()}, {"format": "pt"})
 
     @staticmethod
     def load(folder: Path) -> "Adapters":

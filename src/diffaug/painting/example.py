@@ -197,8 +197,10 @@ def moved_example(
     shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * halo)
     shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
     ends = ends_of_halo(np.abs(patch - place).mean(axis=2), away / halo, new, lit & usable)
-    coarse, fine = (shown * falling(away / halo / ends, *parts) for parts in (COARSE, FINE))
-    if not is_grey(background):
+    coarse = shown * falling(away / halo / ends, *COARSE)
+    if is_grey(background):
+        fine = shown * falling(away / halo / ends, *FINE)
+    else:
         lighter = ndimage.gaussian_filter((patch - place).mean(axis=2), SMOOTHED * halo)
         fine = shown * falling(away / halo, *RIM)
         coarse = np.maximum(coarse * falling(lighter, 0, VISIBLE), fine)

@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from diffaug.artifacts import atomic_path, digest_of_value, make_folder, write_json
+from diffaug.artifacts import digest_of_value, make_folder, write_json, write_tensors
 from diffaug.encoder import encoder_digest
 from diffaug.errors import DataError, ModelError
 from diffaug.reading import read_tensors, read_typed
@@ -130,8 +129,7 @@ class Critic:
         """Write the critic into a model folder, before the folder is sealed."""
         folder = make_folder(model / FOLDER)
         tensors = {"weights": torch.from_numpy(self.weights), "bias": torch.from_numpy(self.bias)}
-        with atomic_path(folder / "critic.safetensors") as partial:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, partial)
+        write_tensors(folder / "critic.safetensors", tensors)
         write_json(folder / "critic.json", {"folds": dict(self.folds), "measured": asdict(self.measured)})
 
 

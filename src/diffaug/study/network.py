@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffaug.artifacts import append_jsonl, atomic_path
+from diffaug.artifacts import append_jsonl, write_tensors
 from diffaug.config import LITE, UNET, StudyConfig
 from diffaug.errors import StudyError
 from diffaug.reading import read_tensors
@@ -174,13 +174,9 @@ def check_finite(loss: "Tensor", logits: "Tensor", name: str, iteration: int, id
 
 def save_weights(network: "nn.Module", path: Path) -> None:
     """Write a trained network's weights as safetensors, atomically."""
-    from safetensors.torch import save_file
-
     from diffaug.study.architectures import about
 
-    values = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    with atomic_path(path) as partial:
-        save_file(values, partial, about(network))
+    write_tensors(path, {key: value.clone() for key, value in network.state_dict().items()}, about(network))
 
 
 def load_network(config: StudyConfig, path: Path, classes: int = 1) -> "nn.Module":

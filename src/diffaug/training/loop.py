@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffaug.artifacts import append_jsonl, atomic_path, make_folder, read_jsonl, write_jsonl
+from diffaug.artifacts import append_jsonl, make_folder, read_jsonl, write_jsonl, write_tensors
 from diffaug.compute.devices import ALONE, Process, average_gradients, mean_of_processes
 from diffaug.compute.progress import progress_bar
 from diffaug.compute.seeds import generator_of, seeded
@@ -141,8 +140,7 @@ class Best:
 
 def _save(path: Path, tensors: Tensors, done: int) -> None:
     values = {name: value.detach().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as partial:
-        save_file(values, partial, {"done": str(done), "digest": _digest_of(values)})
+    write_tensors(path, values, {"done": str(done), "digest": _digest_of(values)})
 
 
 def _digest_of(values: Tensors) -> str:

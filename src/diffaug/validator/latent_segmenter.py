@@ -11,11 +11,10 @@ Legend: B batch, h = w latent side, s = 4 h, Z latent channels, K classes.
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffaug.artifacts import atomic_path, make_folder
+from diffaug.artifacts import make_folder, write_tensors
 from diffaug.compute.devices import device_of_network
 from diffaug.compute.precision import autocast, channels_last
 from diffaug.compute.seeds import seeded
@@ -131,9 +130,7 @@ def segmentation_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
 
 def save_segmenter(segmenter: LatentSegmenter, folder: Path) -> None:
     """Write a network's weights as safetensors."""
-    values = {name: value.detach().cpu().contiguous().clone() for name, value in segmenter.state_dict().items()}
-    with atomic_path(make_folder(folder) / WEIGHTS) as partial:
-        save_file(values, partial)
+    write_tensors(make_folder(folder) / WEIGHTS, segmenter.state_dict())
 
 
 def load_segmenter(folder: Path, device: torch.device | str = "cpu") -> LatentSegmenter:
