@@ -84,7 +84,7 @@ def test_sizes_follow_the_bank(drawer, cases):
 
 
 def test_a_large_mask_that_seldom_fits_does_not_make_way_for_a_small_one(cases, tmp_path):
-    long, short = ((60, 170), (6, 62), (22, 84)), ((25, 170), (5, 7), (12, 84))  # height, width; radii; centre
+    long, short = ((100, 170), (6, 62), (22, 84)), ((25, 170), (5, 7), (12, 84))  # height, width; radii; centre
     made = []
     frames = {"long": long, "long-2": long, "short": short, "short-2": short}  # none is shown in its own frame
     for name, ((height, width), radii, centre) in frames.items():

@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffaug.conditioning.attributes import longer_side, near
 from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.conditioning.placement import BAND
+from diffaug.conditioning.placer import REST
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
 from diffaug.data.images import write_png
@@ -49,6 +52,35 @@ def test_lesion_free_images_are_backgrounds_but_give_no_masks(cases, tmp_path):
     masks = drawer.masks(used[0])
     assert masks.new.shape == (120, 160)
     np.testing.assert_array_equal(masks.label, masks.new)
+
+
+def narrow_view(cases, folder):
+    """Return a case whose frame shows hardly more tissue than its lesion: no patch of it covers that."""
+    rows, columns = np.mgrid[:160, :160] - 79.5
+    lesion, view = np.hypot(rows, columns) < 24, np.hypot(rows, columns) < 44
+    image = np.where(view[..., None], np.where(lesion[..., None], (205, 90, 80), (190, 100, 85)), 0)
+    write_png(folder / "narrow.png", image.astype(np.uint8))
+    write_png(folder / "narrow-mask.png", lesion.astype(np.uint8) * 255)
+    return replace(
+        cases[0], id="narrow", group="narrow", image=folder / "narrow.png", mask=folder / "narrow-mask.png"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["removed", "replace", "mixed"])
+def test_no_lesion_is_to_go_that_tissue_of_its_frame_does_not_cover(cases, tmp_path, place):
+    config = GenerateConfig(negatives=0.0, place=place)
+    drawer = RequestDrawer([*cases[:4], narrow_view(cases, tmp_path)], 0, config)
+    assert not drawer.backgrounds.can_be_cleared("narrow")
+    assert not drawer.backgrounds.can_be_covered(drawer.backgrounds.lesions_of("narrow")[0])
+    for index in range(20):
+        request = drawer.draw(index)
+        if request.background == "narrow":
+            assert request.placement == "replace"
+            masks = drawer.masks(request)
+            rest = near(masks.old, max(2.0, BAND * longer_side(masks.new))) & ~masks.new
+            assert rest.sum() <= REST * masks.new.sum()
+        elif request.placement == "removed":
+            assert drawer.backgrounds.can_be_cleared(request.background)
 
 
 @pytest.mark.skipif("DIFFAUG_DATA" not in os.environ, reason="needs real images: set DIFFAUG_DATA to their folder")

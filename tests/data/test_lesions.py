@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffaug.conditioning.masks import entries_of
+from diffaug.conditioning.patches import regions_of
 from diffaug.conditioning.placement import lost_from_view
 from diffaug.data.case import Case
 from diffaug.data.examine import examine_case
@@ -25,7 +26,6 @@ from diffaug.data.lesions import (
     size_class,
 )
 from diffaug.errors import ShapeError
-from diffaug.painting.clearing import regions_of
 from diffaug.study.evaluate import lesion_recall
 from diffaug.training.windows import Annotated
 

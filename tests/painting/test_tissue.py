@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffaug.painting.tissue import best_patch, filled
+from diffaug.conditioning.patches import best_patch
+from diffaug.painting.tissue import filled
 
 HEIGHT, WIDTH = 90, 120
 

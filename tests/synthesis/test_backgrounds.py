@@ -35,7 +35,7 @@ def labelled(phantoms, tmp_path_factory):
         for case in dataset.split("unannotated"):
             height, width = case.read_image().shape[:2]
             rows, columns = np.mgrid[:height, :width]
-            disc = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < np.median(areas) / np.pi
+            disc = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < np.median(areas) / np.pi / 1.5
             mask = make_folder(partial / "masks") / f"{case.id}.png"
             write_png(mask, disc.astype(np.uint8) * 255)
             cases.append(replace(copy_case(replace(case, split="train"), partial), mask=mask))

@@ -5,12 +5,13 @@ import pytest
 
 from diffaug.artifacts import read_json, read_jsonl
 from diffaug.conditioning.drawer import RequestDrawer
+from diffaug.conditioning.patches import is_covered, regions_of
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.config import GenerateConfig
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import read_image, read_mask, write_png
 from diffaug.errors import ConfigError, DataError, StorageError
-from diffaug.painting.clearing import Remover, is_covered, regions_of
+from diffaug.painting.clearing import Remover
 from diffaug.synthesis.remove import remove
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from diffaug.conditioning.attributes import Surroundings, surroundings_of
+from diffaug.conditioning.attributes import Surroundings, longer_side, near, surroundings_of
 from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, draft_size, drafted, entries_of
-from diffaug.conditioning.placement import PlacementMap, lost_from_view, placement_map_of
+from diffaug.conditioning.patches import best_patch, is_covered
+from diffaug.conditioning.placement import BAND, PlacementMap, lost_from_view, placement_map_of
 from diffaug.conditioning.remembered import Remembered
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
-from diffaug.conditioning.writing import SAMPLE, printed_on
+from diffaug.conditioning.writing import SAMPLE, printed_on, unwritten
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
 from diffaug.errors import PlacementError
@@ -54,7 +55,7 @@ class Backgrounds:
     Attributes:
         names: The ids of all backgrounds, annotated ones first.
         lesions: Every lesion that can be replaced.
-        removable: The ids of those whose lesions can be painted away.
+        removable: The ids of those whose lesions are small enough to be painted away, see `can_be_cleared`.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class Backgrounds:
         )
         self._drafts = Remembered(self._drafted, limit=DRAFTS)
         self._maps = Remembered(self._placement_map)
-        self._hides_lesion = Remembered(self._loses_lesion)
+        self._clearable = Remembered(self._can_be_cleared)
+        self._coverable = Remembered(self._can_be_covered)
         self._printed = Remembered(self._printed_on)
 
     def case(self, name: str) -> Case:
@@ -146,9 +148,16 @@ class Backgrounds:
                 "rules"
             )
 
-    def hides_lesion(self, name: str) -> bool:
-        """Tell whether a lesion lies where no tissue is seen, or under text: it cannot be painted away."""
-        return self._hides_lesion[name]
+    def can_be_cleared(self, name: str) -> bool:
+        """Tell whether the lesions of a background can be painted away.
+
+        They are small, none is hidden by a border or by text, and tissue of the frame covers them.
+        """
+        return name in self.removable and self._clearable[name]
+
+    def can_be_covered(self, lesion: MaskEntry) -> bool:
+        """Tell whether tissue of its frame covers a lesion of a background and a band around it."""
+        return lesion.case in self.removable and self._coverable[lesion.case, lesion.component]
 
     def surroundings(self, name: str, new: Mask) -> Surroundings:
         """Measure the tissue around a new lesion, without the lesions that it replaces or that stay there.
@@ -179,9 +188,18 @@ class Backgrounds:
         draft = self.draft(name)
         return placement_map_of(draft.image, draft.lesion, self._printed[draft.size], self._rules)
 
-    def _loses_lesion(self, name: str) -> bool:
-        lesion, places = self.draft(name).lesion, self.placement_map(name)
-        return bool(lost_from_view(lesion, places.field).any()) or places.is_written_on(lesion)
+    def _can_be_cleared(self, name: str) -> bool:
+        draft, places = self.draft(name), self.placement_map(name)
+        hidden = lost_from_view(draft.lesion, places.field).any() or places.is_written_on(draft.lesion)
+        return not hidden and is_covered(draft.image, draft.lesion, places.field, self._rules)
+
+    def _can_be_covered(self, key: tuple[str, int]) -> bool:
+        name, number = key
+        draft, field = self.draft(name), self.placement_map(name).bare
+        lesion = self.lesions_of(name)[number].draft.in_frame()
+        gone = near(lesion, max(2.0, BAND * longer_side(lesion))) & field
+        known = unwritten(draft.image, field, self._rules) & ~gone & ~draft.lesion
+        return best_patch(draft.image, gone, known) is not None
 
     def _printed_on(self, size: tuple[int, int]) -> Mask | None:
         """Return where annotated frames of one size carry text, from every nth of them."""

@@ -70,7 +70,7 @@ class Placer:
             placed = None
             if kind == "replace":
                 placed = self._replace(name, draw, rng, taken, OWN if own else 0)
-            elif kind == "free" or self._can_be_cleared(name):
+            elif kind == "free" or self._backgrounds.can_be_cleared(name):
                 placed = self.on_tissue(name, kind, draw, size, rng, taken)
             if placed is not None:
                 return placed
@@ -96,7 +96,7 @@ class Placer:
             taken: Where other new lesions lie in the draft of the background; None for nowhere.
         """
         for kind in self._kinds(name, placement):
-            if kind == "removed" and not self._can_be_cleared(name):
+            if kind == "removed" and not self._backgrounds.can_be_cleared(name):
                 continue
             old = self._old(name, rng, taken) if kind == "replace" else None
             scale = transform.scale if old is None else _scale_on(old, lesion, transform)
@@ -127,7 +127,7 @@ class Placer:
         if corner is None:
             return None
         mask = to_border(paste(moved.shape, *corner, places.frame), places.bare)
-        if gone is not None and (not covers(gone, mask) or self._leaves_much(name, gone, mask, (0, 0))):
+        if old is not None and (not covers(old.draft.in_frame(), mask) or self._leaves_much(old, mask, (0, 0))):
             return None
         top, left, bottom, right = bounding_box(mask)
         placed = self._placed(name, kind, entry, form, mask[top:bottom, left:right], corner)
@@ -168,10 +168,6 @@ class Placer:
         others: tuple[Placement, ...] = ("replace", "free") if self._several else ("replace", "removed")
         return tuple(dict.fromkeys((placement, *others)))
 
-    def _can_be_cleared(self, name: str) -> bool:
-        """Tell whether the lesions of a background can be painted away: a hidden one would stay in the picture."""
-        return name in self._backgrounds.removable and not self._backgrounds.hides_lesion(name)
-
     def _at(
         self,
         name: str,
@@ -209,7 +205,7 @@ class Placer:
             shape = render(entry.draft, form, old.draft.frame)
             margin = REPLACE_MARGIN * self._margin(shape)
             place = covering.place(shape, margin)
-            if place is not None and not self._leaves_much(name, covering.old, shape, place):
+            if place is not None and not self._leaves_much(old, shape, place):
                 return self._placed(name, "replace", entry, form, shape, place)
             tries += 1
             if tries == 2 * TRIES + own:
@@ -224,12 +220,12 @@ class Placer:
             lesions = [lesion for lesion in lesions if not taken[lesion.draft.slices][lesion.draft.crop].any()]
         return lesions[int(rng.integers(len(lesions)))] if lesions else None
 
-    def _leaves_much(self, name: str, old: Mask, shape: Mask, place: tuple[int, int]) -> bool:
-        """Tell whether a new lesion leaves much of one that is too large for tissue of its frame to cover the rest."""
-        if name in self._backgrounds.removable:
+    def _leaves_much(self, old: MaskEntry, shape: Mask, place: tuple[int, int]) -> bool:
+        """Tell whether a new lesion leaves much of an old one that tissue of its frame does not cover."""
+        if self._backgrounds.can_be_covered(old):
             return False
-        new = paste(shape, *place, (int(old.shape[0]), int(old.shape[1])))
-        gone = near(old, self._margin(shape))
+        new = paste(shape, *place, old.draft.frame)
+        gone = near(old.draft.in_frame(), self._margin(shape))
         return bool(np.count_nonzero(gone & ~new) > REST * np.count_nonzero(new))
 
     def _own(self, old: MaskEntry, rng: np.random.Generator) -> tuple[MaskEntry, MaskTransform]:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from diffaug.artifacts import digest_of_value
-from diffaug.conditioning.attributes import longer_side, near
+from diffaug.conditioning.attributes import longer_side
 from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.patches import MARGIN, regions_of
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.prompts import NORMAL_PROMPT
 from diffaug.conditioning.request import seed_of_request
@@ -21,19 +22,17 @@ from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules
 from diffaug.conditioning.writing import unwritten
 from diffaug.data.case import Case
 from diffaug.data.images import Mask, Pixels
-from diffaug.data.lesions import connected_parts
 from diffaug.data.request import RemovedRegion
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter, scale_of
 from diffaug.painting.compose import band_width, compose, reach_of, without_border
 from diffaug.painting.example import mirrored_tissue
 from diffaug.painting.layout import finest
-from diffaug.painting.tissue import best_patch, filled
+from diffaug.painting.tissue import filled
 from diffaug.painting.window import Window, image_of, resized, window_around, window_image, window_mask
 from diffaug.validator.calibration import Calibration
 from diffaug.validator.latent_segmenter import UPSCALE, segment
 
-MARGIN = 0.12  # of a lesion's longer side: its rim and its shadow are repainted too
 STRENGTH = 0.15  # share of the timesteps that repaint the tissue that a patch of the frame brings into a region
 MIRRORED_STRENGTH = 0.5  # the same where no patch covers it and tissue is mirrored at its border
 CONTEXT = 1.7  # window side over the region's longer side; the painter learnt to fill a quarter to four fifths of it
@@ -134,40 +133,3 @@ class Remover:
         inside = window_mask(lesion, window, model.latent_side * UPSCALE)
         probability = maps.mean(0).amax(1, keepdim=True)
         return round(float((probability * inside).sum() / inside.sum().clamp_min(1e-6)), 4)
-
-
-def is_covered(frame: Pixels, mask: Mask, field: Mask, rules: FrameRules = ENDOSCOPIC) -> bool:
-    """Tell whether tissue of a frame covers each of its lesions, so that they can be removed without a trace.
-
-    Args:
-        frame: Shape (H, W, 3).
-        mask: Its lesions, (H, W).
-        field: Where it shows tissue, (H, W).
-        rules: What in the frame is no tissue.
-    """
-    sources = unwritten(frame, field, rules)
-    for lesion, region in regions_of(mask, field):
-        known = sources & ~reach_of(region, field, band_width(lesion, MARGIN)) & ~mask
-        if best_patch(frame, region, known & ~region) is None:
-            return False
-    return True
-
-
-def regions_of(mask: Mask, field: Mask) -> list[tuple[Mask, Mask]]:
-    """Return lesions and the regions to repaint, largest first; lesions whose margins touch share a region.
-
-    A piece of margin that the border cuts off from its lesion is left alone.
-
-    Args:
-        mask: Lesions of a frame, (H, W).
-        field: Where the frame shows tissue; a lesion outside it is not seen, and nothing is painted there.
-    """
-    mask = mask & field
-    labels, count = connected_parts(mask)  # of specks too: a cleared frame shows nothing of what was annotated
-    covered = mask.copy()
-    for index in range(1, count + 1):
-        lesion = labels == index
-        covered |= near(lesion, max(3.0, MARGIN * longer_side(lesion))) & field
-    joined, _ = connected_parts(covered)
-    pairs = [(mask & (joined == index), joined == index) for index in np.unique(joined[mask])]
-    return sorted(pairs, key=lambda pair: -int(pair[1].sum()))

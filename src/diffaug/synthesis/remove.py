@@ -24,6 +24,7 @@ from diffaug.artifacts import (
 from diffaug.compute.devices import one_thread, processor_of
 from diffaug.compute.progress import tracked
 from diffaug.conditioning.domain import domain_of
+from diffaug.conditioning.patches import MARGIN, is_covered
 from diffaug.conditioning.placement import field_of_view, lost_from_view
 from diffaug.conditioning.rules import ENDOSCOPIC, FrameRules, read_rules
 from diffaug.data.case import Case, digest_of_case
@@ -35,7 +36,7 @@ from diffaug.data.pictures import outlined
 from diffaug.data.request import RemovedCase
 from diffaug.errors import DataError
 from diffaug.models.checkpoints import verify
-from diffaug.painting.clearing import CONTEXT, MARGIN, MIRRORED_STRENGTH, STRENGTH, Remover, is_covered
+from diffaug.painting.clearing import CONTEXT, MIRRORED_STRENGTH, STRENGTH, Remover
 from diffaug.painting.painter import Painter
 from diffaug.reading import read_kept, read_typed
 from diffaug.runfolder import Contents, claimed
