@@ -82,6 +82,7 @@ class Backgrounds:
         self._maps = Remembered(self._placement_map)
         self._clearable = Remembered(self._can_be_cleared)
         self._coverable = Remembered(self._can_be_covered)
+        self._written_on = Remembered(self._is_written_on)
         self._printed = Remembered(self._printed_on)
 
     def case(self, name: str) -> Case:
@@ -159,6 +160,10 @@ class Backgrounds:
         """Tell whether tissue of its frame covers a lesion of a background and a band around it."""
         return lesion.case in self.removable and self._coverable[lesion.case, lesion.component]
 
+    def is_written_on(self, lesion: MaskEntry) -> bool:
+        """Tell whether text lies on a lesion of a background."""
+        return self._written_on[lesion.case, lesion.component]
+
     def surroundings(self, name: str, new: Mask) -> Surroundings:
         """Measure the tissue around a new lesion, without the lesions that it replaces or that stay there.
 
@@ -192,6 +197,10 @@ class Backgrounds:
         draft, places = self.draft(name), self.placement_map(name)
         hidden = lost_from_view(draft.lesion, places.field).any() or places.is_written_on(draft.lesion)
         return not hidden and is_covered(draft.image, draft.lesion, places.field, self._rules)
+
+    def _is_written_on(self, key: tuple[str, int]) -> bool:
+        name, number = key
+        return self.placement_map(name).is_written_on(self.lesions_of(name)[number].draft.in_frame())
 
     def _can_be_covered(self, key: tuple[str, int]) -> bool:
         name, number = key

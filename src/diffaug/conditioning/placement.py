@@ -6,7 +6,7 @@ Positions are sought on a coarse grid of cells: a cell
 is free only if all its pixels are, and a shape takes every cell that it touches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -214,7 +214,7 @@ def placement_map_of(
     text = nothing if rules.text is None else writing(image, lab, printed)
     lightness = mean_lightness(lab, cell)
     field = field_of_view(image, rules)
-    tissue = np.asarray(_cells(field, cell).all(axis=2), dtype=bool)
+    tissue = cells_of(field, cell) == cell * cell
     old = _touched(lesion, cell)
     crowd = nothing if rules.glare is None else crowded(glare, rules.glare)
     clear = tissue & ~_touched(crowd | text, cell)
@@ -230,7 +230,7 @@ def place_free(
     shape: Mask,
     rng: np.random.Generator,
     margin: float = 2.0,
-    density: NDArray[np.float64] | None = None,
+    density: Callable[[], NDArray[np.float64]] | None = None,
 ) -> tuple[int, int] | None:
     """Draw a position where a shape lies on lesion-free tissue, among all such positions of the grid.
 
@@ -239,7 +239,8 @@ def place_free(
         shape: Tight crop, shape (h, w).
         rng: Decides which position.
         margin: px of free tissue that the shape needs around it.
-        density: How likely the shape's middle lies at each cell of the grid, relative to others; None for equally.
+        density: Returns how likely the shape's middle lies at each cell of the grid, relative to others; None for
+            equally.
 
     Returns:
         Top and left in the frame, or None if the shape fits nowhere.
@@ -265,7 +266,7 @@ def place_free(
         return None
     rows, columns = np.unravel_index(choices, free.shape)
     middle = rows + cells.shape[0] // 2, columns + cells.shape[1] // 2
-    sums = np.cumsum(np.ones(len(choices)) if density is None else density[middle])
+    sums = np.cumsum(np.ones(len(choices)) if density is None else density()[middle])
     choice = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
     row, column = rows[choice], columns[choice]
     return int(row) * places.cell, int(column) * places.cell
@@ -382,17 +383,17 @@ def _shifted(by: int, size: int) -> tuple[slice, slice]:
     return slice(max(0, -by), size - max(0, by)), slice(max(0, by), size - max(0, -by))
 
 
-def _cells(mask: Mask, cell: int) -> NDArray[np.bool_]:
-    """Divide a mask into cells, shape (rows, columns, pixels of a cell); past the frame it is False."""
+def _cells(mask: Mask, cell: int) -> Mask:
+    """Return a mask as rows of cells, (rows, pixels of a cell down, pixels across); past the frame it is False."""
     height, width = mask.shape
     padded = np.pad(mask, ((0, -height % cell), (0, -width % cell)))
-    rows, columns = padded.shape[0] // cell, padded.shape[1] // cell
-    return padded.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
+    return padded.reshape(padded.shape[0] // cell, cell, padded.shape[1])
 
 
 def cells_of(mask: Mask, cell: int) -> NDArray[np.uint16]:
     """Return how many pixels of each cell are in the mask."""
-    return np.asarray(_cells(mask, cell).sum(axis=2, dtype=np.uint16))
+    down = _cells(mask, cell).sum(axis=1, dtype=np.uint16)
+    return np.asarray(down.reshape(len(down), -1, cell).sum(axis=2, dtype=np.uint16))
 
 
 def mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
@@ -406,7 +407,8 @@ def mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
 
 def _touched(mask: Mask, cell: int) -> Cells:
     """Return the cells of which at least one pixel is in the mask."""
-    return np.asarray(_cells(mask, cell).any(axis=2), dtype=bool)
+    down = _cells(mask, cell).any(axis=1)
+    down = np.asarray(_cells(mask, cell).any(axis=1))
 
 
 def _clearance(allowed: Cells, cell: int) -> NDArray[np.float32]:

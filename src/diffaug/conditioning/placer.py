@@ -5,6 +5,7 @@ Works on drafts of frames, see backgrounds.py; what it finds is in pixels of the
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from diffaug.conditioning.attributes import bounding_box, near
 from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.edges import cut_lesion, place_at_edge, to_border
 from diffaug.conditioning.masks import SCALES, MaskBank, MaskEntry, draw_transform, paste, render
-from diffaug.conditioning.placement import BAND, Covering, covers, place_free
+from diffaug.conditioning.placement import BAND, Covering, PlacementMap, covers, place_free
 from diffaug.conditioning.request import Placed
 from diffaug.conditioning.sites import Sites
 from diffaug.data.images import Mask
@@ -143,7 +144,7 @@ class Placer:
         taken: Mask | None = None,
     ) -> Placed | None:
         """Seek tissue without a lesion, or, for `removed`, tissue of a frame whose lesions are painted away first."""
-        tries = 0
+        places, tries = self._backgrounds.placement_map(name, kind == "removed").without(taken), 0
         for _ in range(DRAWS):
             entry, transform = draw()
             if not _is_of(size, entry, transform):
@@ -151,7 +152,7 @@ class Placer:
             smaller = replace(transform, scale=round(transform.scale * SHRINK, 4))
             for form in (transform, smaller) if kind == "free" else (transform,):
                 if _is_of(size, entry, form):
-                    placed = self._at(name, kind, entry, form, rng, taken)
+                    placed = self._at(name, kind, entry, form, rng, places)
                     if placed is not None:
                         return placed
             tries += 1
@@ -175,14 +176,13 @@ class Placer:
         entry: MaskEntry,
         transform: MaskTransform,
         rng: np.random.Generator,
-        taken: Mask | None,
+        places: PlacementMap,
     ) -> Placed | None:
-        places = self._backgrounds.placement_map(name, kind == "removed").without(taken)
         share = entry.relative_area * transform.scale**2
         if share > places.room:
             return None
         shape = render(entry.draft, transform, places.frame)
-        density = self._sites.density(name, kind == "removed", share)
+        density = partial(self._sites.density, name, kind == "removed", share)
         place = place_free(places, shape, rng, self._margin(shape), density)
         return self._placed(name, kind, entry, transform, shape, place)
 
@@ -214,8 +214,7 @@ class Placer:
 
     def _old(self, name: str, rng: np.random.Generator, taken: Mask | None) -> MaskEntry | None:
         """Draw a lesion of a background that may be replaced: no text lies on it, and no new lesion."""
-        places = self._backgrounds.placement_map(name)
-        lesions = [old for old in self._backgrounds.lesions_of(name) if not places.is_written_on(old.draft.in_frame())]
+        lesions = [old for old in self._backgrounds.lesions_of(name) if not self._backgrounds.is_written_on(old)]
         if taken is not None:
             lesions = [lesion for lesion in lesions if not taken[lesion.draft.slices][lesion.draft.crop].any()]
         return lesions[int(rng.integers(len(lesions)))] if lesions else None
