@@ -407,8 +407,8 @@ def mean_lightness(lab: Values, cell: int) -> NDArray[np.float32]:
 
 def _touched(mask: Mask, cell: int) -> Cells:
     """Return the cells of which at least one pixel is in the mask."""
-    down = _cells(mask, cell).any(axis=1)
     down = np.asarray(_cells(mask, cell).any(axis=1))
+    return np.asarray(down.reshape(len(down), -1, cell).any(axis=2), dtype=bool)
 
 
 def _clearance(allowed: Cells, cell: int) -> NDArray[np.float32]:
