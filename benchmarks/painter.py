@@ -37,7 +37,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from diffaug.artifacts import make_folder, read_json, write_json
-from diffaug.conditioning.attributes import measure_attributes
+from diffaug.conditioning.attributes import band_width, measure_attributes
 from diffaug.conditioning.masks import render
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
@@ -50,7 +50,7 @@ from diffaug.data.request import Request
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.models.base import LatentInpainter
 from diffaug.painting.clearing import Remover
-from diffaug.painting.compose import band_width, compose
+from diffaug.painting.compose import compose
 from diffaug.painting.engine import paint
 from diffaug.painting.layout import Layout
 from diffaug.painting.looks import features_in, origins_of

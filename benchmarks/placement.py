@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from diffaug.artifacts import make_folder, write_json
+from diffaug.conditioning.attributes import band_width
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.rule_learning import learn_rules
@@ -36,7 +37,7 @@ from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask, Pixels, write_png
 from diffaug.data.lesions import CORNERS, components
 from diffaug.data.phantom import make_phantoms
-from diffaug.painting.compose import band_width, region_of
+from diffaug.painting.compose import region_of
 
 SIDE, COLUMNS, ROWS = 240, 6, 5  # px of a tile, tiles of a sheet
 BLACK = 10  # of 255; darker pixels joined to the frame's edge are border

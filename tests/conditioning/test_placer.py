@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffaug.conditioning.attributes import longer_side, near
+from diffaug.conditioning.attributes import band_width, near
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.placer import REST
@@ -77,7 +77,7 @@ def test_no_lesion_is_to_go_that_tissue_of_its_frame_does_not_cover(cases, tmp_p
         if request.background == "narrow":
             assert request.placement == "replace"
             masks = drawer.masks(request)
-            rest = near(masks.old, max(2.0, BAND * longer_side(masks.new))) & ~masks.new
+            rest = near(masks.old, band_width(masks.new, BAND)) & ~masks.new
             assert rest.sum() <= REST * masks.new.sum()
         elif request.placement == "removed":
             assert drawer.backgrounds.can_be_cleared(request.background)

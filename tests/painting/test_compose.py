@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from diffaug.conditioning.attributes import band_width
 from diffaug.painting.compose import (
-    band_width,
     blending_weight,
     compose,
     harmonised,

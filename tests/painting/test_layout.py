@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from diffaug.conditioning.attributes import band_width
 from diffaug.conditioning.request import RequestMasks
 from diffaug.painting.below import share_below
-from diffaug.painting.compose import band_width
 from diffaug.painting.layout import layout_of
 
 SIDE = 120

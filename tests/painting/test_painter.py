@@ -9,12 +9,12 @@ from PIL import Image
 from scipy import ndimage
 
 from diffaug import Painter
+from diffaug.conditioning.attributes import band_width
 from diffaug.conditioning.placement import field_of_view
 from diffaug.conditioning.request import RequestMasks
 from diffaug.data.folder import read_dataset
 from diffaug.errors import ConfigError, DataError, ModelError, ShapeError
 from diffaug.models.checkpoints import seal
-from diffaug.painting.compose import band_width
 from diffaug.painting.layout import layout_of
 from diffaug.painting.window import CONTEXT
 

@@ -276,6 +276,11 @@ def longer_side(mask: Mask) -> int:
     return max(bottom - top, right - left)
 
 
+def band_width(mask: Mask, share: float) -> float:
+    """Return the blending band in px: a share of the longer side of the mask's bounding box, at least 2."""
+    return max(2.0, share * float(longer_side(mask)))
+
+
 def _on_grid(image: Pixels, mask: Mask) -> tuple[Values, Mask]:
     """Cut out the mask and its ring, and scale them down so that the mask's longer side is at most GRID px."""
     top, left, bottom, right = bounding_box(mask)

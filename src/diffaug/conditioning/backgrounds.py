@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from diffaug.conditioning.attributes import Surroundings, longer_side, near, surroundings_of
+from diffaug.conditioning.attributes import Surroundings, band_width, near, surroundings_of
 from diffaug.conditioning.masks import MaskBank, MaskEntry, check_train, draft_size, drafted, entries_of
 from diffaug.conditioning.patches import best_patch, is_covered
 from diffaug.conditioning.placement import BAND, PlacementMap, lost_from_view, placement_map_of
@@ -83,6 +83,7 @@ class Backgrounds:
         self._clearable = Remembered(self._can_be_cleared)
         self._coverable = Remembered(self._can_be_covered)
         self._written_on = Remembered(self._is_written_on)
+        self._unwritten = Remembered(self._unwritten_of, limit=DRAFTS)
         self._printed = Remembered(self._printed_on)
 
     def case(self, name: str) -> Case:
@@ -206,9 +207,12 @@ class Backgrounds:
         name, number = key
         draft, field = self.draft(name), self.placement_map(name).bare
         lesion = self.lesions_of(name)[number].draft.in_frame()
-        gone = near(lesion, max(2.0, BAND * longer_side(lesion))) & field
-        known = unwritten(draft.image, field, self._rules) & ~gone & ~draft.lesion
+        gone = near(lesion, band_width(lesion, BAND)) & field
+        known = self._unwritten[name] & ~gone & ~draft.lesion
         return best_patch(draft.image, gone, known) is not None
+
+    def _unwritten_of(self, name: str) -> Mask:
+        return unwritten(self.draft(name).image, self.placement_map(name).bare, self._rules)
 
     def _printed_on(self, size: tuple[int, int]) -> Mask | None:
         """Return where annotated frames of one size carry text, from every nth of them."""

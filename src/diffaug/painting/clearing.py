@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from diffaug.artifacts import digest_of_value
-from diffaug.conditioning.attributes import longer_side
+from diffaug.conditioning.attributes import band_width, longer_side
 from diffaug.conditioning.domain import domain_of
 from diffaug.conditioning.patches import MARGIN, regions_of
 from diffaug.conditioning.placement import field_of_view
@@ -25,7 +25,7 @@ from diffaug.data.images import Mask, Pixels
 from diffaug.data.request import RemovedRegion
 from diffaug.diffusion.sampler import sample
 from diffaug.models.base import LatentInpainter, scale_of
-from diffaug.painting.compose import band_width, compose, reach_of, without_border
+from diffaug.painting.compose import compose, reach_of, without_border
 from diffaug.painting.example import mirrored_tissue
 from diffaug.painting.layout import finest
 from diffaug.painting.tissue import filled

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffaug.conditioning.attributes import box_around, longer_side, near
+from diffaug.conditioning.attributes import box_around, near
 from diffaug.data.images import Mask, Pixels, is_grey
 from diffaug.painting.window import Window, resize, tensor_from_pixels
 
@@ -59,11 +59,6 @@ def without_border(frame: Pixels, field: Mask, reach: Mask, window: Window | Non
         return frame
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
     return np.where(field[..., None], frame, frame[tuple(nearest)])
-
-
-def band_width(mask: Mask, share: float) -> float:
-    """Return the blending band in px: a share of the longer side of the mask's bounding box, at least 2."""
-    return max(2.0, share * float(longer_side(mask)))
 
 
 def blending_weight(region: Mask, band: float) -> Values:

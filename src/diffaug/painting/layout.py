@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffaug.conditioning.attributes import bounding_box, longer_side
+from diffaug.conditioning.attributes import band_width, bounding_box, longer_side
 from diffaug.conditioning.placement import BAND
 from diffaug.conditioning.request import RequestMasks
 from diffaug.data.images import Mask, Pixels
 from diffaug.data.lesions import size_class
 from diffaug.data.request import RemovedRegion
 from diffaug.painting.below import share_below
-from diffaug.painting.compose import band_width, halo_width, reach_of, region_of, without_border
+from diffaug.painting.compose import halo_width, reach_of, region_of, without_border
 from diffaug.painting.window import CONTEXT, Window, resized, window_around
 
 LIT = 0.8  # of the halo; by so much a window is wider than its region, to show the light of the place

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import ndimage
 
-from diffaug.conditioning.attributes import equivalent_diameter, lab_from_rgb
+from diffaug.conditioning.attributes import band_width, equivalent_diameter, lab_from_rgb
 from diffaug.data.images import Mask, Pixels
-from diffaug.painting.compose import band_width, region_of
+from diffaug.painting.compose import region_of
 
 BAND = 0.08  # blending band over the diameter, as `SamplerConfig` has it
 DARK = 12.0  # L* under which a pixel is not counted

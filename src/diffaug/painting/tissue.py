@@ -1,9 +1,7 @@
 """Tissue for a hole in a frame: a patch of the same frame, moved, perhaps mirrored, and relit.
 
-The patch is chosen so that what surrounds the hole looks like what surrounds the patch. Its inside is tissue as it was
-seen, without seams. Where no single patch covers a hole, nothing is filled: what is pieced together repeats itself.
-
-Source: Pritch, Kav-Venaki and Peleg 2009, "Shift-map image editing", for filling by shifts; here by one.
+`conditioning/patches.py` chooses the patch. Its inside is tissue as it was seen, without seams. Where no single patch
+covers a hole, nothing is filled: what is pieced together repeats itself.
 """
 
 import numpy as np
