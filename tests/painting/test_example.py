@@ -149,6 +149,14 @@ def test_a_contact_shadow_comes_along_and_the_lesion_keeps_its_contrast_to_tissu
     assert np.median(made[target]) == pytest.approx(140 * (120 + LEVEL) / (100 + LEVEL), abs=4)
 
 
+def test_a_lumen_beside_an_example_does_not_light_its_lesion():
+    source, target, tint = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16), (1, 0.7, 0.6)
+    rows = np.arange(SIDE)[:, None] + np.zeros((1, SIDE))
+    frame = tinted(np.where(source, 140, np.where(rows < 44, 15, 100)), tint)  # beside three eighths of its outline
+    made = moved_onto(tinted(np.full((SIDE, SIDE), 120), tint), source, target, frame, halo=10.0)[..., 0]
+    assert np.median(made[target]) == pytest.approx(140 * (120 + LEVEL) / (100 + LEVEL), abs=4)
+
+
 @pytest.mark.parametrize(("tint", "comes"), [((1, 1, 1), True), ((1, 0.7, 0.6), False)])
 def test_lighter_tissue_around_a_lesion_comes_along_in_grey_images_alone(tint, comes):
     source, target = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16)

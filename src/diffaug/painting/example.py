@@ -33,6 +33,7 @@ RIM = (0.05, 0.22)  # of the halo; in colour images fine structure fades there, 
 VISIBLE = 6.0  # grey levels; tissue that is so much lighter than the place is seen as a ring
 SMOOTHED = 0.24  # of the halo; lighter is told at structures coarser than this
 FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
+WALL = 0.7  # of the brightness that a quarter of the tissue around a lesion exceeds; what is darker lies deeper
 LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
 SHARP = 0.15  # of the halo; width over which what is no tissue around an example is left out
 INEXACT = 2.0  # px, of the window or the source, the larger, by which a moved outline may miss the mask's
@@ -191,6 +192,8 @@ def moved_example(
     away = ndimage.distance_transform_edt(~new)
     around = (away > LIGHT_OF[0] * halo) & (away <= LIGHT_OF[1] * halo) & lit & usable
     place = background.astype(np.float32)
+    if not is_grey(background):
+        around = at_one_depth(around, patch)
     if depth:
         place = with_effect_below(place, usable, patch, lit, new, depth)
     patch = in_detail_of(np.clip(relit(patch, place, around, new), 0, 255), place, around)
@@ -206,6 +209,16 @@ def moved_example(
         coarse = np.maximum(coarse * falling(lighter, 0, VISIBLE), fine)
     mixed = in_two_scales(place, patch, coarse, fine, FINER * halo)
     return np.asarray(np.rint(np.clip(mixed, 0, 255)), dtype=np.uint8)
+
+
+def at_one_depth(around: Mask, patch: NDArray[Any]) -> Mask:
+    """Return the part of a band, (h, w), where an example, (h, w, 3), shows a wall, and no lumen behind its lesion.
+
+    What is much darker than most of the band lies deeper, and says nothing of the light on the lesion: if a lumen
+    counted as tissue, the lesion would be lit at its new place until it was white.
+    """
+    light = patch.mean(axis=2)
+    return around & (light > WALL * np.quantile(light[around], 0.75)) if around.any() else around
 
 
 def falling(values: NDArray[Any], high: float, low: float) -> NDArray[Any]:
