@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.optimize import minimize
+from scipy.stats import rankdata
 
 from diffaug.artifacts import write_json
 from diffaug.audit.lesions import new_lesion
@@ -34,10 +36,10 @@ from diffaug.data.manifest import Row, SyntheticSet, lesions, read_manifest
 from diffaug.data.request import MaskTransform
 from diffaug.encoder import NAME, encoder_digest
 from diffaug.painting.looks import features_in, origins_of
-from diffaug.realism.critic import area_under_curve, regression
 from diffaug.realism.measures import kid, resampler
 
 DRAWS = 1000  # of the bootstrap
+PENALTY = 100.0  # of the squared weights of standardised features
 MOST = 120  # real lesions, so that a classifier for each is a matter of seconds
 Features = NDArray[np.float64]
 
@@ -79,6 +81,38 @@ def auc(real: Sequence[Seen], painted: Sequence[Seen]) -> dict[str, float]:
     edges = np.percentile(draws, [2.5, 97.5])
     value = area_under_curve(low, high)
     return {"value": round(value, 3), "low": round(float(edges[0]), 3), "high": round(float(edges[1]), 3)}
+
+
+def area_under_curve(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+    """Return the chance that a score of `high` exceeds one of `low`; a tie counts half."""
+    ranks = rankdata(np.concatenate([low, high]))
+    return float((ranks[len(low) :].sum() - len(high) * (len(high) + 1) / 2) / (len(low) * len(high)))
+
+
+def regression(rows: Features, labels: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+    """Return weights (D,) and bias of a logistic regression for rows (N, D), with both kinds weighed alike.
+
+    Features are standardised; the penalty is PENALTY / 2 times the squared weights.
+    """
+    mean, deviation = rows.mean(0), rows.std(0) + 1e-6
+    inputs, signs = (rows - mean) / deviation, np.where(labels, 1.0, -1.0)
+    share = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()) * len(labels)
+
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margins = signs * (inputs @ values[:-1] + values[-1])
+        slopes = -signs * share * _sigmoid(-margins)
+        total = float((share * np.logaddexp(0.0, -margins)).sum() + PENALTY / 2 * (values[:-1] @ values[:-1]))
+        return total, np.append(inputs.T @ slopes + PENALTY * values[:-1], slopes.sum())
+
+    start = np.zeros(inputs.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+    weights = found[:-1] / deviation
+    return weights, float(found[-1] - mean @ weights)
+
+
+def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    chances: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * values))
+    return chances
 
 
 # --- Real, painted, pasted --------------------------------------------------------------------------------------------

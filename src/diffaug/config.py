@@ -176,7 +176,7 @@ class GenerateConfig(Knobs):
     # sample is kept).
     gate: Literal["conformal", "fixed", "off"] = "conformal"
     threshold: Fraction = 0.5  # Least agreement of a sample with its mask, from 0 to 1, that --gate fixed accepts.
-    # Turn down samples that the model's critic tells from real lesions, as it turns down few real ones.
+    # Turn down samples that look painted to the model's critic, which readers have taught: at most half of them.
     realism: bool = True
     paint_all: bool = False  # Finish the samples that the gate rejects, too. Some arms of a study choose among them.
     # Requests for a negative for each request for a lesion. A negative is a painted case without a lesion: it teaches

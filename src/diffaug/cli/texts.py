@@ -102,8 +102,8 @@ def fit_text(summary: "FitSummary", data: Path, model: Path, preset: str = "defa
     if summary.realism:
         told = summary.realism
         known["critic"] = (
-            f"tells painted from real lesions with an AUC of {told.auc:.2f} (0.5 is not at all, 1 always), and keeps "
-            f"{100 * told.accepted:.0f} % of the painted ones"
+            f"gives painted lesions a mean score of {told.mean:.2f}, from 0 to 1 (at 0.5 readers cannot tell them from "
+            f"real ones), and keeps {100 * told.accepted:.0f} % of them"
         )
     elif summary.no_critic:
         known["critic"] = f"none, so painted lesions are not checked for looking painted: {summary.no_critic}"

@@ -84,7 +84,7 @@ class Row:
     region_digest: str = ""
     lesion_free: bool = False
     scores: Scores | None = None
-    look: Check | None = None  # of the critic of realism: the chance that the lesion is real
+    look: Check | None = None  # of the critic of realism: how well the lesion convinces, from 0 to 1
 
     @property
     def id(self) -> str:

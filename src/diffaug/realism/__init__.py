@@ -1,1 +1,1 @@
-"""How real painted lesions look: an ImageNet encoder, features of windows, a critic that tells real from painted."""
+"""How real painted lesions look: an ImageNet encoder, features of windows, a critic that readers have taught."""

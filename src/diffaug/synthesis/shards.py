@@ -39,7 +39,7 @@ from diffaug.painting.clearing import Remover
 from diffaug.painting.engine import Painted
 from diffaug.painting.judging import Verdict, passing, verdict_on, verdict_on_negative
 from diffaug.painting.layout import Layout
-from diffaug.painting.looks import look_at, origins_of, reason_of
+from diffaug.painting.looks import look_at, reason_of
 from diffaug.painting.painter import Painter
 from diffaug.painting.requests import LayoutMaker, paint_requests
 from diffaug.reading import read_kept
@@ -232,7 +232,7 @@ def _looked_at(workshop: Workshop, item: _Finished, image: Pixels, previews: Cou
     critic, row = workshop.critic, item.row
     if critic is None or row.request.negative:
         return item
-    look = look_at(critic, image, item.layout.masks.new, origins_of(row.request), item.sample.steps)
+    look = look_at(critic, image, item.layout.masks.new, item.sample.steps)
     if look.accepted or row.decision != "kept":
         return replace(item, row=replace(row, look=look))
     previews["rejected"] += 1

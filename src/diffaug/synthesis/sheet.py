@@ -28,7 +28,7 @@ AGREEMENT = (
     "agreement: between the requested mask and the lesion that the validators find, from 0 to 1. limit: the least that "
     "is kept; there is none where too few lesions are annotated."
 )
-LOOKS_PAINTED = "looks painted: the chance of it that the critic of realism gives, from 0 to 1."
+LOOKS_PAINTED = "looks painted: by the critic of realism, from 0 (convinces) to 1; readers cannot tell at 0.5."
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 

@@ -63,7 +63,7 @@ class FitSummary:
         codec: What the codec keeps of the images.
         notices: What a user should know, a line each.
         painter: Which weights of the painter were kept; None where no cases chose them.
-        realism: What the critic of realism measured; None where there is none.
+        realism: What the critic of realism was given; None where there is none.
         no_critic: Why there is no critic; empty where there is one.
         scores: Agreement of the validators with each real lesion that they have not seen, by size bin and step.
         seconds: Of each stage.

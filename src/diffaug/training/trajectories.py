@@ -19,8 +19,8 @@ from diffaug.models.checkpoints import read_words
 from diffaug.painting.clearing import Remover
 from diffaug.painting.painter import Painter, painter_digest
 from diffaug.painting.requests import LayoutMaker, paint_requests
-from diffaug.realism.critic import Critic
-from diffaug.training.critic import Sample, train_critic, why_no_critic
+from diffaug.realism.critic import Critic, why_no_critic
+from diffaug.training.critic import Sample, find_critic
 from diffaug.training.windows import Annotated
 from diffaug.validator.calibration import BINS, Calibration, Trajectory, calibrate, check_steps
 from diffaug.validator.gate import Gate
@@ -58,7 +58,7 @@ class Gates:
 
     Attributes:
         calibration: Thresholds, those before the end included.
-        critic: Tells painted lesions from real ones; None where there is too little to learn from.
+        critic: Tells how well painted lesions convince; None where no reader has taught it, or too little was painted.
         no_critic: Why there is none.
     """
 
@@ -96,13 +96,13 @@ def write_gates(
         with suppress(PlacementError):  # told by `generate`, where it can be mended
             samples = painted_samples(painter, [case.case for case in cases], known, count, config, seed)
             shown = tracked(noted(samples), count, "painting to calibrate")
-            critic = train_critic(painter, cases, shown, calibration.alpha, seed)
+            critic = find_critic(painter, shown)
         if len(calibration.checks) > 1 and scores:
             calibration = calibration.with_trajectories([scores[index] for index in sorted(scores)])
     calibration.save(model / "calibration.json")
     if critic is not None:
         critic.save(model)
-    return Gates(calibration, critic, "" if critic else why_no_critic(cases, len(scores), seed))
+    return Gates(calibration, critic, "" if critic else why_no_critic(painter.rules.domain, len(scores)))
 
 
 def painted_samples(
