@@ -31,7 +31,7 @@ from diffaug.audit.lesions import new_lesion
 from diffaug.data.folder import read_dataset
 from diffaug.data.images import Mask, Pixels, read_image
 from diffaug.data.lesions import lesion_masks
-from diffaug.data.manifest import SyntheticSet, read_manifest
+from diffaug.data.manifest import read_manifest
 from diffaug.painting.looks import features_in
 from diffaug.painting.window import resized
 
@@ -46,8 +46,8 @@ Values = NDArray[np.float64]
 
 def lesions_of(data: Path, synth: Path, seed: int) -> list[tuple[dict[str, str], Path, Mask]]:
     """Return painted lesions and some real ones in a random order: what each is, its image and its mask, (H, W)."""
-    rng, made, found = np.random.default_rng(seed), SyntheticSet.read(synth), []
-    for row in read_manifest(synth):
+    rng, made, found = np.random.default_rng(seed), read_manifest(synth), []
+    for row in made:
         mask = new_lesion(made, row) if row.image and not row.request.negative else None
         if mask is not None:
             request = row.request
