@@ -236,7 +236,7 @@ def evidence(root: Path) -> set[str]:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         for mark in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL):
             found |= _names(mark)
-    for path in sorted((root / "docs/results").glob("*")):
+    for path in sorted((root / "docs/results").glob("*.jsonl")):
         found |= set(re.findall(r'"(\w+)":', path.read_text(encoding="utf-8")))
     for path in sorted((root / "benchmarks").glob("*.py")):
         if path.name != Path(__file__).name:
