@@ -21,6 +21,14 @@ def test_a_speck_is_no_example(cases, tmp_path):
     assert cases[0].id not in {request.example for request in drawn}
 
 
+def test_a_lesion_that_convinces_least_is_no_example_at_another_place(cases):
+    plain = [RequestDrawer(cases, 0, CONFIG).draw(index).example for index in range(24)]
+    least = frozenset(sorted(set(plain))[:3])
+    drawer = RequestDrawer(cases, 0, CONFIG, unconvincing=least)
+    assert not least & {drawer.draw(index).example for index in range(24)}
+    assert RequestDrawer(cases, 0, CONFIG, unconvincing=frozenset(case.id for case in cases)).draw(0).example
+
+
 def test_the_words_of_a_prompt_are_those_of_its_example(drawer, requests):
     words = drawer.words_of_cases()
     for request in requests:

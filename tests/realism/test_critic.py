@@ -36,7 +36,7 @@ def with_scores(scores: list[float]) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def critic() -> Critic:
     weights = np.random.default_rng(0).normal(size=LENGTH) / LENGTH
-    return Critic(weights, 0.5, MEASURED)
+    return Critic(weights, 0.5, MEASURED, {"case-1": 0.3, "case-2": 0.5, "case-3": 0.4})
 
 
 def test_readers_have_taught_two_domains_and_a_lesion_is_scored_between_zero_and_one() -> None:
@@ -65,6 +65,18 @@ def test_where_few_lesions_convince_the_better_half_is_kept_and_a_notice_says_so
     assert found.threshold == pytest.approx(0.3, abs=1e-3) and "a mean score of 0.20" in line and "best 50 %" in line
 
 
+def test_of_the_examples_that_convince_least_a_third_at_most_is_left_out_and_none_over_the_threshold() -> None:
+    names = [f"case-{number % 10}" for number in range(20)]
+    found = critic_for("endoscopy", with_scores([0.1 * (number % 10) for number in range(20)]), names)
+    assert found.unconvincing == {"case-0", "case-1", "case-2"} and found.examples["case-4"] == pytest.approx(
+        0.4, abs=1e-3
+    )
+    assert "3 of 10 annotated lesions" in found.notices()[0]
+    convincing = critic_for("endoscopy", with_scores([0.6] * 19 + [0.2]), [*names[:19], "case-11"])
+    assert convincing.unconvincing == {"case-11"}
+    assert critic_for("endoscopy", with_scores([0.2] * 20)).unconvincing == frozenset()
+
+
 def test_a_domain_that_no_reader_has_scored_and_too_few_lesions_have_no_critic_and_the_reason_is_told() -> None:
     some = with_scores([0.5] * FEWEST)
     assert critic_for("fundus", some) is None and critic_for("endoscopy", some[1:]) is None
@@ -84,6 +96,7 @@ def test_a_saved_critic_says_the_same(critic, tmp_path) -> None:
     critic.save(tmp_path)
     again, features = load_critic(tmp_path), np.ones(LENGTH)
     assert again.measured == critic.measured and again.score(features) == critic.score(features)
+    assert again.examples == critic.examples and again.unconvincing == {"case-1"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "encoder", "shape"])

@@ -110,6 +110,7 @@ class RequestDrawer:
         budget: Budget | None = None,
         folds: Mapping[str, int] | None = None,
         rules: FrameRules = ENDOSCOPIC,
+        unconvincing: frozenset[str] = frozenset(),
     ) -> None:
         """Take what requests are made of.
 
@@ -122,6 +123,7 @@ class RequestDrawer:
             budget: Quotas of strata; each shard is drawn for one of them.
             folds: The validators' fold of each case. The example of a request is of the fold of its mask.
             rules: What in these frames is no tissue.
+            unconvincing: Cases whose lesions convince least at other places; they are examples where no other is.
         """
         self.seed, self.config, self.budget = seed, config, budget
         self.known_words = known_words or KnownWords()
@@ -133,8 +135,9 @@ class RequestDrawer:
         self.domain.check_place(config.place)
         self.backgrounds = Backgrounds(self.cases, others, self.bank, rules)
         self.examples = Examples(
-            self.cases, self.bank, folds, budget, self.backgrounds.placement_map, rules, self.backgrounds.are_apart
-        )
+            self.cases, self.bank, folds, budget, self.backgrounds.placement_map, rules, self.backgrounds.are_apart,
+            unconvincing,
+        )  # fmt: skip
         self.kinds = Kinds(self.backgrounds, self.bank.names)
         self._wording = Wording(
             self.cases, self.bank, self.backgrounds, self.examples, self.library, self.known_words, rules.grey

@@ -72,6 +72,7 @@ class Examples:
         maps: Callable[[str], PlacementMap] | None = None,
         rules: FrameRules = ENDOSCOPIC,
         are_apart: Callable[[str, str], bool] = operator.ne,
+        unconvincing: frozenset[str] = frozenset(),
     ) -> None:
         """Take the annotated cases by id.
 
@@ -83,6 +84,7 @@ class Examples:
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
             rules: What is known of their frames.
             are_apart: Tells whether the lesion of a case is new to a background: by default to every other image.
+            unconvincing: Cases whose lesions convince least at other places.
         """
         self._cases, self._bank, self._folds = cases, bank, folds or {}
         self._are_apart = are_apart
@@ -95,7 +97,7 @@ class Examples:
         self.words: Remembered[str, dict[str, str]] = Remembered(lambda n: words_of(self.attributes[n], rules.grey))
         self._images: Remembered[str, Pixels] = Remembered(lambda name: cases[name].read_image(), limit=IMAGES)
         self._surroundings: Remembered[tuple[str, int], Surroundings] = Remembered(self._measured_surroundings)
-        self.flaws = Flaws(bank, self._images, maps, rules)
+        self.flaws = Flaws(bank, self._images, maps, rules, unconvincing)
         self._rays = Remembered(self._measured_rays)
         self._nearest = Remembered(self._least_stretch)
 

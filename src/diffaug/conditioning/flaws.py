@@ -1,4 +1,4 @@
-"""Flaws of training lesions as examples: cut by the frame, written on, overexposed, measured by calipers, or bent."""
+"""Flaws of training lesions as examples: cut off, written on, overexposed, measured, bent, or of little conviction."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,13 @@ MEASURED = 0.53  # of a grey lesion's diameter; a longer line across it was draw
 
 
 LOOKED_AT = 200  # cases whose lesions are counted, at most
-Flaw = Literal["", "cut", "written on", "measured", "overexposed"]
+Flaw = Literal["", "cut", "written on", "measured", "overexposed", "unconvincing"]
 TOLD: dict[Flaw, str] = {
     "cut": "cut off by the edge of the image, a border or an overlay",
     "written on": "written on",
     "measured": "marked by calipers or other measurements",
     "overexposed": "overexposed",
+    "unconvincing": "unconvincing at other places, as the critic of realism found",
 }
 
 
@@ -51,6 +52,7 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
         images: Mapping[str, Pixels],
         maps: Callable[[str], PlacementMap] | None,
         rules: FrameRules,
+        unconvincing: frozenset[str] = frozenset(),
     ) -> None:
         """Take what is known of the cases.
 
@@ -59,6 +61,7 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
             images: Their images by id.
             maps: The placement map of a case, which tells of text and of the border; None where that is not known.
             rules: What in their frames is no tissue.
+            unconvincing: Cases whose lesions convince least at other places.
         """
         super().__init__(self._flaw_of)
         self.bent: Remembered[str, bool] = Remembered(
@@ -67,6 +70,7 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
         self.at_edge: Remembered[tuple[str, int], bool] = Remembered(self._lies_at_edge)
         self._shares_cut: Remembered[tuple[str, int], float] = Remembered(self._share_cut)
         self._bank, self._images, self._maps, self._rules = bank, images, maps, rules
+        self._unconvincing = unconvincing
 
     def line(self, names: Sequence[str]) -> str:
         """Return one line for people: how many lesions of some cases are examples, and why the others are not.
@@ -94,6 +98,8 @@ class Flaws(Remembered[tuple[str, int], Flaw]):
 
     def _other_flaw(self, key: tuple[str, int]) -> Flaw:
         name, lesion = key[0], self._bank.entry(*key)
+        if name in self._unconvincing:
+            return "unconvincing"
         if self._maps is not None and self._maps(name).is_written_on(lesion.draft.in_frame()):
             return "written on"
         shown = self._images[name][lesion.slices]

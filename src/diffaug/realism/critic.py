@@ -9,8 +9,8 @@ score that as many of them reach: what is kept is the better half of what the pa
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +29,7 @@ READERS = Path(__file__).parents[1] / "weights" / "readers" / "model.safetensors
 EVEN = 0.5  # the score of a lesion of which a reader cannot say whether it is real
 LEAST_ACCEPTED = 0.5  # share of the painted lesions that a critic lets pass, whatever it thinks of them
 FEWEST = 8  # painted lesions under which that share is not known
+LEFT_OUT = 1 / 3  # share of the examples that are not shown elsewhere, since what was painted from them convinced least
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class Critic:
         weights: Of the features, (LENGTH,).
         bias: What is added.
         measured: What is known of it.
+        examples: The mean score of what was painted from each example, by case.
     """
 
     weights: NDArray[np.float64]
     bias: float
     measured: Measured
+    examples: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def threshold(self) -> float:
@@ -75,15 +78,27 @@ class Critic:
         """Return how well a lesion convinces, in [0, 1], from its features, (LENGTH,)."""
         return score_of(self.weights, self.bias, features)
 
+    @property
+    def unconvincing(self) -> frozenset[str]:
+        """The cases whose lesions convince least elsewhere: at most LEFT_OUT of all, each under the threshold."""
+        least = sorted(self.examples, key=lambda name: (self.examples[name], name))
+        return frozenset(n for n in least[: int(LEFT_OUT * len(least))] if self.examples[n] < self.threshold)
+
     def notices(self) -> list[str]:
         """Return what a user should know of this gate, a sentence each."""
-        known = self.measured
+        known, lines = self.measured, list[str]()
+        if self.unconvincing:
+            lines.append(
+                f"what was painted from {len(self.unconvincing)} of {len(self.examples)} annotated lesions convinced "
+                "least, so these are shown at other places only where nothing else fits"
+            )
         if known.threshold >= EVEN:
-            return []
+            return lines
         return [
+            *lines,
             f"painted lesions have a mean score of {known.mean:.2f}, from 0 to 1, where readers cannot tell them from "
             f"real ones at {EVEN}: the realism gate keeps the best {100 * known.accepted:.0f} % (threshold "
-            f"{known.threshold:.2f}); look at the contact sheet, or annotate more cases"
+            f"{known.threshold:.2f}); look at the contact sheet, or annotate more cases",
         ]
 
     def save(self, model: Path) -> None:
@@ -91,7 +106,7 @@ class Critic:
         folder = make_folder(model / FOLDER)
         tensors = {"weights": torch.from_numpy(self.weights), "bias": torch.tensor(self.bias, dtype=torch.float64)}
         write_tensors(folder / "critic.safetensors", tensors)
-        write_json(folder / "critic.json", {"measured": asdict(self.measured)})
+        write_json(folder / "critic.json", {"measured": asdict(self.measured), "examples": dict(self.examples)})
 
 
 def score_of(weights: NDArray[np.float64], bias: float, features: Features) -> float:
@@ -107,12 +122,13 @@ def taught() -> dict[str, tuple[NDArray[np.float64], float]]:
     return {domain: (tensors[f"{domain}.weights"], float(tensors[f"{domain}.bias"])) for domain in domains}
 
 
-def critic_for(domain: str, painted: Sequence[Features]) -> Critic | None:
+def critic_for(domain: str, painted: Sequence[Features], examples: Sequence[str] = ()) -> Critic | None:
     """Return the critic of a domain with a threshold for a painter.
 
     Args:
         domain: What the images show.
         painted: Features of lesions that the painter painted, (LENGTH,) each.
+        examples: The case that each was made from; by default they are not known.
 
     Returns:
         The critic; None where no reader has scored the domain, or fewer than FEWEST lesions were painted.
@@ -124,7 +140,10 @@ def critic_for(domain: str, painted: Sequence[Features]) -> Critic | None:
     threshold = min(EVEN, float(np.sort(scores)[-math.ceil(LEAST_ACCEPTED * len(scores))]))
     accepted = round(float((scores >= threshold).mean()), 4)
     mean = round(float(scores.mean()), 4)
-    return Critic(weights, bias, Measured(domain, len(scores), mean, threshold, accepted, encoder_digest()))
+    measured = Measured(domain, len(scores), mean, threshold, accepted, encoder_digest())
+    places = {name: [place for place, each in enumerate(examples) if each == name] for name in sorted(set(examples))}
+    means = {name: round(float(scores[own].mean()), 5) for name, own in places.items()}
+    return Critic(weights, bias, measured, means)
 
 
 def why_no_critic(domain: str, painted: int) -> str:
@@ -147,6 +166,7 @@ class _Kept:
     """What critic.json holds."""
 
     measured: Measured
+    examples: dict[str, float]
 
 
 def load_critic(model: Path) -> Critic | None:
@@ -159,14 +179,15 @@ def load_critic(model: Path) -> Critic | None:
     if not folder.is_dir():
         return None
     try:
-        measured = read_typed(folder / "critic.json", _Kept).measured
+        kept = read_typed(folder / "critic.json", _Kept)
         tensors = {name: value.numpy() for name, value in read_tensors(folder / "critic.safetensors")[0].items()}
-        critic = Critic(tensors["weights"], float(tensors["bias"]), measured)
+        critic = Critic(tensors["weights"], float(tensors["bias"]), kept.measured, kept.examples)
     except (DataError, TypeError, ValueError, KeyError, OSError):
         raise ModelError(f"a critic has weights and a threshold: {folder} is damaged; fit the model again") from None
-    if measured.encoder != encoder_digest() or critic.weights.shape != (LENGTH,):
+    encoder = kept.measured.encoder
+    if encoder != encoder_digest() or critic.weights.shape != (LENGTH,):
         raise ModelError(
-            f"a critic looks through the encoder it was fitted with: that of {folder} is {measured.encoder}, this "
-            f"version has {encoder_digest()}; fit the model again"
+            f"a critic looks through the encoder it was fitted with: that of {folder} is {encoder}, this version has "
+            f"{encoder_digest()}; fit the model again"
         )
     return critic

@@ -314,7 +314,7 @@ def notices_of_gate(plan: Plan) -> list[str]:
     """Return what the gate does not do, or does with little to go by: told when cases are generated."""
     if plan.config.gate == "off":
         return []
-    critic = load_critic(plan.model) if plan.config.realism else None
+    critic = load_critic(plan.model) if plan.has_realism else None
     gate = thresholds_of(plan, Calibration.load(plan.model / "calibration.json"))
     return [*gate.notices(), *(critic.notices() if critic else [])]
 

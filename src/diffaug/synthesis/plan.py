@@ -65,6 +65,11 @@ class Plan:
     budget: Budget | None = None
     backgrounds_digest: str = ""
 
+    @property
+    def has_realism(self) -> bool:
+        """Whether the model's critic decides, if it has one."""
+        return self.config.realism and self.config.gate != "off"
+
     def identity(self) -> dict[str, Any]:
         """Return all that the set depends on; of findings and backgrounds their content, wherever they lie."""
         knobs = {f"generate.{name}": value for name, value in identity_of(self.config).items() if name != "domain"}

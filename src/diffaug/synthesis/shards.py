@@ -90,8 +90,7 @@ class Workshop:
     @property
     def critic(self) -> Critic | None:
         """The critic that turns down what looks painted, if the plan asks for one and the model has one."""
-        config = self.plan.config
-        return self.painter.critic if config.realism and config.gate != "off" else None
+        return self.painter.critic if self.plan.has_realism else None
 
     def is_partly_known(self, row: Row) -> bool:
         """Tell whether nothing is known of the image that a row is painted on, beside what is painted."""
@@ -117,6 +116,7 @@ def workshop_of(plan: Plan) -> Workshop:
     drawer = RequestDrawer(
         fitted_cases(dataset, calibration), plan.seed, plan.config, backgrounds_of(plan.config, dataset),
         known_words=known, budget=plan.budget, folds=calibration.folds, rules=painter.rules,
+        unconvincing=painter.critic.unconvincing if painter.critic and plan.has_realism else frozenset(),
     )  # fmt: skip
     remover = Remover(painter.model, calibration, painter.validators, plan.seed, rules=painter.rules)
     gate = Gate(painter.validators, passing(thresholds_of(plan, calibration), plan.config.paint_all))

@@ -6,7 +6,7 @@ from itertools import islice
 from diffaug.data.request import Request
 from diffaug.painting.engine import Painted
 from diffaug.painting.layout import Layout
-from diffaug.painting.looks import features_in
+from diffaug.painting.looks import features_in, origins_of
 from diffaug.painting.painter import Painter
 from diffaug.realism.critic import Critic, critic_for
 from diffaug.realism.features import Features
@@ -21,15 +21,20 @@ def find_critic(painter: Painter, samples: Iterable[Sample]) -> Critic | None:
         painter: Decodes and blends the samples, and knows what its images show.
         samples: Painted to the end, without a gate.
     """
-    return critic_for(painter.rules.domain, painted_lesions(painter, samples))
+    features, examples = painted_lesions(painter, samples)
+    return critic_for(painter.rules.domain, features, examples)
 
 
-def painted_lesions(painter: Painter, samples: Iterable[Sample]) -> list[Features]:
-    """Return the features of painted lesions; decoded a batch at a time, so that memory holds features only."""
-    found, waiting = list[Features](), iter(samples)
+def painted_lesions(painter: Painter, samples: Iterable[Sample]) -> tuple[list[Features], list[str]]:
+    """Return the features of painted lesions and the case that each was made from.
+
+    They are decoded a batch at a time, so that memory holds features only.
+    """
+    found, examples, waiting = list[Features](), list[str](), iter(samples)
     for batch in iter(lambda: list(islice(waiting, painter.slots)), []):
         pictures = painter.pictures([layout for _, layout, _ in batch], [sample for _, _, sample in batch])
         found += [
             features_in(picture, layout.masks.new) for (_, layout, _), picture in zip(batch, pictures, strict=True)
         ]
-    return found
+        examples += [origins_of(request)[1] for request, _, _ in batch]
+    return found, examples
