@@ -3,8 +3,8 @@
 Usage: python runs/readings.py sheets DATA SYNTH OUT [--seed 0]
        python runs/readings.py add OUT ANSWERS READINGS --domain DOMAIN --name NAME
        python runs/readings.py learn READINGS WEIGHTS
-    SYNTH     a set that `diffaug generate DATA SYNTH --no-realism --negatives 0` painted on DATA.
-    OUT       gets sheets of nine numbered crops, every painted lesion of SYNTH and LEAST_REAL real ones, shuffled; the
+    SYNTH     a set that `diffaug generate MODEL DATA SYNTH --no-realism --negatives 0` painted on DATA.
+    OUT       gets sheets of nine numbered crops, every painted lesion of SYNTH and 25 real ones of DATA, shuffled; the
               key lies apart, in OUT-key.json, and a reader does not open it.
     ANSWERS   lines `number,score,reason`: from 0 (absurd) over 5 (could be either) to 10 (surely real), and why.
     READINGS  readings.csv and readings.safetensors, which has the features of each row; no image is kept.
@@ -38,7 +38,7 @@ from diffaug.painting.window import resized
 COLUMNS = ("domain", "set", "kind", "id", "example", "background", "score", "reason")
 SIDE, ACROSS, CAPTION = 352, 3, 24  # px of a crop, crops a row and rows a sheet, px above a crop
 CONTEXT, LEAST_SIDE = 2.5, 150  # side of a crop over the longer side of the lesion, and its least, px
-LEAST_REAL = 25
+REAL = 25
 PENALTY = 3000.0  # of the squared weights of standardised features
 FOLDS = 12
 Values = NDArray[np.float64]
@@ -54,7 +54,7 @@ def lesions_of(data: Path, synth: Path, seed: int) -> list[tuple[dict[str, str],
             about = {"kind": "painted", "id": request.id, "example": request.example, "background": request.background}
             found.append((about, synth / row.image, mask))
     cases = [case for case in read_dataset(data).annotated("train") if case.read_mask().any()]
-    for place in rng.permutation(len(cases))[:LEAST_REAL]:
+    for place in rng.permutation(len(cases))[:REAL]:
         case = cases[place]
         about = {"kind": "real", "id": case.id, "example": case.id, "background": case.id}
         found.append((about, case.image, lesion_masks(case.read_mask())[0]))

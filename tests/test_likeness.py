@@ -36,6 +36,23 @@ def test_what_cannot_be_told_has_half_of_the_area_and_what_can_nearly_all(likene
     assert all(found["low"] <= found["value"] <= found["high"] for found in (same, shifted))
 
 
+def test_a_regression_finds_the_direction_that_tells_and_weighs_both_kinds_alike(likeness):
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 10 == 0
+    rows = rng.normal(size=(400, 5)) * [1, 10, 1, 1, 1] + 3
+    rows[:, 1] += 40 * labels
+    weights, bias = likeness.regression(rows, labels)
+    chances = 1 / (1 + np.exp(-(rows @ weights + bias)))
+    assert np.abs(weights * rows.std(0)).argmax() == 1
+    assert chances[labels].mean() > 0.7 and chances[~labels].mean() < 0.3
+
+
+def test_the_area_under_the_curve_counts_ties_half(likeness):
+    low, high = np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.4])
+    pairs = [(b > a) + 0.5 * (a == b) for b in high for a in low]
+    assert likeness.area_under_curve(low, high) == pytest.approx(np.mean(pairs))
+
+
 def test_a_copy_of_a_real_lesion_is_not_recognised_by_its_own_case(likeness):
     """Painted lesions that are the real ones themselves cannot be told from these, in either direction."""
     cases = [f"case-{number}" for number in range(60)]

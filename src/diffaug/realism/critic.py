@@ -183,7 +183,9 @@ def load_critic(model: Path) -> Critic | None:
         tensors = {name: value.numpy() for name, value in read_tensors(folder / "critic.safetensors")[0].items()}
         critic = Critic(tensors["weights"], float(tensors["bias"]), kept.measured, kept.examples)
     except (DataError, TypeError, ValueError, KeyError, OSError):
-        raise ModelError(f"a critic has weights and a threshold: {folder} is damaged; fit the model again") from None
+        raise ModelError(
+            f"a critic has weights and a threshold: {folder} is damaged or of another version; fit the model again"
+        ) from None
     encoder = kept.measured.encoder
     if encoder != encoder_digest() or critic.weights.shape != (LENGTH,):
         raise ModelError(
