@@ -12,7 +12,7 @@ from diffaug.realism.features import LENGTH
 
 def critic_of(threshold: float) -> Critic:
     """Return a critic that gives every lesion the score one half."""
-    return Critic(np.zeros(LENGTH), 0.5, Measured("endoscopy", 20, 0.5, threshold, 1.0, encoder_digest()))
+    return Critic(np.zeros(LENGTH), 0.5, Measured("endoscopy", 20, 0.5, {"all": threshold}, 1.0, encoder_digest()))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def scene():
 
 @pytest.mark.parametrize(("threshold", "accepted", "words"), [(0.4, True, "within 0.60"), (0.6, False, "over 0.40")])
 def test_a_look_accepts_what_reaches_the_threshold_and_says_so(scene, threshold, accepted, words):
-    look = look_at(critic_of(threshold), scene.image, scene.mask > 0, step=4)
+    look = look_at(critic_of(threshold), scene.image, scene.mask > 0, "small", step=4)
     assert look.accepted == accepted and look.step == 4
     assert reason_of(look) == f"looks painted: 0.50 {words}"
 

@@ -23,7 +23,7 @@ def rows_under(fitted, phantoms, tmp_path):
     def made(threshold, name, **change):
         model = shutil.copytree(fitted, tmp_path / f"model-{name}")
         if threshold is not None:
-            measured = Measured("endoscopy", 20, 0.5, threshold, 1.0, encoder_digest())
+            measured = Measured("endoscopy", 20, 0.5, {"all": threshold}, 1.0, encoder_digest())
             Critic(np.zeros(LENGTH), 0.5, measured).save(model)
             seal(model)
         config = CONFIG.model_copy(update={"gate": "fixed", "threshold": 0.0, **change})

@@ -16,16 +16,17 @@ def features_in(frame: Pixels, lesion: Mask) -> Features:
 
 
 @torch.no_grad()
-def look_at(critic: Critic, frame: Pixels, lesion: Mask, step: int) -> Check:
+def look_at(critic: Critic, frame: Pixels, lesion: Mask, size: str, step: int) -> Check:
     """Return what a critic says of a lesion: how well it convinces, from 0 to 1, and the least accepted score.
 
     Args:
         critic: Has its threshold.
         frame: The finished frame, (H, W, 3).
         lesion: The painted lesion, (H, W).
+        size: Its size class.
         step: Steps that were done.
     """
-    return Check(step, 0, critic.score(features_in(frame, lesion)), round(critic.threshold, 5))
+    return Check(step, 0, critic.score(features_in(frame, lesion)), round(critic.threshold(size), 5))
 
 
 def origins_of(request: Request) -> tuple[str, str]:

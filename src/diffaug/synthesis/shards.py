@@ -232,7 +232,7 @@ def _looked_at(workshop: Workshop, item: _Finished, image: Pixels, previews: Cou
     critic, row = workshop.critic, item.row
     if critic is None or row.request.negative:
         return item
-    look = look_at(critic, image, item.layout.masks.new, item.sample.steps)
+    look = look_at(critic, image, item.layout.masks.new, row.request.size_bin, item.sample.steps)
     if look.accepted or row.decision != "kept":
         return replace(item, row=replace(row, look=look))
     previews["rejected"] += 1

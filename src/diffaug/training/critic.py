@@ -21,20 +21,21 @@ def find_critic(painter: Painter, samples: Iterable[Sample]) -> Critic | None:
         painter: Decodes and blends the samples, and knows what its images show.
         samples: Painted to the end, without a gate.
     """
-    features, examples = painted_lesions(painter, samples)
-    return critic_for(painter.rules.domain, features, examples)
+    features, requests = painted_lesions(painter, samples)
+    sizes, examples = [request.size_bin for request in requests], [origins_of(request)[1] for request in requests]
+    return critic_for(painter.rules.domain, features, sizes, examples)
 
 
-def painted_lesions(painter: Painter, samples: Iterable[Sample]) -> tuple[list[Features], list[str]]:
-    """Return the features of painted lesions and the case that each was made from.
+def painted_lesions(painter: Painter, samples: Iterable[Sample]) -> tuple[list[Features], list[Request]]:
+    """Return the features of painted lesions and their requests.
 
     They are decoded a batch at a time, so that memory holds features only.
     """
-    found, examples, waiting = list[Features](), list[str](), iter(samples)
+    found, requests, waiting = list[Features](), list[Request](), iter(samples)
     for batch in iter(lambda: list(islice(waiting, painter.slots)), []):
         pictures = painter.pictures([layout for _, layout, _ in batch], [sample for _, _, sample in batch])
         found += [
             features_in(picture, layout.masks.new) for (_, layout, _), picture in zip(batch, pictures, strict=True)
         ]
-        examples += [origins_of(request)[1] for request, _, _ in batch]
-    return found, examples
+        requests += [request for request, _, _ in batch]
+    return found, requests
