@@ -70,7 +70,14 @@ def test_no_tissue_beside_text_is_shown_elsewhere_and_none_is_lost_without_the_r
     field = np.ones((264, 352), bool)
     shown = unwritten(image, field)
     assert not shown[55:80, 5:70].any() and shown[120:].all() and shown[:, 120:].all()
+    assert not shown[55:80, 70:90].any()  # where another word of the line may stand
     assert unwritten(image, field, ENDOSCOPIC.at("text", None)) is field
+
+
+def test_a_word_of_three_letters_is_not_shown_elsewhere():
+    image = written(tissue((150, 80, 70), np.random.default_rng(0)), "083", (120, 160))
+    assert not unwritten(image, np.ones((264, 352), bool))[160:174, 110:150].any()
+    assert not lines_of_letters(image).any()
 
 
 @pytest.mark.parametrize(("dotted", "angle"), [(False, 20), (True, 20), (False, 90), (True, 75)])

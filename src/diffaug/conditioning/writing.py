@@ -25,10 +25,12 @@ MARK, MARK_WIDTH = (
 )  # grey levels by which marks are lighter than tissue, and the px that a stroke is narrower than
 DRAWN = 18.0  # of 255; lines that are drawn across a lesion are so much lighter than what surrounds them
 LETTERS = 4  # marks that make a line
+FEWER = 3  # that make one where nothing is lost but some tissue to be shown elsewhere
 LEVEL, APART = 0.12, 1.2  # of a letter's height; by which tops and bottoms differ, and the gap to the next, at most
 CHANCE = 1e-3  # of the places at which strokes of several frames coincide without being printed
 SAMPLE, LEAST_SAMPLE = 60, 12  # frames that are compared for that, at most; fewer than the second prove nothing
-BLOCK = 0.045  # of a frame's longest side; so far around text may be more of it
+BLOCK = 0.045  # of a frame's longest side; so far above and below text may be more of it
+ALONG = 0.1  # of it; so far beside text may be more
 
 
 def raised(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
@@ -110,8 +112,8 @@ def writing(image: Pixels, lab: Values, printed: Mask | None = None) -> Mask:
     return np.asarray(text | lines_of_letters(image))
 
 
-def lines_of_letters(image: Pixels) -> Mask:
-    """Find lines of text, boxed, (H, W): rows of at least LETTERS marks of one height, white on any tissue.
+def lines_of_letters(image: Pixels, letters: int = LETTERS) -> Mask:
+    """Find lines of text, boxed, (H, W): rows of at least some `letters`, marks of one height, white on any tissue.
 
     White differs from tissue in its weakest channel, even from pale or yellow tissue that is as light.
     """
@@ -132,7 +134,7 @@ def lines_of_letters(image: Pixels) -> Mask:
     level = np.maximum(*(abs(np.subtract.outer(ends, ends)) for ends in (top, bottom))) <= 1 + LEVEL * smaller
     near = np.maximum.outer(left, left) - np.minimum.outer(right, right) <= APART * smaller
     count, line = csgraph.connected_components(level & near, directed=False)
-    for number in np.flatnonzero(np.bincount(line, minlength=count) >= LETTERS):
+    for number in np.flatnonzero(np.bincount(line, minlength=count) >= letters):
         of = line == number
         text[top[of].min() : bottom[of].max(), left[of].min() : right[of].max()] = True
     return text
@@ -182,7 +184,7 @@ def marks_on(image: Pixels, lesion: Mask) -> float:
 def unwritten(image: Pixels, field: Mask, rules: FrameRules = ENDOSCOPIC) -> Mask:
     """Return the tissue of a frame that may be shown elsewhere, (H, W): none that is written on, nor beside a line.
 
-    Lines of text stand in blocks, and a pale one on pale tissue may not be found.
+    Lines of text stand in blocks, and a pale one on pale tissue, or a short word of one, may not be found.
 
     Args:
         image: Shape (H, W, 3).
@@ -191,5 +193,6 @@ def unwritten(image: Pixels, field: Mask, rules: FrameRules = ENDOSCOPIC) -> Mas
     """
     if rules.text is None:
         return field
-    text = writing(image, lab_from_rgb(image))
-    return np.asarray(field & ~ndimage.maximum_filter(text, 2 * round(BLOCK * max(field.shape)) + 1))
+    text, longest = writing(image, lab_from_rgb(image)) | lines_of_letters(image, FEWER), max(field.shape)
+    high, wide = (2 * round(share * longest) + 1 for share in (BLOCK, ALONG))
+    return np.asarray(field & ~ndimage.maximum_filter(text, (high, wide)))
