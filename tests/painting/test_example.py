@@ -139,7 +139,9 @@ def test_an_aligned_lesion_is_turned_with_its_mask():
     assert made[inner & (columns < 44)].min() > 130 > 90 > made[inner & (columns > 52)].max()
 
 
-@pytest.mark.parametrize(("tint", "darkest"), [((1, 1, 1), 85), ((1, 0.7, 0.6), 90)])  # coarser in colour images
+@pytest.mark.parametrize(
+    ("tint", "darkest"), [((1, 1, 1), 85), ((1, 0.7, 0.6), 108)]
+)  # in colour images no more than a shadow
 def test_a_contact_shadow_comes_along_and_the_lesion_keeps_its_contrast_to_tissue_beyond_it(tint, darkest):
     source, target = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16)
     near, close = ellipse(48, 48, 19, 19) & ~source, ellipse(44, 50, 18, 18) & ~ellipse(44, 50, 17, 17)
@@ -155,6 +157,27 @@ def test_a_lumen_beside_an_example_does_not_light_its_lesion():
     frame = tinted(np.where(source, 140, np.where(rows < 44, 15, 100)), tint)  # beside three eighths of its outline
     made = moved_onto(tinted(np.full((SIDE, SIDE), 120), tint), source, target, frame, halo=10.0)[..., 0]
     assert np.median(made[target]) == pytest.approx(140 * (120 + LEVEL) / (100 + LEVEL), abs=4)
+
+
+def test_what_is_as_dark_as_the_lesion_comes_along_beyond_its_outline():
+    source, target, tint = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16), (1, 0.7, 0.6)
+    frame = tinted(np.where(ellipse(48, 48, 17, 17), 40, 100), tint)  # a mole, larger than its mask
+    made = moved_onto(tinted(np.full((SIDE, SIDE), 100), tint), source, target, frame, halo=10.0)[..., 0]
+    assert made[target].max() < 55 and np.median(made[ellipse(44, 50, 17, 17) & ~target]) < 62
+
+
+@pytest.mark.parametrize("loose", [0, 2])  # px by which the outline lies in the lumen
+def test_of_a_lumen_beside_an_example_no_more_than_a_shadow_comes_along(loose):
+    source, target, tint = ellipse(48, 48, 16, 16), ellipse(44, 50, 16, 16), (1, 0.7, 0.6)
+    rows = np.arange(SIDE)[:, None] + np.zeros((1, SIDE))
+    behind = np.where(rows < 44, 12, 100)
+    frame = tinted(np.where(ellipse(48, 48, 16 - loose, 16 - loose), 140, behind), tint)
+    place = tinted(np.full((SIDE, SIDE), 120), tint)
+    made = moved_onto(place, source, target, frame, halo=10.0)
+    around = ~ellipse(44, 50, 16, 16)
+    assert made[around].min() >= 0.65 * place.min()
+    assert (made[~ellipse(44, 50, 23, 23)] >= 0.95 * place[0, 0]).all()
+    assert made[target].min() >= 0.65 * place.min()
 
 
 @pytest.mark.parametrize(("tint", "comes"), [((1, 1, 1), True), ((1, 0.7, 0.6), False)])

@@ -35,6 +35,7 @@ SMOOTHED = 0.24  # of the halo; lighter is told at structures coarser than this
 FINER = 0.12  # of the halo; fine structure is what a Gaussian of this width removes
 WALL = 0.7  # of the brightness that a quarter of the tissue around a lesion exceeds; what is darker lies deeper
 LIGHT_OF = (0.75, 1.4)  # of the halo; the light of a place is measured between these distances from the lesion
+SHADOW = (0.3, 0.5)  # most of the light that a contact shadow takes, at the outline, and where it ends, of the halo
 SHARP = 0.15  # of the halo; width over which what is no tissue around an example is left out
 INEXACT = 2.0  # px, of the window or the source, the larger, by which a moved outline may miss the mask's
 LIT = 0.5  # share of a source pixel that must be tissue beside its lesion, to tell of the light there
@@ -175,7 +176,7 @@ def moved_example(
     Coarse structure fades into the background around that end, fine structure sooner, so that no texture is seen
     twice; highlights of the background stay. It is as sharp as the tissue that it comes to. In colour images the halo
     brings shadows alone beyond the lesion's rim: fine structure and what is lighter than the place end there, since
-    readers see them as a ring, as bubbles or as haze.
+    readers see them as a ring, as bubbles or as haze; and what is darker than a shadow, such as a lumen, is none.
 
     Args:
         example: The lesion.
@@ -199,6 +200,8 @@ def moved_example(
     patch = in_detail_of(np.clip(relit(patch, place, around, new), 0, 255), place, around)
     shown = ndimage.gaussian_filter((new | lit).astype(np.float32), SHARP * halo)
     shown = np.where(new, 1.0, np.clip(2 * shown - 1, 0, 1) * (1 - glare_of(place)[..., 0]))  # which no shadow dims
+    if not is_grey(background):
+        patch = without_depth(patch, place, new, away / halo, INEXACT * max(1.0, 1 / step))
     ends = ends_of_halo(np.abs(patch - place).mean(axis=2), away / halo, new, lit & usable)
     coarse = shown * falling(away / halo / ends, *COARSE)
     if is_grey(background):
@@ -219,6 +222,24 @@ def at_one_depth(around: Mask, patch: NDArray[Any]) -> Mask:
     """
     light = patch.mean(axis=2)
     return around & (light > WALL * np.quantile(light[around], 0.75)) if around.any() else around
+
+
+def without_depth(patch: NDArray[Any], place: NDArray[Any], new: Mask, away: NDArray[Any], rim: float) -> NDArray[Any]:
+    """Return a patch, (h, w, 3), around whose lesion nothing is darker than it and than a contact shadow on the place.
+
+    What lies deeper behind an example, such as a lumen, is no shadow: where the new lesion lies there is a wall.
+
+    Args:
+        patch: What is moved, in the light of the place, (h, w, 3).
+        place: What was there, (h, w, 3).
+        new: The new lesion, (h, w).
+        away: Distance from it over the width of the halo, (h, w).
+        rim: Px by which the outline may lie outside the lesion, so that the rim inside shows what lies behind it, too.
+    """
+    around = ndimage.distance_transform_edt(new) <= rim + 1
+    shaded = place * (1 - SHADOW[0] * falling(away, 0, SHADOW[1]))[..., None]
+    least = np.minimum(shaded, np.median(patch[new], axis=0))
+    return np.where(around[..., None], np.maximum(patch, least), patch)
 
 
 def falling(values: NDArray[Any], high: float, low: float) -> NDArray[Any]:
