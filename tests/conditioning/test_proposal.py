@@ -66,6 +66,13 @@ def test_classes_of_disc_and_cup_are_fundus_and_a_chosen_domain_wins(cases_of):
         check_domain("endoskopy")
 
 
+def test_uneven_light_is_no_rule_of_scans_and_the_line_says_why(cases_of):
+    cases = cases_of((110, 110, 110), (40, 40, 40), 4)
+    assert learn_frames(cases, "x-ray").rules.uneven is not None
+    learned = learn_frames(cases, "ultrasound")
+    assert learned.rules.uneven is None and "uneven light (light is uneven" in learned.line()
+
+
 def test_each_domain_names_lesion_free_tissue_and_mucosa_is_a_word_of_one():
     assert set(NORMAL) == set(DOMAINS)
     assert [domain for domain, words in NORMAL.items() if "mucosa" in words] == ["endoscopy"]

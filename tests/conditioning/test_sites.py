@@ -10,6 +10,7 @@ from diffaug.conditioning.backgrounds import Backgrounds
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.kinds import Kinds
 from diffaug.conditioning.masks import MaskBank
+from diffaug.conditioning.rules import ENDOSCOPIC
 from diffaug.conditioning.sites import FLOOR, Sites
 from diffaug.config import GenerateConfig
 from diffaug.data.case import Case
@@ -58,6 +59,20 @@ def test_painted_lesions_lie_where_real_ones_do(lower_left):
         centres.append((rows.mean() / SIDE, columns.mean() / SIDE))
     down, across = np.median(centres, axis=0)
     assert down > 0.55 and across < 0.5
+
+
+@pytest.mark.parametrize(("domain", "stays"), [("ultrasound", True), ("endoscopy", False)])
+def test_a_lesion_of_a_scan_stays_at_about_its_depth(tmp_path, domain, stays):
+    centres = [(SIDE * down, SIDE * 0.5) for down in np.linspace(0.15, 0.85, 12)]
+    cases = {case.id: case for case in (write_frame(tmp_path, f"{n:02d}", at) for n, at in enumerate(centres))}
+    bank = MaskBank.from_cases(tuple(cases.values()))
+    sites = Sites(Backgrounds(cases, (), bank, replace(ENDOSCOPIC, domain=domain)), bank.entries)
+    for name in ("01", "10"):
+        density = sites.density("05", True, 0.013, bank.components(name)[0])
+        rows = np.linspace(0, 1, density.shape[0])
+        likely = density.sum(axis=1) / density.sum()
+        far = np.abs(rows - centres[int(name)][0] / SIDE) > 0.25
+        assert (likely[far].sum() < 0.01) == stays
 
 
 def test_without_a_pattern_the_density_is_even(cases):

@@ -56,6 +56,7 @@ class Backgrounds:
         names: The ids of all backgrounds, annotated ones first.
         lesions: Every lesion that can be replaced.
         removable: The ids of those whose lesions are small enough to be painted away, see `can_be_cleared`.
+        rules: What in these frames is no tissue.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Backgrounds:
 
         The rules say what in these frames is no tissue.
         """
-        self._rules = rules
+        self.rules = rules
         self._cases = {**{check_train(case).id: case for case in sorted(others, key=lambda case: case.id)}, **cases}
         self._bank = bank
         self._many_groups = len({case.group for case in self._cases.values()}) > 1
@@ -145,7 +146,7 @@ class Backgrounds:
         """
         if not self.paintable():
             raise PlacementError(
-                f"a frame is painted on where it shows tissue: by the rules in force ({self._rules.described()}) none "
+                f"a frame is painted on where it shows tissue: by the rules in force ({self.rules.described()}) none "
                 f"of {len(self.names)} does, such as {self.names[0]}; fit a model on these cases, which learns their "
                 "rules"
             )
@@ -176,10 +177,10 @@ class Backgrounds:
         new = drafted(new, draft.size)
         lesion = draft.lesion & ~new
         gone = np.uint8(0)  # black is no tissue, where a border is one
-        if self._rules.border is None and not lesion.all():
+        if self.rules.border is None and not lesion.all():
             gone = np.median(draft.image[~lesion], axis=0).astype(np.uint8)
-        place = surroundings_of(np.where(lesion[..., None], gone, draft.image), new, self._rules)
-        return place if place.lit else surroundings_of(draft.image, new, self._rules)
+        place = surroundings_of(np.where(lesion[..., None], gone, draft.image), new, self.rules)
+        return place if place.lit else surroundings_of(draft.image, new, self.rules)
 
     def _drafted(self, name: str) -> Draft:
         image, lesion = self.image(name), self.lesion(name)
@@ -192,12 +193,12 @@ class Backgrounds:
 
     def _placement_map(self, name: str) -> PlacementMap:
         draft = self.draft(name)
-        return placement_map_of(draft.image, draft.lesion, self._printed[draft.size], self._rules)
+        return placement_map_of(draft.image, draft.lesion, self._printed[draft.size], self.rules)
 
     def _can_be_cleared(self, name: str) -> bool:
         draft, places = self.draft(name), self.placement_map(name)
         hidden = lost_from_view(draft.lesion, places.field).any() or places.is_written_on(draft.lesion)
-        return not hidden and is_covered(draft.image, draft.lesion, places.field, self._rules)
+        return not hidden and is_covered(draft.image, draft.lesion, places.field, self.rules)
 
     def _is_written_on(self, key: tuple[str, int]) -> bool:
         name, number = key
@@ -212,10 +213,10 @@ class Backgrounds:
         return best_patch(draft.image, gone, known) is not None
 
     def _unwritten_of(self, name: str) -> Mask:
-        return unwritten(self.draft(name).image, self.placement_map(name).bare, self._rules)
+        return unwritten(self.draft(name).image, self.placement_map(name).bare, self.rules)
 
     def _printed_on(self, size: tuple[int, int]) -> Mask | None:
         """Return where annotated frames of one size carry text, from every nth of them."""
         names = [each.case for each in self._bank.entries if each.component == 0 and draft_size(each.frame) == size]
         sample = names[:: -(-len(names) // SAMPLE)] if names else []
-        return printed_on((self.draft(name).image for name in sample), self._rules)
+        return printed_on((self.draft(name).image for name in sample), self.rules)

@@ -239,8 +239,8 @@ def place_free(
         shape: Tight crop, shape (h, w).
         rng: Decides which position.
         margin: px of free tissue that the shape needs around it.
-        density: Returns how likely the shape's middle lies at each cell of the grid, relative to others; None for
-            equally.
+        density: Returns how likely the shape's middle lies at each cell of the grid, relative to others, 0 for never;
+            None for equally.
 
     Returns:
         Top and left in the frame, or None if the shape fits nowhere.
@@ -267,6 +267,8 @@ def place_free(
     rows, columns = np.unravel_index(choices, free.shape)
     middle = rows + cells.shape[0] // 2, columns + cells.shape[1] // 2
     sums = np.cumsum(np.ones(len(choices)) if density is None else density()[middle])
+    if not sums[-1]:
+        return None
     choice = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
     row, column = rows[choice], columns[choice]
     return int(row) * places.cell, int(column) * places.cell

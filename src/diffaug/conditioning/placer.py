@@ -182,7 +182,7 @@ class Placer:
         if share > places.room:
             return None
         shape = render(entry.draft, transform, places.frame)
-        density = partial(self._sites.density, name, kind == "removed", share)
+        density = partial(self._sites.density, name, kind == "removed", share, entry)
         place = place_free(places, shape, rng, self._margin(shape), density)
         return self._placed(name, kind, entry, transform, shape, place)
 

@@ -114,4 +114,6 @@ def learn_frames(cases: Sequence[Case], domain: str = AUTO, progress: str = "") 
     if chosen != AUTO:
         name, reason = chosen, "as chosen"
     rules = replace(learned.rules, domain=name, grey=look.spread < COLOURED)
+    if rules.is_upright:  # layers are uneven: the evenest places lie deep, where few lesions do
+        rules = rules.at("uneven", None)
     return replace(learned, rules=rules, reason=reason)

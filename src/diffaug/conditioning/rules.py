@@ -146,6 +146,8 @@ class LearnedRules:
         return f"domain, which sets the words of prompts: {self.rules.domain} ({reason}); {words}"
 
     def _reason(self, rule: str) -> str:
+        if rule == "uneven":
+            return "light is uneven on the tissue of these images"
         loss = self.losses.get(rule, Loss(0.0, 0))
         if loss.frames:
             return f"it would hide {loss.frames} frame{'s' if loss.frames > 1 else ''}"

@@ -28,6 +28,10 @@ PRIOR = 2.0  # lesions in each bin, and in all for positions, that lie like tiss
 FLOOR = 0.05  # least density, as a share of the mean over the frame
 AROUND = 1.7  # side of the box, over the diameter of the lesion
 LIKE = 0.6  # a lesion speaks less of others the more their diameters differ; the deviation of the logarithm
+DEPTH, DEEPEST = (
+    0.06,
+    3,
+)  # of the height of the tissue, how much the depth of a moved lesion deviates; times that at most
 FRAMES, PER_FRAME, TISSUE = 40, 8, 64  # frames that are learned from, lesions of each, and places of tissue for each
 
 Map = NDArray[np.float64]
@@ -94,13 +98,15 @@ class Sites:
         sample = names[:: -(-len(names) // FRAMES)] if names else []
         self._lesions = [lesion for lesion in lesions if lesion.case in sample and lesion.component < PER_FRAME]
 
-    def density(self, name: str, removed: bool, share: float) -> Map:
+    def density(self, name: str, removed: bool, share: float, lesion: MaskEntry | None = None) -> Map:
         """Return how likely a lesion lies at each cell of a background, relative to others.
 
         Args:
             name: The background.
             removed: Whether its lesions are painted away first.
             share: Of the frame that the lesion covers.
+            lesion: The one that is moved there; where down is away from the probe it stays at about its depth, and is
+                nowhere else, since its grain and what it does to the tissue below are those of that depth. None for any.
         """
         places, relative = self._backgrounds.placement_map(name, removed), float(np.sqrt(share))
         diameter = relative * float(np.sqrt(4 / np.pi * places.frame[0] * places.frame[1]))
@@ -108,7 +114,12 @@ class Sites:
         ratio = self._position_ratio(relative)[_binned(down, POSITIONS), _binned(across, POSITIONS)]
         for values, (edges, ratios) in zip(surroundings_at(places, diameter), self._ratios, strict=True):
             ratio = ratio * np.where(np.isnan(values), 1.0, ratios[np.searchsorted(edges, values)])
-        return np.maximum(ratio, FLOOR * float(ratio.mean()))
+        ratio = np.maximum(ratio, FLOOR * float(ratio.mean()))
+        if lesion is not None and self._backgrounds.rules.is_upright:
+            own = site_of(self._backgrounds.placement_map(lesion.case), lesion.draft).down
+            apart = np.abs(down - own) / DEPTH
+            ratio = np.where(apart <= DEEPEST, ratio * np.exp(-0.5 * apart**2), 0.0)
+        return ratio
 
     @cached_property
     def sites(self) -> list[Site]:
