@@ -106,7 +106,7 @@ class Sites:
             removed: Whether its lesions are painted away first.
             share: Of the frame that the lesion covers.
             lesion: The one that is moved there; where down is away from the probe it stays at about its depth, and is
-                nowhere else, since its grain and what it does to the tissue below are those of that depth. None for any.
+                nowhere else: its grain and what it does to the tissue below are those of that depth. None for any.
         """
         places, relative = self._backgrounds.placement_map(name, removed), float(np.sqrt(share))
         diameter = relative * float(np.sqrt(4 / np.pi * places.frame[0] * places.frame[1]))
