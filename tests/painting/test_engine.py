@@ -194,6 +194,24 @@ def test_requests_are_taken_only_as_slots_become_free(gate_with):
     assert gone == len(taken) == 20
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_fewer_requests_at_once_make_the_same_samples_in_batches_of_the_same_shape(gate_with, at_once):
+    gate, counted, taken = gate_with(medium={"2": NEVER}), Counted(), []
+    whole = painted([request(index) for index in range(5)], 3, gate)
+
+    def requests():
+        for index in range(5):
+            taken.append(index)
+            yield request(index)
+
+    left = 0
+    for item in paint(counted, SCHEDULE, requests(), steps=STEPS, slots=3, gate=gate, solver="ddim", at_once=at_once):
+        left += 1
+        assert len(taken) - left < at_once
+        assert torch.equal(item.latents, whole[item.index].latents) and item.checks == whole[item.index].checks
+    assert left == 5 and {shape[0] for shape in counted.shapes} == {3}
+
+
 @pytest.mark.parametrize("slots", [1, 3])
 def test_requests_are_left_as_they_were(slots):
     requests = [request(index) for index in range(4)]

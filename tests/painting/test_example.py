@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from diffaug.conditioning.rays import RAYS, Alignment, centre_of, ray_lengths
 from diffaug.painting.example import (
@@ -92,6 +93,29 @@ def moved_onto(background, source, target, frame, halo=4.0, way=None, field=None
     points = source_points(window_points(window, SIDE), [(source, target)], way or Alignment())
     step = scale_of_outline(source, target)
     return moved_example(example, points, step, background, target, everything, halo, depth=depth)
+
+
+@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.7, 0.6)])
+def test_a_part_of_the_frame_around_a_lesion_is_enough(tint):
+    source, target = ellipse(30, 36, 8, 11), ellipse(50, 44, 10, 7)
+    grain = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 30, (2, SIDE, SIDE)), (0, 2, 2))
+    frame, place = tinted(np.where(source, 140, 100) + grain[0], tint), tinted(120 + grain[1], tint)
+    part, everything = np.s_[8:52, 12:60], np.ones_like(source)
+    examples = [
+        Example.of(frame, everything, source),
+        Example.of(frame[part], everything[part], source[part], (8, 12)),
+    ]
+    np.testing.assert_array_equal(examples[1].part_of(source), source[part])
+    window, step = Window(0, 0, SIDE), scale_of_outline(source, target)
+    made = [
+        moved_example(
+            example, source_points(window_points(window, SIDE), [(example.lesion, target)]), step, place, target,
+            everything, 4.0,
+        ).astype(int)
+        for example in examples
+    ]  # fmt: skip
+    assert np.abs(made[0] - made[1]).max() <= 8 and np.abs(made[0] - made[1]).mean() < 0.1
+    assert np.abs(made[0] - place).max() > 25
 
 
 @pytest.fixture(scope="module")

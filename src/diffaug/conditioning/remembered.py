@@ -12,16 +12,29 @@ class Remembered(dict[Key, Value]):
 
     Args:
         compute: Returns the value of a key.
-        limit: How many values are kept; the oldest makes way, and is computed again when asked for. None keeps all.
+        limit: How many values are kept, or how much they may weigh together; the oldest make way, and are computed
+            again when asked for. None keeps all.
+        weight: Returns what a value weighs, such as its bytes; None counts values.
     """
 
-    def __init__(self, compute: Callable[[Key], Value], limit: int | None = None) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Key], Value],
+        limit: int | None = None,
+        weight: Callable[[Value], int] | None = None,
+    ) -> None:
         super().__init__()
-        self._compute, self._limit = compute, limit
+        self._compute, self._limit, self._weight = compute, limit, weight
+        self._total = 0
 
     def __missing__(self, key: Key) -> Value:
         value = self._compute(key)
-        if self._limit and len(self) >= self._limit:
-            del self[next(iter(self))]
+        if self._limit:
+            self._total += self._weighed(value)
+            while self and self._total > self._limit:
+                self._total -= self._weighed(self.pop(next(iter(self))))
         self[key] = value
         return value
+
+    def _weighed(self, value: Value) -> int:
+        return self._weight(value) if self._weight else 1

@@ -102,6 +102,7 @@ def paint(
     gate: Gate | None = None,
     solver: Solver = "ab2",
     strength: float = 1.0,
+    at_once: int | None = None,
 ) -> Iterator[Painted]:
     """Denoise requests in slots and yield each as it leaves, in an order that depends on the inputs alone.
 
@@ -114,9 +115,10 @@ def paint(
         gate: Looks at estimates on the way; None keeps everything.
         solver: First order (ddim) or second (ab2); each slot keeps its own past.
         strength: Share of the timesteps that the steps span; 1 starts from noise alone.
+        at_once: How many slots hold a request, so that fewer are prepared; None is all of them.
     """
     queue = iter(prepared)
-    first = list(islice(queue, slots))
+    first = list(islice(queue, at_once or slots))
     if not first:
         return
     batch = Batch(first, slots)

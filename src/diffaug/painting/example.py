@@ -120,6 +120,7 @@ class Example:
         tissue: Where the frame shows tissue that is no lesion, (H, W).
         lesion: Shape (H, W).
         distance: Signed distance to its outline, px, positive inside, (H, W).
+        corner: Top and left of all these in the whole frame, where they are a part of it.
     """
 
     frame: Pixels
@@ -127,11 +128,23 @@ class Example:
     tissue: Mask
     lesion: Mask
     distance: NDArray[np.float32]
+    corner: tuple[int, int] = (0, 0)
 
     @staticmethod
-    def of(frame: Pixels, field: Mask, lesion: Mask) -> "Example":
-        """Take a frame whose border and overlays are filled, its field of view, and a lesion of it."""
-        return Example(frame, mirrored_tissue(frame, lesion), field & ~lesion, lesion, signed_distance(lesion))
+    def of(frame: Pixels, field: Mask, lesion: Mask, corner: tuple[int, int] = (0, 0)) -> "Example":
+        """Take a frame, or a part of one, without border and overlays, its field of view, and a lesion of it."""
+        body = mirrored_tissue(frame, lesion)
+        return Example(frame, body, field & ~lesion, lesion, signed_distance(lesion), corner)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it takes."""
+        return sum(part.nbytes for part in (self.frame, self.body, self.tissue, self.lesion, self.distance))
+
+    def part_of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what an array of the whole frame, (h, w, ...), holds of this part."""
+        (top, left), (height, width) = self.corner, self.lesion.shape
+        return values[top : top + height, left : left + width]
 
     def at(self, points: Values, step: float, new: Mask, own: bool) -> tuple[NDArray[np.float32], Mask]:
         """Return what a window shows of the lesion and the tissue around it, (s, s, 3), and where that is tissue.
@@ -140,7 +153,7 @@ class Example:
         outline; where it brings a lesion beside the new one, that is no tissue, and is not shown.
 
         Args:
-            points: Where each pixel comes from, (2, s, s).
+            points: Where each pixel comes from, (2, s, s), px from `corner`.
             step: Px of the frame for one of the window.
             new: Where the lesion goes, (s, s).
             own: Whether that is its own outline, moved alike, so that nothing comes to where it does not belong.
@@ -180,7 +193,7 @@ def moved_example(
 
     Args:
         example: The lesion.
-        points: Where in its frame each pixel of the window comes from, (2, side, side), px.
+        points: Where each pixel of the window comes from, (2, side, side), px from the example's `corner`.
         step: Px of its frame for one of the window.
         background: The window without the lesions that are painted over, (side, side, 3), in pixels of any size.
         new: The new lesion, (side, side).

@@ -47,6 +47,7 @@ from diffaug.validator.latent_segmenter import UPSCALE, load_segmenter
 GUIDED_SHARE = 0.7  # of the timesteps, from noise on, that are guided; each costs a second evaluation
 GUIDED_BY_MASK = 0.7  # share of the timesteps below those where guidance is of text and mask
 SLOTS = 8  # samples denoised together
+HELD = 3 * 2**20  # pixels of frames that are held in memory together with their masks
 STEPS_FROM_NOISE = 8  # of ab2; from noise alone, so many are near the limit of many
 Texts = dict[str, Tensor]  # embedded prompts
 
@@ -178,8 +179,16 @@ class Painter:
         """How many layouts are encoded together."""
         return min(self.slots, windows_at_once(self.model.window))
 
+    def at_once(self, pixels: int) -> int:
+        """Return how many requests are held in memory together on frames of so many pixels, `slots` at most."""
+        return max(1, min(self.slots, HELD // pixels))
+
     def paint_layouts(
-        self, batches: Iterable[Sequence[Layout]], prompts: Iterable[str], gate: Gate | None
+        self,
+        batches: Iterable[Sequence[Layout]],
+        prompts: Iterable[str],
+        gate: Gate | None,
+        at_once: int | None = None,
     ) -> Iterator[tuple[Layout, Painted]]:
         """Paint layouts in slots, and yield each as it leaves; which comes first depends on the inputs alone.
 
@@ -188,6 +197,7 @@ class Painter:
                 only as slots become free.
             prompts: Those of the layouts; each is embedded once.
             gate: Looks at samples on the way; None keeps everything.
+            at_once: How many slots hold a layout; None is all of them.
         """
         texts, waiting = self.embed(prompts), dict[int, Layout]()
 
@@ -198,7 +208,7 @@ class Painter:
 
         samples = paint(
             self.denoiser, self.model.schedule, prepared(), steps=self.sampler.steps, slots=self.slots, gate=gate,
-            solver=self.sampler.solver, strength=self.sampler.strength,
+            solver=self.sampler.solver, strength=self.sampler.strength, at_once=at_once,
         )  # fmt: skip
         for sample in samples:
             yield waiting.pop(sample.index), sample

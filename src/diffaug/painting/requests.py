@@ -3,11 +3,14 @@
 Reads the images of the cases; writes nothing.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from diffaug.conditioning.attributes import bounding_box
 from diffaug.conditioning.drawer import RequestDrawer
 from diffaug.conditioning.masks import origin_points
 from diffaug.conditioning.placer import REST
@@ -37,7 +40,8 @@ from diffaug.validator.gate import Gate
 
 HALO = 0.4  # of the radius of a new lesion's area; width of what its example brings along of the tissue around it
 DEPTH = 1.2  # of the height of a new lesion; how far below itself it changes an ultrasound image
-REMEMBERED = 64  # frames without their lesions that are kept in memory, and as many examples
+AROUND, BELOW = 0.5, 1.5  # of a lesion's longer side; so much tissue around an example is kept, and in ultrasound
+ROOM = 48 * 2**20  # bytes of examples that are kept in memory, and of what was removed
 
 
 class LayoutMaker:
@@ -52,9 +56,9 @@ class LayoutMaker:
     def __init__(self, drawer: RequestDrawer, remover: Remover, from_noise: bool) -> None:
         self.drawer, self.remover, self.from_noise = drawer, remover, from_noise
         self.side = remover.model.window
-        self._examples = Remembered(self._example_of, limit=REMEMBERED)
-        self._cleared = Remembered(self._cleared_of, limit=REMEMBERED)
-        self._sources = Remembered(self._sources_of, limit=REMEMBERED)
+        self._examples = Remembered(self._example_of, ROOM, lambda example: example.nbytes)
+        self._cleared = Remembered(self._cleared_of, ROOM, lambda cleared: cleared.pixels.nbytes)
+        self._sources = Remembered(self._sources_of, ROOM, lambda packed: packed.nbytes)  # eight pixels in a byte
 
     def layout(self, request: Request) -> Layout:
         """Lay out a request on its background, with the example that sampling starts from."""
@@ -92,18 +96,26 @@ class LayoutMaker:
 
     def _background(self, request: Request) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
         """Return what a request is painted on, and for `removed` a record of what was painted away."""
+        image = self.drawer.backgrounds.image(request.background)
         if request.placement != "removed":
-            return self.drawer.backgrounds.image(request.background), ()
-        return self._cleared[request.background]
+            return image, ()
+        cleared = self._cleared[request.background]
+        image = image.copy()
+        image[cleared.where] = cleared.pixels
+        return image, cleared.regions
 
-    def _cleared_of(self, background: str) -> tuple[Pixels, tuple[RemovedRegion, ...]]:
-        return self.remover.remove(self.drawer.backgrounds.case(background))
+    def _cleared_of(self, background: str) -> "_Cleared":
+        frame, regions = self.remover.remove(self.drawer.backgrounds.case(background))
+        changed = (frame != self.drawer.backgrounds.image(background)).any(axis=2)
+        top, left, bottom, right = bounding_box(changed) if changed.any() else (0, 0, 0, 0)
+        where = slice(top, bottom), slice(left, right)
+        return _Cleared(where, frame[where].copy(), regions)
 
-    def _sources_of(self, background: str) -> Mask:
-        """Return the tissue of a background that may be shown elsewhere in it, (H, W)."""
+    def _sources_of(self, background: str) -> NDArray[np.uint8]:
+        """Return the tissue of a background that may be shown elsewhere in it, (H, W), packed to bits along a row."""
         backgrounds = self.drawer.backgrounds
         field = backgrounds.field(background, with_text=False)
-        return unwritten(backgrounds.image(background), field, self.drawer.domain.rules)
+        return np.packbits(unwritten(backgrounds.image(background), field, self.drawer.domain.rules), axis=1)
 
     def _without_old(self, background: str, layout: Layout) -> Layout:
         """Return a layout whose tissue shows no lesion that is painted over.
@@ -115,7 +127,8 @@ class LayoutMaker:
         if not old.any():
             return layout
         gone = region_of(old, old, layout.band) & layout.field
-        known = self._sources[background] & ~gone & ~layout.masks.label
+        sources = np.unpackbits(self._sources[background], axis=1, count=old.shape[1]).astype(bool)
+        known = sources & ~gone & ~layout.masks.label
         for hole in (gone, gone & ~layout.masks.new):
             frame = filled(layout.background, hole, known)
             if frame is not None:
@@ -138,6 +151,7 @@ class LayoutMaker:
             entry = self.drawer.bank.entry_of(request)
             corner = np.array([request.top, request.left], dtype=np.float64)
             points = origin_points(entry, request.transform, frame, points - corner[:, None, None])
+            points -= np.array(source.corner, dtype=np.float64)[:, None, None]
         else:
             points = source_points(points, *self._outlines(request, layout, source))
         free = layout.field & ~(layout.masks.label & ~new)
@@ -155,9 +169,9 @@ class LayoutMaker:
     def _outlines(self, request: Request, layout: Layout, source: Example) -> tuple[list[tuple[Mask, Mask]], Alignment]:
         """Return where outlines of a source go on another mask, the innermost first, and how it is turned."""
         drawer, masks = self.drawer, layout.masks
-        case = drawer.backgrounds.case(request.example)
-        nested = drawer.domain.nested(case, source.lesion, masks.new_classes(drawer.classes))
-        outlines = [*nested, (source.lesion, masks.new)]
+        case, lesion = drawer.backgrounds.case(request.example), drawer.bank.entry(*example_of(request)).in_frame()
+        nested = drawer.domain.nested(case, lesion, masks.new_classes(drawer.classes))
+        outlines = [*((source.part_of(inner), new) for inner, new in nested), (source.lesion, masks.new)]
         if drawer.domain.stays_in_place:
             return outlines, UPRIGHT
         source_rays, target_rays = (ray_lengths(mask, centre_of(mask)) for mask in outlines[-1])
@@ -166,10 +180,30 @@ class LayoutMaker:
     def _example_of(self, lesion: tuple[str, int]) -> Example:
         """Return what is moved of a lesion of a case; beyond an edge that cuts it, it goes on."""
         backgrounds, mask = self.drawer.backgrounds, self.drawer.bank.entry(*lesion).in_frame()
-        field = backgrounds.field(lesion[0], with_text=False)  # or letters beside the lesion would come along
-        others = backgrounds.lesion(lesion[0]) & ~mask
+        top, left, bottom, right = bounding_box(mask)
+        around = (BELOW if self.drawer.domain.rules.is_upright else AROUND) * max(bottom - top, right - left)
+        corner = max(0, math.floor(top - around) - 2), max(0, math.floor(left - around) - 2)
+        part = np.s_[corner[0] : math.ceil(bottom + around) + 3, corner[1] : math.ceil(right + around) + 3]
+        field = backgrounds.field(lesion[0], with_text=False)[part]  # or letters beside the lesion would come along
+        others, mask = (backgrounds.lesion(lesion[0]) & ~mask)[part], mask[part].copy()
         hidden = np.zeros_like(mask) if self.drawer.examples.flaws.at_edge[lesion] else mask
-        return Example.of(without_border(backgrounds.image(lesion[0]), field, hidden), field & ~others, mask)
+        frame = without_border(backgrounds.image(lesion[0])[part].copy(), field, hidden)
+        return Example.of(frame, field & ~others, mask, corner)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cleared:
+    """What painting lesions away changed of a background.
+
+    Attributes:
+        where: The rows and columns that hold all of it.
+        pixels: The pixels there, (h, w, 3).
+        regions: A record of each region.
+    """
+
+    where: tuple[slice, slice]
+    pixels: Pixels
+    regions: tuple[RemovedRegion, ...]
 
 
 def example_of(request: Request) -> tuple[str, int]:
@@ -199,13 +233,18 @@ def paint_requests(
     def is_hopeless(layout: Layout) -> bool:
         return gate is not None and not everything and is_left_over(layout)
 
+    frames = {maker.drawer.backgrounds.draft(request.background).frame for request in ordered}
+    at_once = painter.at_once(max((math.prod(frame) for frame in frames), default=1))
+    batch = min(painter.batch, at_once)
+
     def batches() -> Iterator[list[Layout]]:
-        for start in range(0, len(ordered), painter.batch):
-            laid = [maker.layout(request) for request in ordered[start : start + painter.batch]]
+        for start in range(0, len(ordered), batch):
+            laid = [maker.layout(request) for request in ordered[start : start + batch]]
             lost.extend(layout for layout in laid if is_hopeless(layout))
             yield [layout for layout in laid if not is_hopeless(layout)]
 
-    for layout, sample in painter.paint_layouts(batches(), (request.prompt for request in ordered), gate):
+    prompts = (request.prompt for request in ordered)
+    for layout, sample in painter.paint_layouts(batches(), prompts, gate, at_once):
         yield by_index[layout.index], layout, sample
     for layout in lost:
         yield by_index[layout.index], layout, Painted(layout.index, painter.model.noise([0]), "rejected")

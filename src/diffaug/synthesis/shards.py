@@ -190,7 +190,7 @@ def _rows(workshop: Workshop, out: Path, folder: Path, numbers: Sequence[int]) -
             waiting.append(_Finished(row, layout, sample, is_kept or config.paint_all, shown))
         else:
             yield row
-        if len(waiting) == config.slots:
+        if waiting and len(waiting) >= painter.at_once(layout.region.size):
             yield from _pictured(workshop, folder, out, waiting, shared, previews)
             waiting = []
     yield from _pictured(workshop, folder, out, waiting, shared, previews)
