@@ -28,10 +28,8 @@ PRIOR = 2.0  # lesions in each bin, and in all for positions, that lie like tiss
 FLOOR = 0.05  # least density, as a share of the mean over the frame
 AROUND = 1.7  # side of the box, over the diameter of the lesion
 LIKE = 0.6  # a lesion speaks less of others the more their diameters differ; the deviation of the logarithm
-DEPTH, DEEPEST = (
-    0.06,
-    3,
-)  # of the height of the tissue, how much the depth of a moved lesion deviates; times that at most
+DEPTH = 0.06  # of the height of the tissue in a scan; by so much the depth of a moved lesion deviates from its own
+FARTHEST = 3  # times that, at most
 FRAMES, PER_FRAME, TISSUE = 40, 8, 64  # frames that are learned from, lesions of each, and places of tissue for each
 
 Map = NDArray[np.float64]
@@ -118,7 +116,7 @@ class Sites:
         if lesion is not None and self._backgrounds.rules.is_upright:
             own = site_of(self._backgrounds.placement_map(lesion.case), lesion.draft).down
             apart = np.abs(down - own) / DEPTH
-            ratio = np.where(apart <= DEEPEST, ratio * np.exp(-0.5 * apart**2), 0.0)
+            ratio = np.where(apart <= FARTHEST, ratio * np.exp(-0.5 * apart**2), 0.0)
         return ratio
 
     @cached_property
